@@ -1,0 +1,168 @@
+"""The instruments: named prompt distributions that tell ICL, IWL and CIWL apart."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from msgspec.structs import replace
+
+from ebbtide.errors import InputError, nearest, require
+from ebbtide.evaluation.metrics import METRICS, chance, mean_and_error, per_sequence
+from ebbtide.keys import Purpose, root
+from ebbtide.sources.bank import Bank, SourceLike
+from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Keep, Pair
+from ebbtide.tasks.labels import Polysemy
+from ebbtide.tasks.prompt import Prompt
+
+Headline = Literal["accuracy", "in_context_accuracy"]
+
+
+class Evaluator(NamedTuple):
+    """A prompt distribution, the metric it is read by, and the exemplars it uses.
+
+    An evaluator is itself a `FewShot` task, derived from the training task. `index` is part of its
+    random stream: never renumber.
+    """
+
+    name: str
+    index: int
+    task: FewShot
+    headline: Headline
+    holdout_classes: bool = False
+    holdout_exemplars: bool = False
+
+    @property
+    def group(self) -> int:
+        """Labels that count as right in the open set (polysemy: all labels of the class)."""
+        labels, keeps = self.task.labels, isinstance(self.task.relabel, Keep | CopyQueryLabel)
+        return labels.per_class if isinstance(labels, Polysemy) and keeps else 1
+
+
+NAMES = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "iwl_exemplar")
+"""All evaluators, in the order of their stream indices."""
+
+
+def evaluator(name: str, task: FewShot, classes: int) -> Evaluator:
+    """The evaluator `name` for models trained on `task` with `classes` training classes.
+
+    - `train`: the training distribution itself;
+    - `icl`: two classes, context/2 copies each, relabelled to {0, 1} in random order: only ICL helps;
+    - `icl_reserved`: the same with two labels never used in training (IWL cannot prefer either);
+    - `icl_holdout`: `icl` on classes never trained;
+    - `iwl`: context of different classes, none with the query's label; true labels: only IWL helps;
+    - `ciwl`: `iwl` with one context label overwritten by the query's: IWL or CIWL help, ICL does not;
+    - `flip`: `icl` with the two classes' labels swapped: ICL is right, IWL and CIWL are wrong;
+    - `iwl_exemplar`: `iwl` with query and context from held-out exemplars of the trained classes.
+
+    Classes are uniform and all sequences follow the definition, whatever `zipf` and `p_bursty` of
+    training. Raises `InputError` for an unknown name. Source: Singh et al. 2023 section 3 and 2025
+    section 2; transience.md 3.3, 3.4.
+    """
+    if name not in NAMES:
+        raise InputError("evaluators", name, f"must be one of {', '.join(NAMES)}{nearest(name, NAMES)}")
+    two = replace(
+        task, burst=task.context // 2, distractor=True, rest="no_support", p_bursty=1.0, zipf=0.0, distinct="label"
+    )
+    none = replace(two, burst=0, rest="unique")
+    labels = task.outputs(classes) - task.reserved_labels
+    relabelled = replace(two, distinct="class")  # every label is replaced: classes only need to differ
+    index = NAMES.index(name)
+    match name:
+        case "train":
+            return Evaluator(name, index, task, "in_context_accuracy")
+        case "icl":
+            return Evaluator(name, index, replace(relabelled, relabel=Pair((0, 1))), "in_context_accuracy")
+        case "icl_reserved":
+            pair = Pair((labels, labels + 1))
+            return Evaluator(name, index, replace(relabelled, relabel=pair), "in_context_accuracy")
+        case "icl_holdout":
+            held = replace(relabelled, relabel=Pair((0, 1)))
+            return Evaluator(name, index, held, "in_context_accuracy", holdout_classes=True)
+        case "iwl":
+            return Evaluator(name, index, none, "accuracy")
+        case "ciwl":
+            return Evaluator(name, index, replace(none, relabel=CopyQueryLabel()), "in_context_accuracy")
+        case "flip":
+            return Evaluator(name, index, replace(two, relabel=Flip()), "in_context_accuracy")
+        case _:
+            return Evaluator(name, index, none, "accuracy", holdout_exemplars=True)
+
+
+def check(names: tuple[str, ...], task: FewShot, source: SourceLike) -> None:
+    """Raises `InputError` when an evaluator cannot be drawn for this task and source."""
+    require(len(names) > 0, "evaluators", list(names), f"name at least one of {', '.join(NAMES)}")
+    require(len(set(names)) == len(names), "evaluators", list(names), "each name at most once")
+    even = task.context % 2 == 0
+    require(even or set(names) <= {"train"}, "task.context", task.context, "must be even: evaluators use two classes")
+    sizes = source.sizes()
+    for name in names:
+        one = evaluator(name, task, sizes.classes)
+        one.task.check(source)
+        require(
+            name != "icl_reserved" or task.reserved_labels >= 2,
+            "task.reserved_labels",
+            task.reserved_labels,
+            "must be at least 2 for the evaluator icl_reserved",
+        )
+        least = 2 if one.holdout_classes else 0
+        require(sizes.holdout_classes >= least, "source.holdout_classes", sizes.holdout_classes, f"must be >= {least}")
+
+
+class Suite(NamedTuple):
+    """The fixed evaluation prompts of a run: all evaluators side by side along the batch axis."""
+
+    evaluators: tuple[Evaluator, ...]
+    prompts: Prompt
+    each: int
+
+    def of(self, name: str) -> Prompt:
+        """The prompts of one evaluator."""
+        i = [e.name for e in self.evaluators].index(name)
+        return self._slice(self.prompts, i)
+
+    def _slice(self, tree: Prompt, i: int) -> Prompt:
+        return jax.tree.map(
+            lambda x: (
+                x[..., i * self.each : (i + 1) * self.each, :]
+                if x.ndim == 3
+                else x[..., i * self.each : (i + 1) * self.each]
+            ),
+            tree,
+        )
+
+    def measure(self, logits: Float[Array, "all labels"]) -> Float[Array, "evaluators metrics 2"]:
+        """Mean and standard error of every metric for every evaluator."""
+        rows = []
+        for i, one in enumerate(self.evaluators):
+            part = slice(i * self.each, (i + 1) * self.each)
+            rows.append(mean_and_error(per_sequence(logits[part], self._slice(self.prompts, i), one.group)))
+        return jnp.stack(rows)
+
+    def chance(self, outputs: int) -> dict[str, float]:
+        """Chance level of every evaluator's headline metric."""
+        return {e.name: chance(self.of(e.name), outputs, e.group)[e.headline] for e in self.evaluators}
+
+
+def build_suite(
+    names: tuple[str, ...], task: FewShot, source: SourceLike, bank: Bank, *, sequences: int, seed: int
+) -> Suite:
+    """Draws `sequences` prompts per evaluator from the evaluation root; the same for all members."""
+    sizes = source.sizes()
+    chosen = tuple(evaluator(name, task, sizes.classes) for name in names)
+    index = jnp.arange(sequences, dtype=jnp.uint32)
+
+    def draw(bank: Bank) -> Prompt:
+        parts = []
+        for one in chosen:
+            key = root(seed, Purpose.EVALUATION, one.index)
+            split = sizes.split(holdout_classes=one.holdout_classes, holdout_exemplars=one.holdout_exemplars)
+            parts.append(one.task.sample(key, index, source, bank, split))
+        return jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1 if xs[0].ndim > 1 else 0), *parts)
+
+    return Suite(chosen, jax.jit(draw)(bank), sequences)
+
+
+def headline_index(one: Evaluator) -> int:
+    """Position of an evaluator's headline metric in `METRICS`."""
+    return METRICS.index(one.headline)

@@ -1,0 +1,84 @@
+"""Where a token stands: learned, sinusoidal or rotary positions, or none."""
+
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from jaxtyping import Array, Float, Key
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Learned(msgspec.Struct, frozen=True, tag="learned", forbid_unknown_fields=True):
+    """A learned vector for each position, added to the token (normal, sd `init_sd`)."""
+
+    init_sd: Positive = 0.1
+
+    def init(self, key: Key[Array, ""], tokens: int, width: int) -> dict[str, Array]:
+        return {"table": self.init_sd * jax.random.normal(key, (tokens, width))}
+
+    def add(self, params: dict[str, Array], x: Float[Array, "tokens batch d"]) -> Float[Array, "tokens batch d"]:
+        return x + params["table"][:, None, :]
+
+    def rotate(self, x: Float[Array, "tokens batch heads k"], last: int) -> Float[Array, "tokens batch heads k"]:
+        return x
+
+
+class Sinusoidal(msgspec.Struct, frozen=True, tag="sinusoidal", forbid_unknown_fields=True):
+    """sin and cos of position * max_time^(-2 floor(i/2) / d), interleaved, added to the token.
+
+    `max_time` is 30 in both public code bases of the transience paper, not the usual 10,000.
+    """
+
+    max_time: Positive = 30.0
+
+    def init(self, key: Key[Array, ""], tokens: int, width: int) -> dict[str, Array]:
+        return {}
+
+    def add(self, params: dict[str, Array], x: Float[Array, "tokens batch d"]) -> Float[Array, "tokens batch d"]:
+        tokens, _, width = x.shape
+        frequency = self.max_time ** (-2.0 * (jnp.arange(width) // 2) / width)
+        angle = jnp.arange(tokens)[:, None] * frequency[None, :]
+        table = jnp.where(jnp.arange(width) % 2 == 0, jnp.sin(angle), jnp.cos(angle))
+        return x + table[:, None, :]
+
+    def rotate(self, x: Float[Array, "tokens batch heads k"], last: int) -> Float[Array, "tokens batch heads k"]:
+        return x
+
+
+class Rotary(msgspec.Struct, frozen=True, tag="rotary", forbid_unknown_fields=True):
+    """Rotary positions (RoPE, arXiv 2104.09864) on interleaved pairs of q and k: pair i at position p
+    is turned by p * max_time^(-2i / k)."""
+
+    max_time: Positive = 10_000.0
+
+    def init(self, key: Key[Array, ""], tokens: int, width: int) -> dict[str, Array]:
+        return {}
+
+    def add(self, params: dict[str, Array], x: Float[Array, "tokens batch d"]) -> Float[Array, "tokens batch d"]:
+        return x
+
+    def rotate(self, x: Float[Array, "tokens batch heads k"], last: int) -> Float[Array, "tokens batch heads k"]:
+        tokens, _, _, k = x.shape
+        position = jnp.arange(last + 1 - tokens, last + 1)
+        angle = position[:, None] * self.max_time ** (-2.0 * jnp.arange(k // 2) / k)
+        cos, sin = jnp.cos(angle)[:, None, None, :], jnp.sin(angle)[:, None, None, :]
+        even, odd = x[..., 0::2], x[..., 1::2]
+        return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(x.shape)
+
+
+class NoPositions(msgspec.Struct, frozen=True, tag="none", forbid_unknown_fields=True):
+    """No positions: order is known only through the causal mask."""
+
+    def init(self, key: Key[Array, ""], tokens: int, width: int) -> dict[str, Array]:
+        return {}
+
+    def add(self, params: dict[str, Array], x: Float[Array, "tokens batch d"]) -> Float[Array, "tokens batch d"]:
+        return x
+
+    def rotate(self, x: Float[Array, "tokens batch heads k"], last: int) -> Float[Array, "tokens batch heads k"]:
+        return x
+
+
+Positions = Learned | Sinusoidal | Rotary | NoPositions

@@ -1,0 +1,81 @@
+"""Gaussian classes: the embedded default source; needs no data."""
+
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from jaxtyping import Array, Float, Int, UInt
+
+from ebbtide.errors import require
+from ebbtide.keys import Purpose, root
+from ebbtide.sources.bank import Bank, Sizes
+from ebbtide.traced import Traced
+
+INFINITE = 2**31
+"""Exemplars per class when the source is infinite: half train, half held out."""
+
+
+class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_fields=True):
+    r"""Classes that are Gaussian clouds (Reddy 2023, arXiv 2312.03002, section 2).
+
+    Class c has mean $\mu_c \sim N(0, I/D)$; its exemplar e is
+    $$x_{ce} = s\,(\mu_c + \epsilon\,\eta_{ce}) / \sqrt{1 + \epsilon^2}, \qquad \eta_{ce} \sim N(0, I/D),$$
+    with $D$ = `dim`, $\epsilon$ = `noise`. The scale $s$ is 1 (`scale = "norm"`: expected squared
+    norm 1, as in the paper) or $\sqrt D$ (`"coordinate"`: unit variance per coordinate).
+
+    With `infinite = true` every draw is a new exemplar: exemplar e is a pure function of
+    (seed, class, e) with e below 2^31, and the first ones equal those of the finite source.
+    """
+
+    classes: int = 1024
+    exemplars: int = 4
+    dim: int = 64
+    noise: Traced = 1.0
+    scale: Literal["coordinate", "norm"] = "coordinate"
+    infinite: bool = False
+    holdout_classes: int = 128
+    holdout_exemplars: int = 4
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def check(self) -> None:
+        """Raises `InputError` for sizes no task could use."""
+        for name in ("classes", "exemplars", "dim", "holdout_classes", "holdout_exemplars"):
+            value = getattr(self, name)
+            require(value >= 1, f"source.{name}", value, "must be at least 1")
+        require(self.noise >= 0, "source.noise", self.noise, "must be 0 or larger")
+
+    def sizes(self) -> Sizes:
+        if self.infinite:
+            return Sizes(self.classes, self.holdout_classes, INFINITE, INFINITE, self.dim)
+        return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.dim)
+
+    def build(self) -> Bank:
+        """Draws the class means and, unless infinite, every exemplar."""
+        key = root(self.seed, Purpose.SOURCE)
+        means_key, noise_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+        total = self.classes + self.holdout_classes
+        means = jax.random.normal(means_key, (total, 1, self.dim)) / jnp.sqrt(self.dim)
+        bank = Bank(means, noise_key, jnp.asarray(self.noise, jnp.float32))
+        if self.infinite:
+            return bank
+        each = self.exemplars + self.holdout_exemplars
+        classes = jnp.broadcast_to(jnp.arange(total)[:, None], (total, each))
+        exemplars = jnp.broadcast_to(jnp.arange(each, dtype=jnp.uint32)[None], (total, each))
+        return bank._replace(features=self._draw(bank, classes, exemplars))
+
+    def look_up(
+        self, bank: Bank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
+    ) -> Float[Array, "*slots dim"]:
+        """Exemplar `exemplars[i]` of class `classes[i]`."""
+        return self._draw(bank, classes, exemplars) if self.infinite else bank.features[classes, exemplars]
+
+    def _draw(
+        self, bank: Bank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
+    ) -> Float[Array, "*slots dim"]:
+        def noise(c: Array, e: Array) -> Array:
+            return jax.random.normal(jax.random.fold_in(jax.random.fold_in(bank.key, c), e), (self.dim,))
+
+        eta = jax.vmap(noise)(classes.ravel(), exemplars.ravel()).reshape(*classes.shape, self.dim)
+        x = (bank.features[classes, 0] + bank.noise * eta / jnp.sqrt(self.dim)) / jnp.sqrt(1 + bank.noise**2)
+        return x * jnp.sqrt(self.dim) if self.scale == "coordinate" else x

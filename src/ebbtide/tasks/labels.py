@@ -1,0 +1,113 @@
+"""How classes are labelled: fixed, shared, several labels per class, or anew for every sequence."""
+
+from typing import Annotated
+
+import jax.numpy as jnp
+import msgspec
+from jaxtyping import Array, Int, UInt
+
+from ebbtide.errors import require
+from ebbtide.tasks.draws import distinct
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+def first_occurrence(classes: Int[Array, " slots"]) -> Int[Array, " slots"]:
+    """For each slot, the first slot that holds the same class."""
+    return jnp.argmax(classes[:, None] == classes[None, :], axis=1)
+
+
+class Fixed(msgspec.Struct, frozen=True, tag="fixed", forbid_unknown_fields=True):
+    """One label per class: label = class (the transience paper)."""
+
+    def total(self, classes: int) -> int:
+        return classes
+
+    def modulus(self, classes: int) -> int:
+        return classes
+
+    def check(self, classes: int, slots: int) -> None: ...
+
+    def assign(
+        self, classes: Int[Array, " slots"], words: UInt[Array, " slots"], total: int
+    ) -> tuple[Int[Array, " slots"], Int[Array, ""]]:
+        """The label of every slot, and the label that training ties to the last slot's class."""
+        return classes, classes[-1]
+
+
+class Shared(msgspec.Struct, frozen=True, tag="shared", forbid_unknown_fields=True):
+    """Classes share `count` labels: label = class mod count (Reddy 2023)."""
+
+    count: Count = 16
+
+    def total(self, classes: int) -> int:
+        return self.count
+
+    def modulus(self, classes: int) -> int:
+        return self.count
+
+    def check(self, classes: int, slots: int) -> None:
+        require(2 <= self.count <= classes, "task.labels.count", self.count, f"must be 2 to {classes} (the classes)")
+
+    def assign(
+        self, classes: Int[Array, " slots"], words: UInt[Array, " slots"], total: int
+    ) -> tuple[Int[Array, " slots"], Int[Array, ""]]:
+        """The label of every slot, and the label that training ties to the last slot's class."""
+        labels = classes % self.count
+        return labels, labels[-1]
+
+
+class Polysemy(msgspec.Struct, frozen=True, tag="polysemy", forbid_unknown_fields=True):
+    """`per_class` labels for each class; a sequence picks one of them per class (Chan et al. 2022).
+
+    Class c owns the labels c * per_class .. (c + 1) * per_class - 1. Open-set accuracy counts any
+    of them as correct.
+    """
+
+    per_class: Count = 2
+
+    def total(self, classes: int) -> int:
+        return classes * self.per_class
+
+    def modulus(self, classes: int) -> int:
+        return classes
+
+    def check(self, classes: int, slots: int) -> None: ...
+
+    def assign(
+        self, classes: Int[Array, " slots"], words: UInt[Array, " slots"], total: int
+    ) -> tuple[Int[Array, " slots"], Int[Array, ""]]:
+        """The label of every slot, and the label that training ties to the last slot's class."""
+        pick = (words % jnp.uint32(self.per_class)).astype(jnp.int32)
+        labels = classes * self.per_class + pick[first_occurrence(classes)]
+        return labels, labels[-1]
+
+
+class PerSequence(msgspec.Struct, frozen=True, tag="per_sequence", forbid_unknown_fields=True):
+    """Labels drawn anew for every sequence: its different classes get different labels out of
+    `count`, so only the context tells them (ICL-only data; Singh et al. 2024, 2404.07129)."""
+
+    count: Count = 16
+
+    def total(self, classes: int) -> int:
+        return self.count
+
+    def modulus(self, classes: int) -> int:
+        return classes
+
+    def check(self, classes: int, slots: int) -> None:
+        allowed = f"must be at least {slots} (different classes one sequence can hold)"
+        require(self.count >= slots, "task.labels.count", self.count, allowed)
+
+    def assign(
+        self, classes: Int[Array, " slots"], words: UInt[Array, " slots"], total: int
+    ) -> tuple[Int[Array, " slots"], Int[Array, ""]]:
+        """The label of every slot, and -1: no label is tied to a class."""
+        first = first_occurrence(classes)
+        is_first = first == jnp.arange(classes.shape[0])
+        rank = (jnp.cumsum(is_first) - 1)[first]  # the k-th different class of the sequence gets the k-th label
+        drawn = jnp.stack(distinct(words[: min(self.count, words.shape[0])], self.count))
+        return drawn[rank], jnp.int32(-1)
+
+
+Labels = Fixed | Shared | Polysemy | PerSequence

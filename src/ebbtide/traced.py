@@ -1,0 +1,35 @@
+"""Numbers of a spec that may differ between the members of one run.
+
+A field annotated `Traced` enters the compiled program as a value, not as a constant: members with
+different values share one program. Code that uses such a field must not branch on it in Python.
+"""
+
+from typing import Annotated, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+S = TypeVar("S", bound=msgspec.Struct)
+Traced = Annotated[float, msgspec.Meta(extra={"traced": True})]
+
+
+def traced_fields(struct: msgspec.Struct, prefix: str = "") -> list[str]:
+    """Dotted names of all traced fields of a spec, e.g. `optimizer.lr`."""
+    names: list[str] = []
+    hints = get_type_hints(type(struct), include_extras=True)
+    for name in struct.__struct_fields__:
+        value, hint = getattr(struct, name), hints[name]
+        if isinstance(value, msgspec.Struct):
+            names += traced_fields(value, f"{prefix}{name}.")
+        elif get_origin(hint) is Annotated and any(
+            isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("traced") for meta in get_args(hint)
+        ):
+            names.append(prefix + name)
+    return names
+
+
+def replace_at(struct: S, name: str, value: object) -> S:
+    """`struct` with the field at dotted `name` replaced; no check of `value`, which may be traced."""
+    head, _, tail = name.partition(".")
+    if tail:
+        value = replace_at(getattr(struct, head), tail, value)
+    return msgspec.structs.replace(struct, **{head: value})

@@ -1,0 +1,101 @@
+"""Spec fields by dotted name: set from text, and explained in one line when they do not fit."""
+
+import re
+import types
+import typing
+from pathlib import PurePath
+from typing import Any
+
+import msgspec
+
+from ebbtide.errors import InputError, nearest
+
+
+def override(data: dict[str, Any], name: str, text: str) -> None:
+    """Sets the field at dotted `name` of a spec in builtins to a value written as text.
+
+    Text is JSON where it parses as JSON, else a string. Where a field holds one of several structs
+    (`source`, `task.labels`, `model.positions`, `optimizer` ...) the text is the struct's name, which
+    brings its defaults; `source` also takes the path of a `.npz` or `.safetensors` file.
+    Raises `InputError` for a field that does not exist.
+    """
+    *parents, last = name.split(".")
+    at: Any = data
+    for i, part in enumerate(parents):
+        _known(at, part, ".".join(parents[:i]))
+        at = at[part]
+    _known(at, last, ".".join(parents))
+    value = _parse(text)
+    current = at[last]
+    if isinstance(current, dict) and isinstance(value, str):
+        if name == "source" and PurePath(value).suffix in (".npz", ".safetensors"):
+            value = {"type": "features", "path": value}
+        elif value != current.get("type"):
+            value = {"type": value}
+        else:
+            value = current
+    at[last] = value
+
+
+def _known(at: Any, part: str, parent: str) -> None:
+    fields = list(at) if isinstance(at, dict) else []
+    if part not in fields:
+        place = f"{parent} has the fields" if parent else "a spec has the fields"
+        shown = ", ".join(f for f in fields if f != "type") or "none"
+        raise InputError(f"{parent}.{part}".lstrip("."), "?", f"no such field{nearest(part, fields)}; {place} {shown}")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def explain(error: msgspec.ValidationError, data: Any, kind: type) -> InputError:
+    """One line for a validation error: the field's dotted name, the value given, what is allowed."""
+    message, _, where = str(error).partition(" - at ")
+    path = [part for part in re.split(r"[.\[\]]", where.strip("`")) if part not in ("", "$")]
+    unknown = re.search(r"unknown field `(.+)`", message)
+    holder, value = _walk(kind, data, path)
+    if unknown:
+        known = [f for f in getattr(holder, "__struct_fields__", ())]
+        field = ".".join([*path, unknown[1]])
+        shown = value.get(unknown[1]) if isinstance(value, dict) else value
+        return InputError(field, shown, f"no such field{nearest(unknown[1], known)}; has {', '.join(known)}")
+    if path and path[-1] == "type":
+        tags = _tags(_walk(kind, data, path[:-1], union=True)[0])
+        return InputError(".".join(path[:-1]), value, f"must be one of {', '.join(tags)}{nearest(str(value), tags)}")
+    return InputError(".".join(path) or "spec", value, message[:1].lower() + message[1:].replace("`", ""))
+
+
+def _walk(kind: Any, data: Any, path: list[str], union: bool = False) -> tuple[Any, Any]:
+    """The type and the value at `path`, unions resolved by tag unless it is the last and `union`."""
+    for i, part in enumerate(path):
+        hints = typing.get_type_hints(kind) if hasattr(kind, "__struct_fields__") else {}
+        kind = hints.get(part)
+        data = data.get(part) if isinstance(data, dict) else _item(data, part)
+        if not (union and i == len(path) - 1):
+            kind = _member(kind, data)
+    return kind, data
+
+
+def _item(data: Any, part: str) -> Any:
+    return data[int(part)] if isinstance(data, list | tuple) and part.isdigit() and int(part) < len(data) else None
+
+
+def _member(kind: Any, data: Any) -> Any:
+    tag = data.get("type") if isinstance(data, dict) else None
+    for option in _options(kind):
+        if getattr(option, "__struct_config__", None) and option.__struct_config__.tag == tag:
+            return option
+    return kind
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    is_union = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+    return typing.get_args(kind) if is_union else (kind,)
+
+
+def _tags(kind: Any) -> list[str]:
+    return [str(o.__struct_config__.tag) for o in _options(kind) if hasattr(o, "__struct_config__")]

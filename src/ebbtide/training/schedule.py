@@ -1,0 +1,79 @@
+"""Learning-rate schedules and the points at which a run is evaluated and checkpointed."""
+
+from typing import Annotated, Literal
+
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from jaxtyping import Array, Float, UInt
+
+from ebbtide.errors import require
+
+Steps = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Constant(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_fields=True):
+    """Factor min(1, (t + 1) / warmup) at step t."""
+
+    warmup: Steps = 0
+
+    def factor(self, step: UInt[Array, ""], total: int) -> Float[Array, ""]:
+        return jnp.minimum(1.0, (step + 1) / max(self.warmup, 1))
+
+
+class WarmupInverseSqrt(msgspec.Struct, frozen=True, tag="warmup_inverse_sqrt", forbid_unknown_fields=True):
+    """Factor min(t / warmup, sqrt(warmup / t)), t from 1 (Chan et al. 2022: warmup 4,000 steps)."""
+
+    warmup: Annotated[int, msgspec.Meta(ge=1)] = 4000
+
+    def factor(self, step: UInt[Array, ""], total: int) -> Float[Array, ""]:
+        t = step + 1.0
+        return jnp.minimum(t / self.warmup, jnp.sqrt(self.warmup / t))
+
+
+class Cosine(msgspec.Struct, frozen=True, tag="cosine", forbid_unknown_fields=True):
+    """Linear warm-up, then half a cosine from 1 down to `final` at the last step."""
+
+    warmup: Steps = 0
+    final: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+
+    def factor(self, step: UInt[Array, ""], total: int) -> Float[Array, ""]:
+        rise = jnp.minimum(1.0, (step + 1) / max(self.warmup, 1))
+        done = jnp.clip((step - self.warmup * 1.0) / max(total - self.warmup, 1), 0.0, 1.0)
+        return rise * (self.final + (1 - self.final) * 0.5 * (1 + jnp.cos(jnp.pi * done)))
+
+
+LearningRate = Constant | WarmupInverseSqrt | Cosine
+
+
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When to look and when to save, in sequences.
+
+    `evaluations` points between 0 and the end, both included, linearly spaced or (`log`) spaced by
+    equal ratios from `first` on; every one is moved to the nearest whole batch. `checkpoints` of
+    them are kept as checkpoints for ever, evenly chosen, the first and the last included.
+    """
+
+    evaluations: Annotated[int, msgspec.Meta(ge=2)] = 40
+    spacing: Literal["linear", "log"] = "linear"
+    first: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    checkpoints: Annotated[int, msgspec.Meta(ge=2)] = 6
+
+    def check(self, sequences: int) -> None:
+        """Raises `InputError` when the first log-spaced point lies beyond the run."""
+        if self.spacing == "log":
+            require(self.first < sequences, "schedule.first", self.first, f"must be below sequences = {sequences}")
+
+    def points(self, sequences: int, batch: int) -> list[int]:
+        """Sequence counts of all evaluations: increasing multiples of `batch`, 0 and the end included."""
+        if self.spacing == "log":
+            raw = np.concatenate([[0], np.geomspace(self.first, sequences, self.evaluations - 1)])
+        else:
+            raw = np.linspace(0, sequences, self.evaluations)
+        return sorted({round(x / batch) * batch for x in raw} | {0, sequences})
+
+    def kept(self, sequences: int, batch: int) -> list[int]:
+        """Sequence counts of the checkpoints that are never removed."""
+        points = self.points(sequences, batch)
+        chosen = np.linspace(0, len(points) - 1, min(self.checkpoints, len(points)))
+        return [points[round(i)] for i in chosen]

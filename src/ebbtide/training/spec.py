@@ -1,0 +1,121 @@
+"""The whole description of a run, as data."""
+
+import hashlib
+from typing import Annotated, Any
+
+import msgspec
+
+from ebbtide.errors import InputError, nearest, require
+from ebbtide.evaluation import evaluators
+from ebbtide.models.transformer import Transformer
+from ebbtide.sources.features import Features
+from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.omniglot import Omniglot
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.traced import replace_at, traced_fields
+from ebbtide.training.optimizer import SGD, Adam
+from ebbtide.training.schedule import Schedule
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+MOST_SEQUENCES = 2**32 - 1
+
+
+class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Roots of the three streams. Member m uses (init, m) and (data, m); the evaluation prompts are
+    shared by all members."""
+
+    init: Seed = 0
+    data: Seed = 0
+    evaluation: Seed = 0
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run: `members` models of one shape, trained side by side on `sequences` sequences each.
+
+    `vary` gives a traced field (see `traced_fields`) one value per member, e.g.
+    `{"optimizer.lr": [1e-3, 3e-4]}`.
+    """
+
+    task: FewShot = FewShot()
+    source: Gaussian | Omniglot | Features = Gaussian()
+    model: Transformer = Transformer()
+    optimizer: Adam | SGD = Adam()
+    batch: Positive = 128
+    sequences: Positive = 1_000_000
+    members: Positive = 1
+    vary: dict[str, list[float]] = {}
+    schedule: Schedule = Schedule()
+    evaluators: tuple[str, ...] = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip")
+    evaluation_sequences: Annotated[int, msgspec.Meta(ge=2)] = 500
+    seeds: Seeds = Seeds()
+
+    def check(self) -> None:
+        """Raises `InputError` (one line: field, value, what is allowed) if this cannot be run."""
+        require(self.members >= 1, "members", self.members, "must be at least 1")
+        require(self.sequences <= MOST_SEQUENCES, "sequences", self.sequences, f"must be at most {MOST_SEQUENCES}")
+        allowed = f"must be a multiple of batch = {self.batch}"
+        require(self.sequences % self.batch == 0, "sequences", self.sequences, allowed)
+        _typed(self)
+        self.source.check()
+        self.task.check(self.source)
+        self.model.check()
+        self.optimizer.check()
+        self.schedule.check(self.sequences)
+        evaluators.check(self.evaluators, self.task, self.source)
+        names = traced_fields(self)
+        for name, values in self.vary.items():
+            require(name in names, "vary", name, f"must be one of {', '.join(names)}{nearest(name, names)}")
+            allowed = f"needs one value for each of the {self.members} members"
+            require(len(values) == self.members, f"vary.{name}", values, allowed)
+            for value in values:
+                checked = replace_at(self, name, value)
+                checked.source.check()
+                checked.task.check(checked.source)
+                checked.optimizer.check()
+
+    def values(self, member: int) -> dict[str, float]:
+        """The values of the varied fields for one member."""
+        return {name: values[member] for name, values in self.vary.items()}
+
+    def with_values(self, values: dict[str, Any]) -> "Spec":
+        """This spec with fields replaced; values may be traced."""
+        spec = self
+        for name, value in values.items():
+            spec = replace_at(spec, name, value)
+        return spec
+
+    def steps(self) -> int:
+        """Length of the run in optimiser steps."""
+        return self.sequences // self.batch
+
+    def to_json(self) -> bytes:
+        """Canonical JSON: sorted keys, every field present."""
+        return msgspec.json.encode(self, order="sorted")
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: the name of this computation."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def _typed(spec: Spec) -> None:
+    """Python callers can put anything into a field; hold it to the types that files are held to."""
+    from_builtins(msgspec.to_builtins(spec))
+
+
+def from_json(text: bytes) -> Spec:
+    """The spec in a JSON text. Raises `InputError` in one line for anything that does not fit."""
+    try:
+        return from_builtins(msgspec.json.decode(text))
+    except msgspec.DecodeError as error:
+        raise InputError("spec", "JSON", str(error)) from error
+
+
+def from_builtins(data: Any) -> Spec:
+    """A spec from dicts, lists and scalars."""
+    from ebbtide.training.fields import explain
+
+    try:
+        return msgspec.convert(data, Spec)
+    except msgspec.ValidationError as error:
+        raise explain(error, data, Spec) from error
