@@ -21,12 +21,12 @@ Headline = Literal["accuracy", "in_context_accuracy"]
 class Evaluator(NamedTuple):
     """A prompt distribution, the metric it is read by, and the exemplars it uses.
 
-    An evaluator is itself a `FewShot` task, derived from the training task. `index` is part of its
+    An evaluator is itself a `FewShot` task, derived from the training task. `stream` is part of its
     random stream: never renumber.
     """
 
     name: str
-    index: int
+    stream: int
     task: FewShot
     headline: Headline
     holdout_classes: bool = False
@@ -155,7 +155,7 @@ def build_suite(
     def draw(bank: Bank) -> Prompt:
         parts = []
         for one in chosen:
-            key = root(seed, Purpose.EVALUATION, one.index)
+            key = root(seed, Purpose.EVALUATION, one.stream)
             split = sizes.split(holdout_classes=one.holdout_classes, holdout_exemplars=one.holdout_exemplars)
             parts.append(one.task.sample(key, index, source, bank, split))
         return jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1 if xs[0].ndim > 1 else 0), *parts)

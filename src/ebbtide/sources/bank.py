@@ -1,15 +1,15 @@
 """What every source gives a task: a bank of exemplars and the ranges that split it."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Key, UInt
 
 
 class Range(NamedTuple):
-    """The integers start, start + 1, ..., start + count - 1."""
+    """The integers start, start + 1, ..., start + size - 1."""
 
     start: int
-    count: int
+    size: int
 
 
 class Split(NamedTuple):
@@ -48,6 +48,7 @@ class Sizes(NamedTuple):
         return Split(classes, exemplars)
 
 
+@runtime_checkable
 class SourceLike(Protocol):
     """The interface of a source (`Gaussian`, `Omniglot`, `Features`)."""
 

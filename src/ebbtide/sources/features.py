@@ -1,8 +1,7 @@
 """Frozen features from a file: any array `[class, exemplar, feature]`."""
 
-import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 import msgspec
@@ -13,22 +12,11 @@ from ebbtide.errors import InputError, nearest, require
 from ebbtide.keys import Purpose, root
 from ebbtide.sources.bank import Bank, Sizes
 
-Standardise = Literal["none", "coordinate", "norm", "coordinate_then_norm"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class _Fields(Protocol):
-    classes: int
-    exemplars: int
-    holdout_classes: int
-    holdout_exemplars: int
-    standardise: Standardise
-    class_order_seed: int | None
-
-
-class Features(msgspec.Struct, frozen=True, tag="features", forbid_unknown_fields=True):
-    """Exemplars read from `path`, an `.npz` or `.safetensors` file with an array
-    `[class, exemplar, feature]` named `array`.
+class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Exemplars read from an array `[class, exemplar, feature]`; subclasses say which file.
 
     Classes are put in the order of a permutation drawn from `class_order_seed` (None: the file's
     order); training takes the first `classes`, held-out ones come from the end, so they stay the
@@ -39,24 +27,50 @@ class Features(msgspec.Struct, frozen=True, tag="features", forbid_unknown_field
     sqrt(dim)); `coordinate_then_norm`.
     """
 
-    path: str
-    array: str = "features"
     classes: Count = 1024
     exemplars: Count = 15
     holdout_classes: Count = 23
     holdout_exemplars: Count = 5
-    standardise: Standardise = "coordinate"
-    class_order_seed: int | None = 0
+    standardise: Literal["none", "coordinate", "norm", "coordinate_then_norm"] = "coordinate"
+    class_order_seed: Annotated[int, msgspec.Meta(ge=0)] | None = 0
+
+    def file(self) -> tuple[str, str]:
+        """The file's path and the name of the array in it."""
+        raise NotImplementedError
 
     def check(self) -> None:
         """Raises `InputError` for a missing file, no such array, a wrong shape or not enough rows."""
-        check_split(self, self._shape())
+        have, each, _ = array_shape(*self.file())
+        for name in ("classes", "exemplars", "holdout_classes", "holdout_exemplars"):
+            require(getattr(self, name) >= 1, f"source.{name}", getattr(self, name), "must be at least 1")
+        room = max(have - self.holdout_classes, 0)
+        allowed = f"the file has {have} classes, {self.holdout_classes} of them held out: at most {room}"
+        require(self.classes <= room, "source.classes", self.classes, allowed)
+        room = max(each - self.holdout_exemplars, 0)
+        allowed = f"the file has {each} exemplars a class, {self.holdout_exemplars} of them held out: at most {room}"
+        require(self.exemplars <= room, "source.exemplars", self.exemplars, allowed)
 
     def sizes(self) -> Sizes:
-        return split_sizes(self, self._shape())
+        dim = array_shape(*self.file())[2]
+        return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, dim)
 
     def build(self) -> Bank:
-        return build(self, read_array(self.path, self.array))
+        """Reads, orders, splits and standardises the array."""
+        raw = read_array(*self.file())
+        order = np.arange(raw.shape[0])
+        if self.class_order_seed is not None:
+            order = np.random.default_rng(self.class_order_seed).permutation(order)
+        order = np.concatenate([order[: self.classes], order[len(order) - self.holdout_classes :]])
+        each = self.exemplars
+        columns = np.r_[:each, raw.shape[1] - self.holdout_exemplars : raw.shape[1]]
+        x = raw[order][:, columns].astype(np.float32)
+        if self.standardise.startswith("coordinate"):
+            train = x[: self.classes, :each].reshape(-1, x.shape[-1])
+            x = (x - train.mean(0)) / (train.std(0) + 1e-3)
+        if self.standardise.endswith("norm"):
+            norm = np.linalg.norm(x, axis=-1, keepdims=True)
+            x = x / np.maximum(norm, 1e-6) * np.sqrt(x.shape[-1])
+        return Bank(jnp.asarray(x), root(0, Purpose.SOURCE), jnp.float32(0))
 
     def look_up(
         self, bank: Bank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
@@ -64,41 +78,15 @@ class Features(msgspec.Struct, frozen=True, tag="features", forbid_unknown_field
         """Exemplar `exemplars[i]` of class `classes[i]`."""
         return bank.features[classes, exemplars]
 
-    def _shape(self) -> tuple[int, ...]:
-        return array_shape(self.path, self.array)
 
+class Features(FrozenFeatures, frozen=True, tag="features", forbid_unknown_fields=True, kw_only=True):
+    """Frozen features from `path`, an `.npz` or `.safetensors` file, in the array named `array`."""
 
-def check_split(source: _Fields, shape: tuple[int, ...]) -> None:
-    """Raises `InputError` when a file of this shape cannot give the asked-for split."""
-    require(source.classes >= 1, "source.classes", source.classes, "must be at least 1")
-    have, each = shape[0], shape[1]
-    room = have - source.holdout_classes
-    allowed = f"the file has {have} classes, {source.holdout_classes} held out: at most {max(room, 0)}"
-    require(source.classes <= room, "source.classes", source.classes, allowed)
-    room = each - source.holdout_exemplars
-    allowed = f"the file has {each} exemplars a class, {source.holdout_exemplars} held out: at most {max(room, 0)}"
-    require(source.exemplars <= room, "source.exemplars", source.exemplars, allowed)
+    path: str
+    array: str = "features"
 
-
-def split_sizes(source: _Fields, shape: tuple[int, ...]) -> Sizes:
-    return Sizes(source.classes, source.holdout_classes, source.exemplars, source.holdout_exemplars, shape[2])
-
-
-def build(source: _Fields, raw: np.ndarray) -> Bank:
-    """Orders, splits and standardises an array `[class, exemplar, feature]`."""
-    order = np.arange(raw.shape[0])
-    if source.class_order_seed is not None:
-        order = np.random.default_rng(source.class_order_seed).permutation(order)
-    order = np.concatenate([order[: source.classes], order[len(order) - source.holdout_classes :]])
-    each = source.exemplars + source.holdout_exemplars
-    x = raw[order, :each].astype(np.float32)
-    if source.standardise.startswith("coordinate"):
-        train = x[: source.classes, : source.exemplars].reshape(-1, x.shape[-1])
-        x = (x - train.mean(0)) / (train.std(0) + 1e-3)
-    if source.standardise.endswith("norm"):
-        norm = np.linalg.norm(x, axis=-1, keepdims=True)
-        x = x / np.maximum(norm, 1e-6) * np.sqrt(x.shape[-1])
-    return Bank(jnp.asarray(x), root(0, Purpose.SOURCE), jnp.float32(0))
+    def file(self) -> tuple[str, str]:
+        return self.path, self.array
 
 
 def read_array(path: str, name: str) -> np.ndarray:
@@ -107,13 +95,16 @@ def read_array(path: str, name: str) -> np.ndarray:
     Raises `InputError` naming what is wrong. Nothing in the file can execute (no pickle).
     """
     shape = array_shape(path, name)
-    if path.endswith(".npz"):
-        with np.load(path, allow_pickle=False) as file:
-            array = np.asarray(file[name])
-    else:
-        from safetensors.numpy import load_file
+    try:
+        if path.endswith(".npz"):
+            with np.load(path, allow_pickle=False) as file:
+                array = np.asarray(file[name])
+        else:
+            from safetensors.numpy import load_file
 
-        array = load_file(path)[name]
+            array = load_file(path)[name]
+    except Exception as error:  # the header may be sound and the data behind it damaged or pickled
+        raise _unreadable(path, error) from error
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError("source.array", name, f"must hold floating-point numbers, has {array.dtype}")
     bad = int(array.size - np.isfinite(array).sum())
@@ -129,7 +120,7 @@ def array_shape(path: str, name: str) -> tuple[int, ...]:
     shapes = _shapes(path)
     if name not in shapes:
         known = ", ".join(sorted(shapes)[:8]) or "no arrays"
-        raise InputError("source.array", name, f"{os.path.basename(path)} holds {known}{nearest(name, shapes)}")
+        raise InputError("source.array", name, f"{Path(path).name} holds {known}{nearest(name, shapes)}")
     shape = shapes[name]
     require(len(shape) == 3, "source.array", name, f"must be [class, exemplar, feature], has shape {list(shape)}")
     return shape
@@ -145,9 +136,13 @@ def _shapes(path: str) -> dict[str, tuple[int, ...]]:
             with safe_open(path, framework="numpy") as file:
                 return {name: tuple(file.get_slice(name).get_shape()) for name in file}
     except Exception as error:  # whatever a damaged file makes its reader raise is the user's file, not a bug
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError("source.path", path, f"cannot be read: {reason}") from error
+        raise _unreadable(path, error) from error
     raise InputError("source.path", path, "must end in .npz or .safetensors")
+
+
+def _unreadable(path: str, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError("source.path", path, f"cannot be read: {reason}")
 
 
 def _npz_shapes(path: str) -> dict[str, tuple[int, ...]]:

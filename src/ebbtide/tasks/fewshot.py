@@ -101,6 +101,27 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
             allowed = f"must be at least burst + 1 = {self.burst + 1} to draw without replacement"
             require(sizes.exemplars >= self.burst + 1, "source.exemplars", sizes.exemplars, allowed)
         self.labels.check(sizes.classes, self._most_classes())
+        self._check_others(sizes.classes)
+        self._check_relabel(sizes.classes)
+
+    def _check_others(self, classes: int) -> None:
+        """With `distinct = "label"` a sequence must find enough classes without the query's label."""
+        modulus = self.labels.modulus(classes) if self.distinct == "label" else classes
+        need = int(self.distractor and self.burst > 0) + int(self.rest == "no_support")
+        need = self._most_classes() - 1 if self.rest == "unique" else need
+        allowed = f"must leave {need} classes without the query's label for context = {self.context}"
+        require(classes - -(-classes // modulus) >= need, "source.classes", classes, allowed)
+
+    def _check_relabel(self, classes: int) -> None:
+        tag = self.relabel.__struct_config__.tag
+        if isinstance(self.relabel, Pair):
+            low, high = sorted(self.relabel.labels)
+            outputs = self.outputs(classes)
+            allowed = f"must be two different labels from 0 to {outputs - 1}"
+            require(0 <= low < high < outputs, "task.relabel.labels", self.relabel.labels, allowed)
+        if isinstance(self.relabel, Flip | Pair):
+            two = self.distractor and self.burst > 0 and self.p_bursty == 1
+            require(two, "task.relabel", tag, "needs burst >= 1, distractor = true and p_bursty = 1")
 
     def _most_classes(self) -> int:
         """The largest number of different classes one sequence can hold."""
@@ -117,7 +138,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         """Examples `index` of the stream `key`: classes and exemplars of `split`, looked up in `bank`."""
         # p(c) is made once, outside the map over examples.
         uniform = isinstance(self.zipf, (int, float)) and self.zipf == 0
-        weights = None if uniform else draws.zipf_weights(split.classes.count, self.zipf)
+        weights = None if uniform else draws.zipf_weights(split.classes.size, self.zipf)
         edges = None if weights is None else jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights)])
 
         def one(i: Array) -> tuple[Array, ...]:
@@ -139,7 +160,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         words = jax.random.bits(key, (7, slots), "uint32")
         head, class_words, order_words, exemplar_words, copy_words, label_words, relabel_words = words
 
-        draw = _ClassDraw(self, split.classes.count, weights, edges)
+        draw = _ClassDraw(self, split.classes.size, weights, edges)
         plan = draw.sequence(head[0], class_words, bursty=True)
         if not (isinstance(self.p_bursty, (int, float)) and self.p_bursty == 1):
             plain = draw.sequence(head[0], class_words, bursty=False)
@@ -148,8 +169,8 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
 
         order = jnp.append(jnp.argsort(order_words[: self.context]), self.context)
         classes, tags = plan.classes[order], plan.tags[order]
-        indices = self._exemplars(tags, exemplar_words, copy_words, split.exemplars.count)
-        labels, own = self.labels.assign(classes, label_words, self.labels.total(split.classes.count))
+        indices = self._exemplars(tags, exemplar_words, copy_words, split.exemplars.size)
+        labels, own = self.labels.assign(classes, label_words, self.labels.total(split.classes.size))
         labels = self._relabel(labels, tags, relabel_words)
         return classes, indices, tags, labels[:-1], labels[-1], own
 
@@ -201,7 +222,7 @@ class _ClassDraw(NamedTuple):
     """Draws the classes of one sequence, uniform or weighted."""
 
     task: FewShot
-    count: int
+    classes: int
     weights: Array | None
     edges: Array | None
 
@@ -221,7 +242,7 @@ class _ClassDraw(NamedTuple):
 
     def _any(self, word: Array) -> Array:
         if self.weights is None:
-            return draws.integer(word, self.count)
+            return draws.integer(word, self.classes)
         assert self.edges is not None
         return draws.weighted(word, self.weights, self.edges)
 
@@ -240,12 +261,12 @@ class _ClassDraw(NamedTuple):
                 found.append(draws.weighted(word, self.weights, self.edges, found))
             return found[1 + len(also_not) :]
         by_label = self.task.distinct == "label"
-        modulus = self.task.labels.modulus(self.count) if by_label else self.count
+        modulus = self.task.labels.modulus(self.classes) if by_label else self.classes
         label = query % modulus
         # Work in the space of allowed classes: ranks among the classes whose label is not the query's.
-        full_rows, partial = divmod(self.count, modulus)
-        fewest = self.count - full_rows - (1 if partial else 0)
-        allowed = jnp.where(label < partial, fewest, self.count - full_rows) if partial else fewest
+        full_rows, partial = divmod(self.classes, modulus)
+        fewest = self.classes - full_rows - (1 if partial else 0)
+        allowed = jnp.where(label < partial, fewest, self.classes - full_rows) if partial else fewest
         taken = [c - (c // modulus) - (c % modulus > label) for c in also_not]
         found = list(taken)
         for word in words:

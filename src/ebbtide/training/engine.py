@@ -1,5 +1,6 @@
 """The only training loop: many steps per compiled call, data drawn inside."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -7,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
-from ebbtide.evaluation.evaluators import Suite, build_suite
+from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
 from ebbtide.keys import Purpose, root
 from ebbtide.models.transformer import Params
 from ebbtide.sources.bank import Bank
+from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.optimizer import OptState
 from ebbtide.training.spec import Spec
 
@@ -18,11 +20,17 @@ Values = dict[str, Float[Array, ""]]
 
 
 class State(NamedTuple):
-    """Everything about one member that training changes. Data position is the step count."""
+    """Everything about one member that training changes. Data position is the step count.
+
+    `summed` and `counted` gather the training loss since the last evaluation; they are saved too, so
+    that it does not matter where a run was interrupted.
+    """
 
     params: Params
     optimizer: OptState
     step: UInt[Array, ""]
+    summed: Float[Array, ""]
+    counted: UInt[Array, ""]
 
 
 class Data(NamedTuple):
@@ -50,7 +58,7 @@ class Engine:
         key = root(spec.seeds.init, Purpose.INIT, member)
         outputs = spec.task.outputs(sizes.classes)
         params = spec.model.init(key, context=spec.task.context, dim=sizes.dim, labels=outputs)
-        return State(params, spec.optimizer.init(params), jnp.uint32(0))
+        return State(params, spec.optimizer.init(params), jnp.uint32(0), jnp.float32(0), jnp.uint32(0))
 
     def data(self, member: int) -> Data:
         """The member's data stream (seeds.data, DATA, member), its bank and its traced values."""
@@ -75,26 +83,35 @@ class Engine:
         return self._banks[name]
 
     @cached_property
-    def train(self):
-        """(state, data, n) -> (state, summed loss): n optimiser steps."""
+    def train(self) -> Callable[[State, Data, UInt[Array, ""]], State]:
+        """(state, data, n) -> the state after n more optimiser steps; the old state is given up."""
         return jax.jit(self._train, donate_argnums=0)
 
-    @cached_property
-    def evaluate(self):
-        """(params, prompts) -> logits for all evaluation prompts."""
-        return jax.jit(self.spec.model.apply)
+    def measure(self, params: Params, suite: Suite) -> Float[Array, "evaluators metrics 2"]:
+        """Mean and standard error of every metric of every evaluator."""
+        return self._measure(params, suite.prompts)
 
-    def _train(self, state: State, data: Data, n: UInt[Array, ""]) -> tuple[State, Float[Array, ""]]:
+    @cached_property
+    def _measure(self) -> Callable[[Params, Prompt], Array]:
+        spec = self.spec
+
+        def measured(params: Params, prompts: Prompt) -> Array:
+            sizes, each = spec.source.sizes(), spec.evaluation_sequences
+            chosen = tuple(evaluator(name, spec.task, sizes.classes) for name in spec.evaluators)
+            return Suite(chosen, prompts, each).measure(spec.model.apply(params, prompts))
+
+        return jax.jit(measured)
+
+    def _train(self, state: State, data: Data, n: UInt[Array, ""]) -> State:
         spec = self.spec.with_values(data.values)
         split, batch, total = spec.source.sizes().split(), spec.batch, spec.steps()
         lanes = jnp.arange(batch, dtype=jnp.uint32)
 
-        def step(_: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
-            (params, optimizer, step), summed = carry
-            index = step * jnp.uint32(batch) + lanes
+        def step(_: Array, state: State) -> State:
+            index = state.step * jnp.uint32(batch) + lanes
             prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
-            loss, grads = spec.model.loss_and_grad(params, prompt)
-            params, optimizer = spec.optimizer.update(grads, optimizer, params, step, total)
-            return State(params, optimizer, step + 1), summed + loss
+            loss, grads = spec.model.loss_and_grad(state.params, prompt)
+            params, optimizer = spec.optimizer.update(grads, state.optimizer, state.params, state.step, total)
+            return State(params, optimizer, state.step + 1, state.summed + loss, state.counted + 1)
 
-        return jax.lax.fori_loop(jnp.uint32(0), n, step, (state, jnp.float32(0)))
+        return jax.lax.fori_loop(jnp.uint32(0), n, step, state)

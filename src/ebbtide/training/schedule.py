@@ -39,7 +39,7 @@ class Cosine(msgspec.Struct, frozen=True, tag="cosine", forbid_unknown_fields=Tr
 
     def factor(self, step: UInt[Array, ""], total: int) -> Float[Array, ""]:
         rise = jnp.minimum(1.0, (step + 1) / max(self.warmup, 1))
-        done = jnp.clip((step - self.warmup * 1.0) / max(total - self.warmup, 1), 0.0, 1.0)
+        done = jnp.clip((step - self.warmup * 1.0) / max(total - 1 - self.warmup, 1), 0.0, 1.0)
         return rise * (self.final + (1 - self.final) * 0.5 * (1 + jnp.cos(jnp.pi * done)))
 
 

@@ -52,11 +52,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def check(self) -> None:
         """Raises `InputError` (one line: field, value, what is allowed) if this cannot be run."""
-        require(self.members >= 1, "members", self.members, "must be at least 1")
+        _typed(self)
         require(self.sequences <= MOST_SEQUENCES, "sequences", self.sequences, f"must be at most {MOST_SEQUENCES}")
         allowed = f"must be a multiple of batch = {self.batch}"
         require(self.sequences % self.batch == 0, "sequences", self.sequences, allowed)
-        _typed(self)
         self.source.check()
         self.task.check(self.source)
         self.model.check()
@@ -90,17 +89,17 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.sequences // self.batch
 
     def to_json(self) -> bytes:
-        """Canonical JSON: sorted keys, every field present."""
-        return msgspec.json.encode(self, order="sorted")
+        """Canonical JSON: sorted keys, every field present, numbers in the type of their field."""
+        return msgspec.json.encode(_typed(self), order="sorted")
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: the name of this computation."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
 
-def _typed(spec: Spec) -> None:
+def _typed(spec: Spec) -> Spec:
     """Python callers can put anything into a field; hold it to the types that files are held to."""
-    from_builtins(msgspec.to_builtins(spec))
+    return from_builtins(msgspec.to_builtins(spec))
 
 
 def from_json(text: bytes) -> Spec:

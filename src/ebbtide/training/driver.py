@@ -1,0 +1,252 @@
+"""Runs a spec into a run folder: schedules the workers, commits what they return, stops cleanly."""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from ebbtide.errors import InputError, require
+from ebbtide.evaluation.metrics import METRICS
+from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Run
+from ebbtide.runs.writer import Writer, check_folder, load_state
+from ebbtide.training.spec import Spec, from_builtins
+from ebbtide.training.team import Team
+
+SLICE_SECONDS = 1.0
+"""Length of one training command: how soon progress shows and Ctrl-C acts."""
+SAVE_SECONDS = 30.0
+"""Time between rolling checkpoints: what a power cut can cost."""
+
+
+class Interrupted(Exception):
+    """The run was stopped by Ctrl-C or a termination signal, after saving."""
+
+
+class Progress(NamedTuple):
+    """What a running run reports: sequences are per member, the rate is summed over members."""
+
+    sequences: int
+    total: int
+    members: int
+    rate: float
+    eta: float
+    latest: dict[str, float]
+
+
+Report = Callable[[Progress], None]
+
+
+def train(
+    spec: Spec,
+    out: str | os.PathLike[str],
+    *,
+    processes: int | None = None,
+    label: dict[str, str] | None = None,
+    report: Report | None = None,
+) -> Run:
+    """Trains all members of `spec` into the run folder `out` and returns the run.
+
+    A folder that holds this very spec is continued from its newest good checkpoint. On the CPU the
+    members are shared out to `processes` processes of one thread each (default: one per core, at
+    most one per member); 0 trains in this process, which is what an accelerator gets.
+
+    Raises `InputError` before anything is written when the spec or the folder cannot be used, and
+    `Interrupted` after saving when Ctrl-C (or SIGTERM) asks to stop.
+    """
+    spec.check()
+    path = Path(out)
+    check_folder(path, spec.digest())
+    if (path / HEADER).exists() and Run(path).status() == "complete" and Run(path).latest():
+        return Run(path)
+    processes = _processes(spec, processes)
+    with _stop_requests() as stop:
+        team = Team(spec.members, processes)
+        try:
+            return _Loop(spec, path, team, label or {}, report or (lambda progress: None), stop).run()
+        finally:
+            team.close()
+
+
+def resume(run: Run, *, processes: int | None = None, report: Report | None = None) -> Run:
+    """Continues a run from its newest good checkpoint."""
+    return train(spec_of(run), run.path, processes=processes, label=run.header.label, report=report)
+
+
+def spec_of(run: Run) -> Spec:
+    """The spec of a run. Raises `InputError` when this version cannot read it or it was changed."""
+    spec = from_builtins(run.header.spec)
+    require(spec.digest() == run.header.digest, "run", str(run.path), "run.json: spec and digest do not agree")
+    return spec
+
+
+def _processes(spec: Spec, processes: int | None) -> int:
+    if processes is not None:
+        require(processes >= 0, "processes", processes, "must be 0 (in this process) or larger")
+        return min(processes, spec.members)
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, spec.members)
+
+
+def _width(spec: Spec, team: Team) -> int:
+    """Members mapped side by side: all of them on an accelerator, one on the CPU (same speed there,
+    and a member's bits then do not depend on its company)."""
+    if len(team.workers) > 1 or not team.here:
+        return 1
+    import jax
+
+    return 1 if jax.default_backend() == "cpu" else spec.members
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C raises at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Loop:
+    """One call of `train`: keeps two slices of work outstanding so that workers never wait."""
+
+    def __init__(
+        self, spec: Spec, path: Path, team: Team, label: dict[str, str], report: Report, stop: threading.Event
+    ):
+        self.spec, self.path, self.team, self.label, self.report, self.stop = spec, path, team, label, report, stop
+        self.points = set(spec.schedule.points(spec.sequences, spec.batch))
+        self.kept = set(spec.schedule.kept(spec.sequences, spec.batch))
+        self.rows: list[dict[str, np.ndarray]] = []
+        self.latest: dict[str, float] = {}
+
+    def run(self) -> Run:
+        """Trains to the end. The folder is made once the workers have started without complaint."""
+        self.writer, self.instruments = self._open()
+        try:
+            self._train()
+        finally:
+            self.writer.close()
+        return Run(self.path)
+
+    def _open(self) -> tuple[Writer, list[Instrument]]:
+        spec = msgspec.to_builtins(self.spec)
+        state, done = None, 0
+        if (self.path / HEADER).exists():
+            run = Run(self.path)
+            if found := run.latest():
+                state, done = load_state(run, found[1]), found[1].sequences
+        width = _width(self.spec, self.team)
+        started = self.team.start(spec, state, width)
+        instruments = [Instrument(*row) for row in started["instruments"]]
+        identity = started["identity"] | {"members": self.spec.members, "width": width}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        header = Header(SCHEMA, self.spec.digest(), spec, instruments, list(METRICS), identity, self.label, now)
+        writer = Writer(self.path, header)
+        have = writer.manifest.sequences if writer.manifest else 0
+        if have != done:  # another process committed between our look and our lock
+            writer.close()
+            raise InputError("out", str(self.path), "was changed by another process; run the command again")
+        return writer, instruments
+
+    def _train(self) -> None:
+        spec, batch = self.spec, self.spec.batch
+        manifest = self.writer.manifest
+        at = manifest.sequences if manifest else 0
+        self.before = manifest.seconds if manifest else 0.0
+        self.began = self.saved = time.monotonic()
+        self.timed: deque[tuple[float, int]] = deque([(self.began, at)], maxlen=30)
+        self.warm = False
+        slice_steps, outstanding = 8, deque[tuple[str, int]]()
+
+        def ask(do: str, sequences: int) -> None:
+            self.team.send({"do": do, "step": sequences // batch} if do == "train" else {"do": do})
+            outstanding.append((do, sequences))
+
+        if manifest is None:
+            ask("evaluate", 0)
+            ask("state", 0)
+        while True:
+            while at < spec.sequences and len(outstanding) < 4 and not self.stop.is_set():
+                following = min((p for p in self.points if p > at), default=spec.sequences)
+                at = min(following, at + slice_steps * batch)
+                ask("train", at)
+                if at in self.points:
+                    ask("evaluate", at)
+                if at in self.kept or time.monotonic() - self.saved > SAVE_SECONDS:
+                    self.saved = time.monotonic()
+                    ask("state", at)
+            if not outstanding:
+                break
+            do, sequences = outstanding.popleft()
+            answer = self.team.answers()
+            if do == "train":
+                slice_steps = self._slice(sequences, slice_steps)
+            elif do == "evaluate":
+                self._note(sequences, answer)
+            else:
+                self._commit(sequences, answer)
+        if at < spec.sequences:
+            if not self.writer.manifest or self.writer.manifest.sequences < at or self.rows:
+                ask("state", at)
+                self._commit(at, self.team.answers())
+            raise Interrupted
+
+    def _slice(self, sequences: int, steps: int) -> int:
+        """Records the pace and returns how many steps make a slice of `SLICE_SECONDS`."""
+        now, total = time.monotonic(), self.spec.sequences
+        if not self.warm:  # the first slice compiles: it says nothing of the pace
+            self.timed.clear()
+        self.timed.append((now, sequences))
+        t0, s0 = self.timed[0]
+        if not self.warm:
+            self.warm = True
+            return steps
+        pace = (sequences - s0) / max(now - t0, 1e-9)
+        eta = (total - sequences) / max(pace, 1e-9)
+        members = self.spec.members
+        self.report(Progress(sequences, total, members, pace * members, eta, self.latest))
+        return max(1, min(int(pace * SLICE_SECONDS) // self.spec.batch, 4 * steps))
+
+    def _note(self, sequences: int, answer: dict[str, np.ndarray]) -> None:
+        self.rows.append({"sequences": np.asarray([sequences], np.int64), **answer})
+        for i, one in enumerate(self.instruments):
+            j = METRICS.index(one.headline)
+            self.latest[one.name] = float(answer["values"][:, i, j, 0].mean())
+        self.latest["loss"] = float(answer["train_loss"].mean())
+
+    def _commit(self, sequences: int, state: dict[str, np.ndarray]) -> None:
+        rows, self.rows = self.rows, []
+        evaluations = None
+        if rows:
+            evaluations = {
+                "sequences": np.concatenate([r["sequences"] for r in rows]),
+                "train_loss": np.stack([r["train_loss"] for r in rows], axis=1),
+                "values": np.stack([r["values"] for r in rows], axis=1),
+            }
+        seconds = self.before + time.monotonic() - self.began
+        kept = sequences in self.kept
+        self.writer.commit(sequences=sequences, state=state, evaluations=evaluations, kept=kept, seconds=seconds)

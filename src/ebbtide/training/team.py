@@ -1,0 +1,130 @@
+"""The workers of a run as the driver sees them: send a command to all, take the answers in order."""
+
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+
+from ebbtide.errors import InputError
+from ebbtide.training.wire import receive, send
+from ebbtide.training.worker import ENVIRONMENT, obey
+
+
+class WorkerError(RuntimeError):
+    """A worker ended without answering; the message holds the end of what it printed."""
+
+
+class Worker(Protocol):
+    """One worker: commands go in, answers come out in the same order."""
+
+    def send(self, command: dict[str, Any]) -> None: ...
+    def answer(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+class Here:
+    """A worker in this process: for accelerators, tests and debugging."""
+
+    def __init__(self) -> None:
+        self._members: Any = None
+        self._answers: list[dict[str, Any]] = []
+
+    def send(self, command: dict[str, Any]) -> None:
+        answer, self._members = obey(self._members, command)
+        self._answers.append(answer)
+
+    def answer(self) -> dict[str, Any]:
+        return self._answers.pop(0)
+
+    def close(self) -> None: ...
+
+
+class Process:
+    """A worker in a process of its own, on one thread; it ends when this process does."""
+
+    def __init__(self) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ebbtide.training.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, **ENVIRONMENT},
+            start_new_session=True,  # Ctrl-C reaches the driver only
+        )
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        while (message := receive(self._process.stdout)) is not None:
+            self._answers.put(message)
+        self._answers.put(None)
+
+    def send(self, command: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            send(self._process.stdin, command)
+        except BrokenPipeError:
+            raise self._dead() from None
+
+    def answer(self) -> dict[str, Any]:
+        message = self._answers.get()
+        if message is None:
+            raise self._dead()
+        if "error" in message:
+            raise InputError(*message["error"])
+        return message
+
+    def _dead(self) -> WorkerError:
+        self._process.wait()
+        self._errors.seek(0)
+        tail = self._errors.read()[-4000:].decode(errors="replace").strip()
+        return WorkerError(f"a worker ended with code {self._process.returncode}\n{tail}")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            try:
+                stream.close()
+            except BrokenPipeError:
+                continue
+
+
+class Team:
+    """All workers of a run. Member m belongs to worker m mod (number of workers)."""
+
+    def __init__(self, members: int, processes: int):
+        """`processes` workers in processes of their own; 0: one worker, in this process."""
+        self.here = processes == 0
+        self.workers: list[Worker] = [Process() for _ in range(processes)] if processes else [Here()]
+        self.shares = [list(range(members))[i :: len(self.workers)] for i in range(len(self.workers))]
+
+    def send(self, command: dict[str, Any]) -> None:
+        """The same command to every worker."""
+        for worker in self.workers:
+            worker.send(command)
+
+    def start(self, spec: dict[str, Any], state: dict[str, Any] | None, width: int) -> dict[str, Any]:
+        """Gives every worker its members; returns the first one's answer when all are ready."""
+        for worker, share in zip(self.workers, self.shares, strict=True):
+            worker.send({"do": "start", "spec": spec, "members": share, "state": state, "width": width})
+        answers = [worker.answer() for worker in self.workers]
+        return answers[0]
+
+    def answers(self) -> dict[str, Any]:
+        """The oldest outstanding answer of every worker, arrays joined in the order of the members."""
+        parts = [worker.answer() for worker in self.workers]
+        order = np.argsort(np.concatenate([np.asarray(share) for share in self.shares]))
+        return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()

@@ -1,0 +1,80 @@
+"""A worker process: `python -m ebbtide.training.worker` trains members on one thread.
+
+Reads commands from standard input, answers on standard output, and ends when the driver has gone.
+"""
+
+import os
+import signal
+import sys
+from typing import IO, Any
+
+from ebbtide.errors import InputError
+from ebbtide.training.wire import receive, send
+
+ENVIRONMENT = {
+    "NPROC": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "JAX_PLATFORMS": "cpu",
+}
+"""One thread per process: XLA on the CPU repeats its bits only so, and is faster so."""
+
+
+def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
+    """Answers commands in order until the stream ends.
+
+    `start` (spec, members, state or None, width), then any of `train` (step), `evaluate`, `state`.
+    """
+    members: Any = None
+    while (command := receive(commands)) is not None:
+        try:
+            answer, members = obey(members, command)
+        except InputError as error:
+            answer = {"error": [error.field, str(error.value), error.allowed]}
+        send(answers, answer)
+
+
+def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Carries out one command; returns the answer and the members."""
+    match command["do"]:
+        case "start":
+            from ebbtide.training.members import Members
+            from ebbtide.training.spec import from_builtins
+
+            spec = from_builtins(command["spec"])
+            members = Members(spec, command["members"], command["state"], command["width"])
+            instruments = [[i.name, i.headline, i.chance] for i in members.instruments()]
+            return {"instruments": instruments, "identity": identity()}, members
+        case "train":
+            members.train(command["step"])
+            return {}, members
+        case "evaluate":
+            return members.evaluate(), members
+        case "state":
+            return members.state(), members
+    raise ValueError(f"unknown command {command['do']!r}")
+
+
+def identity() -> dict[str, Any]:
+    """What the bits of a run depend on beside its spec (numeric identity)."""
+    from importlib.metadata import version
+
+    import jax
+
+    device = jax.devices()[0]
+    versions = {name: version(name) for name in ("ebbtide", "jax", "jaxlib", "numpy", "optax")}
+    one_thread = device.platform == "cpu" and all(os.environ.get(k) == v for k, v in ENVIRONMENT.items())
+    return {**versions, "device": device.device_kind, "platform": device.platform, "one_thread": one_thread}
+
+
+def main() -> None:
+    """Serves the driver over standard streams; Ctrl-C is the driver's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not break the protocol
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()
