@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.evaluation.metrics import METRICS, chance, mean_and_error, per_sequence
+from ebbtide.evaluation.metrics import chance, mean_and_error, per_sequence
 from ebbtide.keys import Purpose, root
 from ebbtide.sources.bank import Bank, SourceLike
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Keep, Pair
@@ -98,15 +98,18 @@ def check(names: tuple[str, ...], task: FewShot, source: SourceLike) -> None:
     sizes = source.sizes()
     for name in names:
         one = evaluator(name, task, sizes.classes)
-        one.task.check(source)
         require(
             name != "icl_reserved" or task.reserved_labels >= 2,
             "task.reserved_labels",
             task.reserved_labels,
             "must be at least 2 for the evaluator icl_reserved",
         )
-        least = 2 if one.holdout_classes else 0
-        require(sizes.holdout_classes >= least, "source.holdout_classes", sizes.holdout_classes, f"must be >= {least}")
+        for kind, least in (("holdout_classes", 2), ("holdout_exemplars", 1)):
+            allowed = f"must be at least {least} for the evaluator {name}"
+            require(
+                not getattr(one, kind) or getattr(sizes, kind) >= least, f"source.{kind}", getattr(sizes, kind), allowed
+            )
+        one.task.check(source)
 
 
 class Suite(NamedTuple):
@@ -161,8 +164,3 @@ def build_suite(
         return jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1 if xs[0].ndim > 1 else 0), *parts)
 
     return Suite(chosen, jax.jit(draw)(bank), sequences)
-
-
-def headline_index(one: Evaluator) -> int:
-    """Position of an evaluator's headline metric in `METRICS`."""
-    return METRICS.index(one.headline)

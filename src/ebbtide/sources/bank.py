@@ -4,6 +4,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Key, UInt
 
+from ebbtide.errors import require
+
 
 class Range(NamedTuple):
     """The integers start, start + 1, ..., start + size - 1."""
@@ -58,3 +60,10 @@ class SourceLike(Protocol):
     def look_up(
         self, bank: Bank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
     ) -> Float[Array, "*slots dim"]: ...
+
+
+def check_counts(source: SourceLike) -> None:
+    """Raises `InputError` unless there is something to train on and nothing is negative."""
+    for name, least in (("classes", 1), ("exemplars", 1), ("holdout_classes", 0), ("holdout_exemplars", 0)):
+        value = getattr(source, name)
+        require(value >= least, f"source.{name}", value, f"must be at least {least}")

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.keys import Purpose, root
-from ebbtide.sources.bank import Bank, Sizes
+from ebbtide.sources.bank import Bank, Sizes, check_counts
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -30,7 +30,7 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     classes: Count = 1024
     exemplars: Count = 15
     holdout_classes: Count = 23
-    holdout_exemplars: Count = 5
+    holdout_exemplars: Annotated[int, msgspec.Meta(ge=0)] = 5
     standardise: Literal["none", "coordinate", "norm", "coordinate_then_norm"] = "coordinate"
     class_order_seed: Annotated[int, msgspec.Meta(ge=0)] | None = 0
 
@@ -41,8 +41,7 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     def check(self) -> None:
         """Raises `InputError` for a missing file, no such array, a wrong shape or not enough rows."""
         have, each, _ = array_shape(*self.file())
-        for name in ("classes", "exemplars", "holdout_classes", "holdout_exemplars"):
-            require(getattr(self, name) >= 1, f"source.{name}", getattr(self, name), "must be at least 1")
+        check_counts(self)
         room = max(have - self.holdout_classes, 0)
         allowed = f"the file has {have} classes, {self.holdout_classes} of them held out: at most {room}"
         require(self.classes <= room, "source.classes", self.classes, allowed)
@@ -134,7 +133,7 @@ def _shapes(path: str) -> dict[str, tuple[int, ...]]:
             from safetensors import safe_open
 
             with safe_open(path, framework="numpy") as file:
-                return {name: tuple(file.get_slice(name).get_shape()) for name in file}
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # whatever a damaged file makes its reader raise is the user's file, not a bug
         raise _unreadable(path, error) from error
     raise InputError("source.path", path, "must end in .npz or .safetensors")

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
-from ebbtide.sources.bank import Bank, Sizes
+from ebbtide.sources.bank import Bank, Sizes, check_counts
 from ebbtide.traced import Traced
 
 INFINITE = 2**31
@@ -40,9 +40,8 @@ class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_field
 
     def check(self) -> None:
         """Raises `InputError` for sizes no task could use."""
-        for name in ("classes", "exemplars", "dim", "holdout_classes", "holdout_exemplars"):
-            value = getattr(self, name)
-            require(value >= 1, f"source.{name}", value, "must be at least 1")
+        check_counts(self)
+        require(self.dim >= 1, "source.dim", self.dim, "must be at least 1")
         require(self.noise >= 0, "source.noise", self.noise, "must be 0 or larger")
 
     def sizes(self) -> Sizes:

@@ -27,14 +27,28 @@ def override(data: dict[str, Any], name: str, text: str) -> None:
     _known(at, last, ".".join(parents))
     value = _parse(text)
     current = at[last]
-    if isinstance(current, dict) and isinstance(value, str):
+    if isinstance(current, dict) and "type" in current and isinstance(value, str):
         if name == "source" and PurePath(value).suffix in (".npz", ".safetensors"):
-            value = {"type": "features", "path": value}
+            value = _defaults(data, [*parents, last], "features", path=value)
         elif value != current.get("type"):
-            value = {"type": value}
+            value = _defaults(data, [*parents, last], value)
         else:
             value = current
     at[last] = value
+
+
+def _defaults(data: dict[str, Any], path: list[str], tag: str, /, **given: Any) -> dict[str, Any]:
+    """The struct `tag` of the union at `path`, defaults filled in so that later overrides find its fields;
+    only what is given where there is no such struct or it needs more (conversion will explain)."""
+    from ebbtide.training.spec import Spec
+
+    for option in _options(_walk(Spec, data, path, union=True)[0]):
+        if option.__struct_config__.tag == tag:
+            try:
+                return msgspec.to_builtins(option(**given))
+            except TypeError:
+                break
+    return {"type": tag, **given}
 
 
 def _known(at: Any, part: str, parent: str) -> None:
@@ -55,7 +69,8 @@ def _parse(text: str) -> Any:
 def explain(error: msgspec.ValidationError, data: Any, kind: type) -> InputError:
     """One line for a validation error: the field's dotted name, the value given, what is allowed."""
     message, _, where = str(error).partition(" - at ")
-    path = [part for part in re.split(r"[.\[\]]", where.strip("`")) if part not in ("", "$")]
+    where = where.strip("`").partition("[...]")[0]  # a key of a mapping, which msgspec does not name
+    path = [part for part in re.split(r"[.\[\]]", where) if part not in ("", "$")]
     unknown = re.search(r"unknown field `(.+)`", message)
     holder, value = _walk(kind, data, path)
     if unknown:

@@ -1,6 +1,7 @@
 """The whole description of a run, as data."""
 
 import hashlib
+import math
 from typing import Annotated, Any
 
 import msgspec
@@ -54,7 +55,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Raises `InputError` (one line: field, value, what is allowed) if this cannot be run."""
         _typed(self)
         require(self.sequences <= MOST_SEQUENCES, "sequences", self.sequences, f"must be at most {MOST_SEQUENCES}")
-        allowed = f"must be a multiple of batch = {self.batch}"
+        nearby = max(round(self.sequences / self.batch), 1) * self.batch
+        allowed = f"must be a multiple of batch = {self.batch}, e.g. {nearby}"
         require(self.sequences % self.batch == 0, "sequences", self.sequences, allowed)
         self.source.check()
         self.task.check(self.source)
@@ -102,6 +104,15 @@ def _typed(spec: Spec) -> Spec:
     return from_builtins(msgspec.to_builtins(spec))
 
 
+def _finite(data: Any, name: str = "") -> None:
+    """NaN and infinity have no JSON: such a spec could not be read back."""
+    if isinstance(data, float):
+        require(math.isfinite(data), name, data, "must be a finite number")
+    elif isinstance(data, dict | list | tuple):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            _finite(value, f"{name}.{key}".lstrip("."))
+
+
 def from_json(text: bytes) -> Spec:
     """The spec in a JSON text. Raises `InputError` in one line for anything that does not fit."""
     try:
@@ -114,6 +125,7 @@ def from_builtins(data: Any) -> Spec:
     """A spec from dicts, lists and scalars."""
     from ebbtide.training.fields import explain
 
+    _finite(data)
     try:
         return msgspec.convert(data, Spec)
     except msgspec.ValidationError as error:

@@ -1,0 +1,77 @@
+"""ebbtide: the lab bench for the training dynamics of in-context learning.
+
+Names are loaded on first use, so that `import ebbtide` and `ebbtide --help` load no JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ebbtide.errors import InputError as InputError
+    from ebbtide.models.positions import Learned as Learned
+    from ebbtide.models.positions import NoPositions as NoPositions
+    from ebbtide.models.positions import Rotary as Rotary
+    from ebbtide.models.positions import Sinusoidal as Sinusoidal
+    from ebbtide.models.transformer import Transformer as Transformer
+    from ebbtide.runs.folder import Run as Run
+    from ebbtide.runs.folder import Run as load
+    from ebbtide.sources.features import Features as Features
+    from ebbtide.sources.gaussian import Gaussian as Gaussian
+    from ebbtide.sources.omniglot import Omniglot as Omniglot
+    from ebbtide.studies import find as study
+    from ebbtide.studies.study import conclude as conclude
+    from ebbtide.tasks.fewshot import CopyQueryLabel as CopyQueryLabel
+    from ebbtide.tasks.fewshot import FewShot as FewShot
+    from ebbtide.tasks.fewshot import Flip as Flip
+    from ebbtide.tasks.fewshot import Keep as Keep
+    from ebbtide.tasks.fewshot import Pair as Pair
+    from ebbtide.tasks.labels import Fixed as Fixed
+    from ebbtide.tasks.labels import PerSequence as PerSequence
+    from ebbtide.tasks.labels import Polysemy as Polysemy
+    from ebbtide.tasks.labels import Shared as Shared
+    from ebbtide.training.driver import Interrupted as Interrupted
+    from ebbtide.training.driver import resume as resume
+    from ebbtide.training.driver import train as train
+    from ebbtide.training.optimizer import SGD as SGD
+    from ebbtide.training.optimizer import Adam as Adam
+    from ebbtide.training.schedule import Constant as Constant
+    from ebbtide.training.schedule import Cosine as Cosine
+    from ebbtide.training.schedule import Schedule as Schedule
+    from ebbtide.training.schedule import WarmupInverseSqrt as WarmupInverseSqrt
+    from ebbtide.training.spec import Seeds as Seeds
+    from ebbtide.training.spec import Spec as Spec
+
+_HOMES = {
+    "errors": ["InputError"],
+    "models.positions": ["Learned", "NoPositions", "Rotary", "Sinusoidal"],
+    "models.transformer": ["Transformer"],
+    "runs.folder": ["Run"],
+    "sources.features": ["Features"],
+    "sources.gaussian": ["Gaussian"],
+    "sources.omniglot": ["Omniglot"],
+    "studies.study": ["conclude"],
+    "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "Keep", "Pair"],
+    "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
+    "training.driver": ["Interrupted", "resume", "train"],
+    "training.optimizer": ["SGD", "Adam"],
+    "training.schedule": ["Constant", "Cosine", "Schedule", "WarmupInverseSqrt"],
+    "training.spec": ["Seeds", "Spec"],
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_RENAMED = {"study": ("studies", "find"), "load": ("runs.folder", "Run")}
+
+__version__ = "0.1.0"
+__all__ = sorted([*_HOME, *_RENAMED])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        home, original = _RENAMED[name]
+        return getattr(import_module(f"ebbtide.{home}"), original)
+    if name in _HOME:
+        return getattr(import_module(f"ebbtide.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'ebbtide' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,220 @@
+"""What each command of the command line does. Every function returns the exit code."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ebbtide.cli import RUNS
+from ebbtide.errors import InputError, require
+from ebbtide.report import tables
+from ebbtide.runs.folder import Run, catalogue
+
+console = Console(highlight=False)
+
+
+def studies(options: Namespace) -> int:
+    """Table of all studies."""
+    from ebbtide.studies import STUDIES
+
+    for study in STUDIES:
+        console.print(Text(study.name, "bold"), Text(f"  {study.question}"))
+        console.print(Text(f"  {study.paper}", "dim"))
+        claims = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
+        for column in ("claim", "estimated: mean over members of", "needed", "source"):
+            claims.add_column(column)
+        for claim in study.claims:
+            claims.add_row(claim.statement, claim.metric, f"> {claim.threshold:g}", claim.source)
+        console.print(claims)
+        presets = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
+        for column in ("preset", "minutes on 2 cores", "members", "sequences each", "what it is"):
+            presets.add_column(column)
+        for name, preset in study.presets.items():
+            minutes = "accelerators" if preset.minutes is None else f"about {preset.minutes:g}"
+            spec = preset.spec
+            presets.add_row(name, minutes, str(spec.members), tables.short(spec.sequences), preset.note)
+        console.print(presets)
+    return 0
+
+
+def run(options: Namespace, fields: list[tuple[str, str]] | None = None) -> int:
+    """Trains a study's spec, judges its claims and draws its figure."""
+    from ebbtide.studies import find
+    from ebbtide.training.driver import train
+    from ebbtide.training.fields import override
+    from ebbtide.training.spec import from_builtins
+
+    study = find(options.study)
+    data: dict[str, Any] = msgspec.to_builtins(study.preset(options.preset).spec)
+    for name, text in fields or []:
+        override(data, name, text)
+    spec = from_builtins(data)
+    spec.check()
+    if options.dry_run:
+        console.print(escape(msgspec.json.format(spec.to_json(), indent=2).decode()), soft_wrap=True)
+        return 0
+    preset = options.preset if not fields else f"{options.preset}*"
+    out = Path(options.out or Path(RUNS) / f"{study.name}-{options.preset}-{spec.digest()[:8]}")
+    label = {"study": study.name, "preset": preset}
+    console.print(
+        f"{study.name}, preset {escape(preset)}: {spec.members} members x {tables.short(spec.sequences)} "
+        f"sequences into {escape(str(out))}",
+        soft_wrap=True,
+    )
+    if (out / "run.json").exists() and Run(out).header.digest == spec.digest():
+        console.print(f"this run exists and is {Run(out).status()}: continuing it where it was")
+    return _train(
+        out, options, lambda report: train(spec, out, processes=options.processes, label=label, report=report)
+    )
+
+
+def resume(options: Namespace) -> int:
+    """Continues a run, and its study's verdict after it."""
+    from ebbtide.training import driver
+
+    found = _find(options.run)
+    at = f"{tables.short(found.sequences())} of {tables.short(found.header.spec['sequences'])} sequences"
+    console.print(f"{escape(str(found.path))}: {found.status()} at {at}", soft_wrap=True)
+    return _train(found.path, options, lambda report: driver.resume(found, processes=options.processes, report=report))
+
+
+def _train(out: Path, options: Namespace, call: Any) -> int:
+    from ebbtide.report.progress import ProgressLine
+    from ebbtide.training.driver import Interrupted
+
+    try:
+        with ProgressLine(console) as line:
+            finished: Run = call(line)
+    except Interrupted:
+        done = tables.short(Run(out).sequences())
+        console.print(
+            f"stopped; saved at {done} sequences. Continue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True
+        )
+        return 130
+    return _conclude(finished, options.check)
+
+
+def _conclude(finished: Run, check: bool) -> int:
+    if "study" not in finished.header.label:
+        console.print(tables.curves_table(finished))
+        return 0
+    from ebbtide.studies import find
+    from ebbtide.studies.study import conclude
+
+    verdict = conclude(find(finished.header.label["study"]), finished)
+    console.print(tables.curves_table(finished))
+    console.print()
+    console.print(_verdict(verdict))
+    console.print(
+        f"\nverdict {escape(str(finished.path / 'verdict.json'))}\nfigure  {escape(str(finished.path / 'figure.png'))}",
+        soft_wrap=True,
+    )
+    return 1 if check and not verdict.holds() else 0
+
+
+def _verdict(verdict: Any) -> Table:
+    rows = []
+    for c in verdict.claims:
+        estimate = "-" if c.estimate is None else f"{c.estimate:.3f}"
+        if c.low is not None:
+            estimate += f" [{c.low:.3f}, {c.high:.3f}]"
+        rows.append((c.claim, c.statement, c.metric, f"> {c.threshold:g}", estimate, f"{c.above} of {c.n}", c.verdict))
+    return tables.verdict_table(rows)
+
+
+def ls(options: Namespace) -> int:
+    """Table of the runs in a folder."""
+    from ebbtide.studies.study import read_verdict
+
+    folder = Path(options.folder)
+    require(folder.is_dir() or options.folder == RUNS, "folder", options.folder, "no such folder")
+    runs = catalogue(folder)
+    if not runs:
+        console.print(f"no runs in {escape(str(folder))} (make one with: ebbtide run transience)")
+        return 0
+    words = []
+    for one in runs:
+        verdict = read_verdict(one)
+        held = sum(c.verdict == "holds" for c in verdict.claims) if verdict else 0
+        words.append(f"{held} of {len(verdict.claims)} hold" if verdict else "-")
+    console.print(tables.runs_table(runs, words))
+    return 0
+
+
+def show(options: Namespace) -> int:
+    """One run: what it is, its curves, its verdict; optionally the figure to a file."""
+    from ebbtide.studies.study import read_verdict
+
+    found = _find(options.run)
+    header = found.header
+    label = " ".join(header.label.values()) or "custom run"
+    console.print(f"[bold]{escape(found.path.name)}[/]  {escape(label)}  {found.status()}", soft_wrap=True)
+    identity = ", ".join(f"{k} {v}" for k, v in header.identity.items())
+    console.print(
+        f"created {header.created}; spec {header.digest[:12]}; {escape(identity)}", style="dim", soft_wrap=True
+    )
+    for part in ("source", "task", "model", "optimizer"):
+        values = ", ".join(f"{k} {_flat(v)}" for k, v in header.spec[part].items() if k != "type")
+        console.print(f"{part:10} {header.spec[part].get('type', '')}: {escape(values)}", soft_wrap=True)
+    console.print()
+    console.print(tables.curves_table(found))
+    verdict = read_verdict(found)
+    if verdict:
+        console.print()
+        console.print(_verdict(verdict))
+    if options.figure:
+        _figure(found, Path(options.figure), label, options.log)
+    return 0
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict) and "type" in value:
+        rest = ", ".join(f"{k} {_flat(v)}" for k, v in value.items() if k != "type")
+        return f"{value['type']}({rest})" if rest else value["type"]
+    return str(value)
+
+
+def _figure(found: Run, out: Path, label: str, log: bool) -> None:
+    from ebbtide.report.figure import curves_figure
+    from ebbtide.runs.atomic import write_file
+
+    require(out.suffix in (".png", ".svg"), "figure", str(out), "must end in .png or .svg")
+    require(out.parent.is_dir(), "figure", str(out), f"the folder {out.parent} does not exist")
+    write_file(out, curves_figure(found, label, log=log)[f"figure{out.suffix}"])
+    console.print(f"\nfigure  {escape(str(out))}", soft_wrap=True)
+
+
+def export(options: Namespace) -> int:
+    """Writes the curves as a tidy table."""
+    from ebbtide.report.export import export as write
+
+    rows = write(_find(options.run), options.format, Path(options.out))
+    console.print(f"{rows} rows to {escape(options.out)}", soft_wrap=True)
+    return 0
+
+
+def verify(options: Namespace) -> int:
+    """Exact checks; exit code 1 if one fails."""
+    from ebbtide import verify as checks
+
+    def report(check: Any) -> None:
+        mark = Text("ok  ", "green") if check.passed else Text("FAIL", "bold red")
+        console.print(mark, Text(f"{check.name}: {check.detail}"), soft_wrap=True)
+
+    passed, found = checks.run(report)
+    for name, table in found.items():
+        console.print()
+        console.print(tables.truth_table(table, f"Accuracy of each oracle on each evaluator ({name})"))
+    return 0 if passed else 1
+
+
+def _find(name: str) -> Run:
+    for path in (Path(name), Path(RUNS) / name):
+        if (path / "run.json").is_file():
+            return Run(path)
+    raise InputError("run", name, f"no run folder of this name, here or in {RUNS}/")

@@ -1,0 +1,106 @@
+"""Scripted predictors that play one strategy exactly: they calibrate the evaluators."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ebbtide.evaluation.evaluators import Suite
+from ebbtide.evaluation.metrics import METRICS
+from ebbtide.keys import Purpose, root
+from ebbtide.tasks.prompt import Prompt
+
+Oracle = Callable[[Prompt, int, Key[Array, ""]], Float[Array, "batch labels"]]
+SURE = 20.0
+"""Logit of a label the oracle is sure of, beside 0 for the others."""
+
+
+def _votes(prompt: Prompt, weight: Float[Array, "context batch"], outputs: int) -> Float[Array, "batch labels"]:
+    """Adds the weight of every context slot to the logit of its label."""
+    batch = prompt.target.shape[0]
+    lanes = jnp.broadcast_to(jnp.arange(batch), prompt.labels.shape)
+    return jnp.zeros((batch, outputs)).at[lanes, prompt.labels].add(weight)
+
+
+def _noise(key: Key[Array, ""], prompt: Prompt, outputs: int) -> Float[Array, "batch labels"]:
+    """Breaks ties at random without changing any order that is not a tie."""
+    return 1e-3 * jax.random.uniform(key, (prompt.target.shape[0], outputs))
+
+
+def _remembered(prompt: Prompt, outputs: int) -> Float[Array, "batch labels"]:
+    return SURE * jax.nn.one_hot(prompt.own_label, outputs)  # own_label -1 (nothing remembered): no label
+
+
+def icl(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
+    """The label of the context exemplar nearest to the query (Euclidean)."""
+    distance = jnp.sum((prompt.exemplars[:-1] - prompt.exemplars[-1]) ** 2, axis=-1)
+    nearest = distance == distance.min(axis=0)
+    return _votes(prompt, SURE * nearest, outputs) + _noise(key, prompt, outputs)
+
+
+def iwl(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
+    """The label that training ties to the query's class, whatever the context."""
+    return _remembered(prompt, outputs) + _noise(key, prompt, outputs)
+
+
+def ciwl(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
+    """Among the labels in context, the one tied to the query's class; any of them if none is."""
+    shown = _votes(prompt, jnp.full(prompt.labels.shape, 2 * SURE), outputs)
+    return jnp.minimum(shown, 2 * SURE) + _remembered(prompt, outputs) + _noise(key, prompt, outputs)
+
+
+def majority(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
+    """The label shown most often in context."""
+    return _votes(prompt, jnp.full(prompt.labels.shape, SURE), outputs) + _noise(key, prompt, outputs)
+
+
+def last(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
+    """The label shown last in context."""
+    slot = jnp.arange(prompt.labels.shape[0])[:, None] == prompt.labels.shape[0] - 1
+    weight = jnp.broadcast_to(SURE * slot, prompt.labels.shape)
+    return _votes(prompt, weight, outputs) + _noise(key, prompt, outputs)
+
+
+def guess(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
+    """A uniformly random label."""
+    return _noise(key, prompt, outputs)
+
+
+ORACLES: dict[str, Oracle] = {"ICL": icl, "IWL": iwl, "CIWL": ciwl, "majority": majority, "last": last, "random": guess}
+
+
+def truth_table(suite: Suite, outputs: int, seed: int = 0) -> dict[str, dict[str, tuple[float, float]]]:
+    """Headline mean and standard error of every oracle on every evaluator: table[oracle][evaluator]."""
+    table = {}
+    for i, (name, oracle) in enumerate(ORACLES.items()):
+        key = root(seed, Purpose.ORACLE, i)
+        measured = np.asarray(suite.measure(oracle(suite.prompts, outputs, key)))
+        row = {}
+        for j, one in enumerate(suite.evaluators):
+            mean, error = measured[j, METRICS.index(one.headline)]
+            row[one.name] = (float(mean), float(error))
+        table[name] = row
+    return table
+
+
+def expected(oracle: str, evaluator: str, chance: float, outputs: int) -> float | None:
+    """What theory says an oracle scores by the evaluator's headline metric; None where the answer
+    depends on the task (transience.md 3.4).
+
+    The entries hold for two context slots per sequence class (context = 2 * burst, with distractor)
+    and noise small enough for the nearest exemplar to be of the query's class.
+    """
+    open_set = evaluator in ("iwl", "iwl_exemplar")
+    if oracle == "random":
+        return 1 / outputs if open_set else chance
+    if evaluator == "train":
+        return 1.0 if oracle in ("ICL", "IWL", "CIWL") else chance
+    if evaluator in ("icl", "icl_reserved", "icl_holdout"):
+        return 1.0 if oracle == "ICL" else chance
+    if evaluator == "flip":
+        return {"ICL": 1.0, "IWL": 0.0, "CIWL": 0.0}.get(oracle, chance)
+    if evaluator == "ciwl":
+        return 1.0 if oracle in ("IWL", "CIWL") else None if oracle == "majority" else chance
+    return 1.0 if oracle == "IWL" else 0.0

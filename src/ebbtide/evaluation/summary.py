@@ -1,0 +1,56 @@
+"""A learning curve in a few numbers per member (transience.md 6.11)."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Curves = dict[str, np.ndarray]
+WINDOW = 3
+"""Evaluations averaged before a maximum or an end is read off: a single noisy point is no peak."""
+
+
+def smooth(curve: Float[np.ndarray, "member evaluation"]) -> Float[np.ndarray, "member evaluation"]:
+    """Centred mean over `WINDOW` evaluations; the ends average what there is."""
+    half = WINDOW // 2
+    n = curve.shape[1]
+    return np.stack([curve[:, max(0, i - half) : min(n, i + half + 1)].mean(axis=1) for i in range(n)], axis=1)
+
+
+def peak(curves: Curves) -> Int[np.ndarray, " member"]:
+    """The evaluation at which each member's smoothed `icl` is highest."""
+    return np.argmax(smooth(curves["icl"]), axis=1)
+
+
+def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.ndarray, " member"]]:
+    """Scalars of every member, all read off curves smoothed over three evaluations.
+
+    - icl_peak, icl_final, transience = icl_peak - icl_final;
+    - peak_sequences: where the peak is;
+    - half_decay_sequences: first evaluation after the peak with icl <= (peak + chance) / 2 (nan: none);
+    - crossover_sequences: first evaluation after the peak where iwl or ciwl exceeds icl (nan: none);
+    - X_at_peak and X_final for X in iwl, ciwl, flip and train_loss (nats).
+
+    Evaluators that the run does not have give nan.
+    """
+    sequences = curves["sequences"].astype(np.float64)
+    icl = smooth(curves["icl"])
+    members = np.arange(icl.shape[0])
+    top = peak(curves)
+    later = np.arange(icl.shape[1])[None, :] > top[:, None]
+    nothing = np.full_like(icl, np.nan)
+    out = {"icl_peak": icl[members, top], "icl_final": icl[:, -1], "peak_sequences": sequences[top]}
+    out["transience"] = out["icl_peak"] - out["icl_final"]
+    loss = curves["train_loss"].copy()
+    loss[:, 0] = loss[:, 1]  # no training batch precedes the first evaluation
+    smoothed = {name: smooth(curves[name]) if name in curves else nothing for name in ("iwl", "ciwl", "flip")}
+    smoothed["train_loss"] = smooth(loss)
+    for name, curve in smoothed.items():
+        out[f"{name}_at_peak"], out[f"{name}_final"] = curve[members, top], curve[:, -1]
+    half = (out["icl_peak"] + chance["icl"]) / 2
+    out["half_decay_sequences"] = _first(later & (icl <= half[:, None]), sequences)
+    weights = np.fmax(smoothed["iwl"], smoothed["ciwl"])
+    out["crossover_sequences"] = _first(later & (weights > icl), sequences)
+    return out
+
+
+def _first(condition: np.ndarray, sequences: np.ndarray) -> np.ndarray:
+    return np.where(condition.any(axis=1), sequences[np.argmax(condition, axis=1)], np.nan)

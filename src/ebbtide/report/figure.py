@@ -1,0 +1,129 @@
+"""The figure of a run: accuracy of every evaluator and the loss against sequences."""
+
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ebbtide.evaluation.statistics import interval
+from ebbtide.evaluation.summary import peak
+from ebbtide.runs.folder import Run
+
+
+class Line(NamedTuple):
+    """How a curve is drawn: Okabe-Ito colours (safe for the colour-blind), told apart in black and
+    white by dash and marker."""
+
+    name: str
+    text: str
+    colour: str
+    dash: Any
+    marker: str
+
+
+CONTEXT = (
+    Line("icl", "ICL (trained classes, labels 0/1)", "#0072B2", "-", "o"),
+    Line("icl_holdout", "ICL, held-out classes", "#56B4E9", (0, (5, 1.5)), "s"),
+    Line("icl_reserved", "ICL, reserved labels", "#000000", (0, (1, 1.2)), "^"),
+    Line("flip", "Flip (labels swapped)", "#CC79A7", (0, (3, 1, 1, 1)), "D"),
+)
+WEIGHTS = (
+    Line("iwl", "IWL", "#D55E00", "-", "o"),
+    Line("ciwl", "CIWL", "#E69F00", (0, (5, 1.5)), "s"),
+    Line("train", "training distribution", "#009E73", (0, (1, 1.2)), "^"),
+    Line("iwl_exemplar", "IWL, held-out exemplars", "#000000", (0, (3, 1, 1, 1)), "D"),
+)
+LOSS = (Line("train_loss", "training loss", "#000000", "-", "o"),)
+
+
+def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes]:
+    """figure.png and figure.svg: in-context accuracies, weights accuracies, loss; thin lines are
+    members, thick lines their mean, bands the 95 % interval of the mean; the ICL peak is marked."""
+    from matplotlib.figure import Figure
+
+    curves, chance = run.metrics(), run.chance()
+    x = curves["sequences"].astype(float)
+    members = curves["train_loss"].shape[0]
+    figure = Figure(figsize=(7.2, 8.2), layout="constrained")
+    panels: Sequence[Any] = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1, 0.6])
+    top = float(np.mean(x[peak(curves)])) if "icl" in curves else None
+    for panel, lines in zip(panels, (CONTEXT, WEIGHTS, LOSS), strict=True):
+        for line in lines:
+            if line.name in curves:
+                _draw(panel, x, curves[line.name], line)
+        if top is not None:
+            panel.axvline(top, color="0.35", lw=1, ls=(0, (2, 2)), zorder=0)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="y", color="0.92", lw=0.6)
+        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, handlelength=3.2)
+    for panel, names in zip(panels, ([l.name for l in CONTEXT], [l.name for l in WEIGHTS]), strict=False):
+        levels = sorted({round(chance[n], 3) for n in names if n in chance})
+        for level in levels:
+            panel.axhline(level, color="0.5", lw=0.8, ls=":", zorder=0)
+        panel.annotate(
+            "chance",
+            (1.0, levels[-1]),
+            xycoords=("axes fraction", "data"),
+            fontsize=7,
+            color="0.4",
+            ha="right",
+            va="bottom",
+        )
+        panel.set_ylim(-0.03, 1.03)
+        panel.set_ylabel("accuracy")
+    panels[0].set_title("from the context", loc="left", fontsize=9)
+    panels[1].set_title("from the weights", loc="left", fontsize=9)
+    panels[2].set_title("training", loc="left", fontsize=9)
+    panels[2].set_ylabel("loss (nats)")
+    panels[2].set_yscale("log")
+    panels[2].set_xlabel(f"sequences (per member; a step is {run.header.spec['batch']} sequences)")
+    if top is not None:
+        panels[0].annotate(
+            f"ICL peak, {top:,.0f}",
+            (top, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -2),
+            textcoords="offset points",
+            fontsize=8,
+            color="0.25",
+            va="top",
+        )
+    if log:
+        panels[2].set_xscale("symlog", linthresh=max(x[1], 1))
+    else:
+        panels[2].xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
+    figure.suptitle(
+        f"{title}\n{members} members: thin lines; mean and its 95 % interval: thick line and band", fontsize=10
+    )
+    return {f"figure.{kind}": _render(figure, kind) for kind in ("png", "svg")}
+
+
+def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: Line) -> None:
+    for member in y:
+        panel.plot(x, member, color=line.colour, lw=0.6, alpha=0.4)
+    if len(y) > 1:
+        low, high = interval(y, resamples=2000)
+        panel.fill_between(x, low, high, color=line.colour, alpha=0.15, lw=0)
+    every = max(1, len(x) // 8)
+    panel.plot(
+        x,
+        y.mean(axis=0),
+        color=line.colour,
+        lw=2,
+        ls=line.dash,
+        marker=line.marker,
+        markevery=every,
+        ms=4,
+        label=line.text,
+    )
+
+
+def _render(figure: Any, kind: str) -> bytes:
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "ebbtide"}):  # the same figure gives the same bytes
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,52 @@
+"""The progress line of a run."""
+
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ebbtide.report.tables import short
+
+EVERY = 10.0
+"""Seconds between lines where the output is not a terminal."""
+
+
+class ProgressLine:
+    """Shows sequences, pace, time left and the strategies; a moving line on a terminal, else a line
+    now and then. Use as a context manager; call it with a `Progress`."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._live = Live(Text("starting: compiling"), console=console, refresh_per_second=4, transient=True)
+        self._printed = 0.0
+
+    def __enter__(self) -> "ProgressLine":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def __call__(self, progress) -> None:
+        text = line(progress)
+        if self._console.is_terminal:
+            self._live.update(Text(text))
+        elif time.monotonic() - self._printed > EVERY:
+            self._printed = time.monotonic()
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def line(p) -> str:
+    """`1.2M/3.0M sequences x 4 members, 88k/s, 1:23 left | icl 0.83 iwl 0.12 ciwl 0.75 loss 0.31`"""
+    minutes, seconds = divmod(int(p.eta + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    now = " ".join(
+        f"{n} {p.latest[n]:.3f}"
+        for n in ("icl", "iwl", "ciwl", "loss")
+        if p.latest.get(n) == p.latest.get(n) and n in p.latest
+    )
+    head = f"{short(p.sequences)}/{short(p.total)} sequences x {p.members} members, {short(p.rate)}/s, {left} left"
+    return f"{head} | {now}"

@@ -1,0 +1,89 @@
+"""What the terminal shows: tables of runs, curves and verdicts."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from ebbtide.runs.folder import Run
+
+STYLE = {"holds": "bold green", "fails": "bold red", "undecided": "bold yellow"}
+MARK = {"holds": "holds", "fails": "FAILS", "undecided": "undecided"}
+
+
+def short(count: float) -> str:
+    """12800 -> 12.8k, 1600000 -> 1.6M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(count) >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.3g}"
+
+
+def runs_table(runs: Iterable[Run], verdicts: Iterable[str]) -> Table:
+    """One line a run: what it is, how far it is, where its strategies stand."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("run", "study", "preset", "status"):
+        table.add_column(name, overflow="fold")
+    for name in ("members", "sequences", "icl", "iwl", "ciwl", "loss"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for run, verdict in zip(runs, verdicts, strict=True):
+        label, spec, done = run.header.label, run.header.spec, run.sequences()
+        row = [run.path.name, label.get("study", "-"), label.get("preset", "-"), run.status(), str(spec["members"])]
+        row.append(f"{short(done)} / {short(spec['sequences'])}")
+        table.add_row(*row, *_now(run), verdict)
+    return table
+
+
+def _now(run: Run) -> list[str]:
+    """Mean over members at the newest evaluation."""
+    if run.sequences() == 0:
+        return ["-"] * 4
+    curves = run.metrics()
+    wanted = ("icl", "iwl", "ciwl", "train_loss")
+    return [f"{curves[n][:, -1].mean():.3f}" if n in curves else "-" for n in wanted]
+
+
+def curves_table(run: Run, rows: int = 12) -> Table:
+    """Mean over members of every evaluator's headline metric at some evaluations, log-like spread."""
+    curves, names = run.metrics(), [one.name for one in run.header.instruments]
+    count = len(curves["sequences"])
+    shown = sorted({round(i) for i in np.linspace(0, count - 1, min(rows, count))})
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ["sequences", "steps", *names, "loss"]:
+        table.add_column(column, justify="right")
+    for i in shown:
+        values = [f"{curves[name][:, i].mean():.3f}" for name in names]
+        loss = curves["train_loss"][:, i].mean()
+        steps = str(curves["steps"][i])
+        table.add_row(short(curves["sequences"][i]), steps, *values, "-" if np.isnan(loss) else f"{loss:.3f}")
+    table.add_section()
+    table.add_row("chance", "", *[f"{run.chance()[name]:.3f}" for name in names], "", style="dim")
+    errors = [f"{curves[f'{name}/error'].mean():.3f}" for name in names]
+    table.add_row("± s.e.", "", *errors, "", style="dim")
+    return table
+
+
+def verdict_table(claims: Iterable[tuple[str, str, str, str, str, str, str]]) -> Table:
+    """Rows (claim, statement, estimated quantity, needed, estimate with interval, members, verdict)."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, justify in (("claim", "left"), ("what is estimated", "left"), ("needed", "right")):
+        table.add_column(name, justify=justify)
+    table.add_column("estimate [95 %]", justify="right")
+    table.add_column("members", justify="right")
+    table.add_column("verdict")
+    for _, statement, metric, needed, estimate, members, verdict in claims:
+        table.add_row(statement, metric, needed, estimate, members, Text(MARK[verdict], STYLE[verdict]))
+    return table
+
+
+def truth_table(table: dict[str, dict[str, tuple[float, float]]], title: str) -> Table:
+    """Headline accuracy of every oracle on every evaluator."""
+    out = Table(box=None, header_style="bold", pad_edge=False, title=title, title_justify="left")
+    out.add_column("oracle")
+    for name in next(iter(table.values())):
+        out.add_column(name, justify="right")
+    for oracle, row in table.items():
+        out.add_row(oracle, *[f"{mean:.2f}" for mean, _ in row.values()])
+    return out

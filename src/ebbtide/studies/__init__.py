@@ -1,0 +1,15 @@
+"""All studies, one file each."""
+
+from ebbtide.errors import InputError, nearest
+from ebbtide.studies.study import Study
+from ebbtide.studies.transience import TRANSIENCE
+
+STUDIES: tuple[Study, ...] = (TRANSIENCE,)
+
+
+def find(name: str) -> Study:
+    """The study of that name. Raises `InputError` for an unknown one."""
+    names = [study.name for study in STUDIES]
+    if name not in names:
+        raise InputError("study", name, f"must be one of {', '.join(names)}{nearest(name, names)}")
+    return STUDIES[names.index(name)]

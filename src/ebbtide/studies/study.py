@@ -1,0 +1,164 @@
+"""Questions and verdicts: claims written before the run, judged by an interval over members."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from ebbtide.errors import InputError, nearest
+from ebbtide.evaluation.statistics import interval
+from ebbtide.runs.atomic import write_file
+from ebbtide.runs.folder import Run
+from ebbtide.training.spec import Spec
+
+Scalars = dict[str, np.ndarray]
+Decision = Literal["holds", "fails", "undecided"]
+
+
+class Claim(NamedTuple):
+    """One inequality: the mean over members of `estimate` exceeds `threshold`.
+
+    `source` says where the claim and its size come from; `metric` says what is estimated.
+    """
+
+    name: str
+    statement: str
+    source: str
+    metric: str
+    threshold: float
+    estimate: Callable[[Scalars], np.ndarray]
+
+
+class Preset(NamedTuple):
+    """A size at which a study runs; `minutes` is what two cores take (None: not seen to finish)."""
+
+    spec: Spec
+    minutes: float | None
+    note: str
+
+
+class Study(NamedTuple):
+    """A paper's question, asked by running a spec."""
+
+    name: str
+    paper: str
+    question: str
+    claims: tuple[Claim, ...]
+    presets: dict[str, Preset]
+    summarise: Callable[[Run], Scalars]
+    figure: Callable[[Run, "Verdict"], dict[str, bytes]]
+
+    def preset(self, name: str) -> Preset:
+        """The preset of that name. Raises `InputError` for an unknown one."""
+        if name not in self.presets:
+            known = ", ".join(self.presets)
+            raise InputError("preset", name, f"{self.name} has {known}{nearest(name, self.presets)}")
+        return self.presets[name]
+
+
+class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A claim with its answer. `members` are the estimates one by one; `above` counts those over the
+    threshold; a member without a finite estimate counts as the threshold's worst side (see `judge`)."""
+
+    claim: str
+    statement: str
+    source: str
+    metric: str
+    threshold: float
+    estimate: float | None
+    low: float | None
+    high: float | None
+    n: int
+    above: int
+    members: list[float | None]
+    verdict: Decision
+
+
+class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """verdict.json: a study's answer and what it rests on."""
+
+    study: str
+    paper: str
+    preset: str
+    digest: str
+    sequences: int
+    interval: str
+    claims: list[Judgement]
+    summary: dict[str, list[float | None]]
+
+    def holds(self) -> bool:
+        """Whether every claim holds."""
+        return all(claim.verdict == "holds" for claim in self.claims)
+
+
+INTERVAL = "95 % expanded percentile bootstrap of the mean over members (Hesterberg 2015)"
+
+
+def decide(values: np.ndarray, threshold: float) -> tuple[Decision, float, float]:
+    """Holds if the whole interval is above the threshold, fails if it is all below, else undecided.
+
+    A member whose estimate is not finite (it diverged) cannot support a claim: it leaves the claim
+    undecided at best, and failed if no member is above the threshold.
+    """
+    finite = values[np.isfinite(values)]
+    low, high = (float(x) for x in interval(finite)) if len(finite) else (np.nan, np.nan)
+    if len(finite) == len(values) and low > threshold:
+        return "holds", low, high
+    if high < threshold or not (finite > threshold).any():
+        return "fails", low, high
+    return "undecided", low, high
+
+
+def judge(study: Study, run: Run) -> Verdict:
+    """Every claim of the study on a finished run."""
+    scalars = study.summarise(run)
+    judgements = []
+    for claim in study.claims:
+        values = np.asarray(claim.estimate(scalars), np.float64)
+        verdict, low, high = decide(values, claim.threshold)
+        finite = values[np.isfinite(values)]
+        judgements.append(
+            Judgement(
+                claim=claim.name,
+                statement=claim.statement,
+                source=claim.source,
+                metric=claim.metric,
+                threshold=claim.threshold,
+                estimate=_number(finite.mean() if len(finite) else np.nan),
+                low=_number(low),
+                high=_number(high),
+                n=len(values),
+                above=int((values > claim.threshold).sum()),
+                members=[_number(v) for v in values],
+                verdict=verdict,
+            )
+        )
+    summary = {name: [_number(v) for v in values] for name, values in scalars.items()}
+    preset = run.header.label.get("preset", "custom")
+    return Verdict(study.name, study.paper, preset, run.header.digest, run.sequences(), INTERVAL, judgements, summary)
+
+
+def conclude(study: Study, run: Run) -> Verdict:
+    """Judges a run and writes verdict.json and the figures into its folder."""
+    verdict = judge(study, run)
+    write_file(run.path / "verdict.json", msgspec.json.format(msgspec.json.encode(verdict), indent=1))
+    for name, data in study.figure(run, verdict).items():
+        write_file(run.path / name, data)
+    return verdict
+
+
+def read_verdict(run: Run) -> Verdict | None:
+    """The verdict in a run folder, if it is of this run; None when there is none."""
+    path = run.path / "verdict.json"
+    if not path.is_file():
+        return None
+    try:
+        verdict = msgspec.json.decode(path.read_bytes(), type=Verdict)
+    except msgspec.DecodeError as error:
+        raise InputError("run", str(run.path), f"verdict.json is damaged: {error}") from error
+    return verdict if verdict.digest == run.header.digest else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

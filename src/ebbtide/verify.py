@@ -1,0 +1,181 @@
+"""Exact checks without training: what can be known to be right in seconds."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from msgspec.structs import replace
+
+from ebbtide.evaluation.evaluators import NAMES, Suite, build_suite
+from ebbtide.evaluation.oracles import expected, truth_table
+from ebbtide.keys import Purpose, root
+from ebbtide.models.transformer import Transformer
+from ebbtide.sources.gaussian import Gaussian
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.labels import Fixed, Shared
+from ebbtide.tasks.prompt import Tag
+from ebbtide.training.optimizer import SGD, Adam
+
+Table = dict[str, dict[str, tuple[float, float]]]
+
+
+class Check(NamedTuple):
+    """One exact check: what was checked, whether it passed, and the numbers."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+SOURCE = Gaussian(classes=96, exemplars=4, dim=64, noise=0.1, holdout_classes=16)
+TASKS = {
+    "2 pairs, own labels": FewShot(),
+    "2 pairs, 8 shared labels": FewShot(labels=Shared(8), distinct="label"),
+    "8 pairs, burst 4, own labels": FewShot(context=8, burst=4),
+}
+SEQUENCES = 1000
+
+
+def suites() -> Iterator[tuple[str, FewShot, Suite, Table]]:
+    """Every calibration task with its evaluation prompts and the oracles' scores on them."""
+    bank = SOURCE.build()
+    for name, task in TASKS.items():
+        task.check(SOURCE)
+        suite = build_suite(NAMES, task, SOURCE, bank, sequences=SEQUENCES, seed=0)
+        yield name, task, suite, truth_table(suite, task.outputs(SOURCE.classes))
+
+
+def truth(name: str, task: FewShot, suite: Suite, table: Table) -> Check:
+    """Every oracle on every evaluator against theory, within 4.5 standard errors (exactly where the
+    theory says 0 or 1)."""
+    outputs = task.outputs(SOURCE.classes)
+    chance, wrong, count = suite.chance(outputs), [], 0
+    for oracle, row in table.items():
+        for evaluator, (mean, _) in row.items():
+            theory = expected(oracle, evaluator, chance[evaluator], outputs)
+            if theory is None:
+                continue
+            count += 1
+            if abs(mean - theory) > 4.5 * math.sqrt(theory * (1 - theory) / SEQUENCES):
+                wrong.append(f"{oracle} on {evaluator}: {mean:.3f}, theory {theory:.3f}")
+    return Check(f"truth table, {name}", not wrong, "; ".join(wrong) or f"{count} entries as theory says")
+
+
+def sequences(name: str, task: FewShot, suite: Suite) -> Check:
+    """Structure of the evaluation prompts themselves."""
+    train, flip, iwl, ciwl, pair = (suite.of(n) for n in ("train", "flip", "iwl", "ciwl", "icl"))
+    facts = {
+        "train: query class in context `burst` times": (train.tags == Tag.BURSTY).sum(0) == task.burst,
+        "train: target shown in context": (train.labels == train.target).any(0),
+        "flip: target is not the query's own label": flip.target != flip.own_label,
+        "icl: labels are 0 and 1": (pair.labels <= 1).all(0),
+        "iwl: query's label not in context": ~(iwl.labels == iwl.target).any(0),
+        "iwl: query's class not in context": ~(iwl.classes[:-1] == iwl.classes[-1]).any(0),
+        "ciwl: query's label in context exactly once": (ciwl.labels == ciwl.target).sum(0) == 1,
+        "ciwl: query's class not in context": ~(ciwl.classes[:-1] == ciwl.classes[-1]).any(0),
+    }
+    wrong = [fact for fact, holds in facts.items() if not bool(jnp.all(holds))]
+    return Check(f"sequences, {name}", not wrong, "; ".join(wrong) or f"{len(facts)} facts x {SEQUENCES} sequences")
+
+
+def batch_invariance() -> Check:
+    """Example i is the same alone, in another batch and in another place."""
+    task, bank, key = FewShot(labels=Shared(8), p_bursty=0.5), SOURCE.build(), root(3, Purpose.DATA)
+    split = SOURCE.sizes().split()
+    index = jnp.arange(64, dtype=jnp.uint32)
+    whole = task.sample(key, index, SOURCE, bank, split)
+    halves = [task.sample(key, part[::-1], SOURCE, bank, split) for part in (index[:21], index[21:])]
+    again = jax.tree.map(
+        lambda a, b: jnp.concatenate([a[..., ::-1], b[..., ::-1]], -1),
+        *[(p.labels, p.target, p.classes, p.indices) for p in halves],
+    )
+    same = all(bool((a == b).all()) for a, b in zip((whole.labels, whole.target, whole.classes, whole.indices), again))
+    return Check("stream independent of batch size", same, "64 examples, batches of 64, 21 and 43")
+
+
+def initial_loss() -> Check:
+    """Untrained loss is ln(labels) plus a small excess; in-context accuracy is at chance."""
+    task, model = FewShot(), Transformer()
+    source = replace(SOURCE, classes=1600)
+    bank = source.build()
+    suite = build_suite(("icl",), task, source, bank, sequences=2000, seed=1)
+    outputs = task.outputs(source.classes)
+    params = model.init(root(0, Purpose.INIT), context=task.context, dim=source.dim, labels=outputs)
+    measured = np.asarray(suite.measure(model.apply(params, suite.prompts)))[0, :, 0]
+    excess, accuracy = measured[0] - math.log(outputs), measured[2]
+    passed = 0 <= excess < 1 and abs(accuracy - 0.5) < 4.5 * math.sqrt(0.25 / 2000)
+    detail = f"loss {measured[0]:.2f} = ln {outputs} + {excess:.2f}; ICL {accuracy:.3f}"
+    return Check("loss and ICL at initialisation", bool(passed), detail)
+
+
+def causality() -> Check:
+    """A later token changes nothing before it: the gradient is exactly 0."""
+    task, model = FewShot(context=4, burst=2), Transformer(width=16, heads=2)
+    bank = SOURCE.build()
+    prompt = task.sample(root(0, Purpose.DATA), jnp.arange(4, dtype=jnp.uint32), SOURCE, bank, SOURCE.sizes().split())
+    outputs = task.outputs(SOURCE.classes)
+    params = model.init(root(0, Purpose.INIT), context=4, dim=SOURCE.dim, labels=outputs)
+
+    def before_query(exemplars: Array) -> Array:
+        seen = {}
+
+        def tap(name: str, value: Array) -> Array:
+            seen[name] = value
+            return value
+
+        model.apply(params, prompt._replace(exemplars=exemplars), tap)
+        return jnp.square(seen["blocks.0.hook_resid_post"][:-1]).sum()
+
+    gradient = jax.grad(before_query)(prompt.exemplars)
+    leak, used = float(jnp.abs(gradient[-1]).max()), float(jnp.abs(gradient[:-1]).max())
+    return Check("causal mask", leak == 0 and used > 0, f"query's gradient on earlier tokens {leak}, theirs {used:.2g}")
+
+
+def descent() -> Check:
+    """One step of every optimiser lowers a quadratic (one public code base ascends)."""
+    start = {"x": jnp.asarray([1.0, -2.0])}
+    wrong = []
+    for optimizer in (Adam(lr=1e-2), SGD(lr=1e-2), SGD(lr=1e-2, momentum=0.9)):
+        state = optimizer.init(start)
+        after, _ = optimizer.update(start, state, start, jnp.uint32(0), 10)
+        if not float(jnp.square(after["x"]).sum()) < 5.0:
+            wrong.append(type(optimizer).__name__)
+    return Check("optimisers descend", not wrong, ", ".join(wrong) or "Adam, SGD, SGD with momentum")
+
+
+def exemplar_match() -> Check:
+    """How often the query is the very exemplar shown in context: 1/E, 0 and 1 by exemplar_draw."""
+    bank, split, n = SOURCE.build(), SOURCE.sizes().split(), 20_000
+    rates = {}
+    for draw, theory in (("independent", 1 / SOURCE.exemplars), ("without_replacement", 0.0), ("match", 1.0)):
+        task = replace(FewShot(), exemplar_draw=draw)
+        prompt = task.sample(root(0, Purpose.DATA), jnp.arange(n, dtype=jnp.uint32), SOURCE, bank, split)
+        same = (prompt.indices[:-1] == prompt.indices[-1]) & (prompt.tags[:-1] == Tag.BURSTY)
+        rates[draw] = (float(same.any(0).mean()), theory)
+    passed = all(abs(rate - p) <= 4.5 * math.sqrt(p * (1 - p) / n) for rate, p in rates.values())
+    return Check("exemplar draws", passed, ", ".join(f"{k} {v[0]:.3f}" for k, v in rates.items()))
+
+
+def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
+    """Runs all checks, reporting each; returns whether all passed and the truth tables by task."""
+    passed, tables = True, {}
+
+    def note(check: Check) -> None:
+        nonlocal passed
+        passed &= check.passed
+        report(check)
+
+    for name, task, suite, table in suites():
+        tables[name] = table
+        note(truth(name, task, suite, table))
+        note(sequences(name, task, suite))
+    for check in (batch_invariance, exemplar_match, initial_loss, causality, descent):
+        note(check())
+    return passed, tables
+
+
+__all__ = ["Check", "Fixed", "run"]

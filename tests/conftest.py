@@ -1,0 +1,104 @@
+"""What several test modules share: a small source, drawn prompts as NumPy arrays, real data if there is any."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebbtide.errors import InputError
+from ebbtide.keys import Purpose, root
+from ebbtide.sources.bank import Bank
+from ebbtide.sources.gaussian import Gaussian
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.prompt import Prompt
+
+SMALL = Gaussian(classes=12, exemplars=5, dim=4, holdout_classes=6, holdout_exemplars=3)
+
+Draw = Callable[..., Prompt]
+
+QUICK_COMPILE: dict[str, bool | int] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""Compiler options for the many small programs that run once."""
+
+
+@pytest.fixture(scope="module")
+def quick_compile() -> Iterator[None]:
+    """The same for a whole module, with `pytestmark = pytest.mark.usefixtures("quick_compile")`."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@lru_cache
+def _bank(source: Gaussian) -> Bank:
+    return jax.jit(source.build, compiler_options=QUICK_COMPILE)()
+
+
+@lru_cache
+def _sampler(task: FewShot, source: Gaussian, holdout_classes: bool, holdout_exemplars: bool):
+    bank = _bank(source)
+    split = source.sizes().split(holdout_classes=holdout_classes, holdout_exemplars=holdout_exemplars)
+    return jax.jit(lambda key, index: task.sample(key, index, source, bank, split), compiler_options=QUICK_COMPILE)
+
+
+@pytest.fixture(scope="session")
+def source() -> Gaussian:
+    """Twelve training classes and six held out: so few that chance coincidences do occur."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def bank() -> Bank:
+    return _bank(SMALL)
+
+
+@pytest.fixture(scope="session")
+def draw() -> Draw:
+    """draw(task, source, sequences, seed, start, holdout_classes, holdout_exemplars): a checked, compiled
+    sample of a task as NumPy arrays."""
+
+    def draw(
+        task: FewShot,
+        source: Gaussian = SMALL,
+        sequences: int = 400,
+        seed: int = 0,
+        start: int = 0,
+        holdout_classes: bool = False,
+        holdout_exemplars: bool = False,
+    ) -> Prompt:
+        task.check(source)
+        index = start + jnp.arange(sequences, dtype=jnp.uint32)
+        sample = _sampler(task, source, holdout_classes, holdout_exemplars)
+        return jax.tree.map(np.asarray, sample(root(seed, Purpose.DATA), index))
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def one_line() -> Callable[[pytest.ExceptionInfo[InputError], str, Any], None]:
+    """Checks the promise of `InputError`: one line that names the field, the value and what is allowed."""
+
+    def check(caught: pytest.ExceptionInfo[InputError], field: str, value: Any) -> None:
+        error, text = caught.value, str(caught.value)
+        assert len(text.splitlines()) == 1
+        assert error.field == field
+        assert text.startswith(f"{field} = {value!r}: ")
+        assert len(error.allowed) > 5
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the real data files; tests that need it skip without it."""
+    folder = Path(os.environ.get("EBBTIDE_DATA") or Path(__file__).parents[1] / "../shared/data")
+    if not (folder / "omniglot_features_pca64.npz").is_file():
+        pytest.skip(
+            "no Omniglot features: set EBBTIDE_DATA to a folder with omniglot_features_pca64.npz (README: Data)"
+        )
+    return folder.resolve()

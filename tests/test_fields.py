@@ -1,0 +1,127 @@
+"""Fields set from text, and mistakes explained in one line."""
+
+import msgspec
+import pytest
+
+from ebbtide.errors import InputError
+from ebbtide.models.positions import Rotary
+from ebbtide.sources.features import Features
+from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.omniglot import Omniglot
+from ebbtide.tasks.labels import Shared
+from ebbtide.training.fields import override
+from ebbtide.training.optimizer import SGD, Adam
+from ebbtide.training.schedule import Cosine
+from ebbtide.training.spec import Spec, from_builtins
+
+
+def changed(*settings: tuple[str, str]) -> Spec:
+    data = msgspec.to_builtins(Spec())
+    for name, text in settings:
+        override(data, name, text)
+    return from_builtins(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("batch", "64", 64),
+        ("optimizer.lr", "3e-4", 3e-4),
+        ("optimizer.lr", "1", 1.0),
+        ("task.distractor", "false", False),
+        ("task.rest", "unique", "unique"),
+        ("task.rest", '"unique"', "unique"),
+        ("evaluators", '["icl", "iwl"]', ("icl", "iwl")),
+        ("vary", '{"optimizer.lr": [0.1, 0.2]}', {"optimizer.lr": [0.1, 0.2]}),
+        ("source", "omniglot", Omniglot()),
+        ("source", "runs/my features.npz", Features(path="runs/my features.npz")),
+        ("source", "x.safetensors", Features(path="x.safetensors")),
+        ("optimizer", "sgd", SGD()),
+        ("optimizer.schedule", "cosine", Cosine()),
+        ("model.positions", "rotary", Rotary()),
+        ("task.labels", '{"type": "shared", "count": 5}', Shared(5)),
+    ],
+)
+def test_override(name, text, value):
+    at: object = changed((name, text))
+    for part in name.split("."):
+        at = getattr(at, part)
+    assert at == value and type(at) is type(value)
+
+
+def test_overrides_build_on_each_other():
+    spec = changed(("task.labels", "shared"), ("task.labels.count", "7"), ("optimizer", "sgd"), ("optimizer.lr", "0.5"))
+    assert (spec.task.labels, spec.optimizer) == (Shared(7), SGD(lr=0.5))
+
+
+def test_a_file_brings_the_other_fields_of_its_source():
+    spec = changed(("source", "x.npz"), ("source.classes", "99"), ("source.array", "y"))
+    assert spec.source == Features(path="x.npz", classes=99, array="y")
+
+
+def test_naming_the_present_struct_keeps_its_fields():
+    spec = changed(("source.classes", "99"), ("source", "gaussian"), ("optimizer.lr", "0.5"), ("optimizer", "adam"))
+    assert (spec.source, spec.optimizer) == (Gaussian(classes=99), Adam(lr=0.5))
+
+
+def test_an_override_changes_nothing_else():
+    before, after = msgspec.to_builtins(Spec()), msgspec.to_builtins(changed(("optimizer.b1", "0.5")))
+    assert before["optimizer"].pop("b1") == 0.9 and after["optimizer"].pop("b1") == 0.5
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("optimiser.lr", "did you mean 'optimizer'?"),
+        ("optimizer.learning", "optimizer has the fields lr, b1"),
+        ("task.contxt", "did you mean 'context'?"),
+        ("batchsize", "did you mean 'batch'?"),
+        ("batch.size", "batch has the fields none"),
+        ("task.labels.count", "task.labels has the fields none"),
+        ("zzz", "a spec has the fields task, source"),
+    ],
+)
+def test_an_unknown_field_suggests_the_nearest(name, said):
+    with pytest.raises(InputError) as caught:
+        changed((name, "1"))
+    text = str(caught.value)
+    assert said in text and "no such field" in text
+    assert name.startswith(caught.value.field)
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "value", "said"),
+    [
+        (("batch", "many"), "batch", "many", "expected int, got str"),
+        (("batch", "1.5"), "batch", 1.5, "expected int"),
+        (("batch", "0"), "batch", 0, ">= 1"),
+        (("optimizer.lr", "fast"), "optimizer.lr", "fast", "expected float, got str"),
+        (("optimizer.b1", "1"), "optimizer.b1", 1, "< 1"),
+        (("seeds.init", "-1"), "seeds.init", -1, ">= 0"),
+        (("seeds.data", "2147483648"), "seeds.data", 2**31, "<= 2147483647"),
+        (("task.rest", "uniqe"), "task.rest", "uniqe", "invalid enum value"),
+        (("source.scale", "big"), "source.scale", "big", "invalid enum value"),
+        (("source", "omnigloss"), "source", "omnigloss", "did you mean 'omniglot'?"),
+        (("source", "gausian"), "source", "gausian", "must be one of gaussian, omniglot, features"),
+        (("optimizer", "adan"), "optimizer", "adan", "did you mean 'adam'?"),
+        (("task.labels", "share"), "task.labels", "share", "did you mean 'shared'?"),
+        (("optimizer.schedule", "cosin"), "optimizer.schedule", "cosin", "did you mean 'cosine'?"),
+        (("task.labels", '{"type": "shared", "cout": 3}'), "task.labels.cout", 3, "did you mean 'count'?"),
+        (("task.labels", '{"type": "shared", "count": "x"}'), "task.labels.count", "x", "expected int, got str"),
+        (("task.relabel", '{"type": "pair", "labels": [1, "b"]}'), "task.relabel.labels.1", "b", "expected int"),
+        (("evaluators", '["icl", 3]'), "evaluators.1", 3, "expected str"),
+        (("evaluators", "icl"), "evaluators", "icl", "expected array"),
+        (("vary", '{"optimizer.lr": ["a"]}'), "vary", {"optimizer.lr": ["a"]}, "expected float, got str"),
+        (("vary", "lr"), "vary", "lr", "expected object, got str"),
+        (("vary", '{"optimizer.lr": 1}'), "vary", {"optimizer.lr": 1}, "expected array, got int"),
+        (("schedule", "log"), "schedule", "log", "expected object"),
+        (("source", "features"), "source", {"type": "features"}, "path"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_explained(setting, field, value, said, one_line):
+    with pytest.raises(InputError) as caught:
+        changed(setting)
+    one_line(caught, field, value)
+    assert said in caught.value.allowed

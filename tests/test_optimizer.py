@@ -1,0 +1,121 @@
+"""Optimisers against hand-written ones, and learning-rate schedules at hand-computed points."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebbtide.errors import InputError
+from ebbtide.training.optimizer import SGD, Adam
+from ebbtide.training.schedule import Constant, Cosine, WarmupInverseSqrt
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+TOTAL = 20
+
+
+def start() -> dict[str, jax.Array]:
+    rng = np.random.default_rng(0)
+    return {"a": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32), "b": jnp.asarray(rng.normal(size=4), jnp.float32)}
+
+
+def trajectory(optimizer, steps: int) -> tuple[list[dict], list[dict]]:
+    """Parameters after every step and the gradients, which do not depend on them."""
+    params, rng = start(), np.random.default_rng(1)
+    state, visited, grads = optimizer.init(params), [params], []
+    update = jax.jit(optimizer.update, static_argnums=4)
+    for t in range(steps):
+        grads.append({k: jnp.asarray(rng.normal(size=p.shape) * 10.0**t, jnp.float32) for k, p in params.items()})
+        params, state = update(grads[-1], state, params, jnp.uint32(t), TOTAL)
+        visited.append(params)
+    return visited, grads
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Constant(warmup=3), Cosine()])
+def test_adam_against_numpy(schedule):
+    lr, b1, b2, eps = 0.1, 0.8, 0.95, 1e-4
+    visited, grads = trajectory(Adam(lr=lr, b1=b1, b2=b2, eps=eps, schedule=schedule), 5)
+    for name, p in start().items():
+        p, m, v = np.asarray(p, float), 0.0, 0.0
+        for t in range(5):
+            g = np.asarray(grads[t][name], float)
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+            rate = lr * float(schedule.factor(jnp.uint32(t), TOTAL))
+            p = p - rate * (m / (1 - b1 ** (t + 1))) / (np.sqrt(v / (1 - b2 ** (t + 1))) + eps)
+            np.testing.assert_allclose(visited[t + 1][name], p, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_against_numpy(momentum):
+    visited, grads = trajectory(SGD(lr=0.1, momentum=momentum, schedule=Constant(warmup=2)), 4)
+    for name, p in start().items():
+        p, m = np.asarray(p, float), 0.0
+        for t in range(4):
+            m = momentum * m + np.asarray(grads[t][name], float)
+            p = p - 0.1 * min(1, (t + 1) / 2) * m
+            np.testing.assert_allclose(visited[t + 1][name], p, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Constant(warmup=5), WarmupInverseSqrt(warmup=3), Cosine(warmup=2)])
+@pytest.mark.parametrize("optimizer", [Adam, SGD])
+def test_every_step_lowers_a_quadratic(optimizer, schedule):
+    """Catches a wrong sign anywhere between the gradient and the parameters."""
+    chosen = optimizer(lr=0.02, schedule=schedule)
+
+    def loss(params):
+        return sum((p**2).sum() for p in jax.tree.leaves(params))
+
+    params = start()
+    state, losses = chosen.init(params), [float(loss(params))]
+    for t in range(4):
+        params, state = chosen.update(jax.grad(loss)(params), state, params, jnp.uint32(t), TOTAL)
+        losses.append(float(loss(params)))
+    assert all(b < a - 1e-4 for a, b in pairwise(losses))
+
+
+def test_the_learning_rate_may_be_a_traced_value():
+    params, grads = start(), jax.tree.map(jnp.ones_like, start())
+
+    @jax.jit
+    def step(lr):
+        optimizer = Adam(lr=lr)
+        return optimizer.update(grads, optimizer.init(params), params, jnp.uint32(0), TOTAL)[0]
+
+    fixed = Adam(lr=0.5)
+    expected, _ = fixed.update(grads, fixed.init(params), params, jnp.uint32(0), TOTAL)
+    for name, value in step(jnp.float32(0.5)).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "total", "points"),
+    [
+        (Constant(), 10, {0: 1, 9: 1}),
+        (Constant(warmup=4), 10, {0: 0.25, 1: 0.5, 3: 1, 4: 1, 9: 1}),
+        (WarmupInverseSqrt(warmup=4), 100, {0: 0.25, 3: 1, 15: 0.5, 99: 0.2}),
+        (WarmupInverseSqrt(), 500_000, {0: 1 / 4000, 3999: 1, 499_999: np.sqrt(4000 / 500_000)}),
+        (Cosine(), 5, {0: 1, 1: (1 + np.sqrt(0.5)) / 2, 2: 0.5, 4: 0}),
+        (Cosine(final=0.2), 5, {0: 1, 2: 0.6, 4: 0.2}),
+        (Cosine(warmup=2, final=0.1), 7, {0: 0.5, 1: 1, 2: 1, 4: 0.55, 6: 0.1}),
+    ],
+)
+def test_schedules_at_hand_computed_points(schedule, total, points):
+    for step, factor in points.items():
+        assert float(schedule.factor(jnp.uint32(step), total)) == pytest.approx(factor, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [Constant(warmup=9), WarmupInverseSqrt(warmup=9), Cosine(warmup=9, final=0.1)])
+def test_schedules_rise_and_never_exceed_one(schedule):
+    factors = np.array([float(schedule.factor(jnp.uint32(t), 40)) for t in range(40)])
+    assert (np.diff(factors[:9]) > 0).all() and (np.diff(factors[9:]) <= 0).all()
+    assert factors.min() > 0 and factors.max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("optimizer", [Adam, SGD])
+@pytest.mark.parametrize("lr", [0.0, -1e-3, float("nan")])
+def test_impossible_learning_rates_are_refused(optimizer, lr, one_line):
+    with pytest.raises(InputError) as caught:
+        optimizer(lr=lr).check()
+    one_line(caught, "optimizer.lr", lr)
