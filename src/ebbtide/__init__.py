@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from ebbtide.models.positions import Sinusoidal as Sinusoidal
     from ebbtide.models.transformer import Transformer as Transformer
     from ebbtide.runs.folder import Run as Run
-    from ebbtide.runs.folder import Run as load
     from ebbtide.sources.features import Features as Features
     from ebbtide.sources.gaussian import Gaussian as Gaussian
     from ebbtide.sources.omniglot import Omniglot as Omniglot
-    from ebbtide.studies import find as study
+    from ebbtide.studies import find_study as find_study
     from ebbtide.studies.study import conclude as conclude
     from ebbtide.tasks.fewshot import CopyQueryLabel as CopyQueryLabel
     from ebbtide.tasks.fewshot import FewShot as FewShot
@@ -49,6 +48,7 @@ _HOMES = {
     "sources.features": ["Features"],
     "sources.gaussian": ["Gaussian"],
     "sources.omniglot": ["Omniglot"],
+    "studies": ["find_study"],
     "studies.study": ["conclude"],
     "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "Keep", "Pair"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
@@ -58,16 +58,12 @@ _HOMES = {
     "training.spec": ["Seeds", "Spec"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_RENAMED = {"study": ("studies", "find"), "load": ("runs.folder", "Run")}
 
 __version__ = "0.1.0"
-__all__ = sorted([*_HOME, *_RENAMED])
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        home, original = _RENAMED[name]
-        return getattr(import_module(f"ebbtide.{home}"), original)
     if name in _HOME:
         return getattr(import_module(f"ebbtide.{_HOME[name]}"), name)
     raise AttributeError(f"module 'ebbtide' has no attribute {name!r}")

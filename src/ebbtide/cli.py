@@ -22,11 +22,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"ebbtide {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, text: str, **more: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, allow_abbrev=False, **more)
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
     command("studies", "list the studies: paper, claims, presets, expected minutes")
-    run = command("run", "run a study: train, judge its claims, draw its figure", epilog=f"SPEC FIELDS: {OVERRIDES}")
+    run = command("run", "run a study: train, judge its claims, draw its figure")
+    run.epilog = f"FIELD is {OVERRIDES}"
     run.usage = (
         "ebbtide run STUDY [--preset NAME] [--out DIR] [--check] [--processes N] [--dry-run] [--FIELD VALUE ...]"
     )

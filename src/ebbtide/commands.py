@@ -44,12 +44,12 @@ def studies(options: Namespace) -> int:
 
 def run(options: Namespace, fields: list[tuple[str, str]] | None = None) -> int:
     """Trains a study's spec, judges its claims and draws its figure."""
-    from ebbtide.studies import find
+    from ebbtide.studies import find_study
     from ebbtide.training.driver import train
     from ebbtide.training.fields import override
     from ebbtide.training.spec import from_builtins
 
-    study = find(options.study)
+    study = find_study(options.study)
     data: dict[str, Any] = msgspec.to_builtins(study.preset(options.preset).spec)
     for name, text in fields or []:
         override(data, name, text)
@@ -103,10 +103,10 @@ def _conclude(finished: Run, check: bool) -> int:
     if "study" not in finished.header.label:
         console.print(tables.curves_table(finished))
         return 0
-    from ebbtide.studies import find
+    from ebbtide.studies import find_study
     from ebbtide.studies.study import conclude
 
-    verdict = conclude(find(finished.header.label["study"]), finished)
+    verdict = conclude(find_study(finished.header.label["study"]), finished)
     console.print(tables.curves_table(finished))
     console.print()
     console.print(_verdict(verdict))

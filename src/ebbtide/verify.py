@@ -93,7 +93,10 @@ def batch_invariance() -> Check:
         lambda a, b: jnp.concatenate([a[..., ::-1], b[..., ::-1]], -1),
         *[(p.labels, p.target, p.classes, p.indices) for p in halves],
     )
-    same = all(bool((a == b).all()) for a, b in zip((whole.labels, whole.target, whole.classes, whole.indices), again))
+    same = all(
+        bool((a == b).all())
+        for a, b in zip((whole.labels, whole.target, whole.classes, whole.indices), again, strict=True)
+    )
     return Check("stream independent of batch size", same, "64 examples, batches of 64, 21 and 43")
 
 

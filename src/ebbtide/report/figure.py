@@ -57,7 +57,7 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="y", color="0.92", lw=0.6)
         panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, handlelength=3.2)
-    for panel, names in zip(panels, ([l.name for l in CONTEXT], [l.name for l in WEIGHTS]), strict=False):
+    for panel, names in zip(panels, ([one.name for one in CONTEXT], [one.name for one in WEIGHTS]), strict=False):
         levels = sorted({round(chance[n], 3) for n in names if n in chance})
         for level in levels:
             panel.axhline(level, color="0.5", lw=0.8, ls=":", zorder=0)

@@ -57,7 +57,7 @@ def curves_table(run: Run, rows: int = 12) -> Table:
         values = [f"{curves[name][:, i].mean():.3f}" for name in names]
         loss = curves["train_loss"][:, i].mean()
         steps = str(curves["steps"][i])
-        table.add_row(short(curves["sequences"][i]), steps, *values, "-" if np.isnan(loss) else f"{loss:.3f}")
+        table.add_row(short(float(curves["sequences"][i])), steps, *values, "-" if np.isnan(loss) else f"{loss:.3f}")
     table.add_section()
     table.add_row("chance", "", *[f"{run.chance()[name]:.3f}" for name in names], "", style="dim")
     errors = [f"{curves[f'{name}/error'].mean():.3f}" for name in names]
@@ -68,8 +68,9 @@ def curves_table(run: Run, rows: int = 12) -> Table:
 def verdict_table(claims: Iterable[tuple[str, str, str, str, str, str, str]]) -> Table:
     """Rows (claim, statement, estimated quantity, needed, estimate with interval, members, verdict)."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name, justify in (("claim", "left"), ("what is estimated", "left"), ("needed", "right")):
-        table.add_column(name, justify=justify)
+    table.add_column("claim")
+    table.add_column("what is estimated")
+    table.add_column("needed", justify="right")
     table.add_column("estimate [95 %]", justify="right")
     table.add_column("members", justify="right")
     table.add_column("verdict")

@@ -7,7 +7,7 @@ from ebbtide.studies.transience import TRANSIENCE
 STUDIES: tuple[Study, ...] = (TRANSIENCE,)
 
 
-def find(name: str) -> Study:
+def find_study(name: str) -> Study:
     """The study of that name. Raises `InputError` for an unknown one."""
     names = [study.name for study in STUDIES]
     if name not in names:

@@ -14,7 +14,7 @@ from ebbtide.studies.study import Claim, Preset, Scalars, Study, Verdict
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.training.optimizer import Adam
-from ebbtide.training.schedule import Constant, Schedule, 
+from ebbtide.training.schedule import Constant, Schedule
 from ebbtide.training.spec import Spec
 
 PAPER = "Singh et al. 2023, The Transient Nature of Emergent In-Context Learning in Transformers, arXiv 2311.08360"
@@ -121,7 +121,7 @@ TRANSIENCE = Study(
     presets={
         "quick": Preset(QUICK, 2, "embedded Gaussian classes, 2 layers, shared labels; no data needed"),
         "cpu": Preset(CPU, 12, "Omniglot as frozen features, 2 layers, shared labels"),
-        "paper": Preset(PAPER_SIZE, None, "the frozen-feature experiment at its original size: 12 layers, 1.6e9 sequences"),
+        "paper": Preset(PAPER_SIZE, None, "frozen features at the original size: 12 layers, 1,600 classes"),
     },
     summarise=_summarise,
     figure=_figure,
