@@ -65,7 +65,7 @@ def test_other_label_enumerates_the_classes_of_other_labels(classes, labels):
 
 def test_unit_and_integer_cover_their_ranges():
     ends = words([0, 255, 256, 2**32 - 1])
-    np.testing.assert_array_equal(each(draws.unit)(ends), np.float32([0, 0, 2.0**-24, 1 - 2.0**-24]))
+    np.testing.assert_array_equal(each(draws.unit)(ends), np.asarray([0, 0, 2.0**-24, 1 - 2.0**-24], np.float32))
     assert each(lambda w: draws.integer(w, 10))(ends).tolist() == [0, 5, 6, (2**32 - 1) % 10]
     assert int(draws.integer(words(2**32 - 1), 2**31)) == 2**31 - 1
 

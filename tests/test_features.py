@@ -3,6 +3,7 @@
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from ebbtide.errors import InputError
 from ebbtide.sources.features import Features
 
 SHAPE = (10, 6, 4)
-SETTINGS = {"classes": 6, "exemplars": 3, "holdout_classes": 2, "holdout_exemplars": 2}
+SETTINGS: dict[str, Any] = {"classes": 6, "exemplars": 3, "holdout_classes": 2, "holdout_exemplars": 2}
 
 
 @pytest.fixture
@@ -106,6 +107,11 @@ def test_norm_standardisation(plain, raw):
     np.testing.assert_allclose(
         both, 2 * coordinate / np.linalg.norm(coordinate, axis=-1, keepdims=True), rtol=1e-5, atol=1e-6
     )
+
+
+def test_nothing_need_be_held_out(plain, raw):
+    whole = replace(plain, classes=10, exemplars=6, holdout_classes=0, holdout_exemplars=0)
+    np.testing.assert_array_equal(built(whole), raw)
 
 
 def test_constant_coordinates_and_zero_vectors_stay_finite(tmp_path, plain):

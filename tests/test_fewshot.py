@@ -19,13 +19,13 @@ EXEMPLAR_DRAWS = ("independent", "without_replacement", "match")
 
 def likely(successes: int, trials: int, p: float) -> bool:
     """A binomial count that is not further in either tail than one time in 10,000."""
-    return min(binom.cdf(successes, trials, p), binom.sf(successes - 1, trials, p)) > 1e-4
+    return bool(min(binom.cdf(successes, trials, p), binom.sf(successes - 1, trials, p)) > 1e-4)
 
 
 def groups(prompt: Prompt) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Masks `[slot, sequence]` of rest slots, of the query and its copies, of the distractor copies."""
-    rest = prompt.tags == Tag.OTHER
-    return rest, (prompt.tags == Tag.BURSTY) | (prompt.tags == Tag.QUERY), prompt.tags == Tag.DISTRACTOR
+    tags = np.asarray(prompt.tags)
+    return tags == Tag.OTHER, (tags == Tag.BURSTY) | (tags == Tag.QUERY), tags == Tag.DISTRACTOR
 
 
 def check_structure(task: FewShot, prompt: Prompt, burst: int) -> None:
@@ -135,6 +135,15 @@ def test_probability_that_a_copy_is_the_query_exemplar(exemplar_draw, p, draw):
     copies = (prompt.tags == Tag.BURSTY).argmax(axis=0)
     same = prompt.indices[copies, np.arange(6000)] == prompt.indices[-1]
     assert same.mean() == p if p in (0, 1) else likely(int(same.sum()), 6000, p)
+
+
+@pytest.mark.parametrize("exemplar_draw", EXEMPLAR_DRAWS)
+def test_query_and_distractor_exemplars_are_independent(exemplar_draw, draw):
+    prompt = draw(FewShot(context=4, burst=2, exemplar_draw=exemplar_draw), sequences=5000)
+    distractor = prompt.indices[(prompt.tags == Tag.DISTRACTOR).argmax(axis=0), np.arange(5000)]
+    bursty = prompt.indices[(prompt.tags == Tag.BURSTY).argmax(axis=0), np.arange(5000)]
+    for one in (bursty, prompt.indices[-1]):
+        assert chisquare(np.bincount(5 * one + distractor, minlength=25)).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("p_bursty", [0.0, 0.3, 0.9])

@@ -87,11 +87,20 @@ def test_split_ranges_are_disjoint_and_cover_the_bank():
     assert endless.split(holdout_exemplars=True).classes == (0, 300)
 
 
-@pytest.mark.parametrize("field", ["classes", "exemplars", "dim", "holdout_classes", "holdout_exemplars"])
-def test_impossible_sizes_are_refused(field, one_line):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("classes", 0), ("exemplars", 0), ("dim", 0), ("holdout_classes", -1), ("holdout_exemplars", -1)],
+)
+def test_impossible_sizes_are_refused(field, value, one_line):
     with pytest.raises(InputError) as caught:
-        replace(MANY, **{field: 0}).check()
-    one_line(caught, f"source.{field}", 0)
+        replace(MANY, **{field: value}).check()
+    one_line(caught, f"source.{field}", value)
+
+
+def test_nothing_need_be_held_out():
+    source = replace(MANY, holdout_classes=0, holdout_exemplars=0)
+    source.check()
+    assert features(source).shape == (300, 4, 64)
 
 
 @pytest.mark.parametrize("noise", [-0.1, float("nan")])

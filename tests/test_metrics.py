@@ -221,6 +221,7 @@ def test_per_sequence_labels_have_evaluators(name):
         ("task.context", 3, ("icl",), replace(TASK, context=3), SOURCE),
         ("task.reserved_labels", 1, ("icl_reserved",), replace(TASK, reserved_labels=1), SOURCE),
         ("source.holdout_classes", 1, ("icl_holdout",), TASK, replace(SOURCE, holdout_classes=1)),
+        ("source.holdout_exemplars", 0, ("iwl_exemplar",), TASK, replace(SOURCE, holdout_exemplars=0)),
         (
             "source.exemplars",
             2,

@@ -30,7 +30,7 @@ def prompt_of(
     return Prompt(exemplars, shown, target, slot, slot.astype(jnp.uint32), slot, target)
 
 
-def stirred(model: Transformer, seed: int = 1, dtype=np.float32):
+def stirred(model: Transformer, seed: int = 1, dtype: type = np.float32):
     """Parameters of which none is 0 or 1: a forgotten bias or scale changes the result."""
     params = model.init(root(0, Purpose.INIT), context=CONTEXT, dim=DIM, labels=LABELS)
     rng = np.random.default_rng(seed)

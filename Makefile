@@ -1,0 +1,36 @@
+# Two commands on a fresh machine with Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test check verify clean
+
+demo: $(VENV)/.installed  ## the transience study on the embedded default: verdict and figure
+	$(BIN)/ebbtide run transience --preset quick --check
+
+test: $(VENV)/.installed-test check  ## every check and every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-test  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+verify: $(VENV)/.installed  ## exact checks without training
+	$(BIN)/ebbtide verify
+
+clean:  ## removes the environment and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ebbtide needs Python 3.11 to 3.13; call: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@ $(VENV)/.installed

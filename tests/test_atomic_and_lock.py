@@ -1,0 +1,99 @@
+"""One file in one step, and one writer at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import contents, header
+
+from ebbtide.errors import InputError
+from ebbtide.runs import atomic
+from ebbtide.runs.folder import Run
+from ebbtide.runs.writer import Writer, is_locked
+
+
+class Killed(BaseException):
+    """Stands for the death of the process."""
+
+
+def die_in(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    def die(*arguments):
+        raise Killed
+
+    monkeypatch.setattr(*{"fsync": (os, "fsync", die), "rename": (Path, "replace", die)}[place])
+
+
+@pytest.mark.parametrize("place", ["fsync", "rename"])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_file_is_old_or_new_never_half(tmp_path, monkeypatch, place, old):
+    path = tmp_path / "file"
+    if old is not None:
+        path.write_bytes(old)
+    with monkeypatch.context() as patch:
+        die_in(patch, place)
+        with pytest.raises(Killed):
+            atomic.write_file(path, b"new")
+    assert (path.read_bytes() if path.exists() else None) == old
+    atomic.write_file(path, b"new")
+    assert contents(tmp_path) == {"file": b"new"}
+
+
+def test_data_and_folder_are_synced_and_the_rename_lies_between(tmp_path, monkeypatch):
+    order, fsync, rename = [], os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(Path(f"/proc/self/fd/{fd}").resolve().name), fsync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda a, b: (order.append("rename"), rename(a, b)))
+    atomic.write_file(tmp_path / "file", b"new")
+    assert order == [f"{atomic.TEMPORARY}file", "rename", tmp_path.name]
+
+
+def test_the_second_writer_is_told_who_holds_the_lock_and_changes_nothing(tmp_path, one_line):
+    first = Writer(tmp_path / "run", header())
+    before = contents(tmp_path)
+    with pytest.raises(InputError) as caught:
+        Writer(tmp_path / "run", header())
+    one_line(caught, "out", str(tmp_path / "run"))
+    assert f"process {os.getpid()} on" in str(caught.value)
+    assert contents(tmp_path) == before and Run(tmp_path / "run").running()
+    first.close()
+    assert not Run(tmp_path / "run").running()
+    Writer(tmp_path / "run", header()).close()
+
+
+def test_looking_whether_a_run_is_written_does_not_keep_the_writer_out(tmp_path):
+    Writer(tmp_path / "run", header()).close()
+    assert not is_locked(tmp_path / "run/lock")
+    assert not is_locked(tmp_path / "nowhere/lock")
+    Writer(tmp_path / "run", header()).close()
+
+
+HOLD = """
+import sys, time, msgspec
+from pathlib import Path
+from ebbtide.runs.folder import Header
+from ebbtide.runs.writer import Writer
+writer = Writer(Path(sys.argv[1]), msgspec.json.decode(sys.stdin.buffer.readline(), type=Header))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_lock_is_freed_when_its_holder_is_killed(tmp_path):
+    import msgspec
+
+    path = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        holder.stdin.write(msgspec.json.encode(header()) + b"\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == b"held\n"
+        assert Run(path).status() == "running"
+        with pytest.raises(InputError, match=f"process {holder.pid} on"):
+            Writer(path, header())
+        holder.send_signal(signal.SIGKILL)
+    assert Run(path).status() == "interrupted"
+    Writer(path, header()).close()

@@ -1,0 +1,109 @@
+"""A run small enough to train in a moment, run folders written by hand, and a compile cache for both."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+
+from ebbtide.evaluation.metrics import METRICS
+from ebbtide.models.transformer import Transformer
+from ebbtide.runs.folder import SCHEMA, Header, Instrument, Run
+from ebbtide.runs.writer import Writer, load_state
+from ebbtide.sources.gaussian import Gaussian
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.training.optimizer import Adam
+from ebbtide.training.schedule import Schedule
+from ebbtide.training.spec import Spec
+
+# Every run of one shape is the same program: compile it once a session, workers included.
+_CACHE = tempfile.mkdtemp(prefix="ebbtide-compiled-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ |= {"JAX_COMPILATION_CACHE_DIR": _CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+jax.config.update("jax_compilation_cache_dir", _CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+SPEC = Spec(
+    task=FewShot(),
+    source=Gaussian(classes=64, exemplars=2, dim=8, holdout_classes=8, holdout_exemplars=2),
+    model=Transformer(layers=1, width=16, heads=2),
+    optimizer=Adam(lr=3e-3),
+    batch=16,
+    sequences=1024,
+    members=2,
+    schedule=Schedule(evaluations=5, checkpoints=3),
+    evaluators=("icl", "iwl"),
+    evaluation_sequences=50,
+)
+"""64 steps of two members; evaluations at 0, 256 ... 1024, checkpoints kept at 0, 512 and 1024."""
+
+CHANCE = {"iwl": 1 / 66, "iwl_exemplar": 1 / 66, "train": 0.5, "flip": 0.5, "ciwl": 0.5}
+
+
+def contents(folder: Path, *but: str) -> dict[str, bytes]:
+    """Every file below a folder with its bytes; not the lock, nor what lies in the folders `but`."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != "lock"]
+    return {name: p.read_bytes() for p in files if (name := str(p.relative_to(folder))).split("/")[0] not in but}
+
+
+def final_state(run: Run) -> dict[str, np.ndarray]:
+    """The arrays of the newest good checkpoint."""
+    found = run.latest()
+    assert found is not None
+    return load_state(run, found[1])
+
+
+def same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    """Whether two sets of arrays have the same names, types, shapes and bits (so nan equals nan)."""
+    assert a.keys() == b.keys()
+    return all(a[k].dtype == b[k].dtype and a[k].shape == b[k].shape and a[k].tobytes() == b[k].tobytes() for k in a)
+
+
+def header(spec: Spec = SPEC, names: tuple[str, ...] | None = None, **changes: Any) -> Header:
+    """The run.json of a spec, made without any training."""
+    instruments = [
+        Instrument(n, "accuracy" if n.startswith("iwl") else "in_context_accuracy", CHANCE.get(n, 0.5))
+        for n in (spec.evaluators if names is None else names)
+    ]
+    made = Header(
+        SCHEMA,
+        spec.digest(),
+        msgspec.to_builtins(spec),
+        instruments,
+        list(METRICS),
+        {"jax": "none"},
+        {"study": "transience", "preset": "quick"},
+        "2026-01-01T00:00:00+00:00",
+    )
+    return replace(made, **changes)
+
+
+def evaluations(head: Header, curves: dict[str, np.ndarray], loss: np.ndarray, at: np.ndarray) -> dict[str, np.ndarray]:
+    """Curves [member, row] in the shape of a segment. A headline metric is its curve and every other
+    metric a hundredth of it plus its index; the standard error is a tenth of the value."""
+    values = np.zeros((*loss.shape, len(head.instruments), len(METRICS), 2), np.float32)
+    for i, one in enumerate(head.instruments):
+        for j, metric in enumerate(METRICS):
+            values[:, :, i, j, 0] = curves[one.name] if metric == one.headline else curves[one.name] / 100 + j
+    values[..., 1] = values[..., 0] / 10
+    return {"sequences": at.astype(np.int64), "train_loss": loss.astype(np.float32), "values": values}
+
+
+def write_run(path: Path, curves: dict[str, Any], loss: Any, spec: Spec = SPEC, **changes: Any) -> Run:
+    """A complete run folder whose evaluators show these curves [member, evaluation], evenly spaced."""
+    loss = np.asarray(loss, np.float32)
+    spec = replace(spec, members=loss.shape[0])
+    head = header(spec, tuple(curves), **changes)
+    at = np.linspace(0, spec.sequences, loss.shape[1]).round()
+    writer = Writer(path, head)
+    rows = evaluations(head, {k: np.asarray(v, np.float32) for k, v in curves.items()}, loss, at)
+    state = {"step": np.full(loss.shape[0], spec.steps(), np.uint32)}
+    writer.commit(sequences=spec.sequences, state=state, evaluations=rows, kept=True, seconds=1.0)
+    writer.close()
+    return Run(path)
