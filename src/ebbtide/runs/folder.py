@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from jaxtyping import Float
 from safetensors.numpy import load
 
 from ebbtide.errors import InputError
@@ -162,7 +161,7 @@ class Run:
         axis = {"sequences": 0, "train_loss": 1, "values": 1}
         return {name: np.concatenate([p[name] for p in parts], axis=a) for name, a in axis.items()}
 
-    def metrics(self) -> dict[str, Float[np.ndarray, "*shape"]]:
+    def metrics(self) -> dict[str, np.ndarray]:
         """Curves by name.
 
         `sequences` and `steps` [evaluation]; `train_loss` [member, evaluation], the mean loss of the

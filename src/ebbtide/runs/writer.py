@@ -104,10 +104,11 @@ class Writer:
 
 def check_folder(path: Path, digest: str) -> None:
     """Raises `InputError` unless `path` is free or holds the run with this spec digest."""
-    if not path.exists():
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise InputError("out", str(path), f"{there} is a file; give a folder")
+    if there != path:
         return
-    if not path.is_dir():
-        raise InputError("out", str(path), "is a file; give a folder")
     if not (path / HEADER).exists():
         others = [p.name for p in path.iterdir() if p.name != LOCK and not p.name.startswith(TEMPORARY)]
         if others:
