@@ -36,7 +36,7 @@ def per_sequence(logits: Float[Array, "batch labels"], prompt: Prompt, group: in
     in_context = jnp.take_along_axis(logits.T, labels, axis=0)
     own = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
     present = (labels == target).any(axis=0)
-    best = present & (own >= in_context.max(axis=0))
+    best = jnp.take_along_axis(labels, jnp.argmax(in_context, axis=0)[None], axis=0)[0] == target
     shown = jnp.where(first_of_label(labels), in_context, -jnp.inf)
     context = jax.nn.logsumexp(shown, axis=0)
     probability = jnp.where(present, jnp.exp(own - context), 0.0)

@@ -65,7 +65,7 @@ def train(
     spec.check()
     path = Path(out)
     check_folder(path, spec.digest())
-    if (path / HEADER).exists() and Run(path).status() == "complete" and Run(path).latest():
+    if (path / HEADER).exists() and _finished(Run(path)):
         return Run(path)
     processes = _processes(spec, processes)
     with _stop_requests() as stop:
@@ -86,6 +86,12 @@ def spec_of(run: Run) -> Spec:
     spec = from_builtins(run.header.spec)
     require(spec.digest() == run.header.digest, "run", str(run.path), "run.json: spec and digest do not agree")
     return spec
+
+
+def _finished(run: Run) -> bool:
+    """Whether the run's last checkpoint is there and good (a damaged one is made again)."""
+    found = run.latest()
+    return found is not None and found[1].sequences >= run.header.spec["sequences"]
 
 
 def _processes(spec: Spec, processes: int | None) -> int:

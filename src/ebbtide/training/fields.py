@@ -22,9 +22,9 @@ def override(data: dict[str, Any], name: str, text: str) -> None:
     *parents, last = name.split(".")
     at: Any = data
     for i, part in enumerate(parents):
-        _known(at, part, ".".join(parents[:i]))
+        _known(at, part, ".".join(parents[:i]), text)
         at = at[part]
-    _known(at, last, ".".join(parents))
+    _known(at, last, ".".join(parents), text)
     value = _parse(text)
     current = at[last]
     if isinstance(current, dict) and "type" in current and isinstance(value, str):
@@ -51,12 +51,12 @@ def _defaults(data: dict[str, Any], path: list[str], tag: str, /, **given: Any) 
     return {"type": tag, **given}
 
 
-def _known(at: Any, part: str, parent: str) -> None:
+def _known(at: Any, part: str, parent: str, text: str) -> None:
     fields = list(at) if isinstance(at, dict) else []
     if part not in fields:
         place = f"{parent} has the fields" if parent else "a spec has the fields"
         shown = ", ".join(f for f in fields if f != "type") or "none"
-        raise InputError(f"{parent}.{part}".lstrip("."), "?", f"no such field{nearest(part, fields)}; {place} {shown}")
+        raise InputError(f"{parent}.{part}".lstrip("."), text, f"no such field{nearest(part, fields)}; {place} {shown}")
 
 
 def _parse(text: str) -> Any:

@@ -58,7 +58,8 @@ class Process:
             start_new_session=True,  # Ctrl-C reaches the driver only
         )
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -91,6 +92,7 @@ class Process:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.kill()
         self._process.wait()
+        self._listener.join()  # it reads to the end of the dead worker's output
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             try:
                 stream.close()

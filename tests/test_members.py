@@ -1,0 +1,162 @@
+"""Members side by side: each trains as if it were alone."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from tiny import SPEC, same_bits
+
+from ebbtide.training.members import Members, named, unnamed
+from ebbtide.training.spec import Spec
+
+STEPS = 12
+
+
+def trained(spec: Spec, members: list[int], state: Any = None, width: int = 1, until: int = STEPS) -> Members:
+    made = Members(spec, members, state, width)
+    made.train(until)
+    return made
+
+
+def member(arrays: dict[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
+    return {name: array[i] for name, array in arrays.items()}
+
+
+@pytest.fixture(scope="module")
+def two() -> dict[str, np.ndarray]:
+    """The state of members 0 and 1 after twelve steps."""
+    return trained(SPEC, [0, 1]).state()
+
+
+def test_names_and_leaves_round_trip():
+    tree = {"a": [jnp.arange(3.0), jnp.zeros((2, 2))], "b": (jnp.int32(7),)}
+    arrays = named(tree)
+    assert set(arrays) == {"a.0", "a.1", "b.0"}
+    back = unnamed(tree, {k: np.asarray(v) for k, v in arrays.items()})
+    assert jax.tree.structure(back) == jax.tree.structure(tree)
+    assert all((x == y).all() and x.dtype == y.dtype for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(back)))
+
+
+def test_a_state_that_lacks_a_leaf_or_has_another_shape_is_refused():
+    tree = {"a": jnp.zeros(3), "b": jnp.zeros(2)}
+    with pytest.raises(KeyError, match="b"):
+        unnamed(tree, {"a": np.zeros(3)})
+    with pytest.raises(ValueError, match=r"b has shape \(5,\), the spec needs \(2,\)"):
+        unnamed(tree, {"a": np.zeros(3), "b": np.zeros(5)})
+
+
+def test_state_names_parameters_optimiser_and_position(two):
+    assert {"params.exemplar.w", "params.blocks.0.attn.q", "step", "summed", "counted"} <= set(two)
+    assert any(name.startswith("optimizer.") for name in two)
+    assert all(array.shape[0] == 2 for array in two.values()) and two["step"].tolist() == [STEPS, STEPS]
+
+
+def test_members_differ_in_parameters_and_data(two):
+    start = Members(SPEC, [0, 1], None).state()
+    assert not np.array_equal(start["params.exemplar.w"][0], start["params.exemplar.w"][1])
+    assert two["summed"][0] != two["summed"][1]
+    assert not np.array_equal(start["params.exemplar.w"][0], two["params.exemplar.w"][0])
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_a_member_alone_is_bit_equal_to_the_same_member_in_company(two, i):
+    assert same_bits(member(trained(SPEC, [i]).state(), 0), member(two, i))
+
+
+def test_order_and_splitting_into_calls_change_nothing(two):
+    both = Members(SPEC, [1, 0], None)
+    for step in (1, 2, 7, STEPS):
+        both.train(step)
+    state = both.state()
+    assert same_bits(member(state, 0), member(two, 1)) and same_bits(member(state, 1), member(two, 0))
+
+
+def test_a_state_taken_over_continues_to_the_same_bits(two):
+    half = trained(SPEC, [0, 1], until=5).state()
+    assert same_bits(trained(SPEC, [0, 1], half).state(), two)
+    assert same_bits(member(trained(SPEC, [1], half).state(), 0), member(two, 1))
+
+
+def test_side_by_side_draws_the_same_inputs():
+    """Under vmap the integers and exemplars of a member's prompts are the very same bits."""
+    engine = Members(SPEC, [0, 1], None).engine
+    split, index = SPEC.source.sizes().split(), jnp.arange(16, dtype=jnp.uint32)
+
+    def prompt(data):
+        return SPEC.task.sample(data.key, index, SPEC.source, data.bank, split)
+
+    alone = [jax.jit(prompt)(engine.data(i)) for i in (0, 1)]
+    data = jax.tree.map(lambda *xs: jnp.stack(xs), engine.data(0), engine.data(1))
+    beside = jax.jit(jax.vmap(prompt))(data)
+    for i in (0, 1):
+        for name in beside._fields:
+            assert np.array_equal(getattr(beside, name)[i], getattr(alone[i], name)), name
+    assert not np.array_equal(alone[0].classes, alone[1].classes)
+
+
+def test_side_by_side_trains_to_nearly_the_same_parameters(two):
+    """Width 2 is another program: the same numbers up to rounding, which Adam can amplify a little."""
+    wide = trained(SPEC, [0, 1], width=2)
+    state = wide.state()
+    assert state.keys() == two.keys() and state["step"].tolist() == two["step"].tolist()
+    for name in two:
+        if name.startswith("params."):
+            np.testing.assert_allclose(state[name], two[name], atol=2e-4, err_msg=name)
+    np.testing.assert_allclose(state["summed"], two["summed"], rtol=1e-4)
+    narrow = trained(SPEC, [0, 1]).evaluate()
+    np.testing.assert_allclose(wide.evaluate()["train_loss"], narrow["train_loss"], rtol=1e-4)
+    again = Members(SPEC, [0, 1], state, width=2).state()
+    assert same_bits(again, wide.state() | {k: state[k] for k in ("summed", "counted")})
+
+
+def test_a_member_that_diverges_leaves_its_neighbour_alone():
+    calm = replace(SPEC, vary={"optimizer.lr": [3e-3, 3e-3]})
+    wild = replace(SPEC, vary={"optimizer.lr": [3e-3, 1e30]})
+    good, bad = trained(calm, [0, 1]).state(), trained(wild, [0, 1])
+    values = bad.evaluate()["values"]
+    state = bad.state()
+    assert np.isnan(state["params.exemplar.w"][1]).any()
+    assert np.isfinite(values[0]).all() and np.isnan(values[1]).all()  # not 0: that would read as "not in context"
+    params = {name for name in good if name.startswith(("params.", "optimizer."))}
+    assert same_bits({n: state[n][0] for n in params}, {n: good[n][0] for n in params})
+
+
+def test_the_learning_rate_of_a_member_is_its_own():
+    spec = replace(SPEC, vary={"optimizer.lr": [3e-3, 1e-4]})
+    state = trained(spec, [0, 1]).state()
+    lone = trained(replace(SPEC, vary={"optimizer.lr": [5.0, 1e-4]}), [1]).state()
+    assert same_bits(member(state, 1), member(lone, 0))
+    start = Members(spec, [0, 1], None).state()
+    moved = [np.abs(state["params.exemplar.w"][i] - start["params.exemplar.w"][i]).max() for i in (0, 1)]
+    assert moved[0] > 5 * moved[1] > 0
+
+
+def test_members_with_their_own_noise_have_their_own_banks_and_prompts():
+    engine = Members(replace(SPEC, members=3, vary={"source.noise": [0.0, 1.0, 0.0]}), [0, 1, 2], None).engine
+    banks = [engine.data(i).bank for i in range(3)]
+    assert banks[0] is banks[2] and engine.suite(0) is engine.suite(2) and engine.suite(0) is not engine.suite(1)
+    still, noisy = (np.asarray(b.features) for b in banks[:2])
+    assert np.ptp(still, axis=1).max() == 0  # every exemplar is its class mean
+    assert np.ptp(noisy, axis=1).min() > 0
+    a, b = engine.suite(0).of("icl"), engine.suite(1).of("icl")
+    assert np.array_equal(a.classes, b.classes) and not np.array_equal(a.exemplars, b.exemplars)
+
+
+def test_members_with_their_own_rate_share_the_bank():
+    engine = Members(replace(SPEC, vary={"optimizer.lr": [1e-3, 2e-3]}), [0, 1], None).engine
+    assert engine.data(0).bank is engine.data(1).bank and engine.suite(0) is engine.suite(1)
+
+
+def test_an_evaluation_reports_the_mean_loss_since_the_last_one():
+    losses, whole = [], Members(SPEC, [0], None)
+    assert np.isnan(whole.evaluate()["train_loss"]).all()
+    single = Members(SPEC, [0], None)
+    for step in range(1, 5):
+        single.train(step)
+        losses.append(single.evaluate()["train_loss"][0])
+    whole.train(4)
+    np.testing.assert_allclose(whole.evaluate()["train_loss"][0], np.mean(losses), rtol=1e-6)
+    assert len(set(losses)) == 4 and 2 < losses[0] < 8  # about ln 66 at the start
