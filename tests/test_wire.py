@@ -1,10 +1,11 @@
 """Messages between driver and workers."""
 
-import io
+import tempfile
+from typing import IO
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -27,6 +28,16 @@ MESSAGES = st.dictionaries(
 )
 
 
+def stream_of(*messages, data: bytes = b"") -> IO[bytes]:
+    """A file that holds these messages, or these bytes, ready to be read."""
+    stream = tempfile.TemporaryFile()
+    for message in messages:
+        send(stream, message)
+    stream.write(data)
+    stream.seek(0)
+    return stream
+
+
 def same(a, b) -> bool:
     if isinstance(a, np.ndarray):
         return isinstance(b, np.ndarray) and (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
@@ -37,36 +48,32 @@ def same(a, b) -> bool:
     return type(a) is type(b) and a == b
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(MESSAGES, min_size=1, max_size=3))
 def test_messages_arrive_as_they_were_sent_and_in_order(messages):
-    stream = io.BytesIO()
-    for message in messages:
-        send(stream, message)
-    stream.seek(0)
-    for message in messages:
-        assert same(message, receive(stream))
-    assert receive(stream) is None
+    with stream_of(*messages) as stream:
+        for message in messages:
+            assert same(message, receive(stream))
+        assert receive(stream) is None
 
 
+@settings(deadline=None, max_examples=60)
 @given(MESSAGES, st.data())
 def test_a_message_cut_short_is_no_message(message, data):
-    stream = io.BytesIO()
-    send(stream, message)
-    whole = stream.getvalue()
-    assert receive(io.BytesIO(whole[: data.draw(st.integers(0, len(whole) - 1))])) is None
+    with stream_of(message) as stream:
+        whole = stream.read()
+    with stream_of(data=whole[: data.draw(st.integers(0, len(whole) - 1))]) as stream:
+        assert receive(stream) is None
 
 
 def test_nan_and_strided_arrays_arrive_bit_for_bit():
     payload = np.array([[np.nan, -0.0, np.inf], [1e-40, 2, 3]], np.float32)
-    stream = io.BytesIO()
-    send(stream, {"whole": payload, "turned": payload.T, "every other": payload[:, ::2]})
-    stream.seek(0)
-    back = receive(stream)
-    assert back is not None
-    assert same(back["whole"], payload) and same(back["turned"], payload.T) and same(back["every other"], payload[:, ::2])
+    sent = {"whole": payload, "turned": payload.T, "every other": payload[:, ::2]}
+    with stream_of(sent) as stream:
+        assert same(sent, receive(stream))
 
 
 @pytest.mark.parametrize("thing", [object(), {1}.__iter__(), lambda: 0])
 def test_nothing_but_data_can_be_sent(thing):
-    with pytest.raises(TypeError, match="cannot send"):
-        send(io.BytesIO(), {"x": thing})
+    with tempfile.TemporaryFile() as stream, pytest.raises(TypeError, match="cannot send"):
+        send(stream, {"x": thing})

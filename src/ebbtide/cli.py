@@ -78,12 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     from ebbtide import commands
 
     try:
-        fields = overrides(rest)
-        return (
-            getattr(commands, options.command)(options, fields)
-            if fields
-            else getattr(commands, options.command)(options)
-        )
+        options.fields = overrides(rest)
+        return getattr(commands, options.command)(options)
     except InputError as error:
         sys.stderr.write(f"ebbtide: {error}\n")
         return 2

@@ -42,7 +42,7 @@ def studies(options: Namespace) -> int:
     return 0
 
 
-def run(options: Namespace, fields: list[tuple[str, str]] | None = None) -> int:
+def run(options: Namespace) -> int:
     """Trains a study's spec, judges its claims and draws its figure."""
     from ebbtide.studies import find_study
     from ebbtide.training.driver import train
@@ -51,14 +51,14 @@ def run(options: Namespace, fields: list[tuple[str, str]] | None = None) -> int:
 
     study = find_study(options.study)
     data: dict[str, Any] = msgspec.to_builtins(study.preset(options.preset).spec)
-    for name, text in fields or []:
+    for name, text in options.fields:
         override(data, name, text)
     spec = from_builtins(data)
     spec.check()
     if options.dry_run:
         console.print(escape(msgspec.json.format(spec.to_json(), indent=2).decode()), soft_wrap=True)
         return 0
-    preset = options.preset if not fields else f"{options.preset}*"
+    preset = options.preset if not options.fields else f"{options.preset}*"
     out = Path(options.out or Path(RUNS) / f"{study.name}-{options.preset}-{spec.digest()[:8]}")
     label = {"study": study.name, "preset": preset}
     console.print(

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.metrics import chance, mean_and_error, per_sequence
 from ebbtide.keys import Purpose, root
+from ebbtide.once import quick_jit
 from ebbtide.sources.bank import Bank, SourceLike
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Keep, Pair
 from ebbtide.tasks.labels import Polysemy
@@ -155,7 +156,7 @@ def build_suite(
     chosen = tuple(evaluator(name, task, sizes.classes) for name in names)
     index = jnp.arange(sequences, dtype=jnp.uint32)
 
-    def draw(bank: Bank) -> Prompt:
+    def draw() -> Prompt:
         parts = []
         for one in chosen:
             key = root(seed, Purpose.EVALUATION, one.stream)
@@ -163,4 +164,4 @@ def build_suite(
             parts.append(one.task.sample(key, index, source, bank, split))
         return jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1 if xs[0].ndim > 1 else 0), *parts)
 
-    return Suite(chosen, jax.jit(draw)(bank), sequences)
+    return Suite(chosen, quick_jit(draw)(), sequences)

@@ -28,6 +28,8 @@ def per_sequence(logits: Float[Array, "batch labels"], prompt: Prompt, group: in
     - in_context_probability: softmax restricted to C, at y (0 where y is not in C);
     - context_mass: total softmax mass on C.
 
+    All are nan where the logits hold a nan: a diverged model has no strategy.
+
     Source: transience.md 3.1 after the public code of Singh et al. 2023.
     """
     target, labels = prompt.target, prompt.labels
@@ -41,7 +43,8 @@ def per_sequence(logits: Float[Array, "batch labels"], prompt: Prompt, group: in
     context = jax.nn.logsumexp(shown, axis=0)
     probability = jnp.where(present, jnp.exp(own - context), 0.0)
     mass = jnp.exp(context - jax.nn.logsumexp(logits, axis=-1))
-    return jnp.stack([loss, accuracy * 1.0, best * 1.0, probability, mass])
+    values = jnp.stack([loss, accuracy * 1.0, best * 1.0, probability, mass])
+    return jnp.where(jnp.isnan(loss), jnp.nan, values)
 
 
 def mean_and_error(values: Float[Array, "*rows n"]) -> Float[Array, "*rows 2"]:

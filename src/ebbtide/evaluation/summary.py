@@ -32,12 +32,13 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     Evaluators that the run does not have give nan.
     """
     sequences = curves["sequences"].astype(np.float64)
-    icl = smooth(curves["icl"])
+    nothing = np.full_like(curves["train_loss"], np.nan)
+    icl = smooth(curves.get("icl", nothing))
     members = np.arange(icl.shape[0])
-    top = peak(curves)
+    top = np.argmax(icl, axis=1)
     later = np.arange(icl.shape[1])[None, :] > top[:, None]
-    nothing = np.full_like(icl, np.nan)
     out = {"icl_peak": icl[members, top], "icl_final": icl[:, -1], "peak_sequences": sequences[top]}
+    out["peak_sequences"][np.isnan(out["icl_peak"])] = np.nan
     out["transience"] = out["icl_peak"] - out["icl_final"]
     loss = curves["train_loss"].copy()
     loss[:, 0] = loss[:, 1]  # no training batch precedes the first evaluation
@@ -45,7 +46,7 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     smoothed["train_loss"] = smooth(loss)
     for name, curve in smoothed.items():
         out[f"{name}_at_peak"], out[f"{name}_final"] = curve[members, top], curve[:, -1]
-    half = (out["icl_peak"] + chance["icl"]) / 2
+    half = (out["icl_peak"] + chance.get("icl", np.nan)) / 2
     out["half_decay_sequences"] = _first(later & (icl <= half[:, None]), sequences)
     weights = np.fmax(smoothed["iwl"], smoothed["ciwl"])
     out["crossover_sequences"] = _first(later & (weights > icl), sequences)

@@ -61,15 +61,15 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
         levels = sorted({round(chance[n], 3) for n in names if n in chance})
         for level in levels:
             panel.axhline(level, color="0.5", lw=0.8, ls=":", zorder=0)
-        panel.annotate(
-            "chance",
-            (1.0, levels[-1]),
-            xycoords=("axes fraction", "data"),
-            fontsize=7,
-            color="0.4",
-            ha="right",
-            va="bottom",
-        )
+            panel.annotate(
+                "chance",
+                (1.0, level),
+                xycoords=("axes fraction", "data"),
+                fontsize=7,
+                color="0.4",
+                ha="right",
+                va="bottom",
+            )
         panel.set_ylim(-0.03, 1.03)
         panel.set_ylabel("accuracy")
     panels[0].set_title("from the context", loc="left", fontsize=9)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
+from ebbtide.once import quick_jit
 from ebbtide.sources.bank import Bank, Sizes, check_counts
 from ebbtide.traced import Traced
 
@@ -51,6 +52,9 @@ class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_field
 
     def build(self) -> Bank:
         """Draws the class means and, unless infinite, every exemplar."""
+        return quick_jit(self._build)()
+
+    def _build(self) -> Bank:
         key = root(self.seed, Purpose.SOURCE)
         means_key, noise_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         total = self.classes + self.holdout_classes

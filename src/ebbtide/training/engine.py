@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key, UInt
 from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
 from ebbtide.keys import Purpose, root
 from ebbtide.models.transformer import Params
+from ebbtide.once import quick_jit
 from ebbtide.sources.bank import Bank
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.optimizer import OptState
@@ -54,11 +55,18 @@ class Engine:
 
     def init(self, member: int) -> State:
         """The untrained member: parameters from the root (seeds.init, INIT, member)."""
+        return self._init(root(self.spec.seeds.init, Purpose.INIT, member))
+
+    @cached_property
+    def _init(self) -> Callable[[Key[Array, ""]], State]:
         spec, sizes = self.spec, self.spec.source.sizes()
-        key = root(spec.seeds.init, Purpose.INIT, member)
         outputs = spec.task.outputs(sizes.classes)
-        params = spec.model.init(key, context=spec.task.context, dim=sizes.dim, labels=outputs)
-        return State(params, spec.optimizer.init(params), jnp.uint32(0), jnp.float32(0), jnp.uint32(0))
+
+        def fresh(key: Key[Array, ""]) -> State:
+            params = spec.model.init(key, context=spec.task.context, dim=sizes.dim, labels=outputs)
+            return State(params, spec.optimizer.init(params), jnp.uint32(0), jnp.float32(0), jnp.uint32(0))
+
+        return quick_jit(fresh)
 
     def data(self, member: int) -> Data:
         """The member's data stream (seeds.data, DATA, member), its bank and its traced values."""

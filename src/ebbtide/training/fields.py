@@ -61,7 +61,8 @@ def _known(at: Any, part: str, parent: str, text: str) -> None:
 
 def _parse(text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
+        return int(value) if isinstance(value, float) and value.is_integer() else value  # 1e6 sequences
     except msgspec.DecodeError:
         return text
 

@@ -1,0 +1,268 @@
+"""A run from the first step to the last, whatever happens in between."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from tiny import SPEC, contents, final_state, header, same_bits
+
+from ebbtide.errors import InputError
+from ebbtide.runs.folder import Run
+from ebbtide.runs.writer import Writer
+from ebbtide.training import driver
+from ebbtide.training.driver import Interrupted, Progress, resume, spec_of, train
+from ebbtide.training.schedule import Schedule
+from ebbtide.training.team import Team, WorkerError
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Run:
+    """The tiny run trained without interruption, in this process."""
+    return train(SPEC, tmp_path_factory.mktemp("whole") / "run", processes=0, label={"study": "transience"})
+
+
+@pytest.fixture
+def copy(whole: Run, tmp_path: Path) -> Run:
+    """The same run, to be spoilt."""
+    return Run(shutil.copytree(whole.path, tmp_path / "run"))
+
+
+@pytest.fixture
+def short_slices(monkeypatch):
+    """One step to a slice, so that much can happen within 64 steps."""
+    monkeypatch.setattr(driver, "SLICE_SECONDS", 1e-9)
+
+
+class StopAfter:
+    """Sends this process a signal at the n-th report."""
+
+    def __init__(self, n: int, number: int = signal.SIGINT):
+        self.left, self.number = n, number
+
+    def __call__(self, progress: Progress) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+
+def assert_same_run(a: Run, b: Run) -> None:
+    """All that was computed is equal bit for bit: curves, final state, and which checkpoints there are."""
+    assert same_bits(a.arrays(), b.arrays())
+    assert same_bits(final_state(a), final_state(b))
+    assert [m.sequences for _, m in a.manifests()] == [m.sequences for _, m in b.manifests()]
+
+
+def test_a_complete_run_holds_what_its_schedule_asks_for(whole):
+    assert whole.status() == "complete" and not whole.running()
+    assert [m.sequences for _, m in whole.manifests()] == [1024, 512, 0]
+    assert all(m.kept for _, m in whole.manifests())
+    curves = whole.metrics()
+    assert curves["sequences"].tolist() == [0, 256, 512, 768, 1024]
+    assert curves["icl"].shape == (2, 5) and np.isfinite(curves["icl"]).all()
+    assert np.isnan(curves["train_loss"][:, 0]).all() and np.isfinite(curves["train_loss"][:, 1:]).all()
+    assert (curves["train_loss"][:, -1] < curves["train_loss"][:, 1]).all()
+    state = final_state(whole)
+    assert state["step"].tolist() == [64, 64] and state["counted"].tolist() == [0, 0]
+    assert whole.header.label == {"study": "transience"}
+    assert whole.chance()["icl"] == 0.5 and whole.chance()["iwl"] == pytest.approx(1 / 66)
+    assert spec_of(whole) == SPEC and whole.header.identity["members"] == 2 and whole.header.identity["width"] == 1
+
+
+def test_a_complete_run_is_returned_at_once(whole, monkeypatch):
+    def no_team(*arguments):
+        raise AssertionError("workers were started")
+
+    monkeypatch.setattr(driver, "Team", no_team)
+    before = contents(whole.path)
+    assert train(SPEC, whole.path).path == whole.path
+    assert resume(Run(whole.path)).status() == "complete"
+    assert contents(whole.path) == before
+
+
+@pytest.mark.parametrize("schedule", [Schedule(evaluations=2, checkpoints=2), Schedule(evaluations=12, checkpoints=4)])
+def test_looking_more_or_less_often_changes_no_bit_of_the_state(whole, tmp_path, schedule):
+    run = train(replace(SPEC, schedule=schedule), tmp_path / "run", processes=0)
+    assert len(run.arrays()["sequences"]) == schedule.evaluations
+    assert same_bits(final_state(run), final_state(whole))
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1e9])
+def test_the_length_of_a_slice_changes_nothing(whole, tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr(driver, "SLICE_SECONDS", seconds)
+    reports: list[Progress] = []
+    run = train(SPEC, tmp_path / "run", processes=0, report=reports.append)
+    assert len(reports) > 20 if seconds < 1 else len(reports) < 10
+    assert_same_run(run, whole)
+
+
+def test_rolling_checkpoints_change_nothing(whole, tmp_path, monkeypatch, short_slices):
+    monkeypatch.setattr(driver, "SAVE_SECONDS", 0.0)
+    commits, commit = [], Writer.commit
+    monkeypatch.setattr(Writer, "commit", lambda self, **k: (commits.append(k["sequences"]), commit(self, **k))[1])
+    run = train(SPEC, tmp_path / "run", processes=0)
+    assert len(commits) > 40 and commits == sorted(set(commits))
+    assert_same_run(run, whole)
+
+
+def test_progress_counts_up_to_the_end(tmp_path, short_slices):
+    reports: list[Progress] = []
+    train(SPEC, tmp_path / "run", processes=0, report=reports.append)
+    counts = [p.sequences for p in reports]
+    assert counts == sorted(counts) and counts[-1] == SPEC.sequences and reports[-1].eta == 0
+    assert all(p.total == SPEC.sequences and p.members == 2 and p.rate > 0 and p.eta >= 0 for p in reports)
+    assert {"icl", "iwl", "loss"} <= set(reports[-1].latest)
+
+
+@pytest.mark.parametrize(("n", "number"), [(1, signal.SIGINT), (12, signal.SIGINT), (30, signal.SIGTERM)])
+def test_an_interrupted_run_resumes_to_the_same_bits(whole, tmp_path, short_slices, n, number):
+    path, handlers = tmp_path / "run", [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted):
+        train(SPEC, path, processes=0, report=StopAfter(n, number))
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    run = Run(path)
+    assert run.status() == "interrupted" and 0 < run.sequences() < SPEC.sequences
+    found = run.latest()
+    assert found is not None and found[1].sequences == run.sequences()
+    assert_same_run(resume(run, processes=0), whole)
+
+
+def test_a_run_interrupted_again_and_again_still_ends_the_same(whole, tmp_path, short_slices):
+    for _ in range(40):
+        try:
+            run = train(SPEC, tmp_path / "run", processes=0, report=StopAfter(5))
+            break
+        except Interrupted:
+            continue
+    else:
+        raise AssertionError("no progress was made")
+    assert_same_run(run, whole)
+
+
+def test_the_second_ctrl_c_stops_at_once_and_the_run_is_still_good(whole, tmp_path, short_slices):
+    def twice(progress: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, tmp_path / "run", processes=0, report=twice)
+    assert Run(tmp_path / "run").status() == "interrupted"
+    assert_same_run(train(SPEC, tmp_path / "run", processes=0), whole)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "manifest.json"])
+def test_a_damaged_last_checkpoint_is_made_again_with_the_same_bits(whole, copy, name):
+    path = copy.path / "checkpoints/000000001024" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    assert_same_run(resume(copy, processes=0), whole)
+    assert len(list((copy.path / "aside").iterdir())) >= 1
+
+
+def test_a_run_with_every_checkpoint_gone_starts_anew(whole, copy):
+    shutil.rmtree(copy.path / "checkpoints")
+    assert_same_run(resume(copy, processes=0), whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "field"),
+    [
+        ({"batch": 30}, {}, "sequences"),
+        ({"task": replace(SPEC.task, burst=2)}, {}, "task.burst"),
+        ({}, {"processes": -1}, "processes"),
+        ({"vary": {"optimizer.lr": [1.0]}}, {}, "vary.optimizer.lr"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, change, options, field):
+    with pytest.raises(InputError) as caught:
+        train(replace(SPEC, **change), tmp_path / "run", **options)
+    assert caught.value.field == field and not list(tmp_path.iterdir())
+
+
+def test_another_spec_does_not_touch_the_folder(copy):
+    before = contents(copy.path)
+    with pytest.raises(InputError, match="another spec"):
+        train(replace(SPEC, batch=32), copy.path, processes=0)
+    assert contents(copy.path) == before
+
+
+def test_a_changed_run_json_is_refused(copy):
+    path = copy.path / "run.json"
+    path.write_text(path.read_text().replace('"batch": 16', '"batch": 32'))
+    with pytest.raises(InputError, match="spec and digest do not agree"):
+        resume(Run(copy.path), processes=0)
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(tmp_path):
+    """Found out when the workers stand ready; not a byte is changed."""
+    writer = Writer(tmp_path / "run", header())
+    before = contents(tmp_path / "run")
+    with pytest.raises(InputError, match="is being written by process"):
+        train(SPEC, tmp_path / "run", processes=0)
+    writer.close()
+    assert contents(tmp_path / "run") == before
+
+
+class Watched(Team):
+    """A team whose workers the test can get at."""
+
+    last: "Watched"
+
+    def __init__(self, members: int, processes: int):
+        super().__init__(members, processes)
+        Watched.last = self
+
+    def process(self, i: int):
+        return self.workers[i]._process  # pyright: ignore
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory) -> Run:
+    """The tiny run trained by two worker processes."""
+    return train(SPEC, tmp_path_factory.mktemp("worked") / "run", processes=2)
+
+
+def test_workers_run_on_one_thread_and_say_so(worked):
+    identity = worked.header.identity
+    assert identity["one_thread"] is True and identity["platform"] == "cpu" and identity["width"] == 1
+
+
+def test_workers_learn_what_this_process_learns(worked, whole):
+    """Other threads, other rounding: equal closely, not bit for bit."""
+    np.testing.assert_allclose(worked.metrics()["train_loss"], whole.metrics()["train_loss"], rtol=1e-4)
+
+
+def test_one_process_interrupted_equals_two_that_were_not(worked, tmp_path, short_slices):
+    with pytest.raises(Interrupted):
+        train(SPEC, tmp_path / "run", processes=1, report=StopAfter(9))
+    assert_same_run(resume(Run(tmp_path / "run"), processes=1), worked)
+
+
+def test_a_killed_worker_is_an_error_and_the_run_goes_on_later(worked, tmp_path, monkeypatch, short_slices):
+    monkeypatch.setattr(driver, "Team", Watched)
+
+    def kill(progress: Progress) -> None:
+        if progress.sequences > 300:
+            os.kill(Watched.last.process(1).pid, signal.SIGKILL)
+
+    with pytest.raises(WorkerError, match="a worker ended with code -9"):
+        train(SPEC, tmp_path / "run", processes=2, report=kill)
+    assert [Watched.last.process(i).poll() for i in (0, 1)] == [-9, -9]  # its colleague was stopped too
+    assert Run(tmp_path / "run").status() == "interrupted"
+    assert_same_run(train(SPEC, tmp_path / "run", processes=2), worked)
+
+
+def test_what_a_worker_finds_wrong_is_told_in_one_line_and_nothing_is_written(tmp_path, one_line):
+    from ebbtide.sources.features import Features
+
+    features = np.full((80, 4, 8), np.nan, np.float32)
+    np.savez(tmp_path / "x.npz", features=features)
+    source = Features(
+        path=str(tmp_path / "x.npz"), classes=64, exemplars=2, holdout_classes=8, holdout_exemplars=2
+    )
+    with pytest.raises(InputError) as caught:
+        train(replace(SPEC, source=source), tmp_path / "run", processes=1)
+    one_line(caught, "source.path", str(tmp_path / "x.npz"))
+    assert "2560 of 2560 values NaN" in str(caught.value) and not (tmp_path / "run").exists()

@@ -1,0 +1,97 @@
+"""Calibration: scripted strategies on every evaluator, against what theory says."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebbtide import verify
+from ebbtide.evaluation.evaluators import NAMES, build_suite
+from ebbtide.evaluation.oracles import ORACLES, expected, truth_table
+from ebbtide.tasks.fewshot import Flip, FewShot, Pair
+
+# Written by hand from the definitions. c: the chance level of the evaluator; 1/L: one label of all;
+# ?: depends on the task (the copied label may be the majority).
+#            train icl reserved holdout iwl  ciwl flip iwl_exemplar
+THEORY = {
+    "ICL":      "1  1  1  1  0  c  1  0",
+    "IWL":      "1  c  c  c  1  1  0  1",
+    "CIWL":     "1  c  c  c  0  1  0  0",
+    "majority": "c  c  c  c  0  ?  c  0",
+    "last":     "c  c  c  c  0  c  c  0",
+    "random":   "c  c  c  c  1/L c c 1/L",
+}  # fmt: skip
+
+
+def theory(oracle: str, evaluator: str, chance: float, outputs: int) -> float | None:
+    entry = THEORY[oracle].split()[NAMES.index(evaluator)]
+    return {"0": 0.0, "1": 1.0, "c": chance, "1/L": 1 / outputs, "?": None}[entry]
+
+
+@pytest.fixture(scope="module")
+def verified():
+    """One pass of `ebbtide verify`: whether it passed, the checks, the truth tables by task."""
+    checks: list[verify.Check] = []
+    passed, tables = verify.run(checks.append)
+    return passed, checks, tables
+
+
+def test_verify_passes_and_reports_every_check(verified):
+    passed, checks, tables = verified
+    assert passed, [c for c in checks if not c.passed]
+    names = [c.name for c in checks]
+    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 5 and all(c.detail for c in checks)
+    assert list(tables) == list(verify.TASKS) and len(tables) == 3
+
+
+@given(st.sampled_from(list(ORACLES)), st.sampled_from(NAMES), st.floats(0.01, 0.9), st.integers(2, 2000))
+def test_the_expected_table_is_the_one_written_by_hand(oracle, evaluator, chance, outputs):
+    assert expected(oracle, evaluator, chance, outputs) == theory(oracle, evaluator, chance, outputs)
+
+
+@pytest.mark.parametrize("task", list(verify.TASKS))
+@pytest.mark.parametrize("oracle", list(ORACLES))
+def test_every_oracle_scores_what_theory_says(verified, task, oracle):
+    row = verified[2][task][oracle]
+    few_shot = verify.TASKS[task]
+    outputs = few_shot.outputs(verify.SOURCE.classes)
+    assert set(row) == set(NAMES)
+    for evaluator, (mean, error) in row.items():
+        # c: two classes in context (train, icl, flip); of M different labels, one is the query's (ciwl)
+        chance = 1 / few_shot.context if evaluator == "ciwl" else 0.5
+        want = theory(oracle, evaluator, chance, outputs)
+        if want in (0.0, 1.0):
+            assert mean == want and error == 0, evaluator
+        elif want is not None:
+            sd = np.sqrt(want * (1 - want) / verify.SEQUENCES)
+            assert abs(mean - want) < 4.5 * sd and error == pytest.approx(sd, rel=1.0), evaluator
+
+
+SMALL = {"icl": Pair((0, 0)), "flip": Pair((0, 1)), "ciwl": None}
+"""Ways to get the relabelling wrong: both classes one label, labels not swapped, label not copied."""
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_the_check_finds_an_evaluator_with_a_wrong_relabelling(monkeypatch, name):
+    """A test of the test: the same check that passes above fails here, and names the evaluator."""
+    task, bank = FewShot(), verify.SOURCE.build()
+    right = FewShot._relabel
+
+    def wrong(self, labels, tags, words):
+        kind = self.relabel
+        if name == "icl" and isinstance(kind, Pair):
+            return right(FewShot(relabel=SMALL["icl"]), labels, tags, words)
+        if name == "flip" and isinstance(kind, Flip):
+            return labels
+        if name == "ciwl" and type(kind).__name__ == "CopyQueryLabel":
+            return labels
+        return right(self, labels, tags, words)
+
+    def check():
+        suite = build_suite((name,), task, verify.SOURCE, bank, sequences=verify.SEQUENCES, seed=0)
+        return verify.truth("task", task, suite, truth_table(suite, task.outputs(verify.SOURCE.classes)))
+
+    assert check().passed
+    monkeypatch.setattr(FewShot, "_relabel", wrong)
+    found = check()
+    assert not found.passed and f"on {name}:" in found.detail

@@ -1,0 +1,161 @@
+"""Claims and verdicts: what holds, what fails and what stays open."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from tiny import write_run
+
+from ebbtide.errors import InputError
+from ebbtide.runs.folder import Run
+from ebbtide.studies import STUDIES, find_study
+from ebbtide.studies.study import Claim, Study, Verdict, conclude, decide, judge, read_verdict
+from ebbtide.studies.transience import TRANSIENCE
+
+NAN, INF = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.9, 0.8, 0.7, 0.85], "holds"),
+        ([0.5, 0.5, 0.5, 0.5], "holds"),
+        ([0.25, 0.25, 0.25, 0.25], "fails"),  # not above
+        ([0.1, 0.0, -0.2, 0.1], "fails"),
+        ([0.24, 0.1, 0.2, 0.3], "undecided"),
+        ([0.9, 0.9, 0.9, 0.0], "undecided"),
+        ([0.2, 0.2, 0.2, 0.9], "undecided"),
+        ([0.9], "undecided"),  # one member has no interval
+        ([0.1], "fails"),
+        ([0.9, 0.9, 0.9, NAN], "undecided"),  # a diverged member cannot support a claim
+        ([0.9, 0.9, 0.9, INF], "undecided"),
+        ([0.1, 0.1, 0.1, NAN], "fails"),
+        ([0.9, NAN, NAN, NAN], "undecided"),
+        ([0.1, INF], "fails"),
+        ([NAN, NAN], "fails"),
+    ],
+)
+def test_decide(values, verdict):
+    found, low, high = decide(np.array(values), 0.25)
+    assert found == verdict
+    finite = np.array(values)[np.isfinite(values)]
+    if len(finite) > 1:
+        assert finite.min() - 1e-9 <= low <= high <= finite.max() + 1e-9
+    else:
+        assert np.isnan(low) and np.isnan(high)
+
+
+CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]
+
+
+def run_of(path: Path, icl, iwl=None, loss=None, members=4, **changes) -> Run:
+    """Members that differ by a hundredth each."""
+    jitter = np.arange(members)[:, None] / 100
+    n = len(icl)
+    loss = [NAN, *np.linspace(4, 1, n - 1)] if loss is None else loss
+    made = {
+        "icl": np.asarray(icl) - jitter,
+        "iwl": np.asarray(np.linspace(0, 0.9, n) if iwl is None else iwl) - jitter,
+        "ciwl": np.full((members, n), 0.5),
+    }
+    return write_run(path, made, np.asarray(loss) + jitter, **changes)
+
+
+@pytest.mark.parametrize(
+    ("case", "verdicts"),
+    [
+        ({}, {"rise": "holds", "fall": "holds", "replacement": "holds", "loss": "holds"}),
+        ({"icl": [*CURVE[:6], 0.9, 0.9, 0.9, 0.9]}, {"rise": "holds", "fall": "fails"}),
+        ({"icl": [0.5] * 10}, {"rise": "fails", "fall": "fails"}),
+        ({"iwl": [0.0] * 10}, {"fall": "holds", "replacement": "fails"}),
+        ({"loss": [NAN, 4, 3, 2, 1, 1, 2, 3, 4, 4]}, {"fall": "holds", "loss": "fails"}),
+        ({"members": 1}, dict.fromkeys(("rise", "fall", "replacement", "loss"), "undecided")),
+    ],
+    ids=["transient", "persistent", "never", "no replacement", "loss rises", "one member"],
+)
+def test_the_claims_of_transience_on_made_up_curves(tmp_path, case, verdicts):
+    verdict = judge(TRANSIENCE, run_of(tmp_path / "run", **{"icl": CURVE} | case))
+    found = {claim.claim: claim.verdict for claim in verdict.claims}
+    assert {name: found[name] for name in verdicts} == verdicts
+    assert verdict.holds() == (set(found.values()) == {"holds"})
+    assert len(found) == 4
+
+
+def test_a_diverged_member_is_not_counted_as_one_whose_icl_fell(tmp_path):
+    run = run_of(tmp_path / "whole", CURVE)
+    curves = {k: v.copy() for k, v in run.metrics().items()}
+    for name in ("icl", "iwl", "ciwl", "train_loss"):
+        curves[name][3, 4:] = NAN
+    run = write_run(tmp_path / "run", {k: curves[k] for k in ("icl", "iwl", "ciwl")}, curves["train_loss"])
+    verdict = judge(TRANSIENCE, run)
+    assert {c.verdict for c in verdict.claims} == {"undecided"} and not verdict.holds()
+    assert all(c.members[3] is None and c.n == 4 and c.above == 3 for c in verdict.claims)
+
+
+def test_a_judgement_states_its_numbers(tmp_path):
+    claim = Claim("c", "statement", "source", "metric", 0.25, lambda s: s["x"])
+    values = np.array([0.1, 0.3, 0.4, 0.8])
+    study = Study("s", "paper", "?", (claim,), {}, lambda run: {"x": values}, lambda run, verdict: {})
+    verdict = judge(study, run_of(tmp_path / "run", CURVE))
+    (found,) = verdict.claims
+    assert (found.claim, found.threshold, found.n, found.above, found.verdict) == ("c", 0.25, 4, 3, "undecided")
+    assert found.estimate == pytest.approx(0.4) and found.members == pytest.approx([0.1, 0.3, 0.4, 0.8])
+    assert found.low is not None and found.high is not None and 0.1 <= found.low < 0.4 < found.high <= 0.8
+    assert verdict.summary == {"x": [0.1, 0.3, 0.4, 0.8]}
+    assert (verdict.study, verdict.preset, verdict.sequences) == ("s", "quick", 1024)
+
+
+def test_a_study_that_can_be_run_without_icl_answers_that_it_cannot_tell(tmp_path):
+    run = write_run(tmp_path / "run", {"iwl": [[0.0, 0.5, 0.9]] * 2}, [[NAN, 2, 1]] * 2)
+    verdict = conclude(TRANSIENCE, run)
+    assert {c.verdict for c in verdict.claims} == {"fails"} and all(c.estimate is None for c in verdict.claims)
+
+
+def test_the_verdict_round_trips_and_lies_in_the_folder(tmp_path):
+    run = run_of(tmp_path / "run", CURVE)
+    assert read_verdict(run) is None
+    verdict = conclude(TRANSIENCE, run)
+    assert read_verdict(run) == verdict == msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict)
+    assert {"verdict.json", "figure.png", "figure.svg"} <= {p.name for p in run.path.iterdir()}
+    assert run.latest() is not None  # beside the committed files, not among them
+    assert verdict.digest == run.header.digest
+    before = {p: p.read_bytes() for p in run.path.glob("*.*")}
+    conclude(TRANSIENCE, run)
+    assert {p: p.read_bytes() for p in run.path.glob("*.*")} == before
+
+
+def test_a_verdict_of_another_spec_is_no_verdict(tmp_path):
+    run = run_of(tmp_path / "run", CURVE)
+    other = replace(conclude(TRANSIENCE, run), digest="0" * 64)
+    (run.path / "verdict.json").write_bytes(msgspec.json.encode(other))
+    assert read_verdict(run) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"study": 1}'])
+def test_a_damaged_verdict_is_told_in_one_line(tmp_path, one_line, text):
+    run = run_of(tmp_path / "run", CURVE)
+    (run.path / "verdict.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_verdict(run)
+    one_line(caught, "run", str(run.path))
+    assert "verdict.json is damaged" in str(caught.value)
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    assert find_study("transience") is TRANSIENCE
+    with pytest.raises(InputError, match=r"study = 'transient': must be one of transience \(did you mean"):
+        find_study("transient")
+    with pytest.raises(InputError, match=r"preset = 'quik': transience has quick, cpu, paper \(did you mean 'quick'"):
+        TRANSIENCE.preset("quik")
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_every_study_says_beforehand_what_it_claims(study):
+    assert study.claims and len({c.name for c in study.claims}) == len(study.claims)
+    for claim in study.claims:
+        assert claim.statement and claim.source and claim.metric and np.isfinite(claim.threshold)
+    assert {"quick", "cpu", "paper"} == set(study.presets)
+    study.presets["quick"].spec.check()  # needs no data
+    assert len({preset.spec.digest() for preset in study.presets.values()}) == 3
