@@ -67,8 +67,8 @@ CLAIMS = (
 EVALUATORS = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip")
 
 QUICK = Spec(
-    task=FewShot(context=2, burst=1, labels=Shared(16)),
-    source=Gaussian(classes=896, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2),
+    task=FewShot(context=2, burst=1, labels=Shared(4)),
+    source=Gaussian(classes=512, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2),
     model=Transformer(layers=2, width=32, heads=4),
     optimizer=Adam(lr=2e-3, schedule=Constant(warmup=100)),
     batch=16,
