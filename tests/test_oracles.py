@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from ebbtide import verify
 from ebbtide.evaluation.evaluators import NAMES, build_suite
 from ebbtide.evaluation.oracles import ORACLES, expected, truth_table
-from ebbtide.tasks.fewshot import Flip, FewShot, Pair
+from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Pair
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 # Written by hand from the definitions. c: the chance level of the evaluator; 1/L: one label of all;
 # ?: depends on the task (the copied label may be the majority).
@@ -29,7 +31,7 @@ def theory(oracle: str, evaluator: str, chance: float, outputs: int) -> float | 
 
 
 @pytest.fixture(scope="module")
-def verified():
+def verified(quick_compile):
     """One pass of `ebbtide verify`: whether it passed, the checks, the truth tables by task."""
     checks: list[verify.Check] = []
     passed, tables = verify.run(checks.append)
@@ -67,31 +69,38 @@ def test_every_oracle_scores_what_theory_says(verified, task, oracle):
             assert abs(mean - want) < 4.5 * sd and error == pytest.approx(sd, rel=1.0), evaluator
 
 
-SMALL = {"icl": Pair((0, 0)), "flip": Pair((0, 1)), "ciwl": None}
-"""Ways to get the relabelling wrong: both classes one label, labels not swapped, label not copied."""
+WRONG = {"icl": Pair, "flip": Flip, "ciwl": CopyQueryLabel}
+"""Evaluators and the relabelling that makes them what they are."""
 
 
-@pytest.mark.parametrize("name", list(SMALL))
-def test_the_check_finds_an_evaluator_with_a_wrong_relabelling(monkeypatch, name):
+@pytest.mark.parametrize("name", list(WRONG))
+def test_the_check_finds_an_evaluator_that_is_not_relabelled(monkeypatch, name):
     """A test of the test: the same check that passes above fails here, and names the evaluator."""
     task, bank = FewShot(), verify.SOURCE.build()
     right = FewShot._relabel
 
-    def wrong(self, labels, tags, words):
-        kind = self.relabel
-        if name == "icl" and isinstance(kind, Pair):
-            return right(FewShot(relabel=SMALL["icl"]), labels, tags, words)
-        if name == "flip" and isinstance(kind, Flip):
-            return labels
-        if name == "ciwl" and type(kind).__name__ == "CopyQueryLabel":
-            return labels
-        return right(self, labels, tags, words)
-
-    def check():
+    def check() -> verify.Check:
         suite = build_suite((name,), task, verify.SOURCE, bank, sequences=verify.SEQUENCES, seed=0)
         return verify.truth("task", task, suite, truth_table(suite, task.outputs(verify.SOURCE.classes)))
+
+    def wrong(self, labels, tags, words):
+        return labels if isinstance(self.relabel, WRONG[name]) else right(self, labels, tags, words)
 
     assert check().passed
     monkeypatch.setattr(FewShot, "_relabel", wrong)
     found = check()
     assert not found.passed and f"on {name}:" in found.detail
+
+
+def test_the_check_of_sequences_finds_two_classes_with_one_label(monkeypatch):
+    """Then every answer from the context is right, and so is chance: only the structure shows it."""
+    right = FewShot._relabel
+
+    def wrong(self, labels, tags, words):
+        made = right(self, labels, tags, words)
+        return made * 0 if self.relabel == Pair((0, 1)) else made
+
+    monkeypatch.setattr(FewShot, "_relabel", wrong)
+    suite = build_suite(NAMES, FewShot(), verify.SOURCE, verify.SOURCE.build(), sequences=50, seed=0)
+    found = verify.sequences("task", FewShot(), suite)
+    assert not found.passed and found.detail == "icl: labels are 0 and 1"

@@ -10,8 +10,9 @@ from scipy.stats import t as student
 from ebbtide.evaluation.statistics import interval
 
 
-@pytest.mark.parametrize(("n", "least", "most"), [(4, 0.90, 0.99), (8, 0.92, 0.98)])
+@pytest.mark.parametrize(("n", "least", "most"), [(4, 0.85, 0.90), (8, 0.92, 0.98), (16, 0.92, 0.98)])
 def test_the_interval_covers_the_mean_of_normal_members_as_often_as_it_says(n, least, most):
+    """95 %; for four members, as the docstring owns, 7/8: the range cannot do better."""
     values = np.random.default_rng(5).normal(3.0, 2.0, (n, 1200))
     low, high = interval(values, resamples=2000)
     coverage = ((low <= 3) & (high >= 3)).mean()
@@ -19,12 +20,13 @@ def test_the_interval_covers_the_mean_of_normal_members_as_often_as_it_says(n, l
 
 
 def test_the_plain_percentile_bootstrap_would_not_have_passed():
-    """A test of the test above: without the expansion four members cover far too seldom."""
+    """A test of the test above: without the expansion the same members cover too seldom."""
     generator = np.random.default_rng(5)
-    values = generator.normal(3.0, 2.0, (4, 1200))
-    means = values[generator.integers(0, 4, (2000, 4))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    assert ((low <= 3) & (high >= 3)).mean() < 0.90
+    for n, least in ((4, 0.85), (8, 0.92)):
+        values = generator.normal(3.0, 2.0, (n, 1200))
+        means = values[generator.integers(0, n, (2000, n))].mean(axis=1)
+        low, high = np.quantile(means, [0.025, 0.975], axis=0)
+        assert ((low <= 3) & (high >= 3)).mean() < least
 
 
 def test_with_four_members_it_is_about_their_range():

@@ -72,7 +72,7 @@ def sequences(name: str, task: FewShot, suite: Suite) -> Check:
         "train: query class in context `burst` times": (train.tags == Tag.BURSTY).sum(0) == task.burst,
         "train: target shown in context": (train.labels == train.target).any(0),
         "flip: target is not the query's own label": flip.target != flip.own_label,
-        "icl: labels are 0 and 1": (pair.labels <= 1).all(0),
+        "icl: labels are 0 and 1": (pair.labels.min(0) == 0) & (pair.labels.max(0) == 1),
         "iwl: query's label not in context": ~(iwl.labels == iwl.target).any(0),
         "iwl: query's class not in context": ~(iwl.classes[:-1] == iwl.classes[-1]).any(0),
         "ciwl: query's label in context exactly once": (ciwl.labels == ciwl.target).sum(0) == 1,

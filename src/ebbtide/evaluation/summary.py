@@ -38,7 +38,6 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     top = np.argmax(icl, axis=1)
     later = np.arange(icl.shape[1])[None, :] > top[:, None]
     out = {"icl_peak": icl[members, top], "icl_final": icl[:, -1], "peak_sequences": sequences[top]}
-    out["peak_sequences"][np.isnan(out["icl_peak"])] = np.nan
     out["transience"] = out["icl_peak"] - out["icl_final"]
     loss = curves["train_loss"].copy()
     loss[:, 0] = loss[:, 1]  # no training batch precedes the first evaluation
@@ -46,6 +45,8 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     smoothed["train_loss"] = smooth(loss)
     for name, curve in smoothed.items():
         out[f"{name}_at_peak"], out[f"{name}_final"] = curve[members, top], curve[:, -1]
+    for name in [n for n in out if n.endswith("_at_peak")] + ["peak_sequences"]:
+        out[name] = np.where(np.isnan(out["icl_peak"]), np.nan, out[name])  # no peak, no place
     half = (out["icl_peak"] + chance.get("icl", np.nan)) / 2
     out["half_decay_sequences"] = _first(later & (icl <= half[:, None]), sequences)
     weights = np.fmax(smoothed["iwl"], smoothed["ciwl"])

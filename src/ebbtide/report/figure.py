@@ -52,11 +52,12 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
         for line in lines:
             if line.name in curves:
                 _draw(panel, x, curves[line.name], line)
-        if top is not None:
-            panel.axvline(top, color="0.35", lw=1, ls=(0, (2, 2)), zorder=0)
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="y", color="0.92", lw=0.6)
-        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, handlelength=3.2)
+        if panel.lines:
+            panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, handlelength=3.2)
+        if top is not None:
+            panel.axvline(top, color="0.35", lw=1, ls=(0, (2, 2)), zorder=0)
     for panel, names in zip(panels, ([one.name for one in CONTEXT], [one.name for one in WEIGHTS]), strict=False):
         levels = sorted({round(chance[n], 3) for n in names if n in chance})
         for level in levels:

@@ -81,11 +81,12 @@ QUICK = Spec(
 
 CPU = replace(
     QUICK,
-    source=Omniglot(features="pca64", classes=224, exemplars=15, holdout_classes=100, holdout_exemplars=5),
+    task=FewShot(context=2, burst=1, labels=Shared(8)),
+    source=Omniglot(features="pca64", classes=256, exemplars=15, holdout_classes=100, holdout_exemplars=5),
     model=Transformer(layers=2, width=64, heads=8),
     optimizer=Adam(lr=1e-3, schedule=Constant(warmup=100)),
-    batch=128,
-    sequences=6_400_000,
+    batch=32,
+    sequences=8_000_000,
     schedule=Schedule(evaluations=51, checkpoints=11),
     evaluation_sequences=1000,
 )
