@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import contents, header
 
 from ebbtide.errors import InputError
 from ebbtide.runs import atomic
 from ebbtide.runs.folder import Run
 from ebbtide.runs.writer import Writer, is_locked
+from tiny import contents, header
 
 
 class Killed(BaseException):

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from tiny import SPEC, contents, final_state, header, same_bits
 
 from ebbtide.errors import InputError
 from ebbtide.runs.folder import Run
@@ -17,6 +16,7 @@ from ebbtide.training import driver
 from ebbtide.training.driver import Interrupted, Progress, resume, spec_of, train
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.team import Team, WorkerError
+from tiny import SPEC, contents, final_state, header, same_bits
 
 
 @pytest.fixture(scope="module")
@@ -259,9 +259,7 @@ def test_what_a_worker_finds_wrong_is_told_in_one_line_and_nothing_is_written(tm
 
     features = np.full((80, 4, 8), np.nan, np.float32)
     np.savez(tmp_path / "x.npz", features=features)
-    source = Features(
-        path=str(tmp_path / "x.npz"), classes=64, exemplars=2, holdout_classes=8, holdout_exemplars=2
-    )
+    source = Features(path=str(tmp_path / "x.npz"), classes=64, exemplars=2, holdout_classes=8, holdout_exemplars=2)
     with pytest.raises(InputError) as caught:
         train(replace(SPEC, source=source), tmp_path / "run", processes=1)
     one_line(caught, "source.path", str(tmp_path / "x.npz"))

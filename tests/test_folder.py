@@ -6,12 +6,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from tiny import SPEC, evaluations, final_state, header, write_run
 
 from ebbtide.errors import InputError
 from ebbtide.runs.atomic import sha256
 from ebbtide.runs.folder import DamagedError, Run, Signed, catalogue, read_manifest
 from ebbtide.runs.writer import Writer
+from tiny import SPEC, evaluations, final_state, header, write_run
 
 NEWEST, OLDER = "checkpoints/000000000512", "checkpoints/000000000256"
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from tiny import SPEC, same_bits
 
 from ebbtide.training.members import Members, named, unnamed
 from ebbtide.training.spec import Spec
+from tiny import SPEC, same_bits
 
 STEPS = 12
 
@@ -37,7 +37,9 @@ def test_names_and_leaves_round_trip():
     assert set(arrays) == {"a.0", "a.1", "b.0"}
     back = unnamed(tree, {k: np.asarray(v) for k, v in arrays.items()})
     assert jax.tree.structure(back) == jax.tree.structure(tree)
-    assert all((x == y).all() and x.dtype == y.dtype for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(back), strict=True))
+    assert all(
+        (x == y).all() and x.dtype == y.dtype for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(back), strict=True)
+    )
 
 
 def test_a_state_that_lacks_a_leaf_or_has_another_shape_is_refused():

@@ -30,7 +30,7 @@ MESSAGES = st.dictionaries(
 
 def stream_of(*messages, data: bytes = b"") -> IO[bytes]:
     """A file that holds these messages, or these bytes, ready to be read."""
-    stream = tempfile.TemporaryFile()
+    stream = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     for message in messages:
         send(stream, message)
     stream.write(data)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from tiny import SPEC, contents, evaluations, final_state, header, same_bits
 
 from ebbtide.errors import InputError
 from ebbtide.runs import writer as module
 from ebbtide.runs.folder import Run
 from ebbtide.runs.writer import Writer, check_folder
+from tiny import SPEC, contents, evaluations, final_state, header, same_bits
 
 HEAD = header()
 KEPT = {0, 512}

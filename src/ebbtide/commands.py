@@ -15,7 +15,12 @@ from ebbtide.errors import InputError, require
 from ebbtide.report import tables
 from ebbtide.runs.folder import Run, catalogue
 
+WIDE = 140
+"""Columns where the output is not a terminal (a file or a pipe folds nothing)."""
+
 console = Console(highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=WIDE)
 
 
 def studies(options: Namespace) -> int:
@@ -141,7 +146,7 @@ def ls(options: Namespace) -> int:
     for one in runs:
         verdict = read_verdict(one)
         held = sum(c.verdict == "holds" for c in verdict.claims) if verdict else 0
-        words.append(f"{held} of {len(verdict.claims)} hold" if verdict else "-")
+        words.append(f"{held}/{len(verdict.claims)} hold" if verdict else "-")
     console.print(tables.runs_table(runs, words))
     return 0
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,9 +15,10 @@ from ebbtide.evaluation.evaluators import NAMES, Suite, build_suite
 from ebbtide.evaluation.oracles import expected, truth_table
 from ebbtide.keys import Purpose, root
 from ebbtide.models.transformer import Transformer
+from ebbtide.once import quick_jit
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
-from ebbtide.tasks.labels import Fixed, Shared
+from ebbtide.tasks.labels import Shared
 from ebbtide.tasks.prompt import Tag
 from ebbtide.training.optimizer import SGD, Adam
 
@@ -86,9 +88,10 @@ def batch_invariance() -> Check:
     """Example i is the same alone, in another batch and in another place."""
     task, bank, key = FewShot(labels=Shared(8), p_bursty=0.5), SOURCE.build(), root(3, Purpose.DATA)
     split = SOURCE.sizes().split()
+    sample = quick_jit(lambda index: task.sample(key, index, SOURCE, bank, split))
     index = jnp.arange(64, dtype=jnp.uint32)
-    whole = task.sample(key, index, SOURCE, bank, split)
-    halves = [task.sample(key, part[::-1], SOURCE, bank, split) for part in (index[:21], index[21:])]
+    whole = sample(index)
+    halves = [sample(part[::-1]) for part in (index[:21], index[21:])]
     again = jax.tree.map(
         lambda a, b: jnp.concatenate([a[..., ::-1], b[..., ::-1]], -1),
         *[(p.labels, p.target, p.classes, p.indices) for p in halves],
@@ -107,8 +110,12 @@ def initial_loss() -> Check:
     bank = source.build()
     suite = build_suite(("icl",), task, source, bank, sequences=2000, seed=1)
     outputs = task.outputs(source.classes)
-    params = model.init(root(0, Purpose.INIT), context=task.context, dim=source.dim, labels=outputs)
-    measured = np.asarray(suite.measure(model.apply(params, suite.prompts)))[0, :, 0]
+
+    def untrained() -> Array:
+        params = model.init(root(0, Purpose.INIT), context=task.context, dim=source.dim, labels=outputs)
+        return suite.measure(model.apply(params, suite.prompts))
+
+    measured = np.asarray(quick_jit(untrained)())[0, :, 0]
     excess, accuracy = measured[0] - math.log(outputs), measured[2]
     passed = 0 <= excess < 1 and abs(accuracy - 0.5) < 4.5 * math.sqrt(0.25 / 2000)
     detail = f"loss {measured[0]:.2f} = ln {outputs} + {excess:.2f}; ICL {accuracy:.3f}"
@@ -119,11 +126,12 @@ def causality() -> Check:
     """A later token changes nothing before it: the gradient is exactly 0."""
     task, model = FewShot(context=4, burst=2), Transformer(width=16, heads=2)
     bank = SOURCE.build()
-    prompt = task.sample(root(0, Purpose.DATA), jnp.arange(4, dtype=jnp.uint32), SOURCE, bank, SOURCE.sizes().split())
+    split, index = SOURCE.sizes().split(), jnp.arange(4, dtype=jnp.uint32)
+    prompt = quick_jit(lambda: task.sample(root(0, Purpose.DATA), index, SOURCE, bank, split))()
     outputs = task.outputs(SOURCE.classes)
-    params = model.init(root(0, Purpose.INIT), context=4, dim=SOURCE.dim, labels=outputs)
 
     def before_query(exemplars: Array) -> Array:
+        params = model.init(root(0, Purpose.INIT), context=4, dim=SOURCE.dim, labels=outputs)
         seen = {}
 
         def tap(name: str, value: Array) -> Array:
@@ -133,7 +141,7 @@ def causality() -> Check:
         model.apply(params, prompt._replace(exemplars=exemplars), tap)
         return jnp.square(seen["blocks.0.hook_resid_post"][:-1]).sum()
 
-    gradient = jax.grad(before_query)(prompt.exemplars)
+    gradient = quick_jit(jax.grad(before_query))(prompt.exemplars)
     leak, used = float(jnp.abs(gradient[-1]).max()), float(jnp.abs(gradient[:-1]).max())
     return Check("causal mask", leak == 0 and used > 0, f"query's gradient on earlier tokens {leak}, theirs {used:.2g}")
 
@@ -156,7 +164,8 @@ def exemplar_match() -> Check:
     rates = {}
     for draw, theory in (("independent", 1 / SOURCE.exemplars), ("without_replacement", 0.0), ("match", 1.0)):
         task = replace(FewShot(), exemplar_draw=draw)
-        prompt = task.sample(root(0, Purpose.DATA), jnp.arange(n, dtype=jnp.uint32), SOURCE, bank, split)
+        index = jnp.arange(n, dtype=jnp.uint32)
+        prompt = quick_jit(partial(task.sample, root(0, Purpose.DATA), index, SOURCE, bank, split))()
         same = (prompt.indices[:-1] == prompt.indices[-1]) & (prompt.tags[:-1] == Tag.BURSTY)
         rates[draw] = (float(same.any(0).mean()), theory)
     passed = all(abs(rate - p) <= 4.5 * math.sqrt(p * (1 - p) / n) for rate, p in rates.values())
@@ -179,6 +188,3 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
     for check in (batch_invariance, exemplar_match, initial_loss, causality, descent):
         note(check())
     return passed, tables
-
-
-__all__ = ["Check", "Fixed", "run"]

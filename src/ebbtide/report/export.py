@@ -41,6 +41,7 @@ def export(run: Run, kind: str, out: Path) -> int:
     """
     require(kind in FORMATS, "format", kind, f"must be one of {', '.join(FORMATS)}")
     require(out.parent.is_dir(), "out", str(out), f"the folder {out.parent} does not exist")
+    require(not out.is_dir(), "out", str(out), "is a folder; give a file")
     rows = list(tidy(run))
     if kind == "csv":
         text = io.StringIO()

@@ -104,7 +104,7 @@ def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: Line) -> None:
     for member in y:
         panel.plot(x, member, color=line.colour, lw=0.6, alpha=0.4)
     if len(y) > 1:
-        low, high = interval(y, resamples=2000)
+        low, high = interval(y)
         panel.fill_between(x, low, high, color=line.colour, alpha=0.15, lw=0)
     every = max(1, len(x) // 8)
     panel.plot(

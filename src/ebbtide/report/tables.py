@@ -21,27 +21,27 @@ def short(count: float) -> str:
 
 
 def runs_table(runs: Iterable[Run], verdicts: Iterable[str]) -> Table:
-    """One line a run: what it is, how far it is, where its strategies stand."""
+    """One line a run: what it is, how far it is, where its strategies stand (mean over members)."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("run", "study", "preset", "status"):
-        table.add_column(name, overflow="fold")
-    for name in ("members", "sequences", "icl", "iwl", "ciwl", "loss"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
+    table.add_column("run", overflow="fold")
+    table.add_column("preset")
+    table.add_column("status")
+    for name in ("n", "sequences", "icl", "iwl", "loss"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for run, verdict in zip(runs, verdicts, strict=True):
         label, spec, done = run.header.label, run.header.spec, run.sequences()
-        row = [run.path.name, label.get("study", "-"), label.get("preset", "-"), run.status(), str(spec["members"])]
-        row.append(f"{short(done)} / {short(spec['sequences'])}")
-        table.add_row(*row, *_now(run), verdict)
+        row = [run.path.name, label.get("preset", "-"), run.status(), str(spec["members"])]
+        table.add_row(*row, f"{short(done)}/{short(spec['sequences'])}", *_now(run), verdict)
     return table
 
 
 def _now(run: Run) -> list[str]:
     """Mean over members at the newest evaluation."""
     if run.sequences() == 0:
-        return ["-"] * 4
+        return ["-"] * 3
     curves = run.metrics()
-    wanted = ("icl", "iwl", "ciwl", "train_loss")
+    wanted = ("icl", "iwl", "train_loss")
     return [f"{curves[n][:, -1].mean():.3f}" if n in curves else "-" for n in wanted]
 
 
@@ -52,7 +52,7 @@ def curves_table(run: Run, rows: int = 12) -> Table:
     shown = sorted({round(i) for i in np.linspace(0, count - 1, min(rows, count))})
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ["sequences", "steps", *names, "loss"]:
-        table.add_column(column, justify="right")
+        table.add_column(column.replace("_", " "), justify="right")
     for i in shown:
         values = [f"{curves[name][:, i].mean():.3f}" for name in names]
         loss = curves["train_loss"][:, i].mean()

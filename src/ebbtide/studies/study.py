@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from ebbtide.errors import InputError, nearest
-from ebbtide.evaluation.statistics import interval
+from ebbtide.evaluation.statistics import INTERVAL, interval
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.folder import Run
 from ebbtide.training.spec import Spec
@@ -90,9 +90,6 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def holds(self) -> bool:
         """Whether every claim holds."""
         return all(claim.verdict == "holds" for claim in self.claims)
-
-
-INTERVAL = "95 % expanded percentile bootstrap of the mean over members (Hesterberg 2015)"
 
 
 def decide(values: np.ndarray, threshold: float) -> tuple[Decision, float, float]:

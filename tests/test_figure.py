@@ -1,0 +1,77 @@
+"""The figure: whole files, the same bytes every time, whatever the run has."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from msgspec.structs import replace
+
+from ebbtide.report.figure import CONTEXT, WEIGHTS, curves_figure
+from ebbtide.runs.folder import Run
+from tiny import SPEC, write_run
+
+ALL = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "iwl_exemplar")
+
+
+def made(path: Path, names: tuple[str, ...], members: int = 3, diverged: bool = False) -> Run:
+    generator = np.random.default_rng(0)
+    curves = {name: generator.uniform(0, 1, (members, 9)) for name in names}
+    loss = np.tile([np.nan, *np.linspace(4, 1, 8)], (members, 1))
+    if diverged:
+        for curve in (*curves.values(), loss):
+            curve[-1, 5:] = np.nan
+    return write_run(path, curves, loss)
+
+
+def check(files: dict[str, bytes], tmp_path: Path) -> str:
+    """Both files are whole, the picture is not empty; gives the words in the SVG."""
+    assert list(files) == ["figure.png", "figure.svg"]
+    (tmp_path / "x.png").write_bytes(files["figure.png"])
+    pixels = imread(tmp_path / "x.png")
+    assert pixels.ndim == 3 and min(pixels.shape[:2]) > 800 and pixels[..., :3].std() > 0.01
+    tree = ElementTree.fromstring(files["figure.svg"])
+    assert tree.tag.endswith("svg")
+    return files["figure.svg"].decode()
+
+
+@pytest.mark.parametrize(
+    ("names", "members", "diverged"),
+    [
+        (ALL, 3, False),
+        (ALL, 1, False),
+        (ALL, 3, True),
+        (("icl",), 2, False),
+        (("iwl",), 2, False),
+        (("flip",), 1, False),
+    ],
+)
+def test_any_run_can_be_drawn(tmp_path, names, members, diverged):
+    files = curves_figure(made(tmp_path / "run", names, members, diverged), "A title")
+    words = check(files, tmp_path)
+    assert ("ICL peak" in words) == ("icl" in names)
+    for line in (*CONTEXT, *WEIGHTS):
+        assert (f"<!-- {line.text} -->" in words) == (line.name in names)
+    assert f"{members} members" in words and "A title" in words and "training loss" in words
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path):
+    run = made(tmp_path / "run", ALL)
+    first = curves_figure(run, "t")
+    assert first == curves_figure(run, "t")
+    assert first != curves_figure(run, "t", log=True)
+    check(curves_figure(run, "t", log=True), tmp_path)
+
+
+def test_every_evaluator_has_a_line_of_its_own():
+    lines = (*CONTEXT, *WEIGHTS)
+    assert {line.name for line in lines} == set(ALL)
+    for panel in (CONTEXT, WEIGHTS):
+        for part in ("colour", "dash", "marker"):
+            assert len({getattr(line, part) for line in panel}) == len(panel)
+
+
+def test_the_step_is_named_beside_the_sequence(tmp_path):
+    run = write_run(tmp_path / "run", {"icl": [[0.5, 0.6, 0.7]]}, [[1, 1, 1]], spec=replace(SPEC, batch=32))
+    assert "a step is 32 sequences" in curves_figure(run, "t")["figure.svg"].decode()

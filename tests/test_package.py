@@ -1,0 +1,274 @@
+"""What holds for the package as a whole: imports, floors, safety, documentation."""
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ebbtide
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src/ebbtide"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+TEXTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *PACKAGE.rglob("*.md"), *SOURCES]]
+TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = [name_of(path) for path in SOURCES]
+each_source = pytest.mark.parametrize("path", SOURCES, ids=MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_can_be_imported(module):
+    assert importlib.import_module(module).__doc__
+
+
+@pytest.mark.parametrize("name", ebbtide.__all__)
+def test_every_public_name_leads_somewhere(name):
+    assert getattr(ebbtide, name).__doc__
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'Transformers'"):
+        _ = ebbtide.Transformers  # pyright: ignore
+    assert set(dir(ebbtide)) == set(ebbtide.__all__)
+
+
+HEAVY = {"jax", "numpy", "matplotlib", "scipy", "optax", "polars"}
+
+
+def loaded(code: str) -> set[str]:
+    """Which heavy packages a fresh interpreter has loaded after running `code`."""
+    script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint('\\n', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return HEAVY & set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ebbtide",
+        "import ebbtide; ebbtide.__version__; ebbtide.__all__; ebbtide.InputError",
+        "sys.argv = ['ebbtide', '--help']; import runpy; runpy.run_module('ebbtide.cli', run_name='__main__')",
+        "sys.argv = ['ebbtide', 'run', '--help']; import runpy; runpy.run_module('ebbtide.cli', run_name='__main__')",
+        "sys.argv = ['ebbtide', '--version']; import runpy; runpy.run_module('ebbtide.cli', run_name='__main__')",
+    ],
+)
+def test_importing_and_asking_for_help_load_nothing_heavy(code):
+    assert loaded(code) == set()
+
+
+def test_loading_something_heavy_would_have_been_noticed():
+    """A test of the test above."""
+    assert {"jax", "numpy"} <= loaded("import ebbtide; ebbtide.Spec")
+
+
+def test_help_is_printed_by_the_module_too():
+    done = subprocess.run([sys.executable, "-m", "ebbtide.cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "verify" in done.stdout and not done.stderr
+
+
+FLOORS = {
+    "cli": 6,
+    "commands": 6,
+    "studies": 5,
+    "verify": 5,
+    "training": 4,
+    "evaluation": 3,
+    "report": 3,
+    "tasks": 2,
+    "models": 2,
+    "sources": 2,
+    "runs": 2,
+    "errors": 1,
+    "keys": 1,
+    "once": 1,
+    "traced": 1,
+}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """The parts of ebbtide (first name below the package) that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("ebbtide.")}
+    return found - {"__version__"}
+
+
+def too_high(part: str, tree: ast.AST) -> set[str]:
+    return {other for other in imports(tree) if FLOORS[other] > FLOORS[part]}
+
+
+@each_source
+def test_nothing_imports_from_a_higher_floor(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if part != "__init__":
+        assert too_high(part, TREES[path]) == set()
+
+
+def test_an_import_from_a_higher_floor_would_have_been_noticed():
+    """A test of the test above: also inside functions, and whichever way it is written."""
+    lines = ("from ebbtide.training.spec import Spec", "import ebbtide.training.spec", "from ebbtide import training")
+    for text in (*lines, *[f"def f():\n    {one}" for one in lines]):
+        assert too_high("report", ast.parse(text)) == {"training"}
+        assert too_high("studies", ast.parse(text)) == set()
+
+
+def test_reports_never_import_training_not_even_through_others():
+    """Walks the imports of report/ to the end."""
+    graph = {name_of(p): modules(TREES[p]) for p in SOURCES}
+    reached, left = set(), [name for name in graph if name.startswith("ebbtide.report.")]
+    assert len(left) >= 4
+    while left:
+        name = left.pop()
+        if name not in reached:
+            reached.add(name)
+            left += graph[name]
+    assert not {name for name in reached if name.startswith(("ebbtide.training", "ebbtide.studies"))}
+    assert "ebbtide.runs.folder" in reached
+
+
+def modules(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ebbtide"):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & set(MODULES)
+
+
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yaml", "joblib"}
+UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
+
+
+def unsafe(tree: ast.AST) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] in UNSAFE_MODULES]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in UNSAFE_MODULES:
+            found.append(node.module)
+        elif isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name) and node.func.id in UNSAFE_CALLS:
+                found.append(node.func.id)
+            for keyword in node.keywords:
+                constant = keyword.value.value if isinstance(keyword.value, ast.Constant) else True
+                if keyword.arg in ("allow_pickle", "shell") and constant is not False:
+                    found.append(f"{keyword.arg}={constant}")
+            of_numpy = isinstance(node.func, ast.Attribute) and ast.unparse(node.func) in ("np.load", "numpy.load")
+            if of_numpy and not any(k.arg == "allow_pickle" for k in node.keywords):
+                found.append("np.load without allow_pickle=False")
+    return found
+
+
+@each_source
+def test_nothing_that_is_read_can_execute(path):
+    assert unsafe(TREES[path]) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle",
+        "from yaml import load",
+        "eval('1')",
+        "exec(text)",
+        "np.load(f, allow_pickle=True)",
+        "np.load(f, allow_pickle=flag)",
+        "np.load(f)",
+        "subprocess.run(x, shell=True)",
+    ],
+)
+def test_something_that_can_execute_would_have_been_noticed(text):
+    assert len(unsafe(ast.parse(text))) == 1
+
+
+def is_stub(node: ast.AST) -> bool:
+    body = getattr(node, "body", [])
+    return len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    """Public functions, classes and methods without a docstring. Stubs may go without, and so may a
+    short method whose name its class shares with a documented one in the package (an override)."""
+    found = []
+    if not ast.get_docstring(tree):
+        found.append("module")
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        if not ast.get_docstring(node):
+            found.append(node.name)
+        for inner in node.body if isinstance(node, ast.ClassDef) else []:
+            if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                short = len(inner.body) <= 5 and inner.name in SHARED
+                if not ast.get_docstring(inner) and not is_stub(inner) and not short:
+                    found.append(f"{node.name}.{inner.name}")
+    return found
+
+
+def shared_methods() -> set[str]:
+    """Method names that several classes have: they are told once."""
+    counts: dict[str, int] = {}
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef):
+                        counts[inner.name] = counts.get(inner.name, 0) + 1
+    return {name for name, count in counts.items() if count > 1}
+
+
+SHARED = shared_methods()
+
+
+@each_source
+def test_everything_public_is_documented(path):
+    assert undocumented(TREES[path]) == []
+
+
+def test_something_undocumented_would_have_been_noticed():
+    tree = ast.parse('"""m."""\ndef f(): return 1\nclass A:\n    def only_here(self): return 2\ndef _p(): return 3')
+    assert undocumented(tree) == ["f", "A", "A.only_here"]
+
+
+MACHINE = re.compile(r"(?<![\w.])/(home|root|Users|work|mnt|tmp|scratch)/|[A-Z]:\\")
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_text_names_a_path_of_some_machine(path):
+    assert MACHINE.findall(path.read_text()) == []
+
+
+def test_a_machine_path_would_have_been_noticed():
+    for text in ("see /home/me/x", "`/work/a`", "(/tmp/b)", r"C:\Users"):
+        assert MACHINE.search(text)
+    assert not MACHINE.search("sources/work/a and https://x.org/home/")
+
+
+def test_the_version_is_that_of_the_distribution():
+    from importlib.metadata import version
+
+    assert ebbtide.__version__ == version("ebbtide")
+
+
+def test_there_are_texts_to_check():
+    assert {"README.md", "docs/architecture.md", "src/ebbtide/runs/README.md"} <= {
+        str(p.relative_to(ROOT)).replace(os.sep, "/") for p in TEXTS
+    }
