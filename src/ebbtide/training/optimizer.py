@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import jax
 import msgspec
 import optax
-from jaxtyping import Array, Float, UInt
+from jaxtyping import Array, UInt
 
 from ebbtide.errors import require
 from ebbtide.models.transformer import Params
@@ -16,57 +16,52 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 OptState = Any
 
 
-def _descend(params: Params, direction: Params, rate: Float[Array, ""]) -> Params:
-    return jax.tree.map(lambda p, u: p - rate * u, params, direction)
+class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """p <- p - lr * factor(t) * direction; subclasses give the direction."""
+
+    lr: Traced
+    schedule: LearningRate = Constant()
+
+    def direction(self) -> optax.GradientTransformation:
+        """From gradients to the direction of ascent, with its state."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises `InputError` unless the learning rate is positive."""
+        require(self.lr > 0, "optimizer.lr", self.lr, "must be larger than 0")
+
+    def init(self, params: Params) -> OptState:
+        """The state before the first step."""
+        return self.direction().init(params)
+
+    def update(
+        self, grads: Params, state: OptState, params: Params, step: UInt[Array, ""], total: int
+    ) -> tuple[Params, OptState]:
+        """One step; `total` is the length of the run in steps (schedules that need it)."""
+        direction, state = self.direction().update(grads, state)
+        rate = self.lr * self.schedule.factor(step, total)
+        return jax.tree.map(lambda p, u: p - rate * u, params, direction), state
 
 
-class Adam(msgspec.Struct, frozen=True, tag="adam", forbid_unknown_fields=True):
-    """Adam (Kingma & Ba 2015) with bias correction: p <- p - lr * factor(t) * m / (sqrt(v) + eps)."""
+class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only=True):
+    """Adam (Kingma & Ba 2015) with bias correction: the direction is m / (sqrt(v) + eps)."""
 
     lr: Traced = 1e-3
     b1: Fraction = 0.9
     b2: Fraction = 0.999
     eps: Annotated[float, msgspec.Meta(gt=0)] = 1e-8
-    schedule: LearningRate = Constant()
 
-    def check(self) -> None:
-        require(self.lr > 0, "optimizer.lr", self.lr, "must be larger than 0")
-
-    def init(self, params: Params) -> OptState:
-        return self._transform().init(params)
-
-    def update(
-        self, grads: Params, state: OptState, params: Params, step: UInt[Array, ""], total: int
-    ) -> tuple[Params, OptState]:
-        """One step; `total` is the length of the run in steps (schedules that need it)."""
-        direction, state = self._transform().update(grads, state)
-        return _descend(params, direction, self.lr * self.schedule.factor(step, total)), state
-
-    def _transform(self) -> optax.GradientTransformation:
+    def direction(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
 
-class SGD(msgspec.Struct, frozen=True, tag="sgd", forbid_unknown_fields=True):
-    """Stochastic gradient descent with heavy-ball momentum: m <- momentum * m + g, p <- p - lr * m."""
+class SGD(Descent, frozen=True, tag="sgd", forbid_unknown_fields=True, kw_only=True):
+    """Stochastic gradient descent with heavy-ball momentum: the direction is m <- momentum * m + g."""
 
     lr: Traced = 1e-2
     momentum: Fraction = 0.0
-    schedule: LearningRate = Constant()
 
-    def check(self) -> None:
-        require(self.lr > 0, "optimizer.lr", self.lr, "must be larger than 0")
-
-    def init(self, params: Params) -> OptState:
-        return self._transform().init(params)
-
-    def update(
-        self, grads: Params, state: OptState, params: Params, step: UInt[Array, ""], total: int
-    ) -> tuple[Params, OptState]:
-        """One step; `total` is the length of the run in steps (schedules that need it)."""
-        direction, state = self._transform().update(grads, state)
-        return _descend(params, direction, self.lr * self.schedule.factor(step, total)), state
-
-    def _transform(self) -> optax.GradientTransformation:
+    def direction(self) -> optax.GradientTransformation:
         return optax.trace(self.momentum) if self.momentum else optax.identity()
 
 
