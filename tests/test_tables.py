@@ -42,39 +42,10 @@ def test_runs_without_a_commit_or_without_some_evaluator_have_dashes(tmp_path):
     young.close()
     run = write_run(tmp_path / "run", {"icl": [[0.5, 0.75]] * 2}, [[np.nan, 2.0]] * 2)
     lines = text(tables.runs_table([young.run, run], ["-", "3 of 4 hold"]))
-    assert lines[1].split() == [
-        "young",
-        "transience",
-        "quick",
-        "interrupted",
-        "2",
-        "0",
-        "/",
-        "1.02k",
-        "-",
-        "-",
-        "-",
-        "-",
-        "-",
-    ]
-    assert lines[2].split() == [
-        "run",
-        "transience",
-        "quick",
-        "complete",
-        "2",
-        "1.02k",
-        "/",
-        "1.02k",
-        "0.750",
-        "-",
-        "-",
-        "2.000",
-        "3",
-        "of",
-        "4",
-        "hold",
-    ]
+    first, second = lines[1].split(), lines[2].split()
+    assert first[0] == "young" and "interrupted" in first and first[-4:] == ["-"] * 4
+    assert second[0] == "run" and {"complete", "0.750", "-", "2.000"} <= set(second)
+    assert lines[2].rstrip().endswith("3 of 4 hold")
 
 
 @pytest.mark.parametrize("verdict", ["holds", "fails", "undecided"])

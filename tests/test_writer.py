@@ -193,6 +193,7 @@ def test_a_writer_killed_at_any_point_leaves_the_old_or_the_new_run(tmp_path, mo
     whole = contents(tmp_path / "whole")
     arrays = Run(tmp_path / "whole").arrays()
     seen = set()
+    n = 0
     for n in itertools.count(1):
         path = tmp_path / f"{n}"
         with monkeypatch.context() as patch:
@@ -224,6 +225,7 @@ def test_a_reopening_writer_killed_at_any_point_loses_nothing_good(tmp_path, mon
     state = tmp_path / "start/checkpoints/000000000768/state.safetensors"
     state.write_bytes(b"damaged")
     (tmp_path / "start/checkpoints/.tmp-000000001024").mkdir()
+    n = 0
     for n in itertools.count(1):
         path = tmp_path / f"{n}"
         shutil.copytree(tmp_path / "start", path)

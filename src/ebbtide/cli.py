@@ -76,11 +76,12 @@ def main(arguments: list[str] | None = None) -> int:
     if rest and options.command != "run":
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
     from ebbtide import commands
+    from ebbtide.runs.folder import DamagedError
 
     try:
         options.fields = overrides(rest)
         return getattr(commands, options.command)(options)
-    except InputError as error:
+    except (InputError, DamagedError) as error:
         sys.stderr.write(f"ebbtide: {error}\n")
         return 2
     except BrokenPipeError:  # `ebbtide ls | head`

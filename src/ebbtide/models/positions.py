@@ -60,6 +60,7 @@ class Rotary(msgspec.Struct, frozen=True, tag="rotary", forbid_unknown_fields=Tr
         return x
 
     def rotate(self, x: Float[Array, "tokens batch heads k"], last: int) -> Float[Array, "tokens batch heads k"]:
+        """Turns the pairs of every token of `x`, the last of which is at position `last`."""
         tokens, _, _, k = x.shape
         position = jnp.arange(last + 1 - tokens, last + 1)
         angle = position[:, None] * self.max_time ** (-2.0 * jnp.arange(k // 2) / k)
