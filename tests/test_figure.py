@@ -57,11 +57,11 @@ def test_any_run_can_be_drawn(tmp_path, names, members, diverged):
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path):
-    run = made(tmp_path / "run", ALL)
+    run = made(tmp_path / "run", ("icl", "iwl"))
     first = curves_figure(run, "t")
     assert first == curves_figure(run, "t")
-    assert first != curves_figure(run, "t", log=True)
-    check(curves_figure(run, "t", log=True), tmp_path)
+    other = curves_figure(run, "t", log=True)
+    assert other != first and check(other, tmp_path)
 
 
 def test_every_evaluator_has_a_line_of_its_own():
