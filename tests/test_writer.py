@@ -54,6 +54,20 @@ def test_rolling_checkpoints_go_and_kept_ones_stay(tmp_path):
     assert Run(tmp_path / "run").arrays()["sequences"].tolist() == [0, 256, 512, 768]
 
 
+def test_the_rename_of_a_whole_checkpoint_is_the_commit(tmp_path, monkeypatch):
+    """Until then a reader sees the old run; the state, the manifest and the segment are there before it."""
+    seen, rename, path = [], Path.rename, tmp_path / "run"
+
+    def watched(source: Path, target: Path) -> Path:
+        seen.append(({p.name for p in source.iterdir()}, len(list((path / "metrics").iterdir())), Run(path).latest()))
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    play(path, 1)
+    assert seen == [({"state.safetensors", "manifest.json"}, 1, None)]
+    assert Run(path).latest() is not None
+
+
 def test_a_commit_without_evaluations_keeps_the_earlier_ones(tmp_path):
     writer = Writer(tmp_path / "run", HEAD)
     commit(writer, 0, rows=2)

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
-from ebbtide.once import quick_jit
 from ebbtide.sources.bank import Bank, Sizes, check_counts
 from ebbtide.traced import Traced
 
@@ -52,7 +51,7 @@ class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_field
 
     def build(self) -> Bank:
         """Draws the class means and, unless infinite, every exemplar."""
-        return quick_jit(self._build)()
+        return jax.jit(self._build)()
 
     def _build(self) -> Bank:
         key = root(self.seed, Purpose.SOURCE)
