@@ -92,6 +92,7 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
         )
     if log:
         panels[2].set_xscale("symlog", linthresh=max(x[1], 1))
+        panels[2].set_xlim(left=0)
     else:
         panels[2].xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
     figure.suptitle(
