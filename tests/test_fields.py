@@ -74,7 +74,7 @@ def test_an_override_changes_nothing_else():
     ("name", "said"),
     [
         ("optimiser.lr", "did you mean 'optimizer'?"),
-        ("optimizer.learning", "optimizer has the fields lr, b1"),
+        ("optimizer.learning", "optimizer has the fields lr, schedule"),
         ("task.contxt", "did you mean 'context'?"),
         ("batchsize", "did you mean 'batch'?"),
         ("batch.size", "batch has the fields none"),
