@@ -142,11 +142,20 @@ def test_a_run_interrupted_again_and_again_still_ends_the_same(whole, tmp_path, 
     assert_same_run(run, whole)
 
 
-def test_the_second_ctrl_c_stops_at_once_and_the_run_is_still_good(whole, tmp_path, short_slices):
-    def twice(progress: Progress) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+def twice(progress: Progress) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
 
+
+def test_two_signals_in_one_breath_are_one_request(whole, tmp_path, short_slices):
+    """`timeout -s INT` signals the process and its group."""
+    with pytest.raises(Interrupted):
+        train(SPEC, tmp_path / "run", processes=0, report=twice)
+    assert_same_run(train(SPEC, tmp_path / "run", processes=0), whole)
+
+
+def test_the_second_ctrl_c_stops_at_once_and_the_run_is_still_good(whole, tmp_path, short_slices, monkeypatch):
+    monkeypatch.setattr("ebbtide.training.driver.SAME_REQUEST_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(SPEC, tmp_path / "run", processes=0, report=twice)
     assert Run(tmp_path / "run").status() == "interrupted"

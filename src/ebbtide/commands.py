@@ -101,6 +101,11 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
             f"stopped; saved at {done} sequences. Continue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True
         )
         return 130
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped at once, without saving. Continue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True
+        )
+        return 130
     return _conclude(finished, options.check)
 
 

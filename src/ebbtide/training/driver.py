@@ -26,6 +26,9 @@ SLICE_SECONDS = 1.0
 SAVE_SECONDS = 30.0
 """Time between rolling checkpoints: what a power cut can cost."""
 
+SAME_REQUEST_SECONDS = 1.0
+"""Stop signals closer together than this are one request."""
+
 
 class Interrupted(Exception):
     """The run was stopped by Ctrl-C or a termination signal, after saving."""
@@ -118,16 +121,20 @@ def _width(spec: Spec, team: Team) -> int:
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C raises at once."""
-    stop = threading.Event()
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C, a second or more later, raises at once
+    (sooner it is the same request: some tools signal both the process and its group)."""
+    stop, first = threading.Event(), 0.0
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def ask(number: int, frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        nonlocal first
+        if not stop.is_set():
+            first = time.monotonic()
+            stop.set()
+        elif number == signal.SIGINT and time.monotonic() - first >= SAME_REQUEST_SECONDS:
             raise KeyboardInterrupt
-        stop.set()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
