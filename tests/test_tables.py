@@ -50,7 +50,7 @@ def test_runs_without_a_commit_or_without_some_evaluator_have_dashes(tmp_path):
 
 @pytest.mark.parametrize("verdict", ["holds", "fails", "undecided"])
 def test_verdicts_are_words_not_only_colours(verdict):
-    row = ("c", "ICL rises", "peak", "> 0.25", "0.400 [0.3, 0.5]", "4 of 4", verdict)
+    row = ("ICL rises", "peak", "> 0.25", "0.400 [0.3, 0.5]", "4 of 4", verdict)
     (_, shown) = text(tables.verdict_table([row]))
     assert shown.split()[-1].lower() == verdict and "ICL rises" in shown and "> 0.25" in shown
 

@@ -65,8 +65,8 @@ def curves_table(run: Run, rows: int = 12) -> Table:
     return table
 
 
-def verdict_table(claims: Iterable[tuple[str, str, str, str, str, str, str]]) -> Table:
-    """Rows (claim, statement, estimated quantity, needed, estimate with interval, members, verdict)."""
+def verdict_table(claims: Iterable[tuple[str, str, str, str, str, str]]) -> Table:
+    """Rows (statement, estimated quantity, needed, estimate with interval, members, verdict)."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("claim")
     table.add_column("what is estimated")
@@ -74,7 +74,7 @@ def verdict_table(claims: Iterable[tuple[str, str, str, str, str, str, str]]) ->
     table.add_column("estimate [95 %]", justify="right")
     table.add_column("members", justify="right")
     table.add_column("verdict")
-    for _, statement, metric, needed, estimate, members, verdict in claims:
+    for statement, metric, needed, estimate, members, verdict in claims:
         table.add_row(statement, metric, needed, estimate, members, Text(MARK[verdict], STYLE[verdict]))
     return table
 
