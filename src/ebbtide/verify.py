@@ -113,7 +113,7 @@ def initial_loss() -> Check:
 
     def untrained() -> Array:
         params = model.init(root(0, Purpose.INIT), context=task.context, dim=source.dim, labels=outputs)
-        return suite.measure(model.apply(params, suite.prompts))
+        return suite.measure(lambda prompt: model.apply(params, prompt))
 
     measured = np.asarray(quick_jit(untrained)())[0, :, 0]
     excess, accuracy = measured[0] - math.log(outputs), measured[2]

@@ -1,10 +1,11 @@
 """The instruments: named prompt distributions that tell ICL, IWL and CIWL apart."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError, nearest, require
@@ -114,34 +115,25 @@ def check(names: tuple[str, ...], task: FewShot, source: SourceLike) -> None:
 
 
 class Suite(NamedTuple):
-    """The fixed evaluation prompts of a run: all evaluators side by side along the batch axis."""
+    """The fixed evaluation prompts of a run, with a leading axis over the evaluators."""
 
     evaluators: tuple[Evaluator, ...]
     prompts: Prompt
-    each: int
 
     def of(self, name: str) -> Prompt:
         """The prompts of one evaluator."""
         i = [e.name for e in self.evaluators].index(name)
-        return self._slice(self.prompts, i)
+        return jax.tree.map(lambda x: x[i], self.prompts)
 
-    def _slice(self, tree: Prompt, i: int) -> Prompt:
-        return jax.tree.map(
-            lambda x: (
-                x[..., i * self.each : (i + 1) * self.each, :]
-                if x.ndim == 3
-                else x[..., i * self.each : (i + 1) * self.each]
-            ),
-            tree,
-        )
+    def measure(self, answer: Callable[[Prompt], Float[Array, "batch labels"]]) -> Float[Array, "evaluators metrics 2"]:
+        """Mean and standard error of every metric for every evaluator, of the model whose logits are
+        `answer(prompt)`. One evaluator after the other: all logits at once could take gigabytes."""
 
-    def measure(self, logits: Float[Array, "all labels"]) -> Float[Array, "evaluators metrics 2"]:
-        """Mean and standard error of every metric for every evaluator."""
-        rows = []
-        for i, one in enumerate(self.evaluators):
-            part = slice(i * self.each, (i + 1) * self.each)
-            rows.append(mean_and_error(per_sequence(logits[part], self._slice(self.prompts, i), one.group)))
-        return jnp.stack(rows)
+        def one(prompt: Prompt, group: Int[Array, ""]) -> Float[Array, "metrics 2"]:
+            return mean_and_error(per_sequence(answer(prompt), prompt, group))
+
+        groups = jnp.asarray([e.group for e in self.evaluators])
+        return jax.lax.map(lambda both: one(*both), (self.prompts, groups))
 
     def chance(self, outputs: int) -> dict[str, float]:
         """Chance level of every evaluator's headline metric."""
@@ -162,6 +154,6 @@ def build_suite(
             key = root(seed, Purpose.EVALUATION, one.stream)
             split = sizes.split(holdout_classes=one.holdout_classes, holdout_exemplars=one.holdout_exemplars)
             parts.append(one.task.sample(key, index, source, bank, split))
-        return jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1 if xs[0].ndim > 1 else 0), *parts)
+        return jax.tree.map(lambda *xs: jnp.stack(xs), *parts)
 
-    return Suite(chosen, quick_jit(draw)(), sequences)
+    return Suite(chosen, quick_jit(draw)())

@@ -18,7 +18,9 @@ def first_of_label(labels: Int[Array, "context batch"]) -> Bool[Array, "context 
     return ~(same & earlier).any(axis=1)
 
 
-def per_sequence(logits: Float[Array, "batch labels"], prompt: Prompt, group: int = 1) -> Float[Array, "metrics batch"]:
+def per_sequence(
+    logits: Float[Array, "batch labels"], prompt: Prompt, group: int | Int[Array, ""] = 1
+) -> Float[Array, "metrics batch"]:
     """The metrics of every sequence, with z the logits, y the target, C the set of labels in context.
 
     - loss: -log softmax(z)[y] over all labels (nats);

@@ -76,7 +76,7 @@ def truth_table(suite: Suite, outputs: int, seed: int = 0) -> dict[str, dict[str
     table = {}
     for i, (name, oracle) in enumerate(ORACLES.items()):
         key = root(seed, Purpose.ORACLE, i)
-        measured = np.asarray(suite.measure(oracle(suite.prompts, outputs, key)))
+        measured = np.asarray(suite.measure(lambda prompt, oracle=oracle, key=key: oracle(prompt, outputs, key)))
         row = {}
         for j, one in enumerate(suite.evaluators):
             mean, error = measured[j, METRICS.index(one.headline)]

@@ -104,9 +104,9 @@ class Engine:
         spec = self.spec
 
         def measured(params: Params, prompts: Prompt) -> Array:
-            sizes, each = spec.source.sizes(), spec.evaluation_sequences
+            sizes = spec.source.sizes()
             chosen = tuple(evaluator(name, spec.task, sizes.classes) for name in spec.evaluators)
-            return Suite(chosen, prompts, each).measure(spec.model.apply(params, prompts))
+            return Suite(chosen, prompts).measure(lambda prompt: spec.model.apply(params, prompt))
 
         return jax.jit(measured)
 
