@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check verify clean
+.PHONY: demo test crash check verify clean
 
 demo: $(VENV)/.installed  ## the transience study on the embedded default: verdict and figure
 	$(BIN)/ebbtide run transience --preset quick --check
 
 test: $(VENV)/.installed-test check  ## every check and every test
 	$(BIN)/python -m pytest
+
+crash: $(VENV)/.installed-test  ## a run killed a hundred times at random moments (ten minutes)
+	$(BIN)/python -m pytest -m crash -s
 
 check: $(VENV)/.installed-test  ## style and types
 	$(BIN)/ruff check .

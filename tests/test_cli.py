@@ -18,6 +18,7 @@ from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.training import driver
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.spec import from_json
+from ebbtide.training.team import WorkerError
 from tiny import SPEC, contents, final_state, same_bits, write_run
 
 FIELDS = {
@@ -98,6 +99,14 @@ FILE = ["--source", "x.npz", *TINY[:6], *TINY[6:10], *TINY[12:]]  # all but sour
         ([*RUN, "--vary", '{"optimizer.lt": [1, 2]}'], ["vary = 'optimizer.lt'", "did you mean 'optimizer.lr'"]),
         ([*RUN, "--vary", '{"optimizer.lr": [1]}'], ["vary.optimizer.lr = [1.0]", "each of the 2 members"]),
         ([*RUN[:-1], "-1"], ["processes = -1", "0"]),
+        ([*RUN, "--width", "0"], ["width = 0", "1 or larger"]),
+        ([*RUN, "--deterministic"], ["deterministic = True", "--processes 1"]),
+        ([*RUN, "--keep_best", "flip"], ["keep_best = 'flip'", "icl, iwl, ciwl"]),
+        ([*RUN, "--stopping.window", "2"], ["stopping.patience", "int"]),
+        (
+            [*RUN, "--stopping.patience", "9", "--stopping.evaluator", "flip"],
+            ["stopping.evaluator = 'flip'", "icl, iwl"],
+        ),
         ([*RUN, *FILE], ["source.path = 'x.npz'", "no such file"]),
         (["run", "transience", "--source", "omniglot"], ["source = 'omniglot'", "EBBTIDE_DATA"]),
         ([*RUN, "--out", "taken"], ["out = 'taken'", "another spec"]),
@@ -256,7 +265,18 @@ def test_export_writes_the_table(finished, here, capsys, kind):
     assert len(json.loads(text) if kind == "json" else text.splitlines()[1:]) == 160
 
 
-@pytest.mark.parametrize("command", [["show", "bad"], ["export", "bad", "--out", "x.csv"], ["ls", "."]])
+@pytest.mark.parametrize("name", ["run.json", "metrics/000000-000009.safetensors", "verdict.json"])
+def test_a_damaged_run_does_not_keep_the_others_from_the_list(here, capsys, name):
+    transient(here / "good")
+    path = transient(here / "bad").path / name
+    path.write_bytes(path.read_bytes()[:-5] if path.is_file() else b"{")
+    assert main(["ls", "."]) == 0
+    bad, good = capsys.readouterr().out.splitlines()[1:]
+    assert bad.startswith("bad") and "damaged" in bad and path.name in bad
+    assert good.startswith("good") and "complete" in good
+
+
+@pytest.mark.parametrize("command", [["show", "bad"], ["export", "bad", "--out", "x.csv"]])
 @pytest.mark.parametrize("name", ["run.json", "metrics/000000-000009.safetensors"])
 def test_a_damaged_run_is_told_in_one_line(here, capsys, command, name):
     path = transient(here / "bad").path / name
@@ -278,6 +298,20 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_the_same(finished, here
     assert main(["resume", "stopped", "--processes", "0", "--check"]) == 1
     assert same_bits(final_state(run), final_state(Run(finished[0])))
     assert same_bits(run.arrays(), Run(finished[0]).arrays())
+
+
+def test_a_killed_worker_is_one_line_how_to_go_on_and_exit_code_1(here, monkeypatch, capsys):
+    def killed(*arguments, **options):
+        raise WorkerError("a worker process was killed by SIGKILL (the system may be out of memory)")
+
+    monkeypatch.setattr(driver, "train", killed)
+    assert main([*RUN, "--out", "runs/x"]) == 1
+    said = capsys.readouterr().out.splitlines()[-3:]
+    assert said == [
+        "a worker process was killed by SIGKILL (the system may be out of memory)",
+        "Continue with:",
+        "  ebbtide resume runs/x",
+    ]
 
 
 def test_the_default_folder_is_named_by_study_preset_and_digest(here, monkeypatch):

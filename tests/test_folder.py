@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.runs.atomic import sha256
-from ebbtide.runs.folder import DamagedError, Run, Signed, catalogue, read_manifest
+from ebbtide.runs.folder import DamagedError, Header, Run, Unreadable, catalogue, read_manifest
+from ebbtide.runs.signed import SCHEMA, sign, unsign
 from ebbtide.runs.writer import Writer
 from tiny import SPEC, evaluations, final_state, header, write_run
 
@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> Run:
         curves = {"icl": np.full((2, 1), 0.5 + i / 10), "iwl": np.full((2, 1), i / 10)}
         rows = evaluations(head, curves, np.full((2, 1), 4.0 - i), np.array([256 * i]))
         state = {"w": np.full((2, 3), i, np.float32), "step": np.full(2, 16 * i, np.uint32)}
-        writer.commit(sequences=256 * i, state=state, evaluations=rows, kept=True, seconds=float(i))
+        writer.commit(sequences=256 * i, state=state, evaluations=rows, kept=True, finished=False, seconds=float(i))
     writer.close()
     return Run(tmp_path / "run")
 
@@ -63,8 +63,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(run, name, how):
 def test_a_whole_manifest_of_another_spec_is_passed_over(run):
     """Its own hash is right: only the digest tells that it belongs elsewhere."""
     body = msgspec.structs.replace(read_manifest(run.path / NEWEST), digest="0" * 64)
-    signed = Signed(body, sha256(msgspec.json.encode(body)))
-    (run.path / NEWEST / "manifest.json").write_bytes(msgspec.json.encode(signed))
+    (run.path / NEWEST / "manifest.json").write_bytes(sign(body))
     assert read_manifest(run.path / NEWEST) == body
     found = run.latest()
     assert found is not None and found[1].sequences == 256
@@ -137,8 +136,13 @@ def test_a_run_without_a_commit_has_no_curves(tmp_path):
         ("[1]", "damaged"),
         ("{}", "damaged"),
         ('{"schema": "1"}', "damaged"),
-        ('{"schema": 1, "digest": 3}', "damaged"),
-        ('{"schema": 2, "from": "the future"}', "has schema 2; this version reads up to 1"),
+        ('{"schema": 2, "digest": 3}', "damaged"),
+        ('{"body": {"schema": 3}, "sha256": "0"}', "damaged: content differs from its own SHA-256"),
+        (sign({"schema": 2, "digest": 3}).decode(), "damaged"),
+        (sign({"schema": 3, "from": "the future"}).decode(), "has schema 3; this version reads schema 2"),
+        ('{"body": {"schema": 3}, "blake4": "of the future"}', "has schema 3; this version reads schema 2"),
+        ('{"schema": 3, "from": "the future"}', "has schema 3; this version reads schema 2"),
+        ('{"schema": 1, "digest": "0", "spec": {}}', "has schema 1: made by an earlier ebbtide"),
         (None, "not a run folder"),
     ],
 )
@@ -153,9 +157,56 @@ def test_a_header_that_cannot_be_read_is_told_in_one_line(tmp_path, one_line, te
 
 def test_an_unknown_field_of_the_header_is_refused(run):
     data = json.loads((run.path / "run.json").read_text())
-    (run.path / "run.json").write_text(json.dumps(data | {"extra": 1}))
+    (run.path / "run.json").write_bytes(sign(data["body"] | {"extra": 1}))
     with pytest.raises(InputError, match="extra"):
         Run(run.path)
+
+
+@pytest.mark.parametrize("schema", [1, 3])
+def test_a_checkpoint_of_another_version_is_refused_and_not_passed_over(run, schema):
+    """Passed over, a resume would move a newer version's work aside."""
+    body = json.loads((run.path / NEWEST / "manifest.json").read_text())["body"] | {"schema": schema}
+    (run.path / NEWEST / "manifest.json").write_bytes(sign(body))
+    with pytest.raises(InputError, match=f"{NEWEST}/manifest.json has schema {schema}"):
+        run.latest()
+    with pytest.raises(InputError, match=f"has schema {schema}"):
+        Writer(run.path, run.header)
+    Writer(run.path.with_name("other"), run.header).close()
+
+
+def test_run_json_may_be_laid_out_anew_but_nothing_in_it_changed(run):
+    path = run.path / "run.json"
+    data = path.read_bytes()
+    path.write_bytes(msgspec.json.format(data, indent=4))
+    assert Run(run.path).header == run.header and run.header.schema == SCHEMA
+    for i in range(len(data)):
+        for bit in range(8):
+            with pytest.raises((DamagedError, InputError), match=r"run\.json"):
+                unsign(data[:i] + bytes([data[i] ^ (1 << bit)]) + data[i + 1 :], Header, "run", "run.json")
+
+
+def test_a_rolling_checkpoint_dropped_while_we_look_is_no_damage(run, monkeypatch):
+    """Between the list of names and the reading, the writer commits 1024 and drops the three before."""
+    from ebbtide.runs import folder
+
+    writer, names = Writer(run.path, run.header), folder.checkpoint_names
+    seen = []
+
+    def stale(path: Path) -> list[str]:
+        found = names(path)
+        seen.append(found)
+        if len(seen) == 1:
+            for name in found:
+                (run.path / "checkpoints" / name).rename(run.path / name)
+            state = {"w": np.zeros((2, 3), np.float32)}
+            with monkeypatch.context() as patch:
+                patch.setattr(folder, "checkpoint_names", names)
+                writer.commit(sequences=1024, state=state, evaluations=None, kept=True, finished=True, seconds=9.0)
+        return found
+
+    monkeypatch.setattr(folder, "checkpoint_names", stale)
+    assert run.status() == "complete" and len(seen) == 2
+    writer.close()
 
 
 def test_the_catalogue_lists_run_folders_only(tmp_path):
@@ -166,8 +217,12 @@ def test_the_catalogue_lists_run_folders_only(tmp_path):
     (tmp_path / "file").write_text("x")
     assert [run.path.name for run in catalogue(tmp_path)] == ["a", "b"]
     assert catalogue(tmp_path / "nowhere") == []
+    change(tmp_path / "a/run.json", "flip")
+    damaged, run = catalogue(tmp_path)
+    assert isinstance(damaged, Unreadable) and damaged.path.name == "a" and "run.json is damaged" in damaged.reason
+    assert isinstance(run, Run) and run.path.name == "b"
 
 
 def test_the_folder_holds_data_only(run):
     assert {p.suffix for p in run.path.rglob("*") if p.is_file()} == {"", ".json", ".safetensors"}
-    assert json.loads((run.path / "run.json").read_text())["digest"] == SPEC.digest()
+    assert json.loads((run.path / "run.json").read_text())["body"]["digest"] == SPEC.digest()

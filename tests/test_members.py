@@ -79,7 +79,8 @@ def test_order_and_splitting_into_calls_change_nothing(two):
 def test_a_state_taken_over_continues_to_the_same_bits(two):
     half = trained(SPEC, [0, 1], until=5).state()
     assert same_bits(trained(SPEC, [0, 1], half).state(), two)
-    assert same_bits(member(trained(SPEC, [1], half).state(), 0), member(two, 1))
+    second = {name: array[1:] for name, array in half.items()}
+    assert same_bits(member(trained(SPEC, [1], second).state(), 0), member(two, 1))
 
 
 def test_side_by_side_draws_the_same_inputs():
@@ -111,19 +112,8 @@ def test_side_by_side_trains_to_nearly_the_same_parameters(two):
     narrow = trained(SPEC, [0, 1]).evaluate()
     np.testing.assert_allclose(wide.evaluate()["train_loss"], narrow["train_loss"], rtol=1e-4)
     again = Members(SPEC, [0, 1], state, width=2).state()
-    assert same_bits(again, wide.state() | {k: state[k] for k in ("summed", "counted")})
-
-
-def test_a_member_that_diverges_leaves_its_neighbour_alone():
-    calm = replace(SPEC, vary={"optimizer.lr": [3e-3, 3e-3]})
-    wild = replace(SPEC, vary={"optimizer.lr": [3e-3, 1e30]})
-    good, bad = trained(calm, [0, 1]).state(), trained(wild, [0, 1])
-    values = bad.evaluate()["values"]
-    state = bad.state()
-    assert np.isnan(state["params.exemplar.w"][1]).any()
-    assert np.isfinite(values[0]).all() and np.isnan(values[1]).all()  # no accuracy to be read as ICL that fell
-    params = {name for name in good if name.startswith(("params.", "optimizer."))}
-    assert same_bits({n: state[n][0] for n in params}, {n: good[n][0] for n in params})
+    looked = {k: a for k, a in state.items() if k in ("summed", "counted") or k.startswith(("best.", "watch."))}
+    assert same_bits(again, wide.state() | looked)  # an evaluation changes these and nothing else
 
 
 def test_the_learning_rate_of_a_member_is_its_own():

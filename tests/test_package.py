@@ -61,6 +61,7 @@ def loaded(code: str) -> set[str]:
         "import ebbtide; ebbtide.__version__; ebbtide.__all__; ebbtide.InputError",
         "sys.argv = ['ebbtide', '--help']; import runpy; runpy.run_module('ebbtide.cli', run_name='__main__')",
         "sys.argv = ['ebbtide', 'run', '--help']; import runpy; runpy.run_module('ebbtide.cli', run_name='__main__')",
+        "sys.argv = ['ebbtide', 'bench', '--help']; import runpy; runpy.run_module('ebbtide.cli', run_name='__main__')",
         "sys.argv = ['ebbtide', '--version']; import runpy; runpy.run_module('ebbtide.cli', run_name='__main__')",
     ],
 )
@@ -81,6 +82,7 @@ def test_help_is_printed_by_the_module_too():
 FLOORS = {
     "cli": 6,
     "commands": 6,
+    "bench": 5,
     "studies": 5,
     "verify": 5,
     "training": 4,

@@ -80,7 +80,7 @@ def other_value(value: Any, name: str) -> Any:
         case str():
             return words.get(name, value + "x")
         case None:
-            return 3
+            return {"patience": 3} if name == "stopping" else 3
         case list() | tuple():
             return [*value[:-1], value[-1] + 1 if isinstance(value[-1], int) else "other"]
         case dict():

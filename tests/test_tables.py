@@ -41,7 +41,7 @@ def test_runs_without_a_commit_or_without_some_evaluator_have_dashes(tmp_path):
     young = Writer(tmp_path / "young", header())
     young.close()
     run = write_run(tmp_path / "run", {"icl": [[0.5, 0.75]] * 2}, [[np.nan, 2.0]] * 2)
-    lines = text(tables.runs_table([young.run, run], ["-", "3 of 4 hold"]))
+    lines = text(tables.runs_table([young.run, run], lambda one: "3 of 4 hold" if one is run else "-"))
     first, second = lines[1].split(), lines[2].split()
     assert first[0] == "young" and "interrupted" in first and first[-4:] == ["-"] * 4
     assert second[0] == "run" and {"complete", "0.750", "-", "2.000"} <= set(second)

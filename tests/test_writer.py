@@ -12,39 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
-from ebbtide.runs import writer as module
+from ebbtide.runs import atomic, lock
 from ebbtide.runs.folder import Run
 from ebbtide.runs.writer import Writer, check_folder
-from tiny import SPEC, contents, evaluations, final_state, header, same_bits
-
-HEAD = header()
-KEPT = {0, 512}
-"""Of the checkpoints at 0, 256, 512 and 768 these are kept; the others roll."""
-
-
-def commit(writer: Writer, i: int, rows: int = 1) -> None:
-    """The i-th commit: a checkpoint at 256 i, which depends on nothing but i."""
-    first = writer.rows
-    at = 256 * np.arange(first, first + rows)
-    curves = {n: np.tile(at / 1000, (2, 1)) for n in ("icl", "iwl")}
-    found = evaluations(HEAD, curves, np.tile(at, (2, 1)), at) if rows else None
-    state = {"w": np.full((2, 40), i, np.float32)}
-    writer.commit(sequences=256 * i, state=state, evaluations=found, kept=256 * i in KEPT, seconds=float(i))
-
-
-def play(path: Path, upto: int = 4) -> None:
-    """Opens the folder and makes the commits it still lacks."""
-    writer = Writer(path, HEAD)
-    try:
-        done = writer.manifest.sequences // 256 + 1 if writer.manifest else 0
-        for i in range(done, upto):
-            commit(writer, i)
-    finally:
-        writer.close()
-
-
-def checkpoints(path: Path) -> list[int]:
-    return sorted(int(p.name) for p in (path / "checkpoints").iterdir())
+from folders import HEAD, checkpoints, commit, play
+from tiny import SPEC, contents, final_state, header, same_bits
 
 
 def test_rolling_checkpoints_go_and_kept_ones_stay(tmp_path):
@@ -56,16 +28,35 @@ def test_rolling_checkpoints_go_and_kept_ones_stay(tmp_path):
 
 def test_the_rename_of_a_whole_checkpoint_is_the_commit(tmp_path, monkeypatch):
     """Until then a reader sees the old run; the state, the manifest and the segment are there before it."""
-    seen, rename, path = [], Path.rename, tmp_path / "run"
+    seen, path = [], tmp_path / "run"
 
-    def watched(source: Path, target: Path) -> Path:
-        seen.append(({p.name for p in source.iterdir()}, len(list((path / "metrics").iterdir())), Run(path).latest()))
-        return rename(source, target)
+    def watch(point: str) -> None:
+        if point == "checkpoint.before_rename":
+            (made,) = (path / "checkpoints").iterdir()
+            there = {p.name for p in made.iterdir()}, len(list((path / "metrics").iterdir()))
+            seen.append((*there, made.name[:5], Run(path).latest()))
+        elif point == "checkpoint.after_rename":
+            found = Run(path).latest()
+            seen.append(found and found[0].name)
 
-    monkeypatch.setattr(Path, "rename", watched)
+    monkeypatch.setattr(atomic, "passing", watch)
     play(path, 1)
-    assert seen == [({"state.safetensors", "manifest.json"}, 1, None)]
-    assert Run(path).latest() is not None
+    assert seen == [({"state.safetensors", "manifest.json"}, 1, ".tmp-", None), "000000000000"]
+
+
+def test_arrays_are_stored_whatever_way_they_lie_in_memory(tmp_path):
+    """Transposed, with steps, backwards: safetensors writes the memory of an array as it finds it."""
+    head, i = HEAD, np.arange(2 * 6, dtype=np.float32)
+    lying = {"f": np.asfortranarray(i.reshape(2, 6)), "t": i.reshape(6, 2).T, "s": i.reshape(2, 6)[:, ::-2]}
+    shape = (2, 3, len(head.instruments), len(head.metrics), 2)
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape[::-1]).T
+    rows = {"sequences": np.arange(6)[::2], "train_loss": i[:6].reshape(3, 2).T, "values": values}
+    writer = Writer(tmp_path / "run", head)
+    writer.commit(sequences=0, state=lying, evaluations=rows, kept=True, finished=False, seconds=0.0)
+    writer.close()
+    run = Run(tmp_path / "run")
+    assert all(np.array_equal(array, lying[name]) for name, array in final_state(run).items())
+    assert all(np.array_equal(array, rows[name]) for name, array in run.arrays().items())
 
 
 def test_a_commit_without_evaluations_keeps_the_earlier_ones(tmp_path):
@@ -174,10 +165,10 @@ class Reaper:
 
     def __init__(self, patch: pytest.MonkeyPatch, n: int, torn: bool):
         self.left, self.torn, self.locks = n, torn, []
-        for home, name in ((os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "mkdir"), (shutil, "rmtree")):
-            patch.setattr(home, name, self.watch(name, getattr(home, name)))
-        take = module._take_lock
-        patch.setattr(module, "_take_lock", lambda path: self.locks.append(take(path)) or self.locks[-1])
+        for name in ("write", "fsync", "replace", "mkdir", "rmdir", "unlink"):
+            patch.setattr(os, name, self.watch(name, getattr(os, name)))
+        take = lock.take
+        patch.setattr(lock, "take", lambda path: self.locks.append(take(path)) or self.locks[-1])
 
     def watch(self, name: str, call: Any) -> Any:
         def watched(*arguments: Any, **options: Any) -> Any:
@@ -192,9 +183,9 @@ class Reaper:
 
     def free(self) -> None:
         """The kernel frees the lock of a dead process."""
-        for lock in self.locks:
+        for descriptor in self.locks:
             try:
-                os.close(lock)
+                os.close(descriptor)
             except OSError:
                 continue
 

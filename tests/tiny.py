@@ -21,6 +21,7 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec
+from ebbtide.training.watch import Watch
 
 # Every run of one shape is the same program: compile it once a session, workers included.
 _CACHE = tempfile.mkdtemp(prefix="ebbtide-compiled-")
@@ -95,6 +96,11 @@ def evaluations(head: Header, curves: dict[str, np.ndarray], loss: np.ndarray, a
     return {"sequences": at.astype(np.int64), "train_loss": loss.astype(np.float32), "values": values}
 
 
+def watched(members: int) -> dict[str, np.ndarray]:
+    """What a checkpoint holds of a run's watch, before it has seen anything."""
+    return {f"watch.{name}": array for name, array in Watch(members, None).arrays().items()}
+
+
 def write_run(path: Path, curves: dict[str, Any], loss: Any, spec: Spec = SPEC, **changes: Any) -> Run:
     """A complete run folder whose evaluators show these curves [member, evaluation], evenly spaced."""
     loss = np.asarray(loss, np.float32)
@@ -103,7 +109,7 @@ def write_run(path: Path, curves: dict[str, Any], loss: Any, spec: Spec = SPEC, 
     at = np.linspace(0, spec.sequences, loss.shape[1]).round()
     writer = Writer(path, head)
     rows = evaluations(head, {k: np.asarray(v, np.float32) for k, v in curves.items()}, loss, at)
-    state = {"step": np.full(loss.shape[0], spec.steps(), np.uint32)}
-    writer.commit(sequences=spec.sequences, state=state, evaluations=rows, kept=True, seconds=1.0)
+    state = {"step": np.full(loss.shape[0], spec.steps(), np.uint32), **watched(loss.shape[0])}
+    writer.commit(sequences=spec.sequences, state=state, evaluations=rows, kept=True, finished=True, seconds=1.0)
     writer.close()
     return Run(path)

@@ -25,17 +25,23 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
+    def layout(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--processes", type=int, metavar="N", help="worker processes; 0: this one (default: measured)")
+        one.add_argument("--width", type=int, metavar="N", help="members side by side in a program (default: measured)")
+        one.add_argument("--deterministic", action="store_true", help="refuse whatever is not repeatable bit for bit")
+
     command("studies", "list the studies: paper, claims, presets, expected minutes")
     run = command("run", "run a study: train, judge its claims, draw its figure")
     run.epilog = f"FIELD is {OVERRIDES}"
     run.usage = (
-        "ebbtide run STUDY [--preset NAME] [--out DIR] [--check] [--processes N] [--dry-run] [--FIELD VALUE ...]"
+        "ebbtide run STUDY [--preset NAME] [--out DIR] [--check] [--processes N] [--width N]\n"
+        "                   [--deterministic] [--dry-run] [--FIELD VALUE ...]"
     )
     run.add_argument("study", help="the study's name (see `ebbtide studies`)")
     run.add_argument("--preset", default="quick", help="size: quick, cpu or paper (default: quick)")
     run.add_argument("--out", help="run folder (default: runs/STUDY-PRESET-DIGEST)")
     run.add_argument("--check", action="store_true", help="exit with 1 unless every claim holds")
-    run.add_argument("--processes", type=int, help="worker processes; 0: this one (default: one per core)")
+    layout(run)
     run.add_argument("--dry-run", action="store_true", help="print the spec and stop")
     listing = command("ls", "list the runs in a folder")
     listing.add_argument("folder", nargs="?", default=RUNS, help=f"default: {RUNS}")
@@ -45,13 +51,19 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("--log", action="store_true", help="with --figure: logarithmic axis of sequences")
     resume = command("resume", "continue an interrupted run")
     resume.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
-    resume.add_argument("--processes", type=int, help="worker processes; 0: this one (default: one per core)")
+    layout(resume)
     resume.add_argument("--check", action="store_true", help="exit with 1 unless every claim holds")
     export = command("export", "write a run's curves as one tidy table")
     export.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     export.add_argument("--format", default="csv", help="csv, parquet or json (default: csv)")
     export.add_argument("--out", required=True, help="file to write")
+    fsck = command("fsck", "check every file of a run; says what a resume would do, changes nothing")
+    fsck.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     command("verify", "exact checks without training: oracles, samplers, loss at initialisation ...")
+    bench = command("bench", "how fast this machine is, and what of that ebbtide and plain code reach")
+    bench.add_argument("--config", metavar="NAME", help="2L, 2L-shared, 2L-shared-wide or 12L (default: all)")
+    bench.add_argument("--quick", action="store_true", help="under a minute a configuration, less of it")
+    bench.add_argument("--json", metavar="FILE", help="write machine, rows and targets to FILE")
     return top
 
 
@@ -87,6 +99,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `ebbtide ls | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written ...
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"ebbtide: {error.filename}: {error.strerror}\n")
+        return 2
 
 
 if __name__ == "__main__":

@@ -73,9 +73,7 @@ def run(options: Namespace) -> int:
     )
     if (out / "run.json").exists() and Run(out).header.digest == spec.digest():
         console.print(f"this run exists and is {Run(out).status()}: continuing it where it was")
-    return _train(
-        out, options, lambda report: train(spec, out, processes=options.processes, label=label, report=report)
-    )
+    return _train(out, options, lambda **how: train(spec, out, label=label, **how))
 
 
 def resume(options: Namespace) -> int:
@@ -85,16 +83,18 @@ def resume(options: Namespace) -> int:
     found = _find(options.run)
     at = f"{tables.short(found.sequences())} of {tables.short(found.header.spec['sequences'])} sequences"
     console.print(f"{escape(str(found.path))}: {found.status()} at {at}", soft_wrap=True)
-    return _train(found.path, options, lambda report: driver.resume(found, processes=options.processes, report=report))
+    return _train(found.path, options, lambda **how: driver.resume(found, **how))
 
 
 def _train(out: Path, options: Namespace, call: Any) -> int:
     from ebbtide.report.progress import ProgressLine
     from ebbtide.training.driver import Interrupted
+    from ebbtide.training.team import WorkerError
 
+    how = {"processes": options.processes, "width": options.width, "deterministic": options.deterministic}
     try:
         with ProgressLine(console) as line:
-            finished: Run = call(line)
+            finished: Run = call(report=line, say=lambda text: console.print(escape(text)), **how)
     except Interrupted:
         done = tables.short(Run(out).sequences())
         console.print(
@@ -106,6 +106,9 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
             f"stopped at once, without saving. Continue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True
         )
         return 130
+    except WorkerError as error:
+        console.print(f"{escape(str(error))}\nContinue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True)
+        return 1
     return _conclude(finished, options.check)
 
 
@@ -147,13 +150,28 @@ def ls(options: Namespace) -> int:
     if not runs:
         console.print(f"no runs in {escape(str(folder))} (make one with: ebbtide run transience)")
         return 0
-    words = []
-    for one in runs:
+
+    def words(one: Run) -> str:
         verdict = read_verdict(one)
         held = sum(c.verdict == "holds" for c in verdict.claims) if verdict else 0
-        words.append(f"{held}/{len(verdict.claims)} hold" if verdict else "-")
+        return f"{held}/{len(verdict.claims)} hold" if verdict else "-"
+
     console.print(tables.runs_table(runs, words))
     return 0
+
+
+def fsck(options: Namespace) -> int:
+    """Every file of a run folder: whole, damaged or left over; exit code 1 if one is damaged."""
+    from ebbtide.runs.fsck import examine
+
+    style = {"ok": "green", "damaged": "bold red", "leftover": "yellow"}
+    places = [path for path in (Path(options.run), Path(RUNS) / options.run) if path.is_dir()]
+    require(bool(places), "run", options.run, f"no folder of this name, here or in {RUNS}/")
+    report = examine(places[0])
+    for one in report.findings:
+        console.print(Text(f"{one.kind:8}", style[one.kind]), Text(one.text), soft_wrap=True)
+    console.print(Text(report.resume), soft_wrap=True)
+    return 0 if report.sound() else 1
 
 
 def show(options: Namespace) -> int:
@@ -171,6 +189,7 @@ def show(options: Namespace) -> int:
     for part in ("source", "task", "model", "optimizer"):
         values = ", ".join(f"{k} {_flat(v)}" for k, v in header.spec[part].items() if k != "type")
         console.print(f"{part:10} {header.spec[part].get('type', '')}: {escape(values)}", soft_wrap=True)
+    _newest(found)
     console.print()
     console.print(tables.curves_table(found))
     verdict = read_verdict(found)
@@ -180,6 +199,25 @@ def show(options: Namespace) -> int:
     if options.figure:
         _figure(found, Path(options.figure), label, options.log)
     return 0
+
+
+def _newest(found: Run) -> None:
+    """What the newest good checkpoint says beside the curves: how it was made, the best models, who stopped."""
+    newest = found.latest()
+    if newest is None:
+        return
+    how = newest[1].identity
+    layout = f"{how.get('processes')} processes, {how.get('width')} members side by side ({how.get('chosen')})"
+    bits = "repeatable bit for bit" if newest[1].repeatable else "not repeatable bit for bit"
+    console.print(f"layout     {layout}; {bits}", soft_wrap=True)
+    best, name = found.best(), found.header.spec["keep_best"]
+    if name is not None:
+        pairs = zip(best["value"], best["sequences"], strict=True)
+        each = ", ".join(f"{value:.3f} at {tables.short(int(at))}" if at >= 0 else "-" for value, at in pairs)
+        console.print(f"best {name:5} {each} (a model of each member is kept)", soft_wrap=True)
+    if (best["stopped_at"] >= 0).any():
+        each = ", ".join(tables.short(int(at)) if at >= 0 else "-" for at in best["stopped_at"])
+        console.print(f"stopped    {each} (early stopping, in sequences)", soft_wrap=True)
 
 
 def _flat(value: Any) -> str:
@@ -221,6 +259,27 @@ def verify(options: Namespace) -> int:
         console.print()
         console.print(tables.truth_table(table, f"Accuracy of each oracle on each evaluator ({name})"))
     return 0 if passed else 1
+
+
+def bench(options: Namespace) -> int:
+    """Measures the reference configurations; exit code 130 when interrupted."""
+    from ebbtide.bench.bench import measure
+    from ebbtide.bench.configs import CONFIGS, find_config
+    from ebbtide.bench.table import Status, show
+
+    configs = [find_config(options.config)] if options.config else list(CONFIGS.values())
+    out = Path(options.json) if options.json else None
+    require(out is None or out.parent.is_dir(), "json", options.json, "the folder of this file does not exist")
+    try:
+        with Status() as status:
+            found = measure(configs, quick=options.quick, say=status)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing was written")
+        return 130
+    if out:
+        found.write(out)
+    show(found, Console(highlight=False, width=max(console.width, 200)))
+    return 0
 
 
 def _find(name: str) -> Run:

@@ -3,17 +3,33 @@
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 400
+"""Characters of a field, value or explanation that a message shows."""
+
 
 class InputError(ValueError):
     """A value the user gave cannot be used.
 
-    The message is one line that names the field, the value and what is allowed.
+    The message is one line that names the field, the value and what is allowed, whatever they hold.
     The command line prints it and exits with code 2; nothing has been written.
     """
 
     def __init__(self, field: str, value: object, allowed: str):
         self.field, self.value, self.allowed = field, value, allowed
-        super().__init__(f"{field} = {value!r}: {allowed}")
+        super().__init__(f"{_line(field)} = {_line(_repr(value))}: {_line(allowed)}")
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # thousands of digits; lists in lists without end
+        return f"<{type(value).__name__}>"
+
+
+def _line(text: str) -> str:
+    """`text` without line breaks or terminal codes, and not longer than a reader wants."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: LONGEST + 1])
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -1,12 +1,14 @@
 """What the terminal shows: tables of runs, curves and verdicts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ebbtide.runs.folder import Run
+from ebbtide.errors import InputError
+from ebbtide.runs.folder import DamagedError, Run, Unreadable
 
 STYLE = {"holds": "bold green", "fails": "bold red", "undecided": "bold yellow"}
 MARK = {"holds": "holds", "fails": "FAILS", "undecided": "undecided"}
@@ -20,20 +22,32 @@ def short(count: float) -> str:
     return f"{count:.3g}"
 
 
-def runs_table(runs: Iterable[Run], verdicts: Iterable[str]) -> Table:
-    """One line a run: what it is, how far it is, where its strategies stand (mean over members)."""
+def runs_table(runs: Iterable[Run | Unreadable], verdict: Callable[[Run], str]) -> Table:
+    """One line a run: what it is, how far it is, where its strategies stand (mean over members), its
+    verdict in a few words; of a damaged one, the reason."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("run", overflow="fold")
     table.add_column("preset")
     table.add_column("status")
     for name in ("n", "sequences", "icl", "iwl", "loss"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for run, verdict in zip(runs, verdicts, strict=True):
-        label, spec, done = run.header.label, run.header.spec, run.sequences()
-        row = [run.path.name, label.get("preset", "-"), run.status(), str(spec["members"])]
-        table.add_row(*row, f"{short(done)}/{short(spec['sequences'])}", *_now(run), verdict)
+    table.add_column("verdict", overflow="fold")
+    for run in runs:
+        try:
+            if isinstance(run, Unreadable):
+                raise DamagedError(run.reason)
+            row = [*_row(run), verdict(run)]
+        except (InputError, DamagedError) as error:
+            reason = error.allowed if isinstance(error, InputError) else str(error)
+            row = ["-", "damaged", *["-"] * 5, reason]
+        table.add_row(*map(escape, [run.path.name, *row]))
     return table
+
+
+def _row(run: Run) -> list[str]:
+    label, spec, done = run.header.label, run.header.spec, run.sequences()
+    row = [label.get("preset", "-"), run.status(), str(spec["members"])]
+    return [*row, f"{short(done)}/{short(spec['sequences'])}", *_now(run)]
 
 
 def _now(run: Run) -> list[str]:

@@ -1,11 +1,35 @@
-"""Files that are either whole or not there."""
+"""All writing to run folders: files that are either whole or not there, step by named step."""
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
 """Prefix of files and folders that are not committed; readers ignore them."""
+
+_WRITTEN = ("before_write", "mid_write", "before_fsync", "after_fsync")
+_RENAMED = ("before_rename", "after_rename", "committed")
+
+POINTS = (
+    "folder.made",  # the folder exists and is locked; nothing is in it
+    *(f"header.{stage}" for stage in _WRITTEN + _RENAMED),
+    *(f"segment.{stage}" for stage in _WRITTEN + _RENAMED),  # segment.committed: the checkpoint has not begun
+    "checkpoint.made",  # the temporary folder of the checkpoint
+    *(f"state.{stage}" for stage in _WRITTEN),
+    *(f"manifest.{stage}" for stage in _WRITTEN),
+    *(f"checkpoint.{stage}" for stage in _RENAMED),  # its rename is the commit
+    *(f"rolling.{stage}" for stage in _RENAMED),  # an older rolling checkpoint becomes a temporary ...
+    "rolling.dropped",  # ... and is removed
+    *(f"aside.{stage}" for stage in _RENAMED),  # on opening: what no good checkpoint names
+    "leftover.before_removal",  # on opening: temporaries
+)
+"""Every point a commit or an opening passes, in the order of the protocol (see README.md)."""
+
+
+def passing(point: str) -> None:
+    """Called at each of `POINTS`; does nothing. Tests replace it to stop the process there."""
 
 
 def sha256(data: bytes) -> str:
@@ -15,24 +39,92 @@ def sha256(data: bytes) -> str:
 
 def sync_folder(folder: Path) -> None:
     """Makes renames inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with naming(folder), _opened(folder, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Makes one folder, if it is not there; a link in its place is refused."""
+    with naming(path):
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if path.is_symlink() or not path.is_dir():
+                raise
+
+
+def write_synced(path: Path, data: bytes, what: str) -> None:
+    """Writes a file and waits until it is on the disk; not atomic by itself."""
+    half = len(data) // 2
+    with naming(path), _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as descriptor:
+        passing(f"{what}.before_write")
+        _write(descriptor, data[:half])
+        passing(f"{what}.mid_write")
+        _write(descriptor, data[half:])
+        passing(f"{what}.before_fsync")
+        os.fsync(descriptor)
+    passing(f"{what}.after_fsync")
+
+
+def write_file(path: Path, data: bytes, what: str = "file") -> None:
+    """Puts `data` at `path` in one step: temporary file, fsync, rename, fsync of the folder.
+
+    Raises `OSError` naming the file; what was at `path` is then still there.
+    """
+    temporary = path.with_name(TEMPORARY + path.name)
+    try:
+        write_synced(temporary, data, what)
+        rename(temporary, path, what)
+    except OSError:
+        with contextlib.suppress(OSError):  # a full disk gets its space back; failing that, it is a leftover
+            temporary.unlink()
+        raise
+
+
+def rename(source: Path, target: Path, what: str) -> None:
+    """Renames within one file system, replacing a file, and waits until that is on the disk."""
+    passing(f"{what}.before_rename")
+    with naming(target):
+        source.replace(target)
+    passing(f"{what}.after_rename")
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+    passing(f"{what}.committed")
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with all that is in it."""
+    with naming(path):
+        if path.is_dir() and not path.is_symlink():
+            for inner in list(path.iterdir()):
+                remove(inner)
+            path.rmdir()
+        else:
+            path.unlink()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:  # the kernel may take less than it is given
+        rest = rest[os.write(descriptor, rest) :]
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file and waits until it is on the disk; not atomic by itself."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Puts `data` at `path` in one step: temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(TEMPORARY + path.name)
-    write_synced(temporary, data)
-    temporary.replace(path)
-    sync_folder(path.parent)
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of a call that knows only a descriptor names no file: this adds it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise

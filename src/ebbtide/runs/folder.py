@@ -1,23 +1,34 @@
 """Reading a run folder, and the names and records in it. See README.md beside this file."""
 
+import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from safetensors.numpy import load
 
 from ebbtide.errors import InputError
-from ebbtide.runs.atomic import TEMPORARY, sha256
+from ebbtide.runs import lock
+from ebbtide.runs.atomic import TEMPORARY
+from ebbtide.runs.reading import (
+    LARGEST_FILE,
+    LARGEST_HEADER,
+    LARGEST_MANIFEST,
+    FileRecord,
+    Layout,
+    check_record,
+    load_record,
+    read_bounded,
+)
+from ebbtide.runs.signed import SCHEMA as SCHEMA  # for those who write records
+from ebbtide.runs.signed import DamagedError, unsign
 
-SCHEMA = 1
-HEADER, LOCK = "run.json", "lock"
-
-
-class DamagedError(Exception):
-    """A file of a run folder is missing, cut short or changed; says which and how."""
+HEADER, METRICS, CHECKPOINTS, ASIDE = "run.json", "metrics", "checkpoints", "aside"
+STATE, MANIFEST = "state.safetensors", "manifest.json"
+CHECKPOINT_NAME = re.compile(r"[0-9]{12}")
 
 
 class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,14 +52,6 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: str
 
 
-class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file by path relative to the run folder, with its length in bytes and SHA-256."""
-
-    path: str
-    size: int
-    sha256: str
-
-
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows `first` to `last` (inclusive) of the evaluations."""
 
@@ -58,35 +61,32 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The commit record of a checkpoint. `seconds` is the training time so far."""
+    """The commit record of a checkpoint. `seconds` is the training time so far; `finished` says that
+    the run ends here, be it before its planned sequences. `identity` is that of the process which
+    wrote it; `repeatable` says that all steps up to here were deterministic, under the numeric identity
+    in run.json: the same spec gives the same bits there again."""
 
     schema: int
     digest: str
     sequences: int
     kept: bool
+    finished: bool
     seconds: float
+    identity: dict[str, Any]
+    repeatable: bool
     state: FileRecord
     segments: list[Segment]
 
 
-class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A manifest with the SHA-256 of its own canonical JSON."""
-
-    body: Manifest
-    sha256: str
+Found = tuple[Path, Manifest]
+"""A checkpoint folder with its manifest."""
 
 
-def read_record(folder: Path, record: FileRecord) -> bytes:
-    """The bytes of a recorded file. Raises `DamagedError` naming the file when they are not those."""
-    try:
-        data = (folder / record.path).read_bytes()
-    except OSError as error:
-        raise DamagedError(f"{record.path}: {error.strerror}") from error
-    if len(data) != record.size:
-        raise DamagedError(f"{record.path}: has {len(data)} bytes, the manifest says {record.size}")
-    if sha256(data) != record.sha256:
-        raise DamagedError(f"{record.path}: content differs from the manifest's SHA-256")
-    return data
+class Unreadable(NamedTuple):
+    """A run folder whose run.json cannot be read, and why."""
+
+    path: Path
+    reason: str
 
 
 class Run:
@@ -94,43 +94,66 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        try:
-            text = (self.path / HEADER).read_bytes()
-        except OSError as error:
-            raise InputError("run", str(path), "not a run folder (it has no run.json)") from error
-        try:
-            schema = msgspec.json.decode(text)["schema"]
-            if schema > SCHEMA:
-                raise InputError("run", str(path), f"has schema {schema}; this version reads up to {SCHEMA}")
-            self.header = msgspec.json.decode(text, type=Header)
-        except (msgspec.DecodeError, KeyError, TypeError) as error:
-            raise InputError("run", str(path), f"run.json is damaged: {error}") from error
+        self.header = read_header(self.path)
 
-    def manifests(self) -> Iterator[tuple[Path, Manifest]]:
+    def manifests(self) -> Iterator[Found]:
         """Checkpoints whose manifest is whole, newest first; the files they name are not read."""
-        folder = self.path / "checkpoints"
-        for path in sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []:
+        names = checkpoint_names(self.path)
+        fresh = True
+        while names:
+            path = self.path / CHECKPOINTS / names.pop()
             try:
-                yield path, read_manifest(path)
+                manifest = read_manifest(path)
             except DamagedError:
+                if fresh and not path.is_dir():  # a rolling one, dropped since we looked: a newer one is there
+                    names = checkpoint_names(self.path)
                 continue
+            yield path, manifest
+            fresh = False
 
-    def latest(self) -> tuple[Path, Manifest] | None:
+    def latest(self) -> Found | None:
         """The newest checkpoint of which every file verifies, or None."""
         for path, manifest in self.manifests():
             try:
                 self.verify(manifest)
                 return path, manifest
             except DamagedError:
-                continue
+                if not path.is_dir():  # dropped since we looked
+                    return self.latest()
         return None
 
     def verify(self, manifest: Manifest) -> None:
         """Raises `DamagedError` unless the state and all segments are as the manifest says."""
+        self.check_belongs(manifest)
+        for segment in manifest.segments:
+            self.check_segment(segment)
+        layouts = check_record(self.path, manifest.state)
+        self.check_state(manifest, {name: one.shape for name, one in layouts.items()})
+
+    def check_belongs(self, manifest: Manifest) -> None:
+        """Raises `DamagedError` when the manifest is that of another spec."""
         if manifest.digest != self.header.digest:
             raise DamagedError(f"checkpoint {manifest.sequences}: belongs to another spec")
-        for record in [manifest.state, *(s.file for s in manifest.segments)]:
-            read_record(self.path, record)
+
+    def check_segment(self, segment: Segment) -> None:
+        """Raises `DamagedError` unless the segment verifies and holds its rows in the shape of this run."""
+        head, rows = self.header, segment.last + 1 - segment.first
+        members = head.spec["members"]
+        values = (members, rows, len(head.instruments), len(head.metrics), 2)
+        needed = {
+            "sequences": Layout("I64", (rows,)),
+            "train_loss": Layout("F32", (members, rows)),
+            "values": Layout("F32", values),
+        }
+        if check_record(self.path, segment.file) != needed:
+            raise DamagedError(f"{segment.file.path}: does not hold {rows} rows of this run's evaluations")
+
+    def check_state(self, manifest: Manifest, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Raises `DamagedError` unless every array of the state has a leading axis over the members."""
+        members = self.header.spec["members"]
+        for name, shape in shapes.items():
+            if shape[:1] != (members,):
+                raise DamagedError(f"{manifest.state.path}: {name[:60]!r} is not an array over {members} members")
 
     def sequences(self) -> int:
         """Sequences each member has seen at the newest checkpoint (0 before the first)."""
@@ -138,13 +161,12 @@ class Run:
 
     def running(self) -> bool:
         """Whether a process holds the folder's lock now."""
-        from ebbtide.runs.writer import is_locked
-
-        return is_locked(self.path / LOCK)
+        return lock.holder(self.path) is not None
 
     def status(self) -> str:
         """`complete`, `running` or `interrupted`: derived, never stored."""
-        if self.sequences() >= self.header.spec["sequences"]:
+        newest = next(self.manifests(), None)
+        if newest and newest[1].finished:
             return "complete"
         return "running" if self.running() else "interrupted"
 
@@ -154,10 +176,14 @@ class Run:
 
         Raises `DamagedError` when a committed segment does not verify.
         """
-        manifest = next((m for _, m in self.manifests()), None)
-        if manifest is None or not manifest.segments:
+        newest = next(self.manifests(), None)
+        if newest is None or not newest[1].segments:
             raise InputError("run", str(self.path), "has no committed evaluation yet")
-        parts = [load(read_record(self.path, segment.file)) for segment in manifest.segments]
+        self.check_belongs(newest[1])
+        parts = []
+        for segment in newest[1].segments:
+            self.check_segment(segment)
+            parts.append(load_record(self.path, segment.file))
         axis = {"sequences": 0, "train_loss": 1, "values": 1}
         return {name: np.concatenate([p[name] for p in parts], axis=a) for name, a in axis.items()}
 
@@ -180,28 +206,118 @@ class Run:
             out[f"{one.name}/error"] = out[f"{one.name}/{one.headline}/error"]
         return out
 
+    def best(self) -> dict[str, np.ndarray]:
+        """Of every member the model that had the best `keep_best`, as of the newest good checkpoint.
+
+        `value` (that metric), `sequences` (when; -1: no evaluation was a number), `stopped_at` (when
+        early stopping stopped the member, in sequences; -1: it did not) and its parameters by dotted
+        name, all with a leading axis over the members. Raises `InputError` when there is no good
+        checkpoint, and `DamagedError` when the state lacks them.
+        """
+        found = self.latest()
+        if found is None:
+            raise InputError("run", str(self.path), "has no good checkpoint")
+        state = load_record(self.path, found[1].state)
+        watched = {"value": "best_value", "sequences": "best_at", "stopped_at": "stopped_at"}
+        lacking = [key for key in watched.values() if f"watch.{key}" not in state]
+        if lacking:
+            raise DamagedError(f"{found[1].state.path}: holds no watch.{lacking[0]}")
+        out = {name: state[f"watch.{key}"] for name, key in watched.items()}
+        return out | {name.removeprefix("best."): v for name, v in state.items() if name.startswith("best.")}
+
     def chance(self) -> dict[str, float]:
         """Chance level of every evaluator's headline metric."""
         return {one.name: one.chance for one in self.header.instruments}
 
 
-def read_manifest(checkpoint: Path) -> Manifest:
-    """The manifest of a checkpoint folder. Raises `DamagedError` when it is not whole."""
+def numeric(identity: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run's identity on which its bits depend: not how many processes shared the work."""
+    return {name: value for name, value in identity.items() if name not in ("processes", "chosen")}
+
+
+def read_header(folder: Path) -> Header:
+    """run.json. Raises `InputError` when there is none, or another version wrote it, or it is damaged."""
+    if not os.path.lexists(folder / HEADER):
+        raise InputError("run", str(folder), "not a run folder (it has no run.json)")
     try:
-        signed = msgspec.json.decode((checkpoint / "manifest.json").read_bytes(), type=Signed)
-    except (OSError, msgspec.DecodeError) as error:
-        raise DamagedError(f"{checkpoint.name}/manifest.json: {error}") from error
-    if sha256(msgspec.json.encode(signed.body)) != signed.sha256:
-        raise DamagedError(f"{checkpoint.name}/manifest.json: content differs from its own SHA-256")
-    return signed.body
+        header = unsign(read_bounded(folder, HEADER, LARGEST_HEADER), Header, str(folder), HEADER)
+        for field in ("sequences", "batch", "members"):
+            if type(header.spec.get(field)) is not int or header.spec[field] < 1:
+                raise DamagedError(f"{HEADER}: spec.{field} is not a count")
+        unknown = [one.headline for one in header.instruments if one.headline not in header.metrics]
+        if unknown:
+            raise DamagedError(f"{HEADER}: {unknown[0][:60]!r} is none of its metrics")
+    except DamagedError as error:
+        reason = str(error).removeprefix(f"{HEADER}: ")
+        raise InputError("run", str(folder), f"{HEADER} is damaged: {reason}") from error
+    return header
 
 
-def catalogue(folder: Path) -> list[Run]:
+def inside(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing when it is not there."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def checkpoint_names(folder: Path) -> list[str]:
+    """The names of all checkpoint folders of a run, oldest first."""
+    return [p.name for p in inside(folder / CHECKPOINTS) if CHECKPOINT_NAME.fullmatch(p.name)]
+
+
+def read_manifest(checkpoint: Path) -> Manifest:
+    """The manifest of a checkpoint folder. Raises `DamagedError` when it is not whole, or names other
+    files than a manifest in this place can."""
+    folder, name = checkpoint.parents[1], f"{CHECKPOINTS}/{checkpoint.name}/{MANIFEST}"
+    data = read_bounded(folder, name, LARGEST_MANIFEST)
+    return decode_manifest(data, checkpoint.name, str(folder), name)
+
+
+def decode_manifest(data: bytes, checkpoint: str, where: str, name: str) -> Manifest:
+    """The manifest in `data`, believed to be that of the checkpoint of this name."""
+    manifest = unsign(data, Manifest, where, name)
+    if checkpoint != checkpoint_name(manifest.sequences):
+        raise DamagedError(f"{name}: is that of checkpoint {manifest.sequences}")
+    if not (math.isfinite(manifest.seconds) and manifest.seconds >= 0):
+        raise DamagedError(f"{name}: seconds = {manifest.seconds}")
+    _check_file(manifest.state, f"{CHECKPOINTS}/{checkpoint}/{STATE}", name)
+    row = 0
+    for segment in manifest.segments:
+        if not row == segment.first <= segment.last < 10**9:
+            raise DamagedError(f"{name}: rows {segment.first} to {segment.last} where row {row} comes next")
+        _check_file(segment.file, segment_path(segment.first, segment.last), name)
+        row = segment.last + 1
+    return manifest
+
+
+def checkpoint_name(sequences: int) -> str:
+    """The folder of a checkpoint."""
+    return f"{sequences:012d}"
+
+
+def segment_path(first: int, last: int) -> str:
+    """The file of the rows `first` to `last`, relative to the run folder."""
+    return f"{METRICS}/{first:06d}-{last:06d}.safetensors"
+
+
+def _check_file(record: FileRecord, path: str, name: str) -> None:
+    """A manifest can only name the files of its own run: their names follow from what they hold."""
+    if record.path != path:
+        raise DamagedError(f"{name}: names {record.path[:60]!r} in place of {path}")
+    if not 0 < record.size <= LARGEST_FILE or not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
+        raise DamagedError(f"{name}: says nothing possible of {path}")
+
+
+def catalogue(folder: Path) -> list[Run | Unreadable]:
     """All runs directly inside `folder`, by name; what is not a run folder is passed over."""
     if not folder.is_dir():
         return []
-    found = []
+    found: list[Run | Unreadable] = []
     for path in sorted(folder.iterdir()):
         if not path.name.startswith(TEMPORARY) and (path / HEADER).is_file():
-            found.append(Run(path))
+            try:
+                found.append(Run(path))
+            except InputError as error:
+                found.append(Unreadable(path, error.allowed))
     return found

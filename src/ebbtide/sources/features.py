@@ -1,7 +1,8 @@
 """Frozen features from a file: any array `[class, exemplar, feature]`."""
 
+import io
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import msgspec
@@ -13,6 +14,15 @@ from ebbtide.keys import Purpose, root
 from ebbtide.sources.bank import Bank, Sizes, check_counts
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+LONGEST_HEADER = 20_000
+"""Bytes of an array's header that are looked at; NumPy itself accepts 10,000."""
+
+
+class Header(NamedTuple):
+    """What a file says of an array before its data."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -104,8 +114,6 @@ def read_array(path: str, name: str) -> np.ndarray:
             array = load_file(path)[name]
     except Exception as error:  # the header may be sound and the data behind it damaged or pickled
         raise _unreadable(path, error) from error
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError("source.array", name, f"must hold floating-point numbers, has {array.dtype}")
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
         raise InputError("source.path", path, f"array {name!r} has {bad} of {array.size} values NaN or infinite")
@@ -114,26 +122,35 @@ def read_array(path: str, name: str) -> np.ndarray:
 
 
 def array_shape(path: str, name: str) -> tuple[int, ...]:
-    """Shape of array `name`, from the file's header alone; it must be three-dimensional."""
-    require(Path(path).is_file(), "source.path", path, "no such file")
-    shapes = _shapes(path)
-    if name not in shapes:
-        known = ", ".join(sorted(shapes)[:8]) or "no arrays"
-        raise InputError("source.array", name, f"{Path(path).name} holds {known}{nearest(name, shapes)}")
-    shape = shapes[name]
+    """Shape of array `name`, from the file's header alone; it must be three-dimensional, of floats."""
+    require(_is_file(path), "source.path", path, "no such file")
+    headers = _headers(path)
+    if name not in headers:
+        known = ", ".join(sorted(headers)[:8]) or "no arrays"
+        raise InputError("source.array", name, f"{Path(path).name} holds {known}{nearest(name, headers)}")
+    shape, dtype = headers[name]
+    require(dtype.startswith("float"), "source.array", name, f"must hold floating-point numbers, has {dtype}")
     require(len(shape) == 3, "source.array", name, f"must be [class, exemplar, feature], has shape {list(shape)}")
     return shape
 
 
-def _shapes(path: str) -> dict[str, tuple[int, ...]]:
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a name no file can have: too long, or with a NUL in it
+        return False
+
+
+def _headers(path: str) -> dict[str, Header]:
     try:
         if path.endswith(".npz"):
-            return _npz_shapes(path)
+            return _npz_headers(path)
         if path.endswith(".safetensors"):
             from safetensors import safe_open
 
             with safe_open(path, framework="numpy") as file:
-                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                return {name: Header(tuple(s.get_shape()), _dtype(s.get_dtype())) for name, s in slices.items()}
     except Exception as error:  # whatever a damaged file makes its reader raise is the user's file, not a bug
         raise _unreadable(path, error) from error
     raise InputError("source.path", path, "must end in .npz or .safetensors")
@@ -144,19 +161,27 @@ def _unreadable(path: str, error: Exception) -> InputError:
     return InputError("source.path", path, f"cannot be read: {reason}")
 
 
-def _npz_shapes(path: str) -> dict[str, tuple[int, ...]]:
+def _dtype(name: str) -> str:
+    """NumPy's name of a safetensors type, e.g. `float32` for F32."""
+    kind, bits = name.rstrip("0123456789"), name.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return {"F": "float", "I": "int", "U": "uint"}.get(kind, kind) + bits
+
+
+def _npz_headers(path: str) -> dict[str, Header]:
     """Reads the header of every member without decompressing the data."""
     import zipfile
 
-    shapes: dict[str, tuple[int, ...]] = {}
+    headers: dict[str, Header] = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             if not member.endswith(".npy"):
                 continue
             with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                header: Any = (
+                head = io.BytesIO(file.read(LONGEST_HEADER))  # a header may claim gigabytes
+                version = np.lib.format.read_magic(head)
+                read_header: Any = (
                     np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
                 )
-                shapes[member[: -len(".npy")]] = header(file)[0]
-    return shapes
+                shape, _, dtype = read_header(head)
+                headers[member[: -len(".npy")]] = Header(shape, dtype.name)
+    return headers

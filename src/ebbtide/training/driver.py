@@ -16,8 +16,9 @@ import numpy as np
 
 from ebbtide.errors import InputError, require
 from ebbtide.evaluation.metrics import METRICS
-from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Run
-from ebbtide.runs.writer import Writer, check_folder, load_state
+from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Run, numeric
+from ebbtide.runs.writer import Writer, check_folder, restore
+from ebbtide.training.layout import choose
 from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.team import Team
 
@@ -53,35 +54,47 @@ def train(
     out: str | os.PathLike[str],
     *,
     processes: int | None = None,
+    width: int | None = None,
+    devices: int | None = None,
+    deterministic: bool = False,
     label: dict[str, str] | None = None,
     report: Report | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Run:
     """Trains all members of `spec` into the run folder `out` and returns the run.
 
-    A folder that holds this very spec is continued from its newest good checkpoint. On the CPU the
-    members are shared out to `processes` processes of one thread each (default: one per core, at
-    most one per member); 0 trains in this process, which is what an accelerator gets.
+    A folder that holds this very spec is continued from its newest good checkpoint. The members are
+    shared out to `processes` processes of one thread each (0: this process) and mapped `width` at a
+    time over `devices` devices; what is not given is chosen (see `layout.choose`, which may `say` so).
+    On the CPU a run is repeatable bit for bit unless it is made in this process. `deterministic`
+    makes sure: it refuses what is not, among it to continue a run that was made elsewhere.
 
-    Raises `InputError` before anything is written when the spec or the folder cannot be used, and
-    `Interrupted` after saving when Ctrl-C (or SIGTERM) asks to stop.
+    Raises `InputError` before anything is written when the spec, the folder or the layout cannot be
+    used, `OSError` when the folder cannot be written, `WorkerError` when a worker died, and `Interrupted`
+    after saving when Ctrl-C (or SIGTERM) asks to stop.
     """
     spec.check()
     path = Path(out)
     check_folder(path, spec.digest())
-    if (path / HEADER).exists() and _finished(Run(path)):
-        return Run(path)
-    processes = _processes(spec, processes)
+    if (path / HEADER).exists():
+        if found := _finished(Run(path)):
+            require(found.repeatable or not deterministic, "deterministic", True, "this run was not repeatable")
+            return Run(path)
+        before = Run(path).header.identity
+        if (processes, width, devices) == (None, None, None):  # a run keeps its shape, wherever it is continued
+            width, devices = before.get("width"), before.get("devices")
     with _stop_requests() as stop:
-        team = Team(spec.members, processes)
+        layout = choose(spec, processes=processes, width=width, devices=devices, deterministic=deterministic, say=say)
+        team = Team(spec.members, layout)
         try:
-            return _Loop(spec, path, team, label or {}, report or (lambda progress: None), stop).run()
+            return _Loop(spec, path, team, deterministic, label or {}, report or (lambda progress: None), stop).run()
         finally:
             team.close()
 
 
-def resume(run: Run, *, processes: int | None = None, report: Report | None = None) -> Run:
-    """Continues a run from its newest good checkpoint."""
-    return train(spec_of(run), run.path, processes=processes, label=run.header.label, report=report)
+def resume(run: Run, **options: Any) -> Run:
+    """Continues a run from its newest good checkpoint; takes the options of `train`."""
+    return train(spec_of(run), run.path, label=run.header.label, **options)
 
 
 def spec_of(run: Run) -> Spec:
@@ -91,32 +104,10 @@ def spec_of(run: Run) -> Spec:
     return spec
 
 
-def _finished(run: Run) -> bool:
-    """Whether the run's last checkpoint is there and good (a damaged one is made again)."""
-    found = run.latest()
-    return found is not None and found[1].sequences >= run.header.spec["sequences"]
-
-
-def _processes(spec: Spec, processes: int | None) -> int:
-    if processes is not None:
-        require(processes >= 0, "processes", processes, "must be 0 (in this process) or larger")
-        return min(processes, spec.members)
-    import jax
-
-    if jax.default_backend() != "cpu":
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, spec.members)
-
-
-def _width(spec: Spec, team: Team) -> int:
-    """Members mapped side by side: all of them on an accelerator, one on the CPU (same speed there,
-    and a member's bits then do not depend on its company)."""
-    if len(team.workers) > 1 or not team.here:
-        return 1
-    import jax
-
-    return 1 if jax.default_backend() == "cpu" else spec.members
+def _finished(run: Run) -> Manifest | None:
+    """The run's last checkpoint if it is there and good (a damaged one is made again)."""
+    found = run.latest() if run.status() == "complete" else None
+    return found[1] if found and found[1].finished else None
 
 
 @contextmanager
@@ -148,13 +139,23 @@ class _Loop:
     """One call of `train`: keeps two slices of work outstanding so that workers never wait."""
 
     def __init__(
-        self, spec: Spec, path: Path, team: Team, label: dict[str, str], report: Report, stop: threading.Event
+        self,
+        spec: Spec,
+        path: Path,
+        team: Team,
+        deterministic: bool,
+        label: dict[str, str],
+        report: Report,
+        stop: threading.Event,
     ):
         self.spec, self.path, self.team, self.label, self.report, self.stop = spec, path, team, label, report, stop
+        self.deterministic = deterministic
         self.points = set(spec.schedule.points(spec.sequences, spec.batch))
         self.kept = set(spec.schedule.kept(spec.sequences, spec.batch))
         self.rows: list[dict[str, np.ndarray]] = []
         self.latest: dict[str, float] = {}
+        self.over: int | None = None
+        """Sequences at which the last member stopped early."""
 
     def run(self) -> Run:
         """Trains to the end. The folder is made once the workers have started without complaint."""
@@ -167,23 +168,34 @@ class _Loop:
 
     def _open(self) -> tuple[Writer, list[Instrument]]:
         spec = msgspec.to_builtins(self.spec)
-        state, done = None, 0
-        if (self.path / HEADER).exists():
-            run = Run(self.path)
-            if found := run.latest():
-                state, done = load_state(run, found[1]), found[1].sequences
-        width = _width(self.spec, self.team)
-        started = self.team.start(spec, state, width)
-        instruments = [Instrument(*row) for row in started["instruments"]]
-        identity = started["identity"] | {"members": self.spec.members, "width": width}
+        good = restore(Run(self.path)) if (self.path / HEADER).exists() else None
+        found, state = good if good else (None, None)
+        started = self.team.start(spec, state)
+        identity = started["identity"] | {"members": self.spec.members} | msgspec.to_builtins(self.team.layout)
+        if self.deterministic:
+            self._check_deterministic(identity, found[1] if found else None)
+        instruments = [Instrument(*row) for row in self.team.instruments()]
         now = datetime.now(UTC).isoformat(timespec="seconds")
         header = Header(SCHEMA, self.spec.digest(), spec, instruments, list(METRICS), identity, self.label, now)
-        writer = Writer(self.path, header)
-        have = writer.manifest.sequences if writer.manifest else 0
-        if have != done:  # another process committed between our look and our lock
+        writer = Writer(self.path, header, found)
+        if writer.manifest != (found[1] if found else None):  # another process committed between our look and our lock
             writer.close()
             raise InputError("out", str(self.path), "was changed by another process; run the command again")
         return writer, instruments
+
+    def _check_deterministic(self, identity: dict[str, Any], manifest: Manifest | None) -> None:
+        allowed = "training in this process is not repeatable bit for bit on the CPU: give --processes 1 or more"
+        if identity["platform"] == "gpu":
+            allowed = "set XLA_FLAGS=--xla_gpu_deterministic_ops=true first"
+        require(identity["deterministic"], "deterministic", True, allowed)
+        if manifest is not None:
+            require(manifest.repeatable, "deterministic", True, "a part of this run was not repeatable")
+        if (self.path / HEADER).exists():
+            before = Run(self.path).header.identity
+            names = sorted(numeric(before | identity))
+            changed = [name for name in names if identity.get(name) != before.get(name)]
+            words = ", ".join(f"{name} {before.get(name)} (here {identity.get(name)})" for name in changed)
+            require(not changed, "deterministic", True, f"this run was begun with {words}")
 
     def _train(self) -> None:
         spec, batch = self.spec, self.spec.batch
@@ -203,7 +215,8 @@ class _Loop:
             ask("evaluate", 0)
             ask("state", 0)
         while True:
-            while at < spec.sequences and len(outstanding) < 4 and not self.stop.is_set():
+            going = self.over is None and not self.stop.is_set()
+            while going and at < spec.sequences and len(outstanding) < 4:
                 following = min((p for p in self.points if p > at), default=spec.sequences)
                 at = min(following, at + slice_steps * batch)
                 ask("train", at)
@@ -216,13 +229,18 @@ class _Loop:
                 break
             do, sequences = outstanding.popleft()
             answer = self.team.answers()
+            if self.over is not None:  # asked for before we knew
+                continue
             if do == "train":
                 slice_steps = self._slice(sequences, slice_steps)
             elif do == "evaluate":
                 self._note(sequences, answer)
             else:
                 self._commit(sequences, answer)
-        if at < spec.sequences:
+        if self.over is not None:
+            ask("state", self.over)
+            self._commit(self.over, self.team.answers())
+        elif at < spec.sequences:
             if not self.writer.manifest or self.writer.manifest.sequences < at or self.rows:
                 ask("state", at)
                 self._commit(at, self.team.answers())
@@ -245,11 +263,15 @@ class _Loop:
         return max(1, min(int(pace * SLICE_SECONDS) // self.spec.batch, 4 * steps))
 
     def _note(self, sequences: int, answer: dict[str, np.ndarray]) -> None:
+        stopped = answer.pop("stopped_at")
         self.rows.append({"sequences": np.asarray([sequences], np.int64), **answer})
+        if (stopped >= 0).all() and sequences < self.spec.sequences:
+            self.over = sequences
         for i, one in enumerate(self.instruments):
             j = METRICS.index(one.headline)
             self.latest[one.name] = float(answer["values"][:, i, j, 0].mean())
-        self.latest["loss"] = float(answer["train_loss"].mean())
+        trained = (stopped < 0) | (stopped == sequences)  # the others have no loss any more
+        self.latest["loss"] = float(answer["train_loss"][trained].mean()) if trained.any() else float("nan")
 
     def _commit(self, sequences: int, state: dict[str, np.ndarray]) -> None:
         rows, self.rows = self.rows, []
@@ -261,5 +283,8 @@ class _Loop:
                 "values": np.stack([r["values"] for r in rows], axis=1),
             }
         seconds = self.before + time.monotonic() - self.began
-        kept = sequences in self.kept
-        self.writer.commit(sequences=sequences, state=state, evaluations=evaluations, kept=kept, seconds=seconds)
+        finished = sequences == (self.spec.sequences if self.over is None else self.over)
+        kept = sequences in self.kept or finished
+        self.writer.commit(
+            sequences=sequences, state=state, evaluations=evaluations, kept=kept, finished=finished, seconds=seconds
+        )

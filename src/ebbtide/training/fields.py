@@ -16,13 +16,16 @@ def override(data: dict[str, Any], name: str, text: str) -> None:
 
     Text is JSON where it parses as JSON, else a string. Where a field holds one of several structs
     (`source`, `task.labels`, `model.positions`, `optimizer` ...) the text is the struct's name, which
-    brings its defaults; `source` also takes the path of a `.npz` or `.safetensors` file.
+    brings its defaults; `source` also takes the path of a `.npz` or `.safetensors` file. A field of a
+    struct that is not there (`stopping.patience`) brings that struct.
     Raises `InputError` for a field that does not exist.
     """
     *parents, last = name.split(".")
     at: Any = data
     for i, part in enumerate(parents):
         _known(at, part, ".".join(parents[:i]), text)
+        if at[part] is None:
+            at[part] = _optional(data, parents[: i + 1])
         at = at[part]
     _known(at, last, ".".join(parents), text)
     value = _parse(text)
@@ -51,6 +54,17 @@ def _defaults(data: dict[str, Any], path: list[str], tag: str, /, **given: Any) 
     return {"type": tag, **given}
 
 
+def _optional(data: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
+    """The fields of the struct that could be at `path`, where there is none: defaults, null where one is needed."""
+    from ebbtide.training.spec import Spec
+
+    for option in _options(_walk(Spec, data, path, union=True)[0]):
+        if hasattr(option, "__struct_fields__"):
+            found = {one.name: one.default for one in msgspec.structs.fields(option)}
+            return {name: None if default is msgspec.NODEFAULT else default for name, default in found.items()}
+    return None
+
+
 def _known(at: Any, part: str, parent: str, text: str) -> None:
     fields = list(at) if isinstance(at, dict) else []
     if part not in fields:
@@ -63,7 +77,7 @@ def _parse(text: str) -> Any:
     try:
         value = msgspec.json.decode(text)
         return int(value) if isinstance(value, float) and value.is_integer() else value  # 1e6 sequences
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return text
 
 
@@ -72,7 +86,7 @@ def explain(error: msgspec.ValidationError, data: Any, kind: type) -> InputError
     message, _, where = str(error).partition(" - at ")
     where = where.strip("`").partition("[...]")[0]  # a key of a mapping, which msgspec does not name
     path = [part for part in re.split(r"[.\[\]]", where) if part not in ("", "$")]
-    unknown = re.search(r"unknown field `(.+)`", message)
+    unknown = re.search(r"unknown field `(.+)`", message, re.DOTALL)
     holder, value = _walk(kind, data, path)
     if unknown:
         known = [f for f in getattr(holder, "__struct_fields__", ())]

@@ -1,16 +1,24 @@
 """A share of a run's members, trained in one process."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, UInt
 
 from ebbtide.evaluation.metrics import METRICS
 from ebbtide.runs.folder import Instrument
 from ebbtide.training.engine import Data, Engine, State
 from ebbtide.training.spec import Spec
+from ebbtide.training.watch import Watch
+
+BEST, WATCH = "best.", "watch."
+"""Prefixes of what a checkpoint holds beside the members' `State`: parameters of the best models, `Watch`."""
+
+Program = Callable[[State, Data, UInt[Array, ""], Bool[Array, " width"]], State]
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -36,26 +44,41 @@ def unnamed(template: Any, arrays: dict[str, Any]) -> Any:
 class Members:
     """Trains `members` (indices into the run's members) by three commands.
 
-    On the CPU they take turns in one compiled program, so a member's bits do not depend on who else
-    is here. With `width` > 1 (accelerators) that many are mapped side by side by `vmap`.
+    With `width` 1 they take turns in one compiled program, so a member's bits do not depend on who
+    else is here. With `width` > 1 that many are mapped side by side by `vmap`, over `devices` devices:
+    width / devices on each. The last group is filled up with copies, which nobody sees.
     """
 
-    def __init__(self, spec: Spec, members: list[int], state: dict[str, np.ndarray] | None, width: int = 1):
-        """Starts from `state` (arrays with a leading axis over all members of the run), or anew."""
+    def __init__(
+        self,
+        spec: Spec,
+        members: list[int],
+        state: dict[str, np.ndarray] | None,
+        width: int = 1,
+        devices: int = 1,
+    ):
+        """Starts from `state` (arrays with a leading axis over these members), or anew."""
         self.spec, self.members, self.width = spec, members, width
         self.engine = engine = Engine(spec)
+        mine = state or {}
+        kept = {name.removeprefix(WATCH): array for name, array in mine.items() if name.startswith(WATCH)}
+        self.watch = Watch(len(members), spec.stopping, kept)
+        self.best = {name: np.array(array) for name, array in mine.items() if name.startswith(BEST)}
         states, data = [], []
-        for member in members:
+        for i, member in enumerate(members):
             fresh = engine.init(member)
-            states.append(fresh if state is None else unnamed(fresh, {k: v[member] for k, v in state.items()}))
+            states.append(fresh if state is None else unnamed(fresh, {k: v[i] for k, v in mine.items()}))
             data.append(engine.data(member))
+        self.step = max(int(np.asarray(one.step)) for one in states)
+        if spec.keep_best is not None and not self.best:
+            rows = [named(one.params) for one in states]
+            self.best = {BEST + name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+        fill = -len(members) % width
         groups = [slice(i, i + width) for i in range(0, len(members), width)]
-        self.states: list[State] = [_stack(states[g], width) for g in groups]
-        self.data: list[Data] = [_stack(data[g], width) for g in groups]
-        self._train = (
-            engine.train if width == 1 else jax.jit(jax.vmap(engine.train, in_axes=(0, 0, None)), donate_argnums=0)
-        )
-        self.step = int(np.min(np.asarray(self.states[0].step)))
+        self._program, place = _side_by_side(engine, devices) if width > 1 else (_alone(engine), lambda tree: tree)
+        states, data = states + states[-1:] * fill, data + data[-1:] * fill
+        self.states: list[State] = [place(_stack(states[g], width)) for g in groups]
+        self.data: list[Data] = [place(_stack(data[g], width)) for g in groups]
 
     def instruments(self) -> list[Instrument]:
         """The evaluators with their chance levels on the first member's prompts."""
@@ -64,35 +87,82 @@ class Members:
         return [Instrument(e.name, e.headline, chance[e.name]) for e in suite.evaluators]
 
     def train(self, step: int) -> None:
-        """Trains every member up to optimiser step `step`."""
+        """Trains every member that has not stopped up to optimiser step `step`."""
         n = jnp.uint32(step - self.step)
-        self.states = [self._train(s, d, n) for s, d in zip(self.states, self.data, strict=True)]
+        going = ~self.watch.stopped
+        going = np.concatenate([going, np.full(-len(going) % self.width, going[-1])]).reshape(-1, self.width)
+        for i, row in enumerate(going):
+            if row.any():
+                self.states[i] = self._program(self.states[i], self.data[i], n, jnp.asarray(row))
         jax.block_until_ready(self.states)
         self.step = step
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        """All metrics of all members, and the mean training loss since the last call (nan if none)."""
+        """All metrics of all members, the mean training loss since the last call (nan if none), and the
+        sequences at which each member stopped (-1: it has not). Keeps the best models."""
         values, losses = [], []
-        for member, state in zip(self.members, self._each(), strict=True):
+        each = self._each()
+        for member, state in zip(self.members, each, strict=True):
             values.append(np.asarray(self.engine.measure(state.params, self.engine.suite(member))))
             counted = float(state.counted)
             losses.append(float(state.summed) / counted if counted else float("nan"))
-        zero = jnp.zeros_like
-        self.states = [s._replace(summed=zero(s.summed), counted=zero(s.counted)) for s in self.states]
         stacked: Float[np.ndarray, "members evaluators metrics 2"] = np.stack(values)
         assert stacked.shape[2] == len(METRICS)
-        return {"values": stacked, "train_loss": np.asarray(losses, np.float32)}
+        self._look(stacked, each)
+        zero = jnp.zeros_like
+        self.states = [s._replace(summed=zero(s.summed), counted=zero(s.counted)) for s in self.states]
+        losses = np.asarray(losses, np.float32)
+        return {"values": stacked, "train_loss": losses, "stopped_at": self.watch.stopped_at.copy()}
 
     def state(self) -> dict[str, np.ndarray]:
-        """The state of all members here, leading axis over them, by dotted names."""
+        """The state of all members here, leading axis over them, by dotted names; their best models'
+        parameters under `best.`, and what the watch keeps under `watch.`."""
         stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *self._each())
-        return {name: np.asarray(leaf) for name, leaf in named(stacked).items()}
+        found = {name: np.asarray(leaf) for name, leaf in named(stacked).items()}
+        best = {name: array.copy() for name, array in self.best.items()}  # the next evaluation may write into it
+        return found | best | {WATCH + name: array for name, array in self.watch.arrays().items()}
+
+    def _look(self, values: Float[np.ndarray, "members evaluators metrics 2"], each: list[State]) -> None:
+        """Keeps the parameters of the members that are better than ever, and stops those that may stop."""
+        at, spec = self.step * self.spec.batch, self.spec
+        if spec.keep_best is not None:
+            for i in np.flatnonzero(self.watch.better(self._headline(values, spec.keep_best), at)):
+                for name, leaf in named(each[i].params).items():
+                    self.best[BEST + name][i] = np.asarray(leaf)
+        if spec.stopping is not None:
+            self.watch.judge(self._headline(values, spec.stopping.evaluator), at)
+
+    def _headline(self, values: Float[np.ndarray, "members evaluators metrics 2"], name: str) -> np.ndarray:
+        i = self.spec.evaluators.index(name)
+        headline = self.engine.suite(self.members[0]).evaluators[i].headline
+        return values[:, i, METRICS.index(headline), 0]
 
     def _each(self) -> list[State]:
         if self.width == 1:
             return self.states
-        rows = [[jax.tree.map(lambda x, i=i: x[i], s) for i in range(s.step.shape[0])] for s in self.states]
-        return [state for row in rows for state in row]
+        rows = [[jax.tree.map(lambda x, i=i: x[i], s) for i in range(self.width)] for s in self.states]
+        return [state for row in rows for state in row][: len(self.members)]
+
+
+def _alone(engine: Engine) -> Program:
+    return lambda state, data, n, going: engine.train(state, data, n)
+
+
+def _side_by_side(engine: Engine, devices: int) -> tuple[Program, Callable[[Any], Any]]:
+    """The program for a group of members, and what puts a group's arrays in their place."""
+
+    def train(states: State, data: Data, n: UInt[Array, ""], going: Bool[Array, " width"]) -> State:
+        trained = jax.vmap(engine.train, in_axes=(0, 0, None))(states, data, n)
+        return jax.tree.map(lambda new, old: jax.vmap(jnp.where)(going, new, old), trained, states)
+
+    if devices == 1:
+        return jax.jit(train, donate_argnums=0), lambda tree: tree
+    mesh = Mesh(np.asarray(jax.local_devices()[:devices]), ("members",))
+    split, whole = PartitionSpec("members"), PartitionSpec()
+    shared = jax.shard_map(
+        train, mesh=mesh, in_specs=(split, split, whole, split), out_specs=split, check_vma=False
+    )  # no member talks to another: nothing to check
+    return jax.jit(shared, donate_argnums=0), lambda tree: jax.device_put(tree, NamedSharding(mesh, split))
 
 
 def _stack(trees: list[Any], width: int) -> Any:

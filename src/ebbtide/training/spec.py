@@ -14,12 +14,16 @@ from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.traced import replace_at, traced_fields
+from ebbtide.training import limits
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Schedule
+from ebbtide.training.watch import EarlyStopping
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 MOST_SEQUENCES = 2**32 - 1
+DEEPEST = 10
+"""Structs, lists and mappings inside each other: a spec has five."""
 
 
 class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +39,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A run: `members` models of one shape, trained side by side on `sequences` sequences each.
 
     `vary` gives a traced field (see `traced_fields`) one value per member, e.g.
-    `{"optimizer.lr": [1e-3, 3e-4]}`.
+    `{"optimizer.lr": [1e-3, 3e-4]}`. Every checkpoint also holds the model of each member that had the
+    best `keep_best` (an evaluator; None: no model is kept); `stopping` ends members early.
     """
 
     task: FewShot = FewShot()
@@ -49,11 +54,13 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     schedule: Schedule = Schedule()
     evaluators: tuple[str, ...] = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip")
     evaluation_sequences: Annotated[int, msgspec.Meta(ge=2)] = 500
+    keep_best: str | None = "icl"
+    stopping: EarlyStopping | None = None
     seeds: Seeds = Seeds()
 
     def check(self) -> None:
         """Raises `InputError` (one line: field, value, what is allowed) if this cannot be run."""
-        _typed(self)
+        limits.check_integers(_typed(self))
         require(self.sequences <= MOST_SEQUENCES, "sequences", self.sequences, f"must be at most {MOST_SEQUENCES}")
         nearby = max(round(self.sequences / self.batch), 1) * self.batch
         allowed = f"must be a multiple of batch = {self.batch}, e.g. {nearby}"
@@ -64,6 +71,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         self.optimizer.check()
         self.schedule.check(self.sequences)
         evaluators.check(self.evaluators, self.task, self.source)
+        allowed = f"must be null or one of the run's evaluators: {', '.join(self.evaluators)}"
+        require(self.keep_best in (None, *self.evaluators), "keep_best", self.keep_best, allowed)
+        if self.stopping is not None:
+            self.stopping.check(self.evaluators)
+        limits.check_memory(self)
         names = traced_fields(self)
         for name, values in self.vary.items():
             require(name in names, "vary", name, f"must be one of {', '.join(names)}{nearest(name, names)}")
@@ -101,23 +113,47 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def _typed(spec: Spec) -> Spec:
     """Python callers can put anything into a field; hold it to the types that files are held to."""
+    _plain(spec)
     return from_builtins(msgspec.to_builtins(spec))
 
 
-def _finite(data: Any, name: str = "") -> None:
-    """NaN and infinity have no JSON: such a spec could not be read back."""
-    if isinstance(data, float):
-        require(math.isfinite(data), name, data, "must be a finite number")
-    elif isinstance(data, dict | list | tuple):
-        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
-            _finite(value, f"{name}.{key}".lstrip("."))
+def _plain(data: Any, name: str = "spec", depth: int = 0) -> None:
+    """Only what JSON can hold, so that every spec can be read back: no NaN or infinity, no NumPy
+    scalars (whose digits may differ from the number meant), no text that is not Unicode."""
+    require(depth <= DEEPEST, name, data, f"must not be nested more than {DEEPEST} deep")
+    match data:
+        case msgspec.Struct():
+            items = [(field, getattr(data, field)) for field in data.__struct_fields__]
+        case dict():
+            items = list(data.items())
+            for key in data:
+                require(type(key) is str, name, key, "names must be text")
+                _plain_scalar(key, name)
+        case list() | tuple():
+            items = list(enumerate(data))
+        case _:
+            return _plain_scalar(data, name)
+    for key, value in items:
+        _plain(value, f"{key}" if depth == 0 else f"{name}.{key}", depth + 1)
+
+
+def _plain_scalar(value: Any, name: str) -> None:
+    kind = type(value)
+    what = f"{kind.__module__}.{kind.__name__}"
+    allowed = f"must be a plain Python number, text or list, not {what}; convert it (e.g. with .item() or list())"
+    require(value is None or kind in (bool, int, float, str), name, value, allowed)
+    if isinstance(value, float):
+        require(math.isfinite(value), name, value, "must be a finite number")
+    if isinstance(value, str):
+        whole = not any("\ud800" <= c <= "\udfff" for c in value)
+        require(whole, name, value, "must be Unicode text")
 
 
 def from_json(text: bytes) -> Spec:
     """The spec in a JSON text. Raises `InputError` in one line for anything that does not fit."""
     try:
         return from_builtins(msgspec.json.decode(text))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InputError("spec", "JSON", str(error)) from error
 
 
@@ -125,7 +161,7 @@ def from_builtins(data: Any) -> Spec:
     """A spec from dicts, lists and scalars."""
     from ebbtide.training.fields import explain
 
-    _finite(data)
+    _plain(data)
     try:
         return msgspec.convert(data, Spec)
     except msgspec.ValidationError as error:

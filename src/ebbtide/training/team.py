@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,8 @@ from ebbtide.training.worker import ENVIRONMENT, obey
 
 
 class WorkerError(RuntimeError):
-    """A worker ended without answering; the message holds the end of what it printed."""
+    """A worker ended without answering. One line when it was killed; else it holds the end of what the
+    worker printed, which is a bug."""
 
 
 class Worker(Protocol):
@@ -83,10 +85,13 @@ class Process:
         return message
 
     def _dead(self) -> WorkerError:
-        self._process.wait()
+        code = self._process.wait()
+        if code < 0:
+            name = signal.Signals(-code).name
+            return WorkerError(f"a worker process was killed by {name} (the system may be out of memory)")
         self._errors.seek(0)
         tail = self._errors.read()[-4000:].decode(errors="replace").strip()
-        return WorkerError(f"a worker ended with code {self._process.returncode}\n{tail}")
+        return WorkerError(f"a worker process ended with code {code}\n{tail}")
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -103,9 +108,9 @@ class Process:
 class Team:
     """All workers of a run. Member m belongs to worker m mod (number of workers)."""
 
-    def __init__(self, members: int, processes: int):
-        """`processes` workers in processes of their own; 0: one worker, in this process."""
-        self.here = processes == 0
+    def __init__(self, members: int, layout: Any):
+        """`layout.processes` workers in processes of their own; 0: one worker, in this process."""
+        self.layout, processes = layout, layout.processes
         self.workers: list[Worker] = [Process() for _ in range(processes)] if processes else [Here()]
         self.shares = [list(range(members))[i :: len(self.workers)] for i in range(len(self.workers))]
 
@@ -114,12 +119,19 @@ class Team:
         for worker in self.workers:
             worker.send(command)
 
-    def start(self, spec: dict[str, Any], state: dict[str, Any] | None, width: int) -> dict[str, Any]:
+    def start(self, spec: dict[str, Any], state: dict[str, Any] | None) -> dict[str, Any]:
         """Gives every worker its members; returns the first one's answer when all are ready."""
+        common = {"do": "start", "spec": spec, "width": self.layout.width, "devices": self.layout.devices}
         for worker, share in zip(self.workers, self.shares, strict=True):
-            worker.send({"do": "start", "spec": spec, "members": share, "state": state, "width": width})
+            mine = None if state is None else {name: array[share] for name, array in state.items()}
+            worker.send({**common, "members": share, "state": mine})
         answers = [worker.answer() for worker in self.workers]
         return answers[0]
+
+    def instruments(self) -> list[list[Any]]:
+        """The run's evaluators with their chance levels, as the first worker knows them."""
+        self.workers[0].send({"do": "instruments"})
+        return self.workers[0].answer()["instruments"]
 
     def answers(self) -> dict[str, Any]:
         """The oldest outstanding answer of every worker, arrays joined in the order of the members."""

@@ -4,8 +4,10 @@ Reads commands from standard input, answers on standard output, and ends when th
 """
 
 import os
+import platform
 import signal
 import sys
+from pathlib import Path
 from typing import IO, Any
 
 from ebbtide.errors import InputError
@@ -24,7 +26,8 @@ ENVIRONMENT = {
 def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
     """Answers commands in order until the stream ends.
 
-    `start` (spec, members, state or None, width), then any of `train` (step), `evaluate`, `state`.
+    `start` (spec, members, their state or None, width, devices), then any of `instruments`, `train`
+    (step), `evaluate`, `state`.
     """
     members: Any = None
     while (command := receive(commands)) is not None:
@@ -43,9 +46,10 @@ def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
             from ebbtide.training.spec import from_builtins
 
             spec = from_builtins(command["spec"])
-            members = Members(spec, command["members"], command["state"], command["width"])
-            instruments = [[i.name, i.headline, i.chance] for i in members.instruments()]
-            return {"instruments": instruments, "identity": identity()}, members
+            members = Members(spec, command["members"], command["state"], command["width"], command["devices"])
+            return {"identity": identity()}, members
+        case "instruments":
+            return {"instruments": [[i.name, i.headline, i.chance] for i in members.instruments()]}, members
         case "train":
             members.train(command["step"])
             return {}, members
@@ -57,15 +61,27 @@ def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
 
 def identity() -> dict[str, Any]:
-    """What the bits of a run depend on beside its spec (numeric identity)."""
+    """What the bits of a run depend on beside its spec and layout (numeric identity). Deterministic: on
+    the CPU with one thread; on a GPU when XLA was told so."""
     from importlib.metadata import version
 
     import jax
 
-    device = jax.devices()[0]
+    device, flags = jax.devices()[0], os.environ.get("XLA_FLAGS", "")
     versions = {name: version(name) for name in ("ebbtide", "jax", "jaxlib", "numpy", "optax")}
     one_thread = device.platform == "cpu" and all(os.environ.get(k) == v for k, v in ENVIRONMENT.items())
-    return {**versions, "device": device.device_kind, "platform": device.platform, "one_thread": one_thread}
+    told = device.platform == "gpu" and "--xla_gpu_deterministic_ops=true" in flags
+    what = {"device": device.device_kind, "platform": device.platform, "processor": processor()}
+    return {**versions, **what, "one_thread": one_thread, "deterministic": one_thread or told}
+
+
+def processor() -> str:
+    """The name of this machine's processor: vector widths differ, and with them the order of sums."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -1,0 +1,61 @@
+"""The lock of a run folder: one writer at a time, freed by the kernel however the writer ends."""
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+
+from ebbtide.errors import InputError
+from ebbtide.runs.atomic import naming
+
+LOCK = "lock"
+TRIES, PAUSE = 10, 0.05
+"""A reader that looks whether the run is being written holds the lock for an instant: look again."""
+
+
+def take(folder: Path) -> int:
+    """The descriptor that holds the lock; closing it frees the lock.
+
+    Raises `InputError` when another process holds it, and `OSError` when it cannot be written.
+    """
+    path = folder / LOCK
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        for _ in range(TRIES):
+            if _try(descriptor, fcntl.LOCK_EX):
+                with naming(path):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return descriptor
+            time.sleep(PAUSE)
+        raise InputError("out", str(folder), f"is being written by {_text(descriptor) or 'another process'}")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def holder(folder: Path) -> str | None:
+    """Who is writing the run now (None: nobody). What the file says counts only while it is held."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        return None if _try(descriptor, fcntl.LOCK_SH) else _text(descriptor) or "another process"
+    finally:
+        os.close(descriptor)
+
+
+def _try(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def _text(descriptor: int) -> str:
+    """The start of the file as one printable line: it may hold anything."""
+    text = os.pread(descriptor, 200, 0).decode(errors="replace")
+    return "".join(c if c.isprintable() else " " for c in text).strip()

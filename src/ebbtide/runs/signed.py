@@ -1,0 +1,77 @@
+"""Records that carry their own SHA-256: `{"body": ..., "sha256": ...}`, the hash of the body's compact JSON."""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from ebbtide.errors import InputError
+from ebbtide.runs.atomic import sha256
+
+SCHEMA = 2
+"""Version of what is in a run folder. Every version keeps the envelope and `body.schema`."""
+
+T = TypeVar("T")
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class DamagedError(Exception):
+    """A file of a run folder is missing, cut short or changed; says which and how."""
+
+
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    body: msgspec.Raw
+    sha256: str
+
+
+class _Version(msgspec.Struct, frozen=True):
+    schema: int
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    body: _Version
+
+
+def sign(body: Any, *, indent: int = -1) -> bytes:
+    """The record as it is written; `indent` spreads it over lines for people."""
+    data = msgspec.json.encode(body)
+    return msgspec.json.format(b'{"body":%s,"sha256":"%s"}' % (data, sha256(data).encode()), indent=indent)
+
+
+def unsign(data: bytes, kind: type[T], where: str, name: str) -> T:
+    """The body of a record of `kind`. `where` and `name` are the folder and file for messages.
+
+    The hash is checked on the text, before any of it is believed, then the schema, then the fields.
+    Raises `DamagedError` when it is not what was written, `InputError` when another version wrote it.
+    """
+    try:
+        envelope = msgspec.json.decode(data, type=_Envelope)
+        text = msgspec.json.format(bytes(envelope.body), indent=-1)
+        whole = sha256(text) == envelope.sha256
+    except _UNREADABLE as error:
+        _check_schema(data, _Version, where, name)  # schema 1 had no envelope on run.json
+        _check_schema(data, _Versioned, where, name)
+        raise DamagedError(f"{name}: {_line(error)}") from error
+    if not whole:
+        raise DamagedError(f"{name}: content differs from its own SHA-256")
+    _check_schema(text, _Version, where, name)
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except _UNREADABLE as error:
+        raise DamagedError(f"{name}: {_line(error)}") from error
+
+
+def _check_schema(data: bytes, shape: type[_Version] | type[_Versioned], where: str, name: str) -> None:
+    """Raises `InputError` when `data` gives a schema that is not ours; silent when it gives none."""
+    try:
+        found = msgspec.json.decode(data, type=shape)
+    except _UNREADABLE:
+        return
+    schema = found.body.schema if isinstance(found, _Versioned) else found.schema
+    if schema > SCHEMA:
+        raise InputError("run", where, f"{name} has schema {schema}; this version reads schema {SCHEMA}")
+    if schema < SCHEMA:
+        raise InputError("run", where, f"{name} has schema {schema}: made by an earlier ebbtide; train the run anew")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

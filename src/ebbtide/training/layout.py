@@ -1,0 +1,181 @@
+"""How the members of a run are laid out: over processes, side by side, over devices. Measured, not guessed."""
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec.structs import replace
+
+from ebbtide.errors import require
+from ebbtide.runs.atomic import write_file
+from ebbtide.training.schedule import Schedule
+from ebbtide.training.spec import Seeds, Spec
+from ebbtide.training.team import Team
+from ebbtide.training.worker import processor
+
+PAYS_FROM = 300.0
+"""Expected seconds of a run from which it is worth measuring the layout first."""
+PROBE_SECONDS = 0.5
+BETTER = 1.1
+"""A layout must be this many times faster than a simpler one to be chosen over it."""
+GUESS = 2e10
+"""Floating-point operations per second and core by which the length of a run is expected."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`processes` workers (0: this process) whose members are mapped `width` at a time side by side,
+    spread over `devices` devices; `chosen` says how: given, default, measured or remembered."""
+
+    processes: Count
+    width: Annotated[int, msgspec.Meta(ge=1)] = 1
+    devices: Annotated[int, msgspec.Meta(ge=1)] = 1
+    chosen: str = "given"
+
+
+def choose(
+    spec: Spec,
+    *,
+    processes: int | None = None,
+    width: int | None = None,
+    devices: int | None = None,
+    deterministic: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Layout:
+    """The layout for a run of `spec` on this machine; what is given is kept.
+
+    On the CPU, one process for every core and one member at a time, unless a measurement shows
+    another layout to be faster: made once per machine and shape of a spec, remembered in the user's
+    cache, and only where nothing is given, the run is expected to be long, and `deterministic` (no bit may
+    depend on a measurement) is not asked for. On accelerators, all members side by side, over
+    all devices, in this process. Raises `InputError` for counts that cannot be.
+    """
+    members, given = spec.members, (processes, width, devices)
+    for name, value, least in (("processes", processes, 0), ("width", width, 1), ("devices", devices, 1)):
+        require(value is None or value >= least, name, value, f"must be {least} or larger")
+    import jax
+
+    on_cpu = jax.default_backend() == "cpu"
+    if processes is None:
+        most = max(members // (width or 1), 1)  # more would leave none with `width` members
+        processes = min(_cores(), most) if on_cpu and devices in (None, 1) else 0
+    if devices is None:
+        devices = 1 if on_cpu else min(jax.local_device_count(), members)
+    here = jax.local_device_count() if processes == 0 else 1
+    require(devices <= here, "devices", devices, f"must be at most {here}: the devices this process has")
+    if width is None:
+        width = 1 if on_cpu and devices == 1 else -(-members // devices) * devices
+    allowed = f"must be a multiple of devices = {devices}: as many on each"
+    require(width % devices == 0, "width", width, allowed)
+    share = -(-members // max(processes, 1))
+    plain = Layout(min(processes, members), min(width, -(-share // devices) * devices), devices, "default")
+    if given != (None, None, None):
+        return replace(plain, chosen="given")
+    if not on_cpu or deterministic or members == 1 or expected_seconds(spec) < PAYS_FROM:
+        return plain
+    return _remembered(spec, plain, say)
+
+
+def expected_seconds(spec: Spec) -> float:
+    """A guess at the length of a run from its matrix products, good to a factor of a few."""
+    model, sizes = spec.model, spec.source.sizes()
+    tokens = 2 * spec.task.context + 1
+    block = model.width**2 * (4 + 2 * model.mlp_ratio)
+    outputs = model.width * spec.task.outputs(sizes.classes)
+    each = 6 * (tokens * (model.layers * block + sizes.dim * model.width) + outputs)
+    return each * spec.sequences * spec.members / (GUESS * min(_cores(), spec.members))
+
+
+def candidates(members: int, cores: int) -> Iterator[Layout]:
+    """The layouts that are measured on a CPU, simple ones first."""
+    for processes in sorted({1, min(cores, members)}, reverse=True):
+        share = -(-members // processes)
+        for width in sorted({1, min(share, 4)}):
+            yield Layout(processes, width, 1, "measured")
+
+
+def fastest(rates: dict[Layout, float]) -> Layout:
+    """The first layout that no other beats by the factor `BETTER`."""
+    top = max(rates.values())
+    return next(layout for layout, rate in rates.items() if rate * BETTER >= top)
+
+
+def pace(spec: Spec, layout: Layout) -> float:
+    """Sequences per second, summed over the members, of a short training in this layout."""
+    team = Team(spec.members, layout)
+    try:
+        team.start(msgspec.to_builtins(spec), None)
+        at = steps = 1
+        took = 0.0
+        _train(team, at)  # compiles
+        while took < PROBE_SECONDS:
+            steps *= 4
+            at += steps
+            took = _train(team, at)
+        return steps * spec.batch * spec.members / took
+    finally:
+        team.close()
+
+
+def _train(team: Team, step: int) -> float:
+    """Seconds that all workers took to get to `step`."""
+    began = time.perf_counter()
+    team.send({"do": "train", "step": step})
+    team.answers()
+    return time.perf_counter() - began
+
+
+def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None]) -> Layout:
+    file = _cache() / f"layout-{_key(spec)}.json"
+    try:
+        known = msgspec.json.decode(file.read_bytes(), type=Layout)
+        if 1 <= known.processes <= spec.members and known.width <= spec.members and known.devices == 1:
+            return replace(known, chosen="remembered")
+    except (OSError, msgspec.MsgspecError):
+        pass  # never measured here, or the file is damaged: measure
+    say("measuring how to lay out the members (once for this machine and shape)")
+    short = replace(spec, keep_best=None, stopping=None)
+    rates = {layout: pace(short, layout) for layout in candidates(spec.members, _cores())}
+    best = fastest(rates)
+    for layout, one in rates.items():
+        mark = " <- chosen" if layout == best else ""
+        say(f"  {layout.processes} processes, width {layout.width}: {one:,.0f} sequences/s{mark}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(file, msgspec.json.encode(best), "cache")
+    except OSError:
+        pass  # a cache is a convenience
+    return best
+
+
+def _key(spec: Spec) -> str:
+    """What the best layout depends on: the machine, the version of JAX, and the shape of the program."""
+    shape = replace(
+        spec,
+        seeds=Seeds(),
+        schedule=Schedule(),
+        sequences=spec.batch,
+        vary={name: [] for name in spec.vary},
+        evaluators=(),
+        evaluation_sequences=2,
+        keep_best=None,
+        stopping=None,
+    )
+    import jax
+
+    machine = [platform.machine(), processor(), str(_cores()), jax.__version__]
+    return hashlib.sha256("\n".join(machine).encode() + shape.to_json()).hexdigest()[:16]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebbtide"

@@ -1,0 +1,92 @@
+"""What a run remembers of each member beside its state: its best model, and whether it has stopped."""
+
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64
+
+from ebbtide.errors import require
+
+TRAINING = -1
+"""`stopped_at` of a member that has not stopped."""
+LONGEST_WINDOW = 1000
+"""Evaluations: every checkpoint holds a window of each member."""
+
+
+class EarlyStopping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Stops a member whose smoothed `evaluator` has not risen for `patience` sequences.
+
+    Smoothed is the mean of the headline metric over the last `window` evaluations (fewer at the start).
+    It has risen when it exceeds its best value so far by more than `margin`. A stopped member keeps
+    its model to the end of the run, which ends when all have stopped. ICL may stay at chance for long
+    before it emerges: a patience shorter than that stops a run which would have learned.
+    """
+
+    patience: Annotated[int, msgspec.Meta(ge=1)]
+    evaluator: str = "icl"
+    window: Annotated[int, msgspec.Meta(ge=1, le=LONGEST_WINDOW)] = 3
+    margin: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+    def check(self, evaluators: tuple[str, ...]) -> None:
+        """Raises `InputError` unless the evaluator is one of the run's."""
+        allowed = f"must be one of the run's evaluators: {', '.join(evaluators)}"
+        require(self.evaluator in evaluators, "stopping.evaluator", self.evaluator, allowed)
+
+
+class Watch:
+    """Sees every evaluation of `members` members and keeps what must survive an interruption.
+
+    `arrays` and `Watch(..., arrays)` are inverse: the arrays are part of every checkpoint. All counts
+    are in sequences.
+    """
+
+    def __init__(self, members: int, stopping: EarlyStopping | None, arrays: dict[str, np.ndarray] | None = None):
+        window = stopping.window if stopping else 1
+        self.stopping = stopping
+        self.best_value: Float32[np.ndarray, " members"] = np.full(members, -np.inf, np.float32)
+        self.best_at: Int64[np.ndarray, " members"] = np.full(members, TRAINING, np.int64)
+        self.recent: Float32[np.ndarray, "members window"] = np.full((members, window), np.nan, np.float32)
+        self.top_value: Float32[np.ndarray, " members"] = np.full(members, -np.inf, np.float32)
+        self.top_at: Int64[np.ndarray, " members"] = np.zeros(members, np.int64)
+        self.stopped_at: Int64[np.ndarray, " members"] = np.full(members, TRAINING, np.int64)
+        for name, array in (arrays or {}).items():
+            if getattr(self, name).shape != array.shape:
+                raise ValueError(f"watch.{name} has shape {array.shape}, the spec needs {getattr(self, name).shape}")
+            setattr(self, name, np.array(array))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that it keeps, each with a leading axis over the members."""
+        names = ("best_value", "best_at", "recent", "top_value", "top_at", "stopped_at")
+        return {name: getattr(self, name).copy() for name in names}
+
+    def better(self, values: Float[np.ndarray, " members"], at: int) -> Bool[np.ndarray, " members"]:
+        """Which members' values at `at` sequences are better than all before (nan never is)."""
+        found = ~self.stopped & (values > self.best_value)
+        self.best_value[found], self.best_at[found] = values[found], at
+        return found
+
+    def judge(self, values: Float[np.ndarray, " members"], at: int) -> None:
+        """Takes the next smoothed value of every member that trains, and stops those that have waited too long.
+
+        A nan is not a rise.
+        """
+        if self.stopping is None:
+            return
+        going = ~self.stopped
+        self.recent[going] = np.concatenate([self.recent[going, 1:], values[going, None]], axis=1)
+        smoothed = np.array([_mean(row) for row in self.recent], np.float32)
+        high = smoothed > self.top_value + np.float32(self.stopping.margin)
+        risen = going & high & ~np.isnan(values)  # where a low value leaves the window as a nan comes, the mean rises
+        self.top_value[risen], self.top_at[risen] = smoothed[risen], at
+        self.stopped_at[going & (at - self.top_at >= self.stopping.patience)] = at
+
+    @property
+    def stopped(self) -> Bool[np.ndarray, " members"]:
+        """Which members have stopped."""
+        return self.stopped_at != TRAINING
+
+
+def _mean(row: Any) -> float:
+    seen = row[~np.isnan(row)]
+    return float(seen.mean(dtype=np.float32)) if len(seen) else float("nan")

@@ -1,0 +1,167 @@
+"""One writer at a time, readers at any time."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from ebbtide.cli import main
+from ebbtide.errors import InputError
+from ebbtide.runs.folder import Run, catalogue
+from ebbtide.runs.fsck import examine
+from ebbtide.runs.lock import holder
+from ebbtide.runs.writer import Writer, check_folder
+from folders import HEAD, play
+from tiny import contents, write_run
+
+CHILD = Path(__file__).with_name("writer_child.py")
+LOOKS = 25
+"""Times the reader looks at a run that is being written; it sees some hundred commits."""
+
+
+@contextmanager
+def writing(path: Path, *defects: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that writes the run; it has made its first commits. Killed in the end."""
+    command = [sys.executable, str(CHILD), str(path), msgspec.json.encode(HEAD).decode(), *defects]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for _ in range(3):
+                assert process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def drain(process: subprocess.Popen[str]) -> None:
+    """Takes what the writer has printed, so that it never waits for us."""
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(process.stdout.fileno(), 2**16):
+            continue
+
+
+def look(path: Path, seen: int) -> int:
+    """All that a reader can ask. Raises or asserts when anything but a whole run shows; returns its rows."""
+    run = Run(path)
+    curves = run.metrics()
+    rows = len(curves["sequences"])
+    assert rows >= seen and curves["sequences"].tolist() == list(range(rows))
+    assert np.array_equal(curves["train_loss"], np.tile(np.arange(rows), (2, 1)))
+    assert all(np.array_equal(curves["icl"][member], np.arange(rows)) for member in (0, 1))
+    assert run.status() in ("running", "interrupted") and run.sequences() >= 2
+    found = run.latest()
+    assert found is not None and found[1].sequences >= 2
+    report = examine(path)
+    assert report.sound() and report.resume.startswith("resume continues from checkpoints/"), report
+    (listed,) = catalogue(path.parent)
+    assert isinstance(listed, Run)
+    return rows
+
+
+def watch(path: Path, process: subprocess.Popen[str], seen: int = 0) -> int:
+    for _ in range(LOOKS):
+        seen = look(path, seen)
+        drain(process)
+    assert process.poll() is None
+    return seen
+
+
+def test_a_reader_never_sees_an_error_nor_half_a_segment(tmp_path):
+    """Also across two deaths of the writer."""
+    path, seen = tmp_path / "run", 0
+    for _ in range(2):
+        with writing(path) as process:
+            assert (
+                Run(path).status() == "running" and holder(path) == f"process {process.pid} on {socket.gethostname()}"
+            )
+            before, seen = seen, watch(path, process, seen)
+        assert seen > before + 5
+        assert Run(path).status() == "interrupted" and look(path, seen) >= seen
+
+
+@pytest.mark.parametrize("defect", ["segment_late", "segment_in_pieces"])
+def test_a_writer_that_lets_readers_see_halves_is_caught(tmp_path, defect):
+    with pytest.raises(Exception, match=r"metrics/|Report"), writing(tmp_path / "run", defect) as process:
+        watch(tmp_path / "run", process)
+
+
+def test_the_second_process_is_told_and_leaves_the_folder_alone(tmp_path):
+    """Exit code 2, one line that says who writes; once that one is killed the command works."""
+    path = write_run(tmp_path / "run", {"icl": [[0.5, 0.6]] * 2}, [[1, 1]] * 2, label={}).path
+    head = Run(path).header
+    hold = (
+        "import sys, time, msgspec; from pathlib import Path; from ebbtide.runs.folder import Header; "
+        "from ebbtide.runs.writer import Writer; "
+        "w = Writer(Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Header)); "
+        "print(1, flush=True); time.sleep(600)"
+    )
+    second = [sys.executable, "-m", "ebbtide.cli", "resume", str(path)]
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(path), msgspec.json.encode(head).decode()], stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout is not None and first.stdout.readline()
+        before = contents(path)
+        told = subprocess.run(second, capture_output=True, text=True)
+        first.send_signal(signal.SIGKILL)
+    line = f"ebbtide: out = {str(path)!r}: is being written by process {first.pid} on {socket.gethostname()}\n"
+    assert (told.returncode, told.stderr) == (2, line) and contents(path) == before
+    assert subprocess.run(second, capture_output=True).returncode == 0
+
+
+def test_the_folder_is_checked_again_under_the_lock(tmp_path, monkeypatch):
+    """Another run may move in between the first look and the lock; the lock is free again afterwards."""
+    from ebbtide.runs import lock
+
+    path, take = tmp_path / "run", lock.take
+
+    def late(folder: Path) -> int:
+        monkeypatch.setattr(lock, "take", take)
+        play(folder, 1)
+        return take(folder)
+
+    monkeypatch.setattr(lock, "take", late)
+    with pytest.raises(InputError, match="another spec"):
+        Writer(path, msgspec.structs.replace(HEAD, digest="0" * 64))
+    assert holder(path) is None and Run(path).header.digest == HEAD.digest
+
+
+@pytest.mark.parametrize(
+    "text", [b"process 1 on another-host", f"process {os.getpid()} on here".encode(), b"\xff\0\n" * 5000, b""]
+)
+def test_what_a_dead_writer_left_in_the_lock_counts_for_nothing(tmp_path, text):
+    """A living process of that number, another host, rubbish: only the kernel's lock counts."""
+    path = tmp_path / "run"
+    play(path, 2)
+    (path / "lock").write_bytes(text)
+    check_folder(path, HEAD.digest)
+    assert holder(path) is None and Run(path).status() == "interrupted"
+    writer = Writer(path, HEAD)
+    assert holder(path) == f"process {os.getpid()} on {socket.gethostname()}"
+    (path / "lock").write_bytes(text)  # the file is only what people read
+    told = holder(path)
+    assert told is not None and told.isprintable() and len(told) <= 200
+    with pytest.raises(InputError, match="is being written by") as caught:
+        Writer(path, HEAD)
+    assert len(str(caught.value).splitlines()) == 1
+    writer.close()
+
+
+@pytest.mark.parametrize("make", [lambda p: p.symlink_to("/dev/null"), lambda p: p.mkdir()])
+def test_a_lock_that_is_no_file_is_one_line(tmp_path, capsys, make):
+    play(tmp_path / "run", 2)
+    (tmp_path / "run/lock").unlink()
+    make(tmp_path / "run/lock")
+    with pytest.raises(OSError, match="lock"):
+        Writer(tmp_path / "run", HEAD)
+    assert main(["fsck", str(tmp_path / "run")]) == 0

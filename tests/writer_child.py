@@ -1,0 +1,87 @@
+"""A process that commits to a run folder without end, until it is killed.
+
+    python writer_child.py FOLDER HEADER [DEFECT]
+
+Row i holds the value i everywhere. Prints a line for every commit.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ebbtide.runs import atomic
+from ebbtide.runs.folder import Header
+from ebbtide.runs.writer import Writer
+
+
+def rows(head: Header, first: int, count: int) -> dict[str, np.ndarray]:
+    at = np.arange(first, first + count)
+    shape = (head.spec["members"], count, len(head.instruments), len(head.metrics), 2)
+    values = np.broadcast_to(at[None, :, None, None, None], shape).astype(np.float32)
+    return {"sequences": at.astype(np.int64), "train_loss": values[:, :, 0, 0, 0].copy(), "values": values}
+
+
+def segment_late() -> None:
+    """Defect: the segment comes into its place some time after the checkpoint that names it."""
+    write_file, rename = atomic.write_file, atomic.rename
+    late: list[tuple[Path, bytes]] = []
+
+    def write(path: Path, data: bytes, what: str = "file") -> None:
+        if what == "segment":
+            late.append((path, data))
+        else:
+            write_file(path, data, what)
+
+    def renamed(source: Path, target: Path, what: str) -> None:
+        rename(source, target, what)
+        if what == "checkpoint" and late:
+            time.sleep(0.02)
+            write_file(*late.pop(), "late")
+
+    atomic.write_file, atomic.rename = write, renamed
+
+
+def segment_in_pieces() -> None:
+    """Defect: each commit writes its rows into the segment of the one before, in place."""
+    write_file = atomic.write_file
+
+    def write(path: Path, data: bytes, what: str = "file") -> None:
+        write_file(path, data, what)
+        before = sorted(path.parent.glob("[0-9]*"))
+        if what == "segment" and len(before) > 1:
+            old = before[-2].read_bytes()
+            before[-2].write_bytes(old + data)
+            time.sleep(0.01)
+            before[-2].write_bytes(old)
+
+    atomic.write_file = write
+
+
+DEFECTS = {one.__name__: one for one in (segment_late, segment_in_pieces)}
+
+
+def main(folder: Path, head: Header) -> None:
+    writer = Writer(folder, head)
+    i = writer.manifest.sequences + 1 if writer.manifest else 0
+    while True:
+        state = {"w": np.full((head.spec["members"], 1000), i, np.float32)}
+        writer.commit(
+            sequences=i,
+            state=state,
+            evaluations=rows(head, writer.rows, 1 + i % 2) if i % 3 == 0 else None,
+            kept=i % 50 == 0,
+            finished=False,
+            seconds=0.0,
+        )
+        time.sleep(0.003)  # the reader reads all there is again and again: let it keep up
+        print(i, flush=True)  # noqa: T201
+        i += 1
+
+
+if __name__ == "__main__":
+    for defect in sys.argv[3:]:
+        DEFECTS[defect]()
+    main(Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Header))
