@@ -27,8 +27,7 @@ LAYOUTS = {"alone": (1, 1), "4 over 4": (4, 4), "4 over 2": (4, 2), "3 over 1": 
 WIDE = replace(
     SPEC,
     members=MEMBERS,
-    sequences=512,
-    schedule=Schedule(evaluations=3, checkpoints=2),
+    schedule=Schedule(evaluations=5, checkpoints=2),
     evaluators=("icl",),
 )
 
@@ -66,7 +65,9 @@ def trained(members: list[int], width: int, devices: int) -> Arrays:
     made.train(STEPS)
     found |= {f"spread/{name}": array for name, array in spread(made).items()}
     found |= {f"state/{name}": array for name, array in made.state().items()}
-    return found | {f"seen/{name}": array for name, array in made.evaluate().items()}
+    found |= {f"seen/{name}": array for name, array in made.evaluate().items()}
+    made.train(WIDE.steps())
+    return found | {f"end/{name}": array for name, array in made.state().items()}
 
 
 def interrupt(progress: Progress) -> None:
@@ -80,6 +81,7 @@ def run(folder: Path, name: str, *, stop: bool = False, **how: Any) -> Arrays:
         driver.SLICE_SECONDS = 1e-9
         try:
             train(WIDE, folder / name, report=interrupt, **how)
+            raise AssertionError("the run was not interrupted")
         except Interrupted:
             how = {}
     done = train(WIDE, folder / name, **how)
@@ -98,7 +100,6 @@ def main(folder: Path) -> None:
     for name, (width, devices) in LAYOUTS.items():
         write(name, trained(list(range(MEMBERS)), width, devices))
     write("4 over 4, unfilled", trained([4, 5, 0, 1], 4, 4))
-    write("run alone", run(folder, "alone", processes=0, width=1, devices=1))
     write("run over 4", run(folder, "wide", processes=0, width=4, devices=4))
     write("run over 4, continued", run(folder, "continued", stop=True, processes=0, width=4, devices=4))
     try:

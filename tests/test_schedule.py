@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.training.schedule import Schedule
+from ebbtide.training.schedule import Schedule, Window
 
 CASES = [
     (Schedule(), 1_280_000, 128),
@@ -63,3 +63,33 @@ def test_a_first_point_beyond_the_end_is_refused(first, one_line):
     one_line(caught, "schedule.first", first)
     Schedule(first=first).check(1000)
     schedule.check(first + 1)
+
+
+def test_a_window_adds_points_and_its_checkpoints_by_hand():
+    dense = Schedule(evaluations=3, checkpoints=2, windows=(Window(start=100, end=200, every=40),))
+    assert dense.points(1000, 10) == [0, 100, 140, 180, 500, 1000]
+    assert dense.kept(1000, 10) == [0, 1000]
+    kept = Schedule(evaluations=3, checkpoints=2, windows=(Window(start=100, end=200, every=40, keep=True),))
+    assert kept.kept(1000, 10) == [0, 100, 140, 180, 1000]
+    crowded = Schedule(evaluations=2, windows=(Window(start=0, end=30, every=1),))
+    assert crowded.points(1000, 10) == [0, 10, 20, 30, 1000]
+
+
+@pytest.mark.parametrize(
+    ("window", "field", "value"),
+    [
+        (Window(start=500, end=400, every=10), "schedule.windows.0.end", 400),
+        (Window(start=500, end=1001, every=10), "schedule.windows.0.end", 1001),
+    ],
+)
+def test_a_window_outside_the_run_is_refused(window, field, value, one_line):
+    with pytest.raises(InputError) as caught:
+        Schedule(windows=(window,)).check(1000)
+    one_line(caught, field, value)
+    Schedule(windows=(Window(start=0, end=1000, every=1000),)).check(1000)
+
+
+def test_a_window_of_millions_of_points_is_refused(one_line):
+    with pytest.raises(InputError) as caught:
+        Schedule(windows=(Window(start=0, end=4_000_000, every=2),)).check(4_000_000)
+    one_line(caught, "schedule.windows.0.every", 2)

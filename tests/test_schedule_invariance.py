@@ -20,7 +20,7 @@ from ebbtide.training import members as members_module
 from ebbtide.training.driver import Interrupted, train
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import Members
-from ebbtide.training.schedule import Schedule
+from ebbtide.training.schedule import Schedule, Window
 from tiny import SPEC, same_bits
 
 STEPS = 16
@@ -211,12 +211,22 @@ def test_the_search_itself_finds_such_an_engine(reference):
 
 # ---- the same through the driver and the run folder
 
+windows = st.builds(
+    lambda start, length, every, keep: Window(
+        start=start, end=min(start + length, SHORT.sequences), every=every, keep=keep
+    ),
+    start=st.integers(0, SHORT.sequences - 1),
+    length=st.integers(1, SHORT.sequences),
+    every=st.integers(1, SHORT.sequences),
+    keep=st.booleans(),
+)
 schedules = st.builds(
     Schedule,
     evaluations=st.integers(2, STEPS + 4),
     checkpoints=st.integers(2, STEPS + 4),
     spacing=st.sampled_from(["linear", "log"]),
     first=st.integers(1, SHORT.sequences - 1),
+    windows=st.lists(windows, max_size=2).map(tuple),
 )
 lives = st.lists(st.integers(1, 4), max_size=3)
 """After how many reports the run is interrupted, each time it is started."""

@@ -35,7 +35,8 @@ def found(tmp_path_factory) -> dict[str, Arrays]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("XLA", "JAX"))}
     cache = {name: value for name, value in os.environ.items() if name.startswith(("JAX_COMPILATION", "JAX_PERSIST"))}
     command = [sys.executable, str(Path(__file__).with_name("sharding_child.py")), str(folder)]
-    environment = clean | cache | ENVIRONMENT | {"XLA_FLAGS": flags}
+    quick = {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # it compiles much and computes little
+    environment = clean | cache | ENVIRONMENT | quick
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
@@ -119,10 +120,11 @@ def test_what_fills_up_the_last_group_changes_no_bit_of_its_members(found):
 def test_a_run_over_devices_comes_to_its_end_and_says_how_it_was_made(found):
     run = found["run over 4"]
     assert [run[k].item() for k in ("processes", "width", "devices", "chosen")] == [0, 4, 4, "given"]
-    assert run["state/step"].tolist() == [WIDE.steps()] * MEMBERS
-    assert run["seen/sequences"].tolist() == [0, 256, 512]
-    np.testing.assert_allclose(run["seen/train_loss"], found["run alone"]["seen/train_loss"], rtol=10 * LOSS)
-    assert [a for k, a in run.items() if k.startswith("state/best.")]
+    assert run["state/step"].tolist() == [WIDE.steps()] * MEMBERS and part(run, "state/best.")
+    assert run["seen/sequences"].tolist() == [0, 256, 512, 768, 1024]
+    assert (run["seen/train_loss"][:, -1] < run["seen/train_loss"][:, 1]).all()
+    trained = {k: a for k, a in run.items() if k.startswith(("state/params.", "state/optimizer."))}
+    assert trained and same_bits(trained, {k: found["4 over 4"][k.replace("state/", "end/")] for k in trained})
 
 
 def test_a_run_over_devices_is_continued_in_its_own_layout_to_the_same_bits(found):

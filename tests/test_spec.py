@@ -81,6 +81,8 @@ def other_value(value: Any, name: str) -> Any:
             return words.get(name, value + "x")
         case None:
             return {"patience": 3} if name == "stopping" else 3
+        case () | []:
+            return {"windows": [{"start": 0, "end": 9, "every": 3}]}[name]
         case list() | tuple():
             return [*value[:-1], value[-1] + 1 if isinstance(value[-1], int) else "other"]
         case dict():

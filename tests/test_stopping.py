@@ -27,6 +27,8 @@ from ebbtide.training.spec import Spec
 from ebbtide.training.watch import EarlyStopping, Watch
 from tiny import SPEC, contents, final_state, same_bits
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 PATIENCE = 512
 PLAIN = replace(
     SPEC,

@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from ebbtide.training.schedule import Cosine as Cosine
     from ebbtide.training.schedule import Schedule as Schedule
     from ebbtide.training.schedule import WarmupInverseSqrt as WarmupInverseSqrt
+    from ebbtide.training.schedule import Window as Window
     from ebbtide.training.spec import Seeds as Seeds
     from ebbtide.training.spec import Spec as Spec
+    from ebbtide.training.team import WorkerError as WorkerError
+    from ebbtide.training.watch import EarlyStopping as EarlyStopping
 
 _HOMES = {
     "errors": ["InputError"],
@@ -54,8 +57,10 @@ _HOMES = {
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
     "training.driver": ["Interrupted", "resume", "train"],
     "training.optimizer": ["SGD", "Adam"],
-    "training.schedule": ["Constant", "Cosine", "Schedule", "WarmupInverseSqrt"],
+    "training.schedule": ["Constant", "Cosine", "Schedule", "WarmupInverseSqrt", "Window"],
     "training.spec": ["Seeds", "Spec"],
+    "training.team": ["WorkerError"],
+    "training.watch": ["EarlyStopping"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ebbtide import __version__
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, one_line
 
 RUNS = "runs"
 OVERRIDES = """any field of the spec by its dotted name: --task.context 4, --source omniglot, --source FILE.npz,
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that may not be written ...
         if error.filename is None:
             raise
-        sys.stderr.write(f"ebbtide: {error.filename}: {error.strerror}\n")
+        sys.stderr.write(f"ebbtide: {one_line(str(error.filename))}: {error.strerror}\n")
         return 2
 
 

@@ -16,7 +16,7 @@ class InputError(ValueError):
 
     def __init__(self, field: str, value: object, allowed: str):
         self.field, self.value, self.allowed = field, value, allowed
-        super().__init__(f"{_line(field)} = {_line(_repr(value))}: {_line(allowed)}")
+        super().__init__(f"{one_line(field)} = {one_line(_repr(value))}: {one_line(allowed)}")
 
 
 def _repr(value: object) -> str:
@@ -26,7 +26,7 @@ def _repr(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """`text` without line breaks or terminal codes, and not longer than a reader wants."""
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: LONGEST + 1])
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -35,7 +35,7 @@ class Effort(NamedTuple):
     budget: float
 
 
-FULL = Effort(rounds=7, turn=1.5, run=30.0, product=0.25, budget=float("inf"))
+FULL = Effort(rounds=5, turn=1.0, run=15.0, product=0.25, budget=float("inf"))
 QUICK = Effort(rounds=3, turn=0.5, run=4.0, product=0.05, budget=57.0)
 
 

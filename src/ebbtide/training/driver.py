@@ -75,6 +75,7 @@ def train(
     """
     spec.check()
     path = Path(out)
+    require("\0" not in str(path), "out", str(path), "must be the name of a folder")
     check_folder(path, spec.digest())
     if (path / HEADER).exists():
         if found := _finished(Run(path)):

@@ -23,6 +23,7 @@ PAYS_FROM = 300.0
 PROBE_SECONDS = 0.5
 BETTER = 1.1
 """A layout must be this many times faster than a simpler one to be chosen over it."""
+MOST_PROCESSES = 1024
 GUESS = 2e10
 """Floating-point operations per second and core by which the length of a run is expected."""
 
@@ -59,6 +60,7 @@ def choose(
     members, given = spec.members, (processes, width, devices)
     for name, value, least in (("processes", processes, 0), ("width", width, 1), ("devices", devices, 1)):
         require(value is None or value >= least, name, value, f"must be {least} or larger")
+    require((processes or 0) <= MOST_PROCESSES, "processes", processes, f"must be at most {MOST_PROCESSES}")
     import jax
 
     on_cpu = jax.default_backend() == "cpu"

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, UInt
 
 from ebbtide.errors import require
 
+MOST_POINTS = 1_000_000
+
 Steps = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -46,21 +48,44 @@ class Cosine(msgspec.Struct, frozen=True, tag="cosine", forbid_unknown_fields=Tr
 LearningRate = Constant | WarmupInverseSqrt | Cosine
 
 
+class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """More points where something happens: every `every` sequences from `start` to `end`, both included;
+    with `keep` each is also a checkpoint kept for ever."""
+
+    start: Annotated[int, msgspec.Meta(ge=0)]
+    end: Annotated[int, msgspec.Meta(ge=1)]
+    every: Annotated[int, msgspec.Meta(ge=1)]
+    keep: bool = False
+
+    def points(self, batch: int) -> list[int]:
+        """Sequence counts of the window, each moved to the nearest whole batch."""
+        return [round(x / batch) * batch for x in range(self.start, self.end + 1, self.every)]
+
+
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When to look and when to save, in sequences.
 
     `evaluations` points between 0 and the end, both included, linearly spaced or (`log`) spaced by
     equal ratios from `first` on; every one is moved to the nearest whole batch. `checkpoints` of
-    them are kept as checkpoints for ever, evenly chosen, the first and the last included.
+    them are kept as checkpoints for ever, evenly chosen, the first and the last included. `windows` add
+    to both.
     """
 
     evaluations: Annotated[int, msgspec.Meta(ge=2)] = 40
     spacing: Literal["linear", "log"] = "linear"
     first: Annotated[int, msgspec.Meta(ge=1)] = 1000
     checkpoints: Annotated[int, msgspec.Meta(ge=2)] = 6
+    windows: tuple[Window, ...] = ()
 
     def check(self, sequences: int) -> None:
-        """Raises `InputError` when the first log-spaced point lies beyond the run."""
+        """Raises `InputError` when the first log-spaced point or a window lies beyond the run, or a window
+        is empty or has more than a million points."""
+        for i, one in enumerate(self.windows):
+            name = f"schedule.windows.{i}"
+            allowed = f"must be from start = {one.start} to sequences = {sequences}"
+            require(one.start <= one.end <= sequences, f"{name}.end", one.end, allowed)
+            many = (one.end - one.start) // one.every
+            require(many < MOST_POINTS, f"{name}.every", one.every, f"gives {many} points; at most {MOST_POINTS}")
         if self.spacing == "log":
             require(self.first < sequences, "schedule.first", self.first, f"must be below sequences = {sequences}")
 
@@ -70,10 +95,12 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raw = np.concatenate([[0], np.geomspace(self.first, sequences, self.evaluations - 1)])
         else:
             raw = np.linspace(0, sequences, self.evaluations)
-        return sorted({round(x / batch) * batch for x in raw} | {0, sequences})
+        dense = [x for window in self.windows for x in window.points(batch)]
+        return sorted({round(x / batch) * batch for x in raw} | {0, sequences} | {x for x in dense if x <= sequences})
 
     def kept(self, sequences: int, batch: int) -> list[int]:
         """Sequence counts of the checkpoints that are never removed."""
         points = self.points(sequences, batch)
         chosen = np.linspace(0, len(points) - 1, min(self.checkpoints, len(points)))
-        return [points[round(i)] for i in chosen]
+        dense = {x for window in self.windows if window.keep for x in window.points(batch)}
+        return sorted({points[round(i)] for i in chosen} | dense.intersection(points))
