@@ -12,7 +12,7 @@ demo: $(VENV)/.installed  ## the transience study on the embedded default: verdi
 test: $(VENV)/.installed-test check  ## every check and every test
 	$(BIN)/python -m pytest
 
-crash: $(VENV)/.installed-test  ## a run killed a hundred times at random moments (ten minutes)
+crash: $(VENV)/.installed-test  ## a run killed a hundred times at random moments (ten to twenty minutes)
 	$(BIN)/python -m pytest -m crash -s
 
 check: $(VENV)/.installed-test  ## style and types

@@ -22,7 +22,7 @@ from ebbtide.training.driver import resume, spec_of
 from make_golden import GOLDEN, fingerprint
 from tiny import contents, final_state
 
-DIGEST = "be40af1a2c1cd7be43828778bebb7b780eb989ae6c9fea56915a682544c0f6b4"
+DIGEST = "ea491dd0774e6f5b7f7700c509dbcc1d89b6cc21d275b3eb9deca99d16198f73"
 METRICS = "f8a389179a5fe3503a6f116c0f2672974217bc70d06eda0f3a169d5be6821fc6"
 STATES = {
     640: "91326a75234892f859053712d6f1ee3f7a305c8940f3dcfd0198a2662bfa91d4",

@@ -1,5 +1,6 @@
 """The spec as data: round trips, its digest, its checks."""
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from ebbtide.tasks.labels import Fixed, PerSequence, Polysemy, Shared
 from ebbtide.traced import replace_at, traced_fields
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Constant, Cosine, Schedule, WarmupInverseSqrt
-from ebbtide.training.spec import Seeds, Spec, from_builtins, from_json
+from ebbtide.training.spec import Seeds, Spec, _lean, from_builtins, from_json
 
 SPEC = Spec(sequences=12_800)
 SPECS = [
@@ -53,10 +54,30 @@ def test_whole_numbers_and_lists_name_the_same_computation():
     assert one.digest() == other.digest() == from_json(one.to_json()).digest()
 
 
-def test_the_digest_is_that_of_the_canonical_text():
-    import hashlib
+def sha256(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
 
-    assert SPEC.digest() == hashlib.sha256(SPEC.to_json()).hexdigest()
+
+def test_the_digest_is_that_of_the_fields_that_are_not_at_their_defaults():
+    assert Spec().digest() == sha256(b"{}")
+    one = Spec(batch=32, optimizer=Adam(lr=0.5), members=2, vary={"optimizer.lr": [0.1, 0.2]}, evaluators=("icl",))
+    text = b'{"batch":32,"evaluators":["icl"],"members":2,"optimizer":{"lr":0.5,"type":"adam"},'
+    assert one.digest() == sha256(text + b'"vary":{"optimizer.lr":[0.1,0.2]}}')
+    assert Spec(optimizer=SGD()).digest() == sha256(b'{"optimizer":{"type":"sgd"}}')
+
+
+def test_a_field_that_a_later_version_adds_does_not_rename_a_run():
+    class Later(Spec, frozen=True, kw_only=True):
+        curiosity: float = 0.5
+
+    def name(spec: Spec) -> str:
+        return sha256(msgspec.json.encode(_lean(spec), order="sorted"))
+
+    assert name(Later(batch=32)) == name(Spec(batch=32)) != name(Later(batch=32, curiosity=0.6))
+
+
+def test_the_default_spec_can_be_run():
+    Spec().check()
 
 
 def other_value(value: Any, name: str) -> Any:

@@ -99,3 +99,10 @@ def test_without_the_icl_evaluator_everything_about_it_is_nan():
 
 def test_the_peak_of_each_member_is_its_own():
     assert peak({"icl": np.array([UP_AND_DOWN, UP_AND_DOWN[::-1]])}).tolist() == [6, 4]
+
+
+def test_a_member_that_stopped_keeps_its_last_loss_and_one_that_diverged_has_none():
+    loss = [np.nan, *np.linspace(4, 1.3, 5), *[np.nan] * 5]
+    assert summary(loss=loss)["train_loss_final"] == pytest.approx(1.3)
+    lost = [*UP_AND_DOWN[:6], *[np.nan] * 5]
+    assert np.isnan(summary(icl=lost, loss=loss)["train_loss_final"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebbtide.errors import InputError
-from ebbtide.training.spec import from_builtins
+from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.watch import TRAINING, EarlyStopping, Watch
 from tiny import same_bits
 
@@ -221,5 +221,11 @@ def test_stopping_that_cannot_be_is_told_in_one_line(one_line, stopping, field, 
 
 def test_the_best_of_an_evaluator_the_run_does_not_have_is_refused(one_line):
     with pytest.raises(InputError) as caught:
-        from_builtins({"sequences": 1280, "evaluators": ["iwl"]}).check()
-    one_line(caught, "keep_best", "icl")
+        from_builtins({"sequences": 1280, "evaluators": ["iwl"], "keep_best": "flip"}).check()
+    one_line(caught, "keep_best", "flip")
+
+
+def test_the_default_keeps_the_best_icl_only_where_it_is_evaluated():
+    assert Spec(evaluators=("iwl",)).best_evaluator() is None
+    assert Spec(evaluators=("iwl", "icl")).best_evaluator() == "icl"
+    Spec(evaluators=("iwl",)).check()

@@ -102,9 +102,8 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
         )
         return 130
     except KeyboardInterrupt:
-        console.print(
-            f"stopped at once, without saving. Continue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True
-        )
+        there = f" Continue with:\n  ebbtide resume {escape(str(out))}" if (out / "run.json").exists() else ""
+        console.print(f"stopped at once, without saving.{there}", soft_wrap=True)
         return 130
     except WorkerError as error:
         console.print(f"{escape(str(error))}\nContinue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True)
@@ -211,7 +210,7 @@ def _newest(found: Run) -> None:
     bits = "repeatable bit for bit" if newest[1].repeatable else "not repeatable bit for bit"
     console.print(f"layout     {layout}; {bits}", soft_wrap=True)
     best, name = found.best(), found.header.spec["keep_best"]
-    if name is not None:
+    if name in [one.name for one in found.header.instruments]:
         pairs = zip(best["value"], best["sequences"], strict=True)
         each = ", ".join(f"{value:.3f} at {tables.short(int(at))}" if at >= 0 else "-" for value, at in pairs)
         console.print(f"best {name:5} {each} (a model of each member is kept)", soft_wrap=True)

@@ -41,6 +41,9 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     out["transience"] = out["icl_peak"] - out["icl_final"]
     loss = curves["train_loss"].copy()
     loss[:, 0] = loss[:, 1]  # no training batch precedes the first evaluation
+    for i in range(1, loss.shape[1]):  # a member that stopped early has a model, but trains no more
+        stopped = np.isnan(loss[:, i]) & ~np.isnan(curves.get("icl", nothing)[:, i])
+        loss[stopped, i] = loss[stopped, i - 1]
     smoothed = {name: smooth(curves[name]) if name in curves else nothing for name in ("iwl", "ciwl", "flip")}
     smoothed["train_loss"] = smooth(loss)
     for name, curve in smoothed.items():

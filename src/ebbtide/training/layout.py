@@ -15,7 +15,7 @@ from ebbtide.errors import require
 from ebbtide.runs.atomic import write_file
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
-from ebbtide.training.team import Team
+from ebbtide.training.team import Team, WorkerError
 from ebbtide.training.worker import processor
 
 PAYS_FROM = 300.0
@@ -143,7 +143,12 @@ def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None]) -> Layout
         pass  # never measured here, or the file is damaged: measure
     say("measuring how to lay out the members (once for this machine and shape)")
     short = replace(spec, keep_best=None, stopping=None)
-    rates = {layout: pace(short, layout) for layout in candidates(spec.members, _cores())}
+    rates = {}
+    for layout in candidates(spec.members, _cores()):
+        try:
+            rates[layout] = pace(short, layout)
+        except WorkerError:  # it may not fit into memory
+            rates[layout] = 0.0
     best = fastest(rates)
     for layout, one in rates.items():
         mark = " <- chosen" if layout == best else ""

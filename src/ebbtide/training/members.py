@@ -70,7 +70,7 @@ class Members:
             states.append(fresh if state is None else unnamed(fresh, {k: v[i] for k, v in mine.items()}))
             data.append(engine.data(member))
         self.step = max(int(np.asarray(one.step)) for one in states)
-        if spec.keep_best is not None and not self.best:
+        if spec.best_evaluator() and not self.best:
             rows = [named(one.params) for one in states]
             self.best = {BEST + name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
         fill = -len(members) % width
@@ -125,8 +125,8 @@ class Members:
     def _look(self, values: Float[np.ndarray, "members evaluators metrics 2"], each: list[State]) -> None:
         """Keeps the parameters of the members that are better than ever, and stops those that may stop."""
         at, spec = self.step * self.spec.batch, self.spec
-        if spec.keep_best is not None:
-            for i in np.flatnonzero(self.watch.better(self._headline(values, spec.keep_best), at)):
+        if name := spec.best_evaluator():
+            for i in np.flatnonzero(self.watch.better(self._headline(values, name), at)):
                 for name, leaf in named(each[i].params).items():
                     self.best[BEST + name][i] = np.asarray(leaf)
         if spec.stopping is not None:

@@ -40,7 +40,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `vary` gives a traced field (see `traced_fields`) one value per member, e.g.
     `{"optimizer.lr": [1e-3, 3e-4]}`. Every checkpoint also holds the model of each member that had the
-    best `keep_best` (an evaluator; None: no model is kept); `stopping` ends members early.
+    best `keep_best` (an evaluator; None, or not evaluated: no model is kept); `stopping` ends members early.
     """
 
     task: FewShot = FewShot()
@@ -48,7 +48,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     model: Transformer = Transformer()
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
-    sequences: Positive = 1_000_000
+    sequences: Positive = 1_024_000
     members: Positive = 1
     vary: dict[str, list[float]] = {}
     schedule: Schedule = Schedule()
@@ -72,7 +72,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         self.schedule.check(self.sequences)
         evaluators.check(self.evaluators, self.task, self.source)
         allowed = f"must be null or one of the run's evaluators: {', '.join(self.evaluators)}"
-        require(self.keep_best in (None, *self.evaluators), "keep_best", self.keep_best, allowed)
+        require(self.keep_best in (None, "icl", *self.evaluators), "keep_best", self.keep_best, allowed)
         if self.stopping is not None:
             self.stopping.check(self.evaluators)
         limits.check_memory(self)
@@ -98,6 +98,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             spec = replace_at(spec, name, value)
         return spec
 
+    def best_evaluator(self) -> str | None:
+        """The evaluator by which the best models are kept; None where none are."""
+        return self.keep_best if self.keep_best in self.evaluators else None
+
     def steps(self) -> int:
         """Length of the run in optimiser steps."""
         return self.sequences // self.batch
@@ -107,8 +111,30 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return msgspec.json.encode(_typed(self), order="sorted")
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: the name of this computation."""
-        return hashlib.sha256(self.to_json()).hexdigest()
+        """SHA-256 of the canonical JSON of all fields that differ from their defaults: the name of this
+        computation. A field that a later version adds does not rename older runs; a default it changes does."""
+        return hashlib.sha256(msgspec.json.encode(_lean(_typed(self)), order="sorted")).hexdigest()
+
+
+def _lean(value: Any) -> Any:
+    """Builtins of a value without the fields of structs that are at their defaults."""
+    match value:
+        case msgspec.Struct():
+            tag = type(value).__struct_config__.tag
+            found = {one.name: getattr(value, one.name) for one in msgspec.structs.fields(value)}
+            plain = {one.name: _default(one) for one in msgspec.structs.fields(value)}
+            lean = {name: _lean(item) for name, item in found.items() if item != plain[name]}
+            return lean if tag is None else {"type": tag} | lean
+        case dict():
+            return {name: _lean(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_lean(item) for item in value]
+    return value
+
+
+def _default(field: Any) -> Any:
+    made = field.default_factory is not msgspec.NODEFAULT
+    return field.default_factory() if made else field.default
 
 
 def _typed(spec: Spec) -> Spec:
