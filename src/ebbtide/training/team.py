@@ -129,9 +129,11 @@ class Team:
         return answers[0]
 
     def instruments(self) -> list[list[Any]]:
-        """The run's evaluators with their chance levels, as the first worker knows them."""
-        self.workers[0].send({"do": "instruments"})
-        return self.workers[0].answer()["instruments"]
+        """The run's evaluators with their chance levels. All workers are asked, so that all draw their
+        evaluation prompts at the same time."""
+        self.send({"do": "instruments"})
+        answers = [worker.answer() for worker in self.workers]
+        return answers[0]["instruments"]
 
     def answers(self) -> dict[str, Any]:
         """The oldest outstanding answer of every worker, arrays joined in the order of the members."""
