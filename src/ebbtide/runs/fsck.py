@@ -33,12 +33,13 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All findings and what `resume` would do. Sound: nothing is damaged (leftovers may be)."""
+    """All findings and what `resume` would do. Leftovers are no damage."""
 
     findings: list[Finding]
     resume: str
 
     def sound(self) -> bool:
+        """Whether nothing is damaged."""
         return all(one.kind != "damaged" for one in self.findings)
 
 
