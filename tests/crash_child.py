@@ -71,7 +71,7 @@ def serve(folder: Path, spec: Spec) -> None:
                 os.close(reading)
                 attempt(folder, spec, point, int(nth), writing)
                 code = 0
-            except Exception:
+            except Exception:  # a fork must never return into the parent's loop; the parent sees code 1
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()

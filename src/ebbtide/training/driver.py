@@ -216,8 +216,7 @@ class _Loop:
             ask("evaluate", 0)
             ask("state", 0)
         while True:
-            going = self.over is None and not self.stop.is_set()
-            while going and at < spec.sequences and len(outstanding) < 4:
+            while self.over is None and at < spec.sequences and len(outstanding) < 4 and not self.stop.is_set():
                 following = min((p for p in self.points if p > at), default=spec.sequences)
                 at = min(following, at + slice_steps * batch)
                 ask("train", at)
