@@ -4,12 +4,18 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from ebbtide.errors import InputError
-from ebbtide.training.optimizer import SGD, Adam
+from ebbtide.training.engine import Engine
+from ebbtide.training.fields import override
+from ebbtide.training.optimizer import SGD, Adam, WeightDecay
 from ebbtide.training.schedule import Constant, Cosine, WarmupInverseSqrt
+from ebbtide.training.spec import from_builtins
+from tiny import SPEC
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -119,3 +125,106 @@ def test_impossible_learning_rates_are_refused(optimizer, lr, one_line):
     with pytest.raises(InputError) as caught:
         optimizer(lr=lr).check()
     one_line(caught, "optimizer.lr", lr)
+
+
+# --- weight decay
+
+TREE = {
+    "exemplar": {"w": [3.0, 4.0]},
+    "label": {"table": [1.0, 2.0]},
+    "position": {"table": [0.5, 0.5]},
+    "blocks": [{"attn": {"q": [1.0, -1.0]}, "mlp": {"w_in": [2.0, 0.0]}, "norm1": {"scale": [1.0, 1.0]}}],
+    "norm": {"offset": [0.0, 0.0]},
+    "readout": {"w": [6.0, 8.0]},
+}
+SELECTED = {
+    "all": [
+        "exemplar.w",
+        "label.table",
+        "position.table",
+        "attn.q",
+        "mlp.w_in",
+        "norm1.scale",
+        "norm.offset",
+        "readout.w",
+    ],
+    "mlp": ["mlp.w_in"],
+    "attention": ["attn.q"],
+    "encoder": ["exemplar.w"],
+    "embeddings": ["label.table", "position.table"],
+}
+
+
+def arrays(tree):
+    numbers = lambda x: isinstance(x, list) and isinstance(x[0], float)  # noqa: E731
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree, is_leaf=numbers)
+
+
+def flat(tree) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="."): np.asarray(leaf) for p, leaf in leaves}
+
+
+@pytest.mark.parametrize("on", SELECTED)
+@pytest.mark.parametrize("form", ["l2", "norms", "decoupled"])
+def test_decay_pulls_what_it_should_as_it_should(form, on):
+    """One step of gradient descent with zero and with constant gradients, against the equations."""
+    c, lr, factor = 0.1, 0.5, 0.5  # warm-up: half of the rate at the first step
+    params = arrays(TREE)
+    optimizer = SGD(lr=lr, schedule=Constant(warmup=2), decay=WeightDecay(form, c, on))
+    grads = jax.tree.map(jnp.ones_like, params)
+    after, _ = optimizer.update(grads, optimizer.init(params), params, jnp.uint32(0), TOTAL)
+    before, after = flat(params), flat(after)
+    assert any(name.endswith(SELECTED[on][0]) for name in before)
+    for name, w in before.items():
+        pull = np.zeros_like(w)
+        if any(name.endswith(one) for one in SELECTED[on]):
+            norm = np.linalg.norm(w)
+            pull = c * w if form != "norms" else c * w / norm if norm else pull
+        np.testing.assert_allclose(after[name], w - lr * factor * (1 + pull), rtol=1e-6)
+
+
+def test_coupled_decay_goes_through_adam_and_decoupled_does_not():
+    """Adam divides a constant gradient by its own size: coupled decay alone moves by lr whatever its strength;
+    decoupled decay moves by lr * c * p (Loshchilov & Hutter 2019)."""
+    params = {"a": jnp.asarray([4.0])}
+    zero = {"a": jnp.asarray([0.0])}
+
+    def step(decay):
+        optimizer = Adam(lr=0.1, decay=decay)
+        return float(optimizer.update(zero, optimizer.init(params), params, jnp.uint32(0), TOTAL)[0]["a"][0])
+
+    for c in (1e-3, 1e-1):
+        assert step(WeightDecay("l2", c)) == pytest.approx(3.9, rel=1e-5)
+        assert step(WeightDecay("decoupled", c)) == pytest.approx(4.0 * (1 - 0.1 * c), rel=1e-6)
+
+
+def test_members_may_differ_in_their_decay():
+    """Strength 0 is training without; another strength shrinks the weights."""
+    decayed = replace(
+        SPEC, optimizer=Adam(lr=3e-3, decay=WeightDecay()), vary={"optimizer.decay.coefficient": [0.0, 0.1]}
+    )
+    decayed.check()
+    assert "optimizer.decay.coefficient" in decayed.variable()
+
+    def trained(spec, member):
+        engine = Engine(spec)
+        return flat(engine.train(engine.init(member), engine.data(member), jnp.uint32(20)).params)
+
+    plain, without, strong = trained(replace(SPEC, vary={}), 0), trained(decayed, 0), trained(decayed, 1)
+    for name, w in plain.items():
+        np.testing.assert_allclose(without[name], w, rtol=1e-4, atol=1e-5)
+    same = flat(Engine(decayed).init(1).params)
+    assert np.linalg.norm(strong["readout.w"]) < 0.9 * np.linalg.norm(same["readout.w"])
+
+
+def test_a_field_of_the_decay_brings_it():
+    data = msgspec.to_builtins(SPEC)
+    override(data, "optimizer.decay.coefficient", "1e-4")
+    override(data, "optimizer.decay.on", "mlp")
+    assert from_builtins(data).optimizer.decay == WeightDecay("l2", 1e-4, "mlp")
+
+
+def test_a_negative_decay_is_refused():
+    with pytest.raises(InputError, match=r"optimizer\.decay\.coefficient = -1"):
+        Adam(decay=WeightDecay(coefficient=-1.0)).check()

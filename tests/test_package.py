@@ -82,8 +82,10 @@ def test_help_is_printed_by_the_module_too():
 FLOORS = {
     "cli": 6,
     "commands": 6,
+    "sweep_commands": 6,
     "bench": 5,
     "studies": 5,
+    "sweeps": 5,
     "verify": 5,
     "training": 4,
     "evaluation": 3,

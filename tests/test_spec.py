@@ -19,7 +19,7 @@ from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.fewshot import FewShot, Pair
 from ebbtide.tasks.labels import Fixed, PerSequence, Polysemy, Shared
 from ebbtide.traced import replace_at, traced_fields
-from ebbtide.training.optimizer import SGD, Adam
+from ebbtide.training.optimizer import SGD, Adam, WeightDecay
 from ebbtide.training.schedule import Constant, Cosine, Schedule, WarmupInverseSqrt
 from ebbtide.training.spec import Seeds, Spec, _lean, from_builtins, from_json
 
@@ -101,7 +101,7 @@ def other_value(value: Any, name: str) -> Any:
         case str():
             return words.get(name, value + "x")
         case None:
-            return {"patience": 3} if name == "stopping" else 3
+            return {"stopping": {"patience": 3}, "decay": {"on": "mlp"}}.get(name, 3)
         case () | []:
             return {"windows": [{"start": 0, "end": 9, "every": 3}]}[name]
         case list() | tuple():
@@ -147,6 +147,9 @@ def test_a_valid_spec_passes(spec):
 
 REFUSED: list[tuple[str, Any, dict[str, Any]]] = [
     ("members", 0, {"members": 0}),
+    ("optimizer.decay.coefficient", -1.0, {"optimizer": Adam(decay=WeightDecay(coefficient=-1.0))}),
+    ("seeds.member", 2**31 - 1, {"seeds": Seeds(member=2**31 - 1), "members": 2}),
+    ("seeds.member", 0.5, {"vary": {"seeds.member": [0.5]}}),
     ("batch", 0, {"batch": 0}),
     ("batch", "128", {"batch": "128"}),
     ("evaluation_sequences", 1, {"evaluation_sequences": 1}),

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from ebbtide.sources.omniglot import Omniglot as Omniglot
     from ebbtide.studies import find_study as find_study
     from ebbtide.studies.study import conclude as conclude
+    from ebbtide.sweeps.axes import Axis as Axis
+    from ebbtide.sweeps.driver import run_sweep as run_sweep
+    from ebbtide.sweeps.results import load as load
+    from ebbtide.sweeps.sweep import Resources as Resources
+    from ebbtide.sweeps.sweep import Sweep as Sweep
+    from ebbtide.sweeps.sweep import read_sweep as read_sweep
     from ebbtide.tasks.fewshot import CopyQueryLabel as CopyQueryLabel
     from ebbtide.tasks.fewshot import FewShot as FewShot
     from ebbtide.tasks.fewshot import Flip as Flip
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from ebbtide.training.driver import train as train
     from ebbtide.training.optimizer import SGD as SGD
     from ebbtide.training.optimizer import Adam as Adam
+    from ebbtide.training.optimizer import WeightDecay as WeightDecay
     from ebbtide.training.schedule import Constant as Constant
     from ebbtide.training.schedule import Cosine as Cosine
     from ebbtide.training.schedule import Schedule as Schedule
@@ -53,10 +60,14 @@ _HOMES = {
     "sources.omniglot": ["Omniglot"],
     "studies": ["find_study"],
     "studies.study": ["conclude"],
+    "sweeps.axes": ["Axis"],
+    "sweeps.driver": ["run_sweep"],
+    "sweeps.results": ["load"],
+    "sweeps.sweep": ["Resources", "Sweep", "read_sweep"],
     "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "Keep", "Pair"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
     "training.driver": ["Interrupted", "resume", "train"],
-    "training.optimizer": ["SGD", "Adam"],
+    "training.optimizer": ["SGD", "Adam", "WeightDecay"],
     "training.schedule": ["Constant", "Cosine", "Schedule", "WarmupInverseSqrt", "Window"],
     "training.spec": ["Seeds", "Spec"],
     "training.team": ["WorkerError"],

@@ -2,11 +2,14 @@
 
 import argparse
 import sys
+from importlib import import_module
 
 from ebbtide import __version__
 from ebbtide.errors import InputError, one_line
 
 RUNS = "runs"
+VERBS = ("status", "collect", "figure")
+"""Second words of `ebbtide sweep`."""
 OVERRIDES = """any field of the spec by its dotted name: --task.context 4, --source omniglot, --source FILE.npz,
 --task.labels shared, --model.width 32, --optimizer.lr 3e-4, --vary '{"optimizer.lr": [1e-3, 3e-4]}' ...
 (`ebbtide run STUDY --dry-run` prints all fields with their values)"""
@@ -59,6 +62,34 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--out", required=True, help="file to write")
     fsck = command("fsck", "check every file of a run; says what a resume would do, changes nothing")
     fsck.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
+    sweep = command("sweep", "train a grid of members, here or on a cluster; only what is missing")
+    sweep.usage = (
+        "ebbtide sweep FILE [--out DIR] [--executor NAME] [--jobs N] [--retry] [--dry-run [--measure]]\n"
+        "       ebbtide sweep status DIR | collect DIR ... | figure DIR ..."
+    )
+    sweep.add_argument("file", help="sweep file (.toml or .json), or a sweep's folder to go on with it")
+    sweep.add_argument("--out", help=f"folder of the sweep (default: {RUNS}/sweep-NAME)")
+    sweep.add_argument("--executor", default="local", help="local, slurm, slurm-local or ray (default: local)")
+    sweep.add_argument("--jobs", type=int, metavar="N", help="tasks at a time (default: as many as fit)")
+    sweep.add_argument("--retry", action="store_true", help="try tasks again that were set aside")
+    sweep.add_argument("--dry-run", action="store_true", help="print the plan: groups, tasks, time, memory; and stop")
+    sweep.add_argument("--measure", action="store_true", help="with --dry-run: train each unknown shape for seconds")
+    status = command("sweep status", "what of a sweep is done, running, waiting, set aside")
+    status.add_argument("folder", help="folder of the sweep")
+    collect = command("sweep collect", "write a sweep's results as one tidy table, one row a member")
+    collect.add_argument("folder", help="folder of the sweep")
+    collect.add_argument("--format", default="csv", help="csv, parquet or json (default: csv)")
+    collect.add_argument("--out", required=True, help="file to write")
+    collect.add_argument("--curves", action="store_true", help="every evaluation of every member in place of a summary")
+    figure = command("sweep figure", "draw a sweep: a phase diagram of two axes, or curves by an axis")
+    figure.add_argument("folder", help="folder of the sweep")
+    figure.add_argument("--phase", nargs=2, metavar=("X", "Y"), help="two axes by their fields")
+    figure.add_argument("--value", default="transience", help="with --phase: the scalar (default: transience)")
+    figure.add_argument("--curve", metavar="NAME", help="an evaluator, or train_loss; needs --by")
+    figure.add_argument("--by", metavar="AXIS", help="with --curve: the axis that colours tell apart")
+    figure.add_argument("--split", metavar="AXIS", help="with --curve: the axis that has a panel for each value")
+    figure.add_argument("--where", action="append", default=[], metavar="AXIS=VALUE", help="fix another axis")
+    figure.add_argument("--out", required=True, help="file to write (.png or .svg)")
     command("verify", "exact checks without training: oracles, samplers, loss at initialisation ...")
     bench = command("bench", "how fast this machine is, and what of that ebbtide and plain code reach")
     bench.add_argument("--config", metavar="NAME", help="2L, 2L-shared, 2L-shared-wide or 12L (default: all)")
@@ -84,15 +115,19 @@ def overrides(rest: list[str]) -> list[tuple[str, str]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
-    options, rest = parser().parse_known_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["sweep"] and words[1:2] and words[1] in VERBS:
+        words[:2] = [" ".join(words[:2])]
+    options, rest = parser().parse_known_args(words)
     if rest and options.command != "run":
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
-    from ebbtide import commands
     from ebbtide.runs.folder import DamagedError
 
     try:
         options.fields = overrides(rest)
-        return getattr(commands, options.command)(options)
+        name = options.command.replace(" ", "_")
+        home = import_module(f"ebbtide.{'sweep_commands' if name.startswith('sweep') else 'commands'}")
+        return getattr(home, name)(options)
     except (InputError, DamagedError) as error:
         sys.stderr.write(f"ebbtide: {error}\n")
         return 2

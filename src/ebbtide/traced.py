@@ -4,7 +4,7 @@ A field annotated `Traced` enters the compiled program as a value, not as a cons
 different values share one program. Code that uses such a field must not branch on it in Python.
 """
 
-from typing import Annotated, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -33,3 +33,24 @@ def replace_at(struct: S, name: str, value: object) -> S:
     if tail:
         value = replace_at(getattr(struct, head), tail, value)
     return msgspec.structs.replace(struct, **{head: value})
+
+
+def value_at(struct: msgspec.Struct, name: str) -> Any:
+    """The value of the field at dotted `name`."""
+    at: Any = struct
+    for part in name.split("."):
+        at = getattr(at, part)
+    return at
+
+
+def default_at(struct: msgspec.Struct, name: str) -> Any:
+    """The default of the field at dotted `name`, in the struct that there is."""
+    parent, _, last = name.rpartition(".")
+    holder = value_at(struct, parent) if parent else struct
+    return next(default(one) for one in msgspec.structs.fields(holder) if one.name == last)
+
+
+def default(field: Any) -> Any:
+    """The default of a struct's field (`msgspec.structs.FieldInfo`); `NODEFAULT` where there is none."""
+    made = field.default_factory is not msgspec.NODEFAULT
+    return field.default_factory() if made else field.default

@@ -98,7 +98,7 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
     figure.suptitle(
         f"{title}\n{members} members: thin lines; mean and its 95 % interval: thick line and band", fontsize=10
     )
-    return {f"figure.{kind}": _render(figure, kind) for kind in ("png", "svg")}
+    return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 
 def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: Line) -> None:
@@ -121,7 +121,8 @@ def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: Line) -> None:
     )
 
 
-def _render(figure: Any, kind: str) -> bytes:
+def render(figure: Any, kind: str) -> bytes:
+    """A matplotlib figure as the bytes of a `png` or `svg` file; equal figures give equal bytes."""
     import matplotlib
 
     buffer = io.BytesIO()

@@ -14,6 +14,10 @@ TRIES, PAUSE = 10, 0.05
 """A reader that looks whether the run is being written holds the lock for an instant: look again."""
 
 
+class BusyError(InputError):
+    """Another process writes the folder now; nothing was changed."""
+
+
 def take(folder: Path) -> int:
     """The descriptor that holds the lock; closing it frees the lock.
 
@@ -29,7 +33,7 @@ def take(folder: Path) -> int:
                     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
                 return descriptor
             time.sleep(PAUSE)
-        raise InputError("out", str(folder), f"is being written by {_text(descriptor) or 'another process'}")
+        raise BusyError("out", str(folder), f"is being written by {_text(descriptor) or 'another process'}")
     except BaseException:
         os.close(descriptor)
         raise

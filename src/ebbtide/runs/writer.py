@@ -172,7 +172,7 @@ def check_folder(path: Path, digest: str) -> None:
         return
     _check_run(path, digest)
     if holder := lock.holder(path):
-        raise InputError("out", str(path), f"is being written by {holder}")
+        raise lock.BusyError("out", str(path), f"is being written by {holder}")
 
 
 def _check_run(path: Path, digest: str) -> None:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ebbtide.errors import InputError, require
+from ebbtide.errors import require
 from ebbtide.evaluation.metrics import METRICS
 from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Run, numeric
+from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training.layout import choose
 from ebbtide.training.spec import Spec, from_builtins
@@ -84,7 +85,7 @@ def train(
         before = Run(path).header.identity
         if (processes, width, devices) == (None, None, None):  # a run keeps its shape, wherever it is continued
             width, devices = before.get("width"), before.get("devices")
-    with _stop_requests() as stop:
+    with stop_requests() as stop:
         layout = choose(spec, processes=processes, width=width, devices=devices, deterministic=deterministic, say=say)
         team = Team(spec.members, layout)
         try:
@@ -112,7 +113,7 @@ def _finished(run: Run) -> Manifest | None:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def stop_requests() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set; a second Ctrl-C, a second or more later, raises at once
     (sooner it is the same request: some tools signal both the process and its group)."""
     stop, first = threading.Event(), 0.0
@@ -181,7 +182,7 @@ class _Loop:
         writer = Writer(self.path, header, found)
         if writer.manifest != (found[1] if found else None):  # another process committed between our look and our lock
             writer.close()
-            raise InputError("out", str(self.path), "was changed by another process; run the command again")
+            raise BusyError("out", str(self.path), "was changed by another process; run the command again")
         return writer, instruments
 
     def _check_deterministic(self, identity: dict[str, Any], manifest: Manifest | None) -> None:

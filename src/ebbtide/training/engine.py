@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
 from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
-from ebbtide.keys import Purpose, root
+from ebbtide.keys import Purpose
 from ebbtide.models.transformer import Params
 from ebbtide.once import quick_jit
 from ebbtide.sources.bank import Bank
@@ -54,8 +54,8 @@ class Engine:
         self._banks: dict[tuple[float, ...], tuple[Bank, Suite]] = {}
 
     def init(self, member: int) -> State:
-        """The untrained member: parameters from the root (seeds.init, INIT, member)."""
-        return self._init(root(self.spec.seeds.init, Purpose.INIT, member))
+        """The untrained member: parameters from the root (seeds.init, INIT, seeds.member + member)."""
+        return self._init(self.spec.root(Purpose.INIT, member))
 
     @cached_property
     def _init(self) -> Callable[[Key[Array, ""]], State]:
@@ -69,10 +69,10 @@ class Engine:
         return quick_jit(fresh)
 
     def data(self, member: int) -> Data:
-        """The member's data stream (seeds.data, DATA, member), its bank and its traced values."""
+        """The member's data stream (seeds.data, DATA, seeds.member + member), its bank and its traced values."""
         values = self.spec.values(member)
         bank, _ = self._world(member)
-        key = root(self.spec.seeds.data, Purpose.DATA, member)
+        key = self.spec.root(Purpose.DATA, member)
         return Data(key, bank, {name: jnp.float32(value) for name, value in values.items()})
 
     def suite(self, member: int) -> Suite:

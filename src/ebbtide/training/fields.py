@@ -12,23 +12,28 @@ from ebbtide.errors import InputError, nearest
 
 
 def override(data: dict[str, Any], name: str, text: str) -> None:
-    """Sets the field at dotted `name` of a spec in builtins to a value written as text.
+    """Sets the field at dotted `name` of a spec in builtins to a value written as text: JSON where it
+    parses as JSON, else a string. Otherwise as `assign`."""
+    assign(data, name, _parse(text))
 
-    Text is JSON where it parses as JSON, else a string. Where a field holds one of several structs
-    (`source`, `task.labels`, `model.positions`, `optimizer` ...) the text is the struct's name, which
-    brings its defaults; `source` also takes the path of a `.npz` or `.safetensors` file. A field of a
-    struct that is not there (`stopping.patience`) brings that struct.
+
+def assign(data: dict[str, Any], name: str, value: Any) -> None:
+    """Sets the field at dotted `name` of a spec in builtins. A float that is whole may fill a whole number.
+
+    Where a field holds one of several structs (`source`, `task.labels`, `model.positions`, `optimizer` ...)
+    the value may be the struct's name, which brings its defaults; `source` also takes the path of a
+    `.npz` or `.safetensors` file. A field of a struct that is not there (`stopping.patience`) brings that struct.
     Raises `InputError` for a field that does not exist.
     """
+    value = int(value) if isinstance(value, float) and value.is_integer() else value  # 1e6 sequences
     *parents, last = name.split(".")
     at: Any = data
     for i, part in enumerate(parents):
-        _known(at, part, ".".join(parents[:i]), text)
+        _known(at, part, ".".join(parents[:i]), value)
         if at[part] is None:
             at[part] = _optional(data, parents[: i + 1])
         at = at[part]
-    _known(at, last, ".".join(parents), text)
-    value = _parse(text)
+    _known(at, last, ".".join(parents), value)
     current = at[last]
     if isinstance(current, dict) and "type" in current and isinstance(value, str):
         if name == "source" and PurePath(value).suffix in (".npz", ".safetensors"):
@@ -38,6 +43,12 @@ def override(data: dict[str, Any], name: str, text: str) -> None:
         else:
             value = current
     at[last] = value
+
+
+def assign_all(data: dict[str, Any], values: dict[str, Any]) -> None:
+    """Assigns every value; a struct before its own fields, in whatever order they are given."""
+    for name in sorted(values, key=lambda one: one.count(".")):
+        assign(data, name, values[name])
 
 
 def _defaults(data: dict[str, Any], path: list[str], tag: str, /, **given: Any) -> dict[str, Any]:
@@ -65,18 +76,19 @@ def _optional(data: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
     return None
 
 
-def _known(at: Any, part: str, parent: str, text: str) -> None:
+def _known(at: Any, part: str, parent: str, value: Any) -> None:
     fields = list(at) if isinstance(at, dict) else []
     if part not in fields:
         place = f"{parent} has the fields" if parent else "a spec has the fields"
         shown = ", ".join(f for f in fields if f != "type") or "none"
-        raise InputError(f"{parent}.{part}".lstrip("."), text, f"no such field{nearest(part, fields)}; {place} {shown}")
+        raise InputError(
+            f"{parent}.{part}".lstrip("."), value, f"no such field{nearest(part, fields)}; {place} {shown}"
+        )
 
 
 def _parse(text: str) -> Any:
     try:
-        value = msgspec.json.decode(text)
-        return int(value) if isinstance(value, float) and value.is_integer() else value  # 1e6 sequences
+        return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return text
 

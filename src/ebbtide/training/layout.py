@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -66,7 +67,7 @@ def choose(
     on_cpu = jax.default_backend() == "cpu"
     if processes is None:
         most = max(members // (width or 1), 1)  # more would leave none with `width` members
-        processes = min(_cores(), most) if on_cpu and devices in (None, 1) else 0
+        processes = min(cores(), most) if on_cpu and devices in (None, 1) else 0
     if devices is None:
         devices = 1 if on_cpu else min(jax.local_device_count(), members)
     here = jax.local_device_count() if processes == 0 else 1
@@ -85,13 +86,18 @@ def choose(
 
 
 def expected_seconds(spec: Spec) -> float:
-    """A guess at the length of a run from its matrix products, good to a factor of a few."""
+    """A guess at the length of a run, all cores at work, good to a factor of a few."""
+    return core_seconds(spec) * spec.members / min(cores(), spec.members)
+
+
+def core_seconds(spec: Spec) -> float:
+    """A guess at what one core needs for one member, from its matrix products."""
     model, sizes = spec.model, spec.source.sizes()
     tokens = 2 * spec.task.context + 1
     block = model.width**2 * (4 + 2 * model.mlp_ratio)
     outputs = model.width * spec.task.outputs(sizes.classes)
     each = 6 * (tokens * (model.layers * block + sizes.dim * model.width) + outputs)
-    return each * spec.sequences * spec.members / (GUESS * min(_cores(), spec.members))
+    return each * spec.sequences / GUESS
 
 
 def candidates(members: int, cores: int) -> Iterator[Layout]:
@@ -134,7 +140,7 @@ def _train(team: Team, step: int) -> float:
 
 
 def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None]) -> Layout:
-    file = _cache() / f"layout-{_key(spec)}.json"
+    file = cache_folder() / f"layout-{_key(spec)}.json"
     try:
         known = msgspec.json.decode(file.read_bytes(), type=Layout)
         if 1 <= known.processes <= spec.members and known.width <= spec.members and known.devices == 1:
@@ -144,7 +150,7 @@ def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None]) -> Layout
     say("measuring how to lay out the members (once for this machine and shape)")
     short = replace(spec, keep_best=None, stopping=None)
     rates = {}
-    for layout in candidates(spec.members, _cores()):
+    for layout in candidates(spec.members, cores()):
         try:
             rates[layout] = pace(short, layout)
         except WorkerError:  # it may not fit into memory
@@ -174,15 +180,20 @@ def _key(spec: Spec) -> str:
         keep_best=None,
         stopping=None,
     )
-    import jax
+    return measured_key(shape)
 
-    machine = [platform.machine(), processor(), str(_cores()), jax.__version__]
+
+def measured_key(shape: Spec, *more: str) -> str:
+    """The name of what was measured on this machine, with this version of JAX, for this shape of a program."""
+    machine = [platform.machine(), processor(), str(cores()), version("jax"), *more]
     return hashlib.sha256("\n".join(machine).encode() + shape.to_json()).hexdigest()[:16]
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where measurements of this machine are remembered."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebbtide"

@@ -84,7 +84,7 @@ def needed(spec: Any) -> int:
     copies = 3 if spec.optimizer.__struct_config__.tag == "adam" else 1
     infinite = isinstance(spec.source, Gaussian) and spec.source.infinite
     each = 1 if infinite else sizes.exemplars + sizes.holdout_exemplars
-    world = [values for name, values in spec.vary.items() if not name.startswith("optimizer.")]
+    world = [values for name, values in spec.vary.items() if not name.startswith(("optimizer.", "seeds."))]
     worlds = len(set(zip(*world, strict=False))) if world else 1
     exemplars = worlds * (sizes.classes + sizes.holdout_classes) * each * dim
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)

@@ -1,8 +1,10 @@
 """Optimisers: thin, typed fronts of optax whose learning rate may differ between members."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import msgspec
 import optax
 from jaxtyping import Array, UInt
@@ -16,19 +18,66 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 OptState = Any
 
 
+PLACES: dict[str, Callable[[str], bool]] = {
+    "all": lambda name: True,
+    "mlp": lambda name: ".mlp." in name,
+    "attention": lambda name: ".attn." in name,
+    "encoder": lambda name: name.startswith("exemplar."),
+    "embeddings": lambda name: name.startswith(("label.", "position")),
+}
+"""Parameters by their dotted name in the tree, e.g. `blocks.0.attn.q`."""
+
+
+class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Regularisation of the weights w that `on` selects, with strength c (transience.md 5.4, 6.7, 6.8).
+
+    - `l2`: c/2 * sum |w|^2 in the loss: gradient + c w, before the optimiser sees it;
+    - `norms`: c * sum over arrays of |w| in the loss (the public code): gradient + c w/|w|, 0 where w = 0;
+    - `decoupled`: p <- p - lr * factor * (direction + c p) (Loshchilov & Hutter 2019, AdamW).
+
+    The strengths of the three are not comparable. `on`: every array, biases, norms and tables included; the MLPs; the
+    attention; the exemplar embedding; or the label and position tables. A model without such parameters is left
+    alone. The training loss that a run reports is the cross-entropy alone.
+    """
+
+    form: Literal["l2", "norms", "decoupled"] = "l2"
+    coefficient: Traced = 0.0
+    on: Literal["all", "mlp", "attention", "encoder", "embeddings"] = "all"
+
+    def check(self) -> None:
+        """Raises `InputError` for a negative strength."""
+        require(self.coefficient >= 0, "optimizer.decay.coefficient", self.coefficient, "must be 0 or larger")
+
+    def pull(self, params: Params) -> Params:
+        """What is added to the gradient (or the direction): c w or c w/|w| where `on` says, else 0."""
+
+        def one(path: Any, w: Array) -> Array:
+            if not PLACES[self.on](jax.tree_util.keystr(path, simple=True, separator=".")):
+                return jnp.zeros_like(w)
+            if self.form != "norms":
+                return self.coefficient * w
+            square = jnp.sum(w**2)
+            return self.coefficient * w * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+        return jax.tree_util.tree_map_with_path(one, params)
+
+
 class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """p <- p - lr * factor(t) * direction; subclasses give the direction."""
 
     lr: Traced
     schedule: LearningRate = Constant()
+    decay: WeightDecay | None = None
 
     def direction(self) -> optax.GradientTransformation:
         """From gradients to the direction of ascent, with its state."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises `InputError` unless the learning rate is positive."""
+        """Raises `InputError` unless the learning rate is positive and the decay is none or positive."""
         require(self.lr > 0, "optimizer.lr", self.lr, "must be larger than 0")
+        if self.decay is not None:
+            self.decay.check()
 
     def init(self, params: Params) -> OptState:
         """The state before the first step."""
@@ -38,7 +87,13 @@ class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         self, grads: Params, state: OptState, params: Params, step: UInt[Array, ""], total: int
     ) -> tuple[Params, OptState]:
         """One step; `total` is the length of the run in steps (schedules that need it)."""
+        pull = None if self.decay is None else self.decay.pull(params)
+        late = self.decay is not None and self.decay.form == "decoupled"
+        if pull is not None and not late:
+            grads = jax.tree.map(jnp.add, grads, pull)
         direction, state = self.direction().update(grads, state)
+        if pull is not None and late:
+            direction = jax.tree.map(jnp.add, direction, pull)
         rate = self.lr * self.schedule.factor(step, total)
         return jax.tree.map(lambda p, u: p - rate * u, params, direction), state
 

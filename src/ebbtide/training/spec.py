@@ -5,15 +5,18 @@ import math
 from typing import Annotated, Any
 
 import msgspec
+from jaxtyping import Array, Key
+from msgspec.structs import replace
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation import evaluators
+from ebbtide.keys import Purpose, root
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.fewshot import FewShot
-from ebbtide.traced import replace_at, traced_fields
+from ebbtide.traced import default, default_at, replace_at, traced_fields, value_at
 from ebbtide.training import limits
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Schedule
@@ -27,20 +30,26 @@ DEEPEST = 10
 
 
 class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Roots of the three streams. Member m uses (init, m) and (data, m); the evaluation prompts are
-    shared by all members."""
+    """Roots of the three streams. Member m uses (init, i) and (data, i) with i = member + m; the
+    evaluation prompts are shared by all members."""
 
     init: Seed = 0
     data: Seed = 0
     evaluation: Seed = 0
+    member: Seed = 0
+
+
+VARIED_SEEDS = ("seeds.init", "seeds.data", "seeds.member")
+"""Seeds that may differ between members like traced fields do: no program depends on them."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run: `members` models of one shape, trained side by side on `sequences` sequences each.
 
-    `vary` gives a traced field (see `traced_fields`) one value per member, e.g.
-    `{"optimizer.lr": [1e-3, 3e-4]}`. Every checkpoint also holds the model of each member that had the
-    best `keep_best` (an evaluator; None, or not evaluated: no model is kept); `stopping` ends members early.
+    `vary` gives a traced field (see `traced_fields`) or a seed (`VARIED_SEEDS`) one value per member, e.g.
+    `{"optimizer.lr": [1e-3, 3e-4]}`; a varied `seeds.member` is the member's i itself. Every checkpoint also holds
+    the model of each member that had the best `keep_best` (an evaluator; None, or not evaluated: no model is kept);
+    `stopping` ends members early.
     """
 
     task: FewShot = FewShot()
@@ -76,20 +85,40 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.stopping is not None:
             self.stopping.check(self.evaluators)
         limits.check_memory(self)
-        names = traced_fields(self)
+        most = 2**31 - self.members
+        require(self.seeds.member <= most, "seeds.member", self.seeds.member, f"must be at most {most}")
+        names = self.variable()
         for name, values in self.vary.items():
             require(name in names, "vary", name, f"must be one of {', '.join(names)}{nearest(name, names)}")
             allowed = f"needs one value for each of the {self.members} members"
             require(len(values) == self.members, f"vary.{name}", values, allowed)
-            for value in values:
-                checked = replace_at(self, name, value)
-                checked.source.check()
-                checked.task.check(checked.source)
-                checked.optimizer.check()
+            for value in dict.fromkeys(values):
+                self.check_value(name, value)
+
+    def check_value(self, name: str, value: float) -> None:
+        """Raises `InputError` unless a member's field `name` (one of `variable`) can have this value."""
+        if name in VARIED_SEEDS:
+            whole = value == int(value) and 0 <= value < 2**31
+            return require(whole, name, value, "must be a whole number from 0, below 2^31")
+        checked = replace_at(self, name, value)
+        checked.source.check()
+        checked.task.check(checked.source)
+        checked.optimizer.check()
+
+    def variable(self) -> list[str]:
+        """Dotted names of all fields that may differ between members."""
+        return [*traced_fields(self), *VARIED_SEEDS]
 
     def values(self, member: int) -> dict[str, float]:
-        """The values of the varied fields for one member."""
-        return {name: values[member] for name, values in self.vary.items()}
+        """The values of the varied traced fields for one member."""
+        return {name: values[member] for name, values in self.vary.items() if name not in VARIED_SEEDS}
+
+    def root(self, purpose: Purpose, member: int) -> Key[Array, ""]:
+        """Root key of a member's stream: (seeds.init or seeds.data, purpose, i)."""
+        varied = {name: int(self.vary[name][member]) for name in VARIED_SEEDS if name in self.vary}
+        index = varied.get("seeds.member", self.seeds.member + member)
+        seed, own = ("seeds.init", self.seeds.init) if purpose == Purpose.INIT else ("seeds.data", self.seeds.data)
+        return root(varied.get(seed, own), purpose, index)
 
     def with_values(self, values: dict[str, Any]) -> "Spec":
         """This spec with fields replaced; values may be traced."""
@@ -115,6 +144,26 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         computation. A field that a later version adds does not rename older runs; a default it changes does."""
         return hashlib.sha256(msgspec.json.encode(_lean(_typed(self)), order="sorted")).hexdigest()
 
+    def addresses(self) -> list[str]:
+        """For every member the SHA-256 of what it computes: all fields that differ from their defaults, those
+        that may differ between members by name. It does not matter which fields are written as varied, nor
+        what other members the run has."""
+        spec, names = _typed(self), self.variable()
+        at = dict(zip(names, (value_at(spec, name) for name in names), strict=True))
+        plain = dict(zip(names, (default_at(spec, name) for name in names), strict=True))
+        common = replace(spec, members=1, vary={})
+        for name in names:
+            common = replace_at(common, name, plain[name])
+        stem = hashlib.sha256(msgspec.json.encode(_lean(common), order="sorted"))
+        found = []
+        for m in range(self.members):
+            own = at | {"seeds.member": at["seeds.member"] + m} | {name: vs[m] for name, vs in spec.vary.items()}
+            differs = {name: float(value) for name, value in own.items() if value != plain[name]}
+            one = stem.copy()
+            one.update(msgspec.json.encode(differs, order="sorted"))
+            found.append(one.hexdigest())
+        return found
+
 
 def _lean(value: Any) -> Any:
     """Builtins of a value without the fields of structs that are at their defaults."""
@@ -122,7 +171,7 @@ def _lean(value: Any) -> Any:
         case msgspec.Struct():
             tag = type(value).__struct_config__.tag
             found = {one.name: getattr(value, one.name) for one in msgspec.structs.fields(value)}
-            plain = {one.name: _default(one) for one in msgspec.structs.fields(value)}
+            plain = {one.name: default(one) for one in msgspec.structs.fields(value)}
             lean = {name: _lean(item) for name, item in found.items() if item != plain[name]}
             return lean if tag is None else {"type": tag} | lean
         case dict():
@@ -130,11 +179,6 @@ def _lean(value: Any) -> Any:
         case list() | tuple():
             return [_lean(item) for item in value]
     return value
-
-
-def _default(field: Any) -> Any:
-    made = field.default_factory is not msgspec.NODEFAULT
-    return field.default_factory() if made else field.default
 
 
 def _typed(spec: Spec) -> Spec:

@@ -1,0 +1,64 @@
+"""A run's curves in the layout of the public code (Singh et al. 2024 and 2025), for its plotting notebooks."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ebbtide.errors import InputError, require
+from ebbtide.runs import atomic
+from ebbtide.runs.atomic import TEMPORARY
+from ebbtide.runs.folder import Run
+
+NAMES = {
+    "accuracy": "acc",
+    "in_context_accuracy": "in_context_acc",
+    "in_context_probability": "in_context_prob",
+    "context_mass": "use_context_prob",
+}
+"""Our metrics by the names that the public code gives them."""
+
+
+def write_hdf5(run: Run, out: Path) -> int:
+    """Writes `out/member_000/log.h5` and `config.json` for every member, all or nothing; returns the evaluations.
+
+    `eval_iter` and `train_iter` count sequences, as there. Every `EVALUATOR/METRIC` is [evaluation, 1]: they keep one
+    column per evaluation sequence, a run keeps the mean, so that the mean over columns is the same; the standard
+    error of that mean is `EVALUATOR/METRIC_error`. Raises `InputError` when `out` exists or h5py is not installed.
+    """
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise InputError("format", "hdf5", "needs h5py: pip install 'ebbtide[hdf5]'") from error
+    require(out.parent.is_dir(), "out", str(out), f"the folder {out.parent} does not exist")
+    require(not out.exists(), "out", str(out), "exists; give the name of a new folder")
+    temporary = out.with_name(TEMPORARY + out.name)
+    if temporary.exists():
+        atomic.remove(temporary)
+    atomic.make_folder(temporary)
+    try:
+        curves = run.metrics()
+        for member in range(run.header.spec["members"]):
+            folder = temporary / f"member_{member:03d}"
+            atomic.make_folder(folder)
+            config = run.header.spec | {"member": member, "digest": run.header.digest}
+            atomic.write_file(folder / "config.json", msgspec.json.format(msgspec.json.encode(config), indent=1))
+            with h5py.File(folder / "log.h5", "w") as file:
+                _fill(file, run, curves, member)
+        atomic.rename(temporary, out, "export")
+    except BaseException:
+        atomic.remove(temporary)
+        raise
+    return len(curves["sequences"]) * run.header.spec["members"]
+
+
+def _fill(file, run: Run, curves: dict[str, np.ndarray], member: int) -> None:
+    file.attrs["about"] = "means over the evaluation sequences; *_error is their standard error; *_iter are sequences"
+    file["eval_iter"] = curves["sequences"]
+    file["train_iter"] = curves["sequences"][1:]
+    file["train_loss"] = curves["train_loss"][member, 1:]
+    for one in run.header.instruments:
+        for metric in run.header.metrics:
+            name = f"{one.name}/{metric}"
+            file[f"{one.name}/{NAMES.get(metric, metric)}"] = curves[name][member][:, None]
+            file[f"{one.name}/{NAMES.get(metric, metric)}_error"] = curves[f"{name}/error"][member][:, None]

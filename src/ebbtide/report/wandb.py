@@ -1,0 +1,31 @@
+"""A run's curves sent to Weights & Biases, after the run: training never waits for a network."""
+
+from typing import Any
+
+import numpy as np
+
+from ebbtide.errors import InputError
+from ebbtide.runs.folder import Run
+
+
+def log_to_wandb(run: Run, project: str) -> int:
+    """One run of `project` for every member (group: the run folder), all evaluations over `sequences`; returns their
+    number. WANDB_MODE=offline keeps everything on this machine. Raises `InputError` when wandb is not installed."""
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise InputError("format", "wandb", "needs wandb: pip install 'ebbtide[wandb]'") from error
+    client: Any = wandb
+    curves, spec = run.metrics(), run.header.spec
+    names = [name for name in curves if name not in ("sequences", "steps") and not name.endswith("/error")]
+    for member in range(spec["members"]):
+        varied = {name: values[member] for name, values in spec["vary"].items()}
+        config = {**spec, "member": member, "varied": varied, "digest": run.header.digest}
+        name = f"{run.path.name}/{member}"
+        with client.init(project=project, group=run.path.name, name=name, config=config, reinit=True) as log:
+            log.define_metric("sequences")
+            log.define_metric("*", step_metric="sequences")
+            for i, count in enumerate(curves["sequences"].tolist()):
+                values = {name: float(curves[name][member, i]) for name in names}
+                log.log({"sequences": count, **{k: v for k, v in values.items() if np.isfinite(v)}})
+    return len(curves["sequences"]) * spec["members"]

@@ -1,0 +1,246 @@
+"""What the `sweep` commands do. Every function returns the exit code."""
+
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ebbtide.cli import RUNS
+from ebbtide.commands import console
+from ebbtide.errors import one_line, require
+from ebbtide.report.progress import ProgressLine, clock
+from ebbtide.report.tables import short
+from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.traced import value_at
+
+MOST_LINES = 30
+"""Groups or tasks that a table lists one by one."""
+STYLE = {"done": "green", "running": "cyan", "waiting": "dim", "quarantined": "bold red"}
+
+
+def sweep(options: Namespace) -> int:
+    """Runs a sweep, or with --dry-run prints its plan; exit code 1 when tasks were set aside."""
+    from ebbtide.sweeps.driver import DiskFullError, run_sweep
+    from ebbtide.sweeps.executors import check_name
+    from ebbtide.sweeps.sweep import read_sweep
+    from ebbtide.training.driver import Interrupted
+
+    file = Path(options.file)
+    if (file / "sweep.json").is_file():  # go on with a folder
+        found, out = SweepFolder(file).sweep, file
+    else:
+        found = read_sweep(file)
+        out = Path(options.out or Path(RUNS) / f"sweep-{found.name}")
+    check_name(options.executor)
+    if options.dry_run:
+        return _dry_run(found, out, options)
+    command = f"ebbtide sweep {escape(options.file)}{_given(options)}"
+    try:
+        with ProgressLine(console, _line) as line:
+            folder = run_sweep(
+                found,
+                out,
+                on=options.executor,
+                jobs=options.jobs,
+                retry=options.retry,
+                report=line,
+                say=lambda text: console.print(escape(text), soft_wrap=True),
+            )
+    except (Interrupted, KeyboardInterrupt):
+        console.print(f"stopped; what was trained is saved. Continue with:\n  {command}", soft_wrap=True)
+        return 130
+    except DiskFullError as error:
+        console.print(f"{escape(str(error))}\nContinue with:\n  {command}", soft_wrap=True)
+        return 1
+    return _status(folder)
+
+
+def sweep_status(options: Namespace) -> int:
+    """What of a sweep is done, running, waiting, set aside; exit code 1 when something is set aside."""
+    return _status(SweepFolder(Path(options.folder)))
+
+
+def sweep_collect(options: Namespace) -> int:
+    """Writes the results as one tidy table."""
+    from ebbtide.sweeps.results import load
+
+    rows = load(options.folder).write(Path(options.out), options.format, curves=options.curves)
+    console.print(f"{rows} rows to {escape(options.out)}", soft_wrap=True)
+    return 0
+
+
+def sweep_figure(options: Namespace) -> int:
+    """Draws a phase diagram or curves by the value of an axis."""
+    from ebbtide.report.grid_figure import curves_by_figure, phase_figure
+    from ebbtide.report.table_file import check_file
+    from ebbtide.runs.atomic import write_file
+    from ebbtide.sweeps.results import load
+    from ebbtide.sweeps.views import curves_by, phase
+
+    out, one, by = Path(options.out), bool(options.phase) != bool(options.curve), str(options.by or "")
+    require(one, "figure", "both" if options.phase else "nothing", "give --phase X Y, or --curve NAME --by AXIS")
+    require(bool(by) or not options.curve, "by", None, "--curve needs --by AXIS")
+    require(out.suffix in (".png", ".svg"), "out", str(out), "must end in .png or .svg")
+    check_file(out)
+    results = load(options.folder)
+    where = {name: value for name, value in (_pair(text, results) for text in options.where)}
+    fixed = "".join(f", {name} = {_value(value)}" for name, value in where.items())
+    title = f"{results.folder.sweep.name}{fixed}"
+    if options.phase:
+        x, y = options.phase
+        found = phase(results, x, y, options.value, where)
+        files = phase_figure(found, x=x, y=y, value=options.value, title=title)
+    else:
+        curves = curves_by(results, options.curve, by, options.split, where)
+        chance = results.chance(options.curve)
+        how: dict[str, Any] = {"metric": options.curve, "axis": by, "split": options.split}
+        files = curves_by_figure(curves, **how, chance=chance, title=title)
+    write_file(out, files[f"figure{out.suffix}"])
+    console.print(f"figure  {escape(str(out))}", soft_wrap=True)
+    return 0
+
+
+def _pair(text: str, results: Any) -> tuple[str, Any]:
+    """`field=value`, the value as the results have it."""
+    name, equals, value = text.partition("=")
+    require(bool(equals), "where", text, "must be AXIS=VALUE")
+    results.check_axis(name, "where")
+    known = {_value(row.axes[name]): row.axes[name] for row in results.rows}
+    return name, known.get(value, value)
+
+
+def _dry_run(found: Any, out: Path, options: Namespace) -> int:
+    from ebbtide.sweeps import estimate
+    from ebbtide.sweeps.driver import make_plan
+    from ebbtide.sweeps.plan import group
+    from ebbtide.training.layout import cores
+
+    groups = group(found, found.points())
+    known = SweepFolder(out).members if (out / "sweep.json").is_file() else {}
+    if options.measure:
+        for i, one in enumerate(groups):
+            if estimate.of(one.spec).source == "guessed":
+                console.print(f"measuring group {i + 1} of {len(groups)} on one core (some twenty seconds)")
+                estimate.measure(one.spec)
+    resources = found.resources
+    jobs = options.jobs or max(1, cores() // resources.cpus)
+    planned = make_plan(found, groups, known, jobs)
+    names = list(dict.fromkeys(name for one in groups for name in one.static))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in [*names, "varied inside"]:
+        table.add_column(name, overflow="fold")
+    for name in ("members", "planned before", "tasks", "a member", "a task", "memory", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in planned[:MOST_LINES]:
+        static = [_value(value_at(one.group.spec, name)) for name in names]
+        cost, size = one.estimate, max((len(task.addresses) for task in one.tasks), default=0)
+        work = -(-size // resources.cpus) * cost.seconds
+        tasks = f"{len(one.tasks)} x {size}" if one.tasks else "-"
+        times = [_span(cost.seconds), _span(work + cost.start) if size else "-"]
+        memory = f"{cost.memory * min(resources.cpus, max(size, 1)) / 1e9:.1f} GB"
+        counts = [str(len(one.group.rows)), str(one.known), tasks]
+        table.add_row(
+            *map(escape, static), ", ".join(one.group.values) or "-", *counts, *times, memory, f"[dim]{cost.source}[/]"
+        )
+    console.print(f"[bold]{found.name}[/]: {found.size()} members into {escape(str(out))}", soft_wrap=True)
+    console.print(table)
+    if len(planned) > MOST_LINES:
+        console.print(f"... and {len(planned) - MOST_LINES} more groups")
+    _totals(planned, resources, jobs)
+    return 0
+
+
+def _totals(planned: list[Any], resources: Any, jobs: int) -> None:
+    tasks = sum(len(one.tasks) for one in planned)
+    members = sum(len(task.addresses) for one in planned for task in one.tasks)
+    work = sum(
+        one.estimate.start + -(-len(task.addresses) // resources.cpus) * one.estimate.seconds
+        for one in planned
+        for task in one.tasks
+    )
+    longest = max((one.estimate.start + one.estimate.seconds for one in planned if one.tasks), default=0.0)
+    guessed = any(one.estimate.source == "guessed" and one.tasks for one in planned)
+    console.print(
+        f"\n{members} members to train in {len(planned)} groups of one static shape, {tasks} tasks; "
+        f"{short(work * resources.cpus / 3600)} core-hours"
+    )
+    if tasks:
+        console.print(
+            f"about {_span(max(work / jobs, longest))} with {jobs} tasks at a time on cores like this machine's"
+        )
+    if resources.gpus:
+        console.print("[dim]all times and memory are for CPU cores: nothing was measured on an accelerator[/]")
+    elif guessed:
+        console.print("[dim]guessed: good to a factor of a few; --measure trains each such group for some seconds[/]")
+
+
+def _status(folder: SweepFolder) -> int:
+    from ebbtide.sweeps.plan import group
+
+    wanted: Counter[str] = Counter()
+    unplanned = 0
+    for one in group(folder.sweep, folder.sweep.points()):
+        for address in dict.fromkeys(one.addresses):
+            if address in folder.members:
+                wanted[folder.members[address].task] += 1
+            else:
+                unplanned += 1
+    states = {task: folder.state(task) for task in wanted}
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "tasks", "members"):
+        table.add_column(name, justify="left" if not name else "right")
+    for state, style in STYLE.items():
+        tasks = [task for task, now in states.items() if now == state]
+        table.add_row(Text(state, style), str(len(tasks)), str(sum(wanted[task] for task in tasks)))
+    if unplanned:
+        table.add_row(Text("not planned yet", "dim"), "-", str(unplanned))
+    console.print(f"[bold]{folder.sweep.name}[/]  {escape(str(folder.path))}", soft_wrap=True)
+    console.print(table)
+    older = sum(len(task.addresses) for _, task in folder.specs.values()) - sum(wanted.values())
+    if older > 0:
+        console.print(f"[dim]{older} more members here belong to earlier versions of this sweep[/]")
+    running = [task for task, now in states.items() if now == "running"]
+    for task in running[:MOST_LINES]:
+        run = folder.run(task)
+        if run is not None:
+            done = f"{short(run.sequences())} of {short(run.header.spec['sequences'])} sequences"
+            console.print(f"running     {task}  {done}", soft_wrap=True)
+    aside = [task for task, now in states.items() if now == "quarantined"]
+    for task in aside[:MOST_LINES]:
+        last = folder.failures(task)[-1].text.strip().splitlines() or ["no message"]
+        where = folder.path / "failures" / task
+        console.print(f"quarantined {task}  {escape(one_line(last[-1]))}  ({escape(str(where))})", soft_wrap=True)
+    if aside:
+        console.print("try them again with --retry")
+    return 1 if aside else 0
+
+
+def _line(p: Any) -> str:
+    """`tasks 3/12, 2 running | 12M/48M sequences, 96k/s, 6:12 left | icl 0.83 iwl 0.12 loss 0.31`"""
+    now = " ".join(f"{name} {value:.3f}" for name, value in p.latest.items() if value == value)
+    left = "-" if p.eta != p.eta else clock(p.eta)
+    head = f"tasks {p.done}/{p.tasks}, {p.active} running | {short(p.sequences)}/{short(p.total)} sequences"
+    return f"{head}, {short(p.rate)}/s, {left} left" + (f" | {now}" if now else "")
+
+
+def _given(options: Namespace) -> str:
+    """The options to repeat when a sweep is continued."""
+    words = [f"--out {options.out}"] if options.out else []
+    words += [f"--executor {options.executor}"] if options.executor != "local" else []
+    words += [f"--jobs {options.jobs}"] if options.jobs else []
+    return escape("".join(f" {word}" for word in words))
+
+
+def _span(seconds: float) -> str:
+    """83 -> 1:23, 7000 -> 1.9 h, 200000 -> 2.3 days."""
+    if seconds < 3600:
+        return clock(seconds)
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.1f} days"
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

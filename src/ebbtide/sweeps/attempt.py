@@ -1,0 +1,112 @@
+"""One try of one task, in a process of its own: what every executor runs."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.sweep import Resources
+
+BUSY, FULL, STOPPED = 75, 74, 130
+"""Exit codes of `task.py`: another process trains it; the disk takes no more; saved and ended as asked."""
+GRACE_SECONDS = 60.0
+"""How long a task may take to save when it is asked to stop."""
+
+Kind = Literal["done", "busy", "full", "stopped", "failed", "killed"]
+
+
+class Outcome(NamedTuple):
+    """How a try ended. `text` says why: the traceback, or the signal."""
+
+    kind: Kind
+    text: str
+
+
+class Attempt:
+    """A task being tried. When this process dies, however it dies, the task saves and ends."""
+
+    def __init__(self, folder: Path, task: str, resources: Resources):
+        from ebbtide.training.worker import ENVIRONMENT
+
+        self.folder, self.task = folder, task
+        alone = resources.cpus == 1 and resources.gpus == 0
+        workers = [] if resources.gpus else [f"--processes={0 if alone else resources.cpus}"]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the try
+        self._process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-m", "ebbtide.sweeps.task", str(folder), task, *workers],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            env={**os.environ, **(ENVIRONMENT if not resources.gpus else {})},
+            start_new_session=True,  # Ctrl-C reaches the driver only
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process that tries."""
+        return self._process.pid
+
+    def poll(self) -> Outcome | None:
+        """How it ended; None while it runs. A bad end is recorded in the sweep's folder, once."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        self._errors.seek(0)
+        text = self._errors.read()[-100_000:].decode(errors="replace").strip()
+        self.ask_to_stop()
+        self._errors.close()
+        found = _outcome(code, text)
+        if found.kind in ("failed", "killed"):
+            with contextlib.suppress(OSError):  # a full disk: the driver is told, and will say so
+                SweepFolder(self.folder).note(self.task, found.kind, found.text)
+        return found
+
+    def wait(self, seconds: float = float("inf")) -> Outcome | None:
+        """Blocks until it ends, or so many seconds."""
+        until = time.monotonic() + seconds
+        while (found := self.poll()) is None and time.monotonic() < until:
+            time.sleep(0.05)
+        return found
+
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def ask_to_stop(self) -> None:
+        """Asks it to save and end."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def stop(self) -> Outcome:
+        """Lets it save and end, for a minute; then it is killed, and goes on from its last checkpoint some time."""
+        self.ask_to_stop()
+        found = self.wait(GRACE_SECONDS)
+        if found is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            found = self.wait()
+        return found or Outcome("stopped", "")
+
+
+def attempt(folder: str, task: str, resources: Resources) -> Outcome:
+    """Tries a task and waits for the end: the whole of a job on a cluster. SIGTERM makes it save and end."""
+    found = Attempt(Path(folder), task, resources).wait()
+    assert found is not None
+    return found
+
+
+def _outcome(code: int, text: str) -> Outcome:
+    plain: dict[int, Kind] = {0: "done", BUSY: "busy", FULL: "full", STOPPED: "stopped"}
+    if code in plain:
+        return Outcome(plain[code], text)
+    if code < 0:
+        name = signal.Signals(-code).name
+        return Outcome("killed", f"killed by {name}\n{text}".strip())
+    return Outcome("failed", text or f"ended with code {code}")

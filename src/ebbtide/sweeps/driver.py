@@ -1,0 +1,210 @@
+"""Runs a sweep: plans what is missing, keeps an executor busy, tries again what failed."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ebbtide.errors import one_line
+from ebbtide.sweeps import estimate
+from ebbtide.sweeps.attempt import Outcome
+from ebbtide.sweeps.executors import Executor, executor
+from ebbtide.sweeps.folder import SweepFolder, planning
+from ebbtide.sweeps.plan import Group, PlannedGroup, TaskGroup, group, plan
+from ebbtide.sweeps.sweep import Sweep
+from ebbtide.training.driver import Interrupted, stop_requests
+from ebbtide.training.layout import cores
+
+POLL_SECONDS = 0.1
+REPORT_SECONDS = 2.0
+BUSY_SECONDS = 5.0
+"""How long to leave a task alone that another driver is training."""
+
+
+class SweepProgress(NamedTuple):
+    """Where a sweep is: tasks by state; member-sequences done of all; their pace per second; seconds left; mean of the
+    headline metrics of the tasks in training."""
+
+    done: int
+    active: int
+    tasks: int
+    members: int
+    sequences: float
+    total: float
+    rate: float
+    eta: float
+    latest: dict[str, float]
+
+
+class DiskFullError(RuntimeError):
+    """The sweep stopped because the disk takes no more; everything finished is safe."""
+
+
+def make_plan(sweep: Sweep, groups: list[Group], known: Collection[str], slots: int) -> list[PlannedGroup]:
+    """Tasks for the members that are not `known` by their address, by what they cost on this machine."""
+    seconds, members = 60 * sweep.task_minutes, sweep.task_members
+    return plan(groups, known, estimate.of, task_seconds=seconds, slots=slots, task_members=members)
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: str | os.PathLike[str],
+    *,
+    on: str | Executor = "local",
+    jobs: int | None = None,
+    retry: bool = False,
+    report: Callable[[SweepProgress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> SweepFolder:
+    """Trains every member of `sweep` that the folder `out` does not have yet, and returns the folder.
+
+    `on` is an executor or the name of one; `jobs` is how many tasks may run at a time. Finished tasks are not touched;
+    interrupted ones go on; a task that fails is tried again, and set aside ("quarantined") after `sweep.tries` failures
+    without progress; `retry` tries those again as well. Several drivers may work on one folder.
+
+    Raises `InputError` before anything starts when the sweep cannot be run, `Interrupted` after everything has saved
+    when Ctrl-C (or SIGTERM) asks to stop, and `DiskFullError`.
+    """
+    sweep.check()
+    path = Path(out)
+    groups = group(sweep, sweep.points())
+    make_plan(sweep, groups, (), jobs or cores())  # what cannot be run is said before anything is written
+    folder = SweepFolder.make(path, sweep)
+    tasks_on = executor(on, path, sweep.resources, jobs) if isinstance(on, str) else on
+    with planning(path):
+        folder.reread()
+        planned = make_plan(sweep, groups, folder.members, tasks_on.slots)
+        fresh = [TaskGroup(msgspec.to_builtins(one.group.spec), one.tasks) for one in planned if one.tasks]
+        if fresh:
+            folder.add(fresh)
+    say(f"{sum(len(one.tasks) for one in fresh)} new tasks in {path}")
+    wanted = dict.fromkeys(folder.members[a].task for one in planned for a in one.group.addresses)
+    if retry:
+        for task in wanted:
+            if folder.state(task) == "quarantined":
+                folder.forgive(task)
+    costs = {a: one.estimate.seconds for one in planned for a in one.group.addresses}
+    longest = sorted(wanted, key=lambda t: -sum(costs.get(a, 0.0) for a in folder.specs[t][1].addresses))
+    with stop_requests() as stop:
+        _Loop(folder, longest, tasks_on, report, say, stop.is_set).run()
+    return folder
+
+
+class _Loop:
+    """One call of `run_sweep`, after planning."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        tasks: list[str],
+        on: Executor,
+        report: Callable[[SweepProgress], None],
+        say: Callable[[str], None],
+        stop: Callable[[], bool],
+    ):
+        self.folder, self.on, self.report, self.say, self.stop = folder, on, report, say, stop
+        self.tasks = tasks
+        self.waiting: deque[str] = deque()
+        self.later: dict[str, float] = {}
+        """When to look again at a task that another driver trains."""
+        self.active: set[str] = set()
+        self.done = 0
+        self.full = ""
+
+    def run(self) -> None:
+        for task in self.tasks:
+            state = self.folder.state(task)
+            self.done += state == "done"
+            if state in ("waiting", "running"):
+                self.waiting.append(task)
+        pace = _Pace(self)
+        try:
+            while self.waiting or self.later or self.active:
+                if self.stop() or (self.full and not self.active):
+                    break
+                self._submit()
+                for task, outcome in self.on.finished():
+                    self._take(task, outcome)
+                if (now := pace.look()) is not None:
+                    self.report(now)
+                time.sleep(POLL_SECONDS)
+        finally:
+            self.on.stop()
+        if self.full:
+            raise DiskFullError(f"the disk is full ({self.full}): make room and run the sweep again; nothing is lost")
+        if self.waiting or self.later or self.active:
+            raise Interrupted
+
+    def _submit(self) -> None:
+        now = time.monotonic()
+        for task in [one for one, when in self.later.items() if when <= now]:
+            del self.later[task]
+            self.waiting.append(task)
+        room = 0 if self.full else min(self.on.room(), len(self.waiting))
+        if room > 0:
+            chosen = [self.waiting.popleft() for _ in range(room)]
+            self.active.update(chosen)
+            self.on.submit(chosen)
+
+    def _take(self, task: str, outcome: Outcome) -> None:
+        """What follows from how a try ended."""
+        self.active.discard(task)
+        state = self.folder.state(task)
+        if state == "done":
+            self.done += 1
+        elif outcome.kind in ("busy", "stopped") or state == "running":
+            self.later[task] = time.monotonic() + BUSY_SECONDS
+        elif outcome.kind == "full":
+            self.full = one_line(outcome.text.splitlines()[-1]) if outcome.text else "no room"
+            self.waiting.append(task)
+        elif state == "quarantined":
+            self.say(f"task {task}: set aside after {self.folder.sweep.tries} tries: {_last(outcome.text)}")
+        else:
+            self.say(f"task {task}: {outcome.kind}, will be tried again: {_last(outcome.text)}")
+            self.waiting.append(task)
+
+
+class _Pace:
+    """Looks at the folders of the tasks in training, now and then."""
+
+    def __init__(self, loop: "_Loop"):
+        self.loop, self.looked = loop, 0.0
+        folder = loop.folder
+        self.size = {t: len(folder.specs[t][1].addresses) * folder.specs[t][0].spec["sequences"] for t in loop.tasks}
+        self.total = float(sum(self.size.values()))
+        self.seen: deque[tuple[float, float]] = deque(maxlen=60)
+
+    def look(self) -> SweepProgress | None:
+        now = time.monotonic()
+        if now - self.looked < REPORT_SECONDS:
+            return None
+        self.looked = now
+        loop, latest, part = self.loop, {}, 0.0
+        left = {*loop.waiting, *loop.later, *loop.active}
+        for task in left:
+            run = loop.folder.run(task)
+            if run is None:
+                continue
+            part += run.sequences() * run.header.spec["members"]
+            if task in loop.active and run.sequences() > 0:
+                curves = run.metrics()
+                for name in ("icl", "iwl", "ciwl", "train_loss"):
+                    if name in curves:
+                        latest.setdefault(name.removeprefix("train_"), []).append(float(curves[name][:, -1].mean()))
+        done = self.total - sum(self.size[t] for t in left) + part
+        self.seen.append((now, done))
+        began, before = self.seen[0]
+        took = now - began
+        rate = (done - before) / took if took > 0 else 0.0
+        eta = (self.total - done) / rate if rate > 0 else float("nan")
+        members = sum(len(loop.folder.specs[t][1].addresses) for t in loop.tasks)
+        means = {name: sum(values) / len(values) for name, values in latest.items()}
+        return SweepProgress(loop.done, len(loop.active), len(loop.tasks), members, done, self.total, rate, eta, means)
+
+
+def _last(text: str) -> str:
+    return one_line(text.strip().splitlines()[-1]) if text.strip() else "no message"

@@ -1,0 +1,84 @@
+"""Where tasks are tried. An executor is small: it takes tasks, and says how they ended."""
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ebbtide.errors import nearest, require
+from ebbtide.sweeps.attempt import Attempt, Outcome
+from ebbtide.sweeps.sweep import Resources
+from ebbtide.training.layout import cores
+
+NAMES = ("local", "slurm", "slurm-local", "ray")
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Tries tasks of one sweep somewhere. None of its methods waits for a task, but `stop`."""
+
+    slots: int
+    """How many tasks it can run at a time (a hint for the planner)."""
+
+    def room(self) -> int:
+        """How many more tasks it takes now."""
+        ...
+
+    def submit(self, tasks: list[str]) -> None:
+        """Starts or queues these tasks."""
+        ...
+
+    def finished(self) -> list[tuple[str, Outcome]]:
+        """The tasks that ended since the last call, and how."""
+        ...
+
+    def stop(self) -> None:
+        """Lets running tasks save, and returns when all have ended."""
+        ...
+
+
+class Local:
+    """This machine: so many tasks at a time, each in processes of its own."""
+
+    def __init__(self, folder: Path, resources: Resources, jobs: int | None):
+        require(jobs is None or jobs >= 1, "jobs", jobs, "must be 1 or larger")
+        self.folder, self.resources = folder, resources
+        self.slots = jobs or max(1, 1 if resources.gpus else cores() // resources.cpus)
+        self.active: dict[str, Attempt] = {}
+
+    def room(self) -> int:
+        return self.slots - len(self.active)
+
+    def submit(self, tasks: list[str]) -> None:
+        for task in tasks:
+            self.active[task] = Attempt(self.folder, task, self.resources)
+
+    def finished(self) -> list[tuple[str, Outcome]]:
+        found = [(task, outcome) for task, one in self.active.items() if (outcome := one.poll()) is not None]
+        for task, _ in found:
+            del self.active[task]
+        return found
+
+    def stop(self) -> None:
+        for one in self.active.values():
+            one.ask_to_stop()
+        for one in self.active.values():
+            one.stop()
+        self.active.clear()
+
+
+def check_name(name: str) -> None:
+    """Raises `InputError` for an unknown executor."""
+    require(name in NAMES, "executor", name, f"must be one of {', '.join(NAMES)}{nearest(name, NAMES)}")
+
+
+def executor(name: str, folder: Path, resources: Resources, jobs: int | None = None, **options: Any) -> Executor:
+    """The executor of this name. `jobs` is how many tasks may run at a time (default: as many as fit)."""
+    check_name(name)
+    if name == "local":
+        return Local(folder, resources, jobs)
+    if name == "ray":
+        from ebbtide.sweeps.ray import Ray
+
+        return Ray(folder, resources, jobs, **options)
+    from ebbtide.sweeps.slurm import Slurm
+
+    return Slurm(folder, resources, jobs, local=name == "slurm-local", **options)

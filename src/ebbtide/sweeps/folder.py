@@ -1,0 +1,208 @@
+"""A sweep on the disk: its description, its plans, a run folder for every task, and what failed.
+
+    sweep.json          the description as it was last asked for
+    plans/000001.json   tasks, as they were planned; never changed, a later plan only adds members that no plan has
+    runs/NAME/          the run of task NAME (see runs/README.md)
+    failures/NAME/0001.json  one record for each try of a task that ended badly
+
+Everything else - what is done, running, missing, set aside - is derived from these.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from ebbtide.errors import InputError, require
+from ebbtide.runs import atomic, lock
+from ebbtide.runs.atomic import TEMPORARY
+from ebbtide.runs.folder import HEADER, Run, inside
+from ebbtide.runs.reading import read_bounded
+from ebbtide.runs.signed import SCHEMA, DamagedError, sign, unsign
+from ebbtide.sweeps.plan import Task, TaskGroup
+from ebbtide.sweeps.sweep import Sweep
+from ebbtide.training.spec import Spec
+
+SWEEP, PLANS, RUNS, FAILURES = "sweep.json", "plans", "runs", "failures"
+LARGEST_PLAN = 2**30
+LARGEST_FAILURE = 2**20
+LONGEST_TRACEBACK = 20_000
+PLANNING_SECONDS = 120.0
+"""How long a driver waits while another one plans."""
+
+T = TypeVar("T")
+State = Literal["done", "running", "waiting", "quarantined"]
+
+
+class Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """sweep.json."""
+
+    schema: int
+    sweep: Sweep
+
+
+class PlanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of plans/."""
+
+    schema: int
+    groups: list[TaskGroup]
+
+
+class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A try that ended badly: how, with the end of what it printed, after how many committed sequences."""
+
+    schema: int
+    task: str
+    kind: str
+    text: str
+    sequences: int
+
+
+class Member(NamedTuple):
+    """Where a member's results are: the task and the place in its run."""
+
+    task: str
+    place: int
+
+
+class SweepFolder:
+    """The folder of a sweep. Any number of readers and drivers; the run folders have one writer each."""
+
+    def __init__(self, path: Path):
+        """Opens a folder that holds a sweep. Raises `InputError` when it does not, or is damaged."""
+        self.path = path
+        require((path / SWEEP).is_file(), "sweep", str(path), "not a sweep folder (it has no sweep.json)")
+        self.sweep = self._read(SWEEP, Described).sweep
+        self._plans: dict[str, PlanRecord] = {}
+        self.specs: dict[str, tuple[TaskGroup, Task]] = {}
+        self.members: dict[str, Member] = {}
+        """By address."""
+        self.reread()
+
+    @classmethod
+    def make(cls, path: Path, sweep: Sweep) -> "SweepFolder":
+        """Makes the folder, or opens that of a sweep of this name and notes the new description.
+
+        Raises `InputError` when it holds something else.
+        """
+        if path.exists():
+            require(path.is_dir(), "out", str(path), "is a file; give a folder")
+            others = [p.name for p in inside(path) if p.name != lock.LOCK and not p.name.startswith(TEMPORARY)]
+            ours = not others or (path / SWEEP).is_file()
+            require(ours, "out", str(path), f"holds other files ({next(iter(others), '')} ...); give a new folder")
+        if (path / SWEEP).is_file():
+            name = cls(path).sweep.name
+            require(name == sweep.name, "out", str(path), f"holds the sweep {name!r}; give another folder")
+        path.mkdir(parents=True, exist_ok=True)
+        with planning(path):
+            for name in (PLANS, RUNS, FAILURES):
+                atomic.make_folder(path / name)
+            data = sign(Described(SCHEMA, sweep), indent=1)
+            if not (path / SWEEP).is_file() or (path / SWEEP).read_bytes() != data:
+                atomic.write_file(path / SWEEP, data)
+        return cls(path)
+
+    def reread(self) -> None:
+        """Takes in plans that have come since."""
+        for file in inside(self.path / PLANS):
+            if file.suffix == ".json" and not file.name.startswith(TEMPORARY) and file.name not in self._plans:
+                record = self._plans[file.name] = self._read(f"{PLANS}/{file.name}", PlanRecord)
+                for group in record.groups:
+                    for task in group.tasks:
+                        self.specs[task.name] = (group, task)
+                        for i, address in enumerate(task.addresses):
+                            self.members.setdefault(address, Member(task.name, i))
+
+    def add(self, groups: list[TaskGroup]) -> None:
+        """Writes a plan. Call inside `planning`, so that no other driver plans the same members."""
+        number = 1 + max((int(name[:6]) for name in self._plans), default=0)
+        atomic.write_file(self.path / PLANS / f"{number:06d}.json", sign(PlanRecord(SCHEMA, groups)))
+        self.reread()
+
+    def spec(self, task: str) -> Spec:
+        """The spec of a task. Raises `InputError` for an unknown one."""
+        require(task in self.specs, "task", task, "is in no plan of this sweep")
+        group, found = self.specs[task]
+        return group.task_spec(found)
+
+    def run_path(self, task: str) -> Path:
+        """The run folder of a task; it may not be there yet."""
+        return self.path / RUNS / task
+
+    def run(self, task: str) -> Run | None:
+        """The run of a task, None before it has begun."""
+        path = self.run_path(task)
+        return Run(path) if (path / HEADER).exists() else None
+
+    def state(self, task: str) -> State:
+        """What is to be said of a task now."""
+        run = self.run(task)
+        status = run.status() if run else "waiting"
+        if status == "complete":
+            return "done"
+        if status == "running":
+            return "running"
+        return "quarantined" if self.tries(task) >= self.sweep.tries else "waiting"
+
+    def failures(self, task: str) -> list[Failure]:
+        """The task's failed tries, oldest first; a record that was damaged says so."""
+        found = []
+        for file in inside(self.path / FAILURES / task):
+            if not file.name.startswith(TEMPORARY):
+                name = f"{FAILURES}/{task}/{file.name}"
+                try:
+                    found.append(unsign(read_bounded(self.path, name, LARGEST_FAILURE), Failure, str(self.path), name))
+                except DamagedError as error:
+                    found.append(Failure(SCHEMA, task, "damaged", str(error), 0))
+        return found
+
+    def tries(self, task: str) -> int:
+        """Failed tries since the task last got on: a machine that is taken away again and again is not its fault."""
+        run, failures = self.run(task), self.failures(task)
+        at = run.sequences() if run else 0
+        return sum(one.sequences >= at for one in failures)
+
+    def note(self, task: str, kind: str, text: str) -> None:
+        """Records a failed try."""
+        run = self.run(task)
+        record = Failure(SCHEMA, task, kind, text[-LONGEST_TRACEBACK:], run.sequences() if run else 0)
+        folder = self.path / FAILURES / task
+        atomic.make_folder(folder)
+        taken = [int(p.stem) for p in inside(folder) if p.stem.isdigit()]
+        atomic.write_file(folder / f"{1 + max(taken, default=0):04d}.json", sign(record, indent=1))
+
+    def forgive(self, task: str) -> None:
+        """Forgets the failed tries of a task: it may be tried again."""
+        folder = self.path / FAILURES / task
+        if folder.is_dir():
+            gone = folder.with_name(TEMPORARY + task)
+            atomic.rename(folder, gone, "failures")
+            atomic.remove(gone)
+
+    def _read(self, name: str, kind: type[T]) -> T:
+        try:
+            return unsign(read_bounded(self.path, name, LARGEST_PLAN), kind, str(self.path), name)
+        except DamagedError as error:
+            raise InputError("sweep", str(self.path), f"is damaged: {error}") from error
+
+
+@contextmanager
+def planning(path: Path) -> Iterator[None]:
+    """Keeps other drivers from planning meanwhile. Raises `BusyError` when one does for two minutes."""
+    until = time.monotonic() + PLANNING_SECONDS
+    while True:
+        try:
+            held = lock.take(path)
+            break
+        except lock.BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+    try:
+        yield
+    finally:
+        os.close(held)

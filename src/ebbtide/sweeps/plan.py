@@ -1,0 +1,193 @@
+"""From points to tasks: which members share a program, which are made already, how many train together."""
+
+import hashlib
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from ebbtide.errors import require
+from ebbtide.sweeps.axes import MEMBER, Point
+from ebbtide.sweeps.sweep import Sweep
+from ebbtide.traced import default_at, replace_at, value_at
+from ebbtide.training.fields import assign_all
+from ebbtide.training.spec import Spec, from_builtins
+
+LEAST_SECONDS = 60.0
+"""A task should train at least so long, or starting it costs more than a few per cent."""
+
+DIGITS = 32
+"""Hexadecimal digits of a member's address that are kept: 128 bits."""
+
+
+class Estimate(NamedTuple):
+    """What one member of a group is expected to cost: seconds of training on one core and of starting a
+    task, bytes of memory of a worker; `source` says how that is known: measured or guessed."""
+
+    seconds: float
+    start: float
+    memory: float
+    source: str
+
+
+class Group(NamedTuple):
+    """Members of one static shape. `spec` describes one of them, without its varied values; `values` gives for every
+    varied field one value per member; `rows` are the points (indices) they come from, `addresses` their names."""
+
+    spec: Spec
+    static: Point
+    values: dict[str, list[float]]
+    rows: list[int]
+    addresses: list[str]
+
+
+class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Some members of a group, trained as one run. `name` follows from the members' addresses."""
+
+    name: str
+    values: dict[str, list[float]]
+    addresses: list[str]
+
+
+class TaskGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Tasks that share their spec, but for the varied values and the number of members."""
+
+    spec: dict[str, Any]
+    tasks: list[Task]
+
+    def task_spec(self, task: Task) -> Spec:
+        """The spec of a task's run. Raises `InputError` when it is not what the task's name says."""
+        spec = task_spec(from_builtins(self.spec), task.values, len(task.addresses))
+        same = [one[:DIGITS] for one in spec.addresses()] == task.addresses
+        require(same and task_name(task.addresses) == task.name, "task", task.name, "is not what its plan says")
+        return spec
+
+
+class PlannedGroup(NamedTuple):
+    """A group with what of it is made already and what is planned for the rest."""
+
+    group: Group
+    estimate: Estimate
+    known: int
+    tasks: list[Task]
+
+
+def task_spec(spec: Spec, values: dict[str, list[float]], members: int) -> Spec:
+    """The run of these members."""
+    return replace(spec, members=members, vary=values)
+
+
+def task_name(addresses: list[str]) -> str:
+    """The name of a task, and of its run folder: it tells the members, in their order."""
+    return hashlib.sha256("".join(addresses).encode()).hexdigest()[:16]
+
+
+def group(sweep: Sweep, points: list[Point]) -> list[Group]:
+    """Points by static shape, in the order of their first points. Every spec and every value is checked.
+
+    A field is varied where it is a traced number or a seed of the spec it is in; which structs that has follows
+    from the fields that are given and those that are no numbers. Raises `InputError` in one line for a point that
+    cannot be trained.
+    """
+    base, fields = sweep.builtins(), sweep.fields()
+    variable: dict[tuple[Any, ...], frozenset[str]] = {}
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for i, point in enumerate(points):
+        kinds = tuple((name, None if _number(value) else _key(value)) for name, value in point.items())
+        if kinds not in variable:
+            variable[kinds] = frozenset(fields).intersection(_made(base, point).variable())
+        varied = variable[kinds]
+        key = (kinds, tuple(value for name, value in point.items() if _number(value) and name not in varied))
+        rows.setdefault(key, []).append(i)
+    merged: dict[tuple[Any, ...], tuple[Spec, list[str], list[int]]] = {}
+    for (kinds, _), found in rows.items():
+        spec, names = _common(base, points[found[0]], variable[kinds])
+        merged.setdefault((spec.digest(), *names), (spec, names, []))[2].extend(found)
+    return [_group(points, spec, names, sorted(found)) for spec, names, found in merged.values()]
+
+
+def _common(base: dict[str, Any], point: Point, varied: frozenset[str]) -> tuple[Spec, list[str]]:
+    """What the members of a group share: the spec, with the base's values in the varied fields, and their names."""
+    spec = _made(base, point)
+    without = _made(base, {name: value for name, value in point.items() if name not in varied})
+    names = [name for name in spec.variable() if name in varied or name == MEMBER]  # or the place in the run decides
+    for name in names:
+        has = name in without.variable()
+        spec = replace_at(spec, name, value_at(without, name) if has else default_at(spec, name))
+    return spec, names
+
+
+def _group(points: list[Point], spec: Spec, names: list[str], rows: list[int]) -> Group:
+    values = {name: [float(points[i].get(name, value_at(spec, name))) for i in rows] for name in names}
+    spec.check()
+    for name, column in values.items():
+        for value in dict.fromkeys(column):
+            spec.check_value(name, value)
+    first = points[rows[0]]
+    static = {name: value for name, value in first.items() if name not in names}
+    addresses = [one[:DIGITS] for one in task_spec(spec, values, len(rows)).addresses()]
+    return Group(spec, static, values, rows, addresses)
+
+
+def plan(
+    groups: Iterable[Group],
+    known: Collection[str],
+    estimate: Callable[[Spec], Estimate],
+    *,
+    task_seconds: float,
+    slots: int,
+    task_members: int | None = None,
+) -> list[PlannedGroup]:
+    """Tasks for all members whose address is not `known`.
+
+    A task gets as many members of its group as train in about `task_seconds`; fewer where that would leave some of the
+    `slots` tasks that run at a time without work, but no task is made shorter than a minute for it. `task_members` sets
+    the number in place of all that.
+    """
+    listed = [(one, estimate(one.spec)) for one in groups]
+    missing = [[i for i, address in enumerate(one.addresses) if address not in known] for one, _ in listed]
+    total = sum(len(left) * cost.seconds for left, (_, cost) in zip(missing, listed, strict=True))
+    target = max(min(task_seconds, total / max(slots, 1)), min(LEAST_SECONDS, task_seconds))
+    planned, seen = [], set(known)
+    for (one, cost), left in zip(listed, missing, strict=True):
+        fresh: list[int] = []
+        for i in left:
+            if one.addresses[i] not in seen:
+                seen.add(one.addresses[i])
+                fresh.append(i)
+        most = task_members or max(1, int(target / max(cost.seconds, 1e-9)))
+        tasks = [_task(one, part) for part in _even(fresh, most)]
+        if tasks:
+            task_spec(one.spec, tasks[0].values, len(tasks[0].addresses)).check()  # the largest fits into memory
+        planned.append(PlannedGroup(one, cost, len(one.rows) - len(fresh), tasks))
+    return planned
+
+
+def _task(one: Group, members: list[int]) -> Task:
+    values = {name: [column[i] for i in members] for name, column in one.values.items()}
+    addresses = [one.addresses[i] for i in members]
+    return Task(task_name(addresses), values, addresses)
+
+
+def _even(items: list[int], most: int) -> Iterator[list[int]]:
+    """As few parts as hold at most `most` each, as even as can be, the larger first."""
+    parts = math.ceil(len(items) / most)
+    for i in range(parts):
+        start, end = (-(-len(items) * j // parts) for j in (i, i + 1))
+        yield items[start:end]
+
+
+def _made(base: dict[str, Any], point: Point) -> Spec:
+    data = msgspec.json.decode(msgspec.json.encode(base))
+    assign_all(data, point)
+    return from_builtins(data)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _key(value: Any) -> Any:
+    return value if isinstance(value, str | bool | None) else msgspec.json.encode(value, order="sorted")

@@ -1,0 +1,239 @@
+"""The results of a sweep: one row a member, labelled arrays, and what its figures show."""
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ebbtide.errors import InputError, nearest, require
+from ebbtide.evaluation.summary import Curves, summarise
+from ebbtide.report.export import curve_values
+from ebbtide.report.table_file import as_frame, write_table
+from ebbtide.runs.folder import DamagedError, Run
+from ebbtide.sweeps.axes import MEMBER
+from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.plan import group
+from ebbtide.traced import value_at
+
+SCALARS = (
+    "icl_peak",
+    "icl_final",
+    "transience",
+    "peak_sequences",
+    "half_decay_sequences",
+    "crossover_sequences",
+    *(f"{name}_{at}" for name in ("iwl", "ciwl", "flip", "train_loss") for at in ("at_peak", "final")),
+)
+"""What a row says of a finished member (see `evaluation.summary.summarise`), in this order."""
+
+
+class Row(NamedTuple):
+    """A member: its axes, its state, its scalars (nan where there are none), and where its curves are."""
+
+    axes: dict[str, Any]
+    state: str
+    scalars: dict[str, float]
+    task: str | None
+    place: int
+
+
+class Results:
+    """A sweep's results as they are on the disk now; reading never waits for a running driver.
+
+    `rows` are in the order of the sweep's points, whatever tasks the members were trained in. A row's state is
+    `finished`, `diverged` (finished, but the last ICL accuracy or loss is no number), `unfinished`, `missing` (never
+    begun), `quarantined` or `damaged`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        """Raises `InputError` when `path` holds no sweep."""
+        self.folder = SweepFolder(Path(path))
+        self.axes = self.folder.sweep.fields()
+        self._curves: dict[str, Curves] = {}
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """One row for every point of the sweep."""
+        points = self.folder.sweep.points()
+        found: list[Row | None] = [None] * len(points)
+        summaries: dict[str, tuple[str, dict[str, np.ndarray], np.ndarray]] = {}
+        for one in group(self.folder.sweep, points):
+            for row, address in zip(one.rows, one.addresses, strict=True):
+                axes = {}
+                for name in self.axes:
+                    value = points[row].get(name, _value_at(one.spec, name))
+                    axes[name] = float(value) if name in one.values and name != MEMBER else _plain(value)
+                member = self.folder.members.get(address)
+                if member is None:
+                    found[row] = Row(axes, "missing", {}, None, 0)
+                    continue
+                if member.task not in summaries:
+                    summaries[member.task] = self._summary(member.task)
+                state, scalars, diverged = summaries[member.task]
+                own = {name: float(values[member.place]) for name, values in scalars.items()}
+                if state == "finished" and diverged[member.place]:
+                    state = "diverged"
+                found[row] = Row(axes, state, own, member.task, member.place)
+        return [row for row in found if row is not None]
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows as plain dicts: axes, state, scalars (None where there is no number)."""
+        return [
+            {**row.axes, "state": row.state, **{name: _number(row.scalars.get(name, np.nan)) for name in SCALARS}}
+            for row in self.rows
+        ]
+
+    def curve_table(self) -> Iterator[dict[str, Any]]:
+        """Every evaluation of every finished member: axes, sequences, evaluator, metric, value, error."""
+        for row in self.rows:
+            if row.task is not None and row.state in ("finished", "diverged"):
+                run = self.folder.run(row.task)
+                assert run is not None
+                for count, evaluator, metric, value, error in curve_values(run, row.place, self._metrics(row.task)):
+                    found = {"sequences": count, "evaluator": evaluator, "metric": metric}
+                    yield {**row.axes, **found, "value": value, "error": error}
+
+    def write(self, out: Path, kind: str, *, curves: bool = False) -> int:
+        """Writes the table (or that of the curves) as csv, parquet or json, whole or not at all; returns its rows."""
+        columns = [*self.axes, "sequences", "evaluator", "metric", "value", "error"] if curves else self._columns()
+        return write_table(out, kind, columns, list(self.curve_table() if curves else self.table()))
+
+    def to_polars(self) -> Any:
+        """The table as a polars data frame (needs the extra `export`)."""
+        return as_frame(self._columns(), self.table())
+
+    def to_xarray(self) -> Any:
+        """The results with named axes, as an xarray data set (needs the extra `export`).
+
+        Where the points are the full product of the axes' values, every axis is a dimension; else there is one
+        dimension `point` with the axes as coordinates. Data: `state`, every scalar, and for every evaluator its
+        headline metric as `curve_NAME` over `sequences` (also `curve_train_loss`), if all members share the schedule.
+        """
+        try:
+            import xarray
+        except ModuleNotFoundError as error:
+            raise InputError("results", "xarray", "needs xarray: pip install 'ebbtide[export]'") from error
+        levels = {name: list(dict.fromkeys(row.axes[name] for row in self.rows)) for name in self.axes}
+        shape = [len(values) for values in levels.values()]
+        product = len(self.rows) == np.prod(shape) and self._in_order(levels)
+        dims, sizes = (list(levels), shape) if product else (["point"], [len(self.rows)])
+        coords: dict[str, Any] = dict(levels)
+        if not product:
+            coords = {name: ("point", [row.axes[name] for row in self.rows]) for name in self.axes}
+        data: dict[str, Any] = {"state": (dims, np.asarray([row.state for row in self.rows]).reshape(sizes))}
+        for name in SCALARS:
+            values = [row.scalars.get(name, np.nan) for row in self.rows]
+            data[name] = (dims, np.asarray(values, np.float64).reshape(sizes))
+        grid, curves = self._grid()
+        for name, values in curves.items():
+            data[f"curve_{name}"] = ([*dims, "sequences"], values.reshape([*sizes, len(grid)]))
+        if curves:
+            coords["sequences"] = grid
+        return xarray.Dataset(data, coords, {"sweep": self.folder.sweep.name})
+
+    def select(self, where: dict[str, Any]) -> list[Row]:
+        """The rows whose axes have these values. Raises `InputError` for an axis or a value that is not there."""
+        rows = self.rows
+        for name, value in where.items():
+            self.check_axis(name, "where")
+            known = list(dict.fromkeys(row.axes[name] for row in self.rows))
+            require(value in known, f"where.{name}", value, f"must be one of {', '.join(map(str, known))}")
+            rows = [row for row in rows if row.axes[name] == value]
+        return rows
+
+    def check_axis(self, name: str, field: str) -> None:
+        """Raises `InputError` unless the sweep has this axis."""
+        require(
+            name in self.axes, field, name, f"must be one of the axes {', '.join(self.axes)}{nearest(name, self.axes)}"
+        )
+
+    def metrics(self, row: Row) -> Curves | None:
+        """The curves of a finished row's run (see `Run.metrics`), None for another row."""
+        ended = row.task is not None and row.state in ("finished", "diverged")
+        return self._metrics(row.task) if ended and row.task else None
+
+    def chance(self, evaluator: str) -> float | None:
+        """The chance level of an evaluator, where all finished runs agree on it."""
+        runs = [self.folder.run(task) for task in dict.fromkeys(row.task for row in self.rows if row.task)]
+        levels = {run.chance().get(evaluator) for run in runs if run is not None}
+        return levels.pop() if len(levels) == 1 else None
+
+    def _columns(self) -> list[str]:
+        return [*self.axes, "state", *SCALARS]
+
+    def _summary(self, task: str) -> tuple[str, dict[str, np.ndarray], np.ndarray]:
+        """State of a task, and of its members the scalars and whether they diverged."""
+        nothing = np.zeros(len(self.folder.specs[task][1].addresses), bool)
+        try:
+            state = self.folder.state(task)
+            if state != "done":
+                begun = self.folder.run(task) is not None
+                return state if state == "quarantined" else "unfinished" if begun else "missing", {}, nothing
+            run = self.folder.run(task)
+            assert run is not None
+            curves = run.metrics()
+            scalars = summarise(curves, run.chance())
+        except (DamagedError, InputError):
+            return "damaged", {}, nothing
+        last = [curves["icl"][:, -1]] if "icl" in curves else []
+        bad = ~np.isfinite(np.stack([*last, scalars["train_loss_final"]])).all(axis=0)
+        return "finished", scalars, np.asarray(bad)
+
+    def _metrics(self, task: str) -> Curves:
+        if task not in self._curves:
+            run = self.folder.run(task)
+            assert isinstance(run, Run)
+            self._curves[task] = run.metrics()
+        return self._curves[task]
+
+    def _grid(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The sequences that all finished members were evaluated at, and their headline curves [row, evaluation]."""
+        found = [(i, row, curves) for i, row in enumerate(self.rows) if (curves := self.metrics(row)) is not None]
+        if not found or len({curves["sequences"].tobytes() for _, _, curves in found}) > 1:
+            return np.zeros(0, np.int64), {}
+        grid = found[0][2]["sequences"]
+        names = dict.fromkeys(name for _, _, c in found for name in c if "/" not in name)
+        out = {
+            name: np.full((len(self.rows), len(grid)), np.nan) for name in names if name not in ("sequences", "steps")
+        }
+        for i, row, curves in found:
+            for name, values in out.items():
+                if name in curves:
+                    values[i] = curves[name][row.place]
+        return grid, out
+
+    def _in_order(self, levels: dict[str, list[Any]]) -> bool:
+        """Whether the rows run through the levels as a product does, the last axis fastest."""
+        places = [tuple(levels[name].index(row.axes[name]) for name in self.axes) for row in self.rows]
+        return places == list(np.ndindex(*[len(values) for values in levels.values()]))
+
+
+def load(path: str | os.PathLike[str]) -> Results:
+    """The results in a sweep's folder."""
+    return Results(path)
+
+
+def _value_at(spec: Any, name: str) -> Any:
+    """A point without a field has the value of its spec; nothing where its structs have no such field."""
+    try:
+        return value_at(spec, name)
+    except AttributeError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """What a table can hold: numbers and text as they are, a struct by its name, anything else as JSON."""
+    import msgspec
+
+    if isinstance(value, msgspec.Struct) and type(value).__struct_config__.tag is not None:
+        return str(type(value).__struct_config__.tag)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None

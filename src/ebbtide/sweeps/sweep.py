@@ -1,0 +1,130 @@
+"""The description of a sweep: a base spec, axes over its fields, and what each task may use."""
+
+import itertools
+import math
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from ebbtide.errors import InputError, one_line, require
+from ebbtide.sweeps.axes import MOST_POINTS, Axis, Point, product
+from ebbtide.training.fields import assign_all, explain
+from ebbtide.training.spec import Spec, from_builtins
+
+LARGEST_FILE = 10_000_000
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What one task gets, on every executor. `cpus` worker processes of one thread train its members; with
+    `gpus` (or other accelerators) one process does. `memory_gb`, `minutes` (wall time) and `partition` are for the
+    cluster's scheduler; `slurm` and `ray` pass further options of theirs through untouched."""
+
+    cpus: Positive = 1
+    gpus: Annotated[int, msgspec.Meta(ge=0)] = 0
+    memory_gb: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    minutes: Positive = 240
+    partition: str | None = None
+    slurm: dict[str, Any] = {}
+    ray: dict[str, Any] = {}
+
+
+class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A grid of members: the product of `axes` over the fields of a base spec.
+
+    The base is a study's preset (or the default spec) with the fields of `base` set, by dotted name. An axis
+    may set any field as well; `members` and `vary` belong to the engine, which makes a member of every point.
+    `task_minutes` is how long one task should train, `task_members` in its place how many members it should have (for
+    accelerators, which train many side by side); a task that fails `tries` times without progress is set aside.
+    """
+
+    name: str
+    study: str | None = None
+    preset: str = "quick"
+    base: dict[str, Any] = {}
+    axes: tuple[Axis, ...] = ()
+    resources: Resources = Resources()
+    task_minutes: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    task_members: Positive | None = None
+    tries: Positive = 3
+
+    def check(self) -> None:
+        """Raises `InputError` in one line if this describes no grid; the specs are checked with the plan."""
+        allowed = "must be 1 to 64 letters, digits, '-', '_' or '.', and begin with a letter or digit"
+        require(bool(NAME.fullmatch(self.name)), "name", self.name, allowed)
+        for i, axis in enumerate(self.axes):
+            axis.check(f"axes.{i}")
+        names = [name for axis in self.axes for name in dict.fromkeys(axis.every_field())]
+        twice = [one for i, one in enumerate(names) if one in names[:i]]
+        require(not twice, "axes", ", ".join(twice), "is a field of two axes; join them by zip or chain")
+        for name in ("members", "vary"):
+            taken = name in self.base or name in names
+            require(not taken, name, "given", "is made by the sweep; use axes (seeds = 4) in its place")
+        require(self.size() <= MOST_POINTS, "axes", self.size(), f"points; at most {MOST_POINTS}")
+        self.spec()
+
+    def size(self) -> int:
+        """The number of points."""
+        return math.prod(axis.size() for axis in self.axes)
+
+    def fields(self) -> list[str]:
+        """The fields that differ between points, in the order of the axes: the columns of the table."""
+        return list(dict.fromkeys(name for axis in self.axes for name in axis.every_field()))
+
+    def points(self) -> list[Point]:
+        """All points in the canonical order: the last axis runs fastest."""
+        return list(itertools.islice(product(self.axes), MOST_POINTS))
+
+    def spec(self) -> Spec:
+        """The base spec."""
+        return from_builtins(self.builtins())
+
+    def builtins(self) -> dict[str, Any]:
+        """The base spec in builtins, for `assign_all`."""
+        spec = Spec()
+        if self.study is not None:
+            from ebbtide.studies import find_study
+
+            spec = find_study(self.study).preset(self.preset).spec
+        data = msgspec.to_builtins(msgspec.structs.replace(spec, members=1, vary={}))
+        assign_all(data, self.base)
+        return data
+
+    def to_json(self) -> bytes:
+        """Canonical JSON, which `read_sweep` reads as well."""
+        return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1)
+
+
+def read_sweep(path: str | os.PathLike[str]) -> Sweep:
+    """The sweep in a `.toml` or `.json` file, checked.
+
+    Raises `InputError` in one line when it cannot be read as one. A sweep written in Python is a script of its own:
+    it makes a `Sweep` and calls `run_sweep`; this never executes a file.
+    """
+    file = Path(path)
+    scripts = f"a sweep in Python is a script that calls ebbtide.run_sweep(ebbtide.Sweep(...), folder): python {file}"
+    require(file.suffix != ".py", "sweep", str(file), scripts)
+    require(file.suffix in (".toml", ".json"), "sweep", str(file), "must be a .toml or .json file")
+    require(file.is_file(), "sweep", str(file), "no such file")
+    require(file.stat().st_size <= LARGEST_FILE, "sweep", str(file), f"is larger than {LARGEST_FILE} bytes")
+    try:
+        text = file.read_bytes().decode()
+        data = tomllib.loads(text) if file.suffix == ".toml" else msgspec.json.decode(text)
+    except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError("sweep", str(file), one_line(f"is not {file.suffix[1:].upper()}: {error}")) from error
+    sweep = from_data(data)
+    sweep.check()
+    return sweep
+
+
+def from_data(data: Any) -> Sweep:
+    """A sweep from dicts, lists and scalars. Raises `InputError` in one line for what does not fit."""
+    try:
+        return msgspec.convert(data, Sweep)
+    except msgspec.ValidationError as error:
+        raise explain(error, data, Sweep) from error

@@ -1,0 +1,69 @@
+"""The process of one try of a task: `python -m ebbtide.sweeps.task FOLDER TASK [--processes=N]`.
+
+Trains the task's run, or goes on where it was. Ends with 0 (done) or one of the codes in `attempt`; an error's
+traceback goes to standard error. When standard input closes (the parent has died, or asks), it saves and ends.
+"""
+
+import argparse
+import errno
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from ebbtide.runs.lock import BusyError
+from ebbtide.sweeps.attempt import BUSY, FULL, STOPPED
+from ebbtide.sweeps.folder import SweepFolder
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def run(folder: Path, task: str, processes: int | None) -> int:
+    """Trains the task; returns the exit code."""
+    from ebbtide.sweeps.estimate import Cost, remember
+    from ebbtide.training.driver import Interrupted, train
+
+    began, rates = time.monotonic(), []
+    try:
+        sweep = SweepFolder(folder)
+        spec, fresh = sweep.spec(task), sweep.run(task) is None
+        label = {"sweep": sweep.sweep.name, "task": task}
+        train(spec, sweep.run_path(task), processes=processes, label=label, report=lambda p: rates.append(p.rate))
+        if fresh and rates and processes == 0:  # one core, from the start to the end
+            start = time.monotonic() - began - spec.members * spec.sequences / rates[-1]
+            remember(spec, Cost(rates[-1], start, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+    except BusyError:
+        return BUSY
+    except Interrupted:
+        return STOPPED
+    except OSError as error:
+        traceback.print_exc()
+        return FULL if error.errno in NO_ROOM else 1
+    return 0
+
+
+def _obey_parent() -> None:
+    """SIGTERM for this process once standard input ends."""
+    while os.read(0, 4096):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m ebbtide.sweeps.task")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("task")
+    parser.add_argument("--processes", type=int)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STOPPED))  # until the training takes over
+    threading.Thread(target=_obey_parent, daemon=True).start()
+    return run(options.folder, options.task, options.processes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

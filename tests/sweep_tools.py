@@ -1,0 +1,89 @@
+"""A sweep small enough to train in moments, and how to compare what came of it."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ebbtide.sweeps.axes import Axis
+from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.sweep import Sweep
+from tiny import final_state
+
+BASE = {
+    "batch": 16,
+    "sequences": 160_000,
+    "source.classes": 64,
+    "source.dim": 8,
+    "source.exemplars": 2,
+    "source.holdout_classes": 8,
+    "source.holdout_exemplars": 2,
+    "model.layers": 1,
+    "model.width": 16,
+    "model.heads": 2,
+    "schedule.evaluations": 9,
+    "schedule.checkpoints": 9,
+    "evaluators": ["icl", "iwl"],
+    "evaluation_sequences": 50,
+}
+LR = Axis(field="optimizer.lr", values=[1e-3, 3e-3])
+WIDTH = Axis(field="model.width", values=[8, 16])
+SWEEP = Sweep(name="try", base=BASE, axes=(WIDTH, LR, Axis(seeds=2)))
+"""Two groups of four members; with `jobs=2` two tasks of some seconds."""
+
+
+def bits(folder: SweepFolder) -> dict[str, bytes]:
+    """For every member by its address: all its evaluations and its final state."""
+    found: dict[str, bytes] = {}
+    for address, (task, place) in folder.members.items():
+        run = folder.run(task)
+        assert run is not None and run.status() == "complete"
+        raw, state = run.arrays(), final_state(run)
+        parts = [raw["sequences"], raw["train_loss"][place], raw["values"][place]]
+        parts += [state[name][place] for name in sorted(state)]
+        found[address] = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+    return found
+
+
+def files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder: its bytes and when it was changed."""
+    found = [p for p in folder.rglob("*") if p.is_file() and p.name != "lock"]
+    return {str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns) for p in found}
+
+
+def driver(file: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    """`ebbtide sweep` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ebbtide.cli", "sweep", str(file), "--out", str(out), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ,
+    )
+
+
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Waits until `condition` holds; fails when it does not for so long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(0.02)
+
+
+def under_way(out: Path) -> list[str]:
+    """Tasks that have committed something and are not complete."""
+    folder = SweepFolder(out) if (out / "sweep.json").exists() else None
+    runs = {task: folder.run(task) for task in folder.specs} if folder else {}
+    return [t for t, run in runs.items() if run and 0 < run.sequences() < run.header.spec["sequences"]]
+
+
+def meanwhile(action: Callable[[], None]) -> threading.Thread:
+    """Runs `action` beside the caller; `join` it."""
+    thread = threading.Thread(target=action)
+    thread.start()
+    return thread
