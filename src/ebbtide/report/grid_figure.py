@@ -49,7 +49,9 @@ def phase_figure(phase: Phase, *, x: str, y: str, value: str, title: str) -> dic
     image = panel.imshow(phase.mean, origin="lower", aspect="auto", interpolation="none", **limits)
     for i, j in np.ndindex(phase.mean.shape):
         if not np.isfinite(phase.mean[i, j]):
-            panel.fill_between([j - 0.5, j + 0.5], i - 0.5, i + 0.5, color="0.93", hatch="///", edgecolor="0.75", lw=0)
+            panel.fill_between(
+                [j - 0.5, j + 0.5], i - 0.5, i + 0.5, facecolor="0.95", hatch="///", edgecolor="0.7", lw=0
+            )
         elif phase.mean.size <= MOST_WRITTEN:
             red, green, blue, _ = image.cmap(image.norm(phase.mean[i, j]))
             ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
@@ -60,7 +62,7 @@ def phase_figure(phase: Phase, *, x: str, y: str, value: str, title: str) -> dic
     panel.set_xlabel(x)
     panel.set_ylabel(y)
     panel.spines[:].set_visible(False)
-    figure.colorbar(image, ax=panel, label=_unit(value))
+    figure.colorbar(image, ax=panel).set_label(_unit(value), fontsize=9)
     counts = sorted({int(n) for n in phase.members[np.isfinite(phase.mean)]})
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
     missing = "; hatched: not trained" if len(finite) < phase.mean.size else ""

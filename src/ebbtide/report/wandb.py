@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, require
 from ebbtide.runs.folder import Run
 
 
@@ -15,6 +15,7 @@ def log_to_wandb(run: Run, project: str) -> int:
         import wandb
     except ModuleNotFoundError as error:
         raise InputError("format", "wandb", "needs wandb: pip install 'ebbtide[wandb]'") from error
+    require(not set(project) & set("/\\#?%:"), "out", project, "is the name of a project: without / \\ # ? % :")
     client: Any = wandb
     curves, spec = run.metrics(), run.header.spec
     names = [name for name in curves if name not in ("sequences", "steps") and not name.endswith("/error")]

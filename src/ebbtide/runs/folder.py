@@ -232,7 +232,7 @@ class Run:
 
 def numeric(identity: dict[str, Any]) -> dict[str, Any]:
     """The part of a run's identity on which its bits depend: not how many processes shared the work."""
-    return {name: value for name, value in identity.items() if name not in ("processes", "chosen")}
+    return {name: value for name, value in identity.items() if name not in ("processes", "chosen", "hosts")}
 
 
 def read_header(folder: Path) -> Header:

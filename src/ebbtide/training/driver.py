@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from ebbtide.errors import require
 from ebbtide.evaluation.metrics import METRICS
@@ -21,7 +23,7 @@ from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training.layout import choose
 from ebbtide.training.spec import Spec, from_builtins
-from ebbtide.training.team import Team
+from ebbtide.training.team import Team, Worker, WorkerError
 
 SLICE_SECONDS = 1.0
 """Length of one training command: how soon progress shows and Ctrl-C acts."""
@@ -57,6 +59,7 @@ def train(
     processes: int | None = None,
     width: int | None = None,
     devices: int | None = None,
+    distributed: bool = False,
     deterministic: bool = False,
     label: dict[str, str] | None = None,
     report: Report | None = None,
@@ -70,6 +73,9 @@ def train(
     On the CPU a run is repeatable bit for bit unless it is made in this process. `deterministic`
     makes sure: it refuses what is not, among it to continue a run that was made elsewhere.
 
+    `distributed` shares the members out to the processes of JAX's distributed runtime instead (see `hosts`): every
+    process makes this call, and gets the run; `out` must be on a file system that all of them see.
+
     Raises `InputError` before anything is written when the spec, the folder or the layout cannot be
     used, `OSError` when the folder cannot be written, `WorkerError` when a worker died, and `Interrupted`
     after saving when Ctrl-C (or SIGTERM) asks to stop.
@@ -77,19 +83,49 @@ def train(
     spec.check()
     path = Path(out)
     require("\0" not in str(path), "out", str(path), "must be the name of a folder")
+    how = {"width": width, "devices": devices, "deterministic": deterministic, "say": say}
+    rest = (deterministic, label or {}, report or (lambda progress: None))
+    if not distributed:
+        return _train(spec, path, {"processes": processes, **how}, None, *rest)
+    require(processes is None, "processes", processes, "must not be given for a distributed run")
+    from ebbtide.training import hosts
+
+    if hosts.join(spec.members) == 0:
+        with hosts.leading():
+            return _train(spec, path, {"processes": 0, **how}, hosts.Hosts(), *rest)
+    failed = hosts.follow()
+    if failed == "Interrupted":
+        raise Interrupted
+    if failed is not None:
+        raise WorkerError(f"process 0 of the run ended with {failed}")
+    return Run(path)
+
+
+def _train(
+    spec: Spec,
+    path: Path,
+    how: dict[str, Any],
+    hosts: Worker | None,
+    deterministic: bool,
+    label: dict[str, str],
+    report: Report,
+) -> Run:
+    """`train` in the process that writes; `how` are the arguments of `choose`, `hosts` all processes as one worker."""
     check_folder(path, spec.digest())
     if (path / HEADER).exists():
         if found := _finished(Run(path)):
             require(found.repeatable or not deterministic, "deterministic", True, "this run was not repeatable")
             return Run(path)
         before = Run(path).header.identity
-        if (processes, width, devices) == (None, None, None):  # a run keeps its shape, wherever it is continued
-            width, devices = before.get("width"), before.get("devices")
+        given = [how[name] for name in ("processes", "width", "devices")]
+        if given == [None, None, None]:  # a run keeps its shape, wherever it is continued
+            how |= {name: before.get(name) for name in ("width", "devices")}
     with stop_requests() as stop:
-        layout = choose(spec, processes=processes, width=width, devices=devices, deterministic=deterministic, say=say)
-        team = Team(spec.members, layout)
+        share = spec.members if hosts is None else -(-spec.members // jax.process_count())
+        layout = choose(replace(spec, members=share), **how)
+        team = Team(spec.members, layout, hosts)
         try:
-            return _Loop(spec, path, team, deterministic, label or {}, report or (lambda progress: None), stop).run()
+            return _Loop(spec, path, team, deterministic, label, report, stop).run()
         finally:
             team.close()
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class WorkerError(RuntimeError):
     worker printed, which is a bug."""
 
 
+@runtime_checkable
 class Worker(Protocol):
     """One worker: commands go in, answers come out in the same order."""
 
@@ -108,10 +109,10 @@ class Process:
 class Team:
     """All workers of a run. Member m belongs to worker m mod (number of workers)."""
 
-    def __init__(self, members: int, layout: Any):
-        """`layout.processes` workers in processes of their own; 0: one worker, in this process."""
+    def __init__(self, members: int, layout: Any, worker: Worker | None = None):
+        """`layout.processes` workers in processes of their own; 0: `worker`, or one in this process."""
         self.layout, processes = layout, layout.processes
-        self.workers: list[Worker] = [Process() for _ in range(processes)] if processes else [Here()]
+        self.workers: list[Worker] = [Process() for _ in range(processes)] if processes else [worker or Here()]
         self.shares = [list(range(members))[i :: len(self.workers)] for i in range(len(self.workers))]
 
     def send(self, command: dict[str, Any]) -> None:

@@ -1,0 +1,36 @@
+"""One process of a distributed run: `hosts_child.py PORT COUNT INDEX FOLDER WIDTH [SEQUENCES]`. Prints how it ended."""
+
+import os
+import sys
+from pathlib import Path
+
+port, count, index, folder, width, *more = sys.argv[1:]
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.distributed.initialize(f"localhost:{port}", int(count), int(index))
+    from msgspec.structs import replace
+
+    from ebbtide.errors import InputError
+    from ebbtide.training.driver import Interrupted, train
+    from tiny import SPEC
+
+    spec = replace(SPEC, members=4, sequences=int(more[0]) if more else SPEC.sequences)
+    side_by_side = int(width)
+    shape = {"width": side_by_side, "devices": jax.local_device_count()} if side_by_side > 1 else {}
+    code = 0
+    try:
+        run = train(spec, folder, distributed=True, deterministic=side_by_side == 1, **shape)
+        sys.stdout.write(f"done {run.status()}\n")
+    except InputError as error:
+        sys.stdout.write(f"refused {error}\n")
+        code = 2
+    except Interrupted:
+        sys.stdout.write("interrupted\n")
+        code = 130
+    sys.stdout.flush()
+    jax.distributed.shutdown()
+    sys.exit(code)

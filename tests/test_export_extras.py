@@ -1,0 +1,75 @@
+"""Exports for other tools: the public code's HDF5 layout, and wandb."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ebbtide.errors import InputError
+from ebbtide.report.export import export
+from tiny import write_run
+
+CURVES = {"icl": [[0.5, 0.75, 1.0], [0.5, 0.25, 0.75]], "iwl": [[0.0, 0.125, 0.5], [0.0, 0.25, 0.5]]}
+LOSS = [[np.nan, 4.0, 2.0], [np.nan, 3.0, 1.0]]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "run", CURVES, LOSS)
+
+
+def test_hdf5_has_the_layout_of_the_public_code(run, tmp_path):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (pip install 'ebbtide[hdf5]')")
+    out = tmp_path / "out"
+    assert export(run, "hdf5", out) == 6
+    for member in range(2):
+        folder = out / f"member_{member:03d}"
+        config = json.loads((folder / "config.json").read_text())
+        assert config["member"] == member and config["batch"] == run.header.spec["batch"]
+        with h5py.File(folder / "log.h5") as file:
+            np.testing.assert_array_equal(file["eval_iter"], run.metrics()["sequences"])
+            np.testing.assert_array_equal(file["icl/in_context_acc"], np.float32(CURVES["icl"][member])[:, None])
+            np.testing.assert_array_equal(file["iwl/acc"], np.float32(CURVES["iwl"][member])[:, None])
+            np.testing.assert_array_equal(file["train_loss"], LOSS[member][1:])
+            assert len(file["train_iter"]) == len(file["train_loss"]) == 2
+    with pytest.raises(InputError, match="exists"):
+        export(run, "hdf5", out)
+    assert not list(tmp_path.glob(".tmp*"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
+def test_wandb_gets_a_run_for_every_member(run, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed (pip install 'ebbtide[wandb]')")
+    seen = []
+
+    class Log:
+        def __init__(self, **options):
+            seen.append((options, []))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error): ...
+
+        def define_metric(self, name, step_metric=None): ...
+
+        def log(self, values):
+            seen[-1][1].append(values)
+
+    monkeypatch.setattr(wandb, "init", lambda **options: Log(**options))
+    assert export(run, "wandb", Path("project")) == 6
+    assert [options["name"] for options, _ in seen] == ["run/0", "run/1"]
+    assert [row["icl"] for row in seen[1][1]] == CURVES["icl"][1]
+    assert "train_loss" not in seen[0][1][0], "no training batch precedes the first evaluation"
+    assert [row["sequences"] for row in seen[0][1]] == run.metrics()["sequences"].tolist()
+
+
+@pytest.mark.parametrize(("kind", "extra"), [("hdf5", "h5py"), ("wandb", "wandb")])
+def test_without_the_extra_one_line_says_so(kind, extra, run, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, extra, None)
+    with pytest.raises(InputError, match=f"needs {extra}: pip install"):
+        export(run, kind, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,101 @@
+"""One run over several processes of JAX's distributed runtime, on this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.errors import InputError
+from ebbtide.runs.folder import Run
+from ebbtide.training.driver import train
+from ebbtide.training.worker import ENVIRONMENT
+from sweep_tools import until
+from tiny import SPEC, final_state, same_bits
+
+FOUR = replace(SPEC, members=4)
+
+
+def start(folder: Path, count: int, *options: str, devices: int = 1) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    flags = f"{ENVIRONMENT['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    env = {**os.environ, **ENVIRONMENT, **({"XLA_FLAGS": flags} if devices > 1 else {})}
+    child = Path(__file__).with_name("hosts_child.py")
+    return [
+        subprocess.Popen(
+            [sys.executable, str(child), port, str(count), str(i), str(folder), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        for i in range(count)
+    ]
+
+
+def end(children: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    try:
+        outputs = [child.communicate(timeout=120) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert not any("Traceback" in text for _, text in outputs), outputs
+    said = ["\n".join(line for line in text.splitlines() if not line.startswith("[Gloo]")) for text, _ in outputs]
+    return [(child.returncode, text) for child, text in zip(children, said, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Run:
+    return train(FOUR, tmp_path_factory.mktemp("alone") / "run", processes=1)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_bits_do_not_depend_on_the_number_of_processes(count, alone, tmp_path):
+    assert end(start(tmp_path / "run", count, "1")) == [(0, "done complete")] * count
+    run = Run(tmp_path / "run")
+    assert same_bits(final_state(run), final_state(alone)) and same_bits(run.arrays(), alone.arrays())
+    assert run.header.identity["hosts"] == count and "hosts" not in alone.header.identity
+    found = run.latest()
+    assert found is not None and found[1].repeatable
+
+
+def test_members_go_over_the_devices_of_every_process(alone, tmp_path):
+    assert end(start(tmp_path / "run", 2, "2", devices=2)) == [(0, "done complete")] * 2
+    state, expected = final_state(Run(tmp_path / "run")), final_state(alone)
+    for name, array in expected.items():
+        if name.startswith("params."):
+            np.testing.assert_allclose(state[name], array, rtol=2e-3, atol=2e-4)
+
+
+def test_stopping_process_0_saves_and_others_go_on_with_another_number_of_processes(tmp_path):
+    long = str(SPEC.sequences * 200)
+    children = start(tmp_path / "run", 2, "1", long)
+    until(lambda: (tmp_path / "run" / "run.json").exists() and Run(tmp_path / "run").sequences() > 0)
+    children[0].send_signal(signal.SIGTERM)
+    assert end(children) == [(130, "interrupted")] * 2
+    assert 0 < Run(tmp_path / "run").sequences() < int(long)
+    assert end(start(tmp_path / "run", 3, "1", long)) == [(0, "done complete")] * 3
+    whole = train(replace(FOUR, sequences=int(long)), tmp_path / "whole", processes=1)
+    run = Run(tmp_path / "run")
+    assert same_bits(final_state(run), final_state(whole)) and same_bits(run.arrays(), whole.arrays())
+
+
+def test_what_is_refused_ends_all_processes_with_the_same_line(alone):
+    ended = end(start(alone.path, 2, "1", str(SPEC.sequences * 2)))
+    assert [code for code, _ in ended] == [2, 2] and ended[0] == ended[1]
+    assert "holds a run with another spec" in ended[0][1]
+
+
+def test_without_other_processes_one_line_says_so(tmp_path):
+    with pytest.raises(InputError, match="distributed"):
+        train(FOUR, tmp_path / "run", distributed=True)
+    with pytest.raises(InputError, match="processes = 2"):
+        train(FOUR, tmp_path / "run", distributed=True, processes=2)
+    assert not (tmp_path / "run").exists()
