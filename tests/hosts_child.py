@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-port, count, index, folder, width, *more = sys.argv[1:]
+port, count, index, folder, wide, *more = sys.argv[1:]
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
@@ -19,11 +19,11 @@ if __name__ == "__main__":
     from tiny import SPEC
 
     spec = replace(SPEC, members=4, sequences=int(more[0]) if more else SPEC.sequences)
-    side_by_side = int(width)
-    shape = {"width": side_by_side, "devices": jax.local_device_count()} if side_by_side > 1 else {}
+    side_by_side = int(wide)
+    width, devices = (side_by_side, jax.local_device_count()) if side_by_side > 1 else (None, None)
     code = 0
     try:
-        run = train(spec, folder, distributed=True, deterministic=side_by_side == 1, **shape)
+        run = train(spec, folder, distributed=True, deterministic=side_by_side == 1, width=width, devices=devices)
         sys.stdout.write(f"done {run.status()}\n")
     except InputError as error:
         sys.stdout.write(f"refused {error}\n")

@@ -1,5 +1,6 @@
 """A run's curves sent to Weights & Biases, after the run: training never waits for a network."""
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,10 @@ def log_to_wandb(run: Run, project: str) -> int:
     """One run of `project` for every member (group: the run folder), all evaluations over `sequences`; returns their
     number. WANDB_MODE=offline keeps everything on this machine. Raises `InputError` when wandb is not installed."""
     try:
-        import wandb
+        client: Any = import_module("wandb")
     except ModuleNotFoundError as error:
         raise InputError("format", "wandb", "needs wandb: pip install 'ebbtide[wandb]'") from error
     require(not set(project) & set("/\\#?%:"), "out", project, "is the name of a project: without / \\ # ? % :")
-    client: Any = wandb
     curves, spec = run.metrics(), run.header.spec
     names = [name for name in curves if name not in ("sequences", "steps") and not name.endswith("/error")]
     for member in range(spec["members"]):

@@ -2,7 +2,9 @@
 
 Every process calls `train(..., distributed=True)`. Member m belongs to process m mod P, which trains it on its own
 devices. Process 0 is the driver and the one writer of the folder: it broadcasts the commands of the wire protocol and
-gathers the answers; the others follow. Members never talk to each other, so that is all that is ever sent.
+gathers the answers; the others follow. Members never talk to each other, so that is all that is ever sent. When a
+process dies, JAX's runtime ends the others after its heartbeat timeout; the run goes on from its last checkpoint when
+it is started again, with any number of processes.
 """
 
 import io
