@@ -36,6 +36,7 @@ def sweep(options: Namespace) -> int:
         found = read_sweep(file)
         out = Path(options.out or Path(RUNS) / f"sweep-{found.name}")
     check_name(options.executor)
+    require(options.jobs is None or options.jobs >= 1, "jobs", options.jobs, "must be 1 or larger")
     if options.dry_run:
         return _dry_run(found, out, options)
     command = f"ebbtide sweep {escape(options.file)}{_given(options)}"
