@@ -18,6 +18,7 @@ from ebbtide.training.driver import train
 from ebbtide.training.layout import Layout, candidates, choose, expected_seconds, fastest, pace
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
+from ebbtide.training.team import Worker
 from ebbtide.training.watch import EarlyStopping
 from tiny import SPEC
 
@@ -317,7 +318,7 @@ def test_a_run_keeps_its_width_where_nothing_is_given(run, monkeypatch, stopwatc
     class Refused(Exception):
         pass
 
-    def team(members: int, one: Layout) -> None:
+    def team(members: int, one: Layout, worker: Worker | None) -> None:
         seen.append(one)
         raise Refused
 
