@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
+from ebbtide.models.model import cross_entropy
 from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
-from ebbtide.models.transformer import Transformer, cross_entropy
+from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.prompt import Prompt
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
