@@ -14,7 +14,7 @@ from ebbtide.models.product import Product
 
 Size = Annotated[int, msgspec.Meta(ge=1)]
 Channels = Annotated[int, msgspec.Meta(ge=4, le=4096, multiple_of=4)]
-Images = Float[Array, "images height width channels"]
+Images = Float[Array, "images _height _width _channels"]
 
 
 class Linear(msgspec.Struct, frozen=True, tag="linear", forbid_unknown_fields=True):
@@ -87,8 +87,8 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
     sequences, so that their own statistics are as sure, and no state exists that no gradient trains. With `batch`
     the answer to a sequence depends, a little, on the sequences beside it; with `layer` it does not.
 
-    The defaults are the paper's (105 x 105 pixels, model width 64): 22,176 parameters. On two cores take
-    28 x 28 pixels and `ResNet(stem=3, stem_channels=16, channels=(16, 32))`: 3,232 parameters.
+    The defaults are the paper's (105 x 105 pixels, model width 64): 22,176 parameters. On two cores take 28 x 28
+    pixels, model width 32 and `ResNet(stem=3, stem_channels=16, channels=(16, 32))`: 3,920 parameters.
     """
 
     stem: Size = 7
