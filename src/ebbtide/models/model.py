@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from ebbtide.tasks.prompt import Prompt
 
 Params = PyTree[Float[Array, "..."]]
 Tap = Callable[[str, Array], Array]
+Pairing = Literal["interleaved", "joint"]
+"""Whether an exemplar and its label are two tokens, or one: the sum of their embeddings."""
 
 
 class Shape(TypedDict):
@@ -40,6 +42,10 @@ def cross_entropy(logits: Float[Array, "batch labels"], target: Int[Array, " bat
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model of prompts: subclasses say what is between the tokens and the read-out."""
+
+    def tokens(self, context: int) -> int:
+        """How many tokens a prompt of `context` pairs becomes."""
+        return 2 * context + 1
 
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
         """Parameters for prompts of `context` pairs, exemplars of `dim` features, `labels` outputs."""
@@ -84,7 +90,7 @@ def init_tokens(
     encoder: Encoder,
     positions: Positions,
     *,
-    context: int,
+    tokens: int,
     dim: int,
     width: int,
     labels: int,
@@ -92,18 +98,21 @@ def init_tokens(
     """The parameters that make tokens: the label table (sd 0.02), the exemplar encoder, the positions."""
     table = 0.02 * jax.random.truncated_normal(next(keys), -2, 2, (labels, width))
     exemplar = encoder.init(next(keys), dim, width)
-    position = positions.init(next(keys), 2 * context + 1, width)
+    position = positions.init(next(keys), tokens, width)
     return {"exemplar": exemplar, "label": {"table": table}, "position": position}
 
 
 def tokens_of(
-    params: Any, prompt: Prompt, encoder: Encoder, positions: Positions, tap: Tap
+    params: Any, prompt: Prompt, encoder: Encoder, positions: Positions, tap: Tap, pairing: Pairing = "interleaved"
 ) -> Float[Array, "tokens batch d"]:
-    """The interleaved tokens e1 l1 ... eM lM eq of a prompt, the query last."""
+    """The tokens of a prompt, the query last: e1 l1 ... eM lM eq, or as joint pairs e1+l1 ... eM+lM eq."""
     exemplars = tap("hook_exemplar_embed", encoder.apply(params["exemplar"], prompt.exemplars))
     labels = tap("hook_label_embed", params["label"]["table"][prompt.labels])
     context, batch, d = labels.shape
-    pairs = jnp.stack([exemplars[:-1], labels], axis=1).reshape(2 * context, batch, d)
+    if pairing == "joint":
+        pairs = exemplars[:-1] + labels
+    else:
+        pairs = jnp.stack([exemplars[:-1], labels], axis=1).reshape(2 * context, batch, d)
     tokens = jnp.concatenate([pairs, exemplars[-1:]])
     return tap("hook_embed", positions.add(params["position"], tokens))
 

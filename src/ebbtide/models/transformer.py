@@ -11,7 +11,7 @@ from ebbtide.errors import require
 from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.fence import fence
 from ebbtide.models.layers import layer_norm, linear, linear_down, norm_init, weight
-from ebbtide.models.model import Model, Params, Tap, init_readout, init_tokens, read_out, tokens_of, untouched
+from ebbtide.models.model import Model, Pairing, Params, Tap, init_readout, init_tokens, read_out, tokens_of, untouched
 from ebbtide.models.positions import Learned, Positions
 from ebbtide.models.product import Product
 from ebbtide.tasks.prompt import Prompt
@@ -20,13 +20,18 @@ Size = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=True):
-    r"""Pre-norm causal transformer over interleaved tokens $e_1 l_1 \dots e_M l_M e_q$.
+    r"""Pre-norm causal transformer over interleaved tokens $e_1 l_1 \dots e_M l_M e_q$, or joint ones.
 
     $$x \leftarrow x + \mathrm{Attn}(\mathrm{LN}(x)), \qquad x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)),$$
     then logits = LN(x_query) W + b, untied from the label table. The exemplar embedding is what `encoder` says, one
     linear layer by default; the label table has sd 0.02. Weights are LeCun normal, biases 0, LayerNorm eps 1e-5,
     GELU in its tanh form (Singh et al. 2023 and 2025: transience.md 4.2, 4.3 follow `attention_bias=False`;
     the paper's joint-ResNet model has biases). `mlp_ratio = 0` is the attention-only model.
+
+    `pairing = "joint"` makes one token of a pair, $e_1 + l_1, \dots, e_M + l_M, e_q$: the sum of two linear embeddings
+    is one of the two side by side, as in Nguyen & Reddy (arXiv 2412.00104), with a label of zeros for the query. There
+    one layer of attention can learn in context. Over interleaved tokens it takes two: the first to tell a label's
+    token which exemplar it follows.
 
     Activations are `[token, batch, d]`, the query token last. Only what the loss reads is computed:
     the last layer's queries, MLP and the read-out exist for the query token alone.
@@ -42,6 +47,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     positions: Positions = Learned()
     attention_bias: bool = False
     encoder: Encoder = Linear()
+    pairing: Pairing = "interleaved"
 
     def check(self) -> None:
         """Raises `InputError` when the heads do not divide the width."""
@@ -51,10 +57,13 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         even = (self.width // self.heads) % 2 == 0
         require(even or not rotary, "model.heads", self.heads, "rotary positions need an even width / heads")
 
+    def tokens(self, context: int) -> int:
+        return (context if self.pairing == "joint" else 2 * context) + 1
+
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
         """Parameters for prompts of `context` pairs, exemplars of `dim` features, `labels` outputs."""
         keys = iter(jax.random.split(key, 4 + 6 * self.layers))
-        sizes = {"context": context, "dim": dim, "width": self.width, "labels": labels}
+        sizes = {"tokens": self.tokens(context), "dim": dim, "width": self.width, "labels": labels}
         params = init_tokens(keys, self.encoder, self.positions, **sizes)
         params |= {"blocks": [self._init_block(keys) for _ in range(self.layers)], "norm": norm_init(self.width)}
         return params | {"readout": init_readout(next(keys), self.width, labels)}
@@ -74,7 +83,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
 
     def apply(self, params: Params, prompt: Prompt, tap: Tap = untouched) -> Float[Array, "batch labels"]:
         """Logits of the query's label, all labels."""
-        x = tokens_of(params, prompt, self.encoder, self.positions, tap)
+        x = tokens_of(params, prompt, self.encoder, self.positions, tap, self.pairing)
         for i, block in enumerate(params["blocks"]):
             x = self._block(block, x, i, last=i == self.layers - 1, tap=tap)
         query = tap("ln_final.hook_normalized", layer_norm(params["norm"], x[-1]))
@@ -90,7 +99,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
 
     def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
         """The last layer's queries, output, MLP and the read-out are for the query token alone."""
-        d, tokens, hidden, head = self.width, 2 * context + 1, self.width * self.mlp_ratio, self.width // self.heads
+        d, tokens = self.width, self.tokens(context)
+        hidden, head = d * self.mlp_ratio, d // self.heads
         found = self.encoder.products((context + 1) * batch, dim, d)
         for layer in range(self.layers):
             asked = 1 if layer == self.layers - 1 else tokens

@@ -88,6 +88,6 @@ def needed(spec: Any) -> int:
     worlds = len(set(zip(*world, strict=False))) if world else 1
     exemplars = worlds * (sizes.classes + sizes.holdout_classes) * each * dim
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
-    prompts = sequences * (slots * dim + model.held(2 * slots - 1) + labels)
+    prompts = sequences * (slots * dim + model.held(model.tokens(task.context)) + labels)
     encoding = max(spec.batch, spec.evaluation_sequences) * slots * model.encoder.held(dim)
     return FLOAT * (spec.members * weights * copies + exemplars + prompts + encoding)
