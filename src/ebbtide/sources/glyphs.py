@@ -1,6 +1,5 @@
 """Glyphs: handwriting-like characters drawn from a seed; needs no data."""
 
-from collections.abc import Iterator
 from functools import partial, reduce
 from typing import Annotated, Literal
 
@@ -9,12 +8,12 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt, UInt8, UInt32
-from scipy.linalg import eigh
 
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
 from ebbtide.sources import strokes
 from ebbtide.sources.bank import Bank, Sizes, check_counts
+from ebbtide.sources.components import components
 from ebbtide.sources.images import look_up_pixels, pixel_bank
 from ebbtide.traced import Traced
 
@@ -74,7 +73,7 @@ class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=Tr
         images = self.images()
         if self.features == "pixels":
             return pixel_bank(images)
-        features = self._components(images.reshape(*images.shape[:2], -1))
+        features = components(images.reshape(*images.shape[:2], -1), self.classes, self.exemplars, COMPONENTS)
         return Bank(jnp.asarray(features), root(0, Purpose.SOURCE), jnp.float32(0))
 
     def look_up(
@@ -98,32 +97,10 @@ class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=Tr
             drawn[i : i + CHUNK] = strokes.render(*strokes.drawings(knots[c], words, self.motor), self.side)
         return drawn.reshape(len(classes), len(exemplars), self.side, self.side)
 
-    def _components(
-        self, pixels: UInt8[np.ndarray, "class exemplar pixel"]
-    ) -> Float[np.ndarray, "class exemplar component"]:
-        """Standardised principal components; of an axis and its opposite, the one whose largest weight is positive."""
-        train = pixels[: self.classes, : self.exemplars].reshape(-1, pixels.shape[-1])
-        mean = train.mean(0, dtype=np.float64)
-        squares = np.zeros((len(mean), len(mean)))
-        for block in _chunks(train):
-            squares += (block - mean).T @ (block - mean)
-        last = [len(mean) - COMPONENTS, len(mean) - 1]
-        variance, axes = eigh(squares / len(train), subset_by_index=last)
-        variance, axes = variance[::-1], axes[:, ::-1]
-        axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(COMPONENTS)])
-        axes /= np.sqrt(np.maximum(variance, 1e-9))
-        flat = pixels.reshape(-1, len(mean))
-        projected = np.concatenate([((block - mean) @ axes).astype(np.float32) for block in _chunks(flat)])
-        return projected.reshape(*pixels.shape[:2], COMPONENTS)
-
 
 def _numbers(train: int, held_out: int) -> Int[np.ndarray, " number"]:
     """What classes or exemplars are called in the random stream: those for training, then those held out."""
     return np.concatenate([np.arange(train), HELD_OUT + np.arange(held_out)])
-
-
-def _chunks(rows: UInt8[np.ndarray, "row pixel"]) -> Iterator[UInt8[np.ndarray, "row pixel"]]:
-    yield from (rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK))
 
 
 def _words(key: Key[Array, ""], numbers: Int[np.ndarray, "row level"], count: int) -> UInt32[np.ndarray, "row count"]:

@@ -20,16 +20,19 @@ STROKES, KNOTS, STEPS = 4, 7, 4
 TURNS = KNOTS - 2
 """Inner knots, where a stroke can turn."""
 
-SHAPE_WORDS = 2 + STROKES * (11 + TURNS)
+OWN = 11
+"""Random words of a stroke, besides one for each turn."""
+
+SHAPE_WORDS = 2 + STROKES * (OWN + TURNS)
 """Random words that make the shape of a character."""
 
 HAND_WORDS = 7 + STROKES * 2 * (1 + KNOTS)
 """Random words that make one drawing of it."""
 
-AMOUNT = (0.15, 0.5, 0.85)
+AMOUNT = (0.2, 0.6, 0.88)
 """A character has at most 1, 2, 3 strokes with these probabilities."""
 
-PEN = 0.03
+PEN = 0.042
 """Width of the pen; that of Omniglot is about the same."""
 
 MARGIN = 0.06
@@ -50,15 +53,18 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind(0.32, -0.2, 0.2, (0.2, 0.2, 0.2, 0.2, 0.2), 0.8),  # line
-    Kind(0.16, 1.2, 3.6, (0.2, 0.2, 0.2, 0.2, 0.2), 1.1),  # arc
-    Kind(0.09, 5.2, 6.4, (0.2, 0.2, 0.2, 0.2, 0.2), 1.5),  # ring
-    Kind(0.12, 2.0, 3.8, (0.0, 0.0, 0.2, 0.4, 0.4), 1.0),  # hook
-    Kind(0.09, 1.0, 2.4, (0.0, 1.0, 0.0, 0.0, 0.0), 1.1),  # early corner
-    Kind(0.09, 1.0, 2.4, (0.0, 0.0, 0.0, 1.0, 0.0), 1.1),  # late corner
-    Kind(0.06, 1.4, 2.4, (0.0, 1.0, 0.0, -1.0, 0.0), 1.3),  # zigzag
-    Kind(0.07, 1.6, 3.4, (0.5, 0.5, 0.0, -0.5, -0.5), 1.3),  # wave
+    Kind(0.36, -0.1, 0.1, (0.2, 0.2, 0.2, 0.2, 0.2), 1.0),  # line
+    Kind(0.15, 1.2, 3.6, (0.2, 0.2, 0.2, 0.2, 0.2), 1.2),  # arc
+    Kind(0.11, 1.8, 3.6, (0.0, 0.0, 0.2, 0.4, 0.4), 1.2),  # hook
+    Kind(0.09, 1.4, 1.9, (0.0, 1.0, 0.0, 0.0, 0.0), 1.3),  # early corner
+    Kind(0.08, 1.4, 1.9, (0.0, 0.0, 0.0, 1.0, 0.0), 1.3),  # late corner
+    Kind(0.07, 4.8, 5.4, (0.2, 0.2, 0.2, 0.2, 0.2), 1.7),  # ring
+    Kind(0.07, 1.5, 2.4, (0.0, 1.0, 0.0, -1.0, 0.0), 1.6),  # zigzag
+    Kind(0.07, 1.8, 3.4, (0.5, 0.5, 0.0, -0.5, -0.5), 1.5),  # wave
 )
+LINE, SIMPLE = 0.36, 0.79
+"""Below `LINE` a kind is a line; below `SIMPLE` it is not a ring, zigzag or wave."""
+
 HEADINGS = (0.0, np.pi / 2, np.pi / 4, 3 * np.pi / 4)
 """Where a stroke sets out to: right, down, down to the right, down to the left."""
 
@@ -71,52 +77,57 @@ def unit(words: UInt32[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 def shapes(words: UInt32[np.ndarray, "class words"]) -> Float[np.ndarray, "class stroke knot 2"]:
     """The knots of characters, around their middle, from `SHAPE_WORDS` words each.
 
-    A stroke sets out in one of the `HEADINGS`, give or take 10 degrees, and turns as its kind does.
-    From the second on it touches a knot of an earlier one, of another heading, with its beginning,
-    its middle or its end; or stays a little away from there.
+    A stroke sets out in one of the `HEADINGS`, give or take 5 degrees, and turns as its kind does; that
+    of a character of one stroke as two kinds do, and characters of three or four have simple kinds only.
+    From the second on a stroke touches a knot of an earlier one, of another heading, with its beginning,
+    its middle or its end; or begins a little away from there.
     """
     u = unit(words)
     count = 1 + np.searchsorted(AMOUNT, u[:, 0])
     own = u[:, 2:].reshape(len(u), STROKES, -1)
+    lowest, highest = np.where(count == 1, LINE, 0.0)[:, None], np.where(count > 2, SIMPLE, 1.0)[:, None]
+    kind = _kind(lowest + (highest - lowest) * own[:, :, 3])
+    turns = _turns(kind, own)
+    turns[:, 0] += np.where((count == 1)[:, None], turns[:, 1], 0.0)
     knots = np.empty((len(u), STROKES, KNOTS, 2))
     heading = np.empty((len(u), STROKES), int)
     each = np.arange(len(u))
     for j in range(STROKES):
-        parent = (own[:, j, 0] * j).astype(int)
+        before, sets_out, slip, _, _, _, length, at, touch, away, where = own[:, j, :OWN].T
+        parent = (before * j).astype(int)
         if j == 0:
-            heading[:, j] = np.searchsorted((0.4, 0.75, 0.88), own[:, j, 1])
+            heading[:, j] = np.searchsorted((0.42, 0.8, 0.9), sets_out)
         else:
-            heading[:, j] = (heading[each, parent] + 1 + (own[:, j, 1] * 3).astype(int)) % 4
-        lone = (count == 1) & (j == 0)
-        knots[:, j] = _stroke(heading[:, j], own[:, j, 2:], lone)
+            heading[:, j] = (heading[each, parent] + 1 + (sets_out * 3).astype(int)) % 4
+        first = np.array(HEADINGS)[heading[:, j]] + np.radians(5) * ndtri(slip)
+        angles = first[:, None] + np.concatenate([np.zeros((len(u), 1)), np.cumsum(turns[:, j], 1)], 1)
+        step = np.array([k.length for k in KINDS])[kind[:, j]] * (0.6 + 0.7 * length) / (KNOTS - 1)
+        moves = step[:, None, None] * _direction(angles)
+        knots[:, j] = np.concatenate([np.zeros((len(u), 1, 2)), np.cumsum(moves, 1)], 1)
         if j > 0:
-            at, touch, away, where = own[:, j, 7:11].T
-            there = np.where(at < 0.7, np.floor(3 * at / 0.7) * (KNOTS // 2), np.floor(KNOTS * (at - 0.7) / 0.3))
-            here = np.choose(np.searchsorted((0.55, 0.85), touch), (0, KNOTS // 2, KNOTS - 1))
+            there = np.where(at < 0.8, np.floor(3 * at / 0.8) * (KNOTS // 2), np.floor(KNOTS * (at - 0.8) / 0.2))
+            here = np.choose(np.searchsorted((0.6, 0.85), touch), (0, KNOTS // 2, KNOTS - 1))
             shift = knots[each, parent, there.astype(int)] - knots[each, j, here]
-            shift += np.where(away < 0.25, 0.3, 0.0)[:, None] * _direction(2 * np.pi * where)
+            shift += np.where(away < 0.12, 0.3, 0.0)[:, None] * _direction(2 * np.pi * where)
             knots[:, j] += shift[:, None]
     knots = np.where((np.arange(STROKES) < count[:, None])[..., None, None], knots, knots[:, :1])
     low, high = knots.min((1, 2), keepdims=True), knots.max((1, 2), keepdims=True)
-    size = (0.45 + 0.25 * u[:, 1])[:, None, None, None]
+    size = (0.5 + 0.25 * u[:, 1])[:, None, None, None]
     return (knots - (low + high) / 2) * size / (high - low).max(-1, keepdims=True)
 
 
-def _stroke(
-    heading: Int[np.ndarray, " class"], v: Float[np.ndarray, "class words"], lone: Bool[np.ndarray, " class"]
-) -> Float[np.ndarray, "class knot 2"]:
-    """Knots at equal distances along a path that turns at every inner knot. No character is one line only."""
-    bounds = np.cumsum([kind.probability for kind in KINDS])
-    pick = np.where(lone, bounds[0] + v[:, 1] * (1 - bounds[0]), v[:, 1])
-    kind = np.minimum(np.searchsorted(bounds, pick), len(KINDS) - 1)
-    least, largest, length = (np.array([getattr(k, f) for k in KINDS])[kind] for f in ("least", "largest", "length"))
-    total = (least + (largest - least) * v[:, 2]) * np.where(v[:, 3] < 0.5, -1, 1)
-    turns = total[:, None] * np.array([k.share for k in KINDS])[kind] + np.radians(6) * ndtri(v[:, 9:])
-    first = np.array(HEADINGS)[heading] + np.radians(10) * ndtri(v[:, 0])
-    angles = first[:, None] + np.concatenate([np.zeros((len(v), 1)), np.cumsum(turns, 1)], 1)
-    step = length * (0.5 + v[:, 4]) / (KNOTS - 1)
-    moves = step[:, None, None] * _direction(angles)
-    return np.concatenate([np.zeros((len(v), 1, 2)), np.cumsum(moves, 1)], 1)
+def _kind(u: Float[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+    """Which of `KINDS`, by their probabilities, for numbers from 0 to 1."""
+    return np.searchsorted(np.cumsum([kind.probability for kind in KINDS])[:-1], u)
+
+
+def _turns(
+    kind: Int[np.ndarray, "class stroke"], own: Float[np.ndarray, "class stroke words"]
+) -> Float[np.ndarray, "class stroke turn"]:
+    """The turn at every inner knot: a share of the kind's, to either hand, and 4 degrees of noise."""
+    least, largest = (np.array([getattr(k, name) for k in KINDS])[kind] for name in ("least", "largest"))
+    total = (least + (largest - least) * own[:, :, 4]) * np.where(own[:, :, 5] < 0.5, -1, 1)
+    return total[..., None] * np.array([k.share for k in KINDS])[kind] + np.radians(4) * ndtri(own[:, :, OWN:])
 
 
 def _direction(angle: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 2"]:
@@ -137,7 +148,7 @@ def drawings(
     offset, noise = np.split(z[:, 7:].reshape(len(z), STROKES, 1 + KNOTS, 2), [1], 2)
     padded = np.concatenate([noise[:, :, :1], noise, noise[:, :, -1:]], 2)
     smooth = (padded[:, :, :-2] + 2 * noise + padded[:, :, 2:]) / np.sqrt(6)
-    moved = knots + 0.025 * offset + 0.02 * smooth
+    moved = knots + 0.018 * offset + 0.012 * smooth
     repeats = (knots == knots[:, :1]).all((2, 3), keepdims=True)
     moved = np.where(repeats, moved[:, :1], moved)
     turn, slant, wide, tall = 0.105 * z[:, 0], 0.12 * z[:, 1], np.exp(0.13 * z[:, 2]), np.exp(0.13 * z[:, 3])
