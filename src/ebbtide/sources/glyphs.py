@@ -88,7 +88,8 @@ class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=Tr
         """All exemplars, ink = 255: of the training classes, then of the held-out ones; likewise within a class."""
         key = root(self.seed, Purpose.SOURCE)
         shape_key, hand_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-        classes, exemplars = _numbers(self.classes, self.holdout_classes), _numbers(self.exemplars, self.holdout_exemplars)
+        classes = _numbers(self.classes, self.holdout_classes)
+        exemplars = _numbers(self.exemplars, self.holdout_exemplars)
         knots = strokes.shapes(_words(shape_key, classes[:, None], strokes.SHAPE_WORDS))
         drawn = np.empty((len(classes) * len(exemplars), self.side, self.side), np.uint8)
         for i in range(0, len(drawn), CHUNK):

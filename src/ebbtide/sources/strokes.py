@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 from scipy.special import ndtri
 
 STROKES, KNOTS, STEPS = 4, 7, 4
@@ -32,8 +32,8 @@ HAND_WORDS = 7 + STROKES * 2 * (1 + KNOTS)
 AMOUNT = (0.2, 0.6, 0.88)
 """A character has at most 1, 2, 3 strokes with these probabilities."""
 
-PEN = 0.042
-"""Width of the pen; that of Omniglot is about the same."""
+PEN = 0.05
+"""Width of the pen, about that of Omniglot."""
 
 MARGIN = 0.06
 """How far the middle of the pen stays from the edge: no ink reaches the outermost pixels."""
@@ -140,8 +140,7 @@ def drawings(
     """Paths and pen widths of the knots as a hand of noise `motor` draws them, inside the image.
 
     Every deviation is Gaussian and proportional to `motor`. At 1 the standard deviations are: a knot
-    moves by 0.02 along each axis (knots of a stroke that are next to each other alike), a stroke by
-    0.025; the character is turned by 6 degrees, slanted by 0.12, its width and its height change by
+    moves by 0.012 along each axis (neighbours on a stroke alike), a stroke by 0.018; the character is turned by 6 degrees, slanted by 0.12, its width and its height change by
     13 %; it is put 0.06 off the middle along each axis; the pen is 12 % wider or thinner.
     """
     z = motor * ndtri(unit(words))

@@ -9,6 +9,7 @@ import msgspec
 from ebbtide.errors import require
 from ebbtide.sources.features import FrozenFeatures, array_shape
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
 from ebbtide.traced import replace_at
 
 MOST = 2**32
@@ -73,9 +74,10 @@ def needed(spec: Any) -> int:
     """A lower bound of the bytes a run of `spec` holds at once, over all its processes.
 
     With L layers of width d, context M, D features and O labels: weights D d + 2 O d + L d^2 (4 + 2
-    mlp_ratio), held with the optimiser's moments by every member; exemplars [class, exemplar, D], once
-    for each combination of varied source and task values; and for one batch, or all evaluation
-    sequences, the prompts, one layer's tokens, one layer's attention and the logits.
+    mlp_ratio), held with the optimiser's moments by every member; exemplars [class, exemplar, D] (pixels:
+    a byte each), once for each combination of varied source and task values, and the images of one bank
+    whose components are taken; and for one batch, or all evaluation sequences, the prompts, one layer's
+    tokens, one layer's attention and the logits.
     """
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
     d, dim, slots, labels = model.width, sizes.dim, task.context + 1, task.outputs(sizes.classes)
@@ -86,7 +88,15 @@ def needed(spec: Any) -> int:
     each = 1 if infinite else sizes.exemplars + sizes.holdout_exemplars
     world = [values for name, values in spec.vary.items() if not name.startswith(("optimizer.", "seeds."))]
     worlds = len(set(zip(*world, strict=False))) if world else 1
-    exemplars = worlds * (sizes.classes + sizes.holdout_classes) * each * dim
+    images = (sizes.classes + sizes.holdout_classes) * each
+    exemplars = worlds * images * dim * (1 if pixels(spec.source) else FLOAT)
+    if isinstance(spec.source, Glyphs) and not pixels(spec.source):
+        exemplars += images * spec.source.side**2
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
     prompts = sequences * (slots * dim + tokens * d + model.heads * tokens + labels)
-    return FLOAT * (spec.members * weights * copies + exemplars + prompts)
+    return FLOAT * (spec.members * weights * copies + prompts) + exemplars
+
+
+def pixels(source: Any) -> bool:
+    """Whether a source's exemplars are images, kept as one byte a pixel."""
+    return getattr(source, "features", None) == "pixels"
