@@ -36,7 +36,7 @@ PEN = 0.05
 """Width of the pen, about that of Omniglot."""
 
 MARGIN = 0.06
-"""How far the middle of the pen stays from the edge: no ink reaches the outermost pixels."""
+"""How far the middle of the pen stays from the edge, more than the widest pen's half width: no line is cut off."""
 
 BLOCK = 64
 """Images drawn at a time, so that they stay in the processor's cache."""
@@ -140,8 +140,9 @@ def drawings(
     """Paths and pen widths of the knots as a hand of noise `motor` draws them, inside the image.
 
     Every deviation is Gaussian and proportional to `motor`. At 1 the standard deviations are: a knot
-    moves by 0.012 along each axis (neighbours on a stroke alike), a stroke by 0.018; the character is turned by 6 degrees, slanted by 0.12, its width and its height change by
-    13 %; it is put 0.06 off the middle along each axis; the pen is 12 % wider or thinner.
+    moves by 0.012 along each axis (neighbours on a stroke alike), a stroke by 0.018; the character is
+    turned by 6 degrees, slanted by 0.12, its width and its height change by 13 %; it is put 0.06 off the
+    middle along each axis; the pen is 12 % wider or thinner (and never twice as wide or half).
     """
     z = motor * ndtri(unit(words))
     offset, noise = np.split(z[:, 7:].reshape(len(z), STROKES, 1 + KNOTS, 2), [1], 2)
@@ -154,7 +155,7 @@ def drawings(
     cos, sin = np.cos(turn), np.sin(turn)
     affine = np.stack([cos * wide, cos * slant - sin * tall, sin * wide, sin * slant + cos * tall], -1)
     points = _splines(np.einsum("nij,nskj->nski", affine.reshape(-1, 2, 2), moved))
-    return _inside(points + 0.5 + 0.06 * z[:, None, None, 4:6]), PEN * np.exp(0.12 * z[:, 6])
+    return _inside(points + 0.5 + 0.06 * z[:, None, None, 4:6]), PEN * np.clip(np.exp(0.12 * z[:, 6]), 0.5, 2)
 
 
 def _splines(knots: Float[np.ndarray, "image stroke knot 2"]) -> Float[np.ndarray, "image stroke point 2"]:
