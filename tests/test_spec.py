@@ -15,6 +15,7 @@ from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.fewshot import FewShot, Pair
 from ebbtide.tasks.labels import Fixed, PerSequence, Polysemy, Shared
@@ -27,6 +28,7 @@ SPEC = Spec(sequences=12_800)
 SPECS = [
     SPEC,
     Spec(source=Omniglot(), optimizer=SGD(schedule=Cosine(warmup=3)), model=Transformer(positions=Sinusoidal())),
+    Spec(source=Glyphs(features="pca64", side=56), vary={"source.motor": [0.5]}),
     Spec(source=Features(path="x.npz"), optimizer=Adam(schedule=WarmupInverseSqrt()), task=FewShot(relabel=Pair())),
     Spec(task=FewShot(labels=Polysemy()), model=Transformer(positions=Rotary()), vary={"optimizer.lr": [1, 2]}),
     Spec(task=FewShot(labels=Shared()), model=Transformer(positions=NoPositions())),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ebbtide.runs.folder import Run as Run
     from ebbtide.sources.features import Features as Features
     from ebbtide.sources.gaussian import Gaussian as Gaussian
+    from ebbtide.sources.glyphs import Glyphs as Glyphs
     from ebbtide.sources.omniglot import Omniglot as Omniglot
     from ebbtide.studies import find_study as find_study
     from ebbtide.studies.study import conclude as conclude
@@ -60,6 +61,7 @@ _HOMES = {
     "runs.folder": ["Run"],
     "sources.features": ["Features"],
     "sources.gaussian": ["Gaussian"],
+    "sources.glyphs": ["Glyphs"],
     "sources.omniglot": ["Omniglot"],
     "studies": ["find_study"],
     "studies.study": ["conclude"],

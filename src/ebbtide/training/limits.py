@@ -9,6 +9,7 @@ import msgspec
 from ebbtide.errors import require
 from ebbtide.sources.features import FrozenFeatures, array_shape
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
 from ebbtide.traced import replace_at
 
 MOST = 2**32
@@ -74,9 +75,10 @@ def needed(spec: Any) -> int:
     """A lower bound of the bytes a run of `spec` holds at once, over all its processes.
 
     The model's matrices and tables, held with the optimiser's moments by every member; exemplars
-    [class, exemplar, feature], once for each combination of varied source and task values; for one batch, or all
-    evaluation sequences, the prompts, what one layer holds and the logits; and for one batch, or the
-    sequences of one evaluator, what the encoder of exemplars holds.
+    [class, exemplar, feature] (pixels: a byte each), once for each combination of varied source and task values, and
+    the images of one bank whose components are taken; for one batch, or all evaluation sequences, the prompts, what
+    one layer holds and the logits; and for one batch, or the sequences of one evaluator, what the encoder of
+    exemplars holds.
     """
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
     dim, slots, labels = sizes.dim, task.context + 1, task.outputs(sizes.classes)
@@ -86,8 +88,16 @@ def needed(spec: Any) -> int:
     each = 1 if infinite else sizes.exemplars + sizes.holdout_exemplars
     world = [values for name, values in spec.vary.items() if not name.startswith(("optimizer.", "seeds."))]
     worlds = len(set(zip(*world, strict=False))) if world else 1
-    exemplars = worlds * (sizes.classes + sizes.holdout_classes) * each * dim
+    images = (sizes.classes + sizes.holdout_classes) * each
+    exemplars = worlds * images * dim * (1 if pixels(spec.source) else FLOAT)
+    if isinstance(spec.source, Glyphs) and not pixels(spec.source):
+        exemplars += images * spec.source.side**2
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
     prompts = sequences * (slots * dim + model.held(model.tokens(task.context)) + labels)
     encoding = max(spec.batch, spec.evaluation_sequences) * slots * model.encoder.held(dim)
-    return FLOAT * (spec.members * weights * copies + exemplars + prompts + encoding)
+    return FLOAT * (spec.members * weights * copies + prompts + encoding) + exemplars
+
+
+def pixels(source: Any) -> bool:
+    """Whether a source's exemplars are images, kept as one byte a pixel."""
+    return getattr(source, "features", None) == "pixels"

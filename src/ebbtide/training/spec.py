@@ -15,6 +15,7 @@ from ebbtide.models.model import Shape
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.traced import default, default_at, replace_at, traced_fields, value_at
@@ -54,7 +55,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     task: FewShot = FewShot()
-    source: Gaussian | Omniglot | Features = Gaussian()
+    source: Gaussian | Glyphs | Omniglot | Features = Gaussian()
     model: Transformer = Transformer()
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
