@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
-from ebbtide.models.model import cross_entropy
+from ebbtide.models.model import Model, cross_entropy
 from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.prompt import Prompt
@@ -38,7 +38,7 @@ def stirred(model: Transformer, seed: int = 1, dtype: type = np.float32):
     return jax.tree.map(lambda p: jnp.asarray(np.asarray(p) + 0.3 * rng.normal(size=p.shape), dtype), params)
 
 
-def recorded(model: Transformer, params, prompt: Prompt) -> dict[str, np.ndarray]:
+def recorded(model: Model, params, prompt: Prompt) -> dict[str, np.ndarray]:
     """Every tapped value by name."""
     seen: dict[str, np.ndarray] = {}
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ebbtide.models.positions import NoPositions as NoPositions
     from ebbtide.models.positions import Rotary as Rotary
     from ebbtide.models.positions import Sinusoidal as Sinusoidal
+    from ebbtide.models.recurrent import Recurrent as Recurrent
     from ebbtide.models.transformer import Transformer as Transformer
     from ebbtide.runs.folder import Run as Run
     from ebbtide.sources.features import Features as Features
@@ -57,6 +58,7 @@ _HOMES = {
     "errors": ["InputError"],
     "models.encoders": ["Linear", "ResNet"],
     "models.positions": ["Learned", "NoPositions", "Rotary", "Sinusoidal"],
+    "models.recurrent": ["Recurrent"],
     "models.transformer": ["Transformer"],
     "runs.folder": ["Run"],
     "sources.features": ["Features"],

@@ -19,14 +19,9 @@ def flops(spec: Spec) -> int:
     return sum(product.flops() for product in products(spec))
 
 
-def parameters(spec: Spec) -> int:
-    """How many numbers the model has."""
-    return spec.model.parameters(**spec.shape())
-
-
 def traffic(spec: Spec) -> int:
     """Bytes one step must move, read and written: parameters and optimiser state, nothing else."""
-    return BYTES_PER_PARAMETER * parameters(spec)
+    return BYTES_PER_PARAMETER * spec.parameters()
 
 
 class Ceiling(NamedTuple):

@@ -64,7 +64,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return jax.value_and_grad(self.loss)(params, prompt)
 
     def parameters(self, *, context: int, dim: int, labels: int) -> int:
-        """How many numbers training changes: what models are matched by in size."""
+        """How many numbers training changes."""
 
         def made(key: Key[Array, ""]) -> Params:
             return self.init(key, context=context, dim=dim, labels=labels)

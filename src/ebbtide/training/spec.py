@@ -12,6 +12,7 @@ from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation import evaluators
 from ebbtide.keys import Purpose, root
 from ebbtide.models.model import Shape
+from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
@@ -56,7 +57,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     task: FewShot = FewShot()
     source: Gaussian | Glyphs | Omniglot | Features = Gaussian()
-    model: Transformer = Transformer()
+    model: Transformer | Recurrent = Transformer()
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
     sequences: Positive = 1_024_000
@@ -134,6 +135,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """What the model must fit: the pairs of a prompt, the features of an exemplar, the labels there are."""
         sizes = self.source.sizes()
         return {"context": self.task.context, "dim": sizes.dim, "labels": self.task.outputs(sizes.classes)}
+
+    def parameters(self) -> int:
+        """How many numbers training changes in a model: by this two models are matched in size."""
+        return self.model.parameters(**self.shape())
 
     def best_evaluator(self) -> str | None:
         """The evaluator by which the best models are kept; None where none are."""
