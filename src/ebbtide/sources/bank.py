@@ -52,7 +52,7 @@ class Sizes(NamedTuple):
 
 @runtime_checkable
 class SourceLike(Protocol):
-    """The interface of a source (`Gaussian`, `Omniglot`, `Features`)."""
+    """The interface of a source (`Gaussian`, `Omniglot`, `Tokens`, `Features`)."""
 
     def check(self) -> None: ...
     def sizes(self) -> Sizes: ...

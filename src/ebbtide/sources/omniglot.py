@@ -108,7 +108,7 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         return (rows if self.transforms or not self._eight() else rows // TRANSFORMS), each, dim
 
     def read(self) -> np.ndarray:
-        """All rows in their layout: floating point [class, exemplar, feature], or uint8 [class, exemplar, side, side]."""
+        """All rows in their layout: floating point [class, exemplar, feature], or bytes [class, exemplar, side, side]."""
         path, array = self.file()
         if self.features == "pixels":
             images = read_drawings(Path(path)).pixels(self.side)
