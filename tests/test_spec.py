@@ -91,7 +91,10 @@ def other_value(value: Any, name: str) -> Any:
         "scale": "norm",
         "spacing": "log",
         "standardise": "none",
-        "features": "full",
+        "features": "pixels" if value == "pca64" else "pca64",
+        "pairing": "joint",
+        "layout": "released_script",
+        "kind": "rnn",
     }
     match value:
         case bool():

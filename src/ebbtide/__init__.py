@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ebbtide.sources.gaussian import Gaussian as Gaussian
     from ebbtide.sources.glyphs import Glyphs as Glyphs
     from ebbtide.sources.omniglot import Omniglot as Omniglot
+    from ebbtide.sources.tokens import Tokens as Tokens
     from ebbtide.studies import find_study as find_study
     from ebbtide.studies.study import conclude as conclude
     from ebbtide.sweeps.axes import Axis as Axis
@@ -65,6 +66,7 @@ _HOMES = {
     "sources.gaussian": ["Gaussian"],
     "sources.glyphs": ["Glyphs"],
     "sources.omniglot": ["Omniglot"],
+    "sources.tokens": ["Tokens"],
     "studies": ["find_study"],
     "studies.study": ["conclude"],
     "sweeps.axes": ["Axis"],

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ebbtide.errors import require
-from ebbtide.sources.features import FrozenFeatures, array_shape
+from ebbtide.sources.features import FrozenFeatures
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.traced import replace_at
@@ -41,10 +41,9 @@ def check_memory(spec: Any) -> None:
     asks for most: the one that, were it 1, would leave the least to ask for."""
     memory = physical_memory()
     if isinstance(spec.source, FrozenFeatures):
-        path, array = spec.source.file()
-        shape = array_shape(path, array)
-        stored = math.prod(shape) * FLOAT
-        allowed = f"holds an array of shape {list(shape)}: {stored:,} bytes as float32; this machine has {memory:,}"
+        path, shape, item = spec.source.file()[0], spec.source.shape(), spec.source.item()
+        stored, kind = math.prod(shape) * item, "float32" if item == FLOAT else "bytes"
+        allowed = f"holds an array of shape {list(shape)}: {stored:,} bytes as {kind}; this machine has {memory:,}"
         require(stored <= memory, "source.path", path, allowed)
     bytes_needed = needed(spec)
     if bytes_needed > memory:

@@ -18,6 +18,7 @@ from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
+from ebbtide.sources.tokens import Tokens
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.traced import default, default_at, replace_at, traced_fields, value_at
 from ebbtide.training import limits
@@ -56,7 +57,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     task: FewShot = FewShot()
-    source: Gaussian | Glyphs | Omniglot | Features = Gaussian()
+    source: Gaussian | Glyphs | Omniglot | Tokens | Features = Gaussian()
     model: Transformer | Recurrent = Transformer()
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
