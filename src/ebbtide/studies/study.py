@@ -1,6 +1,7 @@
 """Questions and verdicts: claims written before the run, judged by an interval over members."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -9,8 +10,14 @@ import numpy as np
 from ebbtide.errors import InputError, nearest
 from ebbtide.evaluation.statistics import INTERVAL, interval
 from ebbtide.runs.atomic import write_file
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import DamagedError, Run
+from ebbtide.runs.reading import read_bounded
+from ebbtide.studies.settings import run_command, scaled, seeds
 from ebbtide.training.spec import Spec
+
+VERDICT = "verdict.json"
+LARGEST_VERDICT = 2**24
+"""Bytes; ours have some thousand, those over a sweep a few hundred for each member."""
 
 Scalars = dict[str, np.ndarray]
 Decision = Literal["holds", "fails", "undecided"]
@@ -76,7 +83,9 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """verdict.json: a study's answer and what it rests on."""
+    """verdict.json: a study's answer and what it rests on. `question` is the one that was asked, `scaled` says what
+    is smaller than in the paper and why, `seeds` which seeds, `command` what to type to get this again; each is empty
+    where it is not known."""
 
     study: str
     paper: str
@@ -86,6 +95,10 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval: str
     claims: list[Judgement]
     summary: dict[str, list[float | None]]
+    question: str = ""
+    scaled: str = ""
+    seeds: str = ""
+    command: str = ""
 
     def holds(self) -> bool:
         """Whether every claim holds."""
@@ -132,14 +145,29 @@ def judge(study: Study, run: Run) -> Verdict:
             )
         )
     summary = {name: [_number(v) for v in values] for name, values in scalars.items()}
-    preset = run.header.label.get("preset", "custom")
-    return Verdict(study.name, study.paper, preset, run.header.digest, run.sequences(), INTERVAL, judgements, summary)
+    preset, spec = run.header.label.get("preset", "custom"), run.header.spec
+    presets = {name: one.spec for name, one in study.presets.items()}
+    base = preset.rstrip("*")  # *: with fields changed
+    return Verdict(
+        study=study.name,
+        paper=study.paper,
+        preset=preset,
+        digest=run.header.digest,
+        sequences=run.sequences(),
+        interval=INTERVAL,
+        claims=judgements,
+        summary=summary,
+        question=study.question,
+        scaled=scaled(spec, presets["paper"], study.presets["paper"].note) if "paper" in presets else "",
+        seeds=seeds(spec),
+        command=run_command(study.name, base, presets[base], spec) if base in presets else "",
+    )
 
 
 def conclude(study: Study, run: Run) -> Verdict:
     """Judges a run and writes verdict.json and the figures into its folder."""
     verdict = judge(study, run)
-    write_file(run.path / "verdict.json", msgspec.json.format(msgspec.json.encode(verdict), indent=1))
+    write_file(run.path / VERDICT, msgspec.json.format(msgspec.json.encode(verdict), indent=1))
     for name, data in study.figure(run, verdict).items():
         write_file(run.path / name, data)
     return verdict
@@ -147,14 +175,21 @@ def conclude(study: Study, run: Run) -> Verdict:
 
 def read_verdict(run: Run) -> Verdict | None:
     """The verdict in a run folder, if it is of this run; None when there is none."""
-    path = run.path / "verdict.json"
-    if not path.is_file():
+    verdict = verdict_in(run.path)
+    return verdict if verdict and verdict.digest == run.header.digest else None
+
+
+def verdict_in(folder: Path) -> Verdict | None:
+    """The verdict that lies in a folder, whatever it is of; None when there is none.
+
+    Raises `InputError` when it is damaged.
+    """
+    if not (folder / VERDICT).is_file():
         return None
     try:
-        verdict = msgspec.json.decode(path.read_bytes(), type=Verdict)
-    except msgspec.DecodeError as error:
-        raise InputError("run", str(run.path), f"verdict.json is damaged: {error}") from error
-    return verdict if verdict.digest == run.header.digest else None
+        return msgspec.json.decode(read_bounded(folder, VERDICT, LARGEST_VERDICT), type=Verdict)
+    except (DamagedError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InputError("run", str(folder), f"{VERDICT} is damaged: {error}") from error
 
 
 def _number(value: Any) -> float | None:
