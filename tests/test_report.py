@@ -22,6 +22,7 @@ from ebbtide.report import page
 from ebbtide.report.entries import Entry, entries_page
 from ebbtide.runs.folder import Run
 from ebbtide.studies import find_study
+from ebbtide.studies.experiment import digest
 from ebbtide.studies.gather import gather
 from ebbtide.studies.settings import defaults, differing, flat, run_command, scaled, seeds, value_text
 from ebbtide.studies.study import Verdict, conclude, judge, verdict_in
@@ -116,7 +117,9 @@ def experiment(path: Path, **changes: Any) -> Verdict:
     shutil.copy(run.path / "figure.png", folder.path)
     shutil.rmtree(run.path)
     known = {"question": "Is it so?", "scaled": "all of it", "seeds": "members 0, 1", "command": "ebbtide try --now"}
-    verdict = replace(verdict, **{"study": "transience/l2", "preset": "quick", "digest": "d"} | known | changes)
+    verdict = replace(
+        verdict, **{"study": "transience/l2", "preset": "quick", "digest": digest(SWEEP)} | known | changes
+    )
     (folder.path / "verdict.json").write_bytes(msgspec.json.encode(verdict))
     return verdict
 
@@ -380,6 +383,12 @@ def test_a_verdict_of_another_spec_does_not_count():
     assert verdict is not None
     (run.path / "verdict.json").write_bytes(msgspec.json.encode(replace(verdict, digest="0" * 64)))
     assert "Not judged yet" in told("one").text["e1"]
+
+
+def test_a_verdict_of_an_earlier_description_does_not_count():
+    experiment(Path("runs/exp"), digest="0" * 64)
+    text = told("exp").text["e1"]
+    assert "Not judged since its description changed" in text and "claims hold" not in text
 
 
 # --- safety

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ebbtide.errors import InputError as InputError
+    from ebbtide.models.encoders import Linear as Linear
+    from ebbtide.models.encoders import ResNet as ResNet
     from ebbtide.models.positions import Learned as Learned
     from ebbtide.models.positions import NoPositions as NoPositions
     from ebbtide.models.positions import Rotary as Rotary
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "errors": ["InputError"],
+    "models.encoders": ["Linear", "ResNet"],
     "models.positions": ["Learned", "NoPositions", "Rotary", "Sinusoidal"],
     "models.transformer": ["Transformer"],
     "runs.folder": ["Run"],

@@ -13,6 +13,7 @@ from ebbtide.report.progress import clock
 from ebbtide.runs.folder import DamagedError, Run
 from ebbtide.runs.reading import read_bounded
 from ebbtide.studies import STUDIES
+from ebbtide.studies.experiment import digest
 from ebbtide.studies.settings import (
     Flat,
     data_needed,
@@ -107,6 +108,8 @@ def sweep_entry(path: Path) -> Entry:
         problem += f"Continue with: ebbtide sweep {path.name}"
     try:
         verdict = verdict_in(path)
+        if verdict is not None and verdict.digest != digest(sweep):
+            verdict, problem = None, problem or "Not judged since its description changed."
     except InputError as error:
         problem = _sentence(error.allowed)
     study = _study((verdict.study if verdict else "") or sweep.study or "")

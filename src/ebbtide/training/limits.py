@@ -17,10 +17,11 @@ MOST = 2**32
 MOST_AT = {
     "task.context": 1024,
     "model.layers": 1024,
+    "model.encoder.blocks": 64,
     "schedule.evaluations": 1_000_000,
     "schedule.checkpoints": 1_000_000,
 }
-"""Tighter bounds: slots and layers are unrolled in the program, points of a schedule are listed."""
+"""Tighter bounds: slots, layers and blocks are unrolled in the program, points of a schedule are listed."""
 
 FLOAT = 4
 """Bytes of a number."""
@@ -72,15 +73,14 @@ def physical_memory() -> int:
 def needed(spec: Any) -> int:
     """A lower bound of the bytes a run of `spec` holds at once, over all its processes.
 
-    With L layers of width d, context M, D features and O labels: weights D d + 2 O d + L d^2 (4 + 2
-    mlp_ratio), held with the optimiser's moments by every member; exemplars [class, exemplar, D], once
-    for each combination of varied source and task values; and for one batch, or all evaluation
-    sequences, the prompts, one layer's tokens, one layer's attention and the logits.
+    The model's matrices and tables, held with the optimiser's moments by every member; exemplars
+    [class, exemplar, feature], once for each combination of varied source and task values; for one batch, or all
+    evaluation sequences, the prompts, what one layer holds and the logits; and for one batch, or the
+    sequences of one evaluator, what the encoder of exemplars holds.
     """
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
-    d, dim, slots, labels = model.width, sizes.dim, task.context + 1, task.outputs(sizes.classes)
-    tokens = 2 * slots - 1
-    weights = dim * d + 2 * labels * d + model.layers * d * d * (4 + 2 * model.mlp_ratio)
+    dim, slots, labels = sizes.dim, task.context + 1, task.outputs(sizes.classes)
+    weights = model.weights(dim=dim, labels=labels)
     copies = 3 if spec.optimizer.__struct_config__.tag == "adam" else 1
     infinite = isinstance(spec.source, Gaussian) and spec.source.infinite
     each = 1 if infinite else sizes.exemplars + sizes.holdout_exemplars
@@ -88,5 +88,6 @@ def needed(spec: Any) -> int:
     worlds = len(set(zip(*world, strict=False))) if world else 1
     exemplars = worlds * (sizes.classes + sizes.holdout_classes) * each * dim
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
-    prompts = sequences * (slots * dim + tokens * d + model.heads * tokens + labels)
-    return FLOAT * (spec.members * weights * copies + exemplars + prompts)
+    prompts = sequences * (slots * dim + model.held(model.tokens(task.context)) + labels)
+    encoding = max(spec.batch, spec.evaluation_sequences) * slots * model.encoder.held(dim)
+    return FLOAT * (spec.members * weights * copies + exemplars + prompts + encoding)

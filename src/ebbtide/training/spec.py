@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation import evaluators
 from ebbtide.keys import Purpose, root
+from ebbtide.models.model import Shape
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
@@ -77,6 +78,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         self.source.check()
         self.task.check(self.source)
         self.model.check()
+        self.model.encoder.check(self.source.sizes().dim)
         self.optimizer.check()
         self.schedule.check(self.sequences)
         evaluators.check(self.evaluators, self.task, self.source)
@@ -126,6 +128,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for name, value in values.items():
             spec = replace_at(spec, name, value)
         return spec
+
+    def shape(self) -> Shape:
+        """What the model must fit: the pairs of a prompt, the features of an exemplar, the labels there are."""
+        sizes = self.source.sizes()
+        return {"context": self.task.context, "dim": sizes.dim, "labels": self.task.outputs(sizes.classes)}
 
     def best_evaluator(self) -> str | None:
         """The evaluator by which the best models are kept; None where none are."""
