@@ -262,6 +262,28 @@ def export(options: Namespace) -> int:
     return 0
 
 
+def report(options: Namespace) -> int:
+    """Writes one page about runs, sweeps or whole studies."""
+    from ebbtide.report.entries import entries_page
+    from ebbtide.report.table_file import check_file
+    from ebbtide.runs.atomic import write_file
+    from ebbtide.studies.gather import gather
+
+    out = Path(options.out)
+    require(out.suffix in (".html", ".htm"), "out", options.out, "must end in .html")
+    check_file(out)
+    entries = gather(options.what, Path(RUNS))
+    count = f"{len(entries)} runs and experiments"
+    title = entries[0].experiment or entries[0].name if len(entries) == 1 else count
+    if len(entries) > 1 and len(options.what) == 1:
+        title = options.what[0]  # a study
+    write_file(out, entries_page(title, entries))
+    damaged = sum(one.damaged for one in entries)
+    words = f" ({damaged} of them damaged)" if damaged else ""
+    console.print(f"{escape(title if len(entries) == 1 else count)}{words} to {escape(options.out)}", soft_wrap=True)
+    return 0
+
+
 def verify(options: Namespace) -> int:
     """Exact checks; exit code 1 if one fails."""
     from ebbtide import verify as checks
