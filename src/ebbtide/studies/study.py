@@ -53,7 +53,8 @@ class Preset(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A paper's question, asked by running a spec; `experiments` ask the paper's other questions of grids."""
+    """A paper's question, asked by running a spec; `experiments` ask the paper's other questions of grids. A study
+    without claims of its own is its first experiment; its presets are what that starts from."""
 
     name: str
     paper: str
