@@ -119,6 +119,7 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
         return {name: one for name, one in params.items() if one is not None}
 
     def apply(self, params: Any, exemplars: Float[Array, "slots batch dim"]) -> Float[Array, "slots batch d"]:
+        """One vector for every image, after the norms have seen all images at hand."""
         slots, batch, dim = exemplars.shape
         side = math.isqrt(dim)
         x = exemplars.reshape(slots * batch, side, side, 1)
