@@ -1,25 +1,32 @@
 """Questions and verdicts: claims written before the run, judged by an interval over members."""
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
-from ebbtide.errors import InputError, nearest
+from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.statistics import INTERVAL, interval
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.folder import Run
 from ebbtide.training.spec import Spec
 
+if TYPE_CHECKING:
+    from ebbtide.studies.experiment import Experiment
+
 Scalars = dict[str, np.ndarray]
+Evidence = Any
+"""What a claim is estimated from: the scalars of a run's members, or the arms of an experiment."""
 Decision = Literal["holds", "fails", "undecided"]
 
 
 class Claim(NamedTuple):
     """One inequality: the mean over members of `estimate` exceeds `threshold`.
 
-    `source` says where the claim and its size come from; `metric` says what is estimated.
+    `source` says where the claim and its size come from; `metric` says what is estimated. In an experiment
+    `arms` are those it compares: it is asked where a preset has them all.
     """
 
     name: str
@@ -27,7 +34,8 @@ class Claim(NamedTuple):
     source: str
     metric: str
     threshold: float
-    estimate: Callable[[Scalars], np.ndarray]
+    estimate: Callable[[Evidence], np.ndarray]
+    arms: tuple[str, ...] = ()
 
 
 class Preset(NamedTuple):
@@ -39,7 +47,7 @@ class Preset(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A paper's question, asked by running a spec."""
+    """A paper's question, asked by running a spec; `experiments` ask the paper's other questions of grids."""
 
     name: str
     paper: str
@@ -48,6 +56,7 @@ class Study(NamedTuple):
     presets: dict[str, Preset]
     summarise: Callable[[Run], Scalars]
     figure: Callable[[Run, "Verdict"], dict[str, bytes]]
+    experiments: tuple["Experiment", ...] = ()
 
     def preset(self, name: str) -> Preset:
         """The preset of that name. Raises `InputError` for an unknown one."""
@@ -55,6 +64,13 @@ class Study(NamedTuple):
             known = ", ".join(self.presets)
             raise InputError("preset", name, f"{self.name} has {known}{nearest(name, self.presets)}")
         return self.presets[name]
+
+    def experiment(self, name: str) -> "Experiment":
+        """The experiment of that name. Raises `InputError` for an unknown one."""
+        names = [one.name for one in self.experiments]
+        allowed = f"{self.name} has {', '.join(names) or 'no experiments'}{nearest(name, names)}"
+        require(name in names, "experiment", name, allowed)
+        return self.experiments[names.index(name)]
 
 
 class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +92,8 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """verdict.json: a study's answer and what it rests on."""
+    """verdict.json: a study's (or its experiment's: `study/experiment`) answer and what it rests on; `scaled` says
+    how the setting differs from the paper's, `seeds` which were used, `command` how to run it again."""
 
     study: str
     paper: str
@@ -86,6 +103,10 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval: str
     claims: list[Judgement]
     summary: dict[str, list[float | None]]
+    question: str = ""
+    scaled: str = ""
+    seeds: str = ""
+    command: str = ""
 
     def holds(self) -> bool:
         """Whether every claim holds."""
@@ -107,12 +128,11 @@ def decide(values: np.ndarray, threshold: float) -> tuple[Decision, float, float
     return "undecided", low, high
 
 
-def judge(study: Study, run: Run) -> Verdict:
-    """Every claim of the study on a finished run."""
-    scalars = study.summarise(run)
+def judge_claims(claims: Iterable[Claim], evidence: Evidence) -> list[Judgement]:
+    """Every claim on what was measured."""
     judgements = []
-    for claim in study.claims:
-        values = np.asarray(claim.estimate(scalars), np.float64)
+    for claim in claims:
+        values = np.asarray(claim.estimate(evidence), np.float64)
         verdict, low, high = decide(values, claim.threshold)
         finite = values[np.isfinite(values)]
         judgements.append(
@@ -122,27 +142,52 @@ def judge(study: Study, run: Run) -> Verdict:
                 source=claim.source,
                 metric=claim.metric,
                 threshold=claim.threshold,
-                estimate=_number(finite.mean() if len(finite) else np.nan),
-                low=_number(low),
-                high=_number(high),
+                estimate=number(finite.mean() if len(finite) else np.nan),
+                low=number(low),
+                high=number(high),
                 n=len(values),
                 above=int((values > claim.threshold).sum()),
-                members=[_number(v) for v in values],
+                members=[number(v) for v in values],
                 verdict=verdict,
             )
         )
-    summary = {name: [_number(v) for v in values] for name, values in scalars.items()}
-    preset = run.header.label.get("preset", "custom")
-    return Verdict(study.name, study.paper, preset, run.header.digest, run.sequences(), INTERVAL, judgements, summary)
+    return judgements
+
+
+def judge(study: Study, run: Run) -> Verdict:
+    """Every claim of the study on a finished run."""
+    scalars = study.summarise(run)
+    summary = {name: [number(v) for v in values] for name, values in scalars.items()}
+    preset, spec = run.header.label.get("preset", "custom"), run.header.spec
+    own = not preset.endswith("*") and preset in study.presets
+    return Verdict(
+        study=study.name,
+        paper=study.paper,
+        preset=preset,
+        digest=run.header.digest,
+        sequences=run.sequences(),
+        interval=INTERVAL,
+        claims=judge_claims(study.claims, scalars),
+        summary=summary,
+        question=study.question,
+        scaled=study.presets[preset].note if own else "",
+        seeds=", ".join(f"{name} {value}" for name, value in spec.get("seeds", {}).items()),
+        command=f"ebbtide run {study.name} --preset {preset} --check" if own else "",
+    )
 
 
 def conclude(study: Study, run: Run) -> Verdict:
     """Judges a run and writes verdict.json and the figures into its folder."""
     verdict = judge(study, run)
-    write_file(run.path / "verdict.json", msgspec.json.format(msgspec.json.encode(verdict), indent=1))
-    for name, data in study.figure(run, verdict).items():
-        write_file(run.path / name, data)
+    write_verdict(run.path, verdict, study.figure(run, verdict))
     return verdict
+
+
+def write_verdict(folder: Path, verdict: Verdict, figures: dict[str, bytes]) -> None:
+    """Writes verdict.json and the figures."""
+    write_file(folder / "verdict.json", msgspec.json.format(msgspec.json.encode(verdict), indent=1))
+    for name, data in figures.items():
+        write_file(folder / name, data)
 
 
 def read_verdict(run: Run) -> Verdict | None:
@@ -157,5 +202,6 @@ def read_verdict(run: Run) -> Verdict | None:
     return verdict if verdict.digest == run.header.digest else None
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """A float that JSON can hold; None where it is not finite."""
     return float(value) if np.isfinite(value) else None
