@@ -52,7 +52,7 @@ def test_arms_are_compared_member_by_member_in_the_order_of_their_seeds(folder):
     verdict, _ = judge_experiment(STUDY, EXPERIMENT, "quick", folder)
     learns = verdict.claims[2]
     expected = arms.scalar("slow", "train_loss_final") - arms.scalar("fast", "train_loss_final")
-    np.testing.assert_allclose(learns.members, expected)
+    np.testing.assert_allclose(np.asarray(learns.members, float), expected)
     assert learns.n == 3 and learns.above == 3
 
 
