@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ebbtide.sources.features import Features as Features
     from ebbtide.sources.gaussian import Gaussian as Gaussian
     from ebbtide.sources.omniglot import Omniglot as Omniglot
+    from ebbtide.sources.tokens import Tokens as Tokens
     from ebbtide.studies import find_study as find_study
     from ebbtide.studies.study import conclude as conclude
     from ebbtide.sweeps.axes import Axis as Axis
@@ -58,6 +59,7 @@ _HOMES = {
     "sources.features": ["Features"],
     "sources.gaussian": ["Gaussian"],
     "sources.omniglot": ["Omniglot"],
+    "sources.tokens": ["Tokens"],
     "studies": ["find_study"],
     "studies.study": ["conclude"],
     "sweeps.axes": ["Axis"],

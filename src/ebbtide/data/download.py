@@ -45,7 +45,7 @@ def download(url: str, target: Path, *, md5: str, most: int, report: Report) -> 
     """
     part = target.with_name(target.name + PART)
     with _held(part) as descriptor:
-        empty = 0
+        empty, reason = 0, ""
         while empty < TRIES:
             before = os.fstat(descriptor).st_size
             try:

@@ -3,7 +3,7 @@
 import io
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,12 +26,11 @@ ROWS = 4096
 
 class Clusters(NamedTuple):
     """Classes of tokens: `token[c, e]` is the token's id, `vector[c, e]` its embedding, `cosine[c, e]` its
-    similarity to the centroid, falling with e. `enough` clusters of `clusters` had the members asked for."""
+    similarity to the centroid, falling with e. They are those of `clusters` that have enough members."""
 
     token: Int[np.ndarray, "class exemplar"]
     vector: Float[np.ndarray, "class exemplar dim"]
     cosine: Float[np.ndarray, "class exemplar"]
-    enough: int
     clusters: int
 
 
@@ -49,8 +48,11 @@ def make_tokens(
     seed: int = 0,
 ) -> tuple[Path, Clusters]:
     """Clusters the matrix in `source` (a `.safetensors` file, or "wordllama": the installed package's) into
-    `tokens_CxE.npz`: `features` [class, exemplar, dim] float32 and where they are from. If fewer than `classes`
-    clusters have `exemplars` members, the file has that many classes."""
+    `tokens_CxE.npz`: `features` [class, exemplar, dim] float32 and where they are from.
+
+    The file has every cluster with `exemplars` members or more, the first `classes` of them as spread out as
+    can be: those beyond are the paper's validation classes. Where fewer than `classes` clusters have as many
+    members, the file has fewer classes: none is filled up with tokens of others."""
     path = wordllama_file() if source == WORDLLAMA else Path(source)
     name, matrix = read_matrix(path, array)
     found = cluster(
@@ -73,7 +75,6 @@ def make_tokens(
         source=f"{path.name}: {name} {list(matrix.shape)}",
         recipe=f"ids from {skip}, centred, norm 1; spherical k-means, {found.clusters} clusters, seed {seed}; "
         f"members of cosine at least {closest:g}, the {exemplars} nearest; classes farthest first",
-        enough=np.int64(found.enough),
     )
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / tokens_file(classes, exemplars)
@@ -92,18 +93,20 @@ def cluster(
     closest: float = -1.0,
     seed: int = 0,
 ) -> Clusters:
-    """Centred, scaled to norm 1, `clusters` (default: `classes`) of spherical k-means; clusters with fewer than
-    `exemplars` members of cosine at least `closest` are dropped, the nearest members kept, and `classes` of the
-    clusters taken, each the farthest from those before it. The rule of the paper's own files is not published.
+    """Centred, scaled to norm 1, `clusters` (default: 5/4 of `classes`) of spherical k-means; clusters with fewer
+    than `exemplars` members of cosine at least `closest` are dropped, of the others the nearest members kept;
+    each cluster is the farthest from those before it. The rule of the paper's own files is not published.
     """
     require(classes >= 1, "classes", classes, "must be at least 1")
     require(exemplars >= 1, "exemplars", exemplars, "must be at least 1")
-    require(0 <= skip < len(matrix), "skip", skip, f"must be from 0 to {len(matrix) - 1}: the matrix has that many rows")
+    require(
+        0 <= skip < len(matrix), "skip", skip, f"must be from 0 to {len(matrix) - 1}: the matrix has that many rows"
+    )
     ids = np.arange(skip, len(matrix))
     x = matrix[skip:] - matrix[skip:].mean(0)
     norm = np.linalg.norm(x, axis=1)
     ids, x = ids[norm > 0], x[norm > 0] / norm[norm > 0, None]
-    count = classes if clusters is None else clusters
+    count = min(classes * 5 // 4, len(x)) if clusters is None else clusters
     allowed = f"must be from classes = {classes} to the number of tokens, {len(x)}"
     require(classes <= count <= len(x), "clusters", count, allowed)
     centroids, own, cosine = spherical_kmeans(x, count, seed, report)
@@ -113,9 +116,9 @@ def cluster(
     most = max(len(one) for one in members)
     allowed = f"no cluster has that many members: the largest of {count} has {most}"
     require(len(good) > 0, "exemplars", exemplars, allowed)
-    chosen = good[farthest_first(centroids[good], min(classes, len(good)))]
+    chosen = good[farthest_first(centroids[good])]
     rows = np.stack([members[i][:exemplars] for i in chosen])
-    return Clusters(ids[rows], matrix[ids[rows]], cosine[rows], len(good), count)
+    return Clusters(ids[rows], matrix[ids[rows]], cosine[rows], count)
 
 
 def spherical_kmeans(
@@ -155,12 +158,12 @@ def _assign(x: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return own, cosine
 
 
-def farthest_first(points: Float[np.ndarray, "point dim"], count: int) -> Int[np.ndarray, " count"]:
-    """Indices of `count` points: first the one farthest from the mean direction, then always the one whose
-    nearest chosen point is farthest (by cosine)."""
+def farthest_first(points: Float[np.ndarray, "point dim"]) -> Int[np.ndarray, " point"]:
+    """All points in an order whose first n are spread out, for every n: first the one farthest from the mean
+    direction, then always the one whose nearest chosen point is farthest (by cosine)."""
     chosen = [int((points @ points.mean(0)).argmin())]
     nearest_one = points @ points[chosen[0]]
-    while len(chosen) < count:
+    while len(chosen) < len(points):
         nearest_one[chosen[-1]] = np.inf
         chosen.append(int(nearest_one.argmin()))
         nearest_one = np.maximum(nearest_one, points @ points[chosen[-1]])
@@ -182,7 +185,7 @@ def read_matrix(path: Path, array: str | None = None) -> tuple[str, Float[np.nda
             name = _choose(shapes, array, path)
             size = 4 * shapes[name][0] * shapes[name][1]
             require(size <= LARGEST, "array", name, f"has {size:,} bytes as float32, at most {LARGEST:,}")
-            matrix = _numbers(file, path, name)
+            matrix = _numbers(file, name)
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file makes its reader raise
@@ -204,11 +207,11 @@ def _choose(shapes: dict[str, tuple[int, ...]], array: str | None, path: Path) -
     return found[0]
 
 
-def _numbers(file, path: Path, name: str) -> Float[np.ndarray, "token dim"]:
-    """float32; bfloat16, which NumPy does not have, by its bits: the upper half of a float32."""
+def _numbers(file: Any, name: str) -> Float[np.ndarray, "token dim"]:
+    """One array as float32."""
+    import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 only after this
+
     kind = file.get_slice(name).get_dtype()
-    if kind == "BF16":
-        import ml_dtypes  # noqa: F401 - gives NumPy the type (JAX needs it too)
     require(kind in ("F16", "F32", "F64", "BF16"), "array", name, f"must hold floating-point numbers, has {kind}")
     return np.asarray(file.get_tensor(name)).astype(np.float32)
 

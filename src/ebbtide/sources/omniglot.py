@@ -108,7 +108,7 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         return (rows if self.transforms or not self._eight() else rows // TRANSFORMS), each, dim
 
     def read(self) -> np.ndarray:
-        """All rows in their layout: floating point [class, exemplar, feature], or uint8 [class, exemplar, side, side]."""
+        """All rows in their layout: floats [class, exemplar, feature], or bytes [class, exemplar, side, side]."""
         path, array = self.file()
         if self.features == "pixels":
             images = read_drawings(Path(path)).pixels(self.side)
@@ -134,9 +134,6 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         """Exemplar `exemplars[i]` of class `classes[i]`."""
         found = look_up_pixels if self.features == "pixels" else super().look_up
         return found(bank, classes, exemplars)
-
-    def item(self) -> int:
-        return 1 if self.features == "pixels" else super().item()
 
     def _eight(self) -> bool:
         return self.transforms or self.layout == "released_script"

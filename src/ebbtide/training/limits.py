@@ -39,8 +39,9 @@ def check_memory(spec: Any) -> None:
     asks for most: the one that, were it 1, would leave the least to ask for."""
     memory = physical_memory()
     if isinstance(spec.source, FrozenFeatures):
-        path, shape, item = spec.source.file()[0], spec.source.shape(), spec.source.item()
-        stored, kind = math.prod(shape) * item, "float32" if item == FLOAT else "bytes"
+        path, shape = spec.source.file()[0], spec.source.shape()
+        each, kind = (1, "bytes") if pixels(spec.source) else (FLOAT, "float32")
+        stored = math.prod(shape) * each
         allowed = f"holds an array of shape {list(shape)}: {stored:,} bytes as {kind}; this machine has {memory:,}"
         require(stored <= memory, "source.path", path, allowed)
     bytes_needed = needed(spec)
@@ -72,9 +73,9 @@ def needed(spec: Any) -> int:
     """A lower bound of the bytes a run of `spec` holds at once, over all its processes.
 
     With L layers of width d, context M, D features and O labels: weights D d + 2 O d + L d^2 (4 + 2
-    mlp_ratio), held with the optimiser's moments by every member; exemplars [class, exemplar, D], once
-    for each combination of varied source and task values; and for one batch, or all evaluation
-    sequences, the prompts, one layer's tokens, one layer's attention and the logits.
+    mlp_ratio), held with the optimiser's moments by every member; exemplars [class, exemplar, D] (pixels:
+    a byte each), once for each combination of varied source and task values; and for one batch, or all
+    evaluation sequences, the prompts, one layer's tokens, one layer's attention and the logits.
     """
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
     d, dim, slots, labels = model.width, sizes.dim, task.context + 1, task.outputs(sizes.classes)
@@ -85,8 +86,13 @@ def needed(spec: Any) -> int:
     each = 1 if infinite else sizes.exemplars + sizes.holdout_exemplars
     world = [values for name, values in spec.vary.items() if not name.startswith(("optimizer.", "seeds."))]
     worlds = len(set(zip(*world, strict=False))) if world else 1
-    exemplars = worlds * (sizes.classes + sizes.holdout_classes) * each * dim
+    images = (sizes.classes + sizes.holdout_classes) * each
+    exemplars = worlds * images * dim * (1 if pixels(spec.source) else FLOAT)
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
     prompts = sequences * (slots * dim + tokens * d + model.heads * tokens + labels)
-    item = spec.source.item() if isinstance(spec.source, FrozenFeatures) else FLOAT
-    return FLOAT * (spec.members * weights * copies + prompts) + item * exemplars
+    return FLOAT * (spec.members * weights * copies + prompts) + exemplars
+
+
+def pixels(source: Any) -> bool:
+    """Whether a source's exemplars are images, kept as one byte a pixel."""
+    return getattr(source, "features", None) == "pixels"

@@ -15,6 +15,7 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
+from ebbtide.sources.tokens import Tokens
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.traced import default, default_at, replace_at, traced_fields, value_at
 from ebbtide.training import limits
@@ -53,7 +54,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     task: FewShot = FewShot()
-    source: Gaussian | Omniglot | Features = Gaussian()
+    source: Gaussian | Omniglot | Tokens | Features = Gaussian()
     model: Transformer = Transformer()
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
