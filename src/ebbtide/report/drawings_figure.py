@@ -67,7 +67,8 @@ def _grid(drawings: Drawings, show: Show) -> Grid:
         return Grid(eight[:, :, 0], names, [f"8c + {t}\n{name}" for t, name in enumerate(NAMES)], title)
     classes = classes[: ROWS[show] // TRANSFORMS]
     mixed = as_released(eight_transforms(drawings.images(classes)))
-    rows = [f"{names[r // TRANSFORMS]}, row 8c + {r % TRANSFORMS}" for r in range(len(mixed))]
+    rows = [f"8c + {r % TRANSFORMS}" for r in range(len(mixed))]
+    rows[::TRANSFORMS] = [f"{name}   {row}" for name, row in zip(names, rows[::TRANSFORMS], strict=True)]
     title = 'Layout "released_script": each row is what the public feature script takes for one class'
     return Grid(mixed, rows, [str(i) for i in range(mixed.shape[1])], title)
 
