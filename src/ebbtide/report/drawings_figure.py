@@ -14,8 +14,8 @@ Show = Literal["drawers", "transforms", "released_script"]
 SHOWS = ("drawers", "transforms", "released_script")
 TURNS = ("as drawn", "turned 90°", "turned 180°", "turned 270°")
 NAMES = (*TURNS, "mirrored", *(f"mirrored,\n{turn}" for turn in TURNS[1:]))
-ROWS = {"drawers": 10, "transforms": 6, "released_script": 16}
-"""Rows of each kind of figure."""
+CHARACTERS = {"drawers": 10, "transforms": 6, "released_script": 2}
+"""How many each kind of figure shows, evenly spaced."""
 
 
 class Grid(NamedTuple):
@@ -34,7 +34,7 @@ def drawings_figure(drawings: Drawings, show: Show) -> dict[str, bytes]:
     grid = _grid(drawings, show)
     high, wide = grid.images.shape[:2]
     cell = 0.55 if wide > TRANSFORMS else 0.85
-    figure = Figure(figsize=(2.9 + cell * wide, 1.2 + cell * high))
+    figure = Figure(figsize=(3.5 + cell * wide, 1.2 + cell * high))
     panel: Any = figure.subplots()
     gap = 6
     side = grid.images.shape[-1] + gap
@@ -55,8 +55,8 @@ def drawings_figure(drawings: Drawings, show: Show) -> dict[str, bytes]:
 
 
 def _grid(drawings: Drawings, show: Show) -> Grid:
-    every = max(len(drawings.packed) // ROWS[show], 1)
-    classes = np.arange(0, len(drawings.packed), every)[: ROWS[show]]
+    every = max(len(drawings.packed) // CHARACTERS[show], 1)
+    classes = np.arange(0, len(drawings.packed), every)[: CHARACTERS[show]]
     names = [f"{_short(str(drawings.alphabet[c]))} {int(drawings.character[c])}" for c in classes]
     drawers = [str(int(d)) for d in drawings.drawer]
     if show == "drawers":
@@ -65,7 +65,6 @@ def _grid(drawings: Drawings, show: Show) -> Grid:
         eight = eight_transforms(drawings.images(classes)).reshape(len(classes), TRANSFORMS, *_tail(drawings))
         title = "Each character (rows) as eight classes (columns), drawer 1"
         return Grid(eight[:, :, 0], names, [f"8c + {t}\n{name}" for t, name in enumerate(NAMES)], title)
-    classes = classes[: ROWS[show] // TRANSFORMS]
     mixed = as_released(eight_transforms(drawings.images(classes)))
     rows = [f"8c + {r % TRANSFORMS}" for r in range(len(mixed))]
     rows[::TRANSFORMS] = [f"{name}   {row}" for name, row in zip(names, rows[::TRANSFORMS], strict=True)]
