@@ -223,9 +223,10 @@ def _recovered(arms: Arms) -> np.ndarray:
 
 
 def _saved(arms: Arms) -> np.ndarray:
+    at = arms.sequences("early stopping")
     loss = arms.curves("early stopping")["train_loss"]
-    trained = np.isfinite(loss).sum(axis=1) / (loss.shape[1] - 1)
-    return 1 - trained
+    trained = np.max(np.where(np.isfinite(loss), at, 0), axis=1)
+    return 1 - trained / arms.sequences("to the end")[-1]
 
 
 EARLY = Experiment(
@@ -247,10 +248,10 @@ EARLY = Experiment(
             "saves",
             "and most of the training is saved",
             "a reason to stop at all; a half",
-            "1 - share of the sequences trained (early stopping)",
+            "1 - sequences trained (early stopping) / sequences (to the end)",
             0.5,
             _saved,
-            ("early stopping",),
+            ("to the end", "early stopping"),
         ),
     ),
     settings={
