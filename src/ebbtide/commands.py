@@ -256,11 +256,14 @@ def report(options: Namespace) -> int:
     require(out.suffix in (".html", ".htm"), "out", options.out, "must end in .html")
     check_file(out)
     entries = gather(options.what, Path(RUNS))
-    title = options.what[0] if len(options.what) == 1 else f"{len(entries)} runs and experiments"
+    count = f"{len(entries)} runs and experiments"
+    title = entries[0].experiment or entries[0].name if len(entries) == 1 else count
+    if len(entries) > 1 and len(options.what) == 1:
+        title = options.what[0]  # a study
     write_file(out, entries_page(title, entries))
     damaged = sum(one.damaged for one in entries)
-    found = f"{len(entries)} runs and experiments" + (f", {damaged} of them damaged" if damaged else "")
-    console.print(f"{found} to {escape(options.out)}", soft_wrap=True)
+    words = f" ({damaged} of them damaged)" if damaged else ""
+    console.print(f"{escape(title if len(entries) == 1 else count)}{words} to {escape(options.out)}", soft_wrap=True)
     return 0
 
 

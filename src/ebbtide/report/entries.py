@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from ebbtide.report import page
 from ebbtide.report.page import Content, Html, tag
 
+
 @runtime_checkable
 class Claimed(Protocol):
     """A claim with its answer (see `studies.study.Judgement`)."""
@@ -185,8 +186,8 @@ def _legend() -> Html:
     return tag(
         "p",
         "A claim was written before the run. It holds when the whole interval of its estimate lies above what is "
-        "needed, fails when the interval lies below or no member is above, and is undecided otherwise. In the small pictures dots are "
-        "members, the bar is the interval, the dashed line is what is needed and the shaded side is where the claim "
-        "holds. A dash stands for a number that there is not; a star after a preset says that some of its fields were "
-        "changed.",
+        "needed, fails when the interval lies below or no member is above, and is undecided otherwise. In the small "
+        "pictures dots are members, the bar is the interval, the dashed line is what is needed and the shaded side is "
+        "where the claim holds. A dash stands for a number that there is not; a star after a preset says that some "
+        "of its fields were changed.",
     )

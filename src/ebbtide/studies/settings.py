@@ -1,6 +1,7 @@
 """What a spec says, for people: its fields by dotted name, what differs, which seeds, how to run it again."""
 
 import shlex
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -77,13 +78,14 @@ def seeds(spec: dict[str, Any]) -> str:
     return "; ".join([members, ", ".join(words)] if words else [members])
 
 
-def scaled(spec: dict[str, Any], paper: Spec, note: str) -> str:
-    """How a run's sizes and parts differ from those of the study's preset `paper`, which `note` describes."""
+def scaled(spec: dict[str, Any], paper: Spec, note: str, but: Collection[str] = ()) -> str:
+    """How a run's sizes and parts differ from those of the study's preset `paper`, which `note` describes; not in
+    the fields `but`."""
     original = flat(_builtins(paper))
     changed = [
         f"{name} {value_text(value)} (paper: {value_text(original[name])})"
         for name, value in differing(spec, original).items()
-        if name in original and name.partition(".")[0] not in INCIDENTAL
+        if name in original and name not in but and name.partition(".")[0] not in INCIDENTAL
     ]
     return ", ".join(changed) or note
 
