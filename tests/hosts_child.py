@@ -1,4 +1,4 @@
-"""One process of a distributed run: `hosts_child.py PORT COUNT INDEX FOLDER WIDTH [SEQUENCES]`. Prints how it ended."""
+"""A process of a distributed run: `hosts_child.py PORT COUNT INDEX FOLDER WIDTH [SEQUENCES|long]`. Tells its end."""
 
 import os
 import sys
@@ -16,9 +16,10 @@ if __name__ == "__main__":
 
     from ebbtide.errors import InputError
     from ebbtide.training.driver import Interrupted, train
-    from tiny import SPEC
+    from tiny import LONG, SPEC
 
-    spec = replace(SPEC, members=4, sequences=int(more[0]) if more else SPEC.sequences)
+    short = replace(SPEC, members=4, sequences=int(more[0]) if more and more != ["long"] else SPEC.sequences)
+    spec = LONG if more == ["long"] else short
     side_by_side = int(wide)
     width, devices = (side_by_side, jax.local_device_count()) if side_by_side > 1 else (None, None)
     code = 0

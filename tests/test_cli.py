@@ -82,8 +82,8 @@ FILE = ["--source", "x.npz", *TINY[:6], *TINY[6:10], *TINY[12:]]  # all but sour
     [
         (["run", "transienze"], ["study = 'transienze'", "transience", "did you mean"]),
         (["run", "transience", "--preset", "quik"], ["preset = 'quik'", "quick, cpu, paper", "did you mean 'quick'"]),
-        (["run", "transience", "--model.widht", "32"], ["model.widht = '32'", "did you mean 'width'", "layers"]),
-        (["run", "transience", "--modle.width", "32"], ["modle = '32'", "did you mean 'model'"]),
+        (["run", "transience", "--model.widht", "32"], ["model.widht = 32", "did you mean 'width'", "layers"]),
+        (["run", "transience", "--modle.width", "32"], ["modle = 32", "did you mean 'model'"]),
         (["run", "transience", "width"], ["argument = 'width'", "--FIELD VALUE"]),
         ([*RUN, "--task.burst", "2"], ["task.burst = 2", "2 * burst", "must not exceed context = 2"]),
         ([*RUN, "--source.classes", "3"], ["source.classes = 3", "must be at least 4"]),
@@ -120,6 +120,14 @@ FILE = ["--source", "x.npz", *TINY[:6], *TINY[6:10], *TINY[12:]]  # all but sour
         (["export", "taken", "--out", "x.xls", "--format", "xls"], ["format = 'xls'", "csv, json, parquet"]),
         (["export", "taken", "--out", "nowhere/x.csv"], ["out = 'nowhere/x.csv'", "does not exist"]),
         (["show", "taken", "--figure", "x.jpg"], ["figure = 'x.jpg'", ".png or .svg"]),
+        (["sweep", "nowhere.toml"], ["sweep = 'nowhere.toml'", "no such file"]),
+        (["sweep", "notes"], ["sweep = 'notes'", ".toml or .json"]),
+        (["sweep", "grid.json", "--executor", "slrum"], ["executor = 'slrum'", "slurm"]),
+        (["sweep", "grid.json", "--jobs", "0"], ["jobs = 0", "1 or larger"]),
+        (["sweep", "grid.json", "--out", "notes"], ["out = 'notes'", "holds other files (thesis.tex"]),
+        (["sweep", "status", "notes"], ["sweep = 'notes'", "not a sweep folder"]),
+        (["sweep", "collect", "taken", "--out", "x.csv"], ["sweep = 'taken'", "not a sweep folder"]),
+        (["sweep", "figure", "taken", "--out", "x.png"], ["figure = 'nothing'", "--phase X Y"]),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
@@ -128,6 +136,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(here, monkeypatch
     write_run(here / "taken", {"icl": [[0.5, 0.6]] * 2}, [[np.nan, 1]] * 2)
     (here / "notes").mkdir()
     (here / "notes/thesis.tex").write_text("x")
+    (here / "grid.json").write_text('{"name": "grid", "axes": [{"seeds": 2}]}')
     before, folders = contents(here), sorted(here.rglob("*"))
     assert main(arguments) == 2
     error = capsys.readouterr().err

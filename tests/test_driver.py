@@ -17,7 +17,7 @@ from ebbtide.training import driver
 from ebbtide.training.driver import Interrupted, Progress, resume, spec_of, train
 from ebbtide.training.layout import Layout
 from ebbtide.training.schedule import Schedule
-from ebbtide.training.team import Team, WorkerError
+from ebbtide.training.team import Team, Worker, WorkerError
 from tiny import SPEC, contents, final_state, header, same_bits
 
 
@@ -229,8 +229,8 @@ class Watched(Team):
 
     last: "Watched"
 
-    def __init__(self, members: int, layout: Layout):
-        super().__init__(members, layout)
+    def __init__(self, members: int, layout: Layout, worker: Worker | None = None):
+        super().__init__(members, layout, worker)
         Watched.last = self
 
     def process(self, i: int):

@@ -18,6 +18,7 @@ from ebbtide.training.driver import train
 from ebbtide.training.layout import Layout, candidates, choose, expected_seconds, fastest, pace
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
+from ebbtide.training.team import Worker
 from ebbtide.training.watch import EarlyStopping
 from tiny import SPEC
 
@@ -44,7 +45,7 @@ WIDE_WINS = {(2, 1): 100.0, (2, 2): 150.0, (1, 1): 60.0, (1, 4): 90.0}
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path) -> Path:
     """Two cores and an empty cache, whatever this machine has."""
-    monkeypatch.setattr(layout, "_cores", lambda: 2)
+    monkeypatch.setattr(layout, "cores", lambda: 2)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache/ebbtide"
 
@@ -211,7 +212,7 @@ OTHERS: dict[str, Change] = {
     "batch": lambda patch: replace(FOUR, batch=32),
     "members": lambda patch: replace(FOUR, members=3),
     "vary": lambda patch: replace(FOUR, vary={"optimizer.lr": [1e-3] * 4}),
-    "cores": lambda patch: (patch.setattr(layout, "_cores", lambda: 1), FOUR)[1],
+    "cores": lambda patch: (patch.setattr(layout, "cores", lambda: 1), FOUR)[1],
     "processor": lambda patch: (patch.setattr(layout, "processor", lambda: "another"), FOUR)[1],
 }
 
@@ -317,7 +318,7 @@ def test_a_run_keeps_its_width_where_nothing_is_given(run, monkeypatch, stopwatc
     class Refused(Exception):
         pass
 
-    def team(members: int, one: Layout) -> None:
+    def team(members: int, one: Layout, worker: Worker | None) -> None:
         seen.append(one)
         raise Refused
 

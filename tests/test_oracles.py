@@ -14,14 +14,14 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 # Written by hand from the definitions. c: the chance level of the evaluator; 1/L: one label of all;
 # ?: depends on the task (the copied label may be the majority).
-#            train icl reserved holdout iwl  ciwl flip iwl_exemplar
+#            train icl reserved holdout iwl  ciwl flip iwl_exemplar; icl common, rare; iwl common, rare
 THEORY = {
-    "ICL":      "1  1  1  1  0  c  1  0",
-    "IWL":      "1  c  c  c  1  1  0  1",
-    "CIWL":     "1  c  c  c  0  1  0  0",
-    "majority": "c  c  c  c  0  ?  c  0",
-    "last":     "c  c  c  c  0  c  c  0",
-    "random":   "c  c  c  c  1/L c c 1/L",
+    "ICL":      "1  1  1  1  0  c  1  0  1 1  0 0",
+    "IWL":      "1  c  c  c  1  1  0  1  c c  1 1",
+    "CIWL":     "1  c  c  c  0  1  0  0  c c  0 0",
+    "majority": "c  c  c  c  0  ?  c  0  c c  0 0",
+    "last":     "c  c  c  c  0  c  c  0  c c  0 0",
+    "random":   "c  c  c  c  1/L c c 1/L  c c  1/L 1/L",
 }  # fmt: skip
 
 

@@ -82,6 +82,7 @@ def test_help_is_printed_by_the_module_too():
 FLOORS = {
     "cli": 6,
     "commands": 6,
+    "experiment_commands": 6,
     "sweep_commands": 6,
     "bench": 5,
     "studies": 5,

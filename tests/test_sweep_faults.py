@@ -142,7 +142,7 @@ def test_a_poison_task_is_set_aside_with_its_traceback(tmp_path):
     import numpy as np
 
     file = tmp_path / "features.npz"
-    np.savez(file, features=np.random.default_rng(0).normal(size=(70, 4, 8)).astype(np.float32))
+    np.savez(file, features=np.random.default_rng(0).normal(size=(1050, 20, 8)).astype(np.float32))
     source = Axis(field="source", values=["gaussian", str(file)])
     small = {"sequences": 16_000, "batch": 16, "model.layers": 1, "model.width": 16, "model.heads": 2}
     made = replace(

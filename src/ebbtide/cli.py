@@ -33,14 +33,24 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--width", type=int, metavar="N", help="members side by side in a program (default: measured)")
         one.add_argument("--deterministic", action="store_true", help="refuse whatever is not repeatable bit for bit")
 
-    command("studies", "list the studies: paper, claims, presets, expected minutes")
+    studies = command("studies", "list the studies: paper, claims, presets, expected minutes")
+    studies.add_argument("study", nargs="?", help="one study, with its experiments and all their claims")
     run = command("run", "run a study: train, judge its claims, draw its figure")
     run.epilog = f"FIELD is {OVERRIDES}"
     run.usage = (
         "ebbtide run STUDY [--preset NAME] [--out DIR] [--check] [--processes N] [--width N]\n"
-        "                   [--deterministic] [--dry-run] [--FIELD VALUE ...]"
+        "                   [--deterministic] [--dry-run] [--FIELD VALUE ...]\n"
+        "       ebbtide run STUDY --experiment NAME [--preset NAME] [--out DIR] [--check]\n"
+        "                   [--executor NAME] [--jobs N] [--dry-run] [--FIELD VALUE ...]"
     )
     run.add_argument("study", help="the study's name (see `ebbtide studies`)")
+    run.add_argument(
+        "--experiment", metavar="NAME", help="one of the study's experiments (see `ebbtide studies STUDY`)"
+    )
+    run.add_argument("--executor", default="local", help="with --experiment: local, slurm, slurm-local or ray")
+    run.add_argument(
+        "--jobs", type=int, metavar="N", help="with --experiment: tasks at a time (default: as many as fit)"
+    )
     run.add_argument("--preset", default="quick", help="size: quick, cpu or paper (default: quick)")
     run.add_argument("--out", help="run folder (default: runs/STUDY-PRESET-DIGEST)")
     run.add_argument("--check", action="store_true", help="exit with 1 unless every claim holds")
@@ -61,7 +71,8 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--format", default="csv", help="csv, parquet or json (default: csv)")
     export.add_argument("--out", required=True, help="file to write")
     report = command("report", "write one self-contained HTML page about runs, sweeps or a whole study")
-    report.add_argument("what", nargs="+", help=f"study, run or sweep folder, or a folder's name inside {RUNS}/")
+    report.add_argument("what", nargs="+", help="study, run or sweep folder, or a folder's name inside --runs")
+    report.add_argument("--runs", default=RUNS, metavar="DIR", help=f"where a study's folders are (default: {RUNS})")
     report.add_argument("--out", required=True, help="file to write (.html)")
     fsck = command("fsck", "check every file of a run; says what a resume would do, changes nothing")
     fsck.add_argument("run", help=f"run folder, or its name inside {RUNS}/")

@@ -24,10 +24,10 @@ if not console.is_terminal:
 
 
 def studies(options: Namespace) -> int:
-    """Table of all studies."""
-    from ebbtide.studies import STUDIES
+    """Table of all studies, or of one with its experiments."""
+    from ebbtide.studies import STUDIES, find_study
 
-    for study in STUDIES:
+    for study in [find_study(options.study)] if options.study else STUDIES:
         console.print(Text(study.name, "bold"), Text(f"  {study.question}"))
         console.print(Text(f"  {study.paper}", "dim"))
         claims = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
@@ -44,6 +44,13 @@ def studies(options: Namespace) -> int:
             spec = preset.spec
             presets.add_row(name, minutes, str(spec.members), tables.short(spec.sequences), preset.note)
         console.print(presets)
+        if options.study:
+            from ebbtide.experiment_commands import show_experiments
+
+            show_experiments(study)
+        elif study.experiments:
+            names = ", ".join(one.name for one in study.experiments)
+            console.print(f"  experiments (ebbtide studies {study.name}): {names}", soft_wrap=True)
     return 0
 
 
@@ -55,6 +62,12 @@ def run(options: Namespace) -> int:
     from ebbtide.training.spec import from_builtins
 
     study = find_study(options.study)
+    if options.experiment is not None:
+        from ebbtide.experiment_commands import run_experiment
+
+        return run_experiment(study, options)
+    for name, default in (("executor", "local"), ("jobs", None)):
+        require(getattr(options, name) == default, name, getattr(options, name), "goes with --experiment")
     data: dict[str, Any] = msgspec.to_builtins(study.preset(options.preset).spec)
     for name, text in options.fields:
         override(data, name, text)
@@ -121,15 +134,19 @@ def _conclude(finished: Run, check: bool) -> int:
     verdict = conclude(find_study(finished.header.label["study"]), finished)
     console.print(tables.curves_table(finished))
     console.print()
-    console.print(_verdict(verdict))
-    console.print(
-        f"\nverdict {escape(str(finished.path / 'verdict.json'))}\nfigure  {escape(str(finished.path / 'figure.png'))}",
-        soft_wrap=True,
-    )
+    console.print(claims_verdict(verdict))
+    print_verdict(finished.path)
     return 1 if check and not verdict.holds() else 0
 
 
-def _verdict(verdict: Any) -> Table:
+def print_verdict(folder: Path) -> None:
+    """Where the verdict and the figure are."""
+    files = f"\nverdict {escape(str(folder / 'verdict.json'))}\nfigure  {escape(str(folder / 'figure.png'))}"
+    console.print(files, soft_wrap=True)
+
+
+def claims_verdict(verdict: Any) -> Table:
+    """The claims of a verdict with their answers."""
     rows = []
     for c in verdict.claims:
         estimate = "-" if c.estimate is None else f"{c.estimate:.3f}"
@@ -194,7 +211,7 @@ def show(options: Namespace) -> int:
     verdict = read_verdict(found)
     if verdict:
         console.print()
-        console.print(_verdict(verdict))
+        console.print(claims_verdict(verdict))
     if options.figure:
         _figure(found, Path(options.figure), label, options.log)
     return 0
@@ -247,7 +264,7 @@ def export(options: Namespace) -> int:
 
 def report(options: Namespace) -> int:
     """Writes one page about runs, sweeps or whole studies."""
-    from ebbtide.report.entries import entries_page
+    from ebbtide.report.entries import NOT_RUN, entries_page
     from ebbtide.report.table_file import check_file
     from ebbtide.runs.atomic import write_file
     from ebbtide.studies.gather import gather
@@ -255,15 +272,14 @@ def report(options: Namespace) -> int:
     out = Path(options.out)
     require(out.suffix in (".html", ".htm"), "out", options.out, "must end in .html")
     check_file(out)
-    entries = gather(options.what, Path(RUNS))
-    count = f"{len(entries)} runs and experiments"
-    title = entries[0].experiment or entries[0].name if len(entries) == 1 else count
-    if len(entries) > 1 and len(options.what) == 1:
-        title = options.what[0]  # a study
+    entries = gather(options.what, Path(options.runs))
+    made = [one for one in entries if one.kind != NOT_RUN]
+    count = f"{len(made)} runs and experiments" if len(made) > 1 else made[0].experiment or made[0].name
+    title = options.what[0] if len(options.what) == 1 and len(entries) > 1 else count
     write_file(out, entries_page(title, entries))
     damaged = sum(one.damaged for one in entries)
-    words = f" ({damaged} of them damaged)" if damaged else ""
-    console.print(f"{escape(title if len(entries) == 1 else count)}{words} to {escape(options.out)}", soft_wrap=True)
+    words = f" ({damaged} damaged)" if damaged else ""
+    console.print(f"{escape(count)}{words} to {escape(options.out)}", soft_wrap=True)
     return 0
 
 

@@ -24,10 +24,7 @@ STYLE = {"done": "green", "running": "cyan", "waiting": "dim", "quarantined": "b
 
 def sweep(options: Namespace) -> int:
     """Runs a sweep, or with --dry-run prints its plan; exit code 1 when tasks were set aside."""
-    from ebbtide.sweeps.driver import DiskFullError, run_sweep
-    from ebbtide.sweeps.executors import check_name
     from ebbtide.sweeps.sweep import read_sweep
-    from ebbtide.training.driver import Interrupted
 
     file = Path(options.file)
     if (file / "sweep.json").is_file():  # go on with a folder
@@ -35,28 +32,31 @@ def sweep(options: Namespace) -> int:
     else:
         found = read_sweep(file)
         out = Path(options.out or Path(RUNS) / f"sweep-{found.name}")
-    check_name(options.executor)
+    check_execution(options)
     if options.dry_run:
-        return _dry_run(found, out, options)
-    command = f"ebbtide sweep {escape(options.file)}{_given(options)}"
+        return print_plan(found, out, options, measure=options.measure)
+    folder = train_sweep(found, out, options, f"ebbtide sweep {options.file}{_given(options)}", retry=options.retry)
+    return folder if isinstance(folder, int) else _status(folder)
+
+
+def train_sweep(found: Any, out: Path, options: Namespace, command: str, *, retry: bool = False) -> SweepFolder | int:
+    """Runs a sweep with a progress line; its folder, or the exit code when it did not come to its end. `command`
+    continues it."""
+    from ebbtide.sweeps.driver import DiskFullError, run_sweep
+    from ebbtide.training.driver import Interrupted
+
+    def tell(text: str) -> None:
+        console.print(escape(text), soft_wrap=True)
+
     try:
         with ProgressLine(console, _line) as line:
-            folder = run_sweep(
-                found,
-                out,
-                on=options.executor,
-                jobs=options.jobs,
-                retry=options.retry,
-                report=line,
-                say=lambda text: console.print(escape(text), soft_wrap=True),
-            )
+            return run_sweep(found, out, on=options.executor, jobs=options.jobs, retry=retry, report=line, say=tell)
     except (Interrupted, KeyboardInterrupt):
-        console.print(f"stopped; what was trained is saved. Continue with:\n  {command}", soft_wrap=True)
+        tell(f"stopped; what was trained is saved. Continue with:\n  {command}")
         return 130
     except DiskFullError as error:
-        console.print(f"{escape(str(error))}\nContinue with:\n  {command}", soft_wrap=True)
+        tell(f"{error}\nContinue with:\n  {command}")
         return 1
-    return _status(folder)
 
 
 def sweep_status(options: Namespace) -> int:
@@ -113,7 +113,16 @@ def _pair(text: str, results: Any) -> tuple[str, Any]:
     return name, known.get(value, value)
 
 
-def _dry_run(found: Any, out: Path, options: Namespace) -> int:
+def check_execution(options: Namespace) -> None:
+    """Raises `InputError` for an unknown executor or no jobs."""
+    from ebbtide.sweeps.executors import check_name
+
+    check_name(options.executor)
+    require(options.jobs is None or options.jobs >= 1, "jobs", options.jobs, "must be 1 or larger")
+
+
+def print_plan(found: Any, out: Path, options: Namespace, *, measure: bool = False) -> int:
+    """What running a sweep would train: groups, tasks, time and memory."""
     from ebbtide.sweeps import estimate
     from ebbtide.sweeps.driver import make_plan
     from ebbtide.sweeps.plan import group
@@ -121,7 +130,7 @@ def _dry_run(found: Any, out: Path, options: Namespace) -> int:
 
     groups = group(found, found.points())
     known = SweepFolder(out).members if (out / "sweep.json").is_file() else {}
-    if options.measure:
+    if measure:
         for i, one in enumerate(groups):
             if estimate.of(one.spec).source == "guessed":
                 console.print(f"measuring group {i + 1} of {len(groups)} on one core (some twenty seconds)")
@@ -232,7 +241,7 @@ def _given(options: Namespace) -> str:
     words = [f"--out {options.out}"] if options.out else []
     words += [f"--executor {options.executor}"] if options.executor != "local" else []
     words += [f"--jobs {options.jobs}"] if options.jobs else []
-    return escape("".join(f" {word}" for word in words))
+    return "".join(f" {word}" for word in words)
 
 
 def _span(seconds: float) -> str:

@@ -12,19 +12,21 @@ from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.metrics import chance, mean_and_error, per_sequence
 from ebbtide.keys import Purpose, root
 from ebbtide.once import quick_jit
-from ebbtide.sources.bank import Bank, SourceLike
+from ebbtide.sources.bank import Bank, Range, Sizes, SourceLike, Split
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Keep, Pair
-from ebbtide.tasks.labels import Polysemy
+from ebbtide.tasks.labels import Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt
 
 Headline = Literal["accuracy", "in_context_accuracy"]
+Ranks = Literal["all", "common", "rare"]
 
 
 class Evaluator(NamedTuple):
-    """A prompt distribution, the metric it is read by, and the exemplars it uses.
+    """A prompt distribution, the metric it is read by, and the classes and exemplars it uses.
 
     An evaluator is itself a `FewShot` task, derived from the training task. `stream` is part of its
-    random stream: never renumber.
+    random stream: never renumber. `ranks` says which training classes: all, the most frequent tenth
+    (`common`) or the less frequent half (`rare`); class 0 is the most frequent.
     """
 
     name: str
@@ -33,6 +35,19 @@ class Evaluator(NamedTuple):
     headline: Headline
     holdout_classes: bool = False
     holdout_exemplars: bool = False
+    ranks: Ranks = "all"
+
+    def split(self, sizes: Sizes) -> Split:
+        """The classes and exemplars it draws from. Where classes share labels, rare ones begin at a multiple
+        of their number, so that label = class mod count holds within the range as well."""
+        whole = sizes.split(holdout_classes=self.holdout_classes, holdout_exemplars=self.holdout_exemplars)
+        if self.ranks == "all":
+            return whole
+        if self.ranks == "common":
+            return whole._replace(classes=Range(0, sizes.classes // 10))
+        half = sizes.classes // 2
+        start = half - half % self.task.labels.count if isinstance(self.task.labels, Shared) else half
+        return whole._replace(classes=Range(start, sizes.classes - start))
 
     @property
     def group(self) -> int:
@@ -41,7 +56,8 @@ class Evaluator(NamedTuple):
         return labels.per_class if isinstance(labels, Polysemy) and keeps else 1
 
 
-NAMES = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "iwl_exemplar")
+BY_RANK = ("icl_common", "icl_rare", "iwl_common", "iwl_rare")
+NAMES = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "iwl_exemplar", *BY_RANK)
 """All evaluators, in the order of their stream indices."""
 
 
@@ -55,7 +71,9 @@ def evaluator(name: str, task: FewShot, classes: int) -> Evaluator:
     - `iwl`: context of different classes, none with the query's label; true labels: only IWL helps;
     - `ciwl`: `iwl` with one context label overwritten by the query's: IWL or CIWL help, ICL does not;
     - `flip`: `icl` with the two classes' labels swapped: ICL is right, IWL and CIWL are wrong;
-    - `iwl_exemplar`: `iwl` with query and context from held-out exemplars of the trained classes.
+    - `iwl_exemplar`: `iwl` with query and context from held-out exemplars of the trained classes;
+    - `icl_common`, `icl_rare`, `iwl_common`, `iwl_rare`: `icl` and `iwl` on the most frequent tenth of the
+      trained classes, and on the less frequent half (for skewed classes: `zipf`).
 
     Classes are uniform and all sequences follow the definition, whatever `zipf` and `p_bursty` of
     training. Raises `InputError` for an unknown name. Source: Singh et al. 2023 section 3 and 2025
@@ -66,6 +84,10 @@ def evaluator(name: str, task: FewShot, classes: int) -> Evaluator:
     two = replace(
         task, burst=task.context // 2, distractor=True, rest="no_support", p_bursty=1.0, zipf=0.0, distinct="label"
     )
+    if name in BY_RANK:
+        kind, _, ranks = name.partition("_")
+        whole = evaluator(kind, task, classes)
+        return whole._replace(name=name, stream=NAMES.index(name), ranks="common" if ranks == "common" else "rare")
     none = replace(two, burst=0, rest="unique")
     labels = task.outputs(classes) - task.reserved_labels
     relabelled = replace(two, distinct="class")  # every label is replaced: classes only need to differ
@@ -112,6 +134,11 @@ def check(names: tuple[str, ...], task: FewShot, source: SourceLike) -> None:
                 not getattr(one, kind) or getattr(sizes, kind) >= least, f"source.{kind}", getattr(sizes, kind), allowed
             )
         one.task.check(source)
+        if one.ranks != "all":
+            size = one.split(sizes).classes.size
+            modulus = task.labels.count if isinstance(task.labels, Shared) else max(size, 1)
+            allowed = f"leaves {size} classes for the evaluator {name}: too few for context = {task.context}"
+            require(size - -(-size // modulus) >= task.context, "source.classes", sizes.classes, allowed)
 
 
 class Suite(NamedTuple):
@@ -152,8 +179,7 @@ def build_suite(
         parts = []
         for one in chosen:
             key = root(seed, Purpose.EVALUATION, one.stream)
-            split = sizes.split(holdout_classes=one.holdout_classes, holdout_exemplars=one.holdout_exemplars)
-            parts.append(one.task.sample(key, index, source, bank, split))
+            parts.append(one.task.sample(key, index, source, bank, one.split(sizes)))
         return jax.tree.map(lambda *xs: jnp.stack(xs), *parts)
 
     return Suite(chosen, quick_jit(draw)())

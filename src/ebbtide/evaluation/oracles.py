@@ -92,12 +92,12 @@ def expected(oracle: str, evaluator: str, chance: float, outputs: int) -> float 
     The entries hold for two context slots per sequence class (context = 2 * burst, with distractor)
     and noise small enough for the nearest exemplar to be of the query's class.
     """
-    open_set = evaluator in ("iwl", "iwl_exemplar")
+    open_set = evaluator.startswith("iwl")
     if oracle == "random":
         return 1 / outputs if open_set else chance
     if evaluator == "train":
         return 1.0 if oracle in ("ICL", "IWL", "CIWL") else chance
-    if evaluator in ("icl", "icl_reserved", "icl_holdout"):
+    if evaluator.startswith("icl"):
         return 1.0 if oracle == "ICL" else chance
     if evaluator == "flip":
         return {"ICL": 1.0, "IWL": 0.0, "CIWL": 0.0}.get(oracle, chance)

@@ -27,9 +27,9 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     - peak_sequences: where the peak is;
     - half_decay_sequences: first evaluation after the peak with icl <= (peak + chance) / 2 (nan: none);
     - crossover_sequences: first evaluation after the peak where iwl or ciwl exceeds icl (nan: none);
-    - X_at_peak and X_final for X in iwl, ciwl, flip and train_loss (nats).
+    - X_at_peak and X_final for every other evaluator X and train_loss (nats).
 
-    Evaluators that the run does not have give nan.
+    iwl, ciwl and flip give nan where the run does not have them.
     """
     sequences = curves["sequences"].astype(np.float64)
     nothing = np.full_like(curves["train_loss"], np.nan)
@@ -44,7 +44,8 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     for i in range(1, loss.shape[1]):  # a member that stopped early has a model, but trains no more
         stopped = np.isnan(loss[:, i]) & ~np.isnan(curves.get("icl", nothing)[:, i])
         loss[stopped, i] = loss[stopped, i - 1]
-    smoothed = {name: smooth(curves[name]) if name in curves else nothing for name in ("iwl", "ciwl", "flip")}
+    others = [name for name in curves if "/" not in name and name not in ("sequences", "steps", "icl", "train_loss")]
+    smoothed = {name: nothing for name in ("iwl", "ciwl", "flip")} | {name: smooth(curves[name]) for name in others}
     smoothed["train_loss"] = smooth(loss)
     for name, curve in smoothed.items():
         out[f"{name}_at_peak"], out[f"{name}_final"] = curve[members, top], curve[:, -1]

@@ -27,12 +27,16 @@ CONTEXT = (
     Line("icl_holdout", "ICL, held-out classes", "#56B4E9", (0, (5, 1.5)), "s"),
     Line("icl_reserved", "ICL, reserved labels", "#000000", (0, (1, 1.2)), "^"),
     Line("flip", "Flip (labels swapped)", "#CC79A7", (0, (3, 1, 1, 1)), "D"),
+    Line("icl_common", "ICL, common classes", "#009E73", (0, (5, 1, 1, 1)), "v"),
+    Line("icl_rare", "ICL, rare classes", "#D55E00", (0, (2, 2)), "P"),
 )
 WEIGHTS = (
     Line("iwl", "IWL", "#D55E00", "-", "o"),
     Line("ciwl", "CIWL", "#E69F00", (0, (5, 1.5)), "s"),
     Line("train", "training distribution", "#009E73", (0, (1, 1.2)), "^"),
     Line("iwl_exemplar", "IWL, held-out exemplars", "#000000", (0, (3, 1, 1, 1)), "D"),
+    Line("iwl_common", "IWL, common classes", "#0072B2", (0, (5, 1, 1, 1)), "v"),
+    Line("iwl_rare", "IWL, rare classes", "#CC79A7", (0, (2, 2)), "P"),
 )
 LOSS = (Line("train_loss", "training loss", "#000000", "-", "o"),)
 

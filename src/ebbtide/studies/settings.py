@@ -100,13 +100,18 @@ def run_command(study: str, preset: str, base: Spec, spec: dict[str, Any]) -> st
         wanted = from_builtins(spec).digest()
         for name, value in flat(spec).items():
             if flat(data).get(name, MISSING) != value:
-                text = _text(value)
-                override(data, name, text)
-                words += [f"--{name}={text}"] if text.startswith("--") else [f"--{name}", text]
+                override(data, name, _text(value))
+                words += field_words(name, value)
         made = from_builtins(data).digest()
     except InputError:
         return ""
     return shlex.join(words) if made == wanted else ""
+
+
+def field_words(name: str, value: Any) -> list[str]:
+    """The words of a command line that set a field."""
+    text = _text(value)
+    return [f"--{name}={text}"] if text.startswith("--") else [f"--{name}", text]
 
 
 def data_needed(spec: Spec) -> str:

@@ -11,6 +11,8 @@ from ebbtide.runs.folder import Run
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.studies.study import Claim, Preset, Scalars, Study, Verdict
+from ebbtide.studies.transience_data import DATA_EXPERIMENTS
+from ebbtide.studies.transience_models import MODEL_EXPERIMENTS
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.training.optimizer import Adam
@@ -126,4 +128,5 @@ TRANSIENCE = Study(
     },
     summarise=_summarise,
     figure=_figure,
+    experiments=(*DATA_EXPERIMENTS, *MODEL_EXPERIMENTS),
 )

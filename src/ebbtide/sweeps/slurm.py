@@ -83,6 +83,7 @@ class Slurm:
         return self.slots - len(self.active) if self.local else 1_000_000
 
     def submit(self, tasks: list[str]) -> None:
+        """One array job for all of them; those that an earlier driver queued are left alone."""
         fresh = [task for task in tasks if task not in self.active]
         for task in fresh:
             _record(self.folder, task).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ traceback goes to standard error. When standard input closes (the parent has die
 """
 
 import argparse
+import contextlib
 import errno
 import os
 import resource
@@ -12,9 +13,9 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 
+from ebbtide.errors import one_line
 from ebbtide.runs.lock import BusyError
 from ebbtide.sweeps.attempt import BUSY, FULL, STOPPED
 from ebbtide.sweeps.folder import SweepFolder
@@ -41,8 +42,11 @@ def run(folder: Path, task: str, processes: int | None) -> int:
     except Interrupted:
         return STOPPED
     except OSError as error:
-        traceback.print_exc()
-        return FULL if error.errno in NO_ROOM else 1
+        if error.errno not in NO_ROOM:
+            raise
+        with contextlib.suppress(OSError):  # what it says goes to a file, too
+            os.write(sys.stderr.fileno(), f"{one_line(str(error))}\n".encode())
+        return FULL
     return 0
 
 

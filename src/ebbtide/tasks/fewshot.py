@@ -141,20 +141,23 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         weights = None if uniform else draws.zipf_weights(split.classes.size, self.zipf)
         edges = None if weights is None else jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights)])
 
+        start = split.classes.start
+        trained = start + split.classes.size <= source.sizes().classes  # held-out classes have no label in the weights
+
         def one(i: Array) -> tuple[Array, ...]:
-            return self._one(jax.random.fold_in(key, i), split, weights, edges)
+            return self._one(jax.random.fold_in(key, i), split, weights, edges, start if trained else 0)
 
         classes, indices, tags, labels, target, own = jax.vmap(one, out_axes=(1, 1, 1, 1, 0, 0))(index)
-        classes = classes + split.classes.start
+        classes = classes + start
         indices = indices + jnp.uint32(split.exemplars.start)
-        trained = split.classes.start == 0  # held-out classes have no label in the weights
         own = own if trained else jnp.full_like(own, -1)
         return Prompt(source.look_up(bank, classes, indices), labels, target, classes, indices, tags, own)
 
     def _one(
-        self, key: Key[Array, ""], split: Split, weights: Array | None, edges: Array | None
+        self, key: Key[Array, ""], split: Split, weights: Array | None, edges: Array | None, first: int
     ) -> tuple[Array, Array, Array, Array, Array, Array]:
-        """One sequence as integers: (classes, exemplars, tags, context labels, target, own label)."""
+        """One sequence as integers: (classes, exemplars, tags, context labels, target, own label). Classes count from
+        the start of the split; labels belong to class `first` + that."""
         slots = self.context + 1
         # One row of random words per purpose: no word serves two draws.
         words = jax.random.bits(key, (7, slots), "uint32")
@@ -170,7 +173,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         order = jnp.append(jnp.argsort(order_words[: self.context]), self.context)
         classes, tags = plan.classes[order], plan.tags[order]
         indices = self._exemplars(tags, exemplar_words, copy_words, split.exemplars.size)
-        labels, own = self.labels.assign(classes, label_words, self.labels.total(split.classes.size))
+        labels, own = self.labels.assign(classes + first, label_words, self.labels.total(split.classes.size))
         labels = self._relabel(labels, tags, relabel_words)
         return classes, indices, tags, labels[:-1], labels[-1], own
 

@@ -14,7 +14,7 @@ from ebbtide.errors import InputError, nearest
 def override(data: dict[str, Any], name: str, text: str) -> None:
     """Sets the field at dotted `name` of a spec in builtins to a value written as text: JSON where it
     parses as JSON, else a string. Otherwise as `assign`."""
-    assign(data, name, _parse(text))
+    assign(data, name, parse(text))
 
 
 def assign(data: dict[str, Any], name: str, value: Any) -> None:
@@ -86,7 +86,8 @@ def _known(at: Any, part: str, parent: str, value: Any) -> None:
         )
 
 
-def _parse(text: str) -> Any:
+def parse(text: str) -> Any:
+    """A value written as text: JSON where it parses as JSON, else the text itself."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):

@@ -1,0 +1,101 @@
+"""What `run STUDY --experiment NAME` and `studies STUDY` do."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ebbtide.cli import RUNS
+from ebbtide.commands import claims_verdict, console, print_verdict
+from ebbtide.errors import require
+from ebbtide.report.tables import short
+from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, digest, make_sweep
+from ebbtide.studies.study import Study
+from ebbtide.sweep_commands import check_execution, print_plan, train_sweep
+
+
+def run_experiment(study: Study, options: Namespace) -> int:
+    """Trains an experiment's arms, judges its claims and draws its figure; exit code 1 with --check when a claim
+    does not hold."""
+    from ebbtide.training.fields import parse
+
+    experiment = study.experiment(options.experiment)
+    for name in ("processes", "width"):
+        allowed = "belongs to a single run; with --experiment use --jobs"
+        require(getattr(options, name) is None, name, getattr(options, name), allowed)
+    require(not options.deterministic, "deterministic", True, "is what an experiment does by itself on the CPU")
+    changed = {name: parse(text) for name, text in options.fields}
+    sweep = make_sweep(study, experiment, options.preset, changed)
+    sweep.check()
+    check_execution(options)
+    preset = f"{options.preset}*" if changed else options.preset
+    out = Path(options.out or Path(RUNS) / f"{sweep.name}-{digest(sweep)[:8]}")
+    if options.dry_run:
+        return print_plan(sweep, out, options)
+    setting = experiment.setting(options.preset)
+    console.print(f"[bold]{study.name}/{experiment.name}[/], preset {escape(preset)}: {experiment.question}")
+    size = f"{len(setting.arms)} arms x {setting.members} members into {escape(str(out))}"
+    console.print(f"{size}\n[dim]{escape(setting.scaled)}[/]", soft_wrap=True)
+    words = [f"--out {options.out}"] if options.out else []
+    words += [f"--{name} {text}" for name, text in options.fields]
+    again = f"ebbtide run {study.name} --experiment {experiment.name} --preset {options.preset} {' '.join(words)}"
+    folder = train_sweep(sweep, out, options, again.strip())
+    if isinstance(folder, int):
+        return folder
+    verdict = conclude_experiment(study, experiment, preset, folder)
+    console.print(_arms_table(verdict, setting))
+    console.print()
+    console.print(claims_verdict(verdict))
+    print_verdict(out)
+    return 1 if options.check and not verdict.holds() else 0
+
+
+def _arms_table(verdict: Any, setting: Setting) -> Table:
+    """One line an arm: means over members."""
+    names = ("icl_peak", "icl_final", "transience", "ciwl_final", "iwl_final", "train_loss_final")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("arm (mean over members)")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for arm in setting.arms:
+        values = [[v for v in verdict.summary.get(f"{arm}: {name}", []) if v is not None] for name in names]
+        table.add_row(escape(arm), *[f"{sum(v) / len(v):.3f}" if v else "-" for v in values])
+    return table
+
+
+def show_experiments(study: Study) -> None:
+    """The experiments of a study: claims, presets, minutes."""
+    for one in study.experiments:
+        console.print()
+        console.print(Text(f"{study.name} --experiment {one.name}", "bold"), Text(f"  {one.question}"))
+        console.print(Text(f"  {one.section}", "dim"))
+        console.print(_claims(one))
+        console.print(_settings(study, one))
+        for name, setting in one.settings.items():
+            console.print(Text(f"  {name}: {setting.scaled}", "dim"), soft_wrap=True)
+
+
+def _claims(experiment: Experiment) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
+    for column in ("claim", "estimated: mean over members of", "needed", "asked in", "source"):
+        table.add_column(column)
+    for claim in experiment.claims:
+        asked = [name for name, setting in experiment.settings.items() if set(claim.arms) <= set(setting.arms)]
+        table.add_row(claim.statement, claim.metric, f"> {claim.threshold:g}", ", ".join(asked), claim.source)
+    return table
+
+
+def _settings(study: Study, experiment: Experiment) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
+    for column in ("preset", "minutes on 2 cores", "arms", "members", "sequences each"):
+        table.add_column(column)
+    for name, setting in experiment.settings.items():
+        minutes = "accelerators" if setting.minutes is None else f"about {setting.minutes:g}"
+        minutes += f" (needs {setting.needs})" if setting.needs else ""
+        spec = study.preset(setting.preset).spec
+        sequences = short(setting.base.get("sequences", spec.sequences))
+        table.add_row(name, minutes, ", ".join(setting.arms), str(setting.members), sequences)
+    return table

@@ -1,0 +1,89 @@
+"""The figure of an experiment: one panel for every evaluator, one colour for every arm."""
+
+import textwrap
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ebbtide.evaluation.statistics import interval
+from ebbtide.report.figure import render
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, safe for the colour-blind; the eighth arm begins again with another dash."""
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+TITLES = {
+    "icl": "ICL (labels 0/1)",
+    "icl_holdout": "ICL, held-out classes",
+    "icl_common": "ICL, common classes",
+    "icl_rare": "ICL, rare classes",
+    "iwl": "IWL",
+    "iwl_common": "IWL, common classes",
+    "iwl_rare": "IWL, rare classes",
+    "ciwl": "CIWL",
+    "flip": "Flip",
+    "train": "training distribution",
+    "train_loss": "training loss (nats)",
+}
+
+
+class Panel(NamedTuple):
+    """An evaluator: for every arm the sequences and the curves [member, evaluation]; its chance level."""
+
+    name: str
+    lines: dict[str, tuple[Float[np.ndarray, " evaluation"], Float[np.ndarray, "member evaluation"]]]
+    chance: float | None
+
+
+def arms_figure(panels: list[Panel], arms: list[str], title: str) -> dict[str, bytes]:
+    """figure.png and figure.svg: thin lines are members, thick lines their mean, bands its 95 % interval."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    wide = min(len(panels), 3)
+    high = -(-len(panels) // wide)
+    figure = Figure(figsize=(3.1 * wide + 2.3, 2.55 * high + 0.9), layout="constrained")
+    axes: Any = figure.subplots(high, wide, squeeze=False)
+    style = {
+        arm: {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i // len(COLOURS) % len(DASHES)]}
+        for i, arm in enumerate(arms)
+    }
+    for panel, axis in zip(panels, axes.flat, strict=False):
+        for arm, (x, members) in panel.lines.items():
+            _draw(axis, x, members, style[arm])
+        if panel.name == "train_loss":
+            axis.set_yscale("log")
+        else:
+            axis.set_ylim(-0.03, 1.03)
+        if panel.chance is not None:
+            axis.axhline(panel.chance, color="0.5", lw=0.8, ls=":", zorder=0)
+        axis.set_title(TITLES.get(panel.name, panel.name), loc="left", fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="0.92", lw=0.6)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
+        axis.tick_params(labelsize=8)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    handles = [Line2D([], [], lw=2, label="\n".join(textwrap.wrap(arm, 26)), **style[arm]) for arm in arms]
+    handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="chance"))
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8, handlelength=2.6)
+    figure.supxlabel("sequences (per member)", fontsize=9)
+    figure.supylabel("accuracy", fontsize=9)
+    counts = {len(members) for panel in panels for _, members in panel.lines.values()}
+    words = "\n".join(textwrap.wrap(title, 34 * wide + 16))
+    figure.suptitle(
+        f"{words}\nthin lines: {max(counts, default=0)} members an arm; thick: their mean; band: its 95 % interval",
+        fontsize=9.5,
+    )
+    return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
+
+
+def _draw(axis: Any, x: np.ndarray, members: np.ndarray, style: dict[str, Any]) -> None:
+    for member in members:
+        axis.plot(x, member, color=style["color"], lw=0.5, alpha=0.35)
+    finite = members[np.isfinite(members).any(axis=1)]
+    if len(finite) > 1:
+        low, high = interval(finite)
+        axis.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
+    if len(finite):
+        axis.plot(x, finite.mean(axis=0), lw=1.8, **style)

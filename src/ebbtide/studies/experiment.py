@@ -1,0 +1,235 @@
+"""Experiments: a question asked of several arms that differ in one thing and train on the same seeds."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from msgspec.structs import replace
+
+from ebbtide.errors import nearest, require
+from ebbtide.evaluation.statistics import INTERVAL
+from ebbtide.evaluation.summary import Curves, summarise
+from ebbtide.studies.study import Claim, Study, Verdict, judge_claims, number, verdict_in, write_verdict
+from ebbtide.sweeps.axes import MEMBER, Axis, Point
+from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.results import Results, Row, load
+from ebbtide.sweeps.sweep import Resources, Sweep
+
+SEEDS: Point = {"seeds.init": 50, "seeds.data": 50, "seeds.evaluation": 50}
+"""Where the verdicts of experiments take their random numbers from: no tuning run has used these."""
+
+
+class Setting(NamedTuple):
+    """A size at which an experiment runs: the arms, each by the fields in which it differs from the study's preset
+    `preset` with `base`; `members` models an arm. `minutes` is what two cores take (None: not seen to finish);
+    `scaled` says how it differs from the paper's setting; `needs` names data that must be there."""
+
+    arms: dict[str, Point]
+    base: Point
+    minutes: float | None
+    scaled: str
+    preset: str = "quick"
+    members: int = 5
+    needs: str = ""
+    resources: Resources = Resources()
+    task_members: int | None = None
+
+
+class Experiment(NamedTuple):
+    """One of a paper's questions, with its claims, its settings by preset, and the curves its figure shows
+    (evaluators, one panel each)."""
+
+    name: str
+    question: str
+    section: str
+    claims: tuple[Claim, ...]
+    settings: dict[str, Setting]
+    shows: tuple[str, ...] = ("icl", "ciwl", "iwl")
+
+    def setting(self, name: str) -> Setting:
+        """The setting of a preset. Raises `InputError` for an unknown one."""
+        known = ", ".join(self.settings)
+        require(name in self.settings, "preset", name, f"{self.name} has {known}{nearest(name, self.settings)}")
+        return self.settings[name]
+
+    def asked(self, arms: Iterable[str]) -> tuple[Claim, ...]:
+        """The claims about these arms."""
+        return tuple(claim for claim in self.claims if set(claim.arms) <= set(arms))
+
+
+class Arms:
+    """What an experiment measured: the curves and scalars of every arm's members, in the order of their seeds, so that
+    arms may be compared member by member. A member that has not finished is nan."""
+
+    def __init__(self, results: Results, names: list[str]):
+        rows, self.names = results.rows, names
+        self._results = results
+        self._rows: dict[str, list[Row]] = {}
+        each = len(rows) // len(names)
+        self._curves: dict[str, Curves] = {}
+        self._chance: dict[str, dict[str, float]] = {}
+        for i, name in enumerate(names):
+            self._rows[name] = rows[i * each : (i + 1) * each]
+            found = [(row, results.metrics(row)) for row in self._rows[name]]
+            some = next(((row, curves) for row, curves in found if curves is not None), None)
+            if some is None:
+                continue
+            kept = ("sequences", "steps")
+            blank = {n: np.full_like(c[0], np.nan) for n, c in some[1].items() if n not in kept}
+            members = [blank if c is None else {n: c[n][row.place] for n in blank} for row, c in found]
+            stacked = {n: np.stack([one[n] for one in members]) for n in blank}
+            self._curves[name] = {n: some[1][n] for n in kept} | stacked
+            assert some[0].task is not None
+            run = results.folder.run(some[0].task)
+            assert run is not None
+            self._chance[name] = run.chance()
+
+    def curves(self, arm: str) -> Curves:
+        """An arm's curves [member, evaluation] by evaluator, `train_loss`, and where they were taken: `sequences`.
+        Raises `InputError` when no member of it has finished."""
+        require(arm in self._curves, "arm", arm, "no member has finished")
+        return self._curves[arm]
+
+    def measured(self) -> list[str]:
+        """The arms of which a member has finished."""
+        return [name for name in self.names if name in self._curves]
+
+    def sequences(self, arm: str) -> Int[np.ndarray, " evaluation"]:
+        """Where an arm was evaluated."""
+        return self.curves(arm)["sequences"]
+
+    def scalar(self, arm: str, name: str) -> Float[np.ndarray, " member"]:
+        """A scalar of `summarise` for an arm's members. Raises `InputError` for an unknown arm or scalar."""
+        require(arm in self.names, "arm", arm, f"must be one of {', '.join(self.names)}")
+        if arm not in self._curves:
+            return np.full(len(self._rows[arm]), np.nan)
+        found = summarise(self.curves(arm), self.chance(arm))
+        require(name in found, "scalar", name, f"must be one of {', '.join(found)}{nearest(name, found)}")
+        return found[name].astype(np.float64)
+
+    def best_again(self, arm: str, evaluator: str = "icl") -> Float[np.ndarray, " member"]:
+        """An evaluator of every member's best kept model, on fresh prompts: neither training nor the choice of the
+        model has seen them (evaluation seed + 1)."""
+        from ebbtide.evaluation.metrics import METRICS
+        from ebbtide.training.driver import spec_of
+        from ebbtide.training.engine import Engine
+        from ebbtide.training.members import unnamed
+
+        found: list[float] = []
+        for row in self._rows[arm]:
+            run = self._results.folder.run(row.task) if row.task is not None and row.state == "finished" else None
+            if run is None:
+                found.append(np.nan)
+                continue
+            spec = spec_of(run)
+            seeds = replace(spec.seeds, evaluation=spec.seeds.evaluation + 1)
+            engine = Engine(replace(spec, seeds=seeds, evaluators=(evaluator,)))
+            best = {name: array[row.place] for name, array in run.best().items()}
+            params = unnamed(engine.init(row.place).params, best)
+            suite = engine.suite(row.place)
+            measured = np.asarray(engine.measure(params, suite))[0, :, 0]
+            found.append(float(measured[METRICS.index(suite.evaluators[0].headline)]))
+        return np.asarray(found)
+
+    def chance(self, arm: str) -> dict[str, float]:
+        """Chance level of every evaluator."""
+        return self._chance[arm]
+
+
+def above(name: str, statement: str, source: str, scalar: str, arm: str, threshold: float) -> Claim:
+    """The claim that a scalar of one arm exceeds a threshold."""
+    metric = f"{scalar} ({arm})"
+    return Claim(name, statement, source, metric, threshold, lambda arms: arms.scalar(arm, scalar), (arm,))
+
+
+def below(name: str, statement: str, source: str, scalar: str, arm: str, limit: float) -> Claim:
+    """The claim that a scalar of one arm is below a limit."""
+    metric = f"{limit:g} - {scalar} ({arm})"
+    return Claim(name, statement, source, metric, 0.0, lambda arms: limit - arms.scalar(arm, scalar), (arm,))
+
+
+def larger(name: str, statement: str, source: str, scalar: str, arm: str, than: str, threshold: float = 0.0) -> Claim:
+    """The claim that a scalar is larger in one arm than in another, member by member."""
+
+    def estimate(arms: Arms) -> np.ndarray:
+        return arms.scalar(arm, scalar) - arms.scalar(than, scalar)
+
+    return Claim(name, statement, source, f"{scalar}: {arm} - {than}", threshold, estimate, (arm, than))
+
+
+def make_sweep(study: Study, experiment: Experiment, preset: str, overrides: Point | None = None) -> Sweep:
+    """The grid of an experiment: arms by members. Members share seeds across arms."""
+    setting = experiment.setting(preset)
+    arms = tuple(_arm(point) for point in setting.arms.values())
+    return Sweep(
+        name=f"{study.name}-{experiment.name}-{preset}",
+        study=study.name,
+        preset=setting.preset,
+        base={**SEEDS, **setting.base, **(overrides or {})},
+        axes=(Axis(chain=arms), Axis(seeds=setting.members)),
+        resources=setting.resources,
+        task_members=setting.task_members,
+    )
+
+
+def _arm(point: Point) -> Axis:
+    return Axis(zip=tuple(Axis(field=name, values=[value]) for name, value in point.items()))
+
+
+def digest(sweep: Sweep) -> str:
+    """SHA-256 of a sweep's description."""
+    return hashlib.sha256(sweep.to_json()).hexdigest()
+
+
+def judge_experiment(study: Study, experiment: Experiment, preset: str, folder: SweepFolder) -> tuple[Verdict, Arms]:
+    """Every claim of the experiment on a sweep that has been run. `preset` ends in * when fields were overridden."""
+    setting = experiment.setting(preset.rstrip("*"))
+    arms = Arms(load(folder.path), list(setting.arms))
+    summary: dict[str, list[float | None]] = {}
+    for arm in arms.measured():
+        for name in ("icl_peak", "icl_final", "transience", "iwl_final", "ciwl_final", "train_loss_final"):
+            summary[f"{arm}: {name}"] = [number(v) for v in arms.scalar(arm, name)]
+    seeds = {name: value for name, value in folder.sweep.base.items() if "seed" in name}
+    command = f"ebbtide run {study.name} --experiment {experiment.name} --preset {preset} --check"
+    verdict = Verdict(
+        study=f"{study.name}/{experiment.name}",
+        paper=study.paper,
+        preset=preset,
+        digest=digest(folder.sweep),
+        sequences=max((int(arms.sequences(arm)[-1]) for arm in arms.measured()), default=0),
+        interval=INTERVAL,
+        claims=judge_claims(experiment.asked(setting.arms), arms),
+        summary=summary,
+        question=experiment.question,
+        scaled=setting.scaled,
+        seeds=f"{setting.members} members an arm ({MEMBER} 0 to {setting.members - 1}); "
+        + ", ".join(f"{name} {value}" for name, value in seeds.items()),
+        command="" if preset.endswith("*") else command,
+    )
+    return verdict, arms
+
+
+def conclude_experiment(study: Study, experiment: Experiment, preset: str, folder: SweepFolder) -> Verdict:
+    """Judges a sweep and writes verdict.json and the figures into its folder."""
+    from ebbtide.report.arms_figure import Panel, arms_figure
+
+    verdict, arms = judge_experiment(study, experiment, preset, folder)
+    panels = []
+    for name in (*experiment.shows, "train_loss"):
+        has = [arm for arm in arms.measured() if name in arms.curves(arm)]
+        levels = {arms.chance(arm).get(name) for arm in has}
+        lines = {arm: (arms.sequences(arm).astype(float), arms.curves(arm)[name]) for arm in has}
+        if lines:
+            panels.append(Panel(name, lines, levels.pop() if len(levels) == 1 else None))
+    title = f"{study.name}, {experiment.name} ({preset}): {experiment.question}"
+    write_verdict(folder.path, verdict, arms_figure(panels, arms.names, title))
+    return verdict
+
+
+def find_verdict(folder: Path) -> Verdict | None:
+    """The verdict in a sweep's folder, if it is of this sweep; None when there is none. Raises `InputError` when it is
+    damaged."""
+    return verdict_in(folder, digest(SweepFolder(folder).sweep))

@@ -1,0 +1,235 @@
+"""Experiments of the transience paper on the model and its training: size, L2, competition, early stopping."""
+
+import numpy as np
+
+from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below, larger
+from ebbtide.studies.study import Claim
+from ebbtide.sweeps.axes import Point
+from ebbtide.sweeps.sweep import Resources
+
+TENTH = 0.1
+"""A tenth of all answers: the size that a difference must have where the paper gives only its direction."""
+
+SHORT: Point = {"source.seed": 5, "sequences": 1_280_000, "schedule.evaluations": 21}
+"""The study's quick setting at half its length, with classes that no tuning run has seen. ICL has fallen by about a
+quarter of all answers there."""
+
+LARGE: Point = {"optimizer.schedule": "warmup_inverse_sqrt"}
+ACCELERATOR = Resources(gpus=1, cpus=4, memory_gb=16, minutes=1440)
+
+QUICK_SCALE = (
+    "2 layers of width 32 on 2 pairs, Gaussian classes (512) with 4 shared labels, learning rate 2e-3, batch 16, in "
+    "place of 12 layers of width 64 on 8 pairs, 1,600 Omniglot classes with a label each"
+)
+PAPER_SCALE = "frozen features in place of the jointly trained ResNet; else the original's sizes"
+
+
+def decay(coefficient: float, form: str = "l2", on: str = "all") -> Point:
+    """The fields of a weight decay."""
+    names = ("coefficient", "form", "on")
+    return {f"optimizer.decay.{name}": value for name, value in zip(names, (coefficient, form, on), strict=True)}
+
+
+SIZE = Experiment(
+    name="size",
+    question="Does ICL fade at every size, and later in wider models?",
+    section="section 4.1: depth does not fix it; wider models lose ICL later",
+    claims=(
+        above("fades", "ICL falls in the reference model", "section 4.1", "transience", "2 layers, width 32", TENTH),
+        above("deep", "ICL falls in a deeper model", "section 4.1", "transience", "4 layers, width 32", TENTH),
+        above("narrow", "ICL falls in a narrower model", "section 4.1", "transience", "2 layers, width 16", TENTH),
+        above("wide", "ICL falls in a wider model", "section 4.1", "transience", "2 layers, width 64", TENTH),
+        larger(
+            "wider later",
+            "the wider model has kept more of its ICL",
+            "section 4.1: wider embeddings soften it",
+            "icl_final",
+            "2 layers, width 32",
+            "2 layers, width 16",
+        ),
+        larger(
+            "widest later",
+            "and a still wider one more again",
+            "section 4.1",
+            "icl_final",
+            "2 layers, width 64",
+            "2 layers, width 32",
+        ),
+    ),
+    settings={
+        "quick": Setting(
+            arms={
+                "2 layers, width 16": {"model.layers": 2, "model.width": 16},
+                "2 layers, width 32": {"model.layers": 2, "model.width": 32},
+                "4 layers, width 32": {"model.layers": 4, "model.width": 32},
+            },
+            base=SHORT,
+            minutes=4,
+            scaled=QUICK_SCALE,
+        ),
+        "cpu": Setting(
+            arms={
+                "2 layers, width 16": {"model.layers": 2, "model.width": 16},
+                "2 layers, width 32": {"model.layers": 2, "model.width": 32},
+                "2 layers, width 64": {"model.layers": 2, "model.width": 64},
+                "4 layers, width 32": {"model.layers": 4, "model.width": 32},
+                "6 layers, width 32": {"model.layers": 6, "model.width": 32},
+            },
+            base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
+            minutes=30,
+            scaled=QUICK_SCALE,
+        ),
+        "paper": Setting(
+            arms={
+                **{f"{n} layers, width 64": {"model.layers": n, "model.width": 64} for n in (2, 4, 12, 24)},
+                **{f"12 layers, width {n}": {"model.layers": 12, "model.width": n} for n in (32, 128, 256)},
+            },
+            base=LARGE,
+            minutes=None,
+            scaled=PAPER_SCALE,
+            preset="paper",
+            needs="Omniglot features",
+            resources=ACCELERATOR,
+            task_members=5,
+        ),
+    },
+)
+
+_KEEPS = "section 5: about 1e-4 removes the fall"
+L2 = Experiment(
+    name="l2",
+    question="Does L2 keep in-context learning?",
+    section="section 5: L2 removes the transience; too much of it breaks ICL and IWL",
+    claims=(
+        above("fades", "without L2, ICL falls", "Fig. 1", "transience", "no L2", TENTH),
+        larger("keeps", "moderate L2 keeps ICL", _KEEPS, "icl_final", "L2 1e-3", "no L2", TENTH),
+        below("persists", "with it ICL does not fall", _KEEPS, "transience", "L2 1e-3", TENTH),
+        below("breaks ICL", "too much L2: ICL does not stay", "section 5", "icl_final", "L2 1e-2", 0.75),
+        below("breaks IWL", "too much L2: IWL never rises", "section 5", "iwl_final", "L2 1e-2", 0.25),
+        larger(
+            "decoupled", "decoupled decay keeps it too", "section 5, other form", "icl_final", "AdamW 1", "no L2", TENTH
+        ),
+        larger("norms", "so does the sum of norms", "public code's form", "icl_final", "norms 1e-3", "no L2", TENTH),
+    ),
+    settings={
+        "quick": Setting(
+            arms={"no L2": decay(0.0), "L2 1e-3": decay(1e-3), "L2 1e-2": decay(1e-2)},
+            base=SHORT,
+            minutes=3,
+            scaled=QUICK_SCALE,
+        ),
+        "cpu": Setting(
+            arms={
+                "no L2": decay(0.0),
+                **{f"L2 {c:.0e}".replace("e-0", "e-"): decay(c) for c in (1e-5, 1e-4, 1e-3, 1e-2)},
+                **{f"AdamW {c:g}": decay(c, "decoupled") for c in (0.1, 1.0)},
+                **{f"norms {c:.0e}".replace("e-0", "e-"): decay(c, "norms") for c in (1e-4, 1e-3)},
+            },
+            base=SHORT,
+            minutes=10,
+            scaled=QUICK_SCALE,
+        ),
+        "paper": Setting(
+            arms={
+                "no L2": decay(0.0),
+                **{f"L2 {c:.0e}".replace("e-0", "e-"): decay(c) for c in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
+            },
+            base=LARGE,
+            minutes=None,
+            scaled=PAPER_SCALE,
+            preset="paper",
+            needs="Omniglot features",
+            resources=ACCELERATOR,
+            task_members=10,
+        ),
+    },
+)
+
+
+def _no_more(name: str, statement: str, source: str, arm: str, than: str) -> Claim:
+    def estimate(arms: Arms) -> np.ndarray:
+        return TENTH - (arms.scalar(arm, "icl_final") - arms.scalar(than, "icl_final"))
+
+    return Claim(name, statement, source, f"{TENTH:g} - (icl_final: {arm} - {than})", 0.0, estimate, (arm, than))
+
+
+_FIG = "section 6, Fig. 16 (App. D)"
+COMPETITION = Experiment(
+    name="competition",
+    question="Which weights must L2 keep small for ICL to stay, and does ICL fade without a competitor?",
+    section="section 6, appendix D: L2 on the MLPs or the encoder alone keeps ICL, on the attention alone not",
+    claims=(
+        above("fades", "without L2, ICL falls", "Fig. 1", "transience", "no L2", TENTH),
+        larger("mlp", "L2 on the MLPs alone keeps ICL", _FIG, "icl_final", "L2 on MLPs", "no L2", TENTH),
+        larger("encoder", "L2 on the encoder alone keeps ICL", _FIG, "icl_final", "L2 on encoder", "no L2", TENTH),
+        _no_more("attention", "L2 on the attention alone does not", _FIG, "L2 on attention", "no L2"),
+        above("learns", "data that only ICL solves: ICL is learned", "section 6", "icl_peak", "ICL-only data", 0.75),
+        below("stays", "and does not fall", "section 6", "transience", "ICL-only data", TENTH),
+    ),
+    settings={
+        "quick": Setting(
+            arms={
+                "no L2": decay(0.0),
+                "L2 on MLPs": decay(1e-3, on="mlp"),
+                "L2 on attention": decay(1e-3, on="attention"),
+                "L2 on encoder": decay(1e-2, on="encoder"),
+                "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
+            },
+            base=SHORT,
+            minutes=5,
+            scaled=QUICK_SCALE,
+        ),
+    },
+)
+
+
+def _recovered(arms: Arms) -> np.ndarray:
+    return 0.03 - (arms.scalar("to the end", "icl_peak") - arms.best_again("early stopping"))
+
+
+def _saved(arms: Arms) -> np.ndarray:
+    loss = arms.curves("early stopping")["train_loss"]
+    trained = np.isfinite(loss).sum(axis=1) / (loss.shape[1] - 1)
+    return 1 - trained
+
+
+EARLY = Experiment(
+    name="early-stopping",
+    question="Does stopping by an ICL validation recover the peak?",
+    section="abstract: neither loss nor validation accuracy tell; an ICL validation task must be held",
+    claims=(
+        above("fades", "trained to the end, ICL falls", "Fig. 1", "transience", "to the end", TENTH),
+        Claim(
+            "recovers",
+            "the kept model has the peak's ICL, on fresh prompts",
+            "abstract; tolerance .03: twice the standard error of 600 prompts",
+            "0.03 - (icl_peak (to the end) - icl of the best kept model (early stopping))",
+            0.0,
+            _recovered,
+            ("to the end", "early stopping"),
+        ),
+        Claim(
+            "saves",
+            "and most of the training is saved",
+            "a reason to stop at all; a half",
+            "1 - share of the sequences trained (early stopping)",
+            0.5,
+            _saved,
+            ("early stopping",),
+        ),
+    ),
+    settings={
+        "quick": Setting(
+            arms={
+                "to the end": {"stopping": None},
+                "early stopping": {"stopping": {"patience": 256_000, "window": 3}},
+            },
+            base=SHORT | {"sequences": 1_920_000, "schedule.evaluations": 61},
+            minutes=3,
+            scaled=QUICK_SCALE + "; the ICL validation is 600 prompts 61 times: 2 % of the training's forward passes",
+        ),
+    },
+    shows=("icl", "iwl", "train"),
+)
+
+MODEL_EXPERIMENTS = (SIZE, L2, COMPETITION, EARLY)

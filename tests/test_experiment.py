@@ -1,0 +1,134 @@
+"""Experiments: arms by members, claims compared member by member, verdict and figure in the sweep's folder."""
+
+import numpy as np
+import pytest
+
+from ebbtide.cli import main
+from ebbtide.errors import InputError
+from ebbtide.studies import STUDIES, find_study
+from ebbtide.studies.experiment import (
+    Arms,
+    Experiment,
+    Setting,
+    above,
+    below,
+    conclude_experiment,
+    find_verdict,
+    judge_experiment,
+    larger,
+    make_sweep,
+)
+from ebbtide.sweeps.driver import run_sweep
+from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.results import load
+from sweep_tools import BASE
+
+STUDY = find_study("transience")
+TINY = {**BASE, "sequences": 3200, "source.seed": 5, "keep_best": "icl"}
+ARMS = {"slow": {"optimizer.lr": 1e-4}, "fast": {"optimizer.lr": 3e-3}}
+CLAIMS = (
+    above("sure", "icl is a number", "definition", "icl_peak", "fast", 0.0),
+    below("impossible", "icl is below nothing", "definition", "icl_peak", "fast", 0.0),
+    larger("learns", "the fast arm has the lower loss", "definition", "train_loss_final", "slow", "fast"),
+    above("elsewhere", "is not asked here", "definition", "icl_peak", "an arm that is not here", 0.0),
+)
+SETTING = Setting(arms=ARMS, base=TINY, minutes=1, scaled="tiny", members=3)
+EXPERIMENT = Experiment("try", "Does it learn?", "nowhere", CLAIMS, {"quick": SETTING}, shows=("icl", "iwl"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> SweepFolder:
+    sweep = make_sweep(STUDY, EXPERIMENT, "quick")
+    return run_sweep(sweep, tmp_path_factory.mktemp("experiment") / "s", jobs=2)
+
+
+def test_arms_are_compared_member_by_member_in_the_order_of_their_seeds(folder):
+    arms, rows = Arms(load(folder.path), list(ARMS)), load(folder.path).rows
+    assert [row.axes["seeds.member"] for row in rows] == [0, 1, 2] * 2
+    for i, arm in enumerate(ARMS):
+        own = rows[3 * i : 3 * i + 3]
+        assert {row.axes["optimizer.lr"] for row in own} == {ARMS[arm]["optimizer.lr"]}
+        np.testing.assert_allclose(arms.scalar(arm, "icl_peak"), [row.scalars["icl_peak"] for row in own])
+    verdict, _ = judge_experiment(STUDY, EXPERIMENT, "quick", folder)
+    learns = verdict.claims[2]
+    expected = arms.scalar("slow", "train_loss_final") - arms.scalar("fast", "train_loss_final")
+    np.testing.assert_allclose(learns.members, expected)
+    assert learns.n == 3 and learns.above == 3
+
+
+def test_the_verdict_says_what_it_rests_on(folder):
+    verdict = conclude_experiment(STUDY, EXPERIMENT, "quick", folder)
+    assert [one.claim for one in verdict.claims] == ["sure", "impossible", "learns"]
+    assert [one.verdict for one in verdict.claims][:2] == ["holds", "fails"] and not verdict.holds()
+    assert verdict.study == "transience/try" and verdict.scaled == "tiny" and verdict.sequences == 3200
+    assert "3 members an arm" in verdict.seeds and "seeds.data 50" in verdict.seeds and "source.seed 5" in verdict.seeds
+    assert verdict.command == "ebbtide run transience --experiment try --preset quick --check"
+    assert find_verdict(folder.path) == verdict
+    assert (folder.path / "figure.png").read_bytes()[:4] == b"\x89PNG" and (folder.path / "figure.svg").exists()
+
+
+def test_a_member_that_did_not_finish_cannot_support_a_claim(folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "s"
+    shutil.copytree(folder.path, copy)
+    gone = load(copy).rows[3].task  # the task of the fast arm's first member
+    assert gone is not None
+    shutil.rmtree(copy / "runs" / gone)
+    verdict, arms = judge_experiment(STUDY, EXPERIMENT, "quick", SweepFolder(copy))
+    if "fast" in arms.measured():
+        assert verdict.claims[0].verdict == "undecided" and None in verdict.claims[0].members
+    else:
+        assert verdict.claims[0].verdict == "fails" and verdict.claims[0].members == [None] * 3
+
+
+def test_the_best_model_is_measured_on_prompts_it_was_not_chosen_by(folder):
+    arms = Arms(load(folder.path), list(ARMS))
+    again = arms.best_again("fast")
+    chosen = [run.best()["value"] for task in folder.specs if (run := folder.run(task))]
+    assert again.shape == (3,) and ((again >= 0) & (again <= 1)).all()
+    assert not set(np.round(again, 6)) & set(np.round(np.concatenate(chosen), 6)) or len(set(again)) < 3
+
+
+def test_what_is_not_there_is_refused_in_one_line(folder):
+    with pytest.raises(InputError, match=r"experiment = 'tri': transience has"):
+        STUDY.experiment("tri")
+    with pytest.raises(InputError, match=r"preset = 'paper': try has quick"):
+        EXPERIMENT.setting("paper")
+    arms = Arms(load(folder.path), list(ARMS))
+    with pytest.raises(InputError, match="arm = 'nobody': must be one of slow, fast"):
+        arms.scalar("nobody", "icl_peak")
+    with pytest.raises(InputError, match=r"scalar = 'icl_peek'.*did you mean 'icl_peak'"):
+        arms.scalar("slow", "icl_peek")
+
+
+EVERY = [(study, one) for study in STUDIES for one in study.experiments]
+
+
+@pytest.mark.parametrize(("study", "experiment"), EVERY, ids=[f"{s.name}-{e.name}" for s, e in EVERY])
+def test_every_experiment_can_be_planned_and_every_claim_is_asked_somewhere(study, experiment):
+    from ebbtide.sweeps.plan import group
+
+    for preset, setting in experiment.settings.items():
+        sweep = make_sweep(study, experiment, preset)
+        sweep.check()
+        assert setting.members >= 5 and sweep.size() == setting.members * len(setting.arms)
+        assert experiment.asked(setting.arms), preset
+        if not setting.needs:
+            addresses = [a for one in group(sweep, sweep.points()) for a in one.addresses]
+            assert len(set(addresses)) == sweep.size(), "two arms are the same"
+    asked = {claim.name for s in experiment.settings.values() for claim in experiment.asked(s.arms)}
+    assert asked == {claim.name for claim in experiment.claims}
+    assert len({claim.name for claim in experiment.claims}) == len(experiment.claims)
+
+
+def test_the_command_line_runs_one_and_its_exit_code_is_the_verdict(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fields = [word for name, value in TINY.items() for word in (f"--{name}", str(value).replace("'", '"'))]
+    arguments = ["run", "transience", "--experiment", "zipf", "--out", "z", "--check", *fields]
+    arguments += ["--evaluators", '["icl", "icl_holdout", "iwl", "ciwl", "iwl_common"]', "--source.classes", "100"]
+    assert main(arguments) == 1  # so little training cannot bear out the claims
+    text = capsys.readouterr().out
+    assert "exponent 1: ICL on held-out classes" in text and "FAILS" in text.upper()
+    assert (tmp_path / "z/verdict.json").exists() and (tmp_path / "z/figure.svg").exists()
+    assert main([*arguments[:-2], "--source.classes", "100"]) == 1, "again: nothing to train, the same verdict"
