@@ -49,27 +49,55 @@ CLASSES = Experiment(
     },
 )
 
+_ANY = "section 4.2: harder to memorise"
 VARIATION = Experiment(
     name="variation",
     question="Does in-class variation prolong ICL?",
     section="section 4.2 and Chan et al. 2022: exemplars that differ are harder to memorise",
     claims=(
-        larger(
-            "exemplars",
-            "more exemplars: more ICL is left",
-            "section 4.2",
-            "icl_final",
-            "20 exemplars",
-            "2 exemplars",
-            TENTH,
+        larger("five", "5 exemplars keep more ICL than 2", _ANY, "icl_final", "5 exemplars", "2 exemplars"),
+        larger("twenty", "20 exemplars keep more than 2", _ANY, "icl_final", "20 exemplars", "2 exemplars", TENTH),
+        larger("endless", "new exemplars each time: more than 20", _ANY, "icl_final", "always new", "20 exemplars"),
+        above(
+            "identical", "one exemplar a class: ICL is learned", "2503.05631, Fig. 6", "icl_peak", "1 exemplar", 0.75
         ),
+        below("stays", "and does not fade", "2503.05631: an exact match persists", "transience", "1 exemplar", TENTH),
+        larger("noise", "more noise keeps more ICL", _ANY, "icl_final", "2, noise 1.6", "2 exemplars"),
     ),
     settings={
         "quick": Setting(
-            arms={f"{n} exemplars": {"source.exemplars": n} for n in (1, 2, 5, 20)},
+            arms={
+                "1 exemplar": {"source.exemplars": 1},
+                **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 20)},
+            },
             base=SHORT,
-            minutes=4,
+            minutes=3,
             scaled=QUICK_SCALE,
+        ),
+        "cpu": Setting(
+            arms={
+                "1 exemplar": {"source.exemplars": 1},
+                **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 10, 20)},
+                "always new": {"source.exemplars": 2, "source.infinite": True},
+                "2, noise 1.0": {"source.exemplars": 2, "source.noise": 1.0},
+                "2, noise 1.6": {"source.exemplars": 2, "source.noise": 1.6},
+            },
+            base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
+            minutes=12,
+            scaled=QUICK_SCALE,
+        ),
+        "paper": Setting(
+            arms={
+                "1 exemplar": {"source.exemplars": 1},
+                **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 10, 20)},
+            },
+            base=LARGE,
+            minutes=None,
+            scaled=PAPER_SCALE,
+            preset="paper",
+            needs="Omniglot features",
+            resources=ACCELERATOR,
+            task_members=5,
         ),
     },
 )
@@ -88,6 +116,7 @@ BY_RANK: Point = {
         "iwl_rare",
     ]
 }
+_BOTH = "Chan et al. 2022: both near 1"
 ZIPF = Experiment(
     name="zipf",
     question="Does a skewed distribution of classes delay the fall, and let both strategies live?",
@@ -105,8 +134,24 @@ ZIPF = Experiment(
         "quick": Setting(
             arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)},
             base=SHORT | BY_RANK,
-            minutes=4,
+            minutes=3,
             scaled=QUICK_SCALE,
+        ),
+        "cpu": Setting(
+            arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
+            base=SHORT | BY_RANK | {"sequences": 2_560_000, "schedule.evaluations": 41},
+            minutes=12,
+            scaled=QUICK_SCALE,
+        ),
+        "paper": Setting(
+            arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 1.0, 1.5, 2.0)},
+            base=LARGE | BY_RANK,
+            minutes=None,
+            scaled=PAPER_SCALE,
+            preset="paper",
+            needs="Omniglot features",
+            resources=ACCELERATOR,
+            task_members=10,
         ),
     },
     shows=("icl", "icl_holdout", "iwl_common", "iwl_rare", "ciwl"),
@@ -136,7 +181,59 @@ BURSTINESS = Experiment(
             minutes=3,
             scaled=QUICK_SCALE,
         ),
+        "paper": Setting(
+            arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 0.9, 1.0)},
+            base=LARGE | {"sequences": 16_000_000},
+            minutes=None,
+            scaled=f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
+            preset="paper",
+            needs="Omniglot features",
+            resources=ACCELERATOR,
+            task_members=10,
+        ),
     },
 )
 
-DATA_EXPERIMENTS = (CLASSES, VARIATION, ZIPF, BURSTINESS)
+_MANY = "Chan et al. 2022: multiplicity of labels"
+
+
+def _labels(*counts: int) -> dict[str, Point]:
+    return {f"{n} a class": {"task.labels": {"type": "polysemy", "per_class": n}} for n in counts}
+
+
+LABELS = Experiment(
+    name="labels",
+    question="Do several labels for each class give ICL?",
+    section="Chan et al. 2022: the more labels a class has, the more ICL and the less IWL",
+    claims=(
+        larger("icl", "16 labels a class: more ICL than 1", _MANY, "icl_peak", "16 a class", "1 a class", TENTH),
+        larger("iwl", "and less IWL", _MANY, "iwl_final", "1 a class", "16 a class", TENTH),
+        below("one", "1 label of its own: no ICL at this size", _MANY, "icl_peak", "1 a class", 0.75),
+    ),
+    settings={
+        "quick": Setting(
+            arms=_labels(1, 16),
+            base=SHORT | {"sequences": 384_000, "schedule.evaluations": 13},
+            minutes=3,
+            scaled=f"labels of their own, not shared; {QUICK_SCALE}",
+        ),
+        "cpu": Setting(
+            arms=_labels(1, 4, 16),
+            base=SHORT,
+            minutes=15,
+            scaled=f"labels of their own, not shared; {QUICK_SCALE}",
+        ),
+        "paper": Setting(
+            arms=_labels(1, 4, 16),
+            base=LARGE | {"sequences": 16_000_000},
+            minutes=None,
+            scaled=f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
+            preset="paper",
+            needs="Omniglot features",
+            resources=ACCELERATOR,
+            task_members=5,
+        ),
+    },
+)
+
+DATA_EXPERIMENTS = (CLASSES, VARIATION, ZIPF, BURSTINESS, LABELS)
