@@ -15,7 +15,7 @@ class Grid(NamedTuple):
 
     title: str
     columns: list[str]
-    rows: list[list[str | float | None]]
+    rows: Sequence[Sequence[str | float | None]]
     note: str = ""
 
 

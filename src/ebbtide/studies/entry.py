@@ -43,7 +43,6 @@ AGAIN = """from pathlib import Path
 import ebbtide
 from ebbtide.training.spec import from_json
 ebbtide.train(from_json(Path("spec.json").read_bytes()), "again")"""
-Rows = list[list[str | float | None]]
 
 
 class Asked(NamedTuple):
@@ -80,12 +79,12 @@ def run_entry(run: Run) -> Entry:
     total = header.spec["sequences"]
     if newest is None or not newest[1].finished:
         problem = f"Unfinished: {value_text(run.sequences())} of {value_text(total)} sequences. "
-        problem += f"Continue with: ebbtide resume {shlex.quote(str(run.path))}"
+        problem += f"Continue with: ebbtide resume {shlex.quote(run.path.name)}"
     verdict = None
     try:
         verdict = read_verdict(run)
         if verdict is None and study is not None and not problem:
-            problem = f"Not judged yet. Judge it with: ebbtide resume {shlex.quote(str(run.path))}"
+            problem = f"Not judged yet. Judge it with: ebbtide resume {shlex.quote(run.path.name)}"
     except InputError as error:
         problem = _sentence(error.allowed)
     spec, settings, needs = _settings(header.spec, study)
@@ -93,13 +92,13 @@ def run_entry(run: Run) -> Entry:
     repeatable = newest is not None and newest[1].repeatable
     facts = [
         ("Members", f"{header.spec['members']}, of {value_text(total)} sequences each"),
-        ("Seeds", (verdict.seeds if verdict else "") or seeds(header.spec)),
+        ("Seeds", seeds(header.spec)),
         ("Scaled", (verdict.scaled if verdict else "") or (_scaled(study, header.spec) if study else "")),
         ("Data needed", needs),
         ("Interval", verdict.interval if verdict else ""),
         ("Training time", f"{clock(seconds)} as the run recorded it" if seconds else ""),
     ]
-    identity: Rows = [[name, value_text(value)] for name, value in header.identity.items()]
+    identity = [[name, value_text(value)] for name, value in header.identity.items()]
     identity.append(["repeatable bit for bit", value_text(repeatable)])
     identity.append(["spec", header.digest])
     command = (verdict.command if verdict else "") or (_command(study, header.label, spec) if study else "")
@@ -128,10 +127,10 @@ def sweep_entry(path: Path) -> Entry:
     results = Results(path)
     sweep, folder, rows = results.folder.sweep, results.folder, results.table()
     known, verdict, problem = asked(sweep), None, ""
-    again = f"ebbtide sweep {shlex.quote(str(path))}"
+    again = f"ebbtide sweep {shlex.quote(path.name)} (where that folder lies)"
     if known:
         own = path.name == f"{sweep.name}-{digest(sweep)[:8]}"  # where its command looks for it
-        again = known.command if own else f"{known.command} --out {shlex.quote(str(path))}"
+        again = known.command if own else f"{known.command} --out {shlex.quote(path.name)} (where that folder lies)"
     states = Counter(row["state"] for row in rows)
     ended = states["finished"] + states["diverged"]
     try:
@@ -141,7 +140,8 @@ def sweep_entry(path: Path) -> Entry:
     except InputError as error:
         problem = _sentence(error.allowed)
     if ended < len(rows):
-        problem = f"Unfinished: {ended} of {len(rows)} members are trained ({_counted(states)}). Continue with: {again}"
+        rest = Counter({state: n for state, n in states.items() if state not in ("finished", "diverged")})
+        problem = f"Unfinished: {ended} of {len(rows)} members are trained ({_counted(rest)}). Continue with: {again}"
     study = known.study if known else _study((verdict.study if verdict else "") or sweep.study or "")
     base = msgspec.to_builtins(sweep.spec())
     identities, created, seconds = _company(folder)
@@ -187,19 +187,17 @@ def sweep_entry(path: Path) -> Entry:
 
 
 def _arms(arms: dict[str, Point]) -> Grid:
-    rows: Rows = [[arm, ", ".join(f"{n} {value_text(v)}" for n, v in point.items())] for arm, point in arms.items()]
+    rows = [[arm, ", ".join(f"{n} {value_text(v)}" for n, v in point.items())] for arm, point in arms.items()]
     return Grid("Arms: what each sets, on the same seeds", ["arm", "fields"], rows)
 
 
 def _axes(axes: dict[str, list[Any]]) -> Grid:
-    rows: Rows = [[name, value_text(values), str(len(values))] for name, values in axes.items()]
+    rows = [[name, value_text(values), str(len(values))] for name, values in axes.items()]
     return Grid("Axes: what differs between the members", ["field", "values", "how many"], rows)
 
 
 def _counted(states: Counter[str]) -> str:
-    """`all finished`; `6 finished, 2 missing`."""
-    if len(states) == 1:
-        return f"all {next(iter(states))}"
+    """`6 finished, 2 missing`."""
     return ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
 
 
@@ -249,7 +247,7 @@ def _tidy(results: Results, rows: list[dict[str, Any]], arms: Collection[str]) -
     left = [MEMBER] if arms else results.axes
     each = len(rows) // len(arms) if arms else 0
     of = [[arm] for arm in arms for _ in range(each)] if arms else [[] for _ in rows]
-    body: Rows = [
+    body = [
         [*arm, *[value_text(row[name]) for name in [*left, "state"]], *[row[name] for name in names]]
         for arm, row in zip(of, rows[:MOST_ROWS], strict=False)
     ]
@@ -285,7 +283,7 @@ def _settings(
         spec = from_builtins(builtins)
     except InputError as error:
         note = f"Made by another version of ebbtide, which knows its defaults ({error})."
-        fields: Rows = [[name, value_text(value)] for name, value in flat(builtins).items()]
+        fields = [[name, value_text(value)] for name, value in flat(builtins).items()]
         return None, Grid("Settings", ["field", "here"], fields, note), ""
     usual, original = defaults(spec), _original(study)
     names = list(differing(builtins, usual))
@@ -295,7 +293,7 @@ def _settings(
         names = [name for name in flat(builtins) if name in names or name in smaller]
     found, names = flat(builtins), [name for name in names if name not in but]
     every = [found, usual, original] if original else [found, usual]
-    rows: Rows = [[n, *[value_text(one[n]) if n in one else None for one in every]] for n in names]
+    rows = [[n, *[value_text(one[n]) if n in one else None for one in every]] for n in names]
     return spec, Grid(title, columns, rows), data_needed(spec)
 
 
@@ -336,7 +334,7 @@ def _drawn(run: Run, curves: dict[str, Any] | None) -> bytes:
         return b""
     from ebbtide.report.figure import curves_figure
 
-    return curves_figure(run, " ".join(run.header.label.values()) or run.path.name)["figure.svg"]
+    return curves_figure(run, "")["figure.svg"]
 
 
 def _charted(results: Results) -> bytes:
@@ -345,7 +343,7 @@ def _charted(results: Results) -> bytes:
     from ebbtide.sweeps.views import curves_by, phase
 
     axes = [name for name in results.axes if name != MEMBER]
-    title = results.folder.sweep.name
+    title = ""
     try:
         if len(axes) == 1:
             curves, how = curves_by(results, "icl", axes[0]), {"metric": "icl", "axis": axes[0], "split": None}
@@ -354,7 +352,7 @@ def _charted(results: Results) -> bytes:
             y, x = axes
             found = phase(results, x, y, "transience")
             return phase_figure(found, x=x, y=y, value="transience", title=title)["figure.svg"]
-    except BROKEN:  # nothing has finished, or no member has this curve
+    except (*BROKEN, ValueError):  # nothing has finished, no member has this curve, or a name that cannot be drawn
         pass
     return b""
 
