@@ -259,7 +259,7 @@ def test_a_sweep_without_claims_is_drawn_where_it_can_be(name):
     axes, pictures = CASES[name]
     made(Path("runs/s"), replace(SWEEP, axes=axes))
     found = told("s")
-    assert "no claims" in found.text[""] and " finished" in found.text["e1"]
+    assert "no claims" in found.text[""] and "all finished" in found.text["e1"]
     assert [tag for tag, _ in found.elements].count("img") == pictures
 
 

@@ -78,7 +78,7 @@ def _answer(claims: Sequence[Any]) -> str:
 def _tally(one: Entry) -> Html:
     """How many claims hold, fail, are undecided; or why there is no verdict."""
     if one.kind == NOT_RUN:
-        return page.join([page.badge(NOT_RUN), page.command(one.command)])
+        return page.badge(NOT_RUN)
     if one.damaged:
         return page.join([tag("span", "damaged", class_="badge fails"), " ", one.problem])
     if one.claims is None:
@@ -98,7 +98,8 @@ def _summary(entries: Sequence[Entry]) -> Html:
     for i, one in enumerate(entries, 1):
         link = tag("a", one.experiment or one.name, href=f"#e{i}") if one.kind != NOT_RUN else one.experiment
         name = page.join([link, page.join([" ", page.badge("earlier")]) if one.earlier else None])
-        rows.append([name, one.preset, one.question, _tally(one)])
+        how = page.command(one.command) if one.kind == NOT_RUN else None
+        rows.append([name, one.preset, page.join([one.question, how]), _tally(one)])
     return page.table(["experiment", "preset", "question", "verdict"], rows, kind="cards")
 
 

@@ -93,7 +93,7 @@ def run_entry(run: Run) -> Entry:
     facts = [
         ("Members", f"{header.spec['members']}, of {value_text(total)} sequences each"),
         ("Seeds", seeds(header.spec)),
-        ("Scaled", (verdict.scaled if verdict else "") or (_scaled(study, header.spec) if study else "")),
+        ("Unlike the paper", (verdict.scaled if verdict else "") or (_scaled(study, header.spec) if study else "")),
         ("Data needed", needs),
         ("Interval", verdict.interval if verdict else ""),
         ("Training time", f"{clock(seconds)} as the run recorded it" if seconds else ""),
@@ -146,14 +146,14 @@ def sweep_entry(path: Path) -> Entry:
     base = msgspec.to_builtins(sweep.spec())
     identities, created, seconds = _company(folder)
     axes = {name: list(dict.fromkeys(row[name] for row in rows)) for name in results.axes}
-    _, settings, needs = _settings(base, study, axes)
+    _, settings, needs = _settings(base, study, [*axes, "members"])
     arms = known.arms if known else {}
     facts = [
         ("Arms", ", ".join(arms)),
-        ("Members", f"{value_text(len(rows))}, {_counted(states)}"),
+        ("Members", f"{value_text(len(rows))}: {_counted(states) if len(states) > 1 else f'all {next(iter(states))}'}"),
         ("Sequences", f"{value_text(base['sequences'])} for each member" if "sequences" not in axes else ""),
         ("Seeds", (verdict.seeds if verdict else "") or seeds(base | {"vary": {MEMBER: axes.get(MEMBER, [0])}})),
-        ("Scaled", (verdict.scaled if verdict else "") or (_scaled(study, base, axes) if study else "")),
+        ("Unlike the paper", (verdict.scaled if verdict else "") or (_scaled(study, base, axes) if study else "")),
         ("Data needed", needs if "source" not in axes else f"differs: source is one of {value_text(axes['source'])}"),
         ("Interval", verdict.interval if verdict else ""),
         ("Training time", f"{clock(seconds)} over all tasks, as they recorded it" if seconds else ""),

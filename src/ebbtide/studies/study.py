@@ -196,17 +196,18 @@ def write_verdict(folder: Path, verdict: Verdict, figures: dict[str, bytes]) -> 
 
 def read_verdict(run: Run) -> Verdict | None:
     """The verdict in a run folder, if it is of this run; None when there is none."""
-    return verdict_in(run.path, run.header.digest)
+    return verdict_in("run", run.path, run.header.digest)
 
 
-def verdict_in(folder: Path, digest: str) -> Verdict | None:
-    """The verdict that lies in a folder, if it is of what has this digest. Raises `InputError` when it is damaged."""
+def verdict_in(kind: str, folder: Path, digest: str) -> Verdict | None:
+    """The verdict in the folder of a run or sweep (`kind`), if it is of what has this digest; None when there is none.
+    Raises `InputError` when it is damaged."""
     if not (folder / VERDICT).is_file():
         return None
     try:
         verdict = msgspec.json.decode(read_bounded(folder, VERDICT, LARGEST_VERDICT), type=Verdict)
     except (DamagedError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InputError("verdict", str(folder), f"{VERDICT} is damaged: {error}") from error
+        raise InputError(kind, str(folder), f"{VERDICT} is damaged: {error}") from error
     return verdict if verdict.digest == digest else None
 
 
