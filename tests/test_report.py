@@ -223,6 +223,19 @@ def test_an_experiments_command_makes_the_same_sweep(judged):
     assert asked(replace(L2, name="mine")) is None and asked(replace(L2, axes=L2.axes[:1])) is None
 
 
+@pytest.mark.parametrize("name", ["transience main", "transience competition", "regularisation l2"])
+def test_arms_of_other_sources_labels_and_models_are_told(name):
+    """Values of whole structs, in the table of the arms and in the command."""
+    study, one = name.split()
+    sweep = make_sweep(find_study(study), find_study(study).experiment(one), "quick", {"sequences": 1600})
+    made(Path("runs/exp"), sweep)
+    known = asked(sweep)
+    assert known is not None and known.study.name == study and known.preset == "quick*"
+    text = told("exp").text["e1"]
+    assert all(arm in text for arm in known.arms) and "Not judged yet" in text and "Data needed" in text
+    Path("seen.txt").write_text(text)
+
+
 def test_an_experiment_that_is_not_judged_says_how_to_go_on(judged):
     shutil.copytree(judged, "runs/exp")
     (Path("runs/exp") / "verdict.json").unlink()
@@ -426,6 +439,14 @@ def test_a_verdict_of_another_spec_does_not_count():
     assert "Not judged yet" in told("one").text["e1"]
 
 
+def test_a_verdict_of_an_earlier_description_does_not_count(judged):
+    shutil.copytree(judged, "runs/exp")
+    old = replace(verdict_of(judged), digest="0" * 64)
+    (Path("runs/exp") / "verdict.json").write_bytes(msgspec.json.encode(old))
+    text = told("exp").text["e1"]
+    assert "Not judged since its description changed" in text and "claims hold" not in text
+
+
 # --- safety
 
 
@@ -586,7 +607,7 @@ def test_a_judged_run_says_how_it_was_asked():
     verdict = read_verdict(run)
     assert verdict is not None
     assert verdict.question == find_study("transience").question
-    assert "data 0" in verdict.seeds and verdict.scaled == "", "fields of the preset were changed"
+    assert verdict.seeds == seeds(run.header.spec) and "paper: 12" in verdict.scaled
     old = {k: v for k, v in json.loads((run.path / "verdict.json").read_text()).items()}
     for name in ("question", "scaled", "seeds", "command"):
         del old[name]
@@ -597,7 +618,8 @@ def test_a_judged_run_says_how_it_was_asked():
         "known without the verdict"
     )
     a_run(Path("runs/two"), label={"study": "transience", "preset": "quick"})
-    assert "ebbtide run transience --preset quick --check" in told("two").text["e1"]
+    quick = TRANSIENCE.presets["quick"].spec
+    assert run_command("transience", "quick", quick, run.header.spec) in told("two").text["e1"]
 
 
 @pytest.mark.parametrize(

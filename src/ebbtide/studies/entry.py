@@ -26,8 +26,9 @@ from ebbtide.studies.settings import (
     scaled,
     seeds,
     value_text,
+    within,
 )
-from ebbtide.studies.study import Study, Verdict, read_verdict
+from ebbtide.studies.study import VERDICT, Study, Verdict, read_verdict
 from ebbtide.sweeps.axes import MEMBER, Point
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import SCALARS, Results
@@ -135,8 +136,9 @@ def sweep_entry(path: Path) -> Entry:
     ended = states["finished"] + states["diverged"]
     try:
         verdict = find_verdict(path)
-        if verdict is None and known and ended == len(rows):
-            problem = f"Not judged yet. Judge it with: {again}"
+        if verdict is None and (known or (path / VERDICT).exists()):
+            why = "since its description changed" if (path / VERDICT).exists() else "yet"
+            problem = f"Not judged {why}." + (f" Judge it with: {again}" if known else "")
     except InputError as error:
         problem = _sentence(error.allowed)
     if ended < len(rows):
@@ -148,13 +150,19 @@ def sweep_entry(path: Path) -> Entry:
     axes = {name: list(dict.fromkeys(row[name] for row in rows)) for name in results.axes}
     _, settings, needs = _settings(base, study, [*axes, "members"])
     arms = known.arms if known else {}
+    setting = known.experiment.settings[known.preset.rstrip("*")] if known else None
+    if setting and setting.needs:
+        needs = setting.needs
+    elif "source" in axes:
+        needs = f"depends on the source: {value_text(axes['source'])}"
+    unlike = setting.scaled if setting else _scaled(study, base, axes) if study else ""
     facts = [
-        ("Arms", ", ".join(arms)),
+        ("Arms", "; ".join(arms)),
         ("Members", f"{value_text(len(rows))}: {_counted(states) if len(states) > 1 else f'all {next(iter(states))}'}"),
         ("Sequences", f"{value_text(base['sequences'])} for each member" if "sequences" not in axes else ""),
         ("Seeds", (verdict.seeds if verdict else "") or seeds(base | {"vary": {MEMBER: axes.get(MEMBER, [0])}})),
-        ("Unlike the paper", (verdict.scaled if verdict else "") or (_scaled(study, base, axes) if study else "")),
-        ("Data needed", needs if "source" not in axes else f"differs: source is one of {value_text(axes['source'])}"),
+        ("Unlike the paper", (verdict.scaled if verdict else "") or unlike),
+        ("Data needed", needs),
         ("Interval", verdict.interval if verdict else ""),
         ("Training time", f"{clock(seconds)} over all tasks, as they recorded it" if seconds else ""),
     ]
@@ -172,7 +180,7 @@ def sweep_entry(path: Path) -> Entry:
         facts=facts,
         command=command or f"ebbtide sweep {sweep.name}.json",
         before="" if command else "The file is at the end of this section.",
-        figure=(_figure(path) if verdict else b"") or _charted(results),
+        figure=_figure(path) if verdict else b"" if known else _charted(results),
         grids=[
             _arms(arms) if arms else _axes(axes),
             settings,
@@ -291,7 +299,7 @@ def _settings(
         title, columns = f"{title} or from preset paper", [*columns, "preset paper"]
         smaller = [name for name in differing(builtins, original) if name in original]
         names = [name for name in flat(builtins) if name in names or name in smaller]
-    found, names = flat(builtins), [name for name in names if name not in but]
+    found, names = flat(builtins), [name for name in names if not within(name, but)]
     every = [found, usual, original] if original else [found, usual]
     rows = [[n, *[value_text(one[n]) if n in one else None for one in every]] for n in names]
     return spec, Grid(title, columns, rows), data_needed(spec)

@@ -246,4 +246,5 @@ def conclude_experiment(study: Study, experiment: Experiment, preset: str, folde
 def find_verdict(folder: Path) -> Verdict | None:
     """The verdict in a sweep's folder, if it is of this sweep; None when there is none. Raises `InputError` when it is
     damaged."""
-    return verdict_in("sweep", folder, digest(SweepFolder(folder).sweep))
+    verdict = verdict_in(folder)
+    return verdict if verdict and verdict.digest == digest(SweepFolder(folder).sweep) else None

@@ -97,7 +97,7 @@ def _not_run(name: str, group: list[Entry]) -> list[Entry]:
     """The questions of a study that no folder asks, each with the command for its smallest preset."""
     there, out = {one.experiment for one in group}, []
     for study in STUDIES:
-        every = [(study.name, study.question, "", study.presets)]
+        every = [(study.name, study.question, "", study.presets)] if study.claims else []
         every += [
             (f"{study.name}/{e.name}", e.question, f" --experiment {e.name}", e.settings) for e in study.experiments
         ]
