@@ -12,7 +12,7 @@ from drawings_tools import make_drawings
 from ebbtide.errors import InputError
 from ebbtide.sources.drawings import DRAWERS, SIDE, overlap, read_drawings, shrink
 from ebbtide.sources.images import eight_transforms
-from ebbtide.sources.layout import as_released, released_script_order, shuffle_characters
+from ebbtide.sources.layout import SCRIPT, as_released, released_script_order, shuffle_characters
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.training.limits import needed
 from ebbtide.training.spec import Spec
@@ -251,17 +251,19 @@ def test_what_follows_for_the_files_of_the_released_script():
 
 def test_rows_are_put_as_the_script_puts_them():
     character, drawing, transform = np.meshgrid(np.arange(5), np.arange(20), np.arange(8), indexing="ij")
-    correct = np.stack([character, drawing, transform], -1).swapaxes(1, 2).reshape(40, 20, 3)
+    numbers = np.argsort(SCRIPT)[transform]  # what the script calls each of `eight_transforms`
+    correct = np.stack([character, drawing, numbers], -1).swapaxes(1, 2).reshape(40, 20, 3)
     np.testing.assert_array_equal(as_released(correct), released_script_order(5, 20))
 
 
 def test_the_released_layout_of_pixels(drawn):
-    """Row 8 c + r, column i: drawing (20 r + i) // 8 under transform (20 r + i) % 8."""
-    x = rows(omniglot(EIGHT, IN_ORDER, layout="released_script"))
-    correct = eight_transforms(DRAWINGS.pixels(28)).reshape(72, DRAWERS, -1)
-    for r, i in [(0, 0), (9, 13), (23, 19), (71, 7)]:
-        c, e, t = released_script_order(9, DRAWERS)[r, i]
-        np.testing.assert_array_equal(x[r, i], correct[8 * c + t, e])
+    """Row r, column i: entry 20 r + i = 160 c + 8 e + t, where t = 2 k + f is k quarter turns, then mirrored if f."""
+    x = rows(omniglot(EIGHT, IN_ORDER, layout="released_script", side=SIDE)).reshape(72, DRAWERS, SIDE, SIDE)
+    for r, i in [(0, 0), (0, 1), (9, 13), (10, 7), (23, 19), (44, 4), (71, 7)]:
+        c, rest = divmod(20 * r + i, 160)
+        e, t = divmod(rest, 8)
+        image = np.rot90(DRAWINGS.images([c])[0, e], t // 2)
+        np.testing.assert_array_equal(x[r, i], 255 * (np.fliplr(image) if t % 2 else image))
 
 
 def test_the_first_eighth_of_the_released_rows(drawn):
