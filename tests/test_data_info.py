@@ -14,7 +14,7 @@ from ebbtide.data.info import contents
 from ebbtide.errors import InputError
 from ebbtide.report import drawings_figure
 from ebbtide.sources.images import eight_transforms
-from ebbtide.sources.layout import released_script_order
+from ebbtide.sources.layout import SCRIPT, released_script_order
 
 DRAWINGS = make_drawings(9)
 
@@ -111,4 +111,4 @@ def test_what_the_sheets_show():
     grid = drawings_figure._grid(DRAWINGS, "released_script")
     assert grid.rows[0] == "Alpha 1   8c + 0" and grid.rows[9] == "8c + 1" and grid.rows[8].startswith("Beta 2")
     _, e, t = released_script_order(1, 20)[3, 11]
-    np.testing.assert_array_equal(grid.images[8 + 3, 11], eight_transforms(images[4:5])[t, e])
+    np.testing.assert_array_equal(grid.images[8 + 3, 11], eight_transforms(images[4:5])[SCRIPT[t], e])

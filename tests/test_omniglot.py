@@ -7,13 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
 from drawings_tools import make_drawings
 from ebbtide.errors import InputError
 from ebbtide.sources.drawings import DRAWERS, SIDE, overlap, read_drawings, shrink
 from ebbtide.sources.images import eight_transforms
-from ebbtide.sources.layout import as_released, released_script_order, shuffle_characters
+from ebbtide.sources.layout import SCRIPT, as_released, released_script_order, shuffle_characters
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.training.limits import needed
 from ebbtide.training.spec import Spec
@@ -74,6 +73,14 @@ def drawn(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def omniglot(*settings: dict[str, Any], **more: Any) -> Omniglot:
+    """The source with some settings; later ones override earlier ones."""
+    merged: dict[str, Any] = {}
+    for one in (*settings, more):
+        merged |= one
+    return Omniglot(**merged)
+
+
 def rows(source: Omniglot) -> np.ndarray:
     source.check()
     return np.asarray(source.build().features)
@@ -107,7 +114,7 @@ def test_each_kind_says_which_command_makes_it(tmp_path, monkeypatch, kind, tran
 
 
 def test_pixels_are_bytes_in_the_bank_and_numbers_at_look_up(drawn):
-    source = Omniglot(**SMALL, **IN_ORDER)
+    source = omniglot(SMALL, IN_ORDER)
     bank = source.build()
     assert bank.features.dtype == np.uint8 and source.sizes() == (6, 3, 20, 0, SIDE * SIDE)
     classes, exemplars = jnp.asarray([[0, 8], [3, 3]]), jnp.asarray([[0, 19], [4, 5]], jnp.uint32)
@@ -124,9 +131,8 @@ def test_pixels_are_not_standardised(drawn):
 
 
 def test_memory_counts_a_byte_a_pixel(drawn):
-    spec = Spec(source=Omniglot(**SMALL), evaluators=(), keep_best=None)
-    five: dict[str, Any] = SMALL | {"classes": 5}
-    fewer = Spec(source=Omniglot(**five), evaluators=(), keep_best=None)
+    spec = Spec(source=omniglot(SMALL), evaluators=(), keep_best=None)
+    fewer = Spec(source=omniglot(SMALL, classes=5), evaluators=(), keep_best=None)
     outputs = [one.task.outputs(one.source.classes) for one in (spec, fewer)]
     weights = 3 * 2 * spec.model.width + spec.batch
     assert needed(spec) - needed(fewer) == 20 * SIDE * SIDE + 4 * weights * (outputs[0] - outputs[1])
@@ -157,8 +163,7 @@ def test_shrinking_and_transforming_commute():
 
 def test_transforms_are_classes_in_the_order_of_the_paper(drawn):
     """Class 8 c + 4 f + k, in the file's order; each transform of one drawing made anew here."""
-    all_in_order: dict[str, Any] = EIGHT | IN_ORDER | {"side": SIDE}
-    x = rows(Omniglot(**all_in_order)).reshape(72, DRAWERS, SIDE, SIDE)
+    x = rows(omniglot(EIGHT, IN_ORDER, side=SIDE)).reshape(72, DRAWERS, SIDE, SIDE)
     for c, f, k, e in [(0, 0, 1, 0), (4, 1, 0, 3), (8, 1, 3, 19)]:
         image = DRAWINGS.images([c])[0, e]
         expected = np.rot90(np.fliplr(image) if f else image, k)
@@ -177,7 +182,7 @@ def test_characters_are_shuffled_whole():
 @pytest.mark.parametrize("layout", ["correct", "released_script"])
 @pytest.mark.parametrize("seed", [None, 0, 1337])
 def test_no_character_is_both_trained_on_and_held_out(drawn, layout, seed):
-    source = Omniglot(**EIGHT, layout=layout, class_order_seed=seed)
+    source = omniglot(EIGHT, layout=layout, class_order_seed=seed)
     source.check()
     character = source.order(72) // 8
     assert not set(character[:56]) & set(character[72 - 16 :])
@@ -190,7 +195,7 @@ def test_no_character_is_both_trained_on_and_held_out(drawn, layout, seed):
 @pytest.mark.parametrize(("holdout", "example"), [(12, 16), (1, 8), (9, 16), (63, 64)])
 def test_a_character_cut_in_two_is_refused(drawn, holdout, example):
     with pytest.raises(InputError, match=f"whole characters of 8 classes each, e.g. {example}$"):
-        Omniglot(**EIGHT | {"holdout_classes": holdout, "classes": 1}).check()
+        omniglot(EIGHT, holdout_classes=holdout, classes=1).check()
 
 
 def test_all_characters_of_the_paper_fit(real_data, monkeypatch):
@@ -199,11 +204,11 @@ def test_all_characters_of_the_paper_fit(real_data, monkeypatch):
         pytest.skip("no omniglot.npz beside the features (get it with: ebbtide data fetch omniglot)")
     monkeypatch.setenv("EBBTIDE_DATA", str(real_data))
     paper: dict[str, Any] = {"classes": 12_800, "holdout_classes": 184, "side": 28, "transforms": True}
-    source = Omniglot(**PIXELS, **paper)
+    source = omniglot(PIXELS, paper)
     source.check()
     assert source.sizes() == (12_800, 184, 15, 5, 784)
     with pytest.raises(InputError, match="at most 12800"):
-        replace(source, classes=12_801).check()
+        omniglot(PIXELS, paper, classes=12_801).check()
 
 
 CHARACTERS = 1623
@@ -246,27 +251,29 @@ def test_what_follows_for_the_files_of_the_released_script():
 
 def test_rows_are_put_as_the_script_puts_them():
     character, drawing, transform = np.meshgrid(np.arange(5), np.arange(20), np.arange(8), indexing="ij")
-    correct = np.stack([character, drawing, transform], -1).swapaxes(1, 2).reshape(40, 20, 3)
+    numbers = np.argsort(SCRIPT)[transform]  # what the script calls each of `eight_transforms`
+    correct = np.stack([character, drawing, numbers], -1).swapaxes(1, 2).reshape(40, 20, 3)
     np.testing.assert_array_equal(as_released(correct), released_script_order(5, 20))
 
 
 def test_the_released_layout_of_pixels(drawn):
-    """Row 8 c + r, column i: drawing (20 r + i) // 8 under transform (20 r + i) % 8."""
-    x = rows(Omniglot(**EIGHT | IN_ORDER, layout="released_script"))
-    correct = eight_transforms(DRAWINGS.pixels(28)).reshape(72, DRAWERS, -1)
-    for r, i in [(0, 0), (9, 13), (23, 19), (71, 7)]:
-        c, e, t = released_script_order(9, DRAWERS)[r, i]
-        np.testing.assert_array_equal(x[r, i], correct[8 * c + t, e])
+    """Row r, column i: entry 20 r + i = 160 c + 8 e + t, where t = 2 k + f is k quarter turns, then mirrored if f."""
+    x = rows(omniglot(EIGHT, IN_ORDER, layout="released_script", side=SIDE)).reshape(72, DRAWERS, SIDE, SIDE)
+    for r, i in [(0, 0), (0, 1), (9, 13), (10, 7), (23, 19), (44, 4), (71, 7)]:
+        c, rest = divmod(20 * r + i, 160)
+        e, t = divmod(rest, 8)
+        image = np.rot90(DRAWINGS.images([c])[0, e], t // 2)
+        np.testing.assert_array_equal(x[r, i], 255 * (np.fliplr(image) if t % 2 else image))
 
 
 def test_the_first_eighth_of_the_released_rows(drawn):
     """Nine rows are one character and one row more; held out is that one row, or whole characters from the end."""
     how: dict[str, Any] = PIXELS | IN_ORDER | {"side": 28, "layout": "released_script"}
-    x = rows(Omniglot(**how, classes=8, holdout_classes=1))
+    x = rows(omniglot(how, classes=8, holdout_classes=1))
     assert x.shape == (9, DRAWERS, 784)
-    np.testing.assert_array_equal(x, rows(Omniglot(**EIGHT | IN_ORDER, layout="released_script"))[:9])
+    np.testing.assert_array_equal(x, rows(omniglot(EIGHT, IN_ORDER, layout="released_script"))[:9])
     with pytest.raises(InputError, match="whole characters"):
-        Omniglot(**how, classes=7, holdout_classes=2).check()
+        omniglot(how, classes=7, holdout_classes=2).check()
 
 
 @pytest.mark.parametrize("spoil", ["cut", "shape", "missing", "other"])
@@ -279,7 +286,7 @@ def test_a_file_that_is_no_omniglot_gets_one_line(drawn, spoil):
     else:
         arrays: dict[str, Any] = {"images_packed": DRAWINGS.packed[:, :5] if spoil == "shape" else DRAWINGS.packed}
         np.savez(path, allow_pickle=False, **arrays)
-    for act in (Omniglot(**SMALL).check, lambda: read_drawings(path)):
+    for act in (omniglot(SMALL).check, lambda: read_drawings(path)):
         with pytest.raises(InputError) as caught:
             act()
         assert len(str(caught.value).splitlines()) == 1 and "omniglot.npz" in str(caught.value)

@@ -105,7 +105,7 @@ def other_value(value: Any, name: str) -> Any:
         case bool():
             return not value
         case int():
-            return value - 1 if name == "side" else value + 1
+            return value - 1 if name == "side" else value + 1  # images have a largest side
         case float():
             return value / 2 + 0.01
         case str():

@@ -64,11 +64,15 @@ def data_tokens(options: Namespace) -> int:
         path, found = make_tokens(data_folder(), options.source, report, **given)
         _made(path, "made")
         have = len(found.token)
-        console.print(f"{have} of {found.clusters} clusters have {options.exemplars} tokens or more: {have} classes")
+        console.print(
+            f"{found.enough} of {found.clusters} clusters have {options.exemplars} tokens or more; the file holds "
+            f"{have} classes",
+            soft_wrap=True,
+        )
         if have < options.classes:
             console.print(
-                f"[yellow]fewer than the {options.classes} asked for[/]: the file has {have}, none filled up with "
-                "tokens of another cluster. More --clusters, or fewer --exemplars, may give more classes",
+                f"[yellow]fewer than the {options.classes} asked for[/]: none was filled up with tokens of another "
+                "cluster. Other --clusters, or fewer --exemplars, may give more classes",
                 soft_wrap=True,
             )
         return 0

@@ -50,7 +50,7 @@ def find_encoder(name: str, *, side: int | None = None, weights: Path | None = N
 
 
 def _hog(name: str, side: int, weights: Path | None) -> Encoder:
-    """8 orientations, 5 x 5 cells, normalised in blocks of 2 x 2: 4 x 4 x 4 x 8 = 512 features (Dalal, Triggs 2005)."""
+    """8 orientations in 5 x 5 cells, in blocks of 2 x 2: 4 x 4 x 4 x 8 = 512 features (Dalal, Triggs 2005)."""
     skimage: Any = _package("skimage.feature", name, "scikit-image")
     from scipy.ndimage import gaussian_filter
 
@@ -62,7 +62,7 @@ def _hog(name: str, side: int, weights: Path | None) -> Encoder:
     def encode(images: UInt8[np.ndarray, "image side side"]) -> Float[np.ndarray, "image feature"]:
         small = shrink(images[:, None], side)[:, 0].astype(np.float32) / 255
         cut = small[:, : cell * CELLS, : cell * CELLS]
-        soft = gaussian_filter(cut, sigma=(0, BLUR * side / SIDE, BLUR * side / SIDE), mode="nearest")
+        soft: Any = gaussian_filter(cut, sigma=(0, BLUR * side / SIDE, BLUR * side / SIDE), mode="nearest")
         return np.stack([one(image) for image in soft])
 
     recipe = f"scikit-image {version('scikit-image')}: blur {BLUR:g}/105, 8 orientations, 5 x 5 cells, blocks 2 x 2"

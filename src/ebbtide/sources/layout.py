@@ -9,9 +9,14 @@ TRANSFORMS = 8
 
 Layout = Literal["correct", "released_script"]
 
+SCRIPT = (0, 4, 1, 7, 2, 6, 3, 5)
+"""The script's own transforms by their place in `eight_transforms`: its number 2 k + f is k quarter turns
+counter-clockwise and then, if f = 1, a mirror; that is mirrored first and turned by -k."""
+
 
 def released_script_order(characters: int, drawings: int) -> Int[np.ndarray, "row drawing parts"]:
-    """(character, drawing, transform) of every row and column of the public feature script's output.
+    """(character, drawing, transform) of every row and column of the public feature script's output; transforms
+    in the script's own numbers (`SCRIPT`).
 
     The script means to write, for row 8 c + t, the drawings of character c under transform t. It indexes the
     array [character, drawing, transform], flattened with 8 * drawings entries a character, as if its rows
@@ -28,7 +33,7 @@ def released_script_order(characters: int, drawings: int) -> Int[np.ndarray, "ro
 def as_released(x: np.ndarray) -> np.ndarray:
     """Rows in the correct order, [8 c + t, drawing, ...], put into the order of the released script."""
     eight, drawings, *rest = x.shape
-    apart = x.reshape(eight // TRANSFORMS, TRANSFORMS, drawings, *rest)
+    apart = x.reshape(eight // TRANSFORMS, TRANSFORMS, drawings, *rest)[:, list(SCRIPT)]
     return np.swapaxes(apart, 1, 2).reshape(x.shape)
 
 
