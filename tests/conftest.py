@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
@@ -17,6 +18,9 @@ from ebbtide.sources.bank import Bank
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
+
+settings.register_profile("ebbtide", deadline=None)  # no test asserts wall-clock time, on a busy machine either
+settings.load_profile("ebbtide")
 
 SMALL = Gaussian(classes=12, exemplars=5, dim=4, holdout_classes=6, holdout_exemplars=3)
 
