@@ -5,19 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from tiny import SPEC
 
 from ebbtide.errors import InputError
+from ebbtide.evaluation.metrics import METRICS
 from ebbtide.sources import strokes
 from ebbtide.sources.components import components
 from ebbtide.sources.glyphs import COMPONENTS, Glyphs
+from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training import limits
+from ebbtide.training.members import Members
 from ebbtide.training.spec import from_json
+from tiny import SPEC
 
 SOURCE = Glyphs(classes=90, exemplars=15, holdout_classes=10, holdout_exemplars=5)
 IMAGES = SOURCE.images()
 REDUCED = replace(SOURCE, features="pca64")
 FEW = Glyphs(classes=8, exemplars=3, holdout_classes=2, holdout_exemplars=2)
+
+PINNED = [[15193, 17300, 24883], [13212, 12114, 11255], [16792, 17927, 17674], [15873, 15007, 21357]]
 
 
 def nearest_mean(x: np.ndarray) -> float:
@@ -40,6 +45,12 @@ def test_glyphs_are_a_function_of_the_seed():
     np.testing.assert_array_equal(SOURCE.images(), IMAGES)
     other = replace(SOURCE, seed=1).images()
     assert (other != IMAGES).any((-2, -1)).all()
+
+
+def test_the_random_stream_is_pinned():
+    """Ink of three trained and one held-out class, two drawings and a held-out one each; bytes may round otherwise."""
+    images = Glyphs(classes=3, exemplars=2, holdout_classes=1, holdout_exemplars=1).images()
+    np.testing.assert_allclose(images.sum((2, 3), dtype=int), PINNED, rtol=1e-3)
 
 
 @pytest.mark.parametrize("counts", [{"classes": 95}, {"exemplars": 18}, {"classes": 200, "exemplars": 16}])
@@ -78,27 +89,28 @@ def test_the_side_does_not_change_the_drawing():
 def test_every_image_has_some_ink_and_not_too_much(side):
     images = replace(FEW, classes=48, side=side).images()
     assert images.shape == (50, 5, side, side) and images.dtype == np.uint8
-    assert 0.015 < ink(images).min() and ink(images).max() < 0.25
+    assert ink(images).min() > 0.015 and ink(images).max() < 0.25
     assert images.max((-2, -1)).min() > 200, "every drawing has a pixel nearly all ink"
 
 
 def test_ink_of_all_images():
     """At the default: the mean is about Omniglot's 8 %."""
-    assert 0.015 < ink(IMAGES).min() and ink(IMAGES).max() < 0.25
+    assert ink(IMAGES).min() > 0.015 and ink(IMAGES).max() < 0.25
     assert 0.06 < ink(IMAGES).mean() < 0.09
 
 
 @pytest.mark.parametrize("motor", [0.0, 0.5, 2.0, 10.0])
 def test_no_hand_is_so_unsteady_that_an_image_is_empty_or_full(motor):
     images = replace(SOURCE, motor=motor).images()
-    assert 0.002 < ink(images).min() and ink(images).max() < 0.5
+    assert ink(images).min() > 0.002 and ink(images).max() < 0.5
     assert images.max((-2, -1)).min() > 100
 
 
-def test_lines_stay_inside():
-    """A line's ink is cut off nowhere: at 105 pixels the outermost ones are empty whatever the pen."""
-    edge = replace(FEW, classes=98, side=105).images()
-    for line in (edge[:, :, 0], edge[:, :, -1], edge[..., 0], edge[..., -1]):
+@pytest.mark.parametrize(("side", "motor"), [(28, 1.0), (28, 10.0), (41, 3.0), (105, 1.0)])
+def test_no_ink_reaches_the_edge(side, motor):
+    """Not even the soft edge of the widest pen: nothing is cut off."""
+    images = replace(FEW, classes=48, side=side, motor=motor).images()
+    for line in (images[:, :, 0], images[:, :, -1], images[..., 0], images[..., -1]):
         assert line.max() == 0
 
 
@@ -131,6 +143,15 @@ def test_a_pen_thinner_than_a_pixel_is_grey():
     image = strokes.render(path, np.asarray([0.01]), 50)[0]
     assert image.max() == 128
     np.testing.assert_allclose(image.sum() / 255 / 50**2, 0.6 * 0.01, rtol=0.05)
+
+
+def test_a_stroke_of_no_length_is_a_dot():
+    """A disc of diameter 0.2 at 40 pixels, and no ink elsewhere."""
+    points = np.full((1, strokes.STROKES, (strokes.KNOTS - 1) * strokes.STEPS + 1, 2), 0.5)
+    image = strokes.render(points, np.asarray([0.2]), 40)[0]
+    np.testing.assert_allclose(image.sum() / 255, np.pi * 4**2, rtol=0.03)
+    np.testing.assert_array_equal(image, image.T)
+    assert image[:15].max() == 0 and image[20, 20] == 255
 
 
 # ---- classes
@@ -168,7 +189,7 @@ def test_nearest_class_mean(seed, motor, least, most):
 
 
 def test_held_out_classes_are_as_hard_as_the_others():
-    """Means of 10 classes each: the held-out ones are drawn from the same distribution."""
+    """60 classes each: the held-out ones are drawn from the same distribution."""
     source = replace(SOURCE, classes=60, holdout_classes=60)
     x = source.images()
     trained, held_out = nearest_mean(x[:60]), nearest_mean(x[60:])
@@ -272,14 +293,14 @@ def test_what_can_be_drawn_is_accepted(source):
 
 
 def test_a_pixel_takes_one_byte(monkeypatch):
-    """12,800 classes of 20 drawings at 28 pixels are 201 MB: as floats they would not fit this half a gigabyte."""
+    """12,800 classes of 20 drawings at 28 pixels are 201 MB: as floats they would not fit into half a gigabyte."""
     monkeypatch.setattr(limits, "physical_memory", lambda: 2**29)
     large = replace(SPEC, source=Glyphs(classes=12_672, exemplars=15, holdout_classes=128, holdout_exemplars=5))
     assert 12_800 * 20 * 784 < limits.needed(large) < 1.1 * 12_800 * 20 * 784
     large.check()
     with pytest.raises(InputError, match="need at least") as caught:
         replace(large, source=replace(large.source, side=105)).check()
-    assert caught.value.field == "source.classes"
+    assert caught.value.field in ("source.side", "source.classes")
 
 
 def test_images_whose_components_are_taken_count():
@@ -288,14 +309,16 @@ def test_images_whose_components_are_taken_count():
     assert images + features < limits.needed(reduced) < limits.needed(pixels) + features
 
 
-def test_a_model_learns_to_tell_glyphs_apart_and_a_hand_may_differ_between_members():
-    """Eight classes by heart from their pixels, the second member's without noise of the hand."""
-    from ebbtide.training.members import Members
-
-    source = Glyphs(classes=64, exemplars=2, holdout_classes=8, holdout_exemplars=2)
-    spec = replace(SPEC, source=source, vary={"source.motor": [1.0, 0.0]})
+def test_a_model_learns_classes_by_heart_from_pixels_and_the_hand_may_differ_between_members():
+    """Chance is 1 in 34 labels; the second member sees drawings without noise."""
+    source = Glyphs(classes=32, exemplars=2, holdout_classes=8, holdout_exemplars=2)
+    spec = replace(SPEC, source=source, task=FewShot(p_bursty=0.0), vary={"source.motor": [1.0, 0.0]})
+    spec = replace(spec, sequences=1280, evaluators=("iwl",), keep_best=None)
     spec.check()
     made = Members(spec, [0, 1], None)
-    banks = [np.asarray(one.bank.features) for one in made.data]
-    np.testing.assert_array_equal(banks[0], source.build().features)
-    np.testing.assert_array_equal(banks[1], replace(source, motor=0.0).build().features)
+    for one, motor in zip(made.data, (1.0, 0.0), strict=True):
+        np.testing.assert_array_equal(one.bank.features, replace(source, motor=motor).build().features)
+    before = made.evaluate()["values"][:, 0, METRICS.index("accuracy"), 0]
+    made.train(80)
+    after = made.evaluate()["values"][:, 0, METRICS.index("accuracy"), 0]
+    assert (before < 0.3).all() and (after > 0.9).all()

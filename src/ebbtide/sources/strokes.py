@@ -35,8 +35,8 @@ AMOUNT = (0.2, 0.6, 0.88)
 PEN = 0.05
 """Width of the pen, about that of Omniglot."""
 
-MARGIN = 0.06
-"""How far the middle of the pen stays from the edge, more than the widest pen's half width: no line is cut off."""
+MARGIN = 1 / 28
+"""How far ink stays from the edge: none reaches the outermost pixels, from 28 a side on."""
 
 BLOCK = 64
 """Images drawn at a time, so that they stay in the processor's cache."""
@@ -142,7 +142,7 @@ def drawings(
     Every deviation is Gaussian and proportional to `motor`. At 1 the standard deviations are: a knot
     moves by 0.012 along each axis (neighbours on a stroke alike), a stroke by 0.018; the character is
     turned by 6 degrees, slanted by 0.12, its width and its height change by 13 %; it is put 0.06 off the
-    middle along each axis; the pen is 12 % wider or thinner (and never twice as wide or half).
+    middle along each axis; the pen is 12 % wider or thinner (at most by a factor of 2).
     """
     z = motor * ndtri(unit(words))
     offset, noise = np.split(z[:, 7:].reshape(len(z), STROKES, 1 + KNOTS, 2), [1], 2)
@@ -155,7 +155,8 @@ def drawings(
     cos, sin = np.cos(turn), np.sin(turn)
     affine = np.stack([cos * wide, cos * slant - sin * tall, sin * wide, sin * slant + cos * tall], -1)
     points = _splines(np.einsum("nij,nskj->nski", affine.reshape(-1, 2, 2), moved))
-    return _inside(points + 0.5 + 0.06 * z[:, None, None, 4:6]), PEN * np.clip(np.exp(0.12 * z[:, 6]), 0.5, 2)
+    pen = PEN * np.clip(np.exp(0.12 * z[:, 6]), 0.5, 2)
+    return _inside(points + 0.5 + 0.06 * z[:, None, None, 4:6], MARGIN + pen / 2), pen
 
 
 def _splines(knots: Float[np.ndarray, "image stroke knot 2"]) -> Float[np.ndarray, "image stroke point 2"]:
@@ -169,12 +170,15 @@ def _splines(knots: Float[np.ndarray, "image stroke knot 2"]) -> Float[np.ndarra
     return np.concatenate([points, knots[:, :, -1:]], 2)
 
 
-def _inside(points: Float[np.ndarray, "image stroke point 2"]) -> Float[np.ndarray, "image stroke point 2"]:
-    """The paths moved, and shrunk where they must be, so that none is nearer to the edge than `MARGIN`."""
+def _inside(
+    points: Float[np.ndarray, "image stroke point 2"], margin: Float[np.ndarray, " image"]
+) -> Float[np.ndarray, "image stroke point 2"]:
+    """The paths moved, and shrunk where they must be, so that none is nearer to the edge than `margin`."""
+    least = margin[:, None, None, None]
     low, high = points.min((1, 2), keepdims=True), points.max((1, 2), keepdims=True)
-    shrink = np.minimum(1, (1 - 2 * MARGIN) / (high - low).max(-1, keepdims=True))
+    shrink = np.minimum(1, (1 - 2 * least) / (high - low).max(-1, keepdims=True))
     middle, half = (low + high) / 2, (high - low) / 2 * shrink
-    return np.clip(middle, MARGIN + half, 1 - MARGIN - half) + (points - middle) * shrink
+    return np.clip(middle, least + half, 1 - least - half) + (points - middle) * shrink
 
 
 def render(
@@ -203,8 +207,10 @@ def _ink(
     """`render` for pieces (x, y, x', y') and pens in pixels: the squared distance to the nearest piece first."""
     centre = jnp.arange(side) + 0.5
     x, y = centre[None, None, :], centre[None, :, None]
-    length = jnp.maximum(jnp.hypot(pieces[..., 2] - pieces[..., 0], pieces[..., 3] - pieces[..., 1]), 1e-6)
-    way = (pieces[..., 2:] - pieces[..., :2]) / length[..., None]
+    step = pieces[..., 2:] - pieces[..., :2]
+    length = jnp.sqrt((step**2).sum(-1))
+    a_point = (length == 0)[..., None]  # has any direction
+    way = jnp.where(a_point, jnp.asarray([1.0, 0.0]), step / jnp.where(a_point, 1.0, length[..., None]))
 
     def nearer(i: Array, squared: Array) -> Array:
         (ax, ay), (ux, uy) = ((v[:, i, 0, None, None], v[:, i, 1, None, None]) for v in (pieces, way))
