@@ -106,7 +106,7 @@ def test_an_unknown_field_suggests_the_nearest(name, said):
         (("task.rest", "uniqe"), "task.rest", "uniqe", "invalid enum value"),
         (("source.scale", "big"), "source.scale", "big", "invalid enum value"),
         (("source", "omnigloss"), "source", "omnigloss", "did you mean 'omniglot'?"),
-        (("source", "gausian"), "source", "gausian", "must be one of gaussian, glyphs, omniglot, features"),
+        (("source", "gausian"), "source", "gausian", "must be one of gaussian, glyphs, omniglot, tokens, features"),
         (("optimizer", "adan"), "optimizer", "adan", "did you mean 'adam'?"),
         (("task.labels", "share"), "task.labels", "share", "did you mean 'shared'?"),
         (("optimizer.schedule", "cosin"), "optimizer.schedule", "cosin", "did you mean 'cosine'?"),

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
+from ebbtide.models.encoders import ResNet
 from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
+from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
@@ -32,6 +34,8 @@ SPECS = [
     Spec(source=Features(path="x.npz"), optimizer=Adam(schedule=WarmupInverseSqrt()), task=FewShot(relabel=Pair())),
     Spec(task=FewShot(labels=Polysemy()), model=Transformer(positions=Rotary()), vary={"optimizer.lr": [1, 2]}),
     Spec(task=FewShot(labels=Shared()), model=Transformer(positions=NoPositions())),
+    Spec(model=Transformer(encoder=ResNet(), pairing="joint")),
+    Spec(model=Recurrent("rnn", encoder=ResNet(channels=(8,), norm="layer"))),
 ]
 
 
@@ -91,7 +95,11 @@ def other_value(value: Any, name: str) -> Any:
         "scale": "norm",
         "spacing": "log",
         "standardise": "none",
-        "features": "full",
+        "features": {"pca64": "pixels"}.get(value, "pca64"),
+        "layout": "released_script",
+        "norm": {"batch": "layer", "layer": "batch"},
+        "pairing": {"joint": "interleaved", "interleaved": "joint"},
+        "kind": {"rnn": "lstm"},
     }
     match value:
         case bool():
@@ -101,13 +109,14 @@ def other_value(value: Any, name: str) -> Any:
         case float():
             return value / 2 + 0.01
         case str():
-            return words.get(name, value + "x")
+            word = words.get(name, value + "x")
+            return word[value] if isinstance(word, dict) else word
         case None:
             return {"stopping": {"patience": 3}, "decay": {"on": "mlp"}}.get(name, 3)
         case () | []:
             return {"windows": [{"start": 0, "end": 9, "every": 3}]}[name]
         case list() | tuple():
-            return [*value[:-1], value[-1] + 1 if isinstance(value[-1], int) else "other"]
+            return [*value[:-1], value[-1] + 4 if isinstance(value[-1], int) else "other"]
         case dict():
             return {"optimizer.lr": [1.0]}
 

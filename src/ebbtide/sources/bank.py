@@ -53,7 +53,7 @@ class Sizes(NamedTuple):
 
 @runtime_checkable
 class SourceLike(Protocol):
-    """The interface of a source (`Gaussian`, `Glyphs`, `Omniglot`, `Features`)."""
+    """The interface of a source (`Gaussian`, `Glyphs`, `Omniglot`, `Tokens`, `Features`)."""
 
     def check(self) -> None: ...
     def sizes(self) -> Sizes: ...

@@ -48,9 +48,28 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """The file's path and the name of the array in it."""
         raise NotImplementedError
 
+    def shape(self) -> tuple[int, ...]:
+        """(classes, exemplars, features) that there are, from the file's header alone."""
+        return array_shape(*self.file())
+
+    def read(self) -> np.ndarray:
+        """All that there is, in the file's order."""
+        return read_array(*self.file())
+
+    def item(self) -> int:
+        """Bytes of a number of the bank."""
+        return 4
+
+    def order(self, have: int) -> np.ndarray:
+        """In which order the file's `have` classes are divided into training and held-out ones."""
+        order = np.arange(have)
+        return (
+            order if self.class_order_seed is None else np.random.default_rng(self.class_order_seed).permutation(order)
+        )
+
     def check(self) -> None:
         """Raises `InputError` for a missing file, no such array, a wrong shape or not enough rows."""
-        have, each, _ = array_shape(*self.file())
+        have, each, _ = self.shape()
         check_counts(self)
         room = max(have - self.holdout_classes, 0)
         allowed = f"the file has {have} classes, {self.holdout_classes} of them held out: at most {room}"
@@ -60,19 +79,12 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         require(self.exemplars <= room, "source.exemplars", self.exemplars, allowed)
 
     def sizes(self) -> Sizes:
-        dim = array_shape(*self.file())[2]
-        return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, dim)
+        return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.shape()[2])
 
     def build(self) -> Bank:
         """Reads, orders, splits and standardises the array."""
-        raw = read_array(*self.file())
-        order = np.arange(raw.shape[0])
-        if self.class_order_seed is not None:
-            order = np.random.default_rng(self.class_order_seed).permutation(order)
-        order = np.concatenate([order[: self.classes], order[len(order) - self.holdout_classes :]])
+        x = self.select(self.read()).astype(np.float32)
         each = self.exemplars
-        columns = np.r_[:each, raw.shape[1] - self.holdout_exemplars : raw.shape[1]]
-        x = raw[order][:, columns].astype(np.float32)
         if self.standardise.startswith("coordinate"):
             train = x[: self.classes, :each].reshape(-1, x.shape[-1])
             x = (x - train.mean(0)) / (train.std(0) + 1e-3)
@@ -80,6 +92,13 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             norm = np.linalg.norm(x, axis=-1, keepdims=True)
             x = x / np.maximum(norm, 1e-6) * np.sqrt(x.shape[-1])
         return Bank(jnp.asarray(x), root(0, Purpose.SOURCE), jnp.float32(0))
+
+    def select(self, raw: np.ndarray) -> np.ndarray:
+        """The classes and exemplars that are used: training ones first, held-out ones last."""
+        order = self.order(raw.shape[0])
+        order = np.concatenate([order[: self.classes], order[len(order) - self.holdout_classes :]])
+        columns = np.r_[: self.exemplars, raw.shape[1] - self.holdout_exemplars : raw.shape[1]]
+        return raw[order][:, columns]
 
     def look_up(
         self, bank: Bank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
@@ -144,7 +163,7 @@ def _is_file(path: str) -> bool:
 def _headers(path: str) -> dict[str, Header]:
     try:
         if path.endswith(".npz"):
-            return _npz_headers(path)
+            return npz_headers(path)
         if path.endswith(".safetensors"):
             from safetensors import safe_open
 
@@ -167,7 +186,7 @@ def _dtype(name: str) -> str:
     return {"F": "float", "I": "int", "U": "uint"}.get(kind, kind) + bits
 
 
-def _npz_headers(path: str) -> dict[str, Header]:
+def npz_headers(path: str) -> dict[str, Header]:
     """Reads the header of every member without decompressing the data."""
     import zipfile
 

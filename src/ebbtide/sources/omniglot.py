@@ -1,15 +1,28 @@
-"""Omniglot as frozen features: 1,623 handwritten characters, 20 drawings each."""
+"""Omniglot: 1,623 handwritten characters, 20 drawings each, as pixels or as frozen features."""
 
 import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt
 
-from ebbtide.errors import InputError
-from ebbtide.sources.features import Count, FrozenFeatures
+from ebbtide.errors import InputError, require
+from ebbtide.sources.bank import Bank
+from ebbtide.sources.drawings import FILE, drawings_shape, read_drawings
+from ebbtide.sources.features import Count, FrozenFeatures, array_shape, read_array
+from ebbtide.sources.images import eight_transforms, look_up_pixels, pixel_bank
+from ebbtide.sources.layout import TRANSFORMS, Layout, as_released, shuffle_characters
 
-FILES = {"pca64": "omniglot_features_pca64.npz", "full": "omniglot_features.npz"}
+Kind = Literal["pca64", "full", "pixels", "hog", "efficientnet-lite0", "resnet18"]
+NETWORK = "efficientnet-lite0"
+FILES: dict[str, tuple[str, ...]] = {
+    "pca64": ("omniglot_features_pca64.npz", f"omniglot_{NETWORK}_pca64.npz"),
+    "full": ("omniglot_features.npz", f"omniglot_{NETWORK}.npz"),
+}
+"""Kinds of features that have more than one name for the same file; the first that is there is read."""
+ENCODER = {"pca64": f"{NETWORK} --pca 64", "full": NETWORK}
 
 
 def data_folder() -> Path:
@@ -18,23 +31,112 @@ def data_folder() -> Path:
     return Path(os.environ.get("EBBTIDE_DATA") or cache / "ebbtide")
 
 
-class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_fields=True, kw_only=True):
-    """Frozen ImageNet features of Omniglot (Lake et al. 2015): `full` (448-d) or `pca64` (64-d).
+def features_file(encoder: str, *, transforms: bool = False, pca: int = 0) -> str:
+    """The name of the file that `ebbtide data features` makes."""
+    return f"omniglot_{encoder}{'_x8' if transforms else ''}{f'_pca{pca}' if pca else ''}.npz"
 
-    Read from `omniglot_features.npz` or `omniglot_features_pca64.npz` in the folder that
-    EBBTIDE_DATA names. Classes are shuffled once, as in the public code of Chan et al. 2022.
+
+class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_fields=True, kw_only=True):
+    """Characters of Omniglot (Lake et al. 2015), read from the folder that EBBTIDE_DATA names.
+
+    `features`: `pixels` of `side` x `side` (one byte each, looked up as float32 in [0, 1], ink = 1;
+    `standardise` must be "none"); or frozen features of the images: `full`, `efficientnet-lite0` (the same:
+    448-d), `pca64` (reduced to 64-d), `resnet18` (512-d), `hog` (512-d, no network).
+
+    Classes are shuffled once, as in the public code of Chan et al. 2022. With `transforms` each character is
+    eight classes (`eight_transforms`; 12,984 in all): row 8 c + t is character c under transform t, characters
+    are shuffled whole, and held-out classes must be whole characters. `layout = "released_script"` takes the rows
+    as the public feature script of Singh et al. 2023 makes them (`released_script_order`); without `transforms` the
+    first eighth of them, as that script's file "norotate".
     """
 
-    features: Literal["pca64", "full"] = "pca64"
+    features: Kind = "pca64"
     classes: Count = 1500
     holdout_classes: Count = 100
     standardise: Literal["none", "coordinate", "norm", "coordinate_then_norm"] = "coordinate_then_norm"
     class_order_seed: Annotated[int, msgspec.Meta(ge=0)] | None = 1337
+    side: Annotated[int, msgspec.Meta(ge=28, le=105)] = 105
+    transforms: bool = False
+    layout: Layout = "correct"
 
     def file(self) -> tuple[str, str]:
         """Raises `InputError`, saying how to get the data, when the file is missing."""
-        name, folder = FILES[self.features], data_folder()
-        if not (folder / name).is_file():
-            allowed = f"needs {name} in {folder}; set EBBTIDE_DATA to a folder that has it (see Data in the README)"
-            raise InputError("source", "omniglot", allowed)
-        return str(folder / name), "features"
+        folder, eight = data_folder(), self._eight()
+        if self.features == "pixels":
+            names, command = (FILE,), "ebbtide data fetch omniglot"
+        else:
+            augment = " --augment" if eight else ""
+            command = f"ebbtide data features --encoder {ENCODER.get(self.features, self.features)}{augment}"
+            names = FILES.get(self.features, (features_file(self.features),))
+            if eight:
+                pca = 64 if self.features == "pca64" else 0
+                encoder = NETWORK if self.features in FILES else self.features
+                names = (features_file(encoder, transforms=True, pca=pca),)
+        for name in names:
+            if (folder / name).is_file():
+                return str(folder / name), "images_packed" if self.features == "pixels" else "features"
+        allowed = f"needs {names[0]} in {folder}; set EBBTIDE_DATA to a folder that has it, or make it: {command}"
+        raise InputError("source", "omniglot", allowed)
+
+    def check(self) -> None:
+        """Raises `InputError` for missing data, too many classes, or a character cut in two."""
+        if self.features == "pixels":
+            allowed = "pixels are kept as bytes: must be 'none'"
+            require(self.standardise == "none", "source.standardise", self.standardise, allowed)
+        super().check()
+        each = TRANSFORMS if self._eight() else 1
+        order = self.order(self.shape()[0]) // each
+        room = len(order) - self.holdout_classes
+        nearby = room - 1
+        while nearby > 0 and order[nearby - 1] == order[nearby]:
+            nearby -= 1
+        allowed = f"held-out classes must be whole characters of {each} classes each, e.g. {len(order) - nearby}"
+        whole = room == 0 or order[room - 1] != order[room]
+        require(whole, "source.holdout_classes", self.holdout_classes, allowed)
+
+    def shape(self) -> tuple[int, ...]:
+        """(classes, exemplars, features) that there are."""
+        path, array = self.file()
+        if self.features == "pixels":
+            characters, each = drawings_shape(Path(path))
+            rows, dim = characters * (TRANSFORMS if self.transforms else 1), self.side**2
+            return rows, each, dim
+        rows, each, dim = array_shape(path, array)
+        if self._eight():
+            allowed = f"{Path(path).name} has {rows} classes: not eight for each character"
+            require(rows % TRANSFORMS == 0, "source.transforms", self.transforms, allowed)
+        return (rows if self.transforms or not self._eight() else rows // TRANSFORMS), each, dim
+
+    def read(self) -> np.ndarray:
+        """All rows in their layout: floats [class, exemplar, feature], or bytes [class, exemplar, side, side]."""
+        path, array = self.file()
+        if self.features == "pixels":
+            images = read_drawings(Path(path)).pixels(self.side)
+            rows = eight_transforms(images) if self._eight() else images
+        else:
+            rows = read_array(path, array)
+        rows = as_released(rows) if self.layout == "released_script" else rows
+        return rows[: self.shape()[0]]
+
+    def order(self, have: int) -> np.ndarray:
+        """Characters shuffled, the classes of one together."""
+        if not self._eight():
+            return super().order(have)
+        return shuffle_characters(np.arange(have), TRANSFORMS, self.class_order_seed)
+
+    def build(self) -> Bank:
+        """Reads, orders and splits; features are standardised, pixels stay bytes."""
+        return pixel_bank(self.select(self.read())) if self.features == "pixels" else super().build()
+
+    def look_up(
+        self, bank: Bank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
+    ) -> Float[Array, "*slots dim"]:
+        """Exemplar `exemplars[i]` of class `classes[i]`."""
+        found = look_up_pixels if self.features == "pixels" else super().look_up
+        return found(bank, classes, exemplars)
+
+    def item(self) -> int:
+        return 1 if self.features == "pixels" else super().item()
+
+    def _eight(self) -> bool:
+        return self.transforms or self.layout == "released_script"

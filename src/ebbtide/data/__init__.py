@@ -1,0 +1,1 @@
+"""Getting and making the data files that sources read."""
