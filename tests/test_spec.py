@@ -95,7 +95,7 @@ def other_value(value: Any, name: str) -> Any:
         "scale": "norm",
         "spacing": "log",
         "standardise": "none",
-        "features": {"pca64": "pixels"}.get(value, "pca64"),
+        "features": {"pca64": "pixels", "pixels": "pca64"},
         "layout": "released_script",
         "norm": {"batch": "layer", "layer": "batch"},
         "pairing": {"joint": "interleaved", "interleaved": "joint"},
@@ -105,7 +105,7 @@ def other_value(value: Any, name: str) -> Any:
         case bool():
             return not value
         case int():
-            return value + 1
+            return value - 1 if name == "side" else value + 1
         case float():
             return value / 2 + 0.01
         case str():

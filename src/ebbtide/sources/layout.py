@@ -16,7 +16,7 @@ def released_script_order(characters: int, drawings: int) -> Int[np.ndarray, "ro
     The script means to write, for row 8 c + t, the drawings of character c under transform t. It indexes the
     array [character, drawing, transform], flattened with 8 * drawings entries a character, as if its rows
     were runs of `drawings` entries: row r, column i holds entry drawings * r + i. A "class" of 20 is then two
-    or three drawings of one character under all eight transforms, and eight neighbouring rows share a
+    and a half drawings of one character under eight transforms each, and eight neighbouring rows share a
     character (Singh et al. 2023, public code, omni_features_extract.py).
     """
     flat = np.arange(characters * TRANSFORMS * drawings).reshape(characters * TRANSFORMS, drawings)

@@ -84,15 +84,8 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
             allowed = "pixels are kept as bytes: must be 'none'"
             require(self.standardise == "none", "source.standardise", self.standardise, allowed)
         super().check()
-        each = TRANSFORMS if self._eight() else 1
-        order = self.order(self.shape()[0]) // each
-        room = len(order) - self.holdout_classes
-        nearby = room - 1
-        while nearby > 0 and order[nearby - 1] == order[nearby]:
-            nearby -= 1
-        allowed = f"held-out classes must be whole characters of {each} classes each, e.g. {len(order) - nearby}"
-        whole = room == 0 or order[room - 1] != order[room]
-        require(whole, "source.holdout_classes", self.holdout_classes, allowed)
+        if self._eight():
+            self._check_whole_characters()
 
     def shape(self) -> tuple[int, ...]:
         """(classes, exemplars, features) that there are."""
@@ -135,8 +128,15 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         found = look_up_pixels if self.features == "pixels" else super().look_up
         return found(bank, classes, exemplars)
 
-    def item(self) -> int:
-        return 1 if self.features == "pixels" else super().item()
+    def _check_whole_characters(self) -> None:
+        character = self.order(self.shape()[0]) // TRANSFORMS
+        first = len(character) - self.holdout_classes  # where the held-out ones begin
+        better = first
+        while 0 < better < len(character) and character[better - 1] == character[better]:
+            better -= 1
+        allowed = f"must be whole characters of {TRANSFORMS} classes each, e.g. {len(character) - better}"
+        require(better == first, "source.holdout_classes", self.holdout_classes, allowed)
 
     def _eight(self) -> bool:
+        """Whether rows are characters under a transform, or mixtures of them."""
         return self.transforms or self.layout == "released_script"

@@ -41,8 +41,9 @@ def check_memory(spec: Any) -> None:
     asks for most: the one that, were it 1, would leave the least to ask for."""
     memory = physical_memory()
     if isinstance(spec.source, FrozenFeatures):
-        path, shape, item = spec.source.file()[0], spec.source.shape(), spec.source.item()
-        stored, kind = math.prod(shape) * item, "float32" if item == FLOAT else "bytes"
+        path, shape = spec.source.file()[0], spec.source.shape()
+        each, kind = (1, "bytes") if pixels(spec.source) else (FLOAT, "float32")
+        stored = math.prod(shape) * each
         allowed = f"holds an array of shape {list(shape)}: {stored:,} bytes as {kind}; this machine has {memory:,}"
         require(stored <= memory, "source.path", path, allowed)
     bytes_needed = needed(spec)
