@@ -116,7 +116,7 @@ def test_chance_counts_different_labels_and_absent_targets():
     assert got["in_context_accuracy"] == close((1 / 2 + 1 + 1 / 4 + 0) / 4)
 
 
-SOURCE = Gaussian(classes=40, exemplars=4, dim=3, holdout_classes=8, holdout_exemplars=3)
+SOURCE = Gaussian(classes=50, exemplars=4, dim=3, holdout_classes=8, holdout_exemplars=3)
 TASK = FewShot(context=4, burst=1, p_bursty=0.8, zipf=1.0)
 
 
@@ -136,14 +136,14 @@ def counts_per_sequence(prompt: Prompt) -> set[tuple[int, ...]]:
 
 
 def test_relabelling_evaluators(suite):
-    for name, labels in (("icl", {0, 1}), ("icl_holdout", {0, 1}), ("icl_reserved", {40, 41})):
+    for name, labels in (("icl", {0, 1}), ("icl_holdout", {0, 1}), ("icl_reserved", {50, 51})):
         prompt = suite.of(name)
         assert counts_per_sequence(prompt) == {(2, 2)}
         assert set(np.unique(prompt.labels)) == set(np.unique(prompt.target)) == labels
         same = prompt.classes[:-1] == prompt.classes[-1]
         np.testing.assert_array_equal(prompt.labels == prompt.target, same)
-    assert (suite.of("icl_holdout").classes >= 40).all() and (suite.of("icl_holdout").own_label == -1).all()
-    assert (suite.of("icl").classes < 40).all()
+    assert (suite.of("icl_holdout").classes >= 50).all() and (suite.of("icl_holdout").own_label == -1).all()
+    assert (suite.of("icl").classes < 50).all()
 
 
 def test_flip_evaluator(suite):
@@ -168,11 +168,12 @@ def test_in_weights_evaluators(suite):
 
 
 def test_chance_levels_of_the_suite(suite):
-    assert suite.chance(42) == close(
-        {name: 0.5 for name in ("icl", "icl_reserved", "icl_holdout", "flip")}
-        | {"iwl": 1 / 42, "iwl_exemplar": 1 / 42, "ciwl": 1 / 4, "train": suite.chance(42)["train"]}
+    assert suite.chance(52) == close(
+        {name: 0.5 for name in ("icl", "icl_common", "icl_rare", "icl_reserved", "icl_holdout", "flip")}
+        | dict.fromkeys(("iwl", "iwl_common", "iwl_rare", "iwl_exemplar"), 1 / 52)
+        | {"ciwl": 1 / 4, "train": suite.chance(52)["train"]}
     )
-    assert 0.2 < suite.chance(42)["train"] < 0.5
+    assert 0.2 < suite.chance(52)["train"] < 0.5
 
 
 def test_measure_reads_every_evaluator_from_its_own_prompts(suite):
@@ -181,14 +182,14 @@ def test_measure_reads_every_evaluator_from_its_own_prompts(suite):
 
     def answer(prompt):
         is_spoilt = (prompt.target == suite.of(spoilt).target).all()
-        return jnp.where(is_spoilt, jax.nn.one_hot(jnp.array([39]), 42), 20.0 * jax.nn.one_hot(prompt.target, 42))
+        return jnp.where(is_spoilt, jax.nn.one_hot(jnp.array([49]), 52), 20.0 * jax.nn.one_hot(prompt.target, 52))
 
     values = np.asarray(suite.measure(answer))
-    assert values.shape == (8, len(METRICS), 2)
+    assert values.shape == (len(evaluators.NAMES), len(METRICS), 2)
     accuracy = dict(zip([e.name for e in suite.evaluators], values[:, METRICS.index("accuracy"), 0], strict=True))
     assert {name for name, value in accuracy.items() if value == 1} == set(evaluators.NAMES) - {spoilt}
     assert accuracy[spoilt] == 0
-    assert values[3, METRICS.index("loss"), 0] == pytest.approx(np.log(41 + np.e), rel=1e-5)
+    assert values[3, METRICS.index("loss"), 0] == pytest.approx(np.log(51 + np.e), rel=1e-5)
 
 
 def test_evaluation_prompts_do_not_depend_on_the_other_evaluators_or_the_number():
@@ -200,7 +201,7 @@ def test_evaluation_prompts_do_not_depend_on_the_other_evaluators_or_the_number(
 @pytest.mark.parametrize("labels", [Shared(5), Polysemy(2)])
 def test_evaluators_with_other_labels(labels):
     suite = suite_of(replace(TASK, labels=labels), ("icl_reserved", "iwl", "ciwl", "flip"))
-    total = labels.total(40)
+    total = labels.total(50)
     assert set(np.unique(suite.of("icl_reserved").labels)) == {total, total + 1}
     assert not (suite.of("iwl").labels == suite.of("iwl").target).any()
     assert ((suite.of("ciwl").labels == suite.of("ciwl").target).sum(axis=0) == 1).all()
