@@ -11,10 +11,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import drawn
 import numpy as np
 import pytest
 
+import drawn
 from ebbtide.data import archives, download
 from ebbtide.data.archives import PARTS, decode, fetch_omniglot, pack
 from ebbtide.data.download import file_md5
@@ -292,7 +292,11 @@ GOOD = "Back_(0)/character01/0001_01.png"
         (lambda m: m.update({GOOD.replace("0001_", "0009_"): m[GOOD]}), "image", "two files for the same drawing"),
         (lambda m: m.update({GOOD: b"not a picture"}), "image", "cannot be read"),
         (lambda m: m.update({GOOD: m[GOOD][:60]}), "image", "cannot be read"),
-        (lambda m: m.update({GOOD: drawn.png(np.zeros((105, 104)))}), "image", "must be 105 x 105 pixels, is 104 x 105"),
+        (
+            lambda m: m.update({GOOD: drawn.png(np.zeros((105, 104)))}),
+            "image",
+            "must be 105 x 105 pixels, is 104 x 105",
+        ),
         (lambda m: m.update({GOOD: bytes(1 << 20)}), "image", "has more than 65,536 bytes"),
         (lambda m: m.update({GOOD.replace("character01", "character09"): m[GOOD]}), "images_background", "has 5"),
     ],
