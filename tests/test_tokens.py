@@ -108,8 +108,8 @@ def test_the_same_call_gives_the_same_file(tmp_path):
     for name in ("a", "b", "c"):
         seed = 1 if name == "c" else 0
         source = str(tmp_path / "model.safetensors")
-        path, _ = make_tokens(tmp_path / name, source, quiet, classes=6, exemplars=4, skip=5, seed=seed)
-        files.append(path.read_bytes())
+        made = make_tokens(tmp_path / name, source, quiet, classes=6, exemplars=4, skip=5, seed=seed)
+        files.append(made.path.read_bytes())
     assert files[0] == files[1] != files[2]
 
 
@@ -119,8 +119,19 @@ def made(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
     save_file({"model.embed_tokens.weight": blobs(), "lm_head": blobs(seed=9)}, tmp_path / "model.safetensors")
     source = str(tmp_path / "model.safetensors")
-    path, _ = make_tokens(tmp_path, source, quiet, classes=10, exemplars=4, clusters=WORDS, skip=5)
-    return path
+    made = make_tokens(tmp_path, source, quiet, classes=10, exemplars=4, clusters=WORDS, skip=5)
+    assert made[1:] == ("made", 10, WORDS, WORDS)
+    return made.path
+
+
+def test_a_file_that_is_there_is_left_alone_or_refused(made, one_line):
+    source, before = str(made.parent / "model.safetensors"), made.stat()
+    again = make_tokens(made.parent, source, quiet, classes=10, exemplars=4, clusters=WORDS, skip=5)
+    assert again == (made, "was there", 10, WORDS, WORDS) and made.stat() == before
+    with pytest.raises(InputError) as caught:
+        make_tokens(made.parent, source, quiet, classes=10, exemplars=4, clusters=WORDS, skip=5, seed=1)
+    one_line(caught, "file", str(made))
+    assert "seed 0" in str(caught.value) and "move it away" in str(caught.value)
 
 
 def test_the_source_reads_the_file(made):

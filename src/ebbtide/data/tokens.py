@@ -3,14 +3,15 @@
 import io
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ebbtide.data.download import Progress, Report
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.runs.atomic import write_file
+from ebbtide.runs.atomic import sha256, write_file
+from ebbtide.sources.features import array_shape
 from ebbtide.sources.tokens import tokens_file
 
 SPECIAL = 259
@@ -55,6 +56,17 @@ class Clusters(NamedTuple):
     clusters: int
 
 
+class TokensFile(NamedTuple):
+    """A file of token classes, and how full it is: `classes` of those asked for; `enough` clusters of `clusters`
+    had enough members."""
+
+    path: Path
+    how: str
+    classes: int
+    enough: int
+    clusters: int
+
+
 def make_tokens(
     folder: Path,
     source: str,
@@ -67,12 +79,22 @@ def make_tokens(
     skip: int = SPECIAL,
     closest: float = -1.0,
     seed: int = 0,
-) -> tuple[Path, Clusters]:
+) -> TokensFile:
     """Clusters the matrix in `source` (a `.safetensors` file, or "wordllama": the installed package's) into
-    `tokens_CxE.npz`: `features` [class, exemplar, dim] float32 and where they are from. If fewer than `classes`
-    clusters have `exemplars` members, the file has that many classes."""
+    `tokens_CxE.npz`: `features` [class, exemplar, dim] float32, `token` (ids), `cosine` (to the centroid), and where
+    they are from. If fewer than `classes` clusters have `exemplars` members, the file has that many classes.
+    """
     path = wordllama_file() if source == WORDLLAMA else Path(source)
     name, matrix = read_matrix(path, array)
+    given = {
+        "source": f"{path.name}: {name} {list(matrix.shape)}",
+        "matrix": sha256(matrix.tobytes()),
+        "recipe": f"ids from {skip}, centred, norm 1; spherical k-means, {clusters or int(SPARE * classes)} clusters, "
+        f"seed {seed}; members of cosine at least {closest:g}, the {exemplars} nearest; classes farthest first",
+    }
+    target = folder / tokens_file(classes, exemplars)
+    if target.is_file():
+        return _found(target, given)
     found = cluster(
         matrix,
         report,
@@ -84,21 +106,23 @@ def make_tokens(
         seed=seed,
     )
     file = io.BytesIO()
-    np.savez(
-        file,
-        allow_pickle=False,
-        features=found.vector,
-        token=found.token,
-        cosine=found.cosine,
-        source=f"{path.name}: {name} {list(matrix.shape)}",
-        recipe=f"ids from {skip}, centred, norm 1; spherical k-means, {found.clusters} clusters, seed {seed}; "
-        f"members of cosine at least {closest:g}, the {exemplars} nearest; classes farthest first",
-        enough=np.int64(found.enough),
-    )
+    counts = {"enough": np.int64(found.enough), "clusters": np.int64(found.clusters)}
+    arrays: dict[str, Any] = {"features": found.vector, "token": found.token, "cosine": found.cosine}
+    np.savez(file, allow_pickle=False, **arrays, **counts, **given)
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / tokens_file(classes, exemplars)
     write_file(target, file.getvalue())
-    return target, found
+    return TokensFile(target, "made", len(found.token), found.enough, found.clusters)
+
+
+def _found(target: Path, given: dict[str, str]) -> TokensFile:
+    """The file that is there. Raises `InputError` when it was made otherwise."""
+    classes = array_shape(str(target), "features")[0]
+    with np.load(target, allow_pickle=False) as file:
+        for name, value in given.items():
+            there = file[name].item() if name in file.files else None
+            allowed = f"is there and was made with {name} = {there}, not {value}; move it away to make it anew"
+            require(there == value, "file", str(target), allowed)
+        return TokensFile(target, "was there", classes, int(file["enough"]), int(file["clusters"]))
 
 
 def cluster(

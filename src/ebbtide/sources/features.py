@@ -143,7 +143,7 @@ def read_array(path: str, name: str) -> np.ndarray:
 def array_shape(path: str, name: str) -> tuple[int, ...]:
     """Shape of array `name`, from the file's header alone; it must be three-dimensional, of floats."""
     require(_is_file(path), "source.path", path, "no such file")
-    headers = _headers(path)
+    headers = array_headers(path)
     if name not in headers:
         known = ", ".join(sorted(headers)[:8]) or "no arrays"
         raise InputError("source.array", name, f"{Path(path).name} holds {known}{nearest(name, headers)}")
@@ -160,7 +160,8 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def _headers(path: str) -> dict[str, Header]:
+def array_headers(path: str) -> dict[str, Header]:
+    """What an `.npz` or `.safetensors` file says of each of its arrays. Raises `InputError` in one line."""
     try:
         if path.endswith(".npz"):
             return npz_headers(path)
