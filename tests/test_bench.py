@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ebbtide import cli
 from ebbtide.bench import bench, child, machine, memory, table, whole, work
-from ebbtide.bench.configs import CONFIGS, find_config
+from ebbtide.bench.configs import CONFIGS, find_config, plain_transformer
 from ebbtide.bench.records import Record, Row, Skipped, Target
 from ebbtide.bench.rounds import Child, ChildError, summarise
 from ebbtide.errors import InputError
@@ -49,7 +49,7 @@ def test_the_reference_sizes():
     sizes = {name: config.spec.source.sizes() for name, config in CONFIGS.items()}
     assert (sizes["2L"].classes, sizes["2L"].dim, two.spec.task.context) == (12_800, 64, 2)
     assert (sizes["12L"].classes, sizes["12L"].dim, twelve.spec.task.context) == (1600, 512, 8)
-    assert two.spec.model.mlp_ratio == 0 and twelve.spec.model.layers == 12
+    assert plain_transformer(two.spec).mlp_ratio == 0 and twelve.spec.model.layers == 12
     assert two.batches == twelve.batches == (32, 128)
 
 

@@ -11,9 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.bench import plain_jax, plain_torch, work
+from ebbtide.bench.configs import plain_transformer
 from ebbtide.bench.prompts import Batch, HostSampler
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
+from ebbtide.models.encoders import ResNet
+from ebbtide.models.positions import Rotary
+from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.once import quick_jit
 from ebbtide.tasks.fewshot import FewShot
@@ -55,25 +59,26 @@ def case(request: pytest.FixtureRequest) -> Case:
 # --- operations and bytes
 
 
-def dots(jaxpr: Any) -> Iterator[Any]:
-    """Every dot_general below a jaxpr."""
+def dots(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """Every dot_general below a jaxpr, and how often it is done."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
-            yield equation
+            yield equation, times
+        rounds = equation.params["length"] if equation.primitive.name == "scan" else 1
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else [value]:
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
-                    yield from dots(inner)
+                    yield from dots(inner, times * rounds)
 
 
 def counted(function: Any, *arguments: Any) -> int:
     """Operations of all matrix products of a function: two for each multiply-add."""
     total = 0
-    for equation in dots(jax.make_jaxpr(function)(*arguments).jaxpr):
+    for equation, times in dots(jax.make_jaxpr(function)(*arguments).jaxpr):
         (contracted, _), _ = equation.params["dimension_numbers"]
         inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-        total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
+        total += 2 * times * inner * math.prod(equation.outvars[0].aval.shape)
     return total
 
 
@@ -81,10 +86,46 @@ def test_the_count_of_a_program_sees_products_in_inner_programs():
     a, b = jnp.ones((3, 4)), jnp.ones((4, 5))
     assert counted(lambda x, y: x @ y, a, b) == 2 * 3 * 4 * 5
     assert counted(jax.jit(jax.value_and_grad(lambda x, y: (x @ y).sum())), a, b) == 2 * 2 * 3 * 4 * 5
+    square = jnp.ones((3, 3))
+    assert counted(lambda x: jax.lax.scan(lambda s, _: (s @ x, s), x, length=7), square) == 7 * 2 * 3**3
 
 
 def test_operations_are_those_of_the_program(case):
     assert work.flops(case.spec) == counted(case.spec.model.loss_and_grad, case.params, case.prompt)
+
+
+OTHERS = {
+    "joint pairs": Transformer(layers=2, width=16, heads=2, pairing="joint"),
+    "lstm": Recurrent("lstm", layers=2, width=16),
+    "rnn": Recurrent("rnn", layers=3, width=8),
+}
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_operations_of_other_models_are_those_of_their_programs(model):
+    spec = replace(DEEP, model=OTHERS[model])
+    params = jax.eval_shape(lambda: spec.model.init(root(0, Purpose.INIT), **spec.shape()))
+    source, index = spec.source, jnp.arange(spec.batch, dtype=jnp.uint32)
+
+    def prompt() -> Prompt:
+        return spec.task.sample(root(0, Purpose.DATA), index, source, source.build(), source.sizes().split())
+
+    assert work.flops(spec) == counted(spec.model.loss_and_grad, params, jax.eval_shape(prompt))
+    assert spec.parameters() == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Recurrent(),
+        Transformer(pairing="joint"),
+        Transformer(positions=Rotary()),
+        Transformer(encoder=ResNet()),
+    ],
+)
+def test_a_model_that_the_plain_ones_are_not_is_not_compared_with_them(model):
+    with pytest.raises(InputError, match="must be a transformer of interleaved tokens"):
+        plain_transformer(replace(SPEC, model=model))
 
 
 def test_computing_the_whole_sequence_takes_more_operations():
@@ -146,7 +187,7 @@ def our_loss(case: Case) -> float:
 
 
 def test_plain_jax_has_our_loss(case):
-    heads, weights, batch = case.spec.model.heads, plain_weights(case.params), batch_of(case.prompt)
+    heads, weights, batch = plain_transformer(case.spec).heads, plain_weights(case.params), batch_of(case.prompt)
     plain = jax.jit(plain_jax.loss, static_argnums=2)(weights, batch, heads)
     assert float(plain) == pytest.approx(our_loss(case), abs=1e-5)
 
@@ -196,9 +237,9 @@ def test_the_plain_loops_learn():
     spec = replace(BARE, optimizer=replace(BARE.optimizer, lr=1e-2))
     batch = HostSampler(spec, seed=1).draw()
     trained = plain_jax.PlainJax(spec)
-    before = float(plain_jax.loss(trained.weights, batch, spec.model.heads))
+    before = float(plain_jax.loss(trained.weights, batch, plain_transformer(spec).heads))
     trained.train(30)
-    assert float(plain_jax.loss(trained.weights, batch, spec.model.heads)) < 0.9 * before
+    assert float(plain_jax.loss(trained.weights, batch, plain_transformer(spec).heads)) < 0.9 * before
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     eager = plain_torch.PlainTorch(spec, 1, compiled=False)
     exemplars, labels, target = plain_torch.tensors(batch)

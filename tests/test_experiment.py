@@ -6,6 +6,7 @@ import pytest
 from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.studies import STUDIES, find_study
+from ebbtide.studies import experiment as experiment_module
 from ebbtide.studies.experiment import (
     Arms,
     Experiment,
@@ -88,6 +89,21 @@ def test_the_best_model_is_measured_on_prompts_it_was_not_chosen_by(folder):
     chosen = [run.best()["value"] for task in folder.specs if (run := folder.run(task))]
     assert again.shape == (3,) and ((again >= 0) & (again <= 1)).all()
     assert not set(np.round(again, 6)) & set(np.round(np.concatenate(chosen), 6)) or len(set(again)) < 3
+
+
+def test_members_that_stopped_early_keep_their_model_and_train_no_more(tmp_path):
+    stopping = {"stopping": {"patience": 400, "window": 1, "margin": 1.0}}  # nothing rises so much: all stop at 400
+    arms = {"to the end": {"stopping": None}, "stopped": stopping}
+    one = EXPERIMENT._replace(settings={"quick": SETTING._replace(arms=arms)}, claims=CLAIMS[:0])
+    found = Arms(load(run_sweep(make_sweep(STUDY, one, "quick"), tmp_path / "s", jobs=2).path), list(arms))
+    assert found.sequences("stopped")[-1] <= 800 < 3200 == found.sequences("to the end")[-1]
+    assert np.isfinite(found.scalar("stopped", "icl_final")).all()
+    short, whole = found.curves("stopped"), found.curves("to the end")
+    count = short["icl"].shape[1]
+    np.testing.assert_array_equal(short["icl"][:, :2], whole["icl"][:, :2])
+    padded = experiment_module._padded(short, 1, {name: whole[name][1] for name in ("icl", "train_loss")})
+    np.testing.assert_array_equal(padded["icl"][count:], np.full(len(padded["icl"]) - count, short["icl"][1, -1]))
+    assert np.isnan(padded["train_loss"][count:]).all()
 
 
 def test_what_is_not_there_is_refused_in_one_line(folder):

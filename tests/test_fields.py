@@ -7,6 +7,7 @@ from ebbtide.errors import InputError
 from ebbtide.models.positions import Rotary
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.labels import Shared
 from ebbtide.training.fields import override
@@ -33,6 +34,7 @@ def changed(*settings: tuple[str, str]) -> Spec:
         ("task.rest", '"unique"', "unique"),
         ("evaluators", '["icl", "iwl"]', ("icl", "iwl")),
         ("vary", '{"optimizer.lr": [0.1, 0.2]}', {"optimizer.lr": [0.1, 0.2]}),
+        ("source", "glyphs", Glyphs()),
         ("source", "omniglot", Omniglot()),
         ("source", "runs/my features.npz", Features(path="runs/my features.npz")),
         ("source", "x.safetensors", Features(path="x.safetensors")),
@@ -104,7 +106,7 @@ def test_an_unknown_field_suggests_the_nearest(name, said):
         (("task.rest", "uniqe"), "task.rest", "uniqe", "invalid enum value"),
         (("source.scale", "big"), "source.scale", "big", "invalid enum value"),
         (("source", "omnigloss"), "source", "omnigloss", "did you mean 'omniglot'?"),
-        (("source", "gausian"), "source", "gausian", "must be one of gaussian, omniglot, tokens, features"),
+        (("source", "gausian"), "source", "gausian", "must be one of gaussian, glyphs, omniglot, tokens, features"),
         (("optimizer", "adan"), "optimizer", "adan", "did you mean 'adam'?"),
         (("task.labels", "share"), "task.labels", "share", "did you mean 'shared'?"),
         (("optimizer.schedule", "cosin"), "optimizer.schedule", "cosin", "did you mean 'cosine'?"),

@@ -8,11 +8,10 @@ import pytest
 from matplotlib.image import imread
 from msgspec.structs import replace
 
+from ebbtide.evaluation.evaluators import NAMES as ALL
 from ebbtide.report.figure import CONTEXT, WEIGHTS, curves_figure
 from ebbtide.runs.folder import Run
 from tiny import SPEC, write_run
-
-ALL = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "iwl_exemplar")
 
 
 def made(path: Path, names: tuple[str, ...], members: int = 3, diverged: bool = False) -> Run:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ebbtide.errors import LONGEST, InputError
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Polysemy, Shared
@@ -155,7 +156,7 @@ WORDS: list[tuple[list[str], list[str]]] = [
     (["--vary", '{"batch": [1, 2]}'], ["vary = 'batch'", "must be one of task.p_bursty"]),
     (["--evaluators", json.dumps(["icl"] * 10_000)], ["evaluators = ['icl'", "at most once"]),
     (["--evaluators", '["../../x"]'], ["evaluators = '../../x'", "must be one of train, icl"]),
-    (["--source", "../../x"], ["source = '../../x'", "must be one of gaussian, omniglot, features"]),
+    (["--source", "../../x"], ["source = '../../x'", "must be one of gaussian, glyphs, omniglot, tokens, features"]),
     (["--source", "../../x.npz"], ["source.path = '../../x.npz'", "no such file"]),
     (["--source", "CON.npz"], ["source.path = 'CON.npz'", "no such file"]),
     (["--source", "a\0b.npz"], ["source.path = 'a\\x00b.npz'", "no such file"]),
@@ -370,6 +371,7 @@ def arrays(tree: Any) -> int:
     [
         replace(SPEC, optimizer=SGD(), task=FewShot(labels=Shared(8)), source=Gaussian(infinite=True, dim=12)),
         replace(SPEC, task=FewShot(labels=Polysemy(3)), vary={"source.noise": [0.0, 1.0]}),
+        replace(SPEC, source=Glyphs(classes=400, exemplars=2), vary={"source.motor": [0.5, 1.0]}),
     ],
 )
 def test_the_count_is_a_close_lower_bound_of_what_training_holds(spec):

@@ -1,244 +1,29 @@
-"""Omniglot: pixels, transforms and layouts on a small stand-in; the real files where there are any; a good message
-where there are none."""
+"""Omniglot as a source: pixels, transforms, the released layout; the real file where there is one, a good message
+where there is none."""
 
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
-import drawn
+from drawings_tools import make_drawings
 from ebbtide.errors import InputError
-from ebbtide.sources.drawings import DRAWERS, FILE, SIDE, overlap, read_drawings, shrink
+from ebbtide.sources.drawings import DRAWERS, SIDE, overlap, read_drawings, shrink
 from ebbtide.sources.images import eight_transforms
-from ebbtide.sources.layout import RELEASED, as_released, released_script_order
-from ebbtide.sources.omniglot import Omniglot, features_file
+from ebbtide.sources.layout import as_released, released_script_order, shuffle_characters
+from ebbtide.sources.omniglot import Omniglot
+from ebbtide.training.limits import needed
 from ebbtide.training.spec import Spec
 
-CHARACTERS = 6
-PIXELS = Omniglot(
-    features="pixels", side=28, standardise="none", classes=4, exemplars=15, holdout_classes=2, holdout_exemplars=5
-)
-EIGHT = replace(PIXELS, transforms=True, classes=32, holdout_classes=16)
 
-
-@pytest.fixture
-def small(tmp_path, monkeypatch) -> Path:
-    """A data folder with six characters."""
-    monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
-    drawn.write(tmp_path, CHARACTERS)
-    return tmp_path
-
-
-def built(source: Omniglot) -> np.ndarray:
-    source.check()
-    return np.asarray(source.build().features)
-
-
-def test_pixels_are_bytes_in_the_bank_and_zero_to_one_when_looked_up(small):
-    bank = PIXELS.build()
-    PIXELS.check()
-    assert PIXELS.sizes() == (4, 2, 15, 5, 28 * 28)
-    assert bank.features.dtype == jnp.uint8 and bank.features.shape == (6, 20, 28 * 28)
-    got = np.asarray(PIXELS.look_up(bank, jnp.arange(6), jnp.zeros(6, jnp.uint32)))
-    assert got.dtype == np.float32 and got.min() == 0 and 0.5 < got.max() <= 1
-    pixels = read_drawings(small / FILE).pixels(28).reshape(CHARACTERS, DRAWERS, -1)
-    order = np.random.default_rng(1337).permutation(CHARACTERS)
-    np.testing.assert_allclose(got, pixels[order, 0] / 255, rtol=1e-6)
-
-
-def test_at_the_full_side_a_pixel_is_a_bit(small):
-    full = built(replace(PIXELS, side=SIDE, class_order_seed=None))
-    np.testing.assert_array_equal(full.reshape(CHARACTERS, DRAWERS, SIDE, SIDE), 255 * drawn.drawings().images())
-
-
-@pytest.mark.parametrize("side", [28, 35, 50, 105])
-def test_areas_are_averaged(side):
-    """By hand where the side divides 105; the amount of ink is the same at every side."""
-    images = drawn.drawings(2).images()
-    small = shrink(images, side)
-    np.testing.assert_allclose(small.mean((2, 3)) / 255, images.mean((2, 3)), atol=0.5 / 255)
-    if 105 % side == 0:
-        n = 105 // side
-        blocks = images.reshape(2, DRAWERS, side, n, side, n).mean((3, 5))
-        np.testing.assert_array_equal(small, np.rint(blocks.astype(np.float32) * 255))
-
-
-@pytest.mark.parametrize("side", [28, 64, 104])
-def test_every_old_pixel_is_shared_out_once(side):
-    w = overlap(SIDE, side)
-    np.testing.assert_allclose(w.sum(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(w.sum(0), side / SIDE, rtol=1e-5)
-
-
-def test_eight_classes_for_each_character_shuffled_as_one(small):
-    x = built(EIGHT).reshape(48, DRAWERS, 28, 28)
-    assert EIGHT.sizes() == (32, 16, 15, 5, 28 * 28)
-    order = np.random.default_rng(1337).permutation(CHARACTERS)
-    images = read_drawings(small / FILE).pixels(28)[order]
-    np.testing.assert_array_equal(x, eight_transforms(images))
-
-
-def test_transforms_and_smaller_sides_may_be_done_in_either_order():
-    images = drawn.drawings(2).images()
-    np.testing.assert_array_equal(eight_transforms(shrink(images, 50)), shrink(eight_transforms(images), 50))
-
-
-@pytest.mark.parametrize("seed", [None, 0, 1337])
-@pytest.mark.parametrize("layout", ["correct", "released_script"])
-def test_held_out_classes_are_whole_characters(small, seed, layout):
-    source = replace(EIGHT, class_order_seed=seed, layout=layout)
-    source.check()
-    order = source.order(48) // 8
-    assert not set(order[:32]) & set(order[32:])
-    with pytest.raises(InputError, match=r"whole characters of 8 classes each, e\.g\. 16") as caught:
-        replace(source, holdout_classes=15).check()
-    assert caught.value.field == "source.holdout_classes"
-
-
-def test_held_out_characters_stay_when_training_has_fewer(small):
-    np.testing.assert_array_equal(built(EIGHT)[32:], built(replace(EIGHT, classes=8))[8:])
-
-
-def test_the_released_order_is_as_documented():
-    """Row r, column i is flat entry 20 r + i of [character, drawing, transform]: character r // 8, drawing
-    (20 (r % 8) + i) // 8, and the transform that has the number (20 (r % 8) + i) % 8 there."""
-    order = released_script_order(1623, 20)
-    assert order.shape == (12_984, 20, 3)
-    r, i = np.arange(12_984)[:, None], np.arange(20)[None]
-    np.testing.assert_array_equal(order[..., 0], np.broadcast_to(r // 8, (12_984, 20)))
-    np.testing.assert_array_equal(order[..., 1], (20 * (r % 8) + i) // 8)
-    np.testing.assert_array_equal(order[..., 2], np.array(RELEASED)[(20 * (r % 8) + i) % 8])
-    assert len(np.unique(order.reshape(-1, 3), axis=0)) == 12_984 * 20  # every image is there, once
-
-
-def test_the_consequences_of_the_released_order():
-    """What a study of these files would see (and the correct order would not)."""
-    order = released_script_order(1623, 20)
-    character, drawing, transform = np.moveaxis(order, -1, 0)
-    assert {len(set(row)) for row in drawing} == {3}  # 2.5 drawings' worth: two whole ones and a half, or so
-    assert np.mean([np.unique(row, return_counts=True)[1].max() for row in drawing]) == 8
-    assert all(set(row) == set(range(8)) for row in transform)  # all transforms in every "class"
-    first = character[:1623]  # the file "norotate"
-    assert set(first.ravel()) == set(range(203))
-    held_rows = (np.arange(1600, 1623)[None] + 1623 * np.arange(8)[:, None]).ravel()
-    held, train = set(character[held_rows].ravel()), set(np.delete(character, held_rows, axis=0).ravel())
-    assert (len(held), len(held & train)) == (30, 14)
-    five = drawing[:, :5]  # "five exemplars": one or two drawings
-    assert {len(set(row)) for row in five} == {1, 2}
-    assert all(len(set(row)) == 5 for row in transform[:, :5])
-
-
-def test_the_scripts_numbers_of_transforms():
-    """2 k + f there: turned by k * 90 degrees, then mirrored."""
-    image = np.random.default_rng(0).integers(0, 2, (1, 1, 5, 5), dtype=np.uint8)
-    eight = eight_transforms(image)
-    for k in range(4):
-        for f in range(2):
-            turned = np.rot90(image[0, 0], k)
-            np.testing.assert_array_equal(eight[RELEASED[2 * k + f], 0], np.fliplr(turned) if f else turned)
-
-
-def test_rows_are_put_into_the_released_order():
-    correct = np.arange(24 * 20).reshape(24, 20)
-    character, drawing, transform = np.moveaxis(released_script_order(3, 20), -1, 0)
-    np.testing.assert_array_equal(as_released(correct), correct[8 * character + transform, drawing])
-
-
-def test_the_source_in_the_released_layout(small):
-    source = replace(EIGHT, layout="released_script", class_order_seed=None)
-    x = built(source).reshape(48, DRAWERS, 28, 28)
-    eight = eight_transforms(read_drawings(small / FILE).pixels(28))
-    np.testing.assert_array_equal(x, as_released(eight))
-    first = built(replace(source, transforms=False, classes=6, holdout_classes=0))
-    np.testing.assert_array_equal(first.reshape(6, DRAWERS, 28, 28), x[:6])
-
-
-def features(folder: Path, name: str, classes: int) -> np.ndarray:
-    raw = np.random.default_rng(0).normal(size=(classes, DRAWERS, 8)).astype(np.float16)
-    np.savez(folder / name, features=raw)
-    return raw
-
-
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [
-        ({"features": "hog"}, "omniglot_hog.npz"),
-        ({"features": "hog", "pca": 64}, "omniglot_hog_pca64.npz"),
-        ({"features": "hog", "pca": 64, "transforms": True}, "omniglot_hog_x8_pca64.npz"),
-        ({"features": "hog", "layout": "released_script"}, "omniglot_hog_x8.npz"),
-        ({"features": "resnet18"}, "omniglot_resnet18.npz"),
-        ({"features": "pca64"}, "omniglot_features_pca64.npz"),
-        ({"features": "pca64"}, "omniglot_efficientnet-lite0_pca64.npz"),
-        ({"features": "full"}, "omniglot_features.npz"),
-        ({"features": "full", "pca": 128}, "omniglot_efficientnet-lite0_pca128.npz"),
-        ({"features": "pca64", "transforms": True}, "omniglot_efficientnet-lite0_x8_pca64.npz"),
-    ],
-)
-def test_which_file_is_read(small, given, name):
-    eight = "_x8" in name
-    raw = features(small, name, 48 if eight else 6)
-    source = replace(EIGHT, standardise="none", class_order_seed=None, **given)
-    if not source.transforms:
-        source = replace(source, transforms=given.get("transforms", False), classes=4, holdout_classes=2)
-    if given.get("layout") or not eight:
-        source = replace(source, transforms=False, classes=4 if not eight else 6, holdout_classes=0)
-    x = built(source)
-    expected = as_released(raw)[:6] if given.get("layout") else raw[: len(x)]
-    np.testing.assert_array_equal(x, expected[: len(x)].astype(np.float32))
-
-
-@pytest.mark.parametrize(
-    ("given", "field", "said"),
-    [
-        ({"standardise": "norm"}, "source.standardise", "must be 'none'"),
-        ({"pca": 64}, "source.pca", "must be 0 with features = 'pixels'"),
-        ({"classes": 5}, "source.classes", "the file has 6 classes, 2 of them held out: at most 4"),
-        ({"features": "hog", "pca": 64}, "source", "ebbtide data features --encoder hog --pca 64"),
-        ({"features": "hog", "transforms": True}, "source", "ebbtide data features --encoder hog --augment"),
-        ({"features": "pca64"}, "source", "ebbtide data features --encoder efficientnet-lite0 --pca 64"),
-    ],
-)
-def test_what_cannot_be_is_told_in_one_line(small, given, field, said):
-    with pytest.raises(InputError) as caught:
-        replace(PIXELS, **given).check()
-    assert caught.value.field == field and said in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_file_that_has_not_eight_classes_for_each_is_refused(small):
-    features(small, features_file("hog", transforms=True), 47)
-    with pytest.raises(InputError, match="47 classes: not eight for each character"):
-        replace(EIGHT, features="hog").check()
-
-
-@pytest.mark.parametrize(
-    "spoil", [lambda b: b[:-100], lambda b: b"PK" + b[7:], lambda b: b"", lambda b: b.replace(b"drawer", b"drawir")]
-)
-def test_a_damaged_file_is_told_in_one_line(small, spoil):
-    (small / FILE).write_bytes(spoil((small / FILE).read_bytes()))
-    with pytest.raises(InputError, match="ebbtide data fetch omniglot") as caught:
-        PIXELS.check()
-        PIXELS.build()
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_memory_is_counted_in_bytes(small):
-    """A bank of pixels is checked as what it is: the numbers fit where four times as many would not."""
-    assert PIXELS.item() == 1 and replace(PIXELS, features="hog").item() == 4
-
-
-def test_new_fields_do_not_rename_runs():
-    """The digest that this spec had before there were sides, transforms, layouts and components."""
-    expected = "e8f5c47203c2b023f944691f2839f48bf7bfc1583fd95eef7929655063232e91"
-    assert Spec(source=Omniglot()).digest() == expected
-
-
-@pytest.mark.parametrize("features", ["pca64", "full", "pixels", "hog", "resnet18", "efficientnet-lite0"])
+@pytest.mark.parametrize("features", ["pca64", "full"])
 def test_without_data_the_message_says_how_to_get_it(tmp_path, monkeypatch, features, one_line):
     monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
     with pytest.raises(InputError) as caught:
-        Omniglot(features=features, standardise="none").check()
+        Omniglot(features=features).check()
     one_line(caught, "source", "omniglot")
     assert "EBBTIDE_DATA" in str(caught.value) and str(tmp_path) in str(caught.value)
 
@@ -274,17 +59,227 @@ def test_characters_can_be_told_apart_on_held_out_drawings(real_data, monkeypatc
         assert accuracy > least
 
 
-def test_real_pixels_and_all_their_transforms(real_data, monkeypatch):
-    """12,984 classes; among 20 characters, drawings at 28 x 28 are nearest their own mean (chance 1/20)."""
+DRAWINGS = make_drawings(9)
+PIXELS: dict[str, Any] = {"features": "pixels", "standardise": "none"}
+SMALL: dict[str, Any] = PIXELS | {"classes": 6, "holdout_classes": 3}
+EIGHT: dict[str, Any] = PIXELS | {"classes": 56, "holdout_classes": 16, "side": 28, "transforms": True}
+IN_ORDER: dict[str, Any] = {"class_order_seed": None, "exemplars": DRAWERS, "holdout_exemplars": 0}
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch) -> Path:
+    """A data folder with nine made-up characters."""
+    monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
+    (tmp_path / "omniglot.npz").write_bytes(DRAWINGS.to_npz())
+    return tmp_path
+
+
+def rows(source: Omniglot) -> np.ndarray:
+    source.check()
+    return np.asarray(source.build().features)
+
+
+@pytest.mark.parametrize(
+    ("source", "digest"),
+    [
+        (Omniglot(), "e8f5c47203c2b023f944691f2839f48bf7bfc1583fd95eef7929655063232e91"),
+        (
+            Omniglot(features="full", classes=1600, exemplars=20, holdout_classes=23, holdout_exemplars=0),
+            "9b15492286f935dcc1c41661452a76fe3038ea3a36010ae6f35cd9c13f814278",
+        ),
+    ],
+)
+def test_specs_of_before_have_the_digests_they_had(source, digest):
+    """Pinned before pixels, transforms and layouts were fields."""
+    assert Spec(source=source).digest() == digest
+
+
+@pytest.mark.parametrize("kind", ["pixels", "hog", "efficientnet-lite0", "resnet18", "pca64"])
+@pytest.mark.parametrize("transforms", [False, True])
+def test_each_kind_says_which_command_makes_it(tmp_path, monkeypatch, kind, transforms, one_line):
+    monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        Omniglot(features=kind, standardise="none", transforms=transforms).check()
+    one_line(caught, "source", "omniglot")
+    text = str(caught.value)
+    assert ("ebbtide data fetch omniglot" if kind == "pixels" else "ebbtide data features --encoder") in text
+    assert ("--augment" in text) == (transforms and kind != "pixels")
+
+
+def test_pixels_are_bytes_in_the_bank_and_numbers_at_look_up(drawn):
+    source = Omniglot(**SMALL, **IN_ORDER)
+    bank = source.build()
+    assert bank.features.dtype == np.uint8 and source.sizes() == (6, 3, 20, 0, SIDE * SIDE)
+    classes, exemplars = jnp.asarray([[0, 8], [3, 3]]), jnp.asarray([[0, 19], [4, 5]], jnp.uint32)
+    x = source.look_up(bank, classes, exemplars)
+    assert x.dtype == np.float32 and set(np.unique(x)) == {0.0, 1.0}
+    images = DRAWINGS.images()
+    np.testing.assert_array_equal(x[0, 1].reshape(SIDE, SIDE), images[8, 19])
+    np.testing.assert_array_equal(x[1, 0].reshape(SIDE, SIDE), images[3, 4])
+
+
+def test_pixels_are_not_standardised(drawn):
+    with pytest.raises(InputError, match="pixels are kept as bytes: must be 'none'"):
+        Omniglot(features="pixels", classes=6, holdout_classes=3).check()
+
+
+def test_memory_counts_a_byte_a_pixel(drawn):
+    spec = Spec(source=Omniglot(**SMALL), evaluators=(), keep_best=None)
+    five: dict[str, Any] = SMALL | {"classes": 5}
+    fewer = Spec(source=Omniglot(**five), evaluators=(), keep_best=None)
+    outputs = [one.task.outputs(one.source.classes) for one in (spec, fewer)]
+    weights = 3 * 2 * spec.model.width + spec.batch
+    assert needed(spec) - needed(fewer) == 20 * SIDE * SIDE + 4 * weights * (outputs[0] - outputs[1])
+
+
+@pytest.mark.parametrize("side", [28, 35, 52, 104])
+def test_a_smaller_image_keeps_the_share_of_ink(side):
+    images = DRAWINGS.images()
+    small = shrink(images, side)
+    assert small.shape == (9, DRAWERS, side, side) and small.dtype == np.uint8
+    np.testing.assert_allclose(small.mean((2, 3)) / 255, images.mean((2, 3)), atol=0.5 / 255)
+    w = overlap(SIDE, side)
+    np.testing.assert_allclose(w.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(w.sum(0), side / SIDE, atol=1e-5)  # every old pixel counts the same
+
+
+def test_a_third_of_the_side_is_the_mean_of_three_by_three():
+    images = DRAWINGS.images()
+    blocks = images.reshape(9, DRAWERS, 35, 3, 35, 3).mean((3, 5))
+    np.testing.assert_allclose(shrink(images, 35), blocks * 255, atol=0.51)
+
+
+def test_shrinking_and_transforming_commute():
+    images = DRAWINGS.images(slice(0, 2))
+    a, b = eight_transforms(shrink(images, 28)), shrink(eight_transforms(images), 28)
+    assert np.abs(a.astype(int) - b.astype(int)).max() <= 1  # rounding
+
+
+def test_transforms_are_classes_in_the_order_of_the_paper(drawn):
+    """Class 8 c + 4 f + k, in the file's order; each transform of one drawing made anew here."""
+    all_in_order: dict[str, Any] = EIGHT | IN_ORDER | {"side": SIDE}
+    x = rows(Omniglot(**all_in_order)).reshape(72, DRAWERS, SIDE, SIDE)
+    for c, f, k, e in [(0, 0, 1, 0), (4, 1, 0, 3), (8, 1, 3, 19)]:
+        image = DRAWINGS.images([c])[0, e]
+        expected = np.rot90(np.fliplr(image) if f else image, k)
+        np.testing.assert_array_equal(x[8 * c + 4 * f + k, e], 255 * expected)
+
+
+def test_characters_are_shuffled_whole():
+    order = shuffle_characters(np.arange(72), 8, 1337)
+    apart = order.reshape(9, 8)
+    assert (apart % 8 == np.arange(8)).all()
+    np.testing.assert_array_equal(apart[:, 0] // 8, np.random.default_rng(1337).permutation(9))
+    np.testing.assert_array_equal(shuffle_characters(np.arange(20), 8, None), np.arange(20))
+    assert sorted(shuffle_characters(np.arange(20), 8, 0)) == list(range(20))
+
+
+@pytest.mark.parametrize("layout", ["correct", "released_script"])
+@pytest.mark.parametrize("seed", [None, 0, 1337])
+def test_no_character_is_both_trained_on_and_held_out(drawn, layout, seed):
+    source = Omniglot(**EIGHT, layout=layout, class_order_seed=seed)
+    source.check()
+    character = source.order(72) // 8
+    assert not set(character[:56]) & set(character[72 - 16 :])
+    held = rows(source)[56:]
+    assert len(held) == 16 and not {row.tobytes() for row in held[:, 0]} & {
+        row.tobytes() for row in rows(source)[:56].reshape(-1, 28 * 28)
+    }
+
+
+@pytest.mark.parametrize(("holdout", "example"), [(12, 16), (1, 8), (9, 16), (63, 64)])
+def test_a_character_cut_in_two_is_refused(drawn, holdout, example):
+    with pytest.raises(InputError, match=f"whole characters of 8 classes each, e.g. {example}$"):
+        Omniglot(**EIGHT | {"holdout_classes": holdout, "classes": 1}).check()
+
+
+def test_all_characters_of_the_paper_fit(real_data, monkeypatch):
+    """12,800 + 184 classes of the 12,984: 1,600 and 23 characters."""
+    if not (real_data / "omniglot.npz").is_file():
+        pytest.skip("no omniglot.npz beside the features (get it with: ebbtide data fetch omniglot)")
     monkeypatch.setenv("EBBTIDE_DATA", str(real_data))
-    if not (real_data / FILE).is_file():
-        pytest.skip(f"no {FILE}: run ebbtide data fetch omniglot")
-    source = replace(EIGHT, classes=12_800, holdout_classes=184)
+    paper: dict[str, Any] = {"classes": 12_800, "holdout_classes": 184, "side": 28, "transforms": True}
+    source = Omniglot(**PIXELS, **paper)
     source.check()
     assert source.sizes() == (12_800, 184, 15, 5, 784)
-    x = np.asarray(replace(source, classes=160).build().features)[:160]
-    np.testing.assert_array_equal(x.reshape(160, 20, 28, 28), eight_transforms(x[::8].reshape(20, 20, 28, 28)))
-    upright = x[::8].astype(np.float32) / 255
-    means, queries = upright[:, :15].mean(1), upright[:, 15:]
-    scores = queries @ means.T - 0.5 * (means**2).sum(-1)
-    assert (scores.argmax(-1) == np.arange(20)[:, None]).mean() > 0.4
+    with pytest.raises(InputError, match="at most 12800"):
+        replace(source, classes=12_801).check()
+
+
+CHARACTERS = 1623
+RELEASED = released_script_order(CHARACTERS, 20)
+"""[row, column, (character, drawing, transform)] of all 12,984 rows."""
+
+
+def test_the_released_script_as_it_is_written():
+    """Entry 20 r + i of the array [character, drawing, transform] flattened as 160 c + 8 e + t."""
+    r, i = np.meshgrid(np.arange(8 * CHARACTERS), np.arange(20), indexing="ij")
+    flat = 20 * r + i
+    np.testing.assert_array_equal(RELEASED[..., 0], r // 8)
+    np.testing.assert_array_equal(RELEASED[..., 1], (20 * (r % 8) + i) // 8)
+    np.testing.assert_array_equal(RELEASED[..., 2], (20 * (r % 8) + i) % 8)
+    c, e, t = np.moveaxis(RELEASED, -1, 0)
+    np.testing.assert_array_equal(160 * c + 8 * e + t, flat)
+
+
+def test_what_a_class_of_the_released_script_is():
+    """Two and a half drawings of one character under all eight transforms; eight neighbours share a character."""
+    for row in RELEASED[:64]:
+        assert len(set(row[:, 0])) == 1 and set(row[:, 2]) == set(range(8))
+        counts = np.bincount(row[:, 1])
+        assert sorted(counts[counts > 0]) == [4, 8, 8]  # two drawings and a half, of 8 transforms each
+    assert all(len(set(RELEASED[8 * g : 8 * g + 8, :, 0].ravel())) == 1 for g in range(CHARACTERS))
+
+
+def test_what_follows_for_the_files_of_the_released_script():
+    """(a) its "norotate" file, the first 1,623 rows, has 203 characters; (b) its held-out rows lie in 30 characters,
+    14 of which are trained on too; (c) its first five columns are five transforms of one or two drawings."""
+    assert set(RELEASED[:1623, 0, 0]) == set(range(203))
+    block = np.arange(8)[:, None] * 1623
+    held = (np.arange(1600, 1623) + block).ravel()
+    trained = (np.arange(1600) + block).ravel()
+    characters = set(RELEASED[held, 0, 0])
+    assert len(characters) == 30 and len(characters & set(RELEASED[trained, 0, 0])) == 14
+    for row in RELEASED[:, :5]:
+        assert len(set(row[:, 1])) <= 2 and len(set(row[:, 2])) == 5
+
+
+def test_rows_are_put_as_the_script_puts_them():
+    character, drawing, transform = np.meshgrid(np.arange(5), np.arange(20), np.arange(8), indexing="ij")
+    correct = np.stack([character, drawing, transform], -1).swapaxes(1, 2).reshape(40, 20, 3)
+    np.testing.assert_array_equal(as_released(correct), released_script_order(5, 20))
+
+
+def test_the_released_layout_of_pixels(drawn):
+    """Row 8 c + r, column i: drawing (20 r + i) // 8 under transform (20 r + i) % 8."""
+    x = rows(Omniglot(**EIGHT | IN_ORDER, layout="released_script"))
+    correct = eight_transforms(DRAWINGS.pixels(28)).reshape(72, DRAWERS, -1)
+    for r, i in [(0, 0), (9, 13), (23, 19), (71, 7)]:
+        c, e, t = released_script_order(9, DRAWERS)[r, i]
+        np.testing.assert_array_equal(x[r, i], correct[8 * c + t, e])
+
+
+def test_the_first_eighth_of_the_released_rows(drawn):
+    """Nine rows are one character and one row more; held out is that one row, or whole characters from the end."""
+    how: dict[str, Any] = PIXELS | IN_ORDER | {"side": 28, "layout": "released_script"}
+    x = rows(Omniglot(**how, classes=8, holdout_classes=1))
+    assert x.shape == (9, DRAWERS, 784)
+    np.testing.assert_array_equal(x, rows(Omniglot(**EIGHT | IN_ORDER, layout="released_script"))[:9])
+    with pytest.raises(InputError, match="whole characters"):
+        Omniglot(**how, classes=7, holdout_classes=2).check()
+
+
+@pytest.mark.parametrize("spoil", ["cut", "shape", "missing", "other"])
+def test_a_file_that_is_no_omniglot_gets_one_line(drawn, spoil):
+    path = drawn / "omniglot.npz"
+    if spoil == "cut":
+        path.write_bytes(path.read_bytes()[:-500])
+    elif spoil == "other":
+        np.savez(path, x=np.zeros(3))
+    else:
+        arrays: dict[str, Any] = {"images_packed": DRAWINGS.packed[:, :5] if spoil == "shape" else DRAWINGS.packed}
+        np.savez(path, allow_pickle=False, **arrays)
+    for act in (Omniglot(**SMALL).check, lambda: read_drawings(path)):
+        with pytest.raises(InputError) as caught:
+            act()
+        assert len(str(caught.value).splitlines()) == 1 and "omniglot.npz" in str(caught.value)

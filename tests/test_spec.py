@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
+from ebbtide.models.encoders import ResNet
 from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
+from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.fewshot import FewShot, Pair
 from ebbtide.tasks.labels import Fixed, PerSequence, Polysemy, Shared
@@ -27,9 +30,12 @@ SPEC = Spec(sequences=12_800)
 SPECS = [
     SPEC,
     Spec(source=Omniglot(), optimizer=SGD(schedule=Cosine(warmup=3)), model=Transformer(positions=Sinusoidal())),
+    Spec(source=Glyphs(features="pca64", side=56), vary={"source.motor": [0.5]}),
     Spec(source=Features(path="x.npz"), optimizer=Adam(schedule=WarmupInverseSqrt()), task=FewShot(relabel=Pair())),
     Spec(task=FewShot(labels=Polysemy()), model=Transformer(positions=Rotary()), vary={"optimizer.lr": [1, 2]}),
     Spec(task=FewShot(labels=Shared()), model=Transformer(positions=NoPositions())),
+    Spec(model=Transformer(encoder=ResNet(), pairing="joint")),
+    Spec(model=Recurrent("rnn", encoder=ResNet(channels=(8,), norm="layer"))),
 ]
 
 
@@ -89,23 +95,28 @@ def other_value(value: Any, name: str) -> Any:
         "scale": "norm",
         "spacing": "log",
         "standardise": "none",
-        "features": "full",
+        "features": {"pca64": "pixels", "pixels": "pca64"},
+        "layout": "released_script",
+        "norm": {"batch": "layer", "layer": "batch"},
+        "pairing": {"joint": "interleaved", "interleaved": "joint"},
+        "kind": {"rnn": "lstm"},
     }
     match value:
         case bool():
             return not value
         case int():
-            return value + 1
+            return value - 1 if name == "side" else value + 1
         case float():
             return value / 2 + 0.01
         case str():
-            return words.get(name, value + "x")
+            word = words.get(name, value + "x")
+            return word[value] if isinstance(word, dict) else word
         case None:
             return {"stopping": {"patience": 3}, "decay": {"on": "mlp"}}.get(name, 3)
         case () | []:
             return {"windows": [{"start": 0, "end": 9, "every": 3}]}[name]
         case list() | tuple():
-            return [*value[:-1], value[-1] + 1 if isinstance(value[-1], int) else "other"]
+            return [*value[:-1], value[-1] + 4 if isinstance(value[-1], int) else "other"]
         case dict():
             return {"optimizer.lr": [1.0]}
 

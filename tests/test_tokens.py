@@ -1,242 +1,246 @@
-"""Token classes: the clustering, the matrices that are read, the file and its source."""
+"""Classes of tokens: planted clusters are found, what is too small is dropped and said, files are read safely."""
 
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.flax import save_file as save_jax
 from safetensors.numpy import save_file
 
+from ebbtide.cli import main
 from ebbtide.data import tokens
-from ebbtide.data.tokens import cluster, farthest_first, make_tokens, read_matrix, spherical_kmeans
+from ebbtide.data.download import Progress
+from ebbtide.data.tokens import cluster, farthest_first, read_matrix, spherical_kmeans, wordllama_file
 from ebbtide.errors import InputError
-from ebbtide.sources.tokens import Tokens, tokens_file
+from ebbtide.sources.tokens import Tokens
 
-WORDS, EACH, DIM = 12, 9, 16
+DIM, SPECIALS = 16, 10
 
 
-def quiet(progress) -> None:
+def ignore(progress: Progress) -> None:
     pass
 
 
-def blobs(spread: float = 0.02, seed: int = 0) -> np.ndarray:
-    """12 directions, 9 tokens about each, in mixed order: token i is of word i % 12; the first 5 rows are specials."""
+def planted(sizes: list[int], noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Specials of a direction of their own, then tokens around orthogonal-ish directions, in a random order:
+    the matrix, and of each row its cluster (-1: special)."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(WORDS, DIM))
-    rows = np.tile(centres, (EACH, 1)) + spread * rng.normal(size=(WORDS * EACH, DIM))
-    return np.concatenate([rng.normal(size=(5, DIM)), rows]).astype(np.float32)
+    directions = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0][: len(sizes)]
+    own = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    x = directions[own] + noise * rng.normal(size=(len(own), DIM)) / np.sqrt(DIM)
+    x *= rng.uniform(0.5, 2, (len(own), 1))
+    specials = 100 + rng.normal(size=(SPECIALS, DIM))
+    return np.concatenate([specials, x]).astype(np.float32), np.concatenate([np.full(SPECIALS, -1), own])
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+def grouped(matrix: np.ndarray, **how: Any) -> tokens.Clusters:
+    return cluster(matrix, ignore, **({"classes": 8, "exemplars": 5, "skip": SPECIALS} | how))
 
 
-def test_words_that_lie_together_become_classes():
-    matrix = blobs()
-    found = cluster(matrix, quiet, classes=WORDS, exemplars=EACH, clusters=WORDS, skip=5)
-    assert found.token.shape == (WORDS, EACH) and found.enough == WORDS
-    word = (found.token - 5) % WORDS
-    assert (word == word[:, :1]).all() and set(word[:, 0]) == set(range(WORDS))
+def test_planted_clusters_are_found():
+    """Every class is of one planted cluster; no cluster is two classes while there are as many as clusters."""
+    matrix, own = planted([12] * 8)
+    found = grouped(matrix, clusters=12)
+    assert found.token.shape == found.cosine.shape == (len(found.token), 5) and found.clusters == 12
+    for row in found.token:
+        assert len({int(own[i]) for i in row}) == 1 and own[row[0]] >= 0
     np.testing.assert_array_equal(found.vector, matrix[found.token])
+    assert (np.diff(found.cosine, axis=1) <= 0).all()  # the nearest first
+    assert len(set(found.token.ravel())) == found.token.size  # no token twice
 
 
-def test_specials_are_left_out_and_no_token_is_in_two_classes():
-    found = cluster(blobs(spread=0.5), quiet, classes=8, exemplars=4, clusters=10, skip=5)
-    ids = found.token.ravel()
-    assert ids.min() >= 5 and len(set(ids)) == len(ids)
+def test_equal_seeds_give_equal_classes_others_do_not():
+    matrix, _ = planted([20] * 8, noise=1.5)
+    same = [grouped(matrix, seed=3).token for _ in range(2)]
+    np.testing.assert_array_equal(same[0], same[1])
+    other = grouped(matrix, seed=4).token
+    assert other.shape != same[0].shape or (other != same[0]).any()
 
 
-def test_members_are_the_nearest_of_their_cluster_and_near_enough():
-    matrix = blobs(spread=0.6)
-    free = cluster(matrix, quiet, classes=6, exemplars=3, clusters=8, skip=5)
-    assert (np.diff(free.cosine, axis=1) <= 0).all()
-    at = float(np.median(free.cosine[:, -1]))
-    near = cluster(matrix, quiet, classes=6, exemplars=3, clusters=8, skip=5, closest=at)
-    assert near.cosine.min() >= at > free.cosine.min()
-    assert near.enough < free.enough
+def test_specials_would_have_been_noticed():
+    matrix, own = planted([12] * 8)
+    assert (own[grouped(matrix).token] >= 0).all()
+    assert (own[grouped(matrix, skip=0).token] == -1).any()
 
 
-def test_fewer_classes_when_the_vocabulary_does_not_fill_them():
-    found = cluster(blobs(), quiet, classes=WORDS, exemplars=EACH + 1, clusters=WORDS, skip=5, seed=1)
-    assert len(found.token) == found.enough < WORDS
-    with pytest.raises(InputError, match="largest of 12") as caught:
-        cluster(blobs(), quiet, classes=WORDS, exemplars=109, clusters=WORDS, skip=5)
-    assert caught.value.field == "exemplars"
+def test_small_clusters_are_dropped_not_filled_up():
+    """Eight directions of 12 tokens, four of 3: however they are clustered, no class has 5 of the small ones' 3."""
+    matrix, own = planted([12] * 8 + [3] * 4, noise=0.02)
+    found = grouped(matrix, classes=12, clusters=12, seed=1)
+    assert len(found.token) < 12
+    for row in found.token[(own[found.token] < 8).all(1)]:
+        assert len({int(own[i]) for i in row}) == 1
 
 
-def test_kmeans_ends_where_every_row_is_at_its_nearest_centroid():
-    x = unit(blobs(spread=0.7)[5:])
-    state = spherical_kmeans(x, 9, 3, quiet)
-    scores = x @ state.centroids.T
-    np.testing.assert_array_equal(state.own, scores.argmax(1))
-    np.testing.assert_allclose(state.cosine, scores.max(1), rtol=1e-6)
-    means = np.stack([unit(x[state.own == i].sum(0)) for i in range(9)])
-    np.testing.assert_allclose(state.centroids, means, atol=1e-5)
-    start = x[np.random.default_rng(3).choice(len(x), 9, replace=False)]
-    assert state.cosine.mean() > (x @ start.T).max(1).mean()
+def test_distant_members_are_left_out():
+    matrix, _ = planted([30] * 8, noise=1.0)
+    loose, tight = grouped(matrix), grouped(matrix, closest=0.75)
+    assert tight.cosine.min() >= 0.75 > loose.cosine.min()
+    assert len(tight.token) <= len(loose.token)
 
 
-def test_no_cluster_stays_empty_where_rows_differ():
-    x = unit(np.random.default_rng(0).normal(size=(40, 3)))
-    assert (spherical_kmeans(x, 40, 0, quiet).counts() > 0).sum() >= 35
-
-
-def test_small_clusters_move_to_where_there_is_room(monkeypatch):
-    """One crowd and many strays: without moves most clusters hold a stray each."""
+def test_kmeans_ends_where_nothing_moves():
+    """Each centroid is the direction of the sum of its rows, each row belongs to its nearest centroid."""
     rng = np.random.default_rng(0)
-    crowd = np.tile([1.0, 0, 0, 0, 0, 0], (200, 1)) + 0.3 * rng.normal(size=(200, 6))
-    x = unit(np.concatenate([crowd, rng.normal(size=(40, 6))])).astype(np.float32)
-    moved = spherical_kmeans(x, 20, 0, quiet, least=8, wanted=18)
-    monkeypatch.setattr(tokens, "MOVES", 0)
-    kept = spherical_kmeans(x, 20, 0, quiet, least=8, wanted=18)
-    assert moved.enough(8) > kept.enough(8)
-    np.testing.assert_array_equal(moved.own, (x @ moved.centroids.T).argmax(1))
+    x = rng.normal(size=(300, 5)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    rounds: list[Progress] = []
+    centroids, own, cosine = spherical_kmeans(x, 12, 0, rounds.append)
+    assert len(rounds) - 1 < tokens.ROUNDS  # it ended before the last round: nothing moved
+    np.testing.assert_array_equal(own, (x @ centroids.T).argmax(1))
+    np.testing.assert_allclose(cosine, (x @ centroids.T).max(1), rtol=1e-5)
+    for k in range(12):
+        total = x[own == k].sum(0)
+        np.testing.assert_allclose(centroids[k], total / np.linalg.norm(total), atol=1e-5)
 
 
-def test_farthest_first_by_hand():
-    """Angles 0, 10, 90, 180: the mean points to about 65; 180 is farthest, then 0, then 90."""
-    angle = np.deg2rad([0.0, 10.0, 90.0, 180.0])
-    points = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    np.testing.assert_array_equal(farthest_first(points, 4), [3, 0, 2, 1])
+def test_no_cluster_stays_empty_when_rows_repeat():
+    """Twenty copies of one row among the starting points leave clusters empty at first: they move elsewhere."""
+    rng = np.random.default_rng(1)
+    x = np.concatenate([np.tile(rng.normal(size=(1, 5)), (40, 1)), rng.normal(size=(40, 5))]).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    centroids, own, _ = spherical_kmeans(x, 20, 0, ignore)
+    assert np.isfinite(centroids).all() and len(np.unique(own)) >= 15
 
 
-def test_the_same_call_gives_the_same_file(tmp_path):
-    save_file({"embed": blobs(spread=0.5)}, tmp_path / "model.safetensors")
-    files = []
-    for name in ("a", "b", "c"):
-        seed = 1 if name == "c" else 0
-        source = str(tmp_path / "model.safetensors")
-        made = make_tokens(tmp_path / name, source, quiet, classes=6, exemplars=4, skip=5, seed=seed)
-        files.append(made.path.read_bytes())
-    assert files[0] == files[1] != files[2]
+def test_farthest_first_against_the_definition():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    order = farthest_first(x)
+    assert sorted(order) == list(range(40))
+    for n in range(1, 39):
+        rest = [i for i in range(40) if i not in order[:n]]
+        closest = [(x[i] @ x[order[:n]].T).max() for i in rest]
+        assert rest[int(np.argmin(closest))] == order[n]
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, ml_dtypes.bfloat16])
+def test_matrices_of_every_kind_are_read(tmp_path, kind):
+    matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+    path = tmp_path / "model.safetensors"
+    save_file({"model.embed_tokens.weight": matrix.astype(kind), "lm_head.weight": matrix.astype(kind)}, path)
+    name, found = read_matrix(path)
+    assert name == "model.embed_tokens.weight" and found.dtype == np.float32
+    np.testing.assert_array_equal(found, matrix)
+
+
+M = np.ones((4, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "array", "says"),
+    [
+        ({"a": M, "b": M}, None, "say which with --array NAME: model.safetensors holds a [4, 3], b [4, 3]"),
+        ({"embed.a": M, "embed.b": M}, None, "say which with --array"),
+        ({"norm": M[0]}, None, "holds no matrix"),
+        ({"wte.weight": M}, "wte.weigth", "did you mean 'wte.weight'?"),
+        ({"embed": M.astype(np.int32)}, None, "must hold floating-point numbers, has I32"),
+        ({"embed": M * np.nan}, None, "12 of 12 values NaN or infinite"),
+    ],
+)
+def test_what_cannot_be_read_gets_one_line(tmp_path, arrays, array, says):
+    path = tmp_path / "model.safetensors"
+    save_file(arrays, path)
+    with pytest.raises(InputError) as caught:
+        read_matrix(path, array)
+    assert says in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_files_that_are_no_models(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_matrix(path)
+    with pytest.raises(InputError, match="no such file"):
+        read_matrix(tmp_path / "none.safetensors")
+    path.rename(tmp_path / "model.bin")
+    with pytest.raises(InputError, match=r"must be a \.safetensors file, or wordllama"):
+        read_matrix(tmp_path / "model.bin")
+
+
+@pytest.mark.parametrize(
+    ("how", "field"),
+    [
+        ({"classes": 0}, "classes"),
+        ({"exemplars": 0}, "exemplars"),
+        ({"skip": 200}, "skip"),
+        ({"clusters": 3}, "clusters"),
+        ({"clusters": 97}, "clusters"),
+        ({"exemplars": 40}, "exemplars"),
+    ],
+)
+def test_impossible_requests(how, field):
+    with pytest.raises(InputError) as caught:
+        grouped(planted([12] * 8)[0], **how)
+    assert caught.value.field == field
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch) -> Path:
-    """A file of 10 classes of 4 in the data folder."""
-    monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
-    save_file({"model.embed_tokens.weight": blobs(), "lm_head": blobs(seed=9)}, tmp_path / "model.safetensors")
-    source = str(tmp_path / "model.safetensors")
-    made = make_tokens(tmp_path, source, quiet, classes=10, exemplars=4, clusters=WORDS, skip=5)
-    assert made[1:] == ("made", 10, WORDS, WORDS)
-    return made.path
+def model(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path / "data"))
+    save_file({"embed": planted([12] * 8, noise=0.02)[0]}, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
 
 
-def test_a_file_that_is_there_is_left_alone_or_refused(made, one_line):
-    source, before = str(made.parent / "model.safetensors"), made.stat()
-    again = make_tokens(made.parent, source, quiet, classes=10, exemplars=4, clusters=WORDS, skip=5)
-    assert again == (made, "was there", 10, WORDS, WORDS) and made.stat() == before
-    with pytest.raises(InputError) as caught:
-        make_tokens(made.parent, source, quiet, classes=10, exemplars=4, clusters=WORDS, skip=5, seed=1)
-    one_line(caught, "file", str(made))
-    assert "seed 0" in str(caught.value) and "move it away" in str(caught.value)
+def make(model: Path, *words: str) -> int:
+    common = ["--classes", "8", "--exemplars", "5", "--skip", str(SPECIALS)]
+    return main(["data", "tokens", "--from", str(model), *common, *words])
 
 
-def test_the_source_reads_the_file(made):
-    assert made.name == tokens_file(10, 4)
-    source = Tokens(file_classes=10, file_exemplars=4, classes=7, exemplars=3, holdout_classes=3, holdout_exemplars=1)
-    source.check()
-    assert source.sizes() == (7, 3, 3, 1, DIM)
-    bank = source.build()
-    x = np.asarray(bank.features)
-    assert x.shape == (10, 4, DIM)
-    means = x[:, :3].mean(1)
-    np.testing.assert_array_equal((unit(x[:, 3]) @ unit(means).T).argmax(1), np.arange(10))
-    got = source.look_up(bank, jnp.asarray([9]), jnp.asarray([2], jnp.uint32))
-    np.testing.assert_array_equal(got[0], x[9, 2])
-
-
-def test_the_file_says_where_it_is_from(made):
-    with np.load(made, allow_pickle=False) as file:
-        assert file["features"].dtype == np.float32 and file["token"].shape == (10, 4)
-        assert file["source"].item() == f"model.safetensors: model.embed_tokens.weight [{5 + WORDS * EACH}, {DIM}]"
+def test_by_command_and_read_by_the_source(model, tmp_path, capsys):
+    assert make(model, "--clusters", "12") == 0
+    out = capsys.readouterr().out
+    with np.load(tmp_path / "data/tokens_8x5.npz", allow_pickle=False) as file:
+        x, token = file["features"], file["token"]
+        assert file["source"].item() == f"model.safetensors: embed [{96 + SPECIALS}, {DIM}]"
         assert "12 clusters, seed 0" in file["recipe"].item()
-        np.testing.assert_array_equal(file["features"], blobs()[file["token"]])
+    assert f"{len(x)} of 12 clusters have 5 tokens or more" in out
+    assert ("fewer than the 8 asked for" in out) == (len(x) < 8)
+    settings: dict[str, Any] = {"class_order_seed": None, "standardise": "none", "holdout_classes": 1}
+    source = Tokens(clustering="8x5", classes=len(x) - 1, exemplars=5, **settings)
+    source.check()
+    assert source.sizes() == (len(x) - 1, 1, 5, 0, DIM)
+    np.testing.assert_array_equal(source.build().features, x)
+    assert token.min() >= SPECIALS
 
 
-def test_too_many_classes_and_a_missing_file_are_one_line(made, one_line):
-    with pytest.raises(InputError, match="the file has 10 classes"):
-        Tokens(file_classes=10, file_exemplars=4, classes=8, exemplars=3, holdout_classes=3).check()
+def test_too_few_classes_are_said_and_refused_by_the_source(model, capsys):
+    """Twelve tokens around each of eight directions: no clustering has 96 / 5 = 20 classes of five."""
+    assert make(model, "--classes", "20") == 0
+    assert "fewer than the 20 asked for" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(InputError, match="the file has"):
+        Tokens(clustering="20x5", classes=20, exemplars=5, holdout_classes=1).check()
+
+
+def test_without_a_file_the_message_says_how_to_make_it(model, one_line):
     with pytest.raises(InputError) as caught:
-        Tokens(file_classes=3200, file_exemplars=5).check()
+        Tokens(clustering="3200x5").check()
     one_line(caught, "source", "tokens")
     assert "ebbtide data tokens --from wordllama --classes 3200 --exemplars 5" in str(caught.value)
 
 
-def test_half_precision_and_bfloat16_are_read(tmp_path):
-    matrix = blobs()
-    for name, dtype, tolerance in (("half", jnp.float16, 1e-3), ("brain", jnp.bfloat16, 1e-2)):
-        save_jax({"wte": jnp.asarray(matrix, dtype)}, str(tmp_path / f"{name}.safetensors"))
-        found, read = read_matrix(tmp_path / f"{name}.safetensors")
-        assert found == "wte" and read.dtype == np.float32
-        np.testing.assert_allclose(read, matrix, rtol=tolerance, atol=1e-4)
+def test_no_path_fits_into_the_name_of_a_clustering(model, capsys):
+    assert main(["run", "transience", "--source", "tokens", "--source.clustering", "../x"]) == 2
+    assert "source.clustering" in capsys.readouterr().err
 
 
-def nan() -> np.ndarray:
-    matrix = blobs()
-    matrix[7, 3] = np.nan
-    return matrix
+def test_without_the_package_one_line_says_what_to_install(monkeypatch):
+    def absent(name: str) -> Any:
+        raise tokens.PackageNotFoundError(name)
+
+    monkeypatch.setattr(tokens, "distribution", absent)
+    with pytest.raises(InputError, match=r"pip install 'ebbtide\[tokens\]'"):
+        wordllama_file()
 
 
-@pytest.mark.parametrize(
-    ("arrays", "array", "field", "said"),
-    [
-        ({"a": blobs(), "b": blobs()}, None, "array", "--array NAME: bad.safetensors holds a [113, 16], b [113, 16]"),
-        ({"embedding": blobs()}, "embeding", "array", "did you mean 'embedding'"),
-        ({"bias": blobs()[0]}, None, "array", "no matrix"),
-        ({"embed": blobs().astype(np.int32)}, None, "array", "floating-point"),
-        ({"embed": nan()}, None, "array", "1 of 1808 values NaN or infinite"),
-    ],
-)
-def test_bad_matrices_are_refused(tmp_path, arrays, array, field, said):
-    path = tmp_path / "bad.safetensors"
-    save_file(arrays, path)
-    with pytest.raises(InputError) as caught:
-        read_matrix(path, array)
-    assert caught.value.field == field and said in str(caught.value) and "\n" not in str(caught.value)
+def test_the_packages_matrix_is_found_without_importing_it():
+    import sys
 
-
-def test_bad_files_are_refused(tmp_path):
-    (tmp_path / "text.safetensors").write_text("not one")
-    (tmp_path / "model.bin").write_bytes(b"\x80\x04.")
-    save_file({"embed": blobs()}, tmp_path / "cut.safetensors")
-    whole = (tmp_path / "cut.safetensors").read_bytes()
-    (tmp_path / "cut.safetensors").write_bytes(whole[:-50])
-    for name, said in (("text.safetensors", "cannot be read"), ("model.bin", "must be a .safetensors file")):
-        with pytest.raises(InputError, match=said):
-            read_matrix(tmp_path / name)
-    for name, said in (("cut.safetensors", "cannot be read"), ("absent.safetensors", "no such file")):
-        with pytest.raises(InputError, match=said):
-            read_matrix(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
-        ({"classes": 0}, "classes"),
-        ({"exemplars": 0}, "exemplars"),
-        ({"skip": 113}, "skip"),
-        ({"skip": -1}, "skip"),
-        ({"clusters": 5}, "clusters"),
-        ({"clusters": 109}, "clusters"),
-    ],
-)
-def test_wrong_numbers_are_refused(given, field):
-    with pytest.raises(InputError) as caught:
-        cluster(blobs(), quiet, **({"classes": 6, "exemplars": 3, "skip": 5} | given))
-    assert caught.value.field == field
-
-
-def test_wordllama_is_found_without_importing_it_or_missed_in_one_line(tmp_path, one_line):
     try:
-        distribution("wordllama")
-    except PackageNotFoundError:
-        with pytest.raises(InputError) as caught:
-            make_tokens(tmp_path, "wordllama", quiet, classes=2, exemplars=2)
-        one_line(caught, "from", "wordllama")
-        assert "pip install 'ebbtide[tokens]'" in str(caught.value)
-    else:
-        name, matrix = read_matrix(tokens.wordllama_file())
-        assert name == "embedding.weight" and matrix.shape == (32_000, 256)
+        path = wordllama_file()
+    except InputError:
+        pytest.skip("needs wordllama: pip install 'ebbtide[tokens]'")
+    name, matrix = read_matrix(path)
+    assert name == "embedding.weight" and matrix.shape == (32000, 256) and "wordllama" not in sys.modules

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
+from ebbtide.models.model import Model, cross_entropy
 from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
-from ebbtide.models.transformer import Transformer, cross_entropy
+from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.prompt import Prompt
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -37,7 +38,7 @@ def stirred(model: Transformer, seed: int = 1, dtype: type = np.float32):
     return jax.tree.map(lambda p: jnp.asarray(np.asarray(p) + 0.3 * rng.normal(size=p.shape), dtype), params)
 
 
-def recorded(model: Transformer, params, prompt: Prompt) -> dict[str, np.ndarray]:
+def recorded(model: Model, params, prompt: Prompt) -> dict[str, np.ndarray]:
     """Every tapped value by name."""
     seen: dict[str, np.ndarray] = {}
 
@@ -69,10 +70,14 @@ def rotated(x, max_time):
 def reference(model: Transformer, params, exemplars: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Logits of one sequence: every token through every layer, in float64."""
     p = jax.tree.map(lambda a: np.asarray(a, float), params)
-    tokens, width, k = 2 * len(labels) + 1, model.width, model.width // model.heads
-    x = np.zeros((tokens, width))
-    x[0::2] = exemplars @ p["exemplar"]["w"] + p["exemplar"]["b"]
-    x[1::2] = p["label"]["table"][labels]
+    width, k = model.width, model.width // model.heads
+    e, shown = exemplars @ p["exemplar"]["w"] + p["exemplar"]["b"], p["label"]["table"][labels]
+    if model.pairing == "joint":
+        x = np.array([*(e[:-1] + shown), e[-1]])
+    else:
+        x = np.zeros((2 * len(labels) + 1, width))
+        x[0::2], x[1::2] = e, shown
+    tokens = len(x)
     match model.positions:
         case Learned():
             x = x + p["position"]["table"]
@@ -119,6 +124,77 @@ def test_against_a_plain_transformer_at_other_depths(layers):
     params, prompt = stirred(model), prompt_of()
     expected = reference(model, params, np.asarray(prompt.exemplars[:, 0], float), np.asarray(prompt.labels[:, 0]))
     np.testing.assert_allclose(jax.jit(model.apply)(params, prompt)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+# ---- an exemplar and its label as one token
+
+
+JOINT = replace(SMALL, pairing="joint")
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_joint_pairs_against_a_plain_transformer(positions, layers):
+    model = replace(JOINT, positions=POSITIONS[positions], layers=layers)
+    params, prompt = stirred(model), prompt_of()
+    logits = jax.jit(model.apply)(params, prompt)
+    exemplars, labels = np.asarray(prompt.exemplars, float), np.asarray(prompt.labels)
+    expected = [reference(model, params, exemplars[:, b], labels[:, b]) for b in range(BATCH)]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_joint_pairs_are_half_as_many_tokens():
+    params = stirred(JOINT)
+    seen = recorded(JOINT, params, prompt_of())
+    tokens = CONTEXT + 1
+    assert JOINT.tokens(CONTEXT) == tokens and SMALL.tokens(CONTEXT) == 2 * CONTEXT + 1
+    assert params["position"]["table"].shape == (tokens, SMALL.width)
+    assert seen["hook_embed"].shape == seen["blocks.0.hook_resid_post"].shape == (tokens, BATCH, SMALL.width)
+    assert seen["blocks.0.attn.hook_pattern"].shape == (BATCH, 2, tokens, tokens)
+    assert seen["blocks.1.attn.hook_pattern"].shape == (BATCH, 2, 1, tokens)
+    embedded = seen["hook_embed"] - np.asarray(params["position"]["table"])[:, None]
+    np.testing.assert_allclose(embedded[-1], seen["hook_exemplar_embed"][-1], atol=1e-6)
+    pairs = seen["hook_exemplar_embed"][:-1] + seen["hook_label_embed"]
+    np.testing.assert_allclose(embedded[:-1], pairs, atol=1e-6)
+
+
+def test_joint_pairs_are_counted_as_what_they_are():
+    sizes = {"batch": 4, "context": CONTEXT, "dim": DIM, "labels": LABELS}
+    one, other = ({p.name: p for p in m.products(**sizes)} for m in (JOINT, SMALL))
+    assert (one["k, v"].m, other["k, v"].m) == (4 * (CONTEXT + 1), 4 * (2 * CONTEXT + 1))
+    assert one["scores"].n == one["z"].k == CONTEXT + 1 and one["exemplars"] == other["exemplars"]
+    shape = {"context": CONTEXT, "dim": DIM, "labels": LABELS}
+    assert SMALL.parameters(**shape) - JOINT.parameters(**shape) == CONTEXT * SMALL.width  # positions
+
+
+@pytest.mark.parametrize("slot", [0, 1, CONTEXT - 1])
+def test_joint_pairs_are_causal(slot):
+    """What is in a pair, exemplar or label, reaches its token and later ones, and the query's logits."""
+    params, prompt = stirred(JOINT), prompt_of()
+    label = prompt.labels.at[slot].set((prompt.labels[slot] + 1) % LABELS)
+    for changed in (prompt._replace(exemplars=prompt.exemplars.at[slot].add(1.0)), prompt._replace(labels=label)):
+        one, other = (recorded(JOINT, params, p) for p in (prompt, changed))
+        moved = np.abs(one["blocks.0.hook_resid_post"] - other["blocks.0.hook_resid_post"]).max(axis=(1, 2))
+        assert (moved[:slot] == 0).all() and (moved[slot:] > 1e-4).all()
+        assert (np.abs(one["hook_logits"] - other["hook_logits"]).max(-1) > 1e-4).all()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_one_layer_without_positions_sees_a_set_of_pairs(layers):
+    """The order of joint pairs does not matter to it, and what is paired with what does: all that ICL needs. One
+    layer over interleaved tokens sees a set of exemplars and a set of labels. Causal layers below see an order."""
+    prompt, order = prompt_of(), jnp.asarray([2, 0, 1])
+    moved = prompt._replace(labels=prompt.labels[order])
+    pairs = moved._replace(exemplars=prompt.exemplars[jnp.asarray([2, 0, 1, 3])])
+    for pairing in ("joint", "interleaved"):
+        model = replace(JOINT, pairing=pairing, layers=layers, positions=NoPositions())
+        params = stirred(model)
+        plain, other, unpaired = (np.asarray(model.apply(params, p)) for p in (prompt, pairs, moved))
+        assert np.allclose(plain, other, atol=1e-5) == (layers == 1)
+        assert np.allclose(plain, unpaired, atol=1e-5) == (layers == 1 and pairing == "interleaved")
+
+
+# ---- taps
 
 
 def test_attention_patterns():

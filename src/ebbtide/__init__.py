@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ebbtide.errors import InputError as InputError
+    from ebbtide.models.encoders import Linear as Linear
+    from ebbtide.models.encoders import ResNet as ResNet
     from ebbtide.models.positions import Learned as Learned
     from ebbtide.models.positions import NoPositions as NoPositions
     from ebbtide.models.positions import Rotary as Rotary
     from ebbtide.models.positions import Sinusoidal as Sinusoidal
+    from ebbtide.models.recurrent import Recurrent as Recurrent
     from ebbtide.models.transformer import Transformer as Transformer
     from ebbtide.runs.folder import Run as Run
     from ebbtide.sources.features import Features as Features
     from ebbtide.sources.gaussian import Gaussian as Gaussian
+    from ebbtide.sources.glyphs import Glyphs as Glyphs
     from ebbtide.sources.omniglot import Omniglot as Omniglot
     from ebbtide.sources.tokens import Tokens as Tokens
     from ebbtide.studies import find_study as find_study
@@ -53,11 +57,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "errors": ["InputError"],
+    "models.encoders": ["Linear", "ResNet"],
     "models.positions": ["Learned", "NoPositions", "Rotary", "Sinusoidal"],
+    "models.recurrent": ["Recurrent"],
     "models.transformer": ["Transformer"],
     "runs.folder": ["Run"],
     "sources.features": ["Features"],
     "sources.gaussian": ["Gaussian"],
+    "sources.glyphs": ["Glyphs"],
     "sources.omniglot": ["Omniglot"],
     "sources.tokens": ["Tokens"],
     "studies": ["find_study"],

@@ -2,17 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from importlib import import_module
 
 from ebbtide import __version__
 from ebbtide.errors import InputError, one_line
 
 RUNS = "runs"
-VERBS = {"sweep": ("status", "collect", "figure"), "data": ("fetch", "features", "tokens", "info")}
-"""Second words of commands that have such."""
-HOMES = {"sweep": "sweep_commands", "data": "data_commands"}
-"""Modules of commands; of all others `commands`."""
+VERBS = ("status", "collect", "figure")
+"""Second words of `ebbtide sweep`."""
+DATA_VERBS = ("fetch", "features", "tokens", "info")
+"""Second words of `ebbtide data`."""
 OVERRIDES = """any field of the spec by its dotted name: --task.context 4, --source omniglot, --source FILE.npz,
 --task.labels shared, --model.width 32, --optimizer.lr 3e-4, --vary '{"optimizer.lr": [1e-3, 3e-4]}' ...
 (`ebbtide run STUDY --dry-run` prints all fields with their values)"""
@@ -73,6 +72,9 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     export.add_argument("--format", default="csv", help="csv, parquet or json (default: csv)")
     export.add_argument("--out", required=True, help="file to write")
+    report = command("report", "write one self-contained HTML page about runs, sweeps or a whole study")
+    report.add_argument("what", nargs="+", help=f"study, run or sweep folder, or a folder's name inside {RUNS}/")
+    report.add_argument("--out", required=True, help="file to write (.html)")
     fsck = command("fsck", "check every file of a run; says what a resume would do, changes nothing")
     fsck.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     sweep = command("sweep", "train a grid of members, here or on a cluster; only what is missing")
@@ -103,52 +105,39 @@ def parser() -> argparse.ArgumentParser:
     figure.add_argument("--split", metavar="AXIS", help="with --curve: the axis that has a panel for each value")
     figure.add_argument("--where", action="append", default=[], metavar="AXIS=VALUE", help="fix another axis")
     figure.add_argument("--out", required=True, help="file to write (.png or .svg)")
-    _data(command)
+    data = command("data", "get and make data files: Omniglot, its features, classes of tokens; look at them")
+    data.usage = "ebbtide data fetch omniglot | features | tokens | info   (each has --help)"
+    data.add_argument("verb", choices=DATA_VERBS, help="what to do")
+    fetch = command("data fetch", "get a data set and pack it into one file")
+    fetch.add_argument("dataset", help="omniglot")
+    fetch.add_argument("--from", dest="source", metavar="FOLDER", help="folder that holds it, instead of downloading")
+    features = command("data features", "run an encoder over Omniglot; an interrupted one goes on")
+    features.add_argument("--encoder", required=True, metavar="NAME", help="hog, efficientnet-lite0 or resnet18")
+    features.add_argument("--augment", action="store_true", help="eight classes of each character: turned, mirrored")
+    features.add_argument("--side", type=int, metavar="N", help="edge of the encoder's image (default: its own)")
+    features.add_argument("--pca", type=int, metavar="N", help="also a file reduced to N principal components")
+    features.add_argument("--weights", metavar="FILE", help="the network's weights (.safetensors or .pth)")
+    tokens = command("data tokens", "cluster a language model's token embeddings into classes")
+    tokens.add_argument(
+        "--from", dest="source", required=True, metavar="FILE", help="a .safetensors file, or wordllama"
+    )
+    tokens.add_argument("--array", metavar="NAME", help="the embedding matrix in it (default: found by its name)")
+    tokens.add_argument("--classes", type=int, default=1600, metavar="N", help="classes (default: 1600)")
+    tokens.add_argument("--exemplars", type=int, default=10, metavar="N", help="tokens of a class (default: 10)")
+    tokens.add_argument("--clusters", type=int, metavar="N", help="clusters of k-means (default: 5/4 of the classes)")
+    tokens.add_argument("--skip", type=int, default=259, metavar="N", help="first ids that are no words (default: 259)")
+    tokens.add_argument("--closest", type=float, default=-1.0, metavar="COSINE", help="least cosine to the centroid")
+    tokens.add_argument("--seed", type=int, default=0, metavar="N", help="of k-means (default: 0)")
+    info = command("data info", "what data there is, or what a file or source holds")
+    info.add_argument("what", nargs="?", metavar="omniglot|FILE|SOURCE", help="default: the data folder")
+    info.add_argument("--figure", metavar="FILE", help="draw characters of Omniglot to FILE (.png or .svg)")
+    info.add_argument("--show", default="drawers", help="with --figure: drawers, transforms or released_script")
     command("verify", "exact checks without training: oracles, samplers, loss at initialisation ...")
     bench = command("bench", "how fast this machine is, and what of that ebbtide and plain code reach")
     bench.add_argument("--config", metavar="NAME", help="2L, 2L-shared, 2L-shared-wide or 12L (default: all)")
     bench.add_argument("--quick", action="store_true", help="under a minute a configuration, less of it")
     bench.add_argument("--json", metavar="FILE", help="write machine, rows and targets to FILE")
     return top
-
-
-def _data(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    data = command("data", "get and make the data that sources read: fetch, features, tokens, info")
-    data.usage = (
-        "ebbtide data fetch omniglot ... | features --encoder NAME ... | tokens --from FILE ... | info [NAME] ..."
-    )
-    data.add_argument("verb", nargs="?", help="fetch, features, tokens or info; each has its --help")
-    fetch = command("data fetch", "download Omniglot, or pack it from files at hand, into the data folder")
-    fetch.add_argument("name", help="omniglot")
-    fetch.add_argument(
-        "--from",
-        dest="source",
-        metavar="FOLDER",
-        help="folder with the two .zip files, the unpacked folders or an omniglot.npz",
-    )
-    features = command("data features", "encode every drawing of Omniglot by a frozen encoder")
-    features.add_argument("--encoder", required=True, metavar="NAME", help="hog, efficientnet-lite0 or resnet18")
-    features.add_argument("--augment", action="store_true", help="eight transforms of each character: 12,984 classes")
-    features.add_argument("--pca", type=int, metavar="N", help="also write the first N principal components")
-    features.add_argument(
-        "--layout", default="correct", help="with --augment: also write the order of the released_script"
-    )
-    features.add_argument("--side", type=int, metavar="N", help="edge of the images it sees (default: the encoder's)")
-    features.add_argument("--weights", metavar="FILE", help="weights of the network: .safetensors or .pth")
-    tokens = command("data tokens", "cluster a language model's token embeddings into classes")
-    tokens.add_argument(
-        "--from", dest="source", required=True, metavar="FILE", help="a .safetensors file, or wordllama (the package)"
-    )
-    tokens.add_argument("--array", metavar="NAME", help="the embedding matrix in the file (default: looked for)")
-    tokens.add_argument("--classes", type=int, default=1600, metavar="N", help="default: 1600")
-    tokens.add_argument("--exemplars", type=int, default=10, metavar="N", help="tokens of a class (default: 10)")
-    tokens.add_argument("--clusters", type=int, metavar="N", help="of k-means (default: 1.25 for each class)")
-    tokens.add_argument("--skip", type=int, default=259, metavar="N", help="first ids that are no words (default: 259)")
-    tokens.add_argument("--closest", type=float, default=-1.0, metavar="X", help="least cosine to the centroid")
-    tokens.add_argument("--seed", type=int, default=0, metavar="N", help="of the clustering (default: 0)")
-    info = command("data info", "what is in the data folder, or in one file")
-    info.add_argument("name", nargs="?", help="a file, or its name in the data folder (default: all of them)")
-    info.add_argument("--figure", metavar="FILE", help="draw characters and their transforms to FILE (.png or .svg)")
 
 
 def overrides(rest: list[str]) -> list[tuple[str, str]]:
@@ -169,7 +158,8 @@ def overrides(rest: list[str]) -> list[tuple[str, str]]:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[1:] and words[1] in VERBS.get(words[0], ()):
+    verbs = {"sweep": VERBS, "data": DATA_VERBS}.get(words[0], ()) if words else ()
+    if words[1:2] and words[1] in verbs:
         words[:2] = [" ".join(words[:2])]
     options, rest = parser().parse_known_args(words)
     if rest and options.command != "run":
@@ -179,7 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.fields = overrides(rest)
         name = options.command.replace(" ", "_")
-        home = import_module(f"ebbtide.{HOMES.get(name.partition('_')[0], 'commands')}")
+        group = name.partition("_")[0]
+        home = import_module(f"ebbtide.{f'{group}_commands' if group in ('sweep', 'data') else 'commands'}")
         return getattr(home, name)(options)
     except (InputError, DamagedError) as error:
         sys.stderr.write(f"ebbtide: {error}\n")

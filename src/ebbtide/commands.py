@@ -30,20 +30,8 @@ def studies(options: Namespace) -> int:
     for study in [find_study(options.study)] if options.study else STUDIES:
         console.print(Text(study.name, "bold"), Text(f"  {study.question}"))
         console.print(Text(f"  {study.paper}", "dim"))
-        claims = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
-        for column in ("claim", "estimated: mean over members of", "needed", "source"):
-            claims.add_column(column)
-        for claim in study.claims:
-            claims.add_row(claim.statement, claim.metric, f"> {claim.threshold:g}", claim.source)
-        console.print(claims)
-        presets = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
-        for column in ("preset", "minutes on 2 cores", "members", "sequences each", "what it is"):
-            presets.add_column(column)
-        for name, preset in study.presets.items():
-            minutes = "accelerators" if preset.minutes is None else f"about {preset.minutes:g}"
-            spec = preset.spec
-            presets.add_row(name, minutes, str(spec.members), tables.short(spec.sequences), preset.note)
-        console.print(presets)
+        if study.claims:
+            _describe(study)
         if options.study:
             from ebbtide.experiment_commands import show_experiments
 
@@ -54,6 +42,24 @@ def studies(options: Namespace) -> int:
     return 0
 
 
+def _describe(study: Any) -> None:
+    """The claims and presets of a study's own run."""
+    claims = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
+    for column in ("claim", "estimated: mean over members of", "needed", "source"):
+        claims.add_column(column)
+    for claim in study.claims:
+        claims.add_row(claim.statement, claim.metric, f"> {claim.threshold:g}", claim.source)
+    console.print(claims)
+    presets = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
+    for column in ("preset", "minutes on 2 cores", "members", "sequences each", "what it is"):
+        presets.add_column(column)
+    for name, preset in study.presets.items():
+        minutes = "accelerators" if preset.minutes is None else f"about {preset.minutes:g}"
+        spec = preset.spec
+        presets.add_row(name, minutes, str(spec.members), tables.short(spec.sequences), preset.note)
+    console.print(presets)
+
+
 def run(options: Namespace) -> int:
     """Trains a study's spec, judges its claims and draws its figure."""
     from ebbtide.studies import find_study
@@ -62,6 +68,8 @@ def run(options: Namespace) -> int:
     from ebbtide.training.spec import from_builtins
 
     study = find_study(options.study)
+    if options.experiment is None and not study.claims:
+        options.experiment = study.experiments[0].name
     if options.experiment is not None:
         from ebbtide.experiment_commands import run_experiment
 
@@ -259,6 +267,28 @@ def export(options: Namespace) -> int:
 
     rows = write(_find(options.run), options.format, Path(options.out))
     console.print(f"{rows} rows to {escape(options.out)}", soft_wrap=True)
+    return 0
+
+
+def report(options: Namespace) -> int:
+    """Writes one page about runs, sweeps or whole studies."""
+    from ebbtide.report.entries import entries_page
+    from ebbtide.report.table_file import check_file
+    from ebbtide.runs.atomic import write_file
+    from ebbtide.studies.gather import gather
+
+    out = Path(options.out)
+    require(out.suffix in (".html", ".htm"), "out", options.out, "must end in .html")
+    check_file(out)
+    entries = gather(options.what, Path(RUNS))
+    count = f"{len(entries)} runs and experiments"
+    title = entries[0].experiment or entries[0].name if len(entries) == 1 else count
+    if len(entries) > 1 and len(options.what) == 1:
+        title = options.what[0]  # a study
+    write_file(out, entries_page(title, entries))
+    damaged = sum(one.damaged for one in entries)
+    words = f" ({damaged} of them damaged)" if damaged else ""
+    console.print(f"{escape(title if len(entries) == 1 else count)}{words} to {escape(options.out)}", soft_wrap=True)
     return 0
 
 

@@ -1,166 +1,215 @@
 """What the `data` commands do. Every function returns the exit code."""
 
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from ebbtide.cli import VERBS
 from ebbtide.commands import console
-from ebbtide.data.download import Progress, Report
-from ebbtide.data.inventory import Item, examine, find_file, inventory
+from ebbtide.data.download import Progress
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.report.progress import ProgressLine
+from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
 from ebbtide.sources.omniglot import data_folder
 
-T = TypeVar("T")
-SETS = ("omniglot",)
-
-
-def data(options: Namespace) -> int:
-    """`ebbtide data` without one of its verbs."""
-    allowed = f"must be followed by one of {', '.join(VERBS['data'])}{nearest(options.verb or '', VERBS['data'])}"
-    raise InputError("data", options.verb, allowed)
+DATASETS = ("omniglot",)
 
 
 def data_fetch(options: Namespace) -> int:
-    """Downloads or packs Omniglot; exit code 130 when interrupted."""
+    """Gets Omniglot and packs it into one file."""
     from ebbtide.data.archives import fetch_omniglot
 
-    require(options.name in SETS, "name", options.name, f"must be {SETS[0]}{nearest(options.name, SETS)}")
+    name = options.dataset
+    require(name in DATASETS, "dataset", name, f"must be one of {', '.join(DATASETS)}{nearest(name, DATASETS)}")
     source = Path(options.source) if options.source else None
-    made = _work(lambda report: fetch_omniglot(data_folder(), report, source=source))
-    if made is None:
-        return 130
-    _tell(*made)
-    return 0
+
+    def work(report: Callable[[Progress], None]) -> int:
+        path, how = fetch_omniglot(data_folder(), report, source=source)
+        _made(path, how)
+        return 0
+
+    return _interruptible(work, "what was downloaded is kept")
 
 
 def data_features(options: Namespace) -> int:
-    """Encodes every drawing; exit code 130 when interrupted (what is encoded is kept)."""
+    """Runs an encoder over Omniglot."""
     from ebbtide.data.encoders import find_encoder
-    from ebbtide.data.make_features import make_features, rearrange_features, reduce_features
-    from ebbtide.sources.layout import Layout
+    from ebbtide.data.make_features import make_features, reduce_features
 
-    layouts = get_args(Layout)
-    allowed = f"must be one of {', '.join(layouts)}{nearest(options.layout, layouts)}"
-    require(options.layout in layouts, "layout", options.layout, allowed)
-    augment, released = options.augment, options.layout != "correct"
-    require(augment or not released, "layout", options.layout, "is an order of the eight transforms: needs --augment")
-    allowed = "must be from 1 to the encoder's dimensions - 1"
-    require(options.pca is None or options.pca >= 1, "pca", options.pca, allowed)
     weights = Path(options.weights) if options.weights else None
-    folder, pca = data_folder(), options.pca or 0
+    encoder = find_encoder(options.encoder, side=options.side, weights=weights)
 
-    def work(report: Report) -> list[tuple[Path, str]]:
-        encoder = find_encoder(options.encoder, side=options.side, weights=weights)
-        made = [make_features(folder, encoder, report, augment=augment)]
-        if pca:
-            made.append(reduce_features(folder, encoder.name, pca, augment=augment))
-        if released:
-            made.append(rearrange_features(folder, encoder.name, pca=pca))
-        return made
+    def work(report: Callable[[Progress], None]) -> int:
+        _made(*make_features(data_folder(), encoder, report, augment=options.augment))
+        if options.pca is not None:
+            _made(*reduce_features(data_folder(), encoder.name, options.pca, augment=options.augment))
+        return 0
 
-    made = _work(work)
-    for one in made or []:
-        _tell(*one)
-    return 130 if made is None else 0
+    return _interruptible(work, "the characters that were encoded are kept")
 
 
 def data_tokens(options: Namespace) -> int:
-    """Clusters a matrix of token embeddings; says how many classes it filled."""
+    """Clusters a matrix of token embeddings into classes."""
     from ebbtide.data.tokens import make_tokens
 
-    asked = {"classes": options.classes, "exemplars": options.exemplars}
-    rest = {"array": options.array, "clusters": options.clusters, "skip": options.skip}
-    how = {"closest": options.closest, "seed": options.seed}
-    made = _work(lambda report: make_tokens(data_folder(), options.source, report, **asked, **rest, **how), keeps=False)
-    if made is None:
-        return 130
-    _tell(made.path, made.how)
-    filled = f"{made.classes:,} of {options.classes:,} classes of {options.exemplars} tokens"
-    console.print(f"{filled}; {made.enough:,} of {made.clusters:,} clusters had that many", soft_wrap=True)
-    if made.classes < options.classes:
-        console.print("fewer than asked for: other --clusters, fewer --exemplars or a larger vocabulary may fill them")
-    return 0
+    settings = ("classes", "exemplars", "array", "clusters", "skip", "closest", "seed")
+    given: dict[str, Any] = {name: getattr(options, name) for name in settings}
+
+    def work(report: Callable[[Progress], None]) -> int:
+        path, found = make_tokens(data_folder(), options.source, report, **given)
+        _made(path, "made")
+        have = len(found.token)
+        console.print(f"{have} of {found.clusters} clusters have {options.exemplars} tokens or more: {have} classes")
+        if have < options.classes:
+            console.print(
+                f"[yellow]fewer than the {options.classes} asked for[/]: the file has {have}, none filled up with "
+                "tokens of another cluster. More --clusters, or fewer --exemplars, may give more classes",
+                soft_wrap=True,
+            )
+        return 0
+
+    return _interruptible(work, "nothing was written")
 
 
 def data_info(options: Namespace) -> int:
-    """What the data folder or a file holds; with --figure a picture of the characters."""
-    folder = data_folder()
-    if options.figure:
-        from ebbtide.report.drawings_figure import write_drawings_figure
-        from ebbtide.sources.drawings import read_drawings
+    """What data there is; of one file or source, what is in it; with --figure, a sheet of characters."""
+    from ebbtide.data.info import contents, data_files
 
-        path = find_file(folder, options.name or "omniglot")
-        write_drawings_figure(read_drawings(path), Path(options.figure))
-        console.print(f"figure  {escape(options.figure)}", soft_wrap=True)
+    folder, what = data_folder(), options.what
+    if options.figure:
+        require(what in (None, "omniglot"), "what", what, "--figure draws the characters of omniglot")
+        _figure(Path(options.figure), options.show)
         return 0
-    if options.name:
-        _show(examine(find_file(folder, options.name)))
-        return 0
-    found = inventory(folder)
-    chosen = "EBBTIDE_DATA" if folder == data_folder() and _chosen() else "the default; EBBTIDE_DATA names another"
-    console.print(f"{escape(str(folder))}  [dim]({chosen})[/]", soft_wrap=True)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("file", "classes", "exemplars", "features", "bytes", "what"):
-        right = column in ("classes", "exemplars", "features", "bytes")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for item in found.items:
-        shape = item.arrays[item.main()].shape if item.arrays else ()
-        sizes = [f"{n:,}" for n in shape] if len(shape) == 3 else ["-", "-", "-"]
-        sizes[2:] = ["105 x 105"] if item.main() == "images_packed" else sizes[2:]
-        table.add_row(escape(item.path.name), *sizes, short(item.size), escape(item.what()))
-    if found.items:
+    if what is None:
+        found = data_files(folder)
+        console.print(f"data folder  {escape(str(folder))}", soft_wrap=True)
+        if not found:
+            console.print("holds no data files; get Omniglot with: ebbtide data fetch omniglot")
+            return 0
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("file", "arrays"):
+            table.add_column(name, overflow="fold")
+        table.add_column("bytes", justify="right")
+        for path in found:
+            try:
+                arrays = ", ".join(f"{k} {list(a.shape)}" for k, a in contents(path).arrays.items())
+            except InputError as error:
+                arrays = error.allowed
+            table.add_row(escape(path.name), escape(arrays), short(path.stat().st_size))
         console.print(table)
-    for path, reason in found.unreadable:
-        console.print(f"[bold red]damaged[/]  {escape(path.name)}: {escape(reason)}", soft_wrap=True)
-    for path in found.begun:
-        console.print(f"[yellow]begun[/]    {escape(path.name)}: the command that began it goes on", soft_wrap=True)
-    if not found.items and not found.unreadable:
-        console.print("nothing yet; begin with: ebbtide data fetch omniglot")
+        return 0
+    sources = _sources()
+    if what != "omniglot" and what in sources:
+        return _source(what, sources[what])
+    path = folder / "omniglot.npz" if what == "omniglot" else Path(what)
+    path = path if path.is_file() else folder / path.name
+    allowed = f"no such file, here or in {folder}; sources: {', '.join(sources)}{nearest(what, sources)}"
+    if what == "omniglot":
+        allowed = f"no omniglot.npz in {folder}: run ebbtide data fetch omniglot"
+    require(path.is_file(), "what", what, allowed)
+    _contents(contents(path))
+    if what == "omniglot":
+        _characters(path)
     return 0
 
 
-def _show(item: Item) -> None:
-    console.print(f"{escape(str(item.path))}  {short(item.size)} bytes  {escape(item.what())}", soft_wrap=True)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
-    for column in ("array", "type", "shape"):
-        table.add_column(column)
-    for name, header in item.arrays.items():
-        table.add_row(escape(name), header.dtype, " x ".join(f"{n:,}" for n in header.shape))
+def _contents(found: Any) -> None:
+    console.print(
+        f"[bold]{escape(found.path.name)}[/]  {escape(str(found.path))}  {found.size:,} bytes", soft_wrap=True
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("array", "type", "shape"):
+        table.add_column(name)
+    for name, header in found.arrays.items():
+        table.add_row(escape(name), escape(header.dtype), escape(str(list(header.shape))))
     console.print(table)
-    for name, text in item.notes.items():
-        console.print(f"  {escape(name)}: {escape(text)}", soft_wrap=True)
+    for name, value in found.values.items():
+        console.print(Text(f"{name}: {value}"), soft_wrap=True)
 
 
-def _chosen() -> bool:
-    import os
+def _characters(path: Path) -> None:
+    from ebbtide.sources.drawings import SIDE, read_drawings
 
-    return bool(os.environ.get("EBBTIDE_DATA"))
+    found = read_drawings(path)
+    evaluation = int(found.is_evaluation.sum())
+    alphabets = {kind: len(set(found.alphabet[found.is_evaluation == kind])) for kind in (False, True)}
+    console.print(
+        f"{len(found.packed)} characters x {found.packed.shape[1]} drawers, {SIDE} x {SIDE} pixels: background "
+        f"{len(found.packed) - evaluation} characters of {alphabets[False]} alphabets, evaluation {evaluation} of "
+        f"{alphabets[True]}",
+        soft_wrap=True,
+    )
 
 
-def _work(call: Callable[[Report], T], *, keeps: bool = True) -> T | None:
-    """The result of a call with a progress line; None when it was interrupted."""
+def _source(name: str, kind: Any) -> int:
+    """What a source with its default settings gives a task."""
+    source = kind(**({"path": ""} if name == "features" else {}))
+    require(name != "features", "what", name, "this source reads a file of yours: give the file")
+    source.check()
+    sizes = source.sizes()
+    console.print(f"[bold]{name}[/]  {escape((kind.__doc__ or '').strip().splitlines()[0])}", soft_wrap=True)
+    console.print(
+        f"{sizes.classes} classes + {sizes.holdout_classes} held out; {sizes.exemplars} exemplars + "
+        f"{sizes.holdout_exemplars} held out; {sizes.dim} features (defaults: every field can be set)",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _sources() -> dict[str, Any]:
+    """The sources of a spec by tag."""
+    import typing
+
+    from ebbtide.training.spec import Spec
+
+    kinds = typing.get_args(typing.get_type_hints(Spec)["source"])
+    return {str(kind.__struct_config__.tag): kind for kind in kinds}
+
+
+def _figure(out: Path, show: Any) -> None:
+    from ebbtide.report.drawings_figure import SHOWS, drawings_figure
+    from ebbtide.runs.atomic import write_file
+    from ebbtide.sources.drawings import FILE, read_drawings
+
+    require(show in SHOWS, "show", show, f"must be one of {', '.join(SHOWS)}{nearest(show, SHOWS)}")
+    require(out.suffix in (".png", ".svg"), "figure", str(out), "must end in .png or .svg")
+    require(out.parent.is_dir(), "figure", str(out), f"the folder {out.parent} does not exist")
+    path = data_folder() / FILE
+    require(path.is_file(), "what", "omniglot", f"no {FILE} in {path.parent}: run ebbtide data fetch omniglot")
+    write_file(out, drawings_figure(read_drawings(path), show)[f"figure{out.suffix}"])
+    console.print(f"figure  {escape(str(out))}", soft_wrap=True)
+
+
+def _made(path: Path, how: str) -> None:
+    console.print(f"{escape(str(path))}  {path.stat().st_size:,} bytes ({escape(how)})", soft_wrap=True)
+
+
+def _interruptible(work: Callable[[Callable[[Progress], None]], int], kept: str) -> int:
     try:
-        with ProgressLine(console, _line) as line:
-            return call(line)
+        with ProgressLine(console, _Words()) as line:
+            return work(line)
     except KeyboardInterrupt:
-        kept = "; what is done is kept: the same command goes on there" if keeps else "; nothing was written"
-        console.print(f"stopped{kept}")
-        return None
+        console.print(f"stopped; {kept}. The same command goes on", soft_wrap=True)
+        return 130
 
 
-def _line(p: Progress) -> str:
-    """`images_background.zip: 4.2M of 9.46M bytes, 44 %`"""
-    if not p.total:
-        return f"{p.what}: {short(p.done)} {p.unit}"
-    return f"{p.what}: {short(p.done)} of {short(p.total)} {p.unit}, {100 * p.done // p.total} %"
+class _Words:
+    """A `Progress` as a line, with the time that is left at the pace since the first."""
 
+    def __init__(self) -> None:
+        self._first: tuple[str, float, int] | None = None
 
-def _tell(path: Path, how: str) -> None:
-    console.print(f"{escape(str(path))}: {escape(how)}", soft_wrap=True)
+    def __call__(self, p: Progress) -> str:
+        now = time.monotonic()
+        if self._first is None or self._first[0] != p.what:
+            self._first = (p.what, now, p.done)
+        _, began, start = self._first
+        text = f"{p.what}: {short(p.done)}{f' of {short(p.total)}' if p.total else ''} {p.unit}"
+        if p.total and p.done > start:
+            text += f", {clock((now - began) * (p.total - p.done) / (p.done - start))} left"
+        return text

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,7 @@ from ebbtide.errors import one_line, require
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
 from ebbtide.sweeps.folder import SweepFolder
-from ebbtide.traced import value_at
+from ebbtide.traced import default, value_at
 
 MOST_LINES = 30
 """Groups or tasks that a table lists one by one."""
@@ -252,4 +253,10 @@ def _span(seconds: float) -> str:
 
 
 def _value(value: Any) -> str:
+    """A number in short; a struct by its name and what differs from its defaults."""
+    if isinstance(value, msgspec.Struct):
+        fields = {one.name: (getattr(value, one.name), default(one)) for one in msgspec.structs.fields(value)}
+        differs = ", ".join(f"{name} {_value(now)}" for name, (now, usual) in fields.items() if now != usual)
+        name = value.__struct_config__.tag or type(value).__name__
+        return f"{name}({differs})" if differs else str(name)
     return f"{value:g}" if isinstance(value, float) else str(value)

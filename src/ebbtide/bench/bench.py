@@ -13,7 +13,7 @@ from ebbtide.bench import machine, plain_torch, whole
 from ebbtide.bench.configs import Config
 from ebbtide.bench.records import Record, Row, Skipped, Target
 from ebbtide.bench.rounds import Child, ChildError, Pace, take_turns
-from ebbtide.bench.work import Ceiling, flops, parameters
+from ebbtide.bench.work import Ceiling, flops
 from ebbtide.training.spec import Spec
 
 PATIENCE = 1200.0
@@ -91,7 +91,7 @@ class _Measurement:
 
     def _ceiling(self, one: Child, all_threads: Child) -> Ceiling:
         """Measures the machine at the model's own shapes and at a large one, with one thread and with all."""
-        shapes, sizes = machine.shapes(self.spec), [STATE_BYTES * parameters(self.spec), machine.LARGE_COPY]
+        shapes, sizes = machine.shapes(self.spec), [STATE_BYTES * self.spec.parameters(), machine.LARGE_COPY]
         seconds = self.effort.product
         ceilings = []
         for threads, child in ((1, one), (self.cores, all_threads)):

@@ -3,7 +3,9 @@
 import msgspec
 from msgspec.structs import replace
 
-from ebbtide.errors import InputError, nearest
+from ebbtide.errors import InputError, nearest, require
+from ebbtide.models.encoders import Linear
+from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.studies.transience import QUICK
@@ -120,3 +122,14 @@ def find_config(name: str) -> Config:
     if name not in CONFIGS:
         raise InputError("config", name, f"must be one of {', '.join(CONFIGS)}{nearest(name, CONFIGS)}")
     return CONFIGS[name]
+
+
+def plain_transformer(spec: Spec) -> Transformer:
+    """The model of a spec. Raises `InputError` where it is not what the plain implementations have."""
+    model = spec.model
+    allowed = "must be a transformer of interleaved tokens with learned positions and a linear encoder"
+    if not isinstance(model, Transformer):
+        raise InputError("model", model, allowed)
+    kinds = isinstance(model.positions, Learned) and isinstance(model.encoder, Linear)
+    require(kinds and model.pairing == "interleaved", "model", model, allowed)
+    return model

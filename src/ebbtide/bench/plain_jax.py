@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from ebbtide.bench.configs import plain_transformer
 from ebbtide.bench.prompts import Batch, HostSampler
 from ebbtide.training.spec import Spec
 
@@ -22,7 +23,7 @@ Weights = dict[str, Any]
 
 def weights(spec: Spec, seed: int = 0) -> Weights:
     """Random weights, every matrix [out, in]."""
-    random, model, sizes = np.random.default_rng(seed), spec.model, spec.source.sizes()
+    random, model, sizes = np.random.default_rng(seed), plain_transformer(spec), spec.source.sizes()
     d, hidden, outputs = model.width, model.width * model.mlp_ratio, spec.task.outputs(sizes.classes)
 
     def linear(fan_in: int, fan_out: int, bias: bool = True) -> Weights:
@@ -102,7 +103,7 @@ class PlainJax:
         self.moments = optimizer.init(self.weights)
 
         def step(w: Weights, moments: Any, batch: Batch) -> tuple[Weights, Any, Array]:
-            value, grads = jax.value_and_grad(loss)(w, batch, spec.model.heads)
+            value, grads = jax.value_and_grad(loss)(w, batch, plain_transformer(spec).heads)
             updates, moments = optimizer.update(grads, moments, w)
             return optax.apply_updates(w, updates), moments, value  # pyright: ignore[reportReturnType]
 

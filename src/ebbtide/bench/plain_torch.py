@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ebbtide.bench.configs import plain_transformer
 from ebbtide.bench.prompts import Batch, HostSampler
 from ebbtide.errors import InputError
 from ebbtide.training.spec import Spec
@@ -39,7 +40,7 @@ def build(spec: Spec) -> Any:
     """The model: a module of (exemplars [batch, slots, dim], labels [batch, context]) -> logits."""
     torch = load()
     nn, functional = torch.nn, torch.nn.functional
-    sizes, model = spec.source.sizes(), spec.model
+    sizes, model = spec.source.sizes(), plain_transformer(spec)
     d, hidden, outputs = model.width, model.width * model.mlp_ratio, spec.task.outputs(sizes.classes)
 
     class Block(nn.Module):

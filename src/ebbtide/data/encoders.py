@@ -50,19 +50,19 @@ def find_encoder(name: str, *, side: int | None = None, weights: Path | None = N
 
 
 def _hog(name: str, side: int, weights: Path | None) -> Encoder:
-    """8 orientations in 5 x 5 cells, in blocks of 2 x 2: 4 x 4 x 4 x 8 = 512 features (Dalal, Triggs 2005)."""
+    """8 orientations, 5 x 5 cells, normalised in blocks of 2 x 2: 4 x 4 x 4 x 8 = 512 features (Dalal, Triggs 2005)."""
     skimage: Any = _package("skimage.feature", name, "scikit-image")
     from scipy.ndimage import gaussian_filter
 
     cell = side // CELLS
 
-    def one(image: Float[np.ndarray, "side side"]) -> Float[np.ndarray, " feature"]:
+    def one(image: Any) -> Float[np.ndarray, " feature"]:
         return skimage.hog(image, orientations=8, pixels_per_cell=(cell, cell), cells_per_block=(2, 2))
 
     def encode(images: UInt8[np.ndarray, "image side side"]) -> Float[np.ndarray, "image feature"]:
         small = shrink(images[:, None], side)[:, 0].astype(np.float32) / 255
         cut = small[:, : cell * CELLS, : cell * CELLS]
-        soft: Any = gaussian_filter(cut, sigma=(0, BLUR * side / SIDE, BLUR * side / SIDE), mode="nearest")
+        soft = gaussian_filter(cut, sigma=(0, BLUR * side / SIDE, BLUR * side / SIDE), mode="nearest")
         return np.stack([one(image) for image in soft])
 
     recipe = f"scikit-image {version('scikit-image')}: blur {BLUR:g}/105, 8 orientations, 5 x 5 cells, blocks 2 x 2"

@@ -10,18 +10,13 @@ from jaxtyping import Float, Int
 
 from ebbtide.data.download import Progress, Report
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.runs.atomic import sha256, write_file
-from ebbtide.sources.features import array_shape
+from ebbtide.runs.atomic import write_file
 from ebbtide.sources.tokens import tokens_file
 
 SPECIAL = 259
 """LLaMA's first token ids: three specials and 256 single bytes, no words."""
 ROUNDS = 30
-"""Most rounds of k-means from the random start."""
-MOVES, SETTLE = 24, 3
-"""How often clusters that are too small move, and rounds of k-means after each time."""
-SPARE = 1.25
-"""Clusters for each class that is asked for."""
+"""Most rounds of k-means."""
 WORDLLAMA = "wordllama"
 LARGEST = 16 * 2**30
 """Bytes of a matrix as float32."""
@@ -29,41 +24,13 @@ ROWS = 4096
 """Tokens compared with all centroids at a time."""
 
 
-class State(NamedTuple):
-    """Centroids of norm 1, each row's nearest one, and its cosine to that."""
-
-    centroids: Float[np.ndarray, "k dim"]
-    own: Int[np.ndarray, " row"]
-    cosine: Float[np.ndarray, " row"]
-
-    def counts(self) -> Int[np.ndarray, " k"]:
-        """Members of each cluster."""
-        return np.bincount(self.own, minlength=len(self.centroids))
-
-    def enough(self, least: int) -> int:
-        """How many clusters have at least `least` members."""
-        return int((self.counts() >= least).sum())
-
-
 class Clusters(NamedTuple):
     """Classes of tokens: `token[c, e]` is the token's id, `vector[c, e]` its embedding, `cosine[c, e]` its
-    similarity to the centroid, falling with e. `enough` clusters of `clusters` had the members asked for."""
+    similarity to the centroid, falling with e. They are those of `clusters` that have enough members."""
 
     token: Int[np.ndarray, "class exemplar"]
     vector: Float[np.ndarray, "class exemplar dim"]
     cosine: Float[np.ndarray, "class exemplar"]
-    enough: int
-    clusters: int
-
-
-class TokensFile(NamedTuple):
-    """A file of token classes, and how full it is: `classes` of those asked for; `enough` clusters of `clusters`
-    had enough members."""
-
-    path: Path
-    how: str
-    classes: int
-    enough: int
     clusters: int
 
 
@@ -79,22 +46,15 @@ def make_tokens(
     skip: int = SPECIAL,
     closest: float = -1.0,
     seed: int = 0,
-) -> TokensFile:
+) -> tuple[Path, Clusters]:
     """Clusters the matrix in `source` (a `.safetensors` file, or "wordllama": the installed package's) into
-    `tokens_CxE.npz`: `features` [class, exemplar, dim] float32, `token` (ids), `cosine` (to the centroid), and where
-    they are from. If fewer than `classes` clusters have `exemplars` members, the file has that many classes.
-    """
+    `tokens_CxE.npz`: `features` [class, exemplar, dim] float32 and where they are from.
+
+    The file has every cluster with `exemplars` members or more, the first `classes` of them as spread out as
+    can be: those beyond are the paper's validation classes. Where fewer than `classes` clusters have as many
+    members, the file has fewer classes: none is filled up with tokens of others."""
     path = wordllama_file() if source == WORDLLAMA else Path(source)
     name, matrix = read_matrix(path, array)
-    given = {
-        "source": f"{path.name}: {name} {list(matrix.shape)}",
-        "matrix": sha256(matrix.tobytes()),
-        "recipe": f"ids from {skip}, centred, norm 1; spherical k-means, {clusters or int(SPARE * classes)} clusters, "
-        f"seed {seed}; members of cosine at least {closest:g}, the {exemplars} nearest; classes farthest first",
-    }
-    target = folder / tokens_file(classes, exemplars)
-    if target.is_file():
-        return _found(target, given)
     found = cluster(
         matrix,
         report,
@@ -106,23 +66,20 @@ def make_tokens(
         seed=seed,
     )
     file = io.BytesIO()
-    counts = {"enough": np.int64(found.enough), "clusters": np.int64(found.clusters)}
-    arrays: dict[str, Any] = {"features": found.vector, "token": found.token, "cosine": found.cosine}
-    np.savez(file, allow_pickle=False, **arrays, **counts, **given)
+    np.savez(
+        file,
+        allow_pickle=False,
+        features=found.vector,
+        token=found.token,
+        cosine=found.cosine,
+        source=f"{path.name}: {name} {list(matrix.shape)}",
+        recipe=f"ids from {skip}, centred, norm 1; spherical k-means, {found.clusters} clusters, seed {seed}; "
+        f"members of cosine at least {closest:g}, the {exemplars} nearest; classes farthest first",
+    )
     folder.mkdir(parents=True, exist_ok=True)
+    target = folder / tokens_file(classes, exemplars)
     write_file(target, file.getvalue())
-    return TokensFile(target, "made", len(found.token), found.enough, found.clusters)
-
-
-def _found(target: Path, given: dict[str, str]) -> TokensFile:
-    """The file that is there. Raises `InputError` when it was made otherwise."""
-    classes = array_shape(str(target), "features")[0]
-    with np.load(target, allow_pickle=False) as file:
-        for name, value in given.items():
-            there = file[name].item() if name in file.files else None
-            allowed = f"is there and was made with {name} = {there}, not {value}; move it away to make it anew"
-            require(there == value, "file", str(target), allowed)
-        return TokensFile(target, "was there", classes, int(file["enough"]), int(file["clusters"]))
+    return target, found
 
 
 def cluster(
@@ -136,9 +93,9 @@ def cluster(
     closest: float = -1.0,
     seed: int = 0,
 ) -> Clusters:
-    """Centred, scaled to norm 1, `clusters` (default: 1.25 * `classes`) of `spherical_kmeans`; clusters with fewer
-    than `exemplars` members of cosine at least `closest` are dropped, the nearest members kept, and `classes` of
-    the clusters taken, each the farthest from those before it. The rule of the paper's own files is not published.
+    """Centred, scaled to norm 1, `clusters` (default: 5/4 of `classes`) of spherical k-means; clusters with fewer
+    than `exemplars` members of cosine at least `closest` are dropped, of the others the nearest members kept;
+    each cluster is the farthest from those before it. The rule of the paper's own files is not published.
     """
     require(classes >= 1, "classes", classes, "must be at least 1")
     require(exemplars >= 1, "exemplars", exemplars, "must be at least 1")
@@ -149,67 +106,47 @@ def cluster(
     x = matrix[skip:] - matrix[skip:].mean(0)
     norm = np.linalg.norm(x, axis=1)
     ids, x = ids[norm > 0], x[norm > 0] / norm[norm > 0, None]
-    count = min(int(SPARE * classes), len(x)) if clusters is None else clusters
+    count = min(classes * 5 // 4, len(x)) if clusters is None else clusters
     allowed = f"must be from classes = {classes} to the number of tokens, {len(x)}"
     require(classes <= count <= len(x), "clusters", count, allowed)
-    centroids, own, cosine = spherical_kmeans(x, count, seed, report, least=exemplars, wanted=classes)
+    centroids, own, cosine = spherical_kmeans(x, count, seed, report)
     rank = np.lexsort((-cosine, own))  # by cluster, the nearest first
     members = [one[cosine[one] >= closest] for one in np.split(rank, np.searchsorted(own[rank], np.arange(1, count)))]
     good = np.array([i for i, one in enumerate(members) if len(one) >= exemplars], int)
     most = max(len(one) for one in members)
     allowed = f"no cluster has that many members: the largest of {count} has {most}"
     require(len(good) > 0, "exemplars", exemplars, allowed)
-    chosen = good[farthest_first(centroids[good], min(classes, len(good)))]
+    chosen = good[farthest_first(centroids[good])]
     rows = np.stack([members[i][:exemplars] for i in chosen])
-    return Clusters(ids[rows], matrix[ids[rows]], cosine[rows], len(good), count)
+    return Clusters(ids[rows], matrix[ids[rows]], cosine[rows], count)
 
 
 def spherical_kmeans(
-    x: Float[np.ndarray, "row dim"], k: int, seed: int, report: Report, *, least: int = 1, wanted: int = 0
-) -> State:
-    """k centroids by cosine (Dhillon, Modha 2001), from k rows drawn without replacement.
+    x: Float[np.ndarray, "row dim"], k: int, seed: int, report: Report
+) -> tuple[Float[np.ndarray, "k dim"], Int[np.ndarray, " row"], Float[np.ndarray, " row"]]:
+    """Centroids of norm 1, each row's nearest one by cosine, and that cosine (Dhillon, Modha 2001).
 
-    While fewer than `wanted` clusters have `least` members, those with fewer each move into one of the largest (to
-    its member of median cosine) and k-means goes on; the best state of `MOVES` such rounds is returned. Every row
-    belongs to its nearest centroid. The same call gives the same clusters.
+    Starts at k rows drawn without replacement; an empty cluster moves to a row far from its own centroid.
     """
     centroids = x[np.random.default_rng(seed).choice(len(x), k, replace=False)]
-    best = state = _rounds(x, State(centroids, *_assign(x, centroids)), ROUNDS)
-    for move in range(MOVES):
-        report(Progress(f"k-means, {best.enough(least):,} clusters of {least} tokens", move, MOVES, "rounds"))
-        if best.enough(least) >= wanted:
-            break
-        centroids = _divide(x, state, least)
-        state = _rounds(x, State(centroids, *_assign(x, centroids)), SETTLE)
-        best = max(best, state, key=lambda one: one.enough(least))
-    report(Progress(f"k-means, {best.enough(least):,} clusters of {least} tokens", MOVES, MOVES, "rounds"))
-    return best
-
-
-def _rounds(x: np.ndarray, state: State, most: int) -> State:
-    """Rounds of k-means until nothing changes; an empty cluster moves to the row farthest from its centroid."""
-    for _ in range(most):
-        counts, order = state.counts(), np.argsort(state.own, kind="stable")
-        filled, empty = np.flatnonzero(counts), np.flatnonzero(counts == 0)
-        sums = np.zeros_like(state.centroids)
-        sums[filled] = np.add.reduceat(x[order], (np.cumsum(counts) - counts)[filled], axis=0)
-        sums[empty] = x[np.argsort(state.cosine, kind="stable")[: len(empty)]]
+    own, cosine = _assign(x, centroids)
+    for done in range(ROUNDS):
+        report(Progress("k-means", done, ROUNDS, "rounds"))
+        order = np.argsort(own, kind="stable")
+        counts = np.bincount(own, minlength=k)
+        filled = np.flatnonzero(counts)
+        sums = np.zeros_like(centroids)
+        starts = np.cumsum(counts) - counts
+        sums[filled] = np.add.reduceat(x[order], starts[filled], axis=0)
+        empty = np.flatnonzero(counts == 0)
+        sums[empty] = x[np.argsort(cosine, kind="stable")[: len(empty)]]
         centroids = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        before, state = state, State(centroids, *_assign(x, centroids))
-        if (state.own == before.own).all():
+        before = own
+        own, cosine = _assign(x, centroids)
+        if (own == before).all():
             break
-    return state
-
-
-def _divide(x: np.ndarray, state: State, least: int) -> np.ndarray:
-    """Centroids of clusters with fewer than `least` members put into the largest that have room for two."""
-    counts, centroids = state.counts(), state.centroids.copy()
-    small = np.flatnonzero(counts < least)
-    large = np.argsort(-counts, kind="stable")
-    for to, at in zip(small, large[counts[large] >= 2 * least], strict=False):
-        members = np.flatnonzero(state.own == at)
-        centroids[to] = x[members[np.argsort(-state.cosine[members], kind="stable")[len(members) // 2]]]
-    return centroids
+    report(Progress("k-means", ROUNDS, ROUNDS, "rounds"))
+    return centroids, own, cosine
 
 
 def _assign(x: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,12 +158,12 @@ def _assign(x: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return own, cosine
 
 
-def farthest_first(points: Float[np.ndarray, "point dim"], count: int) -> Int[np.ndarray, " count"]:
-    """Indices of `count` points: first the one farthest from the mean direction, then always the one whose
-    nearest chosen point is farthest (by cosine)."""
+def farthest_first(points: Float[np.ndarray, "point dim"]) -> Int[np.ndarray, " point"]:
+    """All points in an order whose first n are spread out, for every n: first the one farthest from the mean
+    direction, then always the one whose nearest chosen point is farthest (by cosine)."""
     chosen = [int((points @ points.mean(0)).argmin())]
     nearest_one = points @ points[chosen[0]]
-    while len(chosen) < count:
+    while len(chosen) < len(points):
         nearest_one[chosen[-1]] = np.inf
         chosen.append(int(nearest_one.argmin()))
         nearest_one = np.maximum(nearest_one, points @ points[chosen[-1]])
@@ -248,7 +185,7 @@ def read_matrix(path: Path, array: str | None = None) -> tuple[str, Float[np.nda
             name = _choose(shapes, array, path)
             size = 4 * shapes[name][0] * shapes[name][1]
             require(size <= LARGEST, "array", name, f"has {size:,} bytes as float32, at most {LARGEST:,}")
-            matrix = _numbers(file, path, name)
+            matrix = _numbers(file, name)
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file makes its reader raise
@@ -270,11 +207,11 @@ def _choose(shapes: dict[str, tuple[int, ...]], array: str | None, path: Path) -
     return found[0]
 
 
-def _numbers(file, path: Path, name: str) -> Float[np.ndarray, "token dim"]:
-    """float32; bfloat16, which NumPy does not have, by its bits: the upper half of a float32."""
+def _numbers(file: Any, name: str) -> Float[np.ndarray, "token dim"]:
+    """One array as float32."""
+    import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 only after this
+
     kind = file.get_slice(name).get_dtype()
-    if kind == "BF16":
-        import ml_dtypes  # noqa: F401 - gives NumPy the type (JAX needs it too)
     require(kind in ("F16", "F32", "F64", "BF16"), "array", name, f"must hold floating-point numbers, has {kind}")
     return np.asarray(file.get_tensor(name)).astype(np.float32)
 

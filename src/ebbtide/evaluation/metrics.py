@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ebbtide.models.transformer import cross_entropy
+from ebbtide.models.model import cross_entropy
 from ebbtide.tasks.prompt import Prompt
 
 METRICS = ("loss", "accuracy", "in_context_accuracy", "in_context_probability", "context_mass")

@@ -40,7 +40,7 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str) -> dict[str, b
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    wide = min(len(panels), 3)
+    wide = 2 if len(panels) == 4 else min(len(panels), 3)
     high = -(-len(panels) // wide)
     figure = Figure(figsize=(3.1 * wide + 2.3, 2.55 * high + 0.9), layout="constrained")
     axes: Any = figure.subplots(high, wide, squeeze=False)

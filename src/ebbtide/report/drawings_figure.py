@@ -1,76 +1,81 @@
-"""The figure of the characters: drawings, the eight transforms, and what a class is in either layout."""
+"""Figures of handwritten characters: by drawer, under the eight transforms, as the released script mixes them."""
 
-import io
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from ebbtide.errors import require
-from ebbtide.sources.drawings import DRAWERS, SIDE, Drawings
+from ebbtide.report.figure import render
+from ebbtide.sources.drawings import Drawings
 from ebbtide.sources.images import eight_transforms
-from ebbtide.sources.layout import as_released
+from ebbtide.sources.layout import TRANSFORMS, as_released
 
-ROWS, COLUMNS = 6, 10
-GAP = 8
-"""Pixels between drawings."""
-TURNS = ("", "turned 90°", "180°", "270°")
-NAMES = ("as drawn", *TURNS[1:], *(f"mirrored,\n{turn}".rstrip(",\n") for turn in TURNS))
-GREY = 0.85
+Show = Literal["drawers", "transforms", "released_script"]
+SHOWS = ("drawers", "transforms", "released_script")
+TURNS = ("as drawn", "turned 90°", "turned 180°", "turned 270°")
+NAMES = (*TURNS, "mirrored", *(f"mirrored,\n{turn}" for turn in TURNS[1:]))
+CHARACTERS = {"drawers": 10, "transforms": 6, "released_script": 2}
+"""How many each kind of figure shows, evenly spaced."""
 
 
-def drawings_figure(drawings: Drawings, *, seed: int = 0, kind: str = "png") -> bytes:
-    """Some characters by ten drawers, the classes that one of them becomes under the eight transforms, and the
-    twenty exemplars of a class in the correct layout and in that of the released script."""
+class Grid(NamedTuple):
+    """Images [row, column], ink = 1, with what is written at each row and column."""
+
+    images: UInt8[np.ndarray, "row column side side"]
+    rows: list[str]
+    columns: list[str]
+    title: str
+
+
+def drawings_figure(drawings: Drawings, show: Show) -> dict[str, bytes]:
+    """figure.png and figure.svg: one image a cell."""
     from matplotlib.figure import Figure
 
-    rng = np.random.default_rng(seed)
-    count = min(ROWS, len(drawings.packed))
-    chosen = np.sort(rng.choice(len(drawings.packed), count, replace=False))
-    images = drawings.images(chosen)
-    one = images[:1]
-    eight = eight_transforms(one)
-    released = as_released(eight)
-    figure = Figure(figsize=(9, 11.5), layout="constrained")
-    panels: Sequence[Any] = figure.subplots(4, 1, height_ratios=[count, 3.2, 2.2, 2.2])
-    labels = [f"{drawings.alphabet[c]}, {drawings.character[c]}".replace("_", " ") for c in chosen]
-    _grid(panels[0], images[:, :COLUMNS], labels)
-    panels[0].set_title(f"{count} of {len(drawings.packed):,} characters (rows) by {COLUMNS} of {DRAWERS} people")
-    _grid(panels[1], eight[:, :3].swapaxes(0, 1), [f"drawer {d}" for d in (1, 2, 3)])
-    for t, name in enumerate(NAMES):
-        panels[1].text((t + 0.5) * (SIDE + GAP), -GAP, f"{t}: {name}", ha="center", va="bottom", fontsize=7)
-    panels[1].set_title(f"eight transforms: {labels[0]} becomes eight classes (columns)", pad=26)
-    half = DRAWERS // 2
-    _grid(panels[2], eight[0].reshape(2, half, SIDE, SIDE), ["", ""])
-    panels[2].set_title('the 20 exemplars of its class 0, layout = "correct": 20 drawings, one transform')
-    _grid(panels[3], released[0].reshape(2, half, SIDE, SIDE), ["", ""])
-    panels[3].set_title('layout = "released_script": 3 drawings, all eight transforms')
-    file = io.BytesIO()
-    figure.savefig(file, format=kind, dpi=110, metadata={"Software": None} if kind == "png" else {"Date": None})
-    return file.getvalue()
-
-
-def _grid(panel: Any, images: UInt8[np.ndarray, "row column side side"], labels: Sequence[str]) -> None:
-    """Dark strokes on white, a grey line between drawings."""
-    rows, columns = images.shape[:2]
-    step = SIDE + GAP
-    sheet = np.full((rows * step - GAP, columns * step - GAP), GREY)
-    for i in range(rows):
-        for j in range(columns):
-            sheet[i * step : i * step + SIDE, j * step : j * step + SIDE] = 1 - images[i, j]
+    grid = _grid(drawings, show)
+    high, wide = grid.images.shape[:2]
+    cell = 0.55 if wide > TRANSFORMS else 0.85
+    figure = Figure(figsize=(3.5 + cell * wide, 1.2 + cell * high))
+    panel: Any = figure.subplots()
+    gap = 6
+    side = grid.images.shape[-1] + gap
+    sheet = np.full((high * side + gap, wide * side + gap), 0.82)
+    for i, j in np.ndindex(high, wide):
+        top, left = gap + i * side, gap + j * side
+        sheet[top : top + side - gap, left : left + side - gap] = 1 - grid.images[i, j]
     panel.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
-    panel.set_xticks([])
-    panel.set_yticks([i * step + SIDE / 2 for i in range(rows)], labels, fontsize=8)
+    middle = gap + (side - gap) / 2
+    panel.set_yticks([middle + side * i for i in range(high)], grid.rows, fontsize=8)
+    panel.set_xticks([middle + side * j for j in range(wide)], grid.columns, fontsize=8)
+    panel.xaxis.tick_top()
     panel.tick_params(length=0)
-    panel.spines[:].set_visible(False)
+    panel.set_frame_on(False)
+    figure.suptitle(grid.title, fontsize=10)
+    figure.tight_layout()
+    return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 
-def write_drawings_figure(drawings: Drawings, out: Path) -> None:
-    """Writes the figure to a `.png` or `.svg` file in one step."""
-    from ebbtide.runs.atomic import write_file
+def _grid(drawings: Drawings, show: Show) -> Grid:
+    every = max(len(drawings.packed) // CHARACTERS[show], 1)
+    classes = np.arange(0, len(drawings.packed), every)[: CHARACTERS[show]]
+    names = [f"{_short(str(drawings.alphabet[c]))} {int(drawings.character[c])}" for c in classes]
+    drawers = [str(int(d)) for d in drawings.drawer]
+    if show == "drawers":
+        return Grid(drawings.images(classes), names, drawers, "Characters (rows) by drawer (columns)")
+    if show == "transforms":
+        eight = eight_transforms(drawings.images(classes)).reshape(len(classes), TRANSFORMS, *_tail(drawings))
+        title = "Each character (rows) as eight classes (columns), drawer 1"
+        return Grid(eight[:, :, 0], names, [f"8c + {t}\n{name}" for t, name in enumerate(NAMES)], title)
+    mixed = as_released(eight_transforms(drawings.images(classes)))
+    rows = [f"8c + {r % TRANSFORMS}" for r in range(len(mixed))]
+    rows[::TRANSFORMS] = [f"{name}   {row}" for name, row in zip(names, rows[::TRANSFORMS], strict=True)]
+    title = 'Layout "released_script": each row is what the public feature script takes for one class'
+    return Grid(mixed, rows, [str(i) for i in range(mixed.shape[1])], title)
 
-    require(out.suffix in (".png", ".svg"), "figure", str(out), "must end in .png or .svg")
-    require(out.parent.is_dir(), "figure", str(out), f"the folder {out.parent} does not exist")
-    write_file(out, drawings_figure(drawings, kind=out.suffix[1:]))
+
+def _tail(drawings: Drawings) -> tuple[int, ...]:
+    return drawings.images(slice(0, 1)).shape[1:]
+
+
+def _short(alphabet: str) -> str:
+    """`Mkhedruli_(Georgian)` -> Mkhedruli."""
+    return alphabet.partition("_(")[0].replace("_", " ")

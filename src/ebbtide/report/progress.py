@@ -21,8 +21,7 @@ class ProgressLine:
     def __init__(self, console: Console, words: Callable[[Any], str] | None = None):
         self._console = console
         self._words = words or line
-        first = Text("starting: compiling" if words is None else "starting")
-        self._live = Live(first, console=console, refresh_per_second=4, transient=True)
+        self._live = Live(Text("starting: compiling"), console=console, refresh_per_second=4, transient=True)
         self._printed = 0.0
 
     def __enter__(self) -> "ProgressLine":

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, Int, Key, UInt
+from jaxtyping import Array, Float, Int, Key, Num, UInt
 
 from ebbtide.errors import require
 
@@ -25,10 +25,11 @@ class Bank(NamedTuple):
     """Arrays a source needs at look-up time; a pytree passed into the compiled step.
 
     `features[c, e]` is exemplar e of class c. A source with infinitely many exemplars keeps the
-    class means there (one per class) and makes exemplar e from `key` and `noise`.
+    class means there (one per class) and makes exemplar e from `key` and `noise`. Pixels are kept as
+    bytes; `look_up` makes numbers of them.
     """
 
-    features: Float[Array, "classes exemplars dim"]
+    features: Num[Array, "classes exemplars dim"]
     key: Key[Array, ""]
     noise: Float[Array, ""]
 
@@ -52,7 +53,7 @@ class Sizes(NamedTuple):
 
 @runtime_checkable
 class SourceLike(Protocol):
-    """The interface of a source (`Gaussian`, `Omniglot`, `Tokens`, `Features`)."""
+    """The interface of a source (`Gaussian`, `Glyphs`, `Omniglot`, `Tokens`, `Features`)."""
 
     def check(self) -> None: ...
     def sizes(self) -> Sizes: ...

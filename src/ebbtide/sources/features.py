@@ -56,10 +56,6 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """All that there is, in the file's order."""
         return read_array(*self.file())
 
-    def item(self) -> int:
-        """Bytes of a number of the bank."""
-        return 4
-
     def order(self, have: int) -> np.ndarray:
         """In which order the file's `have` classes are divided into training and held-out ones."""
         order = np.arange(have)
@@ -142,26 +138,27 @@ def read_array(path: str, name: str) -> np.ndarray:
 
 def array_shape(path: str, name: str) -> tuple[int, ...]:
     """Shape of array `name`, from the file's header alone; it must be three-dimensional, of floats."""
-    require(_is_file(path), "source.path", path, "no such file")
-    headers = array_headers(path)
-    if name not in headers:
-        known = ", ".join(sorted(headers)[:8]) or "no arrays"
-        raise InputError("source.array", name, f"{Path(path).name} holds {known}{nearest(name, headers)}")
-    shape, dtype = headers[name]
+    require(is_file(path), "source.path", path, "no such file")
+    found = headers(path)
+    if name not in found:
+        known = ", ".join(sorted(found)[:8]) or "no arrays"
+        raise InputError("source.array", name, f"{Path(path).name} holds {known}{nearest(name, found)}")
+    shape, dtype = found[name]
     require(dtype.startswith("float"), "source.array", name, f"must hold floating-point numbers, has {dtype}")
     require(len(shape) == 3, "source.array", name, f"must be [class, exemplar, feature], has shape {list(shape)}")
     return shape
 
 
-def _is_file(path: str) -> bool:
+def is_file(path: str) -> bool:
+    """Whether there is a file of this name, whatever the name holds."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):  # a name no file can have: too long, or with a NUL in it
         return False
 
 
-def array_headers(path: str) -> dict[str, Header]:
-    """What an `.npz` or `.safetensors` file says of each of its arrays. Raises `InputError` in one line."""
+def headers(path: str) -> dict[str, Header]:
+    """Shape and type of every array of an `.npz` or `.safetensors` file; nothing else of it is read."""
     try:
         if path.endswith(".npz"):
             return npz_headers(path)
@@ -191,7 +188,7 @@ def npz_headers(path: str) -> dict[str, Header]:
     """Reads the header of every member without decompressing the data."""
     import zipfile
 
-    headers: dict[str, Header] = {}
+    found: dict[str, Header] = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             if not member.endswith(".npy"):
@@ -203,5 +200,5 @@ def npz_headers(path: str) -> dict[str, Header]:
                     np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
                 )
                 shape, _, dtype = read_header(head)
-                headers[member[: -len(".npy")]] = Header(shape, dtype.name)
-    return headers
+                found[member[: -len(".npy")]] = Header(shape, dtype.name)
+    return found

@@ -1,10 +1,11 @@
 """All studies, one file each."""
 
 from ebbtide.errors import InputError, nearest
+from ebbtide.studies.regularisation import REGULARISATION
 from ebbtide.studies.study import Study
 from ebbtide.studies.transience import TRANSIENCE
 
-STUDIES: tuple[Study, ...] = (TRANSIENCE,)
+STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION)
 
 
 def find_study(name: str) -> Study:

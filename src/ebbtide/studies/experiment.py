@@ -22,6 +22,10 @@ SEEDS: Point = {"seeds.init": 50, "seeds.data": 50, "seeds.evaluation": 50}
 """Where the verdicts of experiments take their random numbers from: no tuning run has used these."""
 
 
+AXES = ("sequences", "steps")
+"""What curves have once, not for every member."""
+
+
 class Setting(NamedTuple):
     """A size at which an experiment runs: the arms, each by the fields in which it differs from the study's preset
     `preset` with `base`; `members` models an arm. `minutes` is what two cores take (None: not seen to finish);
@@ -74,16 +78,16 @@ class Arms:
         for i, name in enumerate(names):
             self._rows[name] = rows[i * each : (i + 1) * each]
             found = [(row, results.metrics(row)) for row in self._rows[name]]
-            some = next(((row, curves) for row, curves in found if curves is not None), None)
-            if some is None:
+            measured = [(row, curves) for row, curves in found if curves is not None]
+            if not measured:
                 continue
-            kept = ("sequences", "steps")
-            blank = {n: np.full_like(c[0], np.nan) for n, c in some[1].items() if n not in kept}
-            members = [blank if c is None else {n: c[n][row.place] for n in blank} for row, c in found]
+            some, longest = max(measured, key=lambda one: len(one[1]["sequences"]))
+            blank = {n: np.full_like(c[0], np.nan) for n, c in longest.items() if n not in AXES}
+            members = [blank if c is None else _padded(c, row.place, blank) for row, c in found]
             stacked = {n: np.stack([one[n] for one in members]) for n in blank}
-            self._curves[name] = {n: some[1][n] for n in kept} | stacked
-            assert some[0].task is not None
-            run = results.folder.run(some[0].task)
+            self._curves[name] = {n: longest[n] for n in AXES} | stacked
+            assert some.task is not None
+            run = results.folder.run(some.task)
             assert run is not None
             self._chance[name] = run.chance()
 
@@ -137,6 +141,16 @@ class Arms:
     def chance(self, arm: str) -> dict[str, float]:
         """Chance level of every evaluator."""
         return self._chance[arm]
+
+
+def _padded(curves: Curves, member: int, blank: Curves) -> Curves:
+    """A member's curves, as long as `blank`: one whose run ended early keeps its model, and trains no more."""
+    own = {}
+    for name, longest in blank.items():
+        curve = curves[name][member]
+        rest = np.nan if name == "train_loss" else curve[-1]
+        own[name] = np.concatenate([curve, np.full(len(longest) - len(curve), rest, curve.dtype)])
+    return own
 
 
 def above(name: str, statement: str, source: str, scalar: str, arm: str, threshold: float) -> Claim:

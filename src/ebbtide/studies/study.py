@@ -10,11 +10,17 @@ import numpy as np
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.statistics import INTERVAL, interval
 from ebbtide.runs.atomic import write_file
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import DamagedError, Run
+from ebbtide.runs.reading import read_bounded
+from ebbtide.studies.settings import run_command, scaled, seeds
 from ebbtide.training.spec import Spec
 
 if TYPE_CHECKING:
     from ebbtide.studies.experiment import Experiment
+
+VERDICT = "verdict.json"
+LARGEST_VERDICT = 2**24
+"""Bytes; ours have some thousand, those over a sweep a few hundred for each member."""
 
 Scalars = dict[str, np.ndarray]
 Evidence = Any
@@ -47,7 +53,8 @@ class Preset(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A paper's question, asked by running a spec; `experiments` ask the paper's other questions of grids."""
+    """A paper's question, asked by running a spec; `experiments` ask the paper's other questions of grids. A study
+    without claims of its own is its first experiment; its presets are what that starts from."""
 
     name: str
     paper: str
@@ -93,7 +100,8 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """verdict.json: a study's (or its experiment's: `study/experiment`) answer and what it rests on; `scaled` says
-    how the setting differs from the paper's, `seeds` which were used, `command` how to run it again."""
+    how the setting differs from the paper's, `seeds` which were used, `command` how to run it again; each is empty
+    where it is not known."""
 
     study: str
     paper: str
@@ -159,7 +167,8 @@ def judge(study: Study, run: Run) -> Verdict:
     scalars = study.summarise(run)
     summary = {name: [number(v) for v in values] for name, values in scalars.items()}
     preset, spec = run.header.label.get("preset", "custom"), run.header.spec
-    own = not preset.endswith("*") and preset in study.presets
+    presets = {name: one.spec for name, one in study.presets.items()}
+    base = preset.rstrip("*")  # *: with fields changed
     return Verdict(
         study=study.name,
         paper=study.paper,
@@ -170,9 +179,9 @@ def judge(study: Study, run: Run) -> Verdict:
         claims=judge_claims(study.claims, scalars),
         summary=summary,
         question=study.question,
-        scaled=study.presets[preset].note if own else "",
-        seeds=", ".join(f"{name} {value}" for name, value in spec.get("seeds", {}).items()),
-        command=f"ebbtide run {study.name} --preset {preset} --check" if own else "",
+        scaled=scaled(spec, presets["paper"], study.presets["paper"].note) if "paper" in presets else "",
+        seeds=seeds(spec),
+        command=run_command(study.name, base, presets[base], spec) if base in presets else "",
     )
 
 
@@ -185,21 +194,28 @@ def conclude(study: Study, run: Run) -> Verdict:
 
 def write_verdict(folder: Path, verdict: Verdict, figures: dict[str, bytes]) -> None:
     """Writes verdict.json and the figures."""
-    write_file(folder / "verdict.json", msgspec.json.format(msgspec.json.encode(verdict), indent=1))
+    write_file(folder / VERDICT, msgspec.json.format(msgspec.json.encode(verdict), indent=1))
     for name, data in figures.items():
         write_file(folder / name, data)
 
 
 def read_verdict(run: Run) -> Verdict | None:
     """The verdict in a run folder, if it is of this run; None when there is none."""
-    path = run.path / "verdict.json"
-    if not path.is_file():
+    verdict = verdict_in(run.path)
+    return verdict if verdict and verdict.digest == run.header.digest else None
+
+
+def verdict_in(folder: Path) -> Verdict | None:
+    """The verdict that lies in a folder, whatever it is of; None when there is none.
+
+    Raises `InputError` when it is damaged.
+    """
+    if not (folder / VERDICT).is_file():
         return None
     try:
-        verdict = msgspec.json.decode(path.read_bytes(), type=Verdict)
-    except msgspec.DecodeError as error:
-        raise InputError("run", str(run.path), f"verdict.json is damaged: {error}") from error
-    return verdict if verdict.digest == run.header.digest else None
+        return msgspec.json.decode(read_bounded(folder, VERDICT, LARGEST_VERDICT), type=Verdict)
+    except (DamagedError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InputError("run", str(folder), f"{VERDICT} is damaged: {error}") from error
 
 
 def number(value: Any) -> float | None:

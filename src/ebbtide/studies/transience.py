@@ -13,6 +13,7 @@ from ebbtide.sources.omniglot import Omniglot
 from ebbtide.studies.study import Claim, Preset, Scalars, Study, Verdict
 from ebbtide.studies.transience_data import DATA_EXPERIMENTS
 from ebbtide.studies.transience_models import MODEL_EXPERIMENTS
+from ebbtide.studies.transience_sources import SOURCE_EXPERIMENTS
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.training.optimizer import Adam
@@ -128,5 +129,5 @@ TRANSIENCE = Study(
     },
     summarise=_summarise,
     figure=_figure,
-    experiments=(*DATA_EXPERIMENTS, *MODEL_EXPERIMENTS),
+    experiments=(*SOURCE_EXPERIMENTS, *DATA_EXPERIMENTS, *MODEL_EXPERIMENTS),
 )

@@ -194,4 +194,46 @@ BURSTINESS = Experiment(
     },
 )
 
-DATA_EXPERIMENTS = (CLASSES, VARIATION, ZIPF, BURSTINESS)
+_MANY = "Chan et al. 2022: multiplicity of labels"
+
+
+def _labels(*counts: int) -> dict[str, Point]:
+    return {f"{n} a class": {"task.labels": {"type": "polysemy", "per_class": n}} for n in counts}
+
+
+LABELS = Experiment(
+    name="labels",
+    question="Do several labels for each class give ICL?",
+    section="Chan et al. 2022: the more labels a class has, the more ICL and the less IWL",
+    claims=(
+        larger("icl", "16 labels a class: more ICL than 1", _MANY, "icl_peak", "16 a class", "1 a class", TENTH),
+        larger("iwl", "and less IWL", _MANY, "iwl_final", "1 a class", "16 a class", TENTH),
+        below("one", "1 label of its own: no ICL at this size", _MANY, "icl_peak", "1 a class", 0.75),
+    ),
+    settings={
+        "quick": Setting(
+            arms=_labels(1, 16),
+            base=SHORT | {"sequences": 384_000, "schedule.evaluations": 13},
+            minutes=3,
+            scaled=f"labels of their own, not shared; {QUICK_SCALE}",
+        ),
+        "cpu": Setting(
+            arms=_labels(1, 4, 16),
+            base=SHORT,
+            minutes=15,
+            scaled=f"labels of their own, not shared; {QUICK_SCALE}",
+        ),
+        "paper": Setting(
+            arms=_labels(1, 4, 16),
+            base=LARGE | {"sequences": 16_000_000},
+            minutes=None,
+            scaled=f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
+            preset="paper",
+            needs="Omniglot features",
+            resources=ACCELERATOR,
+            task_members=5,
+        ),
+    },
+)
+
+DATA_EXPERIMENTS = (CLASSES, VARIATION, ZIPF, BURSTINESS, LABELS)

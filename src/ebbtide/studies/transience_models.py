@@ -223,9 +223,10 @@ def _recovered(arms: Arms) -> np.ndarray:
 
 
 def _saved(arms: Arms) -> np.ndarray:
+    at = arms.sequences("early stopping")
     loss = arms.curves("early stopping")["train_loss"]
-    trained = np.isfinite(loss).sum(axis=1) / (loss.shape[1] - 1)
-    return 1 - trained
+    trained = np.max(np.where(np.isfinite(loss), at, 0), axis=1)
+    return 1 - trained / arms.sequences("to the end")[-1]
 
 
 EARLY = Experiment(
@@ -247,10 +248,10 @@ EARLY = Experiment(
             "saves",
             "and most of the training is saved",
             "a reason to stop at all; a half",
-            "1 - share of the sequences trained (early stopping)",
+            "1 - sequences trained (early stopping) / sequences (to the end)",
             0.5,
             _saved,
-            ("early stopping",),
+            ("to the end", "early stopping"),
         ),
     ),
     settings={
@@ -267,4 +268,44 @@ EARLY = Experiment(
     shows=("icl", "iwl", "train"),
 )
 
-MODEL_EXPERIMENTS = (SIZE, L2, COMPETITION, EARLY)
+_CHAN = "Chan et al. 2022: not at equal size"
+ARCHITECTURE = Experiment(
+    name="architecture",
+    question="Do recurrent networks learn in context at equal size?",
+    section="Chan et al. 2022: transformers do, LSTMs and RNNs of the same size do not",
+    claims=(
+        above("transformer", "the transformer learns in context", "Chan et al. 2022", "icl_peak", "transformer", 0.75),
+        larger("lstm", "an LSTM less", _CHAN, "icl_peak", "transformer", "LSTM", TENTH),
+        larger("rnn", "a tanh RNN less", _CHAN, "icl_peak", "transformer", "RNN", TENTH),
+        below("lstm none", "an LSTM not half the way", _CHAN, "icl_peak", "LSTM", 0.75),
+        below("rnn none", "a tanh RNN not half the way", _CHAN, "icl_peak", "RNN", 0.75),
+    ),
+    settings={
+        "quick": Setting(
+            arms={
+                "transformer": {"model": {"type": "transformer", "layers": 2, "width": 32, "heads": 4}},
+                "LSTM": {"model": {"type": "recurrent", "kind": "lstm", "layers": 3, "width": 32}},
+                "RNN": {"model": {"type": "recurrent", "kind": "rnn", "layers": 12, "width": 32}},
+            },
+            base=SHORT | {"sequences": 640_000, "schedule.evaluations": 11},
+            minutes=3,
+            scaled=f"about 25,000 weights in the layers of each: 2, 3 and 12 layers; {QUICK_SCALE}",
+        ),
+        "paper": Setting(
+            arms={
+                "transformer": {"model.layers": 12},
+                "LSTM": {"model": {"type": "recurrent", "kind": "lstm", "layers": 12, "width": 64}},
+                "RNN": {"model": {"type": "recurrent", "kind": "relu_rnn", "layers": 12, "width": 64}},
+            },
+            base=LARGE | {"sequences": 16_000_000},
+            minutes=None,
+            scaled=f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
+            preset="paper",
+            needs="Omniglot features",
+            resources=ACCELERATOR,
+            task_members=5,
+        ),
+    },
+)
+
+MODEL_EXPERIMENTS = (SIZE, L2, COMPETITION, EARLY, ARCHITECTURE)

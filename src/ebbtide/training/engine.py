@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, UInt
 
 from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
 from ebbtide.keys import Purpose
-from ebbtide.models.transformer import Params
+from ebbtide.models.model import Params
 from ebbtide.once import quick_jit
 from ebbtide.sources.bank import Bank
 from ebbtide.tasks.prompt import Prompt
@@ -59,11 +59,10 @@ class Engine:
 
     @cached_property
     def _init(self) -> Callable[[Key[Array, ""]], State]:
-        spec, sizes = self.spec, self.spec.source.sizes()
-        outputs = spec.task.outputs(sizes.classes)
+        spec = self.spec
 
         def fresh(key: Key[Array, ""]) -> State:
-            params = spec.model.init(key, context=spec.task.context, dim=sizes.dim, labels=outputs)
+            params = spec.model.init(key, **spec.shape())
             return State(params, spec.optimizer.init(params), jnp.uint32(0), jnp.float32(0), jnp.uint32(0))
 
         return quick_jit(fresh)

@@ -92,12 +92,8 @@ def expected_seconds(spec: Spec) -> float:
 
 def core_seconds(spec: Spec) -> float:
     """A guess at what one core needs for one member, from its matrix products."""
-    model, sizes = spec.model, spec.source.sizes()
-    tokens = 2 * spec.task.context + 1
-    block = model.width**2 * (4 + 2 * model.mlp_ratio)
-    outputs = model.width * spec.task.outputs(sizes.classes)
-    each = 6 * (tokens * (model.layers * block + sizes.dim * model.width) + outputs)
-    return each * spec.sequences / GUESS
+    one = spec.model.products(batch=1, **spec.shape())
+    return sum(product.flops() for product in one) * spec.sequences / GUESS
 
 
 def candidates(members: int, cores: int) -> Iterator[Layout]:

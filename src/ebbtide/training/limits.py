@@ -9,6 +9,7 @@ import msgspec
 from ebbtide.errors import require
 from ebbtide.sources.features import FrozenFeatures
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
 from ebbtide.traced import replace_at
 
 MOST = 2**32
@@ -17,10 +18,11 @@ MOST = 2**32
 MOST_AT = {
     "task.context": 1024,
     "model.layers": 1024,
+    "model.encoder.blocks": 64,
     "schedule.evaluations": 1_000_000,
     "schedule.checkpoints": 1_000_000,
 }
-"""Tighter bounds: slots and layers are unrolled in the program, points of a schedule are listed."""
+"""Tighter bounds: slots, layers and blocks are unrolled in the program, points of a schedule are listed."""
 
 FLOAT = 4
 """Bytes of a number."""
@@ -39,8 +41,9 @@ def check_memory(spec: Any) -> None:
     asks for most: the one that, were it 1, would leave the least to ask for."""
     memory = physical_memory()
     if isinstance(spec.source, FrozenFeatures):
-        path, shape, item = spec.source.file()[0], spec.source.shape(), spec.source.item()
-        stored, kind = math.prod(shape) * item, "float32" if item == FLOAT else "bytes"
+        path, shape = spec.source.file()[0], spec.source.shape()
+        each, kind = (1, "bytes") if pixels(spec.source) else (FLOAT, "float32")
+        stored = math.prod(shape) * each
         allowed = f"holds an array of shape {list(shape)}: {stored:,} bytes as {kind}; this machine has {memory:,}"
         require(stored <= memory, "source.path", path, allowed)
     bytes_needed = needed(spec)
@@ -71,22 +74,30 @@ def physical_memory() -> int:
 def needed(spec: Any) -> int:
     """A lower bound of the bytes a run of `spec` holds at once, over all its processes.
 
-    With L layers of width d, context M, D features and O labels: weights D d + 2 O d + L d^2 (4 + 2
-    mlp_ratio), held with the optimiser's moments by every member; exemplars [class, exemplar, D], once
-    for each combination of varied source and task values; and for one batch, or all evaluation
-    sequences, the prompts, one layer's tokens, one layer's attention and the logits.
+    The model's matrices and tables, held with the optimiser's moments by every member; exemplars
+    [class, exemplar, feature] (pixels: a byte each), once for each combination of varied source and task values, and
+    the images of one bank whose components are taken; for one batch, or all evaluation sequences, the prompts, what
+    one layer holds and the logits; and for one batch, or the sequences of one evaluator, what the encoder of
+    exemplars holds.
     """
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
-    d, dim, slots, labels = model.width, sizes.dim, task.context + 1, task.outputs(sizes.classes)
-    tokens = 2 * slots - 1
-    weights = dim * d + 2 * labels * d + model.layers * d * d * (4 + 2 * model.mlp_ratio)
+    dim, slots, labels = sizes.dim, task.context + 1, task.outputs(sizes.classes)
+    weights = model.weights(dim=dim, labels=labels)
     copies = 3 if spec.optimizer.__struct_config__.tag == "adam" else 1
     infinite = isinstance(spec.source, Gaussian) and spec.source.infinite
     each = 1 if infinite else sizes.exemplars + sizes.holdout_exemplars
     world = [values for name, values in spec.vary.items() if not name.startswith(("optimizer.", "seeds."))]
     worlds = len(set(zip(*world, strict=False))) if world else 1
-    exemplars = worlds * (sizes.classes + sizes.holdout_classes) * each * dim
+    images = (sizes.classes + sizes.holdout_classes) * each
+    exemplars = worlds * images * dim * (1 if pixels(spec.source) else FLOAT)
+    if isinstance(spec.source, Glyphs) and not pixels(spec.source):
+        exemplars += images * spec.source.side**2
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
-    prompts = sequences * (slots * dim + tokens * d + model.heads * tokens + labels)
-    item = spec.source.item() if isinstance(spec.source, FrozenFeatures) else FLOAT
-    return FLOAT * (spec.members * weights * copies + prompts) + item * exemplars
+    prompts = sequences * (slots * dim + model.held(model.tokens(task.context)) + labels)
+    encoding = max(spec.batch, spec.evaluation_sequences) * slots * model.encoder.held(dim)
+    return FLOAT * (spec.members * weights * copies + prompts + encoding) + exemplars
+
+
+def pixels(source: Any) -> bool:
+    """Whether a source's exemplars are images, kept as one byte a pixel."""
+    return getattr(source, "features", None) == "pixels"

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, UInt
 
 from ebbtide.errors import require
-from ebbtide.models.transformer import Params
+from ebbtide.models.model import Params
 from ebbtide.traced import Traced
 from ebbtide.training.schedule import Constant, LearningRate
 

@@ -11,9 +11,12 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation import evaluators
 from ebbtide.keys import Purpose, root
+from ebbtide.models.model import Shape
+from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.sources.tokens import Tokens
 from ebbtide.tasks.fewshot import FewShot
@@ -54,8 +57,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     task: FewShot = FewShot()
-    source: Gaussian | Omniglot | Tokens | Features = Gaussian()
-    model: Transformer = Transformer()
+    source: Gaussian | Glyphs | Omniglot | Tokens | Features = Gaussian()
+    model: Transformer | Recurrent = Transformer()
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
     sequences: Positive = 1_024_000
@@ -78,6 +81,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         self.source.check()
         self.task.check(self.source)
         self.model.check()
+        self.model.encoder.check(self.source.sizes().dim)
         self.optimizer.check()
         self.schedule.check(self.sequences)
         evaluators.check(self.evaluators, self.task, self.source)
@@ -127,6 +131,15 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for name, value in values.items():
             spec = replace_at(spec, name, value)
         return spec
+
+    def shape(self) -> Shape:
+        """What the model must fit: the pairs of a prompt, the features of an exemplar, the labels there are."""
+        sizes = self.source.sizes()
+        return {"context": self.task.context, "dim": sizes.dim, "labels": self.task.outputs(sizes.classes)}
+
+    def parameters(self) -> int:
+        """How many numbers training changes in a model: by this two models are matched in size."""
+        return self.model.parameters(**self.shape())
 
     def best_evaluator(self) -> str | None:
         """The evaluator by which the best models are kept; None where none are."""

@@ -1,0 +1,214 @@
+"""What makes a token of an exemplar: one linear layer, or a small ResNet over its pixels trained with the rest."""
+
+import math
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from jaxtyping import Array, Float, Key
+
+from ebbtide.errors import require
+from ebbtide.models.layers import EPSILON, linear, norm_init, weight
+from ebbtide.models.product import Product
+
+Size = Annotated[int, msgspec.Meta(ge=1)]
+Channels = Annotated[int, msgspec.Meta(ge=4, le=4096, multiple_of=4)]
+Images = Float[Array, "images _height _width _channels"]
+
+
+class Linear(msgspec.Struct, frozen=True, tag="linear", forbid_unknown_fields=True):
+    """One linear layer: e = x W + b."""
+
+    def check(self, dim: int) -> None:
+        """Raises `InputError` for exemplars of `dim` features that this encoder cannot read."""
+
+    def init(self, key: Key[Array, ""], dim: int, width: int) -> dict[str, Any]:
+        return {"w": weight(key, dim, width), "b": jnp.zeros(width)}
+
+    def apply(self, params: Any, exemplars: Float[Array, "slots batch dim"]) -> Float[Array, "slots batch d"]:
+        """One vector of the model's width for every exemplar."""
+        return linear(exemplars, params["w"], params["b"])
+
+    def weights(self, dim: int, width: int) -> int:
+        """How many numbers its matrices have."""
+        return dim * width
+
+    def held(self, dim: int) -> int:
+        """How many numbers, beside its result, it must hold for every exemplar while it works, at least."""
+        return 0
+
+    def products(self, exemplars: int, dim: int, width: int) -> list[Product]:
+        """The matrix products of its forward pass. Exemplars are data and need no gradient."""
+        return [Product("exemplars", 1, exemplars, dim, width, gradients=1)]
+
+
+class Convolution(NamedTuple):
+    """A convolution [kernel, kernel, fan_in, fan_out] that makes images of `side` x `side` pixels."""
+
+    kernel: int
+    fan_in: int
+    fan_out: int
+    side: int
+
+    def init(self, key: Key[Array, ""]) -> dict[str, Array]:
+        """Its weight and those of its norm."""
+        return {"w": weight(key, self.kernel, self.kernel, self.fan_in, self.fan_out)} | norm_init(self.fan_out)
+
+    def weights(self) -> int:
+        """How many numbers its matrix has."""
+        return self.kernel**2 * self.fan_in * self.fan_out
+
+    def product(self, name: str, images: int) -> Product:
+        """The convolution of so many images as a matrix product. The pixels themselves need no gradient."""
+        gradients = 1 if name == "stem" else 2
+        return Product(name, 1, images * self.side**2, self.kernel**2 * self.fan_in, self.fan_out, gradients)
+
+
+Block = dict[str, Convolution]
+
+
+class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=True):
+    r"""A residual network over square grey images, trained together with the model (transience.md 4.1).
+
+    Exemplars of `dim` = side^2 features are images, row by row. A stem (`stem` x `stem` convolution of
+    stride `stem_stride` to `stem_channels`, norm, ReLU, and with `pool` a 3 x 3 max pool of stride 2), then for
+    every number C in `channels` a group of `blocks` bottleneck blocks (He et al. 2016, arXiv 1512.03385)
+    $$x \leftarrow \mathrm{ReLU}(S(x) + N_3 W_3\, \mathrm{ReLU}\, N_2 W_2\, \mathrm{ReLU}\, N_1 W_1 x),$$
+    $W_1$: 1 x 1 to C / 4, $W_2$: 3 x 3, $W_3$: 1 x 1 to C. The first block of a group has a projection
+    $S = N_0 W_0$, and in every group but the first it halves the image ($W_2$ and $W_0$ have stride 2);
+    elsewhere S(x) = x. The scale of $N_3$ starts at 0. At the end the mean over pixels, and a linear layer
+    where the last C is not the model's width. Convolutions have no bias and are padded to ceil(side / stride).
+
+    The norms N, over pixels and images for every channel (`batch`) or over pixels and channels for every image
+    (`layer`: group norm with one group, arXiv 1803.08494), have a scale and an offset. `batch` uses the statistics of
+    the images at hand in training and in evaluation alike. The public code of the transience paper trains so,
+    and evaluates one sequence at a time with running averages (decay 0.9); an evaluator here holds hundreds of
+    sequences, so that their own statistics are as sure, and no state exists that no gradient trains. With `batch`
+    the answer to a sequence depends, a little, on the sequences beside it; with `layer` it does not.
+
+    The defaults are the paper's (105 x 105 pixels, model width 64): 22,176 parameters. On two cores take 28 x 28
+    pixels, model width 32 and `ResNet(stem=3, stem_channels=16, channels=(16, 32))`: 3,920 parameters.
+    """
+
+    stem: Size = 7
+    stem_stride: Size = 2
+    stem_channels: Size = 64
+    pool: bool = True
+    channels: Annotated[tuple[Channels, ...], msgspec.Meta(min_length=1, max_length=8)] = (16, 32, 32, 64)
+    blocks: Size = 2
+    norm: Literal["batch", "layer"] = "batch"
+
+    def check(self, dim: int) -> None:
+        """Raises `InputError` unless exemplars are square images."""
+        allowed = f"needs square images, whose pixels are a square number; an exemplar has {dim} features"
+        require(math.isqrt(dim) ** 2 == dim, "model.encoder", "resnet", allowed)
+
+    def init(self, key: Key[Array, ""], dim: int, width: int) -> dict[str, Any]:
+        """Parameters for images of `dim` pixels: `stem`, `blocks` (of all groups in a row) and perhaps `out`."""
+        stem, blocks = self._plan(dim)
+        keys = iter(jax.random.split(key, 2 + 4 * len(blocks)))
+        params = {"stem": stem.init(next(keys)), "out": None, "blocks": []}
+        last = next(keys)
+        for block in blocks:
+            made = {name: one.init(next(keys)) for name, one in block.items()}
+            made["conv3"]["scale"] = jnp.zeros_like(made["conv3"]["scale"])
+            params["blocks"].append(made)
+        if self.channels[-1] != width:
+            params["out"] = {"w": weight(last, self.channels[-1], width), "b": jnp.zeros(width)}
+        return {name: one for name, one in params.items() if one is not None}
+
+    def apply(self, params: Any, exemplars: Float[Array, "slots batch dim"]) -> Float[Array, "slots batch d"]:
+        """One vector for every image, after the norms have seen all images at hand."""
+        slots, batch, dim = exemplars.shape
+        side = math.isqrt(dim)
+        x = exemplars.reshape(slots * batch, side, side, 1)
+        x = jax.nn.relu(self._layer(params["stem"], x, self.stem_stride))
+        x = _max_pool(x) if self.pool else x
+        for i, block in enumerate(params["blocks"]):
+            x = self._block(block, x, self._stride(i))
+        x = x.mean((1, 2))
+        x = linear(x, **params["out"]) if "out" in params else x
+        return x.reshape(slots, batch, -1)
+
+    def weights(self, dim: int, width: int) -> int:
+        """How many numbers its matrices have."""
+        stem, blocks = self._plan(dim)
+        out = 0 if self.channels[-1] == width else self.channels[-1] * width
+        return stem.weights() + sum(one.weights() for block in blocks for one in block.values()) + out
+
+    def held(self, dim: int) -> int:
+        """The stem's images, of which the norm wants to see the whole."""
+        stem, _ = self._plan(dim)
+        return stem.side**2 * stem.fan_out
+
+    def products(self, exemplars: int, dim: int, width: int) -> list[Product]:
+        """The convolutions as matrix products."""
+        stem, blocks = self._plan(dim)
+        found = [stem.product("stem", exemplars)]
+        found += [one.product(name, exemplars) for block in blocks for name, one in block.items()]
+        last = self.channels[-1]
+        return found if last == width else [*found, Product("out", 1, exemplars, last, width)]
+
+    def _plan(self, dim: int) -> tuple[Convolution, list[Block]]:
+        """The shapes of the stem and of every block for images of `dim` pixels."""
+        side = -(-math.isqrt(dim) // self.stem_stride)
+        stem, came = Convolution(self.stem, 1, self.stem_channels, side), self.stem_channels
+        side = -(-side // 2) if self.pool else side
+        blocks: list[Block] = []
+        for out in self.channels:
+            for i in range(self.blocks):
+                small, inner = -(-side // self._stride(len(blocks))), out // 4
+                block = {"conv1": Convolution(1, came, inner, side), "conv2": Convolution(3, inner, inner, small)}
+                block |= {"conv3": Convolution(1, inner, out, small)}
+                block |= {} if i else {"shortcut": Convolution(1, came, out, small)}
+                blocks.append(block)
+                side, came = small, out
+        return stem, blocks
+
+    def _stride(self, block: int) -> int:
+        """2 in the first block of every group but the first."""
+        return 2 if block and block % self.blocks == 0 else 1
+
+    def _block(self, block: Any, x: Images, stride: int) -> Images:
+        y = jax.nn.relu(self._layer(block["conv1"], x, 1))
+        y = jax.nn.relu(self._layer(block["conv2"], y, stride))
+        y = self._layer(block["conv3"], y, 1)
+        x = self._layer(block["shortcut"], x, stride) if "shortcut" in block else x
+        return jax.nn.relu(x + y)
+
+    def _layer(self, layer: Any, x: Images, stride: int) -> Images:
+        """A convolution and its norm."""
+        y = _convolve(x, layer["w"], stride)
+        axes = (0, 1, 2) if self.norm == "batch" else (1, 2, 3)
+        mean = y.mean(axes, keepdims=True)
+        variance = ((y - mean) ** 2).mean(axes, keepdims=True)
+        slope = jax.lax.rsqrt(variance + EPSILON) * layer["scale"]
+        return y * slope + (layer["offset"] - mean * slope)  # one pass over the images
+
+
+Encoder = Linear | ResNet
+
+
+def _convolve(x: Images, w: Float[Array, "kernel kernel fan_in fan_out"], stride: int) -> Images:
+    """The images padded with zeros so that ceil(side / stride) pixels come out. A kernel of one pixel is a matrix."""
+    if w.shape[0] == 1:
+        return linear(x[:, ::stride, ::stride], w[0, 0])
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=layout)
+
+
+def _max_pool(x: Images) -> Images:
+    """Maxima of 3 x 3 pixels, every second one, of images that are nowhere negative. Made of slices, down and
+    then across: the gradient of a pooling window takes several times as long on a CPU. Equal pixels share it."""
+    return _max_along(_max_along(x, 1), 2)
+
+
+def _max_along(x: Images, axis: int) -> Images:
+    side = x.shape[axis]
+    half = -(-side // 2)
+    padding = [(0, 0)] * 4
+    padding[axis] = (side % 2, 1)
+    x = jnp.pad(x, padding)
+    first, second, third = (jax.lax.slice_in_dim(x, i, i + 2 * half - 1, 2, axis) for i in range(3))
+    return jnp.maximum(jnp.maximum(first, second), third)

@@ -1,0 +1,127 @@
+"""What every model shares: its ends (tokens of a prompt, logits of the query), its loss, and how it is called."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypedDict
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from ebbtide.models.encoders import Encoder
+from ebbtide.models.layers import weight
+from ebbtide.models.positions import Positions
+from ebbtide.models.product import Product
+from ebbtide.tasks.prompt import Prompt
+
+Params = PyTree[Float[Array, "..."]]
+Tap = Callable[[str, Array], Array]
+Pairing = Literal["interleaved", "joint"]
+"""Whether an exemplar and its label are two tokens, or one: the sum of their embeddings."""
+
+
+class Shape(TypedDict):
+    """What a model must fit: `context` pairs in a prompt, exemplars of `dim` features, `labels` outputs."""
+
+    context: int
+    dim: int
+    labels: int
+
+
+def untouched(name: str, value: Array) -> Array:
+    """The tap that leaves every activation as it is."""
+    return value
+
+
+def cross_entropy(logits: Float[Array, "batch labels"], target: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    """-log softmax(logits)[target] of every sequence, in nats."""
+    chosen = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model of prompts: subclasses say what is between the tokens and the read-out."""
+
+    def tokens(self, context: int) -> int:
+        """How many tokens a prompt of `context` pairs becomes."""
+        return 2 * context + 1
+
+    def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
+        """Parameters for prompts of `context` pairs, exemplars of `dim` features, `labels` outputs."""
+        raise NotImplementedError
+
+    def apply(self, params: Params, prompt: Prompt, tap: Tap = untouched) -> Float[Array, "batch labels"]:
+        """Logits of the query's label, all labels."""
+        raise NotImplementedError
+
+    def loss(self, params: Params, prompt: Prompt) -> Float[Array, ""]:
+        """Mean cross-entropy at the query position, over all labels (nats)."""
+        return cross_entropy(self.apply(params, prompt), prompt.target).mean()
+
+    def loss_and_grad(self, params: Params, prompt: Prompt) -> tuple[Float[Array, ""], Params]:
+        """The one seam through which training sees a model."""
+        return jax.value_and_grad(self.loss)(params, prompt)
+
+    def parameters(self, *, context: int, dim: int, labels: int) -> int:
+        """How many numbers training changes."""
+
+        def made(key: Key[Array, ""]) -> Params:
+            return self.init(key, context=context, dim=dim, labels=labels)
+
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(made, jax.random.key(0))))
+
+    def weights(self, *, dim: int, labels: int) -> int:
+        """How many numbers its matrices and tables have, without building them; biases, norms and positions
+        are left out."""
+        raise NotImplementedError
+
+    def held(self, tokens: int) -> int:
+        """How many numbers one layer holds at once for a sequence of so many tokens, at least."""
+        raise NotImplementedError
+
+    def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
+        """Every matrix product of the forward pass of one step; only what the loss reads."""
+        raise NotImplementedError
+
+
+def init_tokens(
+    keys: Iterator[Key[Array, ""]],
+    encoder: Encoder,
+    positions: Positions,
+    *,
+    tokens: int,
+    dim: int,
+    width: int,
+    labels: int,
+) -> dict[str, Any]:
+    """The parameters that make tokens: the label table (sd 0.02), the exemplar encoder, the positions."""
+    table = 0.02 * jax.random.truncated_normal(next(keys), -2, 2, (labels, width))
+    exemplar = encoder.init(next(keys), dim, width)
+    position = positions.init(next(keys), tokens, width)
+    return {"exemplar": exemplar, "label": {"table": table}, "position": position}
+
+
+def tokens_of(
+    params: Any, prompt: Prompt, encoder: Encoder, positions: Positions, tap: Tap, pairing: Pairing = "interleaved"
+) -> Float[Array, "tokens batch d"]:
+    """The tokens of a prompt, the query last: e1 l1 ... eM lM eq, or as joint pairs e1+l1 ... eM+lM eq."""
+    exemplars = tap("hook_exemplar_embed", encoder.apply(params["exemplar"], prompt.exemplars))
+    labels = tap("hook_label_embed", params["label"]["table"][prompt.labels])
+    context, batch, d = labels.shape
+    if pairing == "joint":
+        pairs = exemplars[:-1] + labels
+    else:
+        pairs = jnp.stack([exemplars[:-1], labels], axis=1).reshape(2 * context, batch, d)
+    tokens = jnp.concatenate([pairs, exemplars[-1:]])
+    return tap("hook_embed", positions.add(params["position"], tokens))
+
+
+def init_readout(key: Key[Array, ""], width: int, labels: int) -> dict[str, Array]:
+    """A linear layer to the labels, untied from the label table."""
+    return {"w": weight(key, width, labels), "b": jnp.zeros(labels)}
+
+
+def read_out(params: Any, query: Float[Array, "batch d"], tap: Tap) -> Float[Array, "batch labels"]:
+    """The logits of the query."""
+    return tap("hook_logits", query @ params["readout"]["w"] + params["readout"]["b"])

@@ -1,0 +1,115 @@
+"""The models that do not attend: stacked LSTMs and simple recurrent networks."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from jaxtyping import Array, Float, Key
+
+from ebbtide.models.encoders import Encoder, Linear
+from ebbtide.models.layers import linear, weight
+from ebbtide.models.model import Model, Params, Tap, init_readout, init_tokens, read_out, tokens_of, untouched
+from ebbtide.models.positions import Learned, NoPositions, Sinusoidal
+from ebbtide.models.product import Product
+from ebbtide.tasks.prompt import Prompt
+
+Size = Annotated[int, msgspec.Meta(ge=1)]
+Tokens = Float[Array, "tokens batch d"]
+
+
+class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True):
+    r"""Stacked recurrent layers over interleaved tokens $e_1 l_1 \dots e_M l_M e_q$, read out at the query.
+
+    Layer by layer, with x the token or the h of the layer below and h, c = 0 before the first token:
+    $$\text{lstm:}\quad (i, g, f, o) = W_x x_t + W_h h_{t-1} + b, \quad
+      c_t = \sigma(f + 1)\, c_{t-1} + \sigma(i) \tanh g, \quad h_t = \sigma(o) \tanh c_t;$$
+    $$\text{rnn:}\quad h_t = \tanh(W_x x_t + W_h h_{t-1} + b); \qquad \text{relu\_rnn: ReLU in its place.}$$
+
+    Then logits = h_query W + b of the last layer. There is no residual stream, no norm and no dropout between
+    layers, and the tokens are those of the transformer, positions included: so it is in the public code of Chan et
+    al. 2022 (arXiv 2205.05055: `lstm` or `relu_rnn`, 12 layers of width 64, sinusoidal positions), which compares
+    models of equal depth and width. Two differences: its ReLU network has a bias for each of the two products, of
+    which only the sum matters; and its positions have all sines before the cosines.
+
+    Weights are LeCun normal (a row of the LSTM's has 2 d inputs, x and h together; those of the RNNs d), biases 0.
+    To match models by size instead, compare `parameters`: a layer has 8 d^2 + 4 d (lstm) or 2 d^2 + d (rnn)
+    of them, a transformer's block 12 d^2 + 9 d at `mlp_ratio = 4`.
+    """
+
+    kind: Literal["lstm", "rnn", "relu_rnn"] = "lstm"
+    layers: Size = 12
+    width: Size = 64
+    positions: Learned | Sinusoidal | NoPositions = Sinusoidal()
+    encoder: Encoder = Linear()
+
+    def check(self) -> None:
+        """Raises nothing: any sizes go together."""
+
+    def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
+        keys = iter(jax.random.split(key, 4 + self.layers))
+        sizes = {"tokens": self.tokens(context), "dim": dim, "width": self.width, "labels": labels}
+        params = init_tokens(keys, self.encoder, self.positions, **sizes)
+        params |= {"layers": [self._init_layer(next(keys)) for _ in range(self.layers)]}
+        return params | {"readout": init_readout(next(keys), self.width, labels)}
+
+    def _init_layer(self, key: Key[Array, ""]) -> dict[str, Array]:
+        d, outputs = self.width, self._outputs()
+        if self.kind == "lstm":
+            x, h = jnp.split(weight(key, 2 * d, outputs), 2)
+        else:
+            x, h = (weight(one, d, outputs) for one in jax.random.split(key))
+        return {"x": x, "h": h, "b": jnp.zeros(outputs)}
+
+    def apply(self, params: Params, prompt: Prompt, tap: Tap = untouched) -> Float[Array, "batch labels"]:
+        x = tokens_of(params, prompt, self.encoder, self.positions, tap)
+        for i, layer in enumerate(params["layers"]):
+            x = tap(f"layers.{i}.hook_h", self._layer(layer, x))
+        return read_out(params, x[-1], tap)
+
+    def _layer(self, w: dict[str, Array], x: Tokens) -> Tokens:
+        """The h of every token. As a loop: unrolled, 17 tokens are no faster and compile up to eight times as long."""
+        driven = linear(x, w["x"], w["b"])
+        start = jnp.zeros_like(x[0])
+        if self.kind == "lstm":
+            return jax.lax.scan(lambda state, one: _lstm(w["h"], state, one), (start, start), driven)[1]
+        bend: Callable[[Array], Array] = jnp.tanh if self.kind == "rnn" else jax.nn.relu
+
+        def step(h: Array, one: Array) -> tuple[Array, Array]:
+            h = bend(one + h @ w["h"])
+            return h, h
+
+        return jax.lax.scan(step, start, driven)[1]
+
+    def _outputs(self) -> int:
+        """Numbers a layer computes for each token: four gates, or the state itself."""
+        return (4 if self.kind == "lstm" else 1) * self.width
+
+    def weights(self, *, dim: int, labels: int) -> int:
+        d = self.width
+        return self.encoder.weights(dim, d) + 2 * labels * d + 2 * self.layers * d * self._outputs()
+
+    def held(self, tokens: int) -> int:
+        """The tokens."""
+        return tokens * self.width
+
+    def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
+        """The tokens of a layer together, and its state one token after the other."""
+        d, tokens, outputs = self.width, self.tokens(context), self._outputs()
+        found = self.encoder.products((context + 1) * batch, dim, d)
+        found += [Product("x", self.layers, tokens * batch, d, outputs)]
+        found += [Product("h", self.layers * tokens, batch, d, outputs)]
+        return [*found, Product("readout", 1, batch, d, labels)]
+
+
+State = tuple[Float[Array, "batch d"], Float[Array, "batch d"]]
+
+
+def _lstm(w: Float[Array, "d gates"], state: State, driven: Float[Array, "batch gates"]) -> tuple[State, Any]:
+    """The next (h, c), and h."""
+    h, c = state
+    i, g, f, o = jnp.split(driven + h @ w, 4, axis=-1)
+    c = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    h = jax.nn.sigmoid(o) * jnp.tanh(c)
+    return (h, c), h

@@ -1,0 +1,646 @@
+"""The page about runs and experiments: complete, true to its folders, closed to the network, safe, and repeatable."""
+
+import json
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+import folders
+from ebbtide.cli import main, overrides, parser
+from ebbtide.errors import InputError
+from ebbtide.report import page
+from ebbtide.report.entries import Entry, entries_page
+from ebbtide.runs.folder import Run
+from ebbtide.studies import find_study
+from ebbtide.studies.experiment import digest
+from ebbtide.studies.gather import gather
+from ebbtide.studies.settings import defaults, differing, flat, run_command, scaled, seeds, value_text
+from ebbtide.studies.study import Verdict, conclude, judge, verdict_in
+from ebbtide.studies.transience import TRANSIENCE
+from ebbtide.sweeps.axes import Axis
+from ebbtide.training.fields import override
+from ebbtide.training.optimizer import Adam
+from ebbtide.training.schedule import Cosine
+from ebbtide.training.spec import Seeds, Spec, from_builtins
+from ebbtide.training.watch import EarlyStopping
+from sweep_tools import LR, WIDTH
+from test_sweep_results import SWEEP, made
+from tiny import SPEC, contents, header, write_run
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>\u202e\x1b[2J&amp;'
+CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]
+VOID = {"meta", "img", "br", "line", "rect", "circle"}
+
+
+class Page(HTMLParser):
+    """A page taken apart: every element with its attributes, the text below every element with an id (and of the
+    whole page as ``), the text of style sheets, and whether all elements were closed in order."""
+
+    def __init__(self, data: bytes):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text: dict[str, str] = {"": ""}
+        self.style = ""
+        self.below: dict[str, list[tuple[str, dict[str, str]]]] = {"": []}
+        self._open: list[tuple[str, str | None]] = []
+        self.feed(data.decode())
+        self.close()
+        assert not self._open, "an element was not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.elements.append((tag, found))
+        if "id" in found:
+            self.text[found["id"]], self.below[found["id"]] = "", []
+        for own in self._ids():
+            self.below[own].append((tag, found))
+        if tag not in VOID:
+            self._open.append((tag, found.get("id")))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1][0] == "style":
+            self.style += data
+        else:
+            for own in self._ids():
+                self.text[own] += data
+
+    def _ids(self) -> list[str]:
+        return ["", *[own for _, own in self._open if own]]
+
+    def numbers(self, section: str) -> list[float]:
+        """All numbers of a section in their full digits, in order."""
+        return [float(found["value"]) for tag, found in self.below[section] if tag == "data"]
+
+    def sections(self) -> list[str]:
+        return [found["id"] for tag, found in self.elements if tag == "section"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    """Every test runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def a_run(path: Path, icl: list[float] = CURVE, judged: bool = True, **changes: Any) -> Run:
+    """A finished run of four members that differ by a hundredth each."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    jitter = np.arange(4)[:, None] / 100
+    n = len(icl)
+    made = {"icl": np.asarray(icl) - jitter, "iwl": np.linspace(0, 0.9, n) - jitter, "ciwl": np.full((4, n), 0.5)}
+    run = write_run(path, made, np.asarray([np.nan, *np.linspace(4, 1, n - 1)]) + jitter, **changes)
+    if judged:
+        conclude(TRANSIENCE, run)
+    return run
+
+
+def experiment(path: Path, **changes: Any) -> Verdict:
+    """A finished sweep with the verdict and figure of an experiment."""
+    folder = made(path, SWEEP)
+    run = a_run(path.parent / f"{path.name}-for-its-verdict")
+    verdict = verdict_in(run.path)
+    assert verdict is not None
+    shutil.copy(run.path / "figure.png", folder.path)
+    shutil.rmtree(run.path)
+    known = {"question": "Is it so?", "scaled": "all of it", "seeds": "members 0, 1", "command": "ebbtide try --now"}
+    verdict = replace(
+        verdict, **{"study": "transience/l2", "preset": "quick", "digest": digest(SWEEP)} | known | changes
+    )
+    (folder.path / "verdict.json").write_bytes(msgspec.json.encode(verdict))
+    return verdict
+
+
+def told(*words: str) -> Page:
+    """The page that the command writes."""
+    assert main(["report", *words, "--out", "page.html"]) == 0
+    return Page(Path("page.html").read_bytes())
+
+
+# --- what is on the page
+
+
+def test_a_run_is_told_with_question_verdict_figure_settings_and_how_to_repeat_it():
+    run = a_run(Path("runs/one"))
+    found = told("one")
+    assert found.sections() == ["e1"]
+    text = found.text["e1"]
+    for words in (
+        TRANSIENCE.question,
+        "Singh et al. 2023",
+        "All 4 claims hold",
+        "members 0 to 3",
+        "model.width 16 (paper: 64)",
+        "none: source gaussian",
+        "95 % Student interval",
+        "Settings that differ",
+        "Versions",
+        "repeatable bit for bit",
+        run.header.digest,
+        "Every field of the spec",
+        "quick",
+    ):
+        assert words in text, words
+    for claim in TRANSIENCE.claims:
+        assert claim.statement in text and claim.metric in text and claim.source in text
+    pictures = [found["src"] for tag, found in found.below["e1"] if tag == "img"]
+    assert len(pictures) == 1 and pictures[0].startswith("data:image/svg+xml;base64,")
+
+
+def test_the_numbers_are_those_of_the_verdict():
+    run = a_run(Path("runs/one"))
+    verdict = verdict_in(run.path)
+    assert verdict is not None
+    found = told("one").numbers("e1")
+    shown = [[c.threshold, c.estimate, c.low, c.high] for c in verdict.claims]
+    assert found[: 4 * len(shown)] == [value for row in shown for value in row]
+    members = [value for c in verdict.claims for value in c.members]
+    rest = [value for values in verdict.summary.values() for value in values if value is not None]
+    assert found[4 * len(shown) :] == members + rest
+
+
+def test_the_verdicts_stand_as_words_and_signs_beside_their_claims():
+    """Curves that do not fall: ICL rises (holds), does not fall (fails); what follows its peak is left open."""
+    run = a_run(Path("runs/one"), [*CURVE[:6], 0.9, 0.9, 0.9, 0.9])
+    verdict = verdict_in(run.path)
+    assert verdict is not None
+    found, words = told("one"), [c.verdict for c in verdict.claims]
+    assert set(words) == {"holds", "fails", "undecided"}
+    rows = re.findall(r'<span class="badge (\w+)"><span aria-hidden="true">(.)</span> (\w+)</span>', text_of("e1"))
+    assert rows == [(word, {"holds": "✓", "fails": "✗", "undecided": "?"}[word], word) for word in words]
+    held, failed, unsure = (words.count(word) for word in ("holds", "fails", "undecided"))
+    said = f"{held} of 4 claims {'holds' if held == 1 else 'hold'}, {failed} {'fails' if failed == 1 else 'fail'}"
+    assert f"{said}, {unsure} {'is' if unsure == 1 else 'are'} undecided." in found.text["e1"]
+
+
+def text_of(section: str) -> str:
+    """The HTML of a section of the page that was written."""
+    return Path("page.html").read_text().partition(f'<section id="{section}">')[2].partition("</section>")[0]
+
+
+def test_an_experiment_is_told_with_its_axes_and_every_member():
+    verdict = experiment(Path("runs/exp"))
+    found = told("exp")
+    text = found.text["e1"]
+    for words in ("transience/l2", "Is it so?", "all of it", "members 0, 1", "ebbtide try --now", "All 4 claims hold"):
+        assert words in text, words
+    assert "model.width8, 162" in text and "optimizer.lr0.001, 0.0032" in text  # field, values, how many
+    estimates = [c.estimate for c in verdict.claims]
+    assert found.numbers("e1")[1:16:4] == estimates
+    from ebbtide.sweeps.results import load
+
+    for row in load("runs/exp").table():
+        assert row["icl_peak"] in found.numbers("e1") and row["transience"] in found.numbers("e1")
+    assert any(tag == "img" and one["src"].startswith("data:image/png") for tag, one in found.below["e1"])
+
+
+CASES = {
+    "curves by one axis": ((LR, Axis(seeds=2)), 1),
+    "a phase diagram of two": ((WIDTH, LR, Axis(seeds=2)), 1),
+    "three axes": ((WIDTH, LR, Axis(field="seeds.init", values=[0, 1])), 0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_sweep_without_claims_is_drawn_where_it_can_be(name):
+    axes, pictures = CASES[name]
+    made(Path("runs/s"), replace(SWEEP, axes=axes))
+    found = told("s")
+    assert "no claims" in found.text[""] and "all finished" in found.text["e1"]
+    assert [tag for tag, _ in found.elements].count("img") == pictures
+
+
+def test_the_summary_leads_to_every_section():
+    a_run(Path("runs/a"))
+    experiment(Path("runs/b"))
+    found = told("a", "b")
+    links = [one["href"] for tag, one in found.elements if tag == "a" and one["href"].startswith("#")]
+    assert links == ["#e1", "#e2"] and found.sections() == ["e1", "e2"]
+    rows = [tag for tag, _ in found.elements[: found.elements.index(("section", {"id": "e1"}))] if tag == "tr"]
+    assert len(rows) == 3
+
+
+# --- which folders
+
+
+def test_a_study_stands_for_its_folders_the_newest_of_each_first():
+    a_run(Path("runs/older"), created="2026-01-01T00:00:00+00:00")
+    a_run(Path("runs/newer"), created="2026-01-02T00:00:00+00:00")
+    a_run(Path("runs/big"), label={"study": "transience", "preset": "paper"})
+    a_run(Path("runs/other"), label={"study": "of another", "preset": "quick"}, judged=False)
+    a_run(Path("runs/custom"), label={}, judged=False)
+    experiment(Path("runs/exp"))
+    found = gather(["transience"], Path("runs"))
+    assert [(one.name, one.earlier) for one in found] == [
+        ("newer", False),
+        ("big", False),
+        ("exp", False),
+        ("older", True),
+    ]
+    assert [one.name for one in gather(["transience/l2"], Path("runs"))] == ["exp"]
+    assert "12 claims hold" in told("transience").text[""], "earlier runs do not count"
+
+
+def test_folders_come_in_the_order_they_are_given_and_once():
+    for name in ("a", "b", "c"):
+        a_run(Path("runs") / name)
+    given = gather(["c", "runs/a", "c", "./runs/b"], Path("runs"))
+    assert [one.name for one in given] == ["c", "a", "b"] and not any(one.earlier for one in given)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["transience"], "has no run in runs yet (make one with: ebbtide run transience)"),
+        (["transienze"], "did you mean 'transience'"),
+        (["nothing"], "no run or sweep folder"),
+        (["."], "no run or sweep is there"),
+    ],
+)
+def test_no_input_is_told_in_one_line(words, said, capsys):
+    assert main(["report", *words, "--out", "page.html"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error
+    assert not Path("page.html").exists()
+
+
+@pytest.mark.parametrize("out", ["page.json", "runs/one/verdict.json", "nowhere/page.html", "folder.html"])
+def test_a_place_where_no_page_can_be_is_refused(out, capsys):
+    run = a_run(Path("runs/one"))
+    Path("folder.html").mkdir()
+    before = contents(run.path)
+    assert main(["report", "one", "--out", out]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and contents(run.path) == before
+
+
+def test_nothing_given_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "--out", "page.html"])
+    assert caught.value.code == 2
+
+
+# --- damaged and unfinished folders
+
+
+def truncate(name: str):
+    def damage(path: Path) -> None:
+        file = path / name
+        file.write_bytes(file.read_bytes()[:-20])
+
+    return damage
+
+
+def spoil_segment(path: Path) -> None:
+    (segment,) = (path / "metrics").iterdir()
+    segment.write_bytes(segment.read_bytes()[:-1] + b"x")
+
+
+def no_header(path: Path) -> None:
+    (path / "run.json").unlink()
+
+
+def another_schema(path: Path) -> None:
+    text = (path / "run.json").read_text()
+    (path / "run.json").write_text(text.replace('"schema": 2', '"schema": 99'))
+
+
+DAMAGES = {
+    "run.json cut": (truncate("run.json"), "Cannot be used: run.json is damaged"),
+    "run.json gone": (no_header, "Cannot be used: not a run folder"),
+    "another version": (another_schema, "Cannot be used: run.json"),
+    "segment changed": (spoil_segment, "Cannot be used: metrics/"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_run_is_one_row_and_the_rest_is_told(name):
+    damage, words = DAMAGES[name]
+    a_run(Path("runs/transience-good"))
+    damage(a_run(Path("runs/transience-bad")).path)
+    found = told("transience-bad", "transience-good")
+    assert words in found.text["e1"] and "claims hold" not in found.text["e1"] and found.numbers("e1") == []
+    assert "damaged" in found.text[""] and "All 4 claims hold" in found.text["e2"]
+    if name != "run.json gone":  # by its study a folder is found by its name where nothing else can be read
+        assert len(told("transience").sections()) == 2
+
+
+def test_a_damaged_verdict_is_told_and_the_run_stays():
+    run = a_run(Path("runs/one"))
+    (run.path / "verdict.json").write_text('{"study": 1}')
+    text = told("one").text["e1"]
+    assert "Verdict.json is damaged" in text and "claims hold" not in text and "model.width" in text
+
+
+def test_a_damaged_sweep_is_one_row():
+    made(Path("runs/s"), SWEEP)
+    (Path("runs/s") / "sweep.json").write_bytes(b"{}")
+    assert "Cannot be used: is damaged: sweep.json" in told("s").text["e1"]
+
+
+def test_a_figure_that_is_no_picture_is_left_out():
+    run = a_run(Path("runs/one"))
+    (run.path / "figure.svg").write_bytes(b"<html><script>alert(1)</script></html>")
+    found = told("one")
+    assert not [tag for tag, _ in found.elements if tag in ("img", "script")]
+
+
+def test_an_unfinished_run_says_how_far_it_is():
+    Path("runs").mkdir()
+    folders.play(Path("runs/part"), upto=3)
+    found = told("part")
+    assert "Unfinished: 512 of 1,024 sequences" in found.text["e1"] and "ebbtide resume part" in found.text["e1"]
+    assert "no verdict" in found.text[""] and any(tag == "img" for tag, _ in found.elements), "curves so far are drawn"
+    folders.play(Path("runs/begun"), upto=0)
+    assert "Unfinished: 0 of 1,024 sequences" in told("begun").text["e1"]
+
+
+def test_an_unfinished_sweep_says_what_is_missing_and_what_failed():
+    folder = made(Path("runs/s"), SWEEP, members=2, leave=2)
+    last = list(folder.specs)[-1]
+    for _ in range(SWEEP.tries):
+        folder.note(last, "failed", f"Traceback\nValueError: {EVIL}")
+    text = told("s").text["e1"]
+    assert "Unfinished: 4 of 8 members are trained (2 missing, 2 quarantined)" in text
+    assert last in text and "ValueError: <script>" in text
+
+
+def test_a_verdict_of_another_spec_does_not_count():
+    run = a_run(Path("runs/one"))
+    verdict = verdict_in(run.path)
+    assert verdict is not None
+    (run.path / "verdict.json").write_bytes(msgspec.json.encode(replace(verdict, digest="0" * 64)))
+    assert "Not judged yet" in told("one").text["e1"]
+
+
+def test_a_verdict_of_an_earlier_description_does_not_count():
+    experiment(Path("runs/exp"), digest="0" * 64)
+    text = told("exp").text["e1"]
+    assert "Not judged since its description changed" in text and "claims hold" not in text
+
+
+# --- safety
+
+
+def check_closed(data: bytes) -> Page:
+    """Nothing on the page can run or be fetched."""
+    found = Page(data)
+    for tag, attributes in found.elements:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form", "image", "use", "audio"), tag
+        assert not [name for name in attributes if name.startswith("on") or name in ("style", "srcset", "background")]
+        if "src" in attributes:
+            assert tag == "img" and attributes["src"].startswith("data:image/")
+        if "href" in attributes:
+            assert tag == "a" and re.match(r"#e\d+$|https://arxiv\.org/abs/[\d.]+$", attributes["href"])
+    assert "url(" not in found.style and "@import" not in found.style and "<" not in found.style
+    policies = [one["content"] for tag, one in found.elements if one.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    assert "\x1b" not in data.decode() and "\u202e" not in data.decode()
+    return found
+
+
+def test_a_page_asks_nothing_of_the_network():
+    a_run(Path("runs/a"))
+    experiment(Path("runs/b"))
+    told("transience")
+    check_closed(Path("page.html").read_bytes())
+
+
+def test_texts_from_folders_are_only_text():
+    name = "evil-<script>alert(1)<"  # no / in a folder's name
+    label = {"study": EVIL, "preset": EVIL, "other": EVIL}
+    run = a_run(Path("runs") / name, judged=False, label=label, identity={EVIL: EVIL, "jax": [EVIL]})
+    verdict = judge(TRANSIENCE, run)
+    claims = [replace(c, claim=EVIL, statement=EVIL, source=EVIL, metric=EVIL) for c in verdict.claims]
+    changes = dict.fromkeys(("study", "paper", "preset", "interval", "question", "scaled", "seeds", "command"), EVIL)
+    evil = replace(verdict, **changes, claims=claims, summary={EVIL: [1.0]})
+    (run.path / "verdict.json").write_bytes(msgspec.json.encode(evil))
+    experiment(Path("runs/b"), **changes, claims=claims)
+    told(name, "b")
+    found = check_closed(Path("page.html").read_bytes())
+    assert found.text["e1"].count("<script>") > 10 and name in found.text["e1"] and "\\u202e" in found.text["e1"]
+
+
+def test_a_picture_from_a_folder_stays_an_image():
+    run = a_run(Path("runs/one"))
+    (run.path / "figure.svg").write_bytes(b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
+    told("one")
+    check_closed(Path("page.html").read_bytes())
+
+
+@given(st.text())
+def test_every_text_comes_back_as_it_was_or_spelled(text):
+    data = page.tag("p", text, title=text).text
+    found = Page(data.encode())
+    whole = "".join(c if c.isprintable() or c in "\n\u00a0" else ascii(c)[1:-1] for c in text)
+    assert [tag for tag, _ in found.elements] == ["p"] and found.text[""] == whole
+    assert found.elements[0][1]["title"] == whole
+
+
+# --- the same bytes
+
+
+def test_a_page_is_a_function_of_its_folders(tmp_path, monkeypatch):
+    a_run(Path("runs/a"))
+    folders.play(Path("runs/part"), upto=3)
+    experiment(Path("runs/b"))
+    words = ["a", "b", "part"]
+    told(*words)
+    first = Path("page.html").read_bytes()
+    told(*words)
+    assert Path("page.html").read_bytes() == first
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree("runs", "elsewhere/runs")
+    monkeypatch.chdir("elsewhere")
+    told(*[f"{Path.cwd()}/runs/{word}" for word in words])
+    assert Path("page.html").read_bytes() == first, "neither the place nor how it is written matters"
+
+
+def test_a_page_holds_no_date():
+    pages = []
+    for day in ("2026-01-01", "2031-12-31"):
+        a_run(Path(day) / "runs/a", created=f"{day}T00:00:00+00:00")
+        told(f"{day}/runs/a")
+        pages.append(Path("page.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_reading_changes_nothing():
+    run = a_run(Path("runs/a"))
+    experiment(Path("runs/b"))
+    before = contents(run.path), contents(Path("runs/b"))
+    told("a", "b")
+    assert (contents(run.path), contents(Path("runs/b"))) == before
+
+
+# --- settings in words
+
+
+SPECS = {
+    "the preset": TRANSIENCE.presets["quick"].spec,
+    "another preset": TRANSIENCE.presets["paper"].spec,
+    "tiny": SPEC,
+    "nested": replace(SPEC, optimizer=Adam(schedule=Cosine(warmup=3)), stopping=EarlyStopping(patience=1600)),
+    "varied": replace(SPEC, vary={"optimizer.lr": [1e-3, 3e-4], "seeds.member": [5, 9]}, keep_best=None),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_the_command_trains_the_same_spec(name, preset):
+    spec, base = SPECS[name], TRANSIENCE.presets[preset].spec
+    command = run_command("transience", preset, base, msgspec.to_builtins(spec))
+    options, rest = parser().parse_known_args(shlex.split(command)[1:])
+    assert (options.command, options.study, options.preset) == ("run", "transience", preset)
+    data = msgspec.to_builtins(TRANSIENCE.preset(options.preset).spec)
+    for field, text in overrides(rest):
+        override(data, field, text)
+    assert from_builtins(data) == spec
+    assert (name, preset) != ("the preset", "quick") or not rest
+
+
+def test_a_spec_of_another_version_has_no_command_but_its_fields():
+    data = msgspec.to_builtins(SPEC)
+    data["optimizer"]["later"] = 3
+    assert run_command("transience", "quick", TRANSIENCE.presets["quick"].spec, data) == ""
+    head = header()
+    a_run(Path("runs/one"), judged=False, label={}, digest=head.digest)
+    found = told("one").text["e1"]
+    assert "from_json" in found and '"batch": 16' in found, "what belongs to no study is trained from its spec"
+
+
+def test_settings_are_what_differs():
+    base = msgspec.to_builtins(Spec())
+    assert differing(base, defaults(Spec())) == {}
+    spec = replace(Spec(), batch=16, optimizer=Adam(lr=0.5, schedule=Cosine(warmup=3)), seeds=Seeds(init=4))
+    found = differing(msgspec.to_builtins(spec), defaults(spec))
+    expected = {"optimizer.lr": 0.5, "optimizer.schedule": "cosine", "optimizer.schedule.warmup": 3}
+    assert found == {**expected, "batch": 16, "seeds.init": 4}
+    assert "stopping.patience" in differing(
+        msgspec.to_builtins(replace(spec, stopping=EarlyStopping(patience=1))), defaults(spec)
+    )
+
+
+def test_seeds_and_scale_in_words():
+    data = msgspec.to_builtins(replace(SPEC, seeds=Seeds(init=7, member=3)))
+    assert seeds(data) == "members 3 to 4; source.seed 0, seeds.init 7, seeds.data 0, seeds.evaluation 0"
+    assert seeds(data | {"vary": {"seeds.member": [1.0, 8.0]}}).startswith("members 1, 8;")
+    paper = TRANSIENCE.presets["paper"]
+    words = scaled(data, paper.spec, "note")
+    assert "model.layers 1 (paper: 12)" in words and "sequences 1,024 (paper: 1,600,000,000)" in words
+    assert "model.layers" not in scaled(data, paper.spec, "note", ["model.layers"])
+    assert scaled(msgspec.to_builtins(paper.spec), paper.spec, "note") == "note"
+
+
+def test_a_judged_run_says_how_it_was_asked():
+    run = a_run(Path("runs/one"))
+    verdict = verdict_in(run.path)
+    assert verdict is not None
+    assert verdict.question == find_study("transience").question
+    assert verdict.seeds == seeds(run.header.spec) and "paper: 12" in verdict.scaled
+    old = {k: v for k, v in json.loads((run.path / "verdict.json").read_text()).items()}
+    for name in ("question", "scaled", "seeds", "command"):
+        del old[name]
+    (run.path / "verdict.json").write_text(json.dumps(old))
+    assert verdict_in(run.path) == replace(verdict, question="", scaled="", seeds="", command="")
+    text = told("one").text["e1"]
+    assert verdict.question in text and verdict.seeds in text and verdict.scaled in text, "known without the verdict"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1600, "1,600"),
+        (0.0003, "0.0003"),
+        (3e-05, "3e-05"),
+        (True, "yes"),
+        (None, "none"),
+        ([1, 2.5], "1, 2.5"),
+        ("a", "a"),
+    ],
+)
+def test_values_in_words(value, words):
+    assert value_text(value) == words
+
+
+def test_any_dict_can_be_laid_flat():
+    deep: dict[str, Any] = {}
+    at = deep
+    for _ in range(500):
+        at["a"] = {}
+        at = at["a"]
+    assert flat(deep) and flat({"type": "x", "a": {"type": 3, "b": [1]}}) == {"a": 3, "a.b": [1]}
+
+
+# --- blocks
+
+
+@pytest.mark.parametrize(
+    ("members", "low", "high", "threshold"),
+    [([], None, None, 0.0), ([0.5], None, None, 0.5), ([0.1, 0.3], -0.4, 0.9, 0.2), ([1e-9, 2e-9], 0.0, 3e-9, 1.0)],
+)
+def test_members_are_drawn_inside_the_picture(members, low, high, threshold):
+    drawn = page.strip(members, low, high, threshold)
+    assert drawn is not None
+    places = [float(one["cx"]) for tag, one in Page(drawn.text.encode()).elements if tag == "circle"]
+    assert len(places) == len(members) and all(0 <= at <= 240 for at in places) and places == sorted(places)
+
+
+def test_the_shaded_side_begins_at_the_threshold():
+    drawn = page.strip([0.0, 1.0], 0.2, 0.8, 0.25)
+    assert drawn is not None
+    elements = Page(drawn.text.encode()).elements
+    (shaded,) = [one for _, one in elements if one.get("class") == "above"]
+    (line,) = [one for _, one in elements if one.get("class") == "threshold"]
+    assert shaded["x"] == line["x1"] == "66.0"  # 12 + 216 / 4
+    assert float(shaded["x"]) + float(shaded["width"]) == 240
+
+
+@pytest.mark.parametrize("members", [[-1e308, 1e308], [0.0]])
+def test_what_cannot_be_drawn_is_not(members):
+    assert page.strip(members, None, None, 0.0) is None or members == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.40234, "0.402"),
+        (0.0, "0.000"),
+        (-0.25, "-0.250"),
+        (0.000312, "0.000312"),
+        (1280000.0, "1,280,000"),
+        (1e300, "1e+300"),
+    ],
+)
+def test_numbers_keep_their_digits_in_the_attribute(value, text):
+    found = Page(page.number(value).text.encode())
+    assert found.text[""] == text and found.numbers("") == [value]
+    assert page.number(None).text == page.number(float("nan")).text == page.number(float("inf")).text
+
+
+def test_only_the_number_of_a_preprint_becomes_a_link():
+    found = Page(page.paper(f"{EVIL} arXiv 2311.08360 {EVIL}").text.encode())
+    assert found.elements == [("a", {"href": "https://arxiv.org/abs/2311.08360", "rel": "noreferrer"})]
+    assert page.paper("a book").text == "a book"
+
+
+def test_a_page_of_entries_without_anything_is_whole():
+    assert Page(entries_page("t", [Entry("n", "run")])).sections() == ["e1"]
+
+
+def test_an_unknown_word_is_an_input_error(one_line):
+    with pytest.raises(InputError) as caught:
+        gather(["nothing"], Path("runs"))
+    one_line(caught, "report", "nothing")
