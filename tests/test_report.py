@@ -19,21 +19,24 @@ import folders
 from ebbtide.cli import main, overrides, parser
 from ebbtide.errors import InputError
 from ebbtide.report import page
-from ebbtide.report.entries import Entry, entries_page
+from ebbtide.report.entries import NOT_RUN, Entry, entries_page
 from ebbtide.runs.folder import Run
 from ebbtide.studies import find_study
-from ebbtide.studies.experiment import digest
+from ebbtide.studies.entry import asked
+from ebbtide.studies.experiment import conclude_experiment, find_verdict, make_sweep
 from ebbtide.studies.gather import gather
 from ebbtide.studies.settings import defaults, differing, flat, run_command, scaled, seeds, value_text
-from ebbtide.studies.study import Verdict, conclude, judge, verdict_in
+from ebbtide.studies.study import Verdict, conclude, judge, read_verdict
 from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.sweeps.axes import Axis
-from ebbtide.training.fields import override
+from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.results import load
+from ebbtide.training.fields import override, parse
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Cosine
 from ebbtide.training.spec import Seeds, Spec, from_builtins
 from ebbtide.training.watch import EarlyStopping
-from sweep_tools import LR, WIDTH
+from sweep_tools import BASE, LR, WIDTH
 from test_sweep_results import SWEEP, made
 from tiny import SPEC, contents, header, write_run
 
@@ -102,25 +105,27 @@ def a_run(path: Path, icl: list[float] = CURVE, judged: bool = True, **changes: 
     jitter = np.arange(4)[:, None] / 100
     n = len(icl)
     made = {"icl": np.asarray(icl) - jitter, "iwl": np.linspace(0, 0.9, n) - jitter, "ciwl": np.full((4, n), 0.5)}
+    changes = {"label": {"study": "transience", "preset": "quick*"}} | changes
     run = write_run(path, made, np.asarray([np.nan, *np.linspace(4, 1, n - 1)]) + jitter, **changes)
     if judged:
         conclude(TRANSIENCE, run)
     return run
 
 
-def experiment(path: Path, **changes: Any) -> Verdict:
-    """A finished sweep with the verdict and figure of an experiment."""
-    folder = made(path, SWEEP)
-    run = a_run(path.parent / f"{path.name}-for-its-verdict")
-    verdict = verdict_in(run.path)
+L2 = make_sweep(TRANSIENCE, TRANSIENCE.experiment("l2"), "quick", {**BASE, "sequences": 1600})
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory) -> Path:
+    """An experiment whose arms have run, with its verdict and figure."""
+    folder = made(tmp_path_factory.mktemp("judged") / "l2", L2)
+    conclude_experiment(TRANSIENCE, TRANSIENCE.experiment("l2"), "quick*", folder)
+    return folder.path
+
+
+def verdict_of(path: Path) -> Verdict:
+    verdict = find_verdict(path)
     assert verdict is not None
-    shutil.copy(run.path / "figure.png", folder.path)
-    shutil.rmtree(run.path)
-    known = {"question": "Is it so?", "scaled": "all of it", "seeds": "members 0, 1", "command": "ebbtide try --now"}
-    verdict = replace(
-        verdict, **{"study": "transience/l2", "preset": "quick", "digest": digest(SWEEP)} | known | changes
-    )
-    (folder.path / "verdict.json").write_bytes(msgspec.json.encode(verdict))
     return verdict
 
 
@@ -162,7 +167,7 @@ def test_a_run_is_told_with_question_verdict_figure_settings_and_how_to_repeat_i
 
 def test_the_numbers_are_those_of_the_verdict():
     run = a_run(Path("runs/one"))
-    verdict = verdict_in(run.path)
+    verdict = read_verdict(run)
     assert verdict is not None
     found = told("one").numbers("e1")
     shown = [[c.threshold, c.estimate, c.low, c.high] for c in verdict.claims]
@@ -175,7 +180,7 @@ def test_the_numbers_are_those_of_the_verdict():
 def test_the_verdicts_stand_as_words_and_signs_beside_their_claims():
     """Curves that do not fall: ICL rises (holds), does not fall (fails); what follows its peak is left open."""
     run = a_run(Path("runs/one"), [*CURVE[:6], 0.9, 0.9, 0.9, 0.9])
-    verdict = verdict_in(run.path)
+    verdict = read_verdict(run)
     assert verdict is not None
     found, words = told("one"), [c.verdict for c in verdict.claims]
     assert set(words) == {"holds", "fails", "undecided"}
@@ -191,20 +196,68 @@ def text_of(section: str) -> str:
     return Path("page.html").read_text().partition(f'<section id="{section}">')[2].partition("</section>")[0]
 
 
-def test_an_experiment_is_told_with_its_axes_and_every_member():
-    verdict = experiment(Path("runs/exp"))
-    found = told("exp")
+def test_an_experiment_is_told_with_its_arms_and_every_member(judged):
+    shutil.copytree(judged, "runs/exp")
+    verdict, found = verdict_of(Path("runs/exp")), told("exp")
     text = found.text["e1"]
-    for words in ("transience/l2", "Is it so?", "all of it", "members 0, 1", "ebbtide try --now", "All 4 claims hold"):
+    for words in ("transience/l2", "Does L2 keep in-context learning?", "preset quick*", verdict.scaled, verdict.seeds):
         assert words in text, words
-    assert "model.width8, 162" in text and "optimizer.lr0.001, 0.0032" in text  # field, values, how many
-    estimates = [c.estimate for c in verdict.claims]
-    assert found.numbers("e1")[1:16:4] == estimates
-    from ebbtide.sweeps.results import load
-
+    assert "L2 1e-3optimizer.decay.coefficient 0.001" in text  # arm, fields
+    for c in verdict.claims:
+        assert f"{c.above} of {c.n}" in text and c.statement in text
+    assert [c.estimate for c in verdict.claims] == found.numbers("e1")[1 : 4 * len(verdict.claims) : 4]
     for row in load("runs/exp").table():
         assert row["icl_peak"] in found.numbers("e1") and row["transience"] in found.numbers("e1")
-    assert any(tag == "img" and one["src"].startswith("data:image/png") for tag, one in found.below["e1"])
+    assert any(tag == "img" and one["src"].startswith("data:image/") for tag, one in found.below["e1"])
+
+
+def test_an_experiments_command_makes_the_same_sweep(judged):
+    known = asked(SweepFolder(judged).sweep)
+    assert known is not None and known.preset == "quick*"
+    options, rest = parser().parse_known_args(shlex.split(known.command)[1:])
+    fields = {name: parse(text) for name, text in overrides(rest)}
+    again = make_sweep(find_study(options.study), TRANSIENCE.experiment(options.experiment), options.preset, fields)
+    assert again.to_json() == L2.to_json()
+    plain = asked(make_sweep(TRANSIENCE, TRANSIENCE.experiment("l2"), "cpu"))
+    assert plain and plain.command == "ebbtide run transience --experiment l2 --preset cpu --check"
+    assert asked(replace(L2, name="mine")) is None and asked(replace(L2, axes=L2.axes[:1])) is None
+
+
+@pytest.mark.parametrize("name", ["transience main", "transience competition", "regularisation l2"])
+def test_arms_of_other_sources_labels_and_models_are_told(name):
+    """Values of whole structs, in the table of the arms and in the command."""
+    study, one = name.split()
+    sweep = make_sweep(find_study(study), find_study(study).experiment(one), "quick", {"sequences": 1600})
+    made(Path("runs/exp"), sweep)
+    known = asked(sweep)
+    assert known is not None and known.study.name == study and known.preset == "quick*"
+    text = told("exp").text["e1"]
+    assert all(arm in text for arm in known.arms) and "Not judged yet" in text and "Data needed" in text
+    Path("seen.txt").write_text(text)
+
+
+def test_an_experiment_that_is_not_judged_says_how_to_go_on(judged):
+    shutil.copytree(judged, "runs/exp")
+    (Path("runs/exp") / "verdict.json").unlink()
+    text = told("exp").text["e1"]
+    assert "Not judged yet" in text and "--experiment l2" in text and "--out exp" in text
+    assert "Does L2 keep in-context learning?" in text
+    made(Path("runs/part"), L2, members=5, leave=1)
+    assert "Unfinished: 10 of 15 members are trained (5 missing)" in told("part").text["e1"]
+
+
+def test_a_study_lists_the_questions_that_were_not_asked(judged):
+    shutil.copytree(judged, "runs/exp")
+    found = gather(["transience"], Path("runs"))
+    others = [f"transience/{one.name}" for one in TRANSIENCE.experiments if one.name != "l2"]
+    assert [one.experiment for one in found] == ["transience/l2", "transience", *others]
+    assert [one.kind for one in found[1:]] == [NOT_RUN] * len(found[1:])
+    text = told("transience")
+    assert text.sections() == ["e1"] and text.text[""].count(NOT_RUN) == len(found) - 1
+    for one in found[1:]:
+        assert " ".join(text.text[""].split()).count(one.command) >= 1
+        assert parser().parse_known_args(shlex.split(one.command)[1:])[1] == []
+    assert told("transience", "--runs", "runs").text == text.text
 
 
 CASES = {
@@ -223,9 +276,9 @@ def test_a_sweep_without_claims_is_drawn_where_it_can_be(name):
     assert [tag for tag, _ in found.elements].count("img") == pictures
 
 
-def test_the_summary_leads_to_every_section():
+def test_the_summary_leads_to_every_section(judged):
     a_run(Path("runs/a"))
-    experiment(Path("runs/b"))
+    shutil.copytree(judged, "runs/b")
     found = told("a", "b")
     links = [one["href"] for tag, one in found.elements if tag == "a" and one["href"].startswith("#")]
     assert links == ["#e1", "#e2"] and found.sections() == ["e1", "e2"]
@@ -236,14 +289,14 @@ def test_the_summary_leads_to_every_section():
 # --- which folders
 
 
-def test_a_study_stands_for_its_folders_the_newest_of_each_first():
+def test_a_study_stands_for_its_folders_the_newest_of_each_first(judged):
     a_run(Path("runs/older"), created="2026-01-01T00:00:00+00:00")
     a_run(Path("runs/newer"), created="2026-01-02T00:00:00+00:00")
     a_run(Path("runs/big"), label={"study": "transience", "preset": "paper"})
     a_run(Path("runs/other"), label={"study": "of another", "preset": "quick"}, judged=False)
     a_run(Path("runs/custom"), label={}, judged=False)
-    experiment(Path("runs/exp"))
-    found = gather(["transience"], Path("runs"))
+    shutil.copytree(judged, "runs/exp")
+    found = [one for one in gather(["transience"], Path("runs")) if one.kind != NOT_RUN]
     assert [(one.name, one.earlier) for one in found] == [
         ("newer", False),
         ("big", False),
@@ -251,7 +304,8 @@ def test_a_study_stands_for_its_folders_the_newest_of_each_first():
         ("older", True),
     ]
     assert [one.name for one in gather(["transience/l2"], Path("runs"))] == ["exp"]
-    assert "12 claims hold" in told("transience").text[""], "earlier runs do not count"
+    claims = 8 + len(verdict_of(judged).claims)
+    assert f" of {claims} claims hold" in told("transience").text[""], "earlier runs do not count"
 
 
 def test_folders_come_in_the_order_they_are_given_and_once():
@@ -379,14 +433,16 @@ def test_an_unfinished_sweep_says_what_is_missing_and_what_failed():
 
 def test_a_verdict_of_another_spec_does_not_count():
     run = a_run(Path("runs/one"))
-    verdict = verdict_in(run.path)
+    verdict = read_verdict(run)
     assert verdict is not None
     (run.path / "verdict.json").write_bytes(msgspec.json.encode(replace(verdict, digest="0" * 64)))
     assert "Not judged yet" in told("one").text["e1"]
 
 
-def test_a_verdict_of_an_earlier_description_does_not_count():
-    experiment(Path("runs/exp"), digest="0" * 64)
+def test_a_verdict_of_an_earlier_description_does_not_count(judged):
+    shutil.copytree(judged, "runs/exp")
+    old = replace(verdict_of(judged), digest="0" * 64)
+    (Path("runs/exp") / "verdict.json").write_bytes(msgspec.json.encode(old))
     text = told("exp").text["e1"]
     assert "Not judged since its description changed" in text and "claims hold" not in text
 
@@ -411,14 +467,14 @@ def check_closed(data: bytes) -> Page:
     return found
 
 
-def test_a_page_asks_nothing_of_the_network():
+def test_a_page_asks_nothing_of_the_network(judged):
     a_run(Path("runs/a"))
-    experiment(Path("runs/b"))
+    shutil.copytree(judged, "runs/b")
     told("transience")
     check_closed(Path("page.html").read_bytes())
 
 
-def test_texts_from_folders_are_only_text():
+def test_texts_from_folders_are_only_text(judged):
     name = "evil-<script>alert(1)<"  # no / in a folder's name
     label = {"study": EVIL, "preset": EVIL, "other": EVIL}
     run = a_run(Path("runs") / name, judged=False, label=label, identity={EVIL: EVIL, "jax": [EVIL]})
@@ -427,7 +483,9 @@ def test_texts_from_folders_are_only_text():
     changes = dict.fromkeys(("study", "paper", "preset", "interval", "question", "scaled", "seeds", "command"), EVIL)
     evil = replace(verdict, **changes, claims=claims, summary={EVIL: [1.0]})
     (run.path / "verdict.json").write_bytes(msgspec.json.encode(evil))
-    experiment(Path("runs/b"), **changes, claims=claims)
+    shutil.copytree(judged, "runs/b")
+    evil = replace(verdict_of(judged), **changes, claims=claims)
+    (Path("runs/b") / "verdict.json").write_bytes(msgspec.json.encode(evil))
     told(name, "b")
     found = check_closed(Path("page.html").read_bytes())
     assert found.text["e1"].count("<script>") > 10 and name in found.text["e1"] and "\\u202e" in found.text["e1"]
@@ -452,10 +510,10 @@ def test_every_text_comes_back_as_it_was_or_spelled(text):
 # --- the same bytes
 
 
-def test_a_page_is_a_function_of_its_folders(tmp_path, monkeypatch):
+def test_a_page_is_a_function_of_its_folders(judged, tmp_path, monkeypatch):
     a_run(Path("runs/a"))
     folders.play(Path("runs/part"), upto=3)
-    experiment(Path("runs/b"))
+    shutil.copytree(judged, "runs/b")
     words = ["a", "b", "part"]
     told(*words)
     first = Path("page.html").read_bytes()
@@ -477,9 +535,9 @@ def test_a_page_holds_no_date():
     assert pages[0] == pages[1]
 
 
-def test_reading_changes_nothing():
+def test_reading_changes_nothing(judged):
     run = a_run(Path("runs/a"))
-    experiment(Path("runs/b"))
+    shutil.copytree(judged, "runs/b")
     before = contents(run.path), contents(Path("runs/b"))
     told("a", "b")
     assert (contents(run.path), contents(Path("runs/b"))) == before
@@ -546,7 +604,7 @@ def test_seeds_and_scale_in_words():
 
 def test_a_judged_run_says_how_it_was_asked():
     run = a_run(Path("runs/one"))
-    verdict = verdict_in(run.path)
+    verdict = read_verdict(run)
     assert verdict is not None
     assert verdict.question == find_study("transience").question
     assert verdict.seeds == seeds(run.header.spec) and "paper: 12" in verdict.scaled
@@ -554,9 +612,14 @@ def test_a_judged_run_says_how_it_was_asked():
     for name in ("question", "scaled", "seeds", "command"):
         del old[name]
     (run.path / "verdict.json").write_text(json.dumps(old))
-    assert verdict_in(run.path) == replace(verdict, question="", scaled="", seeds="", command="")
+    assert read_verdict(run) == replace(verdict, question="", scaled="", seeds="", command="")
     text = told("one").text["e1"]
-    assert verdict.question in text and verdict.seeds in text and verdict.scaled in text, "known without the verdict"
+    assert verdict.question in text and "paper: 12" in text and seeds(run.header.spec) in text, (
+        "known without the verdict"
+    )
+    a_run(Path("runs/two"), label={"study": "transience", "preset": "quick"})
+    quick = TRANSIENCE.presets["quick"].spec
+    assert run_command("transience", "quick", quick, run.header.spec) in told("two").text["e1"]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def write(folder: SweepFolder, task: str, bad: float = -1.0) -> None:
     seeds = [np.random.default_rng(int(address[:8], 16)) for address in what.addresses]
     curves = {name: np.stack([rng.random(5) for rng in seeds]).astype(np.float32) for name in spec.evaluators}
     loss = np.stack([rng.random(5) for rng in seeds]).astype(np.float32)
-    for i, rate in enumerate(what.values["optimizer.lr"]):
+    for i, rate in enumerate(what.values.get("optimizer.lr", [])):
         if rate == bad:
             curves["icl"][i, -1] = loss[i, -1] = np.nan
     writer = Writer(folder.run_path(task), head)

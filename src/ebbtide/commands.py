@@ -272,7 +272,7 @@ def export(options: Namespace) -> int:
 
 def report(options: Namespace) -> int:
     """Writes one page about runs, sweeps or whole studies."""
-    from ebbtide.report.entries import entries_page
+    from ebbtide.report.entries import NOT_RUN, entries_page
     from ebbtide.report.table_file import check_file
     from ebbtide.runs.atomic import write_file
     from ebbtide.studies.gather import gather
@@ -280,15 +280,14 @@ def report(options: Namespace) -> int:
     out = Path(options.out)
     require(out.suffix in (".html", ".htm"), "out", options.out, "must end in .html")
     check_file(out)
-    entries = gather(options.what, Path(RUNS))
-    count = f"{len(entries)} runs and experiments"
-    title = entries[0].experiment or entries[0].name if len(entries) == 1 else count
-    if len(entries) > 1 and len(options.what) == 1:
-        title = options.what[0]  # a study
+    entries = gather(options.what, Path(options.runs))
+    made = [one for one in entries if one.kind != NOT_RUN]
+    count = f"{len(made)} runs and experiments" if len(made) > 1 else made[0].experiment or made[0].name
+    title = options.what[0] if len(options.what) == 1 and len(entries) > 1 else count
     write_file(out, entries_page(title, entries))
     damaged = sum(one.damaged for one in entries)
-    words = f" ({damaged} of them damaged)" if damaged else ""
-    console.print(f"{escape(title if len(entries) == 1 else count)}{words} to {escape(options.out)}", soft_wrap=True)
+    words = f" ({damaged} damaged)" if damaged else ""
+    console.print(f"{escape(count)}{words} to {escape(options.out)}", soft_wrap=True)
     return 0
 
 

@@ -2,51 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 from ebbtide.report import page
 from ebbtide.report.page import Content, Html, tag
 
-
-@runtime_checkable
-class Claimed(Protocol):
-    """A claim with its answer (see `studies.study.Judgement`)."""
-
-    @property
-    def claim(self) -> str: ...
-
-    @property
-    def statement(self) -> str: ...
-
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def metric(self) -> str: ...
-
-    @property
-    def threshold(self) -> float: ...
-
-    @property
-    def estimate(self) -> float | None: ...
-
-    @property
-    def low(self) -> float | None: ...
-
-    @property
-    def high(self) -> float | None: ...
-
-    @property
-    def n(self) -> int: ...
-
-    @property
-    def above(self) -> int: ...
-
-    @property
-    def members(self) -> list[float | None]: ...
-
-    @property
-    def verdict(self) -> str: ...
+NOT_RUN = "not run"
 
 
 class Grid(NamedTuple):
@@ -60,8 +21,9 @@ class Grid(NamedTuple):
 
 class Entry(NamedTuple):
     """What a page says of one folder. `problem` is the one line that says why something is missing, `damaged` that
-    nothing of the folder can be believed; `claims` is None where nothing was judged. `created` orders, it is not
-    shown; `earlier` marks what a newer folder of the same experiment and preset replaces."""
+    nothing of the folder can be believed; `claims` (`studies.study.Judgement`) is None where nothing was judged; kind
+    `not run` has a `command` only. `created` orders, it is not shown; `earlier` marks what a newer folder of the same
+    experiment and preset replaces."""
 
     name: str
     kind: str
@@ -71,7 +33,7 @@ class Entry(NamedTuple):
     paper: str = ""
     problem: str = ""
     damaged: bool = False
-    claims: Sequence[Claimed] | None = None
+    claims: Sequence[Any] | None = None
     facts: Sequence[tuple[str, str]] = ()
     command: str = ""
     before: str = ""
@@ -96,12 +58,12 @@ def entries_page(title: str, entries: Sequence[Entry]) -> bytes:
         answer if claims else None,
         *lead,
         _summary(entries),
-        *[_section(one, f"e{i}") for i, one in enumerate(entries, 1)],
+        *[_section(one, f"e{i}") for i, one in enumerate(entries, 1) if one.kind != NOT_RUN],
         tag("footer", _legend()),
     )
 
 
-def _answer(claims: Sequence[Claimed]) -> str:
+def _answer(claims: Sequence[Any]) -> str:
     """`All 4 claims hold`; `2 of 4 claims hold, 1 fails, 1 is undecided`."""
     count, n = Counter(claim.verdict for claim in claims), len(claims)
     if count["holds"] == n:
@@ -115,6 +77,8 @@ def _answer(claims: Sequence[Claimed]) -> str:
 
 def _tally(one: Entry) -> Html:
     """How many claims hold, fail, are undecided; or why there is no verdict."""
+    if one.kind == NOT_RUN:
+        return page.badge(NOT_RUN)
     if one.damaged:
         return page.join([tag("span", "damaged", class_="badge fails"), " ", one.problem])
     if one.claims is None:
@@ -132,9 +96,10 @@ def _tally(one: Entry) -> Html:
 def _summary(entries: Sequence[Entry]) -> Html:
     rows = []
     for i, one in enumerate(entries, 1):
-        link = tag("a", one.experiment or one.name, href=f"#e{i}")
+        link = tag("a", one.experiment or one.name, href=f"#e{i}") if one.kind != NOT_RUN else one.experiment
         name = page.join([link, page.join([" ", page.badge("earlier")]) if one.earlier else None])
-        rows.append([name, one.preset, one.question, _tally(one)])
+        how = page.command(one.command) if one.kind == NOT_RUN else None
+        rows.append([name, one.preset, page.join([one.question, how]), _tally(one)])
     return page.table(["experiment", "preset", "question", "verdict"], rows, kind="cards")
 
 
@@ -162,7 +127,7 @@ def _section(one: Entry, anchor: str) -> Html:
     return tag("section", *parts, id=anchor)
 
 
-def _verdict(claims: Sequence[Claimed]) -> Html:
+def _verdict(claims: Sequence[Any]) -> Html:
     rows: list[list[Content]] = []
     for c in claims:
         said = page.join([c.statement, tag("span", f"{c.metric}. Source: {c.source}", class_="small")])

@@ -81,7 +81,7 @@ def command(text: str) -> Html:
     """A command to copy, broken between its words only."""
     cut = text if len(text) <= LONGEST_BLOCK else f"{text[:LONGEST_BLOCK]} ..."
     lines = [join([part for word in line.split(" ") for part in (tag("span", word), " ")]) for line in cut.split("\n")]
-    return tag("pre", *[part for line in lines for part in (line, "\n")], class_="command")
+    return tag("pre", *[part for line in lines for part in ("\n", line)][1:], class_="command")
 
 
 def terms(pairs: Iterable[tuple[str, Content]]) -> Html:

@@ -1,9 +1,10 @@
 """One run or sweep folder as an entry of a page: read, checked, put into words. Nothing is computed anew."""
 
+import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,22 +14,25 @@ from ebbtide.report.progress import clock
 from ebbtide.runs.folder import DamagedError, Run
 from ebbtide.runs.reading import read_bounded
 from ebbtide.studies import STUDIES
-from ebbtide.studies.experiment import digest
+from ebbtide.studies.experiment import Experiment, digest, find_verdict, make_sweep
 from ebbtide.studies.settings import (
     Flat,
     data_needed,
     defaults,
     differing,
+    field_words,
     flat,
     run_command,
     scaled,
     seeds,
     value_text,
+    within,
 )
-from ebbtide.studies.study import Study, Verdict, read_verdict, verdict_in
-from ebbtide.sweeps.axes import MEMBER
+from ebbtide.studies.study import VERDICT, Study, Verdict, read_verdict
+from ebbtide.sweeps.axes import MEMBER, Point
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import SCALARS, Results
+from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.spec import Spec, from_builtins
 
 LARGEST_FIGURE = 2**24
@@ -40,7 +44,31 @@ AGAIN = """from pathlib import Path
 import ebbtide
 from ebbtide.training.spec import from_json
 ebbtide.train(from_json(Path("spec.json").read_bytes()), "again")"""
-Rows = list[Sequence[str | float | None]]
+
+
+class Asked(NamedTuple):
+    """The experiment that a sweep is: preset (with * when fields were changed), arms, command."""
+
+    study: Study
+    experiment: Experiment
+    preset: str
+    arms: dict[str, Point]
+    command: str
+
+
+def asked(sweep: Sweep) -> Asked | None:
+    """The experiment that makes exactly this sweep; None when none does."""
+    for study, one, preset in ((s, e, p) for s in STUDIES for e in s.experiments for p in e.settings):
+        if sweep.study != study.name or sweep.name != f"{study.name}-{one.name}-{preset}":
+            continue
+        usual = make_sweep(study, one, preset).base
+        changed = {name: value for name, value in sweep.base.items() if name not in usual or usual[name] != value}
+        if digest(make_sweep(study, one, preset, changed)) == digest(sweep):
+            words = ["ebbtide", "run", study.name, "--experiment", one.name, "--preset", preset, "--check"]
+            words += [word for name, value in changed.items() for word in field_words(name, value)]
+            mark = "*" if changed else ""
+            return Asked(study, one, preset + mark, one.settings[preset].arms, shlex.join(words))
+    return None
 
 
 def run_entry(run: Run) -> Entry:
@@ -52,12 +80,12 @@ def run_entry(run: Run) -> Entry:
     total = header.spec["sequences"]
     if newest is None or not newest[1].finished:
         problem = f"Unfinished: {value_text(run.sequences())} of {value_text(total)} sequences. "
-        problem += f"Continue with: ebbtide resume {run.path.name}"
+        problem += f"Continue with: ebbtide resume {shlex.quote(run.path.name)}"
     verdict = None
     try:
         verdict = read_verdict(run)
         if verdict is None and study is not None and not problem:
-            problem = f"Not judged yet. Judge it with: ebbtide resume {run.path.name}"
+            problem = f"Not judged yet. Judge it with: ebbtide resume {shlex.quote(run.path.name)}"
     except InputError as error:
         problem = _sentence(error.allowed)
     spec, settings, needs = _settings(header.spec, study)
@@ -65,14 +93,15 @@ def run_entry(run: Run) -> Entry:
     repeatable = newest is not None and newest[1].repeatable
     facts = [
         ("Members", f"{header.spec['members']}, of {value_text(total)} sequences each"),
-        ("Seeds", (verdict.seeds if verdict else "") or seeds(header.spec)),
-        ("Scaled", (verdict.scaled if verdict else "") or (_scaled(study, header.spec) if study else "")),
+        ("Seeds", seeds(header.spec)),
+        ("Unlike the paper", (verdict.scaled if verdict else "") or (_scaled(study, header.spec) if study else "")),
         ("Data needed", needs),
         ("Interval", verdict.interval if verdict else ""),
         ("Training time", f"{clock(seconds)} as the run recorded it" if seconds else ""),
     ]
-    identity: Rows = [[name, value_text(value)] for name, value in header.identity.items()]
-    identity += [["repeatable bit for bit", value_text(repeatable)], ["spec", header.digest]]
+    identity = [[name, value_text(value)] for name, value in header.identity.items()]
+    identity.append(["repeatable bit for bit", value_text(repeatable)])
+    identity.append(["spec", header.digest])
     command = (verdict.command if verdict else "") or (_command(study, header.label, spec) if study else "")
     return Entry(
         name=run.path.name,
@@ -97,59 +126,66 @@ def sweep_entry(path: Path) -> Entry:
     """A sweep, with the claims of its experiment where it has been judged. Raises one of `BROKEN` when it cannot be
     believed."""
     results = Results(path)
-    sweep, folder = results.folder.sweep, results.folder
-    rows = results.table()
-    verdict, problem = None, ""
+    sweep, folder, rows = results.folder.sweep, results.folder, results.table()
+    known, verdict, problem = asked(sweep), None, ""
+    again = f"ebbtide sweep {shlex.quote(path.name)} (where that folder lies)"
+    if known:
+        own = path.name == f"{sweep.name}-{digest(sweep)[:8]}"  # where its command looks for it
+        again = known.command if own else f"{known.command} --out {shlex.quote(path.name)} (where that folder lies)"
     states = Counter(row["state"] for row in rows)
     ended = states["finished"] + states["diverged"]
-    if ended < len(rows):
-        rest = ", ".join(f"{n} {state}" for state, n in sorted(states.items()) if state not in ("finished", "diverged"))
-        problem = f"Unfinished: {ended} of {len(rows)} members are trained ({rest}). "
-        problem += f"Continue with: ebbtide sweep {path.name}"
     try:
-        verdict = verdict_in(path)
-        if verdict is not None and verdict.digest != digest(sweep):
-            verdict, problem = None, problem or "Not judged since its description changed."
+        verdict = find_verdict(path)
+        if verdict is None and (known or (path / VERDICT).exists()):
+            why = "since its description changed" if (path / VERDICT).exists() else "yet"
+            problem = f"Not judged {why}." + (f" Judge it with: {again}" if known else "")
     except InputError as error:
         problem = _sentence(error.allowed)
-    study = _study((verdict.study if verdict else "") or sweep.study or "")
+    if ended < len(rows):
+        rest = Counter({state: n for state, n in states.items() if state not in ("finished", "diverged")})
+        problem = f"Unfinished: {ended} of {len(rows)} members are trained ({_counted(rest)}). Continue with: {again}"
+    study = known.study if known else _study((verdict.study if verdict else "") or sweep.study or "")
     base = msgspec.to_builtins(sweep.spec())
     identities, created, seconds = _company(folder)
     axes = {name: list(dict.fromkeys(row[name] for row in rows)) for name in results.axes}
-    _, settings, needs = _settings(base, study, axes)
-    grid = Grid(
-        "Axes: what differs between the members",
-        ["field", "values", "how many"],
-        [[name, value_text(values), len(values)] for name, values in axes.items()],
-    )
+    _, settings, needs = _settings(base, study, [*axes, "members"])
+    arms = known.arms if known else {}
+    setting = known.experiment.settings[known.preset.rstrip("*")] if known else None
+    if setting and setting.needs:
+        needs = setting.needs
+    elif "source" in axes:
+        needs = f"depends on the source: {value_text(axes['source'])}"
+    unlike = setting.scaled if setting else _scaled(study, base, axes) if study else ""
     facts = [
-        ("Members", f"{value_text(len(rows))}, {_counted(states)}"),
+        ("Arms", "; ".join(arms)),
+        ("Members", f"{value_text(len(rows))}: {_counted(states) if len(states) > 1 else f'all {next(iter(states))}'}"),
         ("Sequences", f"{value_text(base['sequences'])} for each member" if "sequences" not in axes else ""),
         ("Seeds", (verdict.seeds if verdict else "") or seeds(base | {"vary": {MEMBER: axes.get(MEMBER, [0])}})),
-        ("Scaled", (verdict.scaled if verdict else "") or (_scaled(study, base, axes) if study else "")),
-        ("Data needed", needs if "source" not in axes else f"differs: source is one of {value_text(axes['source'])}"),
+        ("Unlike the paper", (verdict.scaled if verdict else "") or unlike),
+        ("Data needed", needs),
         ("Interval", verdict.interval if verdict else ""),
         ("Training time", f"{clock(seconds)} over all tasks, as they recorded it" if seconds else ""),
     ]
-    command = verdict.command if verdict else ""
+    command = known.command if known else verdict.command if verdict else ""
+    name = f"{known.study.name}/{known.experiment.name}" if known else sweep.name
     return Entry(
         name=path.name,
         kind="sweep",
-        experiment=verdict.study if verdict else sweep.name,
-        preset=verdict.preset if verdict else sweep.preset if sweep.study else "",
-        question=(verdict.question if verdict else "") or "",
+        experiment=verdict.study if verdict else name,
+        preset=verdict.preset if verdict else known.preset if known else sweep.preset if sweep.study else "",
+        question=(verdict.question if verdict else "") or (known.experiment.question if known else ""),
         paper=verdict.paper if verdict else study.paper if study else "",
         problem=problem,
         claims=verdict.claims if verdict else None,
         facts=facts,
         command=command or f"ebbtide sweep {sweep.name}.json",
         before="" if command else "The file is at the end of this section.",
-        figure=_figure(path) or _charted(results),
+        figure=_figure(path) if verdict else b"" if known else _charted(results),
         grids=[
-            grid,
+            _arms(arms) if arms else _axes(axes),
             settings,
             *_members(verdict, {}),
-            _tidy(results, rows),
+            _tidy(results, rows, arms),
             *_set_aside(folder),
             _versions(identities),
         ],
@@ -158,10 +194,18 @@ def sweep_entry(path: Path) -> Entry:
     )
 
 
+def _arms(arms: dict[str, Point]) -> Grid:
+    rows = [[arm, ", ".join(f"{n} {value_text(v)}" for n, v in point.items())] for arm, point in arms.items()]
+    return Grid("Arms: what each sets, on the same seeds", ["arm", "fields"], rows)
+
+
+def _axes(axes: dict[str, list[Any]]) -> Grid:
+    rows = [[name, value_text(values), str(len(values))] for name, values in axes.items()]
+    return Grid("Axes: what differs between the members", ["field", "values", "how many"], rows)
+
+
 def _counted(states: Counter[str]) -> str:
-    """`all finished`; `6 finished, 2 missing`."""
-    if len(states) == 1:
-        return f"all {next(iter(states))}"
+    """`6 finished, 2 missing`."""
     return ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
 
 
@@ -205,14 +249,19 @@ def _set_aside(folder: SweepFolder) -> Iterable[Grid]:
     yield Grid("Set aside: tasks that failed again and again", ["task", "how", "last words"], rows)
 
 
-def _tidy(results: Results, rows: list[dict[str, Any]]) -> Grid:
-    """The sweep's table without the scalars that no member has."""
+def _tidy(results: Results, rows: list[dict[str, Any]], arms: Collection[str]) -> Grid:
+    """The sweep's table without the scalars that no member has; an experiment's by arm and member."""
     names = [name for name in SCALARS if any(row[name] is not None for row in rows)]
-    columns = [*results.axes, "state", *names]
-    body = [[row[name] if name in names else value_text(row[name]) for name in columns] for row in rows[:MOST_ROWS]]
+    left = [MEMBER] if arms else results.axes
+    each = len(rows) // len(arms) if arms else 0
+    of = [[arm] for arm in arms for _ in range(each)] if arms else [[] for _ in rows]
+    body = [
+        [*arm, *[value_text(row[name]) for name in [*left, "state"]], *[row[name] for name in names]]
+        for arm, row in zip(of, rows[:MOST_ROWS], strict=False)
+    ]
     more = len(rows) - MOST_ROWS
     note = f"The first {MOST_ROWS}; {more} more: ebbtide sweep collect" if more > 0 else ""
-    return Grid(f"Members one by one ({len(rows)})", columns, body, note)
+    return Grid(f"Members one by one ({len(rows)})", [*(["arm"] if arms else []), *left, "state", *names], body, note)
 
 
 def _members(verdict: Verdict | None, spec: dict[str, Any]) -> Iterable[Grid]:
@@ -242,7 +291,7 @@ def _settings(
         spec = from_builtins(builtins)
     except InputError as error:
         note = f"Made by another version of ebbtide, which knows its defaults ({error})."
-        fields: Rows = [[name, value_text(value)] for name, value in flat(builtins).items()]
+        fields = [[name, value_text(value)] for name, value in flat(builtins).items()]
         return None, Grid("Settings", ["field", "here"], fields, note), ""
     usual, original = defaults(spec), _original(study)
     names = list(differing(builtins, usual))
@@ -250,9 +299,9 @@ def _settings(
         title, columns = f"{title} or from preset paper", [*columns, "preset paper"]
         smaller = [name for name in differing(builtins, original) if name in original]
         names = [name for name in flat(builtins) if name in names or name in smaller]
-    found, names = flat(builtins), [name for name in names if name not in but]
+    found, names = flat(builtins), [name for name in names if not within(name, but)]
     every = [found, usual, original] if original else [found, usual]
-    rows: Rows = [[n, *[value_text(one[n]) if n in one else None for one in every]] for n in names]
+    rows = [[n, *[value_text(one[n]) if n in one else None for one in every]] for n in names]
     return spec, Grid(title, columns, rows), data_needed(spec)
 
 
@@ -293,7 +342,7 @@ def _drawn(run: Run, curves: dict[str, Any] | None) -> bytes:
         return b""
     from ebbtide.report.figure import curves_figure
 
-    return curves_figure(run, "Accuracy and loss")["figure.svg"]  # names from a folder could be read as formulas
+    return curves_figure(run, "")["figure.svg"]
 
 
 def _charted(results: Results) -> bytes:
@@ -302,17 +351,16 @@ def _charted(results: Results) -> bytes:
     from ebbtide.sweeps.views import curves_by, phase
 
     axes = [name for name in results.axes if name != MEMBER]
+    title = ""
     try:
         if len(axes) == 1:
-            curves = curves_by(results, "icl", axes[0])
-            chance, title = results.chance("icl"), "ICL accuracy"
-            files = curves_by_figure(curves, metric="icl", axis=axes[0], split=None, chance=chance, title=title)
-            return files["figure.svg"]
+            curves, how = curves_by(results, "icl", axes[0]), {"metric": "icl", "axis": axes[0], "split": None}
+            return curves_by_figure(curves, **how, chance=results.chance("icl"), title=title)["figure.svg"]
         if len(axes) == 2 and any(row.state == "finished" for row in results.rows):
             y, x = axes
             found = phase(results, x, y, "transience")
-            return phase_figure(found, x=x, y=y, value="transience", title="Transience")["figure.svg"]
-    except (*BROKEN, ValueError):  # nothing has finished, no member has this curve, values that cannot be written
+            return phase_figure(found, x=x, y=y, value="transience", title=title)["figure.svg"]
+    except (*BROKEN, ValueError):  # nothing has finished, no member has this curve, or a name that cannot be drawn
         pass
     return b""
 

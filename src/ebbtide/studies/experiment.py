@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from msgspec.structs import replace
 
-from ebbtide.errors import InputError, nearest, require
+from ebbtide.errors import nearest, require
 from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.evaluation.summary import Curves, summarise
-from ebbtide.studies.study import Claim, Study, Verdict, judge_claims, number, write_verdict
+from ebbtide.studies.study import Claim, Study, Verdict, judge_claims, number, verdict_in, write_verdict
 from ebbtide.sweeps.axes import MEMBER, Axis, Point
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import Results, Row, load
@@ -244,14 +244,7 @@ def conclude_experiment(study: Study, experiment: Experiment, preset: str, folde
 
 
 def find_verdict(folder: Path) -> Verdict | None:
-    """The verdict in a sweep's folder, if it is of this sweep; None when there is none."""
-    import msgspec
-
-    path = folder / "verdict.json"
-    if not path.is_file():
-        return None
-    try:
-        verdict = msgspec.json.decode(path.read_bytes(), type=Verdict)
-    except msgspec.DecodeError as error:
-        raise InputError("sweep", str(folder), f"verdict.json is damaged: {error}") from error
-    return verdict if verdict.digest == digest(SweepFolder(folder).sweep) else None
+    """The verdict in a sweep's folder, if it is of this sweep; None when there is none. Raises `InputError` when it is
+    damaged."""
+    verdict = verdict_in(folder)
+    return verdict if verdict and verdict.digest == digest(SweepFolder(folder).sweep) else None

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.report.entries import Entry
+from ebbtide.report.entries import NOT_RUN, Entry
 from ebbtide.runs.folder import HEADER, Run, inside
 from ebbtide.studies import STUDIES
-from ebbtide.studies.entry import BROKEN, run_entry, sweep_entry
-from ebbtide.studies.study import verdict_in
+from ebbtide.studies.entry import BROKEN, asked, run_entry, sweep_entry
 from ebbtide.sweeps.folder import SWEEP, SweepFolder
 
 PRESETS = ("quick", "cpu", "paper")
@@ -35,7 +34,7 @@ def gather(words: Sequence[str], runs: Path) -> list[Entry]:
     entries: list[Entry] = []
     for study in dict.fromkeys(one.study for one in found.values()):
         group = [entry_of(one.path) for one in found.values() if one.study == study]
-        entries += group if study is None else _newest_first(group)
+        entries += group if study is None else [*_newest_first(group), *_not_run(study, group)]
     return entries
 
 
@@ -66,8 +65,9 @@ def _belongs(path: Path, study: str) -> bool:
         return False
     try:
         if (path / SWEEP).exists():
-            verdict = verdict_in(path)
-            own = verdict.study if verdict else SweepFolder(path).sweep.study or ""
+            sweep = SweepFolder(path).sweep
+            known = asked(sweep)
+            own = f"{known.study.name}/{known.experiment.name}" if known else sweep.study or ""
         else:
             own = Run(path).header.label.get("study", "")
     except BROKEN:
@@ -91,6 +91,22 @@ def _newest_first(group: list[Entry]) -> list[Entry]:
         seen.add(place(one))
         marked.append(one._replace(earlier=earlier))
     return sorted(marked, key=lambda one: (one.earlier, place(one)))
+
+
+def _not_run(name: str, group: list[Entry]) -> list[Entry]:
+    """The questions of a study that no folder asks, each with the command for its smallest preset."""
+    there, out = {one.experiment for one in group}, []
+    for study in STUDIES:
+        every = [(study.name, study.question, "", study.presets)] if study.claims else []
+        every += [
+            (f"{study.name}/{e.name}", e.question, f" --experiment {e.name}", e.settings) for e in study.experiments
+        ]
+        for full, question, words, presets in every:
+            if full not in there and name in (study.name, full):
+                preset = next(iter(presets))
+                command = f"ebbtide run {study.name}{words} --preset {preset}"
+                out.append(Entry("", NOT_RUN, full, preset, question, command=command))
+    return out
 
 
 def _reason(error: Exception) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from ebbtide.errors import InputError
-from ebbtide.sources.features import FrozenFeatures
-from ebbtide.sources.omniglot import FILES, Omniglot
+from ebbtide.sources.features import Features, FrozenFeatures
+from ebbtide.sources.omniglot import Omniglot
 from ebbtide.traced import default
 from ebbtide.training.fields import override
 from ebbtide.training.spec import DEEPEST, VARIED_SEEDS, Spec, from_builtins
@@ -64,6 +64,11 @@ def differing(spec: dict[str, Any], other: Flat) -> Flat:
     return {name: value for name, value in flat(spec).items() if value != other.get(name, MISSING)}
 
 
+def within(name: str, fields: Collection[str]) -> bool:
+    """Whether a field is one of `fields` or a part of one."""
+    return any(name == one or name.startswith(f"{one}.") for one in fields)
+
+
 def seeds(spec: dict[str, Any]) -> str:
     """`members 0 to 3; seeds.init 0, seeds.data 0, seeds.evaluation 0, source.seed 0`: every seed of a run."""
     fields, vary = flat(spec), spec.get("vary")
@@ -85,7 +90,7 @@ def scaled(spec: dict[str, Any], paper: Spec, note: str, but: Collection[str] = 
     changed = [
         f"{name} {value_text(value)} (paper: {value_text(original[name])})"
         for name, value in differing(spec, original).items()
-        if name in original and name not in but and name.partition(".")[0] not in INCIDENTAL
+        if name in original and not within(name, but) and name.partition(".")[0] not in INCIDENTAL
     ]
     return ", ".join(changed) or note
 
@@ -100,22 +105,28 @@ def run_command(study: str, preset: str, base: Spec, spec: dict[str, Any]) -> st
         wanted = from_builtins(spec).digest()
         for name, value in flat(spec).items():
             if flat(data).get(name, MISSING) != value:
-                text = _text(value)
-                override(data, name, text)
-                words += [f"--{name}={text}"] if text.startswith("--") else [f"--{name}", text]
+                override(data, name, _text(value))
+                words += field_words(name, value)
         made = from_builtins(data).digest()
     except InputError:
         return ""
     return shlex.join(words) if made == wanted else ""
 
 
+def field_words(name: str, value: Any) -> list[str]:
+    """The words of a command line that set a field."""
+    text = _text(value)
+    return [f"--{name}={text}"] if text.startswith("--") else [f"--{name}", text]
+
+
 def data_needed(spec: Spec) -> str:
     """Which files a run reads beside its spec."""
     source = spec.source
-    if isinstance(source, Omniglot):
-        return f"{FILES[source.features]} (Omniglot as frozen features) in the folder that EBBTIDE_DATA names"
+    if isinstance(source, Features):
+        return f"frozen features from {source.path}"
     if isinstance(source, FrozenFeatures):
-        return f"frozen features from {getattr(source, 'path', 'a file')}"
+        kind = f" ({source.features})" if isinstance(source, Omniglot) else ""
+        return f"{_tag(source)}{kind}, in the folder that EBBTIDE_DATA names"
     return f"none: source {_tag(source)} is made from its seed"
 
 
