@@ -14,9 +14,10 @@ from ebbtide.cli import main
 from ebbtide.data import encoders, make_features
 from ebbtide.data.download import Progress
 from ebbtide.data.encoders import Encoder, find_encoder
-from ebbtide.data.make_features import principal, reduce_features
+from ebbtide.data.make_features import principal, rearrange_features, reduce_features
 from ebbtide.errors import InputError
 from ebbtide.sources.drawings import DRAWERS, SIDE, read_drawings
+from ebbtide.sources.layout import as_released
 from ebbtide.sources.omniglot import Omniglot
 
 DRAWINGS = make_drawings(7)
@@ -194,6 +195,36 @@ def test_reduced_features_are_named_and_read(data):
     path.rename(data / "omniglot_efficientnet-lite0_pca64.npz")  # a name the source looks for
     assert Omniglot(features="pca64", classes=5, holdout_classes=2).shape() == (7, DRAWERS, 4)
     assert Omniglot(features="full", classes=5, holdout_classes=2).shape() == (7, DRAWERS, 10)
+
+
+def test_the_released_layout_is_the_same_features_in_another_order(data):
+    path, _ = make(data, fake(), ignore, augment=True)
+    with np.load(path, allow_pickle=False) as file:
+        correct = file["features"]
+    reduced, _ = reduce_features(data, "hog", 4, augment=True)
+    for pca, of in ((0, correct), (4, None)):
+        put, how = rearrange_features(data, "hog", pca=pca)
+        assert (how, put.name) == ("made", f"omniglot_hog_x8{'_pca4' if pca else ''}_released_script.npz")
+        assert rearrange_features(data, "hog", pca=pca) == (put, "was there")
+        with np.load(put, allow_pickle=False) as file, np.load(reduced, allow_pickle=False) as small:
+            np.testing.assert_array_equal(file["features"], as_released(small["features"] if of is None else of))
+            assert file["layout"] == "released_script" and file["encoder"] == "hog"
+    assert Omniglot(features="hog", pca=4, transforms=True, classes=40, holdout_classes=16).shape() == (56, DRAWERS, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--layout", "corect", "--augment"], "did you mean 'correct'"),
+        (["--layout", "released_script"], "needs --augment"),
+        (["--pca", "0"], "at least 1"),
+    ],
+)
+def test_bad_words(data, capsys, words, says):
+    before = sorted(data.iterdir())
+    assert main(["data", "features", "--encoder", "hog", *words]) == 2
+    said = capsys.readouterr().err
+    assert says in said and len(said.splitlines()) == 1 and sorted(data.iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from drawings_tools import make_drawings
 from ebbtide.errors import InputError
 from ebbtide.sources.drawings import DRAWERS, SIDE, overlap, read_drawings, shrink
 from ebbtide.sources.images import eight_transforms
+from ebbtide.sources.layout import RELEASED as NUMBERS
 from ebbtide.sources.layout import as_released, released_script_order, shuffle_characters
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.training.limits import needed
@@ -212,14 +213,23 @@ RELEASED = released_script_order(CHARACTERS, 20)
 
 
 def test_the_released_script_as_it_is_written():
-    """Entry 20 r + i of the array [character, drawing, transform] flattened as 160 c + 8 e + t."""
+    """Entry 20 r + i of the array [character, drawing, transform] flattened as 160 c + 8 e + t, t = 2 k + f there."""
     r, i = np.meshgrid(np.arange(8 * CHARACTERS), np.arange(20), indexing="ij")
     flat = 20 * r + i
     np.testing.assert_array_equal(RELEASED[..., 0], r // 8)
     np.testing.assert_array_equal(RELEASED[..., 1], (20 * (r % 8) + i) // 8)
-    np.testing.assert_array_equal(RELEASED[..., 2], (20 * (r % 8) + i) % 8)
+    np.testing.assert_array_equal(RELEASED[..., 2], np.array(NUMBERS)[(20 * (r % 8) + i) % 8])
     c, e, t = np.moveaxis(RELEASED, -1, 0)
-    np.testing.assert_array_equal(160 * c + 8 * e + t, flat)
+    np.testing.assert_array_equal(160 * c + 8 * e + np.argsort(NUMBERS)[t], flat)
+
+
+def test_the_scripts_numbers_of_transforms():
+    """2 k + f: turned by k * 90 degrees, then mirrored."""
+    image = np.random.default_rng(0).integers(0, 2, (1, 1, 5, 5), dtype=np.uint8)
+    eight = eight_transforms(image)
+    for k, f in np.ndindex(4, 2):
+        turned = np.rot90(image[0, 0], k)
+        np.testing.assert_array_equal(eight[NUMBERS[2 * k + f], 0], np.fliplr(turned) if f else turned)
 
 
 def test_what_a_class_of_the_released_script_is():
@@ -251,7 +261,7 @@ def test_rows_are_put_as_the_script_puts_them():
 
 
 def test_the_released_layout_of_pixels(drawn):
-    """Row 8 c + r, column i: drawing (20 r + i) // 8 under transform (20 r + i) % 8."""
+    """Row 8 c + r, column i: drawing (20 r + i) // 8 under the transform with the number (20 r + i) % 8 there."""
     x = rows(Omniglot(**EIGHT | IN_ORDER, layout="released_script"))
     correct = eight_transforms(DRAWINGS.pixels(28)).reshape(72, DRAWERS, -1)
     for r, i in [(0, 0), (9, 13), (23, 19), (71, 7)]:
@@ -283,3 +293,31 @@ def test_a_file_that_is_no_omniglot_gets_one_line(drawn, spoil):
         with pytest.raises(InputError) as caught:
             act()
         assert len(str(caught.value).splitlines()) == 1 and "omniglot.npz" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"features": "hog", "pca": 64}, "omniglot_hog_pca64.npz"),
+        ({"features": "hog", "pca": 64, "transforms": True}, "omniglot_hog_x8_pca64.npz"),
+        ({"features": "full", "pca": 128}, "omniglot_efficientnet-lite0_pca128.npz"),
+        ({"features": "pca64", "transforms": True}, "omniglot_efficientnet-lite0_x8_pca64.npz"),
+        ({"features": "full"}, "omniglot_efficientnet-lite0.npz"),
+    ],
+)
+def test_which_file_is_read(tmp_path, monkeypatch, given, name):
+    monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
+    eight = 8 if given.get("transforms") else 1
+    raw = np.random.default_rng(0).normal(size=(6 * eight, DRAWERS, 4)).astype(np.float16)
+    np.savez(tmp_path / name, features=raw)
+    sizes = {"classes": 4 * eight, "holdout_classes": 2 * eight}
+    source = Omniglot(standardise="none", class_order_seed=None, **sizes, **given)
+    source.check()
+    np.testing.assert_array_equal(source.build().features, raw.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["pixels", "pca64"])
+def test_components_of_what_has_none_are_refused(drawn, kind, one_line):
+    with pytest.raises(InputError) as caught:
+        Omniglot(features=kind, pca=8, standardise="none").check()
+    one_line(caught, "source.pca", 8)

@@ -65,12 +65,38 @@ def test_specials_would_have_been_noticed():
 
 
 def test_small_clusters_are_dropped_not_filled_up():
-    """Eight directions of 12 tokens, four of 3: however they are clustered, no class has 5 of the small ones' 3."""
-    matrix, own = planted([12] * 8 + [3] * 4, noise=0.02)
+    """Eight directions of 9 tokens, four of 3: however they are clustered, no class has 5 of the small ones' 3."""
+    matrix, own = planted([9] * 8 + [3] * 4, noise=0.02)
     found = grouped(matrix, classes=12, clusters=12, seed=1)
     assert len(found.token) < 12
     for row in found.token[(own[found.token] < 8).all(1)]:
         assert len({int(own[i]) for i in row}) == 1
+
+
+def test_small_clusters_move_to_where_there_is_room(monkeypatch):
+    """A crowd and strays: k-means alone leaves clusters of a few; moved into the crowd they are full. Every row is
+    still of its nearest centroid."""
+    rng = np.random.default_rng(0)
+    crowd = np.eye(6)[:1] + 0.3 * rng.normal(size=(200, 6))
+    x = np.concatenate([crowd, rng.normal(size=(40, 6))]).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+
+    def full(wanted: int) -> int:
+        centroids, own, _ = spherical_kmeans(x, 20, 0, ignore, least=8, wanted=wanted)
+        np.testing.assert_array_equal(own, (x @ centroids.T).argmax(1))
+        return int((np.bincount(own, minlength=20) >= 8).sum())
+
+    alone, some = full(0), full(16)
+    assert alone < some and some >= 14
+    monkeypatch.setattr(tokens, "MOVES", 0)
+    assert full(16) == alone
+
+
+def test_no_more_classes_than_asked_for():
+    matrix, _ = planted([12] * 8)
+    found = grouped(matrix, classes=5, clusters=12)
+    assert len(found.token) == 5 <= found.enough
+    np.testing.assert_array_equal(found.token, grouped(matrix, classes=8, clusters=12).token[:5])
 
 
 def test_distant_members_are_left_out():
@@ -196,7 +222,7 @@ def test_by_command_and_read_by_the_source(model, tmp_path, capsys):
         x, token = file["features"], file["token"]
         assert file["source"].item() == f"model.safetensors: embed [{96 + SPECIALS}, {DIM}]"
         assert "12 clusters, seed 0" in file["recipe"].item()
-    assert f"{len(x)} of 12 clusters have 5 tokens or more" in out
+    assert "of 12 clusters have 5 tokens or more" in out and f": {len(x)} classes" in out
     assert ("fewer than the 8 asked for" in out) == (len(x) < 8)
     settings: dict[str, Any] = {"class_order_seed": None, "standardise": "none", "holdout_classes": 1}
     source = Tokens(clustering="8x5", classes=len(x) - 1, exemplars=5, **settings)

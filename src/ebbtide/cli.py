@@ -117,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     features.add_argument("--augment", action="store_true", help="eight classes of each character: turned, mirrored")
     features.add_argument("--side", type=int, metavar="N", help="edge of the encoder's image (default: its own)")
     features.add_argument("--pca", type=int, metavar="N", help="also a file reduced to N principal components")
+    features.add_argument("--layout", default="correct", help="with --augment: also the order of the released_script")
     features.add_argument("--weights", metavar="FILE", help="the network's weights (.safetensors or .pth)")
     tokens = command("data tokens", "cluster a language model's token embeddings into classes")
     tokens.add_argument(

@@ -4,7 +4,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +15,7 @@ from ebbtide.data.download import Progress
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
+from ebbtide.sources.layout import Layout
 from ebbtide.sources.omniglot import data_folder
 
 DATASETS = ("omniglot",)
@@ -39,15 +40,23 @@ def data_fetch(options: Namespace) -> int:
 def data_features(options: Namespace) -> int:
     """Runs an encoder over Omniglot."""
     from ebbtide.data.encoders import find_encoder
-    from ebbtide.data.make_features import make_features, reduce_features
+    from ebbtide.data.make_features import make_features, rearrange_features, reduce_features
 
+    layouts, augment = get_args(Layout), options.augment
+    allowed = f"must be one of {', '.join(layouts)}{nearest(options.layout, layouts)}"
+    require(options.layout in layouts, "layout", options.layout, allowed)
+    released = options.layout != "correct"
+    require(augment or not released, "layout", options.layout, "is an order of the eight transforms: needs --augment")
+    require(options.pca is None or options.pca >= 1, "pca", options.pca, "must be at least 1")
     weights = Path(options.weights) if options.weights else None
     encoder = find_encoder(options.encoder, side=options.side, weights=weights)
 
     def work(report: Callable[[Progress], None]) -> int:
-        _made(*make_features(data_folder(), encoder, report, augment=options.augment))
+        _made(*make_features(data_folder(), encoder, report, augment=augment))
         if options.pca is not None:
-            _made(*reduce_features(data_folder(), encoder.name, options.pca, augment=options.augment))
+            _made(*reduce_features(data_folder(), encoder.name, options.pca, augment=augment))
+        if released:
+            _made(*rearrange_features(data_folder(), encoder.name, pca=options.pca or 0))
         return 0
 
     return _interruptible(work, "the characters that were encoded are kept")
@@ -64,7 +73,8 @@ def data_tokens(options: Namespace) -> int:
         path, found = make_tokens(data_folder(), options.source, report, **given)
         _made(path, "made")
         have = len(found.token)
-        console.print(f"{have} of {found.clusters} clusters have {options.exemplars} tokens or more: {have} classes")
+        enough = f"{found.enough:,} of {found.clusters:,} clusters have {options.exemplars} tokens or more"
+        console.print(f"{enough}: {have:,} classes", soft_wrap=True)
         if have < options.classes:
             console.print(
                 f"[yellow]fewer than the {options.classes} asked for[/]: the file has {have}, none filled up with "

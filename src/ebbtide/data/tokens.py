@@ -16,7 +16,9 @@ from ebbtide.sources.tokens import tokens_file
 SPECIAL = 259
 """LLaMA's first token ids: three specials and 256 single bytes, no words."""
 ROUNDS = 30
-"""Most rounds of k-means."""
+"""Most rounds of k-means from the random start."""
+MOVES, SETTLE = 24, 3
+"""How often clusters that are too small move, and most rounds of k-means after each time."""
 WORDLLAMA = "wordllama"
 LARGEST = 16 * 2**30
 """Bytes of a matrix as float32."""
@@ -24,13 +26,30 @@ ROWS = 4096
 """Tokens compared with all centroids at a time."""
 
 
+class State(NamedTuple):
+    """Centroids of norm 1, each row's nearest one, and its cosine to that."""
+
+    centroids: Float[np.ndarray, "k dim"]
+    own: Int[np.ndarray, " row"]
+    cosine: Float[np.ndarray, " row"]
+
+    def counts(self) -> Int[np.ndarray, " k"]:
+        """Members of each cluster."""
+        return np.bincount(self.own, minlength=len(self.centroids))
+
+    def enough(self, least: int) -> int:
+        """How many clusters have at least `least` members."""
+        return int((self.counts() >= least).sum())
+
+
 class Clusters(NamedTuple):
     """Classes of tokens: `token[c, e]` is the token's id, `vector[c, e]` its embedding, `cosine[c, e]` its
-    similarity to the centroid, falling with e. They are those of `clusters` that have enough members."""
+    similarity to the centroid, falling with e. `enough` of `clusters` have enough members."""
 
     token: Int[np.ndarray, "class exemplar"]
     vector: Float[np.ndarray, "class exemplar dim"]
     cosine: Float[np.ndarray, "class exemplar"]
+    enough: int
     clusters: int
 
 
@@ -50,9 +69,8 @@ def make_tokens(
     """Clusters the matrix in `source` (a `.safetensors` file, or "wordllama": the installed package's) into
     `tokens_CxE.npz`: `features` [class, exemplar, dim] float32 and where they are from.
 
-    The file has every cluster with `exemplars` members or more, the first `classes` of them as spread out as
-    can be: those beyond are the paper's validation classes. Where fewer than `classes` clusters have as many
-    members, the file has fewer classes: none is filled up with tokens of others."""
+    The file has `classes` clusters of `exemplars` members or more, as spread out as can be. Where fewer clusters
+    have as many members, it has fewer classes: none is filled up with tokens of others."""
     path = wordllama_file() if source == WORDLLAMA else Path(source)
     name, matrix = read_matrix(path, array)
     found = cluster(
@@ -95,7 +113,8 @@ def cluster(
 ) -> Clusters:
     """Centred, scaled to norm 1, `clusters` (default: 5/4 of `classes`) of spherical k-means; clusters with fewer
     than `exemplars` members of cosine at least `closest` are dropped, of the others the nearest members kept;
-    each cluster is the farthest from those before it. The rule of the paper's own files is not published.
+    `classes` of the clusters are taken, each the farthest from those before it. The rule of the
+    paper's own files is not published.
     """
     require(classes >= 1, "classes", classes, "must be at least 1")
     require(exemplars >= 1, "exemplars", exemplars, "must be at least 1")
@@ -109,44 +128,67 @@ def cluster(
     count = min(classes * 5 // 4, len(x)) if clusters is None else clusters
     allowed = f"must be from classes = {classes} to the number of tokens, {len(x)}"
     require(classes <= count <= len(x), "clusters", count, allowed)
-    centroids, own, cosine = spherical_kmeans(x, count, seed, report)
+    centroids, own, cosine = spherical_kmeans(x, count, seed, report, least=exemplars, wanted=classes)
     rank = np.lexsort((-cosine, own))  # by cluster, the nearest first
     members = [one[cosine[one] >= closest] for one in np.split(rank, np.searchsorted(own[rank], np.arange(1, count)))]
     good = np.array([i for i, one in enumerate(members) if len(one) >= exemplars], int)
     most = max(len(one) for one in members)
     allowed = f"no cluster has that many members: the largest of {count} has {most}"
     require(len(good) > 0, "exemplars", exemplars, allowed)
-    chosen = good[farthest_first(centroids[good])]
+    chosen = good[farthest_first(centroids[good])[:classes]]
     rows = np.stack([members[i][:exemplars] for i in chosen])
-    return Clusters(ids[rows], matrix[ids[rows]], cosine[rows], count)
+    return Clusters(ids[rows], matrix[ids[rows]], cosine[rows], len(good), count)
 
 
 def spherical_kmeans(
-    x: Float[np.ndarray, "row dim"], k: int, seed: int, report: Report
-) -> tuple[Float[np.ndarray, "k dim"], Int[np.ndarray, " row"], Float[np.ndarray, " row"]]:
-    """Centroids of norm 1, each row's nearest one by cosine, and that cosine (Dhillon, Modha 2001).
+    x: Float[np.ndarray, "row dim"], k: int, seed: int, report: Report, *, least: int = 1, wanted: int = 0
+) -> State:
+    """k centroids by cosine (Dhillon, Modha 2001), from k rows drawn without replacement.
 
-    Starts at k rows drawn without replacement; an empty cluster moves to a row far from its own centroid.
+    While fewer than `wanted` clusters have `least` members, those with fewer each move into one of the largest (to
+    its member of median cosine) and k-means goes on; the best state of `MOVES` such rounds is returned. Every row
+    belongs to its nearest centroid. The same call gives the same clusters.
     """
     centroids = x[np.random.default_rng(seed).choice(len(x), k, replace=False)]
-    own, cosine = _assign(x, centroids)
-    for done in range(ROUNDS):
-        report(Progress("k-means", done, ROUNDS, "rounds"))
-        order = np.argsort(own, kind="stable")
-        counts = np.bincount(own, minlength=k)
-        filled = np.flatnonzero(counts)
-        sums = np.zeros_like(centroids)
-        starts = np.cumsum(counts) - counts
-        sums[filled] = np.add.reduceat(x[order], starts[filled], axis=0)
-        empty = np.flatnonzero(counts == 0)
-        sums[empty] = x[np.argsort(cosine, kind="stable")[: len(empty)]]
-        centroids = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        before = own
-        own, cosine = _assign(x, centroids)
-        if (own == before).all():
+    best = state = _rounds(x, State(centroids, *_assign(x, centroids)), ROUNDS, report)
+    for move in range(MOVES):
+        if best.enough(least) >= wanted:
             break
+        what = f"moving small clusters: {best.enough(least):,} of {wanted:,} classes"
+        report(Progress(what, move, MOVES, "moves"))
+        centroids = _divide(x, state, least)
+        state = _rounds(x, State(centroids, *_assign(x, centroids)), SETTLE, None)
+        best = max(best, state, key=lambda one: one.enough(least))
     report(Progress("k-means", ROUNDS, ROUNDS, "rounds"))
-    return centroids, own, cosine
+    return best
+
+
+def _rounds(x: np.ndarray, state: State, most: int, report: Report | None) -> State:
+    """Rounds of k-means until nothing changes; an empty cluster moves to the row farthest from its centroid."""
+    for done in range(most):
+        if report is not None:
+            report(Progress("k-means", done, most, "rounds"))
+        counts, order = state.counts(), np.argsort(state.own, kind="stable")
+        filled, empty = np.flatnonzero(counts), np.flatnonzero(counts == 0)
+        sums = np.zeros_like(state.centroids)
+        sums[filled] = np.add.reduceat(x[order], (np.cumsum(counts) - counts)[filled], axis=0)
+        sums[empty] = x[np.argsort(state.cosine, kind="stable")[: len(empty)]]
+        centroids = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        before, state = state, State(centroids, *_assign(x, centroids))
+        if (state.own == before.own).all():
+            break
+    return state
+
+
+def _divide(x: np.ndarray, state: State, least: int) -> np.ndarray:
+    """Centroids of clusters with fewer than `least` members put into the largest that have room for two."""
+    counts, centroids = state.counts(), state.centroids.copy()
+    small = np.flatnonzero(counts < least)
+    large = np.argsort(-counts, kind="stable")
+    for to, at in zip(small, large[counts[large] >= 2 * least], strict=False):
+        members = np.flatnonzero(state.own == at)
+        centroids[to] = x[members[np.argsort(-state.cosine[members], kind="stable")[len(members) // 2]]]
+    return centroids
 
 
 def _assign(x: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

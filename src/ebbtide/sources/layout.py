@@ -7,11 +7,16 @@ from jaxtyping import Int
 
 TRANSFORMS = 8
 
+RELEASED = (0, 4, 1, 7, 2, 6, 3, 5)
+"""`eight_transforms` in the script's order: 2 k + f is the turn by k * 90 degrees and then, if f = 1, the mirror;
+mirrored after the turn by k is mirrored before the turn by -k."""
+
 Layout = Literal["correct", "released_script"]
 
 
 def released_script_order(characters: int, drawings: int) -> Int[np.ndarray, "row drawing parts"]:
-    """(character, drawing, transform) of every row and column of the public feature script's output.
+    """(character, drawing, transform) of every row and column of the public feature script's output; transforms
+    are numbered as by `eight_transforms`.
 
     The script means to write, for row 8 c + t, the drawings of character c under transform t. It indexes the
     array [character, drawing, transform], flattened with 8 * drawings entries a character, as if its rows
@@ -22,13 +27,13 @@ def released_script_order(characters: int, drawings: int) -> Int[np.ndarray, "ro
     flat = np.arange(characters * TRANSFORMS * drawings).reshape(characters * TRANSFORMS, drawings)
     character, rest = np.divmod(flat, TRANSFORMS * drawings)
     drawing, transform = np.divmod(rest, TRANSFORMS)
-    return np.stack([character, drawing, transform], axis=-1)
+    return np.stack([character, drawing, np.array(RELEASED)[transform]], axis=-1)
 
 
 def as_released(x: np.ndarray) -> np.ndarray:
     """Rows in the correct order, [8 c + t, drawing, ...], put into the order of the released script."""
     eight, drawings, *rest = x.shape
-    apart = x.reshape(eight // TRANSFORMS, TRANSFORMS, drawings, *rest)
+    apart = x.reshape(eight // TRANSFORMS, TRANSFORMS, drawings, *rest)[:, np.array(RELEASED)]
     return np.swapaxes(apart, 1, 2).reshape(x.shape)
 
 

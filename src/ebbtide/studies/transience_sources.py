@@ -94,6 +94,14 @@ MAIN = Experiment(
     shows=("icl", "icl_holdout", "iwl", "ciwl", "flip"),
 )
 
+
+def _tokens(clustering: str, classes: int, exemplars: int) -> Point:
+    """The last hundred classes are held out."""
+    found = {"type": "tokens", "clustering": clustering, "classes": classes, "exemplars": exemplars}
+    found |= {"holdout_classes": 100, "standardise": "coordinate_then_norm", "class_order_seed": 1337}
+    return {"source": found}
+
+
 _WORDS, _FEW = "1,500 clusters of 10 tokens", "3,000 clusters of 5 tokens"
 TOKENS = Experiment(
     name="tokens",
@@ -108,17 +116,8 @@ TOKENS = Experiment(
     settings={
         "cpu": Setting(
             arms={
-                _WORDS: {"source": {"type": "tokens", "classes": 1500, "holdout_classes": 100}},
-                _FEW: {
-                    "source": {
-                        "type": "tokens",
-                        "file_classes": 3200,
-                        "file_exemplars": 5,
-                        "classes": 3000,
-                        "exemplars": 5,
-                        "holdout_classes": 100,
-                    }
-                },
+                _WORDS: _tokens("1600x10", 1500, 10),
+                _FEW: _tokens("3200x5", 3000, 5),
             },
             base={k: v for k, v in LONG.items() if k != "source.seed"} | {"sequences": 7_680_000},
             minutes=15,
