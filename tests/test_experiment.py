@@ -138,6 +138,11 @@ def test_every_experiment_can_be_planned_and_every_claim_is_asked_somewhere(stud
     assert len({claim.name for claim in experiment.claims}) == len(experiment.claims)
 
 
+def test_a_study_without_claims_of_its_own_is_its_first_experiment(capsys):
+    assert main(["run", "regularisation", "--dry-run"]) == 0
+    assert "regularisation-l2-quick: 20 members" in capsys.readouterr().out
+
+
 def test_the_command_line_runs_one_and_its_exit_code_is_the_verdict(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fields = [word for name, value in TINY.items() for word in (f"--{name}", str(value).replace("'", '"'))]
