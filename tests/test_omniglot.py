@@ -290,3 +290,31 @@ def test_a_file_that_is_no_omniglot_gets_one_line(drawn, spoil):
         with pytest.raises(InputError) as caught:
             act()
         assert len(str(caught.value).splitlines()) == 1 and "omniglot.npz" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"features": "hog", "pca": 64}, "omniglot_hog_pca64.npz"),
+        ({"features": "hog", "pca": 64, "transforms": True}, "omniglot_hog_x8_pca64.npz"),
+        ({"features": "full", "pca": 128}, "omniglot_efficientnet-lite0_pca128.npz"),
+        ({"features": "pca64", "transforms": True}, "omniglot_efficientnet-lite0_x8_pca64.npz"),
+        ({"features": "full"}, "omniglot_efficientnet-lite0.npz"),
+    ],
+)
+def test_which_file_is_read(tmp_path, monkeypatch, given, name):
+    monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
+    eight = 8 if given.get("transforms") else 1
+    raw = np.random.default_rng(0).normal(size=(6 * eight, DRAWERS, 4)).astype(np.float16)
+    np.savez(tmp_path / name, features=raw)
+    sizes = {"classes": 4 * eight, "holdout_classes": 2 * eight}
+    source = Omniglot(standardise="none", class_order_seed=None, **sizes, **given)
+    source.check()
+    np.testing.assert_array_equal(source.build().features, raw.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["pixels", "pca64"])
+def test_components_of_what_has_none_are_refused(drawn, kind, one_line):
+    with pytest.raises(InputError) as caught:
+        Omniglot(features=kind, pca=8, standardise="none").check()
+    one_line(caught, "source.pca", 8)

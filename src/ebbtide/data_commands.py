@@ -41,6 +41,7 @@ def data_features(options: Namespace) -> int:
     from ebbtide.data.encoders import find_encoder
     from ebbtide.data.make_features import make_features, reduce_features
 
+    require(options.pca is None or options.pca >= 1, "pca", options.pca, "must be at least 1")
     weights = Path(options.weights) if options.weights else None
     encoder = find_encoder(options.encoder, side=options.side, weights=weights)
 

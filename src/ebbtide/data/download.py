@@ -84,6 +84,7 @@ def _get(url: str, part: Path, descriptor: int, most: int, report: Report) -> bo
     try:
         answer: Any = urllib.request.urlopen(request, timeout=PATIENCE)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and have:  # nothing is missing; or the part is of another file: the checksum tells
             return True
         raise

@@ -71,26 +71,35 @@ def reduce_features(folder: Path, encoder: str, dims: int, *, augment: bool = Fa
     the leading eigenvectors of its covariance (signs: the largest entry of each is positive).
     """
     source = folder / features_file(encoder, transforms=augment)
-    target = folder / features_file(encoder, transforms=augment, pca=dims)
-    raw = read_array(str(source), "features")
+    raw, given = _read(source)
     require(1 <= dims < raw.shape[-1], "pca", dims, f"must be from 1 to {raw.shape[-1] - 1}")
-    flat = raw.reshape(-1, raw.shape[-1]).astype(np.float32)
-    found = principal(flat, dims).reshape(*raw.shape[:2], dims).astype(np.float16)
-    with np.load(source, allow_pickle=False) as file:
-        given = {name: np.asarray(file[name]) for name in file.files if name != "features"}
-    write_file(target, _npz(features=found, pca=np.int64(dims), **given))
+    target, given = folder / features_file(encoder, transforms=augment, pca=dims), given | {"pca": dims}
+    if target.is_file():
+        _same(target, given)
+        return target, "was there"
+    found = principal(raw.reshape(-1, raw.shape[-1]), dims).reshape(*raw.shape[:2], dims)
+    write_file(target, _npz(features=found.astype(np.float16), **given))
     return target, "made"
 
 
-def principal(x: Float[np.ndarray, "row feature"], dims: int) -> Float[np.ndarray, "row dims"]:
+def principal(rows: Float[np.ndarray, "row feature"], dims: int) -> Float[np.ndarray, "row dims"]:
     """Standardised, scaled to norm 1, projected on `dims` principal components."""
-    x = (x - x.mean(0)) / (x.std(0) + SMALL)
-    x = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
-    x = x - x.mean(0)
+    x = rows.astype(np.float32)
+    x -= x.mean(0)
+    x /= x.std(0) + SMALL
+    x /= np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
+    x -= x.mean(0)
     _, vectors = np.linalg.eigh((x.T @ x).astype(np.float64))
     leading = vectors[:, ::-1][:, :dims]
     signs = np.sign(leading[np.abs(leading).argmax(0), np.arange(dims)])
     return x @ (leading * signs).astype(np.float32)
+
+
+def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """The features in a file that `make_features` made, and what it says of them."""
+    raw = read_array(str(path), "features")
+    with np.load(path, allow_pickle=False) as file:
+        return raw, {name: np.asarray(file[name]).item() for name in file.files if name != "features"}
 
 
 def _encode(drawings: Drawings, encoder: Encoder, augment: bool, pieces: Path, report: Report) -> np.ndarray:

@@ -17,12 +17,11 @@ from ebbtide.sources.layout import TRANSFORMS, Layout, as_released, shuffle_char
 
 Kind = Literal["pca64", "full", "pixels", "hog", "efficientnet-lite0", "resnet18"]
 NETWORK = "efficientnet-lite0"
-FILES: dict[str, tuple[str, ...]] = {
-    "pca64": ("omniglot_features_pca64.npz", f"omniglot_{NETWORK}_pca64.npz"),
-    "full": ("omniglot_features.npz", f"omniglot_{NETWORK}.npz"),
+OTHER_NAMES = {
+    f"omniglot_{NETWORK}_pca64.npz": "omniglot_features_pca64.npz",
+    f"omniglot_{NETWORK}.npz": "omniglot_features.npz",
 }
-"""Kinds of features that have more than one name for the same file; the first that is there is read."""
-ENCODER = {"pca64": f"{NETWORK} --pca 64", "full": NETWORK}
+"""Files of features under names that `ebbtide data features` does not give them; read where they are."""
 
 
 def data_folder() -> Path:
@@ -33,7 +32,8 @@ def data_folder() -> Path:
 
 def features_file(encoder: str, *, transforms: bool = False, pca: int = 0) -> str:
     """The name of the file that `ebbtide data features` makes."""
-    return f"omniglot_{encoder}{'_x8' if transforms else ''}{f'_pca{pca}' if pca else ''}.npz"
+    eight, dims = "_x8" if transforms else "", f"_pca{pca}" if pca else ""
+    return f"omniglot_{encoder}{eight}{dims}.npz"
 
 
 class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_fields=True, kw_only=True):
@@ -41,7 +41,8 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
 
     `features`: `pixels` of `side` x `side` (one byte each, looked up as float32 in [0, 1], ink = 1;
     `standardise` must be "none"); or frozen features of the images: `full`, `efficientnet-lite0` (the same:
-    448-d), `pca64` (reduced to 64-d), `resnet18` (512-d), `hog` (512-d, no network).
+    448-d), `resnet18` (512-d), `hog` (512-d, no network); the first `pca` principal components of them if `pca`
+    is not 0; `pca64` is `full` with `pca = 64`.
 
     Classes are shuffled once, as in the public code of Chan et al. 2022. With `transforms` each character is
     eight classes (`eight_transforms`; 12,984 in all): row 8 c + t is character c under transform t, characters
@@ -58,23 +59,23 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
     side: Annotated[int, msgspec.Meta(ge=28, le=105)] = 105
     transforms: bool = False
     layout: Layout = "correct"
+    pca: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def file(self) -> tuple[str, str]:
         """Raises `InputError`, saying how to get the data, when the file is missing."""
-        folder, eight = data_folder(), self._eight()
+        folder, array = data_folder(), "features"
         if self.features == "pixels":
-            names, command = (FILE,), "ebbtide data fetch omniglot"
+            names, array, command = (FILE,), "images_packed", "ebbtide data fetch omniglot"
         else:
-            augment = " --augment" if eight else ""
-            command = f"ebbtide data features --encoder {ENCODER.get(self.features, self.features)}{augment}"
-            names = FILES.get(self.features, (features_file(self.features),))
-            if eight:
-                pca = 64 if self.features == "pca64" else 0
-                encoder = NETWORK if self.features in FILES else self.features
-                names = (features_file(encoder, transforms=True, pca=pca),)
+            encoder = NETWORK if self.features in ("pca64", "full") else self.features
+            pca = 64 if self.features == "pca64" else self.pca
+            name = features_file(encoder, transforms=self._eight(), pca=pca)
+            names = (OTHER_NAMES[name], name) if name in OTHER_NAMES else (name,)
+            command = f"ebbtide data features --encoder {encoder}"
+            command += f"{' --augment' if self._eight() else ''}{f' --pca {pca}' if pca else ''}"
         for name in names:
             if (folder / name).is_file():
-                return str(folder / name), "images_packed" if self.features == "pixels" else "features"
+                return str(folder / name), array
         allowed = f"needs {names[0]} in {folder}; set EBBTIDE_DATA to a folder that has it, or make it: {command}"
         raise InputError("source", "omniglot", allowed)
 
@@ -83,6 +84,8 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         if self.features == "pixels":
             allowed = "pixels are kept as bytes: must be 'none'"
             require(self.standardise == "none", "source.standardise", self.standardise, allowed)
+        reducible = self.features not in ("pixels", "pca64")
+        require(reducible or self.pca == 0, "source.pca", self.pca, f"must be 0 with features = {self.features!r}")
         super().check()
         if self._eight():
             self._check_whole_characters()
