@@ -127,6 +127,7 @@ ZIPF = Experiment(
         above(
             "icl", "exponent 1: ICL on held-out classes", "Chan et al. 2022", "icl_holdout_final", "exponent 1", 0.75
         ),
+        above("rare", "exponent 1: ICL on rare classes", "Chan et al. 2022", "icl_rare_final", "exponent 1", 0.75),
         above("iwl", "exponent 1: IWL of common classes", "Chan et al. 2022", "iwl_common_final", "exponent 1", 0.5),
         below("too much", "exponent 2: no ICL", "Chan et al. 2022", "icl_peak", "exponent 2", 0.75),
     ),
@@ -154,7 +155,7 @@ ZIPF = Experiment(
             task_members=10,
         ),
     },
-    shows=("icl", "icl_holdout", "iwl_common", "iwl_rare", "ciwl"),
+    shows=("icl", "icl_holdout", "icl_rare", "iwl_common", "iwl_rare", "ciwl"),
 )
 
 BURSTINESS = Experiment(

@@ -128,7 +128,7 @@ TOKENS = Experiment(
     },
 )
 
-_SOME, _ALL = "192 classes", "1,600 classes"
+_SOME, _ALL, _EIGHT = "192 classes", "1,600 classes", "12,800 classes"
 FEATURES = Experiment(
     name="features",
     question="Is transience an artefact of the jointly trained encoder?",
@@ -139,6 +139,8 @@ FEATURES = Experiment(
         above("rises too", "1,600 classes: ICL rises", "appendix", "icl_peak", _ALL, 0.75),
         above("falls too", "and falls within the budget", "appendix", "transience", _ALL, TENTH),
         larger("later", "more classes keep more", "section 4.2", "icl_final", _ALL, _SOME, TENTH),
+        above("rises at 12,800", "12,800 classes: ICL rises", "appendix", "icl_peak", _EIGHT, 0.75),
+        above("falls at 12,800", "and falls within the budget", "appendix", "transience", _EIGHT, TENTH),
     ),
     settings={
         "cpu": Setting(
@@ -148,10 +150,20 @@ FEATURES = Experiment(
             scaled=f"EfficientNet features reduced to 64-d in place of ResNet-18's 512-d; {QUICK_SCALE}",
             needs="Omniglot features",
         ),
+        "transforms": Setting(
+            arms={
+                _ALL: omniglot(1600, features="hog", pca=64),
+                _EIGHT: omniglot(12_800, features="hog", pca=64, transforms=True, holdout_classes=184),
+            },
+            base={k: v for k, v in LONG.items() if k != "source.seed"} | {"sequences": 5_120_000},
+            minutes=8,
+            scaled=f"histograms of oriented gradients reduced to 64-d in place of ResNet-18's features; {QUICK_SCALE}",
+            needs="ebbtide data features --encoder hog --pca 64, without and with --augment",
+        ),
         "paper": Setting(
             arms={
                 _ALL: {"source.features": "full"},
-                "12,800 classes": {
+                _EIGHT: {
                     "source": {
                         "type": "omniglot",
                         "features": "resnet18",
