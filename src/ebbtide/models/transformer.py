@@ -36,8 +36,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     Activations are `[token, batch, d]`, the query token last. Only what the loss reads is computed:
     the last layer's queries, MLP and the read-out exist for the query token alone.
 
-    Every named point of the forward pass goes through a `tap(name, value) -> value` (names as in
-    TransformerLens), which may record the value or return another.
+    Every named point of the forward pass goes through a `tap(name, value) -> value` (names as in TransformerLens;
+    hook_q and hook_k after rotation), which may record the value or return another: see `ebbtide.mechanisms`.
     """
 
     layers: Size = 2
@@ -117,6 +117,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
 
     def _block(self, block: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap) -> Array:
         """One layer; the last one returns the query token alone."""
+        x = tap(f"blocks.{i}.hook_resid_pre", x)
         normed = tap(f"blocks.{i}.ln1.hook_normalized", layer_norm(block["norm1"], x))
         attended = self._attention(block["attn"], normed, i, last=last, tap=tap)
         x = tap(f"blocks.{i}.hook_resid_mid", (x[-1:] if last else x) + attended)
@@ -137,14 +138,16 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         def project(name: str, y: Array) -> Array:
             return linear(y, w[name], w.get(f"{name}_b")).reshape(*y.shape[:2], self.heads, k)
 
-        q = self.positions.rotate(project("q", x[-1:] if last else x), tokens - 1)
-        key = tap(f"blocks.{i}.attn.hook_k", self.positions.rotate(project("k", x), tokens - 1))
-        v = tap(f"blocks.{i}.attn.hook_v", project("v", x))
+        asks, shown, said = (tap(f"blocks.{i}.hook_{name}_input", x) for name in "qkv")
+        q = self.positions.rotate(project("q", asks[-1:] if last else asks), tokens - 1)
+        key = tap(f"blocks.{i}.attn.hook_k", self.positions.rotate(project("k", shown), tokens - 1))
+        v = tap(f"blocks.{i}.attn.hook_v", project("v", said))
         q = tap(f"blocks.{i}.attn.hook_q", q)
         scores = jnp.einsum("qbhk,sbhk->bhqs", q, key) / jnp.sqrt(k).astype(x.dtype)
         if not last:
             causal = jnp.tril(jnp.ones((tokens, tokens), bool))
             scores = jnp.where(causal, scores, -1e20)
+        scores = tap(f"blocks.{i}.attn.hook_attn_scores", scores)
         pattern = tap(f"blocks.{i}.attn.hook_pattern", jax.nn.softmax(scores, axis=-1))
         z = tap(f"blocks.{i}.attn.hook_z", jnp.einsum("bhqs,sbhk->qbhk", pattern, v))
         return tap(f"blocks.{i}.hook_attn_out", linear(z.reshape(-1, batch, d), w["o"], w.get("o_b")))

@@ -10,12 +10,14 @@ from jaxtyping import Array, Float, Key, UInt
 
 from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
 from ebbtide.keys import Purpose
-from ebbtide.models.model import Params
+from ebbtide.mechanisms.interventions import answer
+from ebbtide.models.model import Params, cross_entropy
 from ebbtide.once import quick_jit
 from ebbtide.sources.bank import Bank
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.optimizer import OptState
 from ebbtide.training.spec import Spec
+from ebbtide.training.start import hold
 
 Values = dict[str, Float[Array, ""]]
 
@@ -55,7 +57,9 @@ class Engine:
 
     def init(self, member: int) -> State:
         """The untrained member: parameters from the root (seeds.init, INIT, seeds.member + member)."""
-        return self._init(self.spec.root(Purpose.INIT, member))
+        fresh = self._init(self.spec.root(Purpose.INIT, member))
+        start = self.spec.start
+        return fresh if start is None else fresh._replace(params=start.merge(fresh.params, member))
 
     @cached_property
     def _init(self) -> Callable[[Key[Array, ""]], State]:
@@ -94,6 +98,16 @@ class Engine:
         """(state, data, n) -> the state after n more optimiser steps; the old state is given up."""
         return jax.jit(self._train, donate_argnums=0)
 
+    def answer(self, params: Params, prompt: Prompt) -> Float[Array, "batch labels"]:
+        """The logits of the model, with the spec's interventions."""
+        return answer(self.spec.model, params, prompt, self.spec.interventions)
+
+    def loss_and_grad(self, params: Params, prompt: Prompt) -> tuple[Float[Array, ""], Params]:
+        """Mean cross-entropy of the query's label (nats), and its gradient."""
+        if not self.spec.interventions:
+            return self.spec.model.loss_and_grad(params, prompt)
+        return jax.value_and_grad(lambda p: cross_entropy(self.answer(p, prompt), prompt.target).mean())(params)
+
     def measure(self, params: Params, suite: Suite) -> Float[Array, "evaluators metrics 2"]:
         """Mean and standard error of every metric of every evaluator."""
         return self._measure(params, suite.prompts)
@@ -105,7 +119,7 @@ class Engine:
         def measured(params: Params, prompts: Prompt) -> Array:
             sizes = spec.source.sizes()
             chosen = tuple(evaluator(name, spec.task, sizes.classes) for name in spec.evaluators)
-            return Suite(chosen, prompts).measure(lambda prompt: spec.model.apply(params, prompt))
+            return Suite(chosen, prompts).measure(lambda prompt: self.answer(params, prompt))
 
         return jax.jit(measured)
 
@@ -117,8 +131,9 @@ class Engine:
         def step(_: Array, state: State) -> State:
             index = state.step * jnp.uint32(batch) + lanes
             prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
-            loss, grads = spec.model.loss_and_grad(state.params, prompt)
+            loss, grads = self.loss_and_grad(state.params, prompt)
             params, optimizer = spec.optimizer.update(grads, state.optimizer, state.params, state.step, total)
+            params = hold(params, state.params, spec.freeze)
             return State(params, optimizer, state.step + 1, state.summed + loss, state.counted + 1)
 
         return jax.lax.fori_loop(jnp.uint32(0), n, step, state)

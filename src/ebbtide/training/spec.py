@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation import evaluators
 from ebbtide.keys import Purpose, root
+from ebbtide.mechanisms.interventions import AnyIntervention, check_all
 from ebbtide.models.model import Shape
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
@@ -24,6 +25,7 @@ from ebbtide.traced import default, default_at, replace_at, traced_fields, value
 from ebbtide.training import limits
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Schedule
+from ebbtide.training.start import Start, select, shapes
 from ebbtide.training.watch import EarlyStopping
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -54,6 +56,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `{"optimizer.lr": [1e-3, 3e-4]}`; a varied `seeds.member` is the member's i itself. Every checkpoint also holds
     the model of each member that had the best `keep_best` (an evaluator; None, or not evaluated: no model is kept);
     `stopping` ends members early.
+
+    `interventions` change every forward pass, in training and in evaluation; `start` takes parameters from another
+    run; parameters that a glob in `freeze` names (blocks.1.*) are not trained.
     """
 
     task: FewShot = FewShot()
@@ -70,6 +75,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     keep_best: str | None = "icl"
     stopping: EarlyStopping | None = None
     seeds: Seeds = Seeds()
+    interventions: tuple[AnyIntervention, ...] = ()
+    start: Start | None = None
+    freeze: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raises `InputError` (one line: field, value, what is allowed) if this cannot be run."""
@@ -90,6 +98,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.stopping is not None:
             self.stopping.check(self.evaluators)
         limits.check_memory(self)
+        check_all(self.interventions, self.model, self.shape())
+        if self.start is not None:
+            self.start.check(self.model, self.shape(), self.members)
+        if self.freeze:
+            select(self.freeze, list(shapes(self.model, self.shape())), "freeze")
         most = 2**31 - self.members
         require(self.seeds.member <= most, "seeds.member", self.seeds.member, f"must be at most {most}")
         names = self.variable()

@@ -1,0 +1,1 @@
+"""See inside a model, reach inside it, and over training: taps, interventions, measures."""

@@ -1,0 +1,118 @@
+"""Named points of a forward pass: recorded by glob, as plain outputs."""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from ebbtide.errors import nearest, require
+from ebbtide.models.model import Model, Params, Shape, Tap, untouched
+from ebbtide.tasks.prompt import Prompt
+
+AXES: dict[str, tuple[str, ...]] = {
+    "hook_exemplar_embed": ("slot", "batch", "width"),
+    "hook_label_embed": ("slot", "batch", "width"),
+    "hook_embed": ("position", "batch", "width"),
+    "hook_resid_pre": ("position", "batch", "width"),
+    "hook_resid_mid": ("position", "batch", "width"),
+    "hook_resid_post": ("position", "batch", "width"),
+    "hook_attn_out": ("position", "batch", "width"),
+    "hook_mlp_out": ("position", "batch", "width"),
+    "hook_normalized": ("position", "batch", "width"),
+    "hook_q_input": ("position", "batch", "width"),
+    "hook_k_input": ("position", "batch", "width"),
+    "hook_v_input": ("position", "batch", "width"),
+    "hook_q": ("position", "batch", "head", "head width"),
+    "hook_k": ("position", "batch", "head", "head width"),
+    "hook_v": ("position", "batch", "head", "head width"),
+    "hook_z": ("position", "batch", "head", "head width"),
+    "hook_attn_scores": ("batch", "head", "query", "key"),
+    "hook_pattern": ("batch", "head", "query", "key"),
+    "hook_post": ("position", "batch", "neuron"),
+    "hook_logits": ("batch", "label"),
+}
+"""The axes of every kind of point. In a last layer, where the loss reads the query token alone, the axes `position`
+of what follows the keys and values, and `query`, hold that token only."""
+
+Reduce = Callable[[str, Array], Any]
+
+
+def kind(name: str) -> str:
+    """The last part of a point's name, e.g. `hook_pattern` of `blocks.1.attn.hook_pattern`."""
+    return name.rpartition(".")[2]
+
+
+def ln_final(name: str) -> bool:
+    """Whether a point is the final norm, which is of the query alone: [batch, width]."""
+    return name.startswith("ln_final.")
+
+
+def axes(name: str) -> tuple[str, ...]:
+    """The axes of a point's value."""
+    return ("batch", "width") if ln_final(name) else AXES.get(kind(name), ())
+
+
+def points(model: Model, shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Every point of a model in the order of the forward pass, with its shape for one sequence."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def tap(name: str, value: Array) -> Array:
+        found[name] = value.shape
+        return value
+
+    def run(key: Array, prompt: Prompt) -> Array:
+        return model.apply(model.init(key, **shape), prompt, tap)
+
+    jax.eval_shape(run, jax.random.key(0), _one_prompt(shape))
+    return found
+
+
+def _one_prompt(shape: Shape) -> Prompt:
+    slots, context = shape["context"] + 1, shape["context"]
+    number, whole = jax.numpy.float32, jax.numpy.int32
+
+    def like(*size: int, kind: Any = whole) -> Any:
+        return jax.ShapeDtypeStruct(size, kind)
+
+    exemplars, one, slot = like(slots, 1, shape["dim"], kind=number), like(1), like(slots, 1)
+    return Prompt(exemplars, like(context, 1), one, slot, like(slots, 1, kind=jax.numpy.uint32), slot, one)
+
+
+def matching(glob: str, names: list[str], field: str = "point") -> list[str]:
+    """The points that a glob names, e.g. `blocks.*.attn.hook_pattern`. Raises `InputError` when there is none."""
+    found = [name for name in names if fnmatchcase(name, glob)]
+    allowed = f"names no point of this model{nearest(glob, names)}; a point is e.g. {names[0] if names else 'none'}"
+    require(len(found) > 0, field, glob, allowed)
+    return found
+
+
+def record(
+    model: Model,
+    params: Params,
+    prompt: Prompt,
+    *globs: str,
+    reduce: Reduce | None = None,
+    tap: Tap = untouched,
+) -> tuple[Float[Array, "batch labels"], dict[str, Any]]:
+    """The logits, and the values at the points that `globs` name, in one forward pass.
+
+    A plain function of arrays: it works under `jit`, `vmap`, `grad` and in a scan; what no glob names is not kept.
+    `reduce(name, value)` is kept in place of the value (a mean over the batch, say), inside the compiled program. `tap`
+    comes first: what is recorded is what the model goes on with. Raises `InputError` for a glob that names no point.
+    """
+    found: dict[str, Any] = {}
+    names: list[str] = []
+
+    def through(name: str, value: Array) -> Array:
+        value = tap(name, value)
+        names.append(name)
+        if any(fnmatchcase(name, glob) for glob in globs):
+            found[name] = value if reduce is None else reduce(name, value)
+        return value
+
+    logits = model.apply(params, prompt, through)
+    for glob in globs:
+        matching(glob, names)
+    return logits, found

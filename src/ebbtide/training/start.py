@@ -1,0 +1,114 @@
+"""Where a run's parameters come from when they are not drawn, and which of them training leaves alone."""
+
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+
+from ebbtide.errors import InputError, nearest, require
+from ebbtide.models.model import Model, Params, Shape
+from ebbtide.runs.folder import DamagedError, Run, checkpoint_name
+from ebbtide.runs.reading import load_record
+
+PREFIX = "params."
+
+
+class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The parameters that the globs `parts` name (blocks.1.*, readout.*) are those of another run's checkpoint at
+    `sequences`: member m starts from that run's member m, or all from `member`. The others are drawn as ever, and the
+    optimiser starts anew. `digest`, where it is given, is the SHA-256 of that checkpoint's state file.
+
+    With the same parts in `freeze` this grafts layers of one model into another (Singh et al. 2025, Fig. 3 and 4).
+    """
+
+    run: str
+    sequences: Annotated[int, msgspec.Meta(ge=0)]
+    parts: tuple[str, ...] = ("*",)
+    member: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    digest: str = ""
+
+    def check(self, model: Model, shape: Shape, members: int) -> None:
+        """Raises `InputError` unless the checkpoint is there and fits the model where it is used."""
+        arrays = self._arrays()
+        wanted = {name: leaf.shape for name, leaf in shapes(model, shape).items()}
+        names = select(self.parts, list(wanted), "start.parts")
+        for name in names:
+            have = arrays.get(name)
+            allowed = f"has no parameter {name}" if have is None else f"{name} has shape {list(have.shape[1:])}"
+            allowed += f", the model needs {list(wanted[name])}"
+            require(have is not None and have.shape[1:] == wanted[name], "start.run", self.run, allowed)
+        there = len(next(iter(arrays.values())))
+        last = members - 1 if self.member is None else self.member
+        what = "start.member" if self.member is not None else "members"
+        value = last if self.member is not None else members
+        require(last < there, what, value, f"{self.run} has {there} members (start.member takes one for all)")
+
+    def merge(self, params: Params, member: int) -> Params:
+        """The parameters of a member that has been drawn, with those that it starts from."""
+        arrays, row = self._arrays(), member if self.member is None else self.member
+        chosen = set(select(self.parts, list(dotted(params)), "start.parts"))
+
+        def one(path: Any, leaf: jax.Array) -> jax.Array:
+            name = dot(path)
+            return jnp.asarray(arrays[name][row], leaf.dtype) if name in chosen else leaf
+
+        return jax.tree_util.tree_map_with_path(one, params)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return checkpoint(self.run, self.sequences, self.digest)
+
+
+@lru_cache(maxsize=4)
+def checkpoint(run: str, sequences: int, digest: str = "") -> dict[str, np.ndarray]:
+    """The parameters [member, ...] at a run's checkpoint, by dotted name. Raises `InputError` when it is not there, not
+    whole, or its state file has not the SHA-256 `digest` (unless that is empty)."""
+    found = Run(run)
+    kept = {manifest.sequences: manifest for _, manifest in found.manifests()}
+    at = ", ".join(str(one) for one in sorted(kept))
+    require(sequences in kept, "start.sequences", sequences, f"{run} has checkpoints at {at or 'none'} sequences")
+    record = kept[sequences].state
+    same = digest in ("", record.sha256)
+    require(same, "start.digest", digest, f"checkpoint {checkpoint_name(sequences)} of {run} has {record.sha256}")
+    try:
+        state = load_record(found.path, record)
+    except DamagedError as error:
+        raise InputError("start.run", run, str(error)) from error
+    return {name.removeprefix(PREFIX): array for name, array in state.items() if name.startswith(PREFIX)}
+
+
+def shapes(model: Model, shape: Shape) -> dict[str, Any]:
+    """The shapes of a model's parameters by dotted name."""
+    return dotted(jax.eval_shape(lambda key: model.init(key, **shape), jax.random.key(0)))
+
+
+def dotted(params: Params) -> dict[str, Any]:
+    """Parameters by dotted name, e.g. `blocks.0.attn.q`."""
+    return {dot(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+
+
+def dot(path: Any) -> str:
+    """The dotted name of a place in a tree."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def select(globs: tuple[str, ...], names: list[str], field: str) -> list[str]:
+    """The parameters that some glob names. Raises `InputError` for a glob that names none."""
+    for glob in globs:
+        allowed = f"names no parameter of this model{nearest(glob, names)}; one is {names[0]}"
+        require(any(fnmatchcase(name, glob) for name in names), field, glob, allowed)
+    return [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
+
+
+def hold(new: Params, old: Params, globs: tuple[str, ...]) -> Params:
+    """`new`, but `old` where a glob names the parameter."""
+    if not globs:
+        return new
+
+    def one(path: Any, after: jax.Array, before: jax.Array) -> jax.Array:
+        return before if any(fnmatchcase(dot(path), glob) for glob in globs) else after
+
+    return jax.tree_util.tree_map_with_path(one, new, old)
