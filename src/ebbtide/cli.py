@@ -133,6 +133,19 @@ def parser() -> argparse.ArgumentParser:
     info.add_argument("what", nargs="?", metavar="omniglot|FILE|SOURCE", help="default: the data folder")
     info.add_argument("--figure", metavar="FILE", help="draw characters of Omniglot to FILE (.png or .svg)")
     info.add_argument("--show", default="drawers", help="with --figure: drawers, transforms or released_script")
+    probe = command("probe", "what the heads of a run's models do, at every kept checkpoint")
+    probe.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
+    probe.add_argument(
+        "--measure",
+        required=True,
+        metavar="NAME[,NAME]",
+        help="induction_strength, previous_token ... (an unknown name lists all)",
+    )
+    probe.add_argument("--on", default="icl", metavar="EVALUATOR", help="whose prompts (default: icl)")
+    probe.add_argument("--sequences", type=int, default=500, metavar="N", help="how many prompts (default: 500)")
+    probe.add_argument(
+        "--out", metavar="DIR", help="where numbers and figures go (default: probes/ in the run's folder)"
+    )
     command("verify", "exact checks without training: oracles, samplers, loss at initialisation ...")
     bench = command("bench", "how fast this machine is, and what of that ebbtide and plain code reach")
     bench.add_argument("--config", metavar="NAME", help="2L, 2L-shared, 2L-shared-wide or 12L (default: all)")
@@ -171,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.fields = overrides(rest)
         name = options.command.replace(" ", "_")
         group = name.partition("_")[0]
-        home = import_module(f"ebbtide.{f'{group}_commands' if group in ('sweep', 'data') else 'commands'}")
+        home = import_module(f"ebbtide.{f'{group}_commands' if group in ('sweep', 'data', 'probe') else 'commands'}")
         return getattr(home, name)(options)
     except (InputError, DamagedError) as error:
         sys.stderr.write(f"ebbtide: {error}\n")

@@ -101,7 +101,7 @@ def resume(options: Namespace) -> int:
     """Continues a run, and its study's verdict after it."""
     from ebbtide.training import driver
 
-    found = _find(options.run)
+    found = find_run(options.run)
     at = f"{tables.short(found.sequences())} of {tables.short(found.header.spec['sequences'])} sequences"
     console.print(f"{escape(str(found.path))}: {found.status()} at {at}", soft_wrap=True)
     return _train(found.path, options, lambda **how: driver.resume(found, **how))
@@ -202,7 +202,7 @@ def show(options: Namespace) -> int:
     """One run: what it is, its curves, its verdict; optionally the figure to a file."""
     from ebbtide.studies.study import read_verdict
 
-    found = _find(options.run)
+    found = find_run(options.run)
     header = found.header
     label = " ".join(header.label.values()) or "custom run"
     console.print(f"[bold]{escape(found.path.name)}[/]  {escape(label)}  {found.status()}", soft_wrap=True)
@@ -265,7 +265,7 @@ def export(options: Namespace) -> int:
     """Writes the curves as a tidy table."""
     from ebbtide.report.export import export as write
 
-    rows = write(_find(options.run), options.format, Path(options.out))
+    rows = write(find_run(options.run), options.format, Path(options.out))
     console.print(f"{rows} rows to {escape(options.out)}", soft_wrap=True)
     return 0
 
@@ -327,7 +327,8 @@ def bench(options: Namespace) -> int:
     return 0
 
 
-def _find(name: str) -> Run:
+def find_run(name: str) -> Run:
+    """The run folder of that name, here or in the default folder. Raises `InputError` when there is none."""
     for path in (Path(name), Path(RUNS) / name):
         if (path / "run.json").is_file():
             return Run(path)

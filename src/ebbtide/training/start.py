@@ -85,7 +85,7 @@ def shapes(model: Model, shape: Shape) -> dict[str, Any]:
     return dotted(jax.eval_shape(lambda key: model.init(key, **shape), jax.random.key(0)))
 
 
-def dotted(params: Params) -> dict[str, Any]:
+def dotted(params: Any) -> dict[str, Any]:
     """Parameters by dotted name, e.g. `blocks.0.attn.q`."""
     return {dot(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
 

@@ -1,0 +1,57 @@
+"""What can be read off a model from outside: linear probes by ridge, and the plane in which training moves."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ebbtide.errors import require
+
+
+class Plane(NamedTuple):
+    """The leading principal components of several trajectories taken together: `points` [trajectory, time, component],
+    and the share of the variance that each component explains."""
+
+    points: Float[np.ndarray, "trajectory time component"]
+    explained: Float[np.ndarray, " component"]
+
+
+def joint_plane(outputs: Float[np.ndarray, "trajectory time feature"], components: int = 2) -> Plane:
+    """Principal components of all trajectories together: features (logits on fixed prompts, say) are centred over
+    trajectories and times, and projected on their leading axes; of each axis the largest weight is positive.
+    Source: joint trajectory PCA of Carroll et al. 2025 (2501.17745). Raises `InputError` for too many components."""
+    runs, times, width = outputs.shape
+    most = min(runs * times - 1, width)
+    require(1 <= components <= most, "components", components, f"must be from 1 to {most}")
+    x = outputs.reshape(runs * times, width).astype(np.float64)
+    x = x - x.mean(0)
+    left, sizes, right = np.linalg.svd(x, full_matrices=False)
+    signs = np.sign(right[np.arange(components), np.abs(right[:components]).argmax(1)])
+    points = left[:, :components] * sizes[:components] * signs
+    total = max(float((sizes**2).sum()), np.finfo(np.float64).tiny)
+    return Plane(points.reshape(runs, times, components), sizes[:components] ** 2 / total)
+
+
+def ridge_probe(
+    x: Float[np.ndarray, "row feature"],
+    label: Int[np.ndarray, " row"],
+    *,
+    penalty: float = 1.0,
+    test: float = 0.5,
+) -> float:
+    """Accuracy with which a linear map tells `label` from `x`, on rows it was not fitted to: the last share `test`.
+
+    One-hot targets Y, both centred on the rows of the fit, W = (X'X + penalty I)^-1 X'Y; the guess is the largest
+    output. Raises `InputError` for a penalty that is not positive or when a part has no row.
+    """
+    require(penalty > 0, "penalty", penalty, "must be larger than 0")
+    cut = len(x) - round(test * len(x))
+    require(0 < cut < len(x), "test", test, f"must leave rows on both sides of {len(x)}")
+    x = x.astype(np.float64)
+    known, coded = np.unique(label[:cut], return_inverse=True)
+    one_hot = np.eye(len(known))[coded]
+    mean = x[:cut].mean(0)
+    fit, centred = x[:cut] - mean, one_hot - one_hot.mean(0)
+    w = np.linalg.solve(fit.T @ fit + penalty * np.eye(x.shape[1]), fit.T @ centred)
+    guess = known[((x[cut:] - mean) @ w + one_hot.mean(0)).argmax(1)]
+    return float((guess == label[cut:]).mean())

@@ -1,0 +1,190 @@
+"""What heads do, and what depends on them: measures of one model on one batch of prompts.
+
+Source: Singh et al. 2024 (2404.07129, Fig. 3-4, Tables 1-3) and 2025 (2503.05631, Fig. 2, 3 and 14); transience.md 8.2
+and 9.5. All are means over the prompts. Layers and heads count from 0.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ebbtide.errors import nearest, require
+from ebbtide.evaluation.metrics import METRICS, first_of_label, per_sequence
+from ebbtide.mechanisms.interventions import Ablate, AnyIntervention, Induction, KeepClean, Scene, answer
+from ebbtide.mechanisms.taps import record
+from ebbtide.models.layers import EPSILON
+from ebbtide.models.model import Params
+from ebbtide.models.transformer import Transformer
+from ebbtide.tasks.prompt import Prompt
+
+STRENGTHS = tuple(round(-1 + 0.25 * i, 2) for i in range(9))
+"""Induction strengths of the copy curve."""
+PARTS = ("as it is", "none", "queries", "keys", "values", "all")
+"""What of the last layer's attention feels that the earlier layers' heads are gone."""
+
+
+class Measure(NamedTuple):
+    """A measure: `of` gives an array with the axes `axes`, which are named after what they count."""
+
+    of: Callable[[Transformer, Params, Prompt], Array]
+    axes: tuple[str, ...]
+    unit: str
+    what: str
+
+
+def _patterns(
+    model: Transformer, params: Params, prompt: Prompt, each: Callable[[Array], Array]
+) -> Float[Array, "layer head"]:
+    """A number for every head, of its attention [batch, head, query, key]."""
+    reduce = lambda name, value: each(value)  # noqa: E731
+    found = record(model, params, prompt, "blocks.*.attn.hook_pattern", reduce=reduce)[1]
+    return jnp.stack([found[f"blocks.{i}.attn.hook_pattern"] for i in range(model.layers)])
+
+
+def _on_labels(model: Transformer, prompt: Prompt, pattern: Array) -> Float[Array, "batch head context"]:
+    """The query's attention on every label of the context."""
+    return pattern[:, :, -1][..., Scene(model, None, prompt, {}).label_positions()]
+
+
+def induction_strength(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
+    """The query's attention on the context labels that are the target, minus that on the other labels."""
+    sign = jnp.where(prompt.labels == prompt.target, 1.0, -1.0).T[:, None]
+    return _patterns(model, params, prompt, lambda p: (_on_labels(model, prompt, p) * sign).sum(-1).mean(0))
+
+
+def label_attention(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
+    """The query's attention on all labels of the context together."""
+    return _patterns(model, params, prompt, lambda p: _on_labels(model, prompt, p).sum(-1).mean(0))
+
+
+def _label_rows(model: Transformer, prompt: Prompt, pattern: Array, back: int) -> Float[Array, " head"]:
+    """The attention of the context's labels on the token `back` places before; nan where there are no such rows."""
+    labels = Scene(model, None, prompt, {}).label_positions()
+    if pattern.shape[-2] == 1:
+        return jnp.full(pattern.shape[1], jnp.nan)
+    rows = labels[1:] if back > 0 and model.pairing == "joint" else labels
+    return pattern[:, :, rows, rows - back].mean((0, 2))
+
+
+def previous_token(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
+    """Attention of the context's label tokens on the token before, their exemplar (nan in the last layer, of which
+    only the query's row is computed)."""
+    return _patterns(model, params, prompt, lambda p: _label_rows(model, prompt, p, 1))
+
+
+def self_attention(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
+    """Attention of the context's label tokens on themselves (nan in the last layer)."""
+    return _patterns(model, params, prompt, lambda p: _label_rows(model, prompt, p, 0))
+
+
+def logit_attribution(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
+    r"""What a head's output at the query adds directly to the logit of the target, minus to the mean logit of the other
+    labels shown: $(z_h W_O^h - \mathrm{mean})\, \odot s / \sigma \cdot (w_y - \bar w_{C \setminus y})$, with the scale
+    $\sigma$ of the final norm held at its value. (Nats; 0 where no other label is shown.)"""
+    last, d = model.layers - 1, model.width
+    globs = ("blocks.*.attn.hook_z", f"blocks.{last}.hook_resid_post")
+    _, seen = record(model, params, prompt, *globs)
+    final = seen[f"blocks.{last}.hook_resid_post"][-1]
+    scale = jax.lax.rsqrt(final.var(-1, keepdims=True) + EPSILON) * params["norm"]["scale"]
+    other = first_of_label(prompt.labels) & (prompt.labels != prompt.target)
+    columns = params["readout"]["w"].T
+    count = other.sum(0)[:, None]
+    mean = (columns[prompt.labels] * other[..., None]).sum(0) / jnp.maximum(count, 1)
+    toward = jnp.where(count > 0, columns[prompt.target] - mean, 0.0) * scale
+    found = []
+    for i in range(model.layers):
+        z = seen[f"blocks.{i}.attn.hook_z"][-1]
+        out = jnp.einsum("bhk,hkd->bhd", z, params["blocks"][i]["attn"]["o"].reshape(model.heads, -1, d))
+        out = out - out.mean(-1, keepdims=True)
+        found.append(jnp.einsum("bhd,bd->bh", out, toward).mean(0))
+    return jnp.stack(found)
+
+
+def accuracy(
+    model: Transformer, params: Params, prompt: Prompt, interventions: tuple[AnyIntervention, ...] = ()
+) -> Float[Array, ""]:
+    """In-context accuracy with interventions."""
+    logits = answer(model, params, prompt, interventions)
+    return per_sequence(logits, prompt)[METRICS.index("in_context_accuracy")].mean()
+
+
+def without_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
+    """In-context accuracy when one head gives nothing."""
+
+    def without(layer: int, head: int) -> Array:
+        return accuracy(model, params, prompt, (Ablate(at=f"blocks.{layer}.attn.hook_z", heads=(head,)),))
+
+    return jnp.stack([jnp.stack([without(i, h) for h in range(model.heads)]) for i in range(model.layers)])
+
+
+def only_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " head"]:
+    """In-context accuracy when of the last layer only one head gives anything."""
+    last = model.layers - 1
+
+    def alone(head: int) -> Array:
+        others = tuple(h for h in range(model.heads) if h != head)
+        gone = (Ablate(at=f"blocks.{last}.attn.hook_z", heads=others),) if others else ()
+        return accuracy(model, params, prompt, gone)
+
+    return jnp.stack([alone(h) for h in range(model.heads)])
+
+
+def composition(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " part"]:
+    """In-context accuracy as it is, and with the heads of all layers before the last gone while of the last layer's
+    attention nothing, the queries, the keys, the values, or all of them feel it: how strong Q-, K- and V-composition
+    are (Singh et al. 2025, section 4.1). One layer: the accuracy as it is, six times."""
+    last = model.layers - 1
+    gone = tuple(Ablate(at=f"blocks.{i}.attn.hook_z") for i in range(last))
+
+    def feeling(*names: str) -> Array:
+        kept = tuple(KeepClean(at=f"blocks.{last}.attn.hook_{n}") for n in "qkv" if n not in names)
+        return accuracy(model, params, prompt, (*gone, *kept))
+
+    parts = [feeling(), feeling("q"), feeling("k"), feeling("v"), feeling("q", "k", "v")]
+    return jnp.stack([accuracy(model, params, prompt), *parts])
+
+
+def copy_curve(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "head strength"]:
+    """In-context accuracy when of the last layer only one head gives anything, and its induction strength is held at
+    -1, -.75 ... 1: whether it copies what it attends to (Singh et al. 2025, Fig. 2b; the layer's values are as in the
+    whole model, all else that reaches the read-out, earlier heads and embeddings, is left as it is)."""
+    last = model.layers - 1
+
+    def held(head: int, strength: float) -> Array:
+        others = tuple(h for h in range(model.heads) if h != head)
+        gone = (Ablate(at=f"blocks.{last}.attn.hook_z", heads=others),) if others else ()
+        clamp = Induction(layer=last, heads=(head,), strength=(1 + strength) / 2)
+        return accuracy(model, params, prompt, (clamp, *gone))
+
+    return jnp.stack([jnp.stack([held(h, s) for s in STRENGTHS]) for h in range(model.heads)])
+
+
+HEADS = ("layer", "head")
+MEASURES = {
+    "induction_strength": Measure(induction_strength, HEADS, "attention", "query on the target's labels - on others"),
+    "label_attention": Measure(label_attention, HEADS, "attention", "query on all labels of the context"),
+    "previous_token": Measure(previous_token, HEADS, "attention", "labels on the token before (their exemplar)"),
+    "self_attention": Measure(self_attention, HEADS, "attention", "labels on themselves"),
+    "logit_attribution": Measure(logit_attribution, HEADS, "nats", "head's direct effect: target - other labels"),
+    "without_head": Measure(without_head, HEADS, "accuracy", "in-context accuracy without the head"),
+    "only_head": Measure(only_head, ("head",), "accuracy", "in-context accuracy with one head of the last layer"),
+    "composition": Measure(composition, ("part",), "accuracy", "earlier heads gone; what of the last layer feels it"),
+    "copy_curve": Measure(copy_curve, ("head", "strength"), "accuracy", "one head, its induction strength held"),
+}
+
+
+def find_measure(name: str) -> Measure:
+    """The measure of that name. Raises `InputError` for an unknown one."""
+    require(name in MEASURES, "measure", name, f"must be one of {', '.join(MEASURES)}{nearest(name, MEASURES)}")
+    return MEASURES[name]
+
+
+def measure(name: str, model: Any, params: Params, prompt: Prompt) -> Array:
+    """A measure of a model on prompts. Raises `InputError` for an unknown measure, or another model."""
+    found = find_measure(name)
+    transformer = isinstance(model, Transformer)
+    require(transformer, "measure", name, f"is of transformers; the model is {model.__struct_config__.tag}")
+    return found.of(model, params, prompt)

@@ -1,0 +1,82 @@
+"""`ebbtide probe`: what the heads of a run's models do, at every kept checkpoint."""
+
+import io
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from ebbtide.commands import console, find_run
+from ebbtide.errors import require
+from ebbtide.mechanisms.measures import PARTS, STRENGTHS
+from ebbtide.mechanisms.probe import Probed, probe_run
+from ebbtide.report import tables
+from ebbtide.report.probe_figure import heads_figure, lines_figure
+from ebbtide.report.progress import ProgressLine
+from ebbtide.runs.atomic import write_file
+
+FOLDER = "probes"
+
+
+def probe(options: Namespace) -> int:
+    """Measures every kept checkpoint; writes numbers and a figure for every measure into the run's folder."""
+    run = find_run(options.run)
+    require(options.sequences >= 2, "sequences", options.sequences, "must be at least 2")
+    names = [name for name in options.measure.split(",") if name]
+    with ProgressLine(console, lambda done: f"checkpoint {done[0]} of {done[1]}") as show:
+        found = probe_run(run, names, options.on, sequences=options.sequences, say=show)
+    folder = Path(options.out) if options.out else run.path / FOLDER
+    for one in found:
+        path = folder / f"{one.name}-{one.evaluator}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(path.with_suffix(".npz"), _npz(one))
+        for kind, data in draw(one, run.path.name).items():
+            write_file(path.with_suffix(f".{kind}"), data)
+        _print(one)
+        console.print(f"numbers {path}.npz\nfigure  {path}.png", soft_wrap=True)
+    return 0
+
+
+def draw(one: Probed, run: str) -> dict[str, bytes]:
+    """The figure of a measure."""
+    title = f"{run}: {one.name} on {one.evaluator} prompts\n{one.measure.what}"
+    values = one.values
+    if one.measure.axes == ("layer", "head"):
+        return heads_figure(title, one.measure.unit, one.sequences, values)
+    if one.measure.axes == ("head",):
+        return heads_figure(title, one.measure.unit, one.sequences, values[:, :, None])
+    if one.measure.axes == ("head", "strength"):
+        lines = {f"{s:+.2f}": values[..., i].mean(-1) for i, s in enumerate(STRENGTHS)}
+        return lines_figure(f"{title} (mean over heads)", one.measure.unit, one.sequences, lines)
+    return lines_figure(title, one.measure.unit, one.sequences, {p: values[..., i] for i, p in enumerate(PARTS)})
+
+
+def _print(one: Probed) -> None:
+    """The mean over members at a few checkpoints."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), title=f"{one.name} ({one.evaluator})")
+    table.title_justify = "left"
+    table.add_column("sequences")
+    mean = one.values.mean(1).reshape(len(one.sequences), -1)
+    for name in _columns(one):
+        table.add_column(name, justify="right")
+    for i in np.unique(np.linspace(0, len(mean) - 1, min(8, len(mean))).round().astype(int)):
+        table.add_row(tables.short(int(one.sequences[i])), *("-" if np.isnan(x) else f"{x:.2f}" for x in mean[i]))
+    console.print(table)
+
+
+def _columns(one: Probed) -> list[str]:
+    shape, axes = one.values.shape[2:], one.measure.axes
+    if axes == ("part",):
+        return list(PARTS)
+    if axes == ("head", "strength"):
+        return [f"{h} at {s:+.2f}" for h in range(shape[0]) for s in STRENGTHS]
+    return [":".join(str(i) for i in place) for place in np.ndindex(shape)]
+
+
+def _npz(one: Probed) -> bytes:
+    """sequences, values [checkpoint, member, ...] and what the other axes are."""
+    buffer = io.BytesIO()
+    axes = np.array(["checkpoint", "member", *one.measure.axes])
+    np.savez(buffer, sequences=one.sequences, values=one.values, axes=axes, allow_pickle=False)
+    return buffer.getvalue()

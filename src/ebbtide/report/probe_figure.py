@@ -1,0 +1,85 @@
+"""Figures of measures over training: heat maps of heads by time, and lines."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ebbtide.report.figure import render
+
+LIMITS: dict[str, tuple[float, float]] = {"accuracy": (0.0, 1.0)}
+"""Colours go from one to the other; elsewhere from the smallest to the largest, about 0 if both signs occur."""
+
+
+def heads_figure(
+    title: str, unit: str, sequences: np.ndarray, values: Float[np.ndarray, "time member layer head"]
+) -> dict[str, bytes]:
+    """Heads (rows, by layer) by time (columns), a panel for every member: a heat map."""
+    from matplotlib.figure import Figure
+
+    times, members, layers, heads = values.shape
+    shown = [i for i in range(layers) if np.isfinite(values[:, :, i]).any()]
+    rows = len(shown) * heads
+    across = min(members, 4)
+    down = -(-members // across)
+    size = (min(2.2 + 2.6 * across, 13), min(1.6 + down * (0.9 + 0.16 * rows), 12))
+    figure = Figure(figsize=size, layout="constrained")
+    panels: Any = np.atleast_1d(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)).ravel()
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    low, high = LIMITS.get(unit, (low, high))
+    signed = low < 0 < high
+    most = max(abs(low), abs(high))
+    how = {"cmap": "PuOr", "vmin": -most, "vmax": most} if signed else {"cmap": "viridis", "vmin": low, "vmax": high}
+    image = None
+    for m, panel in enumerate(panels):
+        if m >= members:
+            panel.set_visible(False)
+            continue
+        grid = np.concatenate([values[:, m, i].T for i in shown])
+        image = panel.imshow(grid, aspect="auto", interpolation="none", origin="upper", **how)
+        panel.set_title(f"member {m}", fontsize=9, loc="left")
+        for k in range(1, len(shown)):
+            panel.axhline(k * heads - 0.5, color="white", lw=1.5)
+        places = np.unique(np.linspace(0, times - 1, min(5, times)).round().astype(int))
+        panel.set_xticks(places, [_short(float(sequences[i])) for i in places], fontsize=7)
+        names = [f"{i}:{h}" for i in shown for h in range(heads)]
+        step = 1 if rows <= 32 else 4
+        panel.set_yticks(range(0, rows, step), names[::step], fontsize=6)
+    for panel in panels[:members:across]:
+        panel.set_ylabel("layer:head", fontsize=8)
+    for panel in panels[max(0, members - across) : members]:
+        panel.set_xlabel("sequences at the checkpoint", fontsize=8)
+    if image is not None:
+        figure.colorbar(image, ax=list(panels[:members]), label=unit, shrink=0.9)
+    figure.suptitle(title, fontsize=10)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
+
+
+def lines_figure(
+    title: str, unit: str, sequences: np.ndarray, lines: dict[str, Float[np.ndarray, "time member"]]
+) -> dict[str, bytes]:
+    """A line for every name: the mean over members, and thin lines for them."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    panel: Any = figure.subplots()
+    colours = colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
+    for (name, values), colour in zip(lines.items(), colours, strict=True):
+        panel.plot(sequences, values, color=colour, lw=0.5, alpha=0.35)
+        panel.plot(sequences, np.nanmean(values, axis=1), color=colour, lw=2, label=name)
+    panel.xaxis.set_major_formatter(lambda value, _: _short(value))
+    panel.set_xlabel("sequences (per member)")
+    panel.set_ylabel(unit)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", color="0.92", lw=0.6)
+    panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    if unit == "accuracy":
+        panel.set_ylim(-0.03, 1.03)
+    figure.suptitle(title, fontsize=10)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
+
+
+def _short(value: float) -> str:
+    return "0" if value == 0 else f"{value / 1e6:.3g}M" if value >= 1e5 else f"{value / 1e3:.3g}k"

@@ -1,0 +1,157 @@
+"""Measures of heads, against heads whose attention is known; probes of a run; linear read-outs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.cli import main
+from ebbtide.errors import InputError
+from ebbtide.mechanisms.interventions import Induction, PreviousToken, intervened
+from ebbtide.mechanisms.linear import joint_plane, ridge_probe
+from ebbtide.mechanisms.measures import MEASURES, PARTS, STRENGTHS, measure
+from ebbtide.mechanisms.taps import record
+from ebbtide.models.model import Model
+from ebbtide.models.recurrent import Recurrent
+from ebbtide.models.transformer import Transformer
+from ebbtide.runs.folder import Run
+from ebbtide.training.driver import train
+from test_interventions import BATCH, MODEL, PARAMS, PROMPT, SHAPE
+from tiny import SPEC
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+MIXED = PROMPT._replace(labels=PROMPT.labels.at[1].set((PROMPT.target + 1) % 6))
+"""Every context shows the target and another label."""
+
+
+def clamped(monkeypatch, *interventions: Any) -> None:
+    """What `record` sees from now on is the model with interventions."""
+    plain = record
+
+    def changed(model: Model, params: Any, prompt: Any, *globs: str, **how: Any) -> Any:
+        return plain(model, params, prompt, *globs, **how | {"tap": intervened(model, params, prompt, interventions)})
+
+    monkeypatch.setattr("ebbtide.mechanisms.measures.record", changed)
+
+
+def test_the_strength_that_is_clamped_is_the_strength_that_is_measured(monkeypatch):
+    clamped(monkeypatch, Induction(layer=1, heads=(2,), strength=0.75), PreviousToken(heads=(1,), strength=0.5))
+    found = measure("induction_strength", MODEL, PARAMS, MIXED)
+    assert found.shape == (2, 4) and found[1, 2] == pytest.approx(0.5, abs=1e-6)
+    assert measure("label_attention", MODEL, PARAMS, MIXED)[1, 2] == pytest.approx(1, abs=1e-6)
+    before, itself = (measure(name, MODEL, PARAMS, MIXED) for name in ("previous_token", "self_attention"))
+    assert before[0, 1] == pytest.approx(0.5) and itself[0, 1] == pytest.approx(0.5)
+    assert np.isnan(before[1]).all() and np.isnan(itself[1]).all()
+    assert 0 < before[0, 0] < 1
+
+
+def test_direct_effects_of_heads_and_the_rest_add_up_to_the_logits():
+    """With the last norm's scale held, heads, MLPs, embedding and bias sum to the logit difference."""
+    model = Transformer(layers=2, width=16, heads=4, mlp_ratio=0)
+    params = model.init(jax.random.key(3), **SHAPE)
+    logits, seen = record(model, params, MIXED, "hook_embed", "blocks.1.hook_resid_post")
+    heads = measure("logit_attribution", model, params, MIXED).sum()
+    final, embed = seen["blocks.1.hook_resid_post"][-1], seen["hook_embed"][-1]
+    scale = 1 / np.sqrt(final.var(-1, keepdims=True) + 1e-5)
+    total = direct = 0.0
+    for b in range(BATCH):
+        others = sorted(set(np.asarray(MIXED.labels)[:, b].tolist()) - {int(MIXED.target[b])})
+        w = np.asarray(params["readout"]["w"])
+        toward = w[:, MIXED.target[b]] - w[:, others].mean(1)
+        total += float(logits[b, MIXED.target[b]] - logits[b, jnp.array(others)].mean())
+        direct += float(((embed[b] - embed[b].mean()) * scale[b]) @ toward)
+    assert heads == pytest.approx((total - direct) / BATCH, abs=1e-5)
+
+
+def test_ablations_agree_with_each_other():
+    one = Transformer(layers=2, width=16, heads=1)
+    params = one.init(jax.random.key(2), **SHAPE)
+    base = measure("composition", one, params, MIXED)
+    assert base.shape == (len(PARTS),) and measure("only_head", one, params, MIXED)[0] == base[0]
+    shallow = Transformer(layers=1, width=16, heads=2)
+    found = measure("composition", shallow, shallow.init(jax.random.key(2), **SHAPE), MIXED)
+    assert (found == found[0]).all()
+    assert measure("copy_curve", MODEL, PARAMS, MIXED).shape == (4, len(STRENGTHS))
+    assert measure("without_head", MODEL, PARAMS, MIXED).shape == (2, 4)
+
+
+def test_unknown_measures_and_other_models_are_refused(one_line):
+    with pytest.raises(InputError) as caught:
+        measure("induction_strenght", MODEL, PARAMS, MIXED)
+    one_line(caught, "measure", "induction_strenght")
+    with pytest.raises(InputError, match="is of transformers"):
+        measure("only_head", Recurrent(), None, MIXED)
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory) -> Run:
+    spec = replace(SPEC, model=Transformer(layers=2, width=16, heads=2))
+    folder = tmp_path_factory.mktemp("probed") / "run"
+    train(spec, folder, processes=0)
+    return Run(folder)
+
+
+def test_every_measure_of_a_run_by_command(a_run, tmp_path, capsys):
+    names = ",".join(MEASURES)
+    assert main(["probe", str(a_run.path), "--measure", names, "--sequences", "20", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    for name, one in MEASURES.items():
+        with np.load(tmp_path / f"{name}-icl.npz", allow_pickle=False) as file:
+            assert file["axes"].tolist() == ["checkpoint", "member", *one.axes]
+            assert file["sequences"].tolist() == [0, 512, 1024]
+            assert file["values"].shape[:2] == (3, 2) and file["values"].ndim == 2 + len(one.axes)
+        assert (tmp_path / f"{name}-icl.png").read_bytes()[:4] == b"\x89PNG" and name in out
+
+
+def test_probing_changes_nothing_in_the_run(a_run):
+    before = {p: p.read_bytes() for p in a_run.path.rglob("*") if p.is_file()}
+    assert main(["probe", str(a_run.path), "--measure", "label_attention", "--sequences", "20", "--on", "iwl"]) == 0
+    after = {p: p.read_bytes() for p in a_run.path.rglob("*") if p.is_file()}
+    assert {p: after[p] for p in before} == before
+    assert {p.parent.name for p in set(after) - set(before)} == {"probes"}
+    assert main(["fsck", str(a_run.path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--measure", "nothing"], "must be one of induction_strength"),
+        (["--measure", ""], "name at least one"),
+        (["--measure", "only_head", "--on", "icll"], "did you mean 'icl'"),
+        (["--measure", "only_head", "--sequences", "1"], "at least 2"),
+    ],
+)
+def test_bad_words_to_probe(a_run, capsys, words, says):
+    assert main(["probe", str(a_run.path), *words]) == 2
+    said = capsys.readouterr().err
+    assert says in said and len(said.splitlines()) == 1
+
+
+def test_the_joint_plane_is_that_of_the_covariance():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 5, 4)) @ np.diag([5, 2, 1, 0.1])
+    plane = joint_plane(x, 2)
+    flat = x.reshape(15, 4) - x.reshape(15, 4).mean(0)
+    values, vectors = np.linalg.eigh(flat.T @ flat)
+    for k in range(2):
+        expected = flat @ vectors[:, -1 - k]
+        got = plane.points.reshape(15, 2)[:, k]
+        np.testing.assert_allclose(np.abs(got), np.abs(expected), atol=1e-9)
+    np.testing.assert_allclose(plane.explained, values[::-1][:2] / values.sum(), rtol=1e-9)
+    with pytest.raises(InputError, match="from 1 to 4"):
+        joint_plane(x, 5)
+
+
+def test_ridge_probes_read_what_is_linear_and_only_that():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 4, 600)
+    mean = rng.normal(size=(4, 10))
+    assert ridge_probe(mean[label] + 0.1 * rng.normal(size=(600, 10)), label) == 1.0
+    assert ridge_probe(rng.normal(size=(600, 10)), label) < 0.4
+    with pytest.raises(InputError, match="larger than 0"):
+        ridge_probe(mean[label], label, penalty=0.0)
+    with pytest.raises(InputError, match="both sides"):
+        ridge_probe(mean[label], label, test=0.0)

@@ -1,0 +1,140 @@
+"""Runs that start from other runs' checkpoints, and parameters that training leaves alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.errors import InputError
+from ebbtide.mechanisms.interventions import Ablate, Induction
+from ebbtide.models.transformer import Transformer
+from ebbtide.runs.folder import Run
+from ebbtide.training.driver import resume, train
+from ebbtide.training.spec import Spec, from_json
+from ebbtide.training.start import Start
+from tiny import SPEC, final_state
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+DEEP = replace(SPEC, model=Transformer(layers=2, width=16, heads=2), evaluators=("icl",))
+SECOND = ("blocks.1.*", "norm.*", "readout.*")
+
+
+@pytest.fixture(scope="module")
+def donor(tmp_path_factory) -> Run:
+    folder = tmp_path_factory.mktemp("donor") / "run"
+    train(DEEP, folder, processes=0)
+    return Run(folder)
+
+
+def at(run: Run, sequences: int) -> dict[str, np.ndarray]:
+    """The parameters of a run's checkpoint."""
+    from ebbtide.mechanisms.probe import checkpoints
+
+    return dict(checkpoints(run))[sequences]
+
+
+def graft(donor: Run, **more: Any) -> Spec:
+    start = Start(run=str(donor.path), sequences=1024, parts=SECOND)
+    other = replace(DEEP.seeds, init=7)
+    return replace(DEEP, start=start, freeze=SECOND, seeds=other, **more)
+
+
+def test_grafted_and_frozen_parts_stay_the_donors(donor, tmp_path):
+    train(graft(donor), tmp_path / "run", processes=0)
+    theirs, first, last = at(donor, 1024), at(Run(tmp_path / "run"), 0), at(Run(tmp_path / "run"), 1024)
+    for name, array in theirs.items():
+        grafted = name.startswith(("blocks.1.", "norm.", "readout."))
+        assert np.array_equal(first[name], array) == grafted or name.endswith(
+            ("scale", "offset", "b_in", "b_out", ".b")
+        )
+        assert np.array_equal(last[name], array) == grafted, name
+        assert np.array_equal(first[name], last[name]) == grafted, name
+
+
+def test_a_run_that_starts_anew_from_the_beginning_of_another_is_it_again(donor, tmp_path):
+    spec = replace(DEEP, start=Start(run=str(donor.path), sequences=0), seeds=replace(DEEP.seeds, init=7))
+    train(spec, tmp_path / "run", processes=0)
+    ours, theirs = final_state(Run(tmp_path / "run")), final_state(donor)
+    for name, array in theirs.items():
+        if name.startswith("params."):
+            np.testing.assert_array_equal(ours[name], array, err_msg=name)
+
+
+def test_one_member_may_be_the_start_of_all(donor, tmp_path):
+    spec = replace(DEEP, start=Start(run=str(donor.path), sequences=512, member=1))
+    train(spec, tmp_path / "run", processes=0)
+    first, theirs = at(Run(tmp_path / "run"), 0), at(donor, 512)
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(first[name], np.stack([array[1]] * 2), err_msg=name)
+
+
+def test_worker_processes_start_from_it_too(donor, tmp_path):
+    for name, processes in (("here", 0), ("there", 1)):
+        train(graft(donor), tmp_path / name, processes=processes)
+    here, there = (at(Run(tmp_path / name), 0) for name in ("here", "there"))
+    for name, array in here.items():
+        np.testing.assert_array_equal(there[name], array, err_msg=name)
+
+
+def test_interventions_act_in_training_and_in_evaluation(tmp_path):
+    """With all of its last layer's attention on the right label a model learns to copy, not otherwise so fast."""
+    helped = replace(DEEP, sequences=4096, interventions=(Induction(layer=1),))
+    for name, spec in (("helped", helped), ("plain", replace(DEEP, sequences=4096))):
+        train(spec, tmp_path / name, processes=0)
+    curves = {name: Run(tmp_path / name).metrics() for name in ("helped", "plain")}
+    assert curves["helped"]["icl/loss"][:, -1].max() < curves["plain"]["icl/loss"][:, -1].min() - 0.3
+    gone = replace(DEEP, interventions=(Ablate(at="hook_logits"),))
+    train(gone, tmp_path / "gone", processes=0)
+    loss = Run(tmp_path / "gone").metrics()["icl/loss"]
+    np.testing.assert_allclose(loss, np.log(DEEP.task.outputs(64)), rtol=1e-5)
+
+
+def test_the_spec_reads_back_and_is_named_by_what_it_changes(donor):
+    spec = graft(donor, interventions=(Induction(heads=(0,)), Ablate(at="blocks.0.attn.hook_z", heads=(1,))))
+    spec.check()
+    assert from_json(spec.to_json()) == spec
+    assert len({spec.digest(), DEEP.digest(), graft(donor).digest()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"sequences": 513}, "start.sequences"),
+        ({"parts": ("blocks.7.*",)}, "start.parts"),
+        ({"digest": "0" * 64}, "start.digest"),
+        ({"member": 2}, "start.member"),
+        ({"run": "nowhere"}, "run"),
+    ],
+)
+def test_starts_that_cannot_be_are_refused(donor, change, field):
+    start = replace(Start(run=str(donor.path), sequences=512), **change)
+    with pytest.raises(InputError) as caught:
+        replace(DEEP, start=start).check()
+    assert caught.value.field == field and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_donor_of_another_shape_is_refused(donor):
+    wide = replace(DEEP, model=Transformer(layers=2, width=32, heads=2), start=Start(run=str(donor.path), sequences=0))
+    with pytest.raises(InputError, match=r"has shape \["):
+        wide.check()
+    deep = replace(DEEP, model=Transformer(layers=3, width=16, heads=2), start=Start(run=str(donor.path), sequences=0))
+    with pytest.raises(InputError, match="has no parameter blocks"):
+        deep.check()
+    many = replace(DEEP, members=3, start=Start(run=str(donor.path), sequences=0))
+    with pytest.raises(InputError, match="has 2 members"):
+        many.check()
+    with pytest.raises(InputError, match="names no parameter"):
+        replace(DEEP, freeze=("blocks.9.*",)).check()
+
+
+def test_a_resumed_graft_goes_on_to_the_same_bits(donor, tmp_path):
+    spec = graft(donor)
+    train(spec, tmp_path / "run", processes=0)
+    before = final_state(Run(tmp_path / "run"))
+    newest: Path = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    newest.rename(tmp_path / "gone")
+    resume(Run(tmp_path / "run"), processes=0)
+    for name, array in final_state(Run(tmp_path / "run")).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
