@@ -1,11 +1,12 @@
 """All studies, one file each."""
 
 from ebbtide.errors import InputError, nearest
+from ebbtide.studies.induction_heads import INDUCTION_HEADS
 from ebbtide.studies.regularisation import REGULARISATION
 from ebbtide.studies.study import Study
 from ebbtide.studies.transience import TRANSIENCE
 
-STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION)
+STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION, INDUCTION_HEADS)
 
 
 def find_study(name: str) -> Study:

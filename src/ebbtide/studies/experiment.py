@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ebbtide.errors import nearest, require
 from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.evaluation.summary import Curves, summarise
+from ebbtide.runs.folder import Run
 from ebbtide.studies.study import Claim, Study, Verdict, judge_claims, number, verdict_in, write_verdict
 from ebbtide.sweeps.axes import MEMBER, Axis, Point
 from ebbtide.sweeps.folder import SweepFolder
@@ -123,20 +124,40 @@ class Arms:
         from ebbtide.training.members import unnamed
 
         found: list[float] = []
-        for row in self._rows[arm]:
-            run = self._results.folder.run(row.task) if row.task is not None and row.state == "finished" else None
+        for place, run in self.runs(arm):
             if run is None:
                 found.append(np.nan)
                 continue
             spec = spec_of(run)
             seeds = replace(spec.seeds, evaluation=spec.seeds.evaluation + 1)
             engine = Engine(replace(spec, seeds=seeds, evaluators=(evaluator,)))
-            best = {name: array[row.place] for name, array in run.best().items()}
-            params = unnamed(engine.init(row.place).params, best)
-            suite = engine.suite(row.place)
+            best = {name: array[place] for name, array in run.best().items()}
+            params = unnamed(engine.init(place).params, best)
+            suite = engine.suite(place)
             measured = np.asarray(engine.measure(params, suite))[0, :, 0]
             found.append(float(measured[METRICS.index(suite.evaluators[0].headline)]))
         return np.asarray(found)
+
+    def runs(self, arm: str) -> list[tuple[int, Run | None]]:
+        """For every member its place in the run that it was trained in, and that run (None: it has not finished)."""
+        found = []
+        for row in self._rows[arm]:
+            done = row.task is not None and row.state == "finished"
+            found.append((row.place, self._results.folder.run(row.task) if done and row.task else None))
+        return found
+
+    def probed(self, arm: str, measure: str, evaluator: str) -> Float[np.ndarray, "member checkpoint *axes"]:
+        """A measure (`mechanisms.measures`) of every member at every kept checkpoint; nan where it has not finished."""
+        from ebbtide.mechanisms.probe import probe_run
+
+        made: dict[Path, np.ndarray] = {}
+        found: list[np.ndarray | None] = []
+        for place, run in self.runs(arm):
+            if run is not None and run.path not in made:
+                made[run.path] = probe_run(run, [measure], evaluator)[0].values
+            found.append(None if run is None else made[run.path][:, place])
+        whole = next((one for one in found if one is not None), np.full((1, 1), np.nan))
+        return np.stack([np.full_like(whole, np.nan) if one is None else one for one in found])
 
     def chance(self, arm: str) -> dict[str, float]:
         """Chance level of every evaluator."""
