@@ -27,7 +27,7 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     - peak_sequences: where the peak is;
     - half_decay_sequences: first evaluation after the peak with icl <= (peak + chance) / 2 (nan: none);
     - crossover_sequences: first evaluation after the peak where iwl or ciwl exceeds icl (nan: none);
-    - X_at_peak and X_final for every other evaluator X and train_loss (nats).
+    - X_at_peak and X_final for every other evaluator X and train_loss (nats); X_peak, the largest, of evaluators.
 
     iwl, ciwl and flip give nan where the run does not have them.
     """
@@ -49,6 +49,8 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     smoothed["train_loss"] = smooth(loss)
     for name, curve in smoothed.items():
         out[f"{name}_at_peak"], out[f"{name}_final"] = curve[members, top], curve[:, -1]
+        if name != "train_loss":
+            out[f"{name}_peak"] = curve.max(axis=1)
     for name in [n for n in out if n.endswith("_at_peak")] + ["peak_sequences"]:
         out[name] = np.where(np.isnan(out["icl_peak"]), np.nan, out[name])  # no peak, no place
     half = (out["icl_peak"] + chance.get("icl", np.nan)) / 2

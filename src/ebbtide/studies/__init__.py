@@ -1,12 +1,13 @@
 """All studies, one file each."""
 
 from ebbtide.errors import InputError, nearest
+from ebbtide.studies.coopetition import COOPETITION
 from ebbtide.studies.induction_heads import INDUCTION_HEADS
 from ebbtide.studies.regularisation import REGULARISATION
 from ebbtide.studies.study import Study
 from ebbtide.studies.transience import TRANSIENCE
 
-STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION, INDUCTION_HEADS)
+STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION, INDUCTION_HEADS, COOPETITION)
 
 
 def find_study(name: str) -> Study:
