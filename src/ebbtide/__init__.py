@@ -8,6 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ebbtide.errors import InputError as InputError
+    from ebbtide.mechanisms.interventions import Ablate as Ablate
+    from ebbtide.mechanisms.interventions import Forbid as Forbid
+    from ebbtide.mechanisms.interventions import Induction as Induction
+    from ebbtide.mechanisms.interventions import KeepClean as KeepClean
+    from ebbtide.mechanisms.interventions import MatchExemplars as MatchExemplars
+    from ebbtide.mechanisms.interventions import PerfectCopy as PerfectCopy
+    from ebbtide.mechanisms.interventions import PerfectPrevious as PerfectPrevious
+    from ebbtide.mechanisms.interventions import PreviousToken as PreviousToken
+    from ebbtide.mechanisms.interventions import Temperature as Temperature
+    from ebbtide.mechanisms.interventions import answer as answer
+    from ebbtide.mechanisms.measures import measure as measure
+    from ebbtide.mechanisms.probe import probe_run as probe_run
+    from ebbtide.mechanisms.taps import points as points
+    from ebbtide.mechanisms.taps import record as record
     from ebbtide.models.encoders import Linear as Linear
     from ebbtide.models.encoders import ResNet as ResNet
     from ebbtide.models.positions import Learned as Learned
@@ -52,11 +66,27 @@ if TYPE_CHECKING:
     from ebbtide.training.schedule import Window as Window
     from ebbtide.training.spec import Seeds as Seeds
     from ebbtide.training.spec import Spec as Spec
+    from ebbtide.training.start import Start as Start
     from ebbtide.training.team import WorkerError as WorkerError
     from ebbtide.training.watch import EarlyStopping as EarlyStopping
 
 _HOMES = {
     "errors": ["InputError"],
+    "mechanisms.interventions": [
+        "Ablate",
+        "Forbid",
+        "Induction",
+        "KeepClean",
+        "MatchExemplars",
+        "PerfectCopy",
+        "PerfectPrevious",
+        "PreviousToken",
+        "Temperature",
+        "answer",
+    ],
+    "mechanisms.measures": ["measure"],
+    "mechanisms.probe": ["probe_run"],
+    "mechanisms.taps": ["points", "record"],
     "models.encoders": ["Linear", "ResNet"],
     "models.positions": ["Learned", "NoPositions", "Rotary", "Sinusoidal"],
     "models.recurrent": ["Recurrent"],
@@ -79,6 +109,7 @@ _HOMES = {
     "training.optimizer": ["SGD", "Adam", "WeightDecay"],
     "training.schedule": ["Constant", "Cosine", "Schedule", "WarmupInverseSqrt", "Window"],
     "training.spec": ["Seeds", "Spec"],
+    "training.start": ["Start"],
     "training.team": ["WorkerError"],
     "training.watch": ["EarlyStopping"],
 }

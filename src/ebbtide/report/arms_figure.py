@@ -23,7 +23,7 @@ TITLES = {
     "ciwl": "CIWL",
     "flip": "Flip",
     "train": "training distribution",
-    "train_loss": "training loss (nats)",
+    "train_loss": "training loss (nats; geometric mean)",
 }
 
 
@@ -50,7 +50,7 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str) -> dict[str, b
     }
     for panel, axis in zip(panels, axes.flat, strict=False):
         for arm, (x, members) in panel.lines.items():
-            _draw(axis, x, members, style[arm])
+            _draw(axis, x, members, style[arm], log=panel.name == "train_loss")
         if panel.name == "train_loss":
             axis.set_yscale("log")
         else:
@@ -78,12 +78,15 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str) -> dict[str, b
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 
-def _draw(axis: Any, x: np.ndarray, members: np.ndarray, style: dict[str, Any]) -> None:
+def _draw(axis: Any, x: np.ndarray, members: np.ndarray, style: dict[str, Any], *, log: bool) -> None:
+    """Members, mean and interval; on a logarithmic axis those of the logarithms."""
     for member in members:
         axis.plot(x, member, color=style["color"], lw=0.5, alpha=0.35)
     finite = members[np.isfinite(members).any(axis=1)]
+    there, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
+    finite = there(np.where(finite > 0, finite, np.nan) if log else finite)
     if len(finite) > 1:
         low, high = interval(finite)
-        axis.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
+        axis.fill_between(x, back(low), back(high), color=style["color"], alpha=0.15, lw=0)
     if len(finite):
-        axis.plot(x, finite.mean(axis=0), lw=1.8, **style)
+        axis.plot(x, back(finite.mean(axis=0)), lw=1.8, **style)
