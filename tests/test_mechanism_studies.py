@@ -1,0 +1,78 @@
+"""The studies of mechanisms: every arm can be trained, and what their claims estimate is what they say."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.models.transformer import Transformer
+from ebbtide.runs.folder import Run
+from ebbtide.studies.coopetition import COOPERATION, COOPETITION, QUICK, graft_curve
+from ebbtide.studies.experiment import Arms, make_sweep
+from ebbtide.studies.induction_heads import ALL, HALF, INDUCTION_HEADS, reached
+from ebbtide.training.driver import train
+from tiny import SPEC
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+class Curves(Arms):
+    """Arms with one known training loss."""
+
+    def __init__(self, *losses: list[float]):
+        self.loss = np.asarray(losses)
+
+    def sequences(self, arm: str) -> np.ndarray:
+        return 100 * np.arange(self.loss.shape[1])
+
+    def curves(self, arm: str) -> dict[str, np.ndarray]:
+        return {"train_loss": self.loss}
+
+
+def test_when_a_loss_is_reached_is_interpolated():
+    arms: Any = Curves(
+        [np.nan, 1.0, 0.5, 0.1], [np.nan, 1.0, 0.9, 0.8], [np.nan, 0.2, 0.1, 0.0], [np.nan, np.nan, 0.5, 0.1]
+    )
+    got = reached(arms, ALL, 0.3)
+    np.testing.assert_allclose(got[:3], [250.0, 300.0, 100.0])  # between; never: the end; at the first evaluation
+    assert np.isnan(got[3]) and pytest.approx(np.log(2) / 2) == HALF
+
+
+@pytest.mark.parametrize("study", [INDUCTION_HEADS, COOPETITION], ids=lambda one: one.name)
+def test_every_arm_is_a_spec_that_can_be_run(study):
+    for experiment in study.experiments:
+        sweep = make_sweep(study, experiment, "quick")
+        points = sweep.points()
+        if experiment is COOPERATION:  # starts from a run that is not there
+            points = [one for one in points if "start" not in one]
+        assert len(points) >= experiment.settings["quick"].members
+        for claim in experiment.claims:
+            assert set(claim.arms) <= set(experiment.settings["quick"].arms), claim.name
+
+
+def test_cooperation_starts_where_the_studys_own_run_ends():
+    warm = COOPERATION.settings["quick"].arms["with the second half of the final model"]
+    assert warm["start"]["run"] == f"runs/coopetition-quick-{QUICK.digest()[:8]}"
+    assert warm["start"]["sequences"] == QUICK.sequences and warm["freeze"] == list(warm["start"]["parts"])
+
+
+def test_the_second_half_grafted_into_the_last_checkpoint_is_that_model(tmp_path):
+    """And into the first one is not: there the halves are of different models."""
+    spec = replace(SPEC, model=Transformer(layers=2, width=16, heads=2, mlp_ratio=0), evaluators=("icl", "flip"))
+    train(spec, tmp_path / "run", processes=0)
+    run = Run(tmp_path / "run")
+    curves, got = run.metrics(), graft_curve(run, "icl")
+    assert got.shape == (2, 3)
+    np.testing.assert_allclose(got[:, -1], curves["icl"][:, -1], atol=1e-6)
+
+
+def test_the_scalars_of_coopetition(tmp_path):
+    spec = replace(
+        SPEC, model=Transformer(layers=2, width=16, heads=2, mlp_ratio=0), evaluators=("icl", "iwl", "ciwl", "flip")
+    )
+    train(spec, tmp_path / "run", processes=0)
+    found = COOPETITION.summarise(Run(tmp_path / "run"))
+    for claim in COOPETITION.claims:
+        assert claim.estimate(found).shape == (2,) and np.isfinite(claim.estimate(found)).all(), claim.name
+    assert (found["turned"] >= 0).all() and (found["turned"] <= 1).all()
