@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ebbtide.errors import InputError as InputError
+    from ebbtide.evaluation.evaluate import evaluate as evaluate
+    from ebbtide.evaluation.fewshot_suite import FewShotSuite as FewShotSuite
     from ebbtide.models.encoders import Linear as Linear
     from ebbtide.models.encoders import ResNet as ResNet
     from ebbtide.models.positions import Learned as Learned
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from ebbtide.training.driver import Interrupted as Interrupted
     from ebbtide.training.driver import resume as resume
     from ebbtide.training.driver import train as train
+    from ebbtide.training.monitor import Monitor as Monitor
     from ebbtide.training.optimizer import SGD as SGD
     from ebbtide.training.optimizer import Adam as Adam
     from ebbtide.training.optimizer import WeightDecay as WeightDecay
@@ -57,6 +60,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "errors": ["InputError"],
+    "evaluation.evaluate": ["evaluate"],
+    "evaluation.fewshot_suite": ["FewShotSuite"],
     "models.encoders": ["Linear", "ResNet"],
     "models.positions": ["Learned", "NoPositions", "Rotary", "Sinusoidal"],
     "models.recurrent": ["Recurrent"],
@@ -76,6 +81,7 @@ _HOMES = {
     "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "Keep", "Pair"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
     "training.driver": ["Interrupted", "resume", "train"],
+    "training.monitor": ["Monitor"],
     "training.optimizer": ["SGD", "Adam", "WeightDecay"],
     "training.schedule": ["Constant", "Cosine", "Schedule", "WarmupInverseSqrt", "Window"],
     "training.spec": ["Seeds", "Spec"],
