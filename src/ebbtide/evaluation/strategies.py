@@ -13,8 +13,9 @@ first choice equals an oracle's answer does neither: the first model would count
 that often agree would add up to more than one. The maximum is unique wherever the oracles' answers are linearly
 independent, and expectation maximisation finds it: w_k <- w_k mean_s sum_y p_s(y) q_ks(y) / sum_l w_l q_ls(y).
 
-The prompts are those of the evaluators in `NEEDED`, where strategies disagree; classes are trained ones, for which all
-strategies have an answer (transience.md 3.4).
+The prompts are those of the evaluators in `NEEDED`: classes are trained ones and the query's class is in context, so
+that every strategy has an answer, and the answers differ (transience.md 3.4). Where the query's class is not in
+context (`iwl`, `ciwl`) ICL has none: the oracle still takes the nearest exemplar, a trained network does not.
 """
 
 from collections.abc import Mapping
@@ -30,9 +31,9 @@ from ebbtide.evaluation.oracles import Oracle
 from ebbtide.keys import Purpose, root
 from ebbtide.tasks.prompt import Prompt
 
-NEEDED = ("icl", "flip", "ciwl", "iwl")
-"""On `icl` the query's own label is mostly not in context (ICL against both others), on `flip` ICL is against IWL and
-CIWL, on `iwl` IWL is alone, on `ciwl` IWL and CIWL agree. Fewer of them leave some weights open."""
+NEEDED = ("icl", "flip")
+"""On `flip` ICL is against IWL and CIWL. On `icl` ICL is right, IWL answers the query's own label, which is mostly not
+in context, and CIWL, without its label in context, any that is. One alone leaves weights open."""
 TOLERANCE = 1e-7
 """Nats of likelihood that may be left: the log-likelihood is concave, and max_k slope_k - 1 bounds what is missing."""
 MOST_STEPS = 5000
