@@ -15,8 +15,8 @@ import ebbtide as eb
 from ebbtide import verify
 from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.evaluation.fewshot_suite import Batch, part
-from ebbtide.evaluation.metrics import METRICS, per_sequence
-from ebbtide.evaluation.oracles import ORACLES, truth_table
+from ebbtide.evaluation.metrics import METRICS, mean_and_error, per_sequence
+from ebbtide.evaluation.oracles import ORACLES
 from ebbtide.evaluation.strategies import NEEDED, Fraction, answers, fractions
 from ebbtide.evaluation.summary import summarise
 from ebbtide.keys import Purpose, root
@@ -46,7 +46,10 @@ class Scripted:
         for j, name in enumerate(suite.names):
             prompt = suite.prompt(name)
             key = root(7, Purpose.ORACLE, j)
-            p, q = [jax.nn.softmax(ORACLES[x](prompt, suite.outputs, key), axis=-1) for x in (one, other)]
+            p, q = [
+                jax.nn.softmax(ORACLES[x](jax.tree.map(jnp.asarray, prompt), suite.outputs, key), axis=-1)
+                for x in (one, other)
+            ]
             weight = random.random((suite.sequences, 1)) < share if by_prompt else share
             mixed = np.log(np.asarray(weight * p + (1 - weight) * q) + 1e-12)
             batch = suite.prompts(name)
@@ -61,13 +64,12 @@ def uniform(suite: eb.FewShotSuite):
     return lambda examples, labels: np.zeros((len(labels), suite.outputs))
 
 
-def test_training_batches_are_the_stream_of_a_run_whatever_their_size(suite):
+def test_training_batches_are_the_stream_of_a_run_whatever_their_size(suite, draw):
     small, large = suite.batches(4, seed=3), next(suite.batches(8, seed=3))
     joined = Batch(*[np.concatenate(parts) for parts in zip(next(small), next(small), strict=True)])
-    spec = eb.Spec(source=SOURCE, task=TASK, seeds=eb.Seeds(data=3))
-    drawn = TASK.sample(
-        spec.root(Purpose.DATA, 0), jnp.arange(8, dtype=jnp.uint32), SOURCE, SOURCE.build(), SOURCE.sizes().split()
-    )
+    of_run = eb.Spec(seeds=eb.Seeds(data=3)).root(Purpose.DATA, 0)
+    assert (jax.random.key_data(of_run) == jax.random.key_data(root(3, Purpose.DATA))).all()
+    drawn = draw(TASK, SOURCE, sequences=8, seed=3)
     for batch in (joined, large, next(suite.batches(8, seed=3))):
         np.testing.assert_allclose(batch.examples, np.swapaxes(drawn.exemplars, 0, 1), rtol=1e-6)
         assert (batch.labels == drawn.labels.T).all() and (batch.target == drawn.target).all()
@@ -79,7 +81,7 @@ def test_training_batches_are_the_stream_of_a_run_whatever_their_size(suite):
 
 
 def test_evaluation_prompts_are_those_of_a_run_and_a_model_cannot_change_them(suite):
-    run = build_suite(suite.names, TASK, SOURCE, SOURCE.build(), sequences=200, seed=0)
+    run = build_suite(("flip",), TASK, SOURCE, suite._bank, sequences=200, seed=0)
     before = suite.prompts("flip")
     np.testing.assert_array_equal(before.examples, np.swapaxes(run.of("flip").exemplars, 0, 1))
 
@@ -91,15 +93,23 @@ def test_evaluation_prompts_are_those_of_a_run_and_a_model_cannot_change_them(su
     np.testing.assert_array_equal(suite.prompts("flip").examples, before.examples)
 
 
-def test_every_oracle_scores_what_the_truth_table_says(suite):
-    """The same numbers through the interface for outside models as through a run's evaluation."""
-    run = build_suite(suite.names, TASK, SOURCE, SOURCE.build(), sequences=200, seed=0)
-    table = truth_table(run, suite.outputs)
-    for oracle in ("ICL", "IWL"):
-        found = eb.evaluate(Scripted(suite, oracle), suite, batch=64)
-        for name in ("train", "icl", "iwl", "flip"):
-            assert found[name] == pytest.approx(table[oracle][name][0], abs=1e-6)
-            assert found.row(name).error == pytest.approx(table[oracle][name][1], abs=1e-6)
+def metrics_of(suite: eb.FewShotSuite, name: str, logits: np.ndarray) -> np.ndarray:
+    """Mean and standard error of every metric [metric, 2], without the interface for outside models."""
+    prompt = jax.tree.map(jnp.asarray, suite.prompt(name))
+    return np.asarray(mean_and_error(per_sequence(jnp.asarray(logits), prompt)))
+
+
+def test_the_table_is_what_the_metrics_say(suite):
+    """The same numbers through the interface for outside models as without it; oracles score as in the truth table."""
+    for oracle, scores in (("ICL", {"icl": 1, "flip": 1, "iwl": 0}), ("IWL", {"iwl": 1, "flip": 0, "ciwl": 1})):
+        model = Scripted(suite, oracle, "random", 0.9)
+        found = eb.evaluate(model, suite, batch=64)
+        for name, score in scores.items():
+            assert found[name] == score
+            expected = metrics_of(suite, name, model(*suite.prompts(name)[:2]))
+            for metric, (mean, error) in zip(METRICS, expected, strict=True):
+                assert found.row(name, metric).mean == pytest.approx(mean, abs=1e-5)
+                assert found.row(name, metric).error == pytest.approx(error, abs=1e-5)
 
 
 def test_batches_change_nothing_and_have_the_size_asked_for(suite):
@@ -267,11 +277,6 @@ def test_findings_are_printed_as_two_tables(suite):
     assert [line.split()[0] for line in lines[10:]] == list(ORACLES)
 
 
-def metrics_of(suite: eb.FewShotSuite, name: str, logits: np.ndarray) -> float:
-    one = suite.evaluators[suite.names.index(name)]
-    return float(per_sequence(jnp.asarray(logits), suite.prompt(name))[METRICS.index(one.headline)].mean())
-
-
 @pytest.fixture(scope="module")
 def small(quick_compile) -> eb.FewShotSuite:
     return eb.FewShotSuite(source=SOURCE, task=TASK, sequences=100, evaluators=("icl", "iwl", "flip"))
@@ -290,7 +295,7 @@ def test_the_monitor_keeps_history_best_and_summary(small):
     assert watch.best is watch.history[1] and watch.best["icl"] == 1.0
     curves = watch.curves()
     assert curves["sequences"].tolist() == [0, 10, 20, 30, 40] and curves["icl"].shape == (1, 5)
-    assert curves["iwl"][0, 3] == metrics_of(small, "iwl", Scripted(small, "IWL")(*small.prompts("iwl")[:2])) == 1.0
+    assert curves["iwl"][0, 3] == 1.0
     chance = {row.evaluator: row.chance for row in watch.history[0].findings.table if row.headline}
     by_hand = {name: float(value[0]) for name, value in summarise(curves, chance).items()}
     found = watch.summary()
@@ -428,10 +433,11 @@ def test_the_page_runs_as_it_stands(capsys):
 
 def test_the_example_uses_what_there_is():
     """Names of ebbtide and attributes of its objects, in the example that may not be able to run here."""
-    tree = ast.parse(EXAMPLE.read_text())
-    used = {(n.value.id, n.attr) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
+    found = [node for node in ast.walk(ast.parse(EXAMPLE.read_text())) if isinstance(node, ast.Attribute)]
+    used = {(node.value.id, node.attr) for node in found if isinstance(node.value, ast.Name)}
+    of_monitor = set(dir(eb.Monitor(source=SOURCE, evaluators="icl", sequences=2)))
     assert {name for owner, name in used if owner == "eb"} <= set(eb.__all__)
-    assert {name for owner, name in used if owner == "watch"} <= set(dir(eb.Monitor)) | set(vars(eb.Monitor(evaluators="icl", sequences=2)))
+    assert {name for owner, name in used if owner == "watch"} <= of_monitor
     assert {"FewShotSuite", "Monitor", "evaluate", "EarlyStopping"} <= {name for owner, name in used if owner == "eb"}
 
 

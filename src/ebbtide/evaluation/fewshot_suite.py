@@ -84,7 +84,9 @@ class FewShotSuite:
         self.context, self.dim, self.outputs = task.context, sizes.dim, task.outputs(sizes.classes)
         self._bank = source.build()
         self._suite = instruments.build_suite(names, task, source, self._bank, sequences=sequences, seed=seed)
+        self._host = {name: jax.tree.map(np.asarray, self._suite.of(name)) for name in names}
         self._answers: dict[str, Answers] = {}
+        self._chance: dict[str, dict[str, float]] = {}
         self._sample = jax.jit(lambda key, index, bank: task.sample(key, index, source, bank, sizes.split()))
 
     @property
@@ -93,12 +95,13 @@ class FewShotSuite:
         return self._suite.evaluators
 
     def prompt(self, name: str) -> Prompt:
-        """The prompts of one evaluator as drawn: token-major JAX arrays with the truth behind them."""
-        return self._suite.of(name)
+        """The prompts of one evaluator as drawn: token-major, with the truth behind them. Raises `InputError` if the
+        suite does not have it."""
+        require(name in self.names, "evaluator", name, f"must be one of the suite's: {', '.join(self.names)}")
+        return self._host[name]
 
     def prompts(self, name: str) -> Batch:
-        """The prompts of one evaluator. Raises `InputError` if the suite does not have it."""
-        require(name in self.names, "evaluator", name, f"must be one of the suite's: {', '.join(self.names)}")
+        """The prompts of one evaluator as a model gets them. Raises `InputError` if the suite does not have it."""
         return batch_first(self.prompt(name))
 
     def batches(self, size: int, *, seed: int = 0, start: int = 0) -> Iterator[Batch]:
@@ -120,11 +123,13 @@ class FewShotSuite:
         """What a uniform guess over all labels gives by every metric; by in-context accuracy, one over the labels
         in context. With n labels and C those in context: loss log n (nats), accuracy 1/n, in-context accuracy
         and probability 1/|C| (0 where the target is not in C), context mass |C|/n; means over the prompts."""
-        prompt, group = self.prompt(name), self.evaluators[self.names.index(name)].group
-        found = chance(prompt, self.outputs, group)
-        shown = float(first_of_label(prompt.labels).sum(axis=0).mean())
-        found |= {"loss": float(np.log(self.outputs)), "context_mass": shown / self.outputs}
-        return found | {"in_context_probability": found["in_context_accuracy"]}
+        if name not in self._chance:
+            prompt, group = self._suite.of(name), self.evaluators[self.names.index(name)].group
+            found = chance(prompt, self.outputs, group)
+            shown = float(first_of_label(prompt.labels).sum(axis=0).mean())
+            found |= {"loss": float(np.log(self.outputs)), "context_mass": shown / self.outputs}
+            self._chance[name] = found | {"in_context_probability": found["in_context_accuracy"]}
+        return self._chance[name]
 
     @property
     def tells_strategies(self) -> bool:

@@ -77,6 +77,7 @@ class Answers(NamedTuple):
 
 def answers(prompt: Prompt, outputs: int, oracles: Mapping[str, Oracle]) -> Answers:
     """What every oracle answers to a prompt, `outputs` being the number of labels."""
+    prompt = jax.tree.map(jnp.asarray, prompt)
     named = jnp.concatenate([prompt.labels, prompt.own_label[None]])
     valid = np.asarray(first_of_label(named) & (named >= 0)).T
     support = np.maximum(np.asarray(named).T, 0)

@@ -52,7 +52,9 @@ class Monitor:
         whole_number("batch", batch, 1)
         self.suite = find_suite(suite, options)
         names = self.suite.names
-        require(keep_best in names, "keep_best", keep_best, f"must be one of the suite's evaluators: {', '.join(names)}")
+        require(
+            keep_best in names, "keep_best", keep_best, f"must be one of the suite's evaluators: {', '.join(names)}"
+        )
         if stopping is not None:
             stopping.check(names)
             whole_number("stopping.patience", stopping.patience, 1)
