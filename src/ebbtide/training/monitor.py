@@ -1,6 +1,6 @@
 """Watches a model that someone else's loop trains: all evaluators, the best model so far, early stopping."""
 
-from typing import Any
+from typing import Any, SupportsFloat
 
 import msgspec
 import numpy as np
@@ -63,7 +63,7 @@ class Monitor:
         self.best: Record | None = None
         self._watch = Watch(1, stopping)
 
-    def __call__(self, sequences: int, predict: Predict, *, train_loss: float = float("nan")) -> Record:
+    def __call__(self, sequences: int, predict: Predict, *, train_loss: SupportsFloat = float("nan")) -> Record:
         """Evaluates the model as it is after so many training sequences. Raises `InputError` unless `sequences` is
         larger than at the last call."""
         least = self.history[-1].sequences + 1 if self.history else 0
