@@ -247,24 +247,20 @@ def test_icl_and_flip_determine_every_weight(name):
         assert (rows[oracle] >= 0).all() and np.allclose(rows[oracle].sum(axis=1), 1)
 
 
-@pytest.mark.parametrize(
-    "options", [{"evaluators": "icl"}, {"task": eb.FewShot(labels=eb.Polysemy(2))}], ids=["icl alone", "polysemy"]
-)
-def test_a_suite_that_cannot_tell_strategies_says_so(options):
-    options = {"evaluators": ("icl", "flip"), "task": TASK, "source": SOURCE, "sequences": 20} | options
-    suite = eb.FewShotSuite(**options)
-    found = eb.evaluate(uniform(suite), suite)
-    assert found.fractions == {} and "need the evaluators icl, flip" in str(found)
-
-
-def test_metrics_of_polysemy_count_any_label_of_the_class(suite):
-    suite = eb.FewShotSuite(
-        source=SOURCE, task=eb.FewShot(labels=eb.Polysemy(2)), sequences=40, evaluators=("iwl", "icl")
-    )
+def test_with_several_labels_per_class_any_counts_and_strategies_cannot_be_told():
+    task = eb.FewShot(labels=eb.Polysemy(2))
+    suite = eb.FewShotSuite(source=SOURCE, task=task, sequences=40, evaluators=("iwl", *NEEDED))
     model = Scripted(suite, "IWL")
     other_label = np.arange(suite.outputs) ^ 1
     found = eb.evaluate(lambda e, y: model(e, y)[:, other_label], suite)
     assert found["iwl"] == 1.0 and found.row("iwl").chance == pytest.approx(2 / suite.outputs)
+    assert found.fractions == {} and "one label per class" in str(found)
+
+
+def test_a_suite_without_the_evaluators_that_tell_strategies_says_so():
+    suite = eb.FewShotSuite(source=SOURCE, task=TASK, sequences=20, evaluators="icl")
+    found = eb.evaluate(uniform(suite), suite)
+    assert found.fractions == {} and "need the evaluators icl, flip" in str(found)
 
 
 def test_findings_are_printed_as_two_tables(suite):
