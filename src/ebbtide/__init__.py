@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ebbtide.errors import InputError as InputError
+    from ebbtide.evaluation.evaluate import evaluate as evaluate
+    from ebbtide.evaluation.fewshot_suite import FewShotSuite as FewShotSuite
     from ebbtide.mechanisms.interventions import Ablate as Ablate
     from ebbtide.mechanisms.interventions import Forbid as Forbid
     from ebbtide.mechanisms.interventions import Induction as Induction
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from ebbtide.training.driver import Interrupted as Interrupted
     from ebbtide.training.driver import resume as resume
     from ebbtide.training.driver import train as train
+    from ebbtide.training.monitor import Monitor as Monitor
     from ebbtide.training.optimizer import SGD as SGD
     from ebbtide.training.optimizer import Adam as Adam
     from ebbtide.training.optimizer import WeightDecay as WeightDecay
@@ -87,6 +90,8 @@ _HOMES = {
     "mechanisms.measures": ["measure"],
     "mechanisms.probe": ["probe_run"],
     "mechanisms.taps": ["points", "record"],
+    "evaluation.evaluate": ["evaluate"],
+    "evaluation.fewshot_suite": ["FewShotSuite"],
     "models.encoders": ["Linear", "ResNet"],
     "models.positions": ["Learned", "NoPositions", "Rotary", "Sinusoidal"],
     "models.recurrent": ["Recurrent"],
@@ -106,6 +111,7 @@ _HOMES = {
     "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "Keep", "Pair"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
     "training.driver": ["Interrupted", "resume", "train"],
+    "training.monitor": ["Monitor"],
     "training.optimizer": ["SGD", "Adam", "WeightDecay"],
     "training.schedule": ["Constant", "Cosine", "Schedule", "WarmupInverseSqrt", "Window"],
     "training.spec": ["Seeds", "Spec"],

@@ -1,0 +1,128 @@
+"""Any model under the instruments: a callable that answers prompts, from whatever framework."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ebbtide.errors import InputError, nearest, require
+from ebbtide.evaluation.fewshot_suite import FewShotSuite, batch_first, part, whole_number
+from ebbtide.evaluation.findings import Findings, Row
+from ebbtide.evaluation.metrics import METRICS, mean_and_error, per_sequence
+from ebbtide.evaluation.strategies import NEEDED, Fraction, fractions
+from ebbtide.sources.bank import SourceLike
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.prompt import Prompt
+
+Predict = Callable[[Float[np.ndarray, "batch slots dim"], Int[np.ndarray, "batch context"]], Any]
+"""(examples, labels) -> logits [batch, outputs] as a NumPy or JAX array or a PyTorch tensor."""
+SUITES = {"fewshot": FewShotSuite}
+
+
+def evaluate(
+    predict: Predict,
+    suite: str | FewShotSuite = "fewshot",
+    *,
+    source: SourceLike | None = None,
+    task: FewShot | None = None,
+    evaluators: str | Sequence[str] | None = None,
+    sequences: int | None = None,
+    seed: int | None = None,
+    batch: int = 256,
+) -> Findings:
+    """Every metric of every evaluator for the model `predict`, and the fraction of each strategy.
+
+    `predict(examples, labels)` gets NumPy arrays, examples [batch, context + 1, dim] (float32; the query is the last)
+    and labels [batch, context] (int64), and returns the logits of the query's label, [batch, outputs]: a NumPy or JAX
+    array or a PyTorch tensor on any device. It is called with `batch` prompts at a time, the last time with what is
+    left. It must not learn from them.
+
+    `suite` is a `FewShotSuite`, or "fewshot" for one made of `source`, `task`, `evaluators`, `sequences` and `seed`
+    (see there; prompts are drawn anew every time: to evaluate often, make the suite once).
+
+    Metrics are those of `metrics.per_sequence`, their mean over prompts and its standard error sd / sqrt(sequences);
+    fractions are those of `strategies.fractions`.
+
+    Raises `InputError` when the suite cannot be made, and when logits are not an array of finite numbers of the
+    shape asked for.
+    """
+    options = {"source": source, "task": task, "evaluators": evaluators, "sequences": sequences, "seed": seed}
+    whole_number("batch", batch, 1)
+    return examine(predict, find_suite(suite, options), batch)
+
+
+def find_suite(suite: str | FewShotSuite, options: dict[str, Any]) -> FewShotSuite:
+    """The suite itself, or the one of this name made with the options that are not None."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(suite, FewShotSuite):
+        for name, value in given.items():
+            raise InputError(name, value, "must not be given beside a suite, which has its own")
+        return suite
+    allowed = f"must be a FewShotSuite or one of {', '.join(SUITES)}{nearest(str(suite), SUITES)}"
+    require(isinstance(suite, str) and suite in SUITES, "suite", suite, allowed)
+    return SUITES[suite](**given)
+
+
+def examine(predict: Predict, suite: FewShotSuite, batch: int) -> Findings:
+    """`evaluate` for a suite that is there."""
+    rows: list[Row] = []
+    model, oracles = [], []
+    tells = suite.tells_strategies
+    for one in suite.evaluators:
+        prompt, values = suite.prompt(one.name), []
+        asked = suite.answers(one.name) if tells and one.name in NEEDED else None
+        for start in range(0, suite.sequences, batch):
+            chunk = part(prompt, start, min(start + batch, suite.sequences))
+            examples, labels, _ = batch_first(chunk)
+            logits = logits_of(predict(examples, labels), (len(labels), suite.outputs), one.name)
+            values.append(np.asarray(_metrics(jnp.asarray(logits), chunk, jnp.int32(one.group))))
+            if asked is not None:
+                model.append(asked.outcomes(logits, start))
+        if asked is not None:
+            oracles.append(asked.oracles)
+        measured = np.asarray(mean_and_error(jnp.asarray(np.concatenate(values, axis=-1))))
+        chance = suite.chance(one.name)
+        for metric, (mean, error) in zip(METRICS, measured, strict=True):
+            rows.append(Row(one.name, metric, float(mean), float(error), chance[metric], metric == one.headline))
+    found: dict[str, Fraction] = {}
+    if tells:
+        answers = {name: np.concatenate([each[name] for each in oracles]) for name in oracles[0]}
+        found = fractions(np.concatenate(model), answers)
+    return Findings(tuple(rows), found, suite.sequences)
+
+
+@jax.jit
+def _metrics(
+    logits: Float[Array, "batch labels"], prompt: Prompt, group: Int[Array, ""]
+) -> Float[Array, "metrics batch"]:
+    return per_sequence(logits, prompt, group)
+
+
+def logits_of(answer: Any, shape: tuple[int, int], evaluator: str) -> Float[np.ndarray, "batch labels"]:
+    """A model's answer as float32 in NumPy. PyTorch is recognised by its `detach` and never imported.
+
+    Raises `InputError` unless it holds real, finite numbers and has this shape.
+    """
+    if hasattr(answer, "detach"):
+        answer = answer.detach().cpu().float().numpy()
+    where = f"(evaluator {evaluator})"
+    try:
+        raw = np.asarray(answer)
+        if raw.dtype.kind not in "fiuV":  # V: bfloat16 and its like
+            raise TypeError
+        with np.errstate(over="ignore"):
+            logits = raw.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        kind = str(getattr(answer, "dtype", type(answer).__name__))
+        raise InputError("type of predict's logits", kind, f"must be an array of real numbers {where}") from error
+    want = f"must be {list(shape)}: [batch, outputs] {where}"
+    require(logits.shape == shape, "shape of predict's logits", list(logits.shape), want)
+    wrong = int(shape[0] - np.isfinite(logits).all(axis=1).sum())
+    if wrong:
+        worst = float(logits[~np.isfinite(logits)][0])
+        allowed = f"must be finite, is not for {wrong} of {shape[0]} prompts {where}; to mask a label use -1e9"
+        raise InputError("predict's logits", worst, allowed)
+    return logits

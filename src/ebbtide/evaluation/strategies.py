@@ -1,0 +1,152 @@
+r"""How much of a model's behaviour each scripted strategy explains.
+
+On prompt s let p_s(y) be the model's probability of label y and q_ks(y) that of oracle k (`oracles.ORACLES`; spread
+evenly over the labels between which it cannot decide). The *fractions* are the weights w_k >= 0 with sum 1 of the
+mixture of oracles that is nearest to the model in the sense of Kullback and Leibler:
+
+$$w = \arg\max_w \frac1S \sum_s \sum_y p_s(y) \log \sum_k w_k\, q_{ks}(y).$$
+
+One of the oracles answers at random, all labels alike: its weight is what no strategy explains. By Gibbs' inequality
+a model that is a mixture of the oracles gets back its own weights, exactly if it spreads its probability (p = .6 ICL +
+.4 IWL on every prompt), and up to sampling error if it plays ICL on 60 % of the prompts. Counting how often the model's
+first choice equals an oracle's answer does neither: the first model would count as pure ICL, and the shares of oracles
+that often agree would add up to more than one. The maximum is unique wherever the oracles' answers are linearly
+independent, and expectation maximisation finds it: w_k <- w_k mean_s sum_y p_s(y) q_ks(y) / sum_l w_l q_ls(y).
+
+The prompts are those of the evaluators in `NEEDED`: classes are trained ones and the query's class is in context, so
+that every strategy has an answer, and the answers differ (transience.md 3.4). Where the query's class is not in
+context (`iwl`, `ciwl`) ICL has none: the oracle still takes the nearest exemplar, a trained network does not.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ebbtide.evaluation.metrics import first_of_label
+from ebbtide.evaluation.oracles import Oracle
+from ebbtide.keys import Purpose, root
+from ebbtide.tasks.prompt import Prompt
+
+NEEDED = ("icl", "flip")
+"""On `flip` ICL is against IWL and CIWL. On `icl` ICL is right, IWL answers the query's own label, which is mostly not
+in context, and CIWL, without its label in context, any that is. One alone leaves weights open."""
+TOLERANCE = 1e-7
+"""Nats of likelihood that may be left: the log-likelihood is concave, and max_k slope_k - 1 bounds what is missing."""
+MOST_STEPS = 5000
+ALIKE = 0.01
+"""Largest difference of probability between oracles that count as one."""
+DEPENDENT = 1e-4
+"""Smallest eigenvalue of the oracles' products (mean over prompts) below which their weights are left open."""
+INSIDE = 1e-4
+"""Smallest weight that has a standard error: the others are held at 0."""
+
+
+class Fraction(NamedTuple):
+    """Share of a model's behaviour that an oracle explains, 0 to 1, and its standard error over prompts."""
+
+    share: float
+    error: float
+
+
+class Answers(NamedTuple):
+    """The oracles' probabilities of the labels that matter: those in context and the query's own, and of all the rest
+    together (the last outcome), to which every oracle gives the same probability per label. Outcomes that
+    repeat a label, or stand for an own label that is not there, are not `valid` and have probability 0."""
+
+    support: Int[np.ndarray, "sequences points"]
+    valid: Bool[np.ndarray, "sequences points"]
+    oracles: dict[str, Float[np.ndarray, "sequences outcomes"]]
+
+    @classmethod
+    def joined(cls, parts: list["Answers"]) -> "Answers":
+        """The answers to several batches of prompts as one."""
+        oracles = {name: np.concatenate([one.oracles[name] for one in parts]) for name in parts[0].oracles}
+        return cls(np.concatenate([p.support for p in parts]), np.concatenate([p.valid for p in parts]), oracles)
+
+    def outcomes(
+        self, logits: Float[np.ndarray, "batch labels"], start: int = 0
+    ) -> Float[np.ndarray, "batch outcomes"]:
+        """The probabilities of a model with these logits for the prompts from `start` on."""
+        rows = slice(start, start + logits.shape[0])
+        return _outcomes(logits, self.support[rows], self.valid[rows])
+
+
+def answers(prompt: Prompt, outputs: int, oracles: Mapping[str, Oracle]) -> Answers:
+    """What every oracle answers to a prompt, `outputs` being the number of labels."""
+    prompt = jax.tree.map(jnp.asarray, prompt)
+    named = jnp.concatenate([prompt.labels, prompt.own_label[None]])
+    valid = np.asarray(first_of_label(named) & (named >= 0)).T
+    support = np.maximum(np.asarray(named).T, 0)
+    found = {}
+    for i, (name, oracle) in enumerate(oracles.items()):
+        logits = np.asarray(oracle(prompt, outputs, root(0, Purpose.ORACLE, i)))
+        found[name] = _outcomes(logits, support, valid)
+    return Answers(support, valid, found)
+
+
+def _outcomes(logits: np.ndarray, support: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    p = np.asarray(jax.nn.softmax(jnp.asarray(logits, jnp.float32), axis=-1), np.float64)
+    points = np.where(valid, np.take_along_axis(p, support, axis=1), 0.0)
+    rest = np.maximum(1 - points.sum(axis=1, keepdims=True), 0.0)
+    whole = np.concatenate([points, rest], axis=1)
+    return whole / whole.sum(axis=1, keepdims=True)
+
+
+def fractions(
+    model: Float[np.ndarray, "sequences outcomes"], oracles: Mapping[str, Float[np.ndarray, "sequences outcomes"]]
+) -> dict[str, Fraction]:
+    """The fraction of every oracle (sum 1). Oracles that never differ on these prompts share one entry, named e.g.
+    `IWL/random`. Empty where the prompts do not determine the weights (too few of them).
+
+    The standard error is the sandwich estimate over prompts, with weights of 0 held there.
+    """
+    names, q = _distinct(oracles)
+    products = np.einsum("kso,lso->kl", q, q) / q.shape[1]
+    if np.linalg.eigvalsh(products)[0] < DEPENDENT:
+        return {}
+    w = np.full(len(names), 1 / len(names))
+    for _ in range(MOST_STEPS):
+        slope = (q * (model / _mixed(w, q))).sum(axis=-1).mean(axis=1)
+        if slope.max() - 1 < TOLERANCE:
+            break
+        w = w * slope
+    error = _errors(w, model, q)
+    return {name: Fraction(float(a), float(b)) for name, a, b in zip(names, w, error, strict=True)}
+
+
+def _mixed(w: np.ndarray, q: np.ndarray) -> np.ndarray:
+    return np.maximum(np.tensordot(w, q, axes=1), 1e-300)
+
+
+def _distinct(oracles: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray]:
+    names: list[str] = []
+    kept: list[np.ndarray] = []
+    for name, q in oracles.items():
+        same = [i for i, other in enumerate(kept) if np.abs(q - other).max() < ALIKE]
+        if same:
+            names[same[0]] += f"/{name}"
+        else:
+            names.append(name)
+            kept.append(q)
+    return names, np.stack(kept)
+
+
+def _errors(w: np.ndarray, model: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Standard errors of w: with g the slopes per prompt, H = -d2/dw2 of the mean log-likelihood and Z a basis of
+    the directions that keep the sum, cov = Z (Z'HZ)^-1 Z' cov(g) Z (Z'HZ)^-1 Z' / sequences."""
+    error, inside = np.zeros_like(w), w > INSIDE
+    count, n = int(inside.sum()), model.shape[0]
+    if count < 2:
+        return error
+    ratio = q[inside] / _mixed(w, q)
+    slopes = (ratio * model).sum(axis=-1)
+    curvature = np.einsum("kso,lso,so->kl", ratio, ratio, model) / n
+    z = np.concatenate([np.eye(count - 1), -np.ones((1, count - 1))])
+    inverse = np.linalg.pinv(z.T @ curvature @ z)
+    spread = z @ inverse @ z.T @ np.cov(slopes) @ z @ inverse @ z.T / n
+    error[inside] = np.sqrt(np.maximum(np.diag(spread), 0.0))
+    return error
