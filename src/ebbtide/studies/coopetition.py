@@ -36,7 +36,7 @@ TENTH = 0.1
 
 QUICK = Spec(
     task=FewShot(context=2, burst=1, labels=Shared(32)),
-    source=Gaussian(classes=384, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2, seed=5),
+    source=Gaussian(classes=448, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2, seed=5),
     model=Transformer(layers=2, width=32, heads=4, mlp_ratio=0),
     optimizer=Adam(lr=2e-3, schedule=Constant(warmup=100)),
     batch=16,
@@ -189,7 +189,7 @@ def _figure(run: Run, verdict: Verdict) -> dict[str, bytes]:
 
 MAIN, MATCH, ONE_LAYER, FORBIDDEN = "main", "exact match", "one layer", "no attention to the previous token"
 SCALED = (
-    "2 layers of attention alone, width 32, 384 Gaussian classes of 2 noisy exemplars with 32 shared labels, learning "
+    "2 layers of attention alone, width 32, 448 Gaussian classes of 2 noisy exemplars with 32 shared labels, learning "
     "rate 2e-3, in place of width 64, 12,800 transformed characters of 20 drawings with a label each, 1e-5"
 )
 VARIANTS = Experiment(
