@@ -30,7 +30,7 @@ def donor(tmp_path_factory) -> Run:
 
 def at(run: Run, sequences: int) -> dict[str, np.ndarray]:
     """The parameters of a run's checkpoint."""
-    from ebbtide.mechanisms.probe import checkpoints
+    from ebbtide.training.probe import checkpoints
 
     return dict(checkpoints(run))[sequences]
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ebbtide.mechanisms.interventions import Temperature as Temperature
     from ebbtide.mechanisms.interventions import answer as answer
     from ebbtide.mechanisms.measures import measure as measure
-    from ebbtide.mechanisms.probe import probe_run as probe_run
     from ebbtide.mechanisms.taps import points as points
     from ebbtide.mechanisms.taps import record as record
     from ebbtide.models.encoders import Linear as Linear
@@ -62,6 +61,9 @@ if TYPE_CHECKING:
     from ebbtide.training.optimizer import SGD as SGD
     from ebbtide.training.optimizer import Adam as Adam
     from ebbtide.training.optimizer import WeightDecay as WeightDecay
+    from ebbtide.training.probe import model_at as model_at
+    from ebbtide.training.probe import probe_run as probe_run
+    from ebbtide.training.probe import prompts_of as prompts_of
     from ebbtide.training.schedule import Constant as Constant
     from ebbtide.training.schedule import Cosine as Cosine
     from ebbtide.training.schedule import Schedule as Schedule
@@ -88,7 +90,7 @@ _HOMES = {
         "answer",
     ],
     "mechanisms.measures": ["measure"],
-    "mechanisms.probe": ["probe_run"],
+    "training.probe": ["model_at", "probe_run", "prompts_of"],
     "mechanisms.taps": ["points", "record"],
     "evaluation.evaluate": ["evaluate"],
     "evaluation.fewshot_suite": ["FewShotSuite"],

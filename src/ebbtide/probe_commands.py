@@ -10,11 +10,11 @@ from rich.table import Table
 from ebbtide.commands import console, find_run
 from ebbtide.errors import require
 from ebbtide.mechanisms.measures import PARTS, STRENGTHS
-from ebbtide.mechanisms.probe import Probed, probe_run
 from ebbtide.report import tables
 from ebbtide.report.probe_figure import heads_figure, lines_figure
 from ebbtide.report.progress import ProgressLine
 from ebbtide.runs.atomic import write_file
+from ebbtide.training.probe import Probed, probe_run
 
 FOLDER = "probes"
 

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from ebbtide.evaluation.summary import smooth, summarise
 from ebbtide.mechanisms.interventions import Forbid
-from ebbtide.mechanisms.probe import checkpoints, probe_run
 from ebbtide.models.transformer import Transformer
 from ebbtide.report.figure import curves_figure
 from ebbtide.runs.folder import Run
@@ -25,6 +24,7 @@ from ebbtide.training.driver import spec_of
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import unnamed
 from ebbtide.training.optimizer import Adam
+from ebbtide.training.probe import checkpoints, probe_run
 from ebbtide.training.schedule import Constant, Schedule
 from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.start import Start, select

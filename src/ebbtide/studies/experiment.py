@@ -148,7 +148,7 @@ class Arms:
 
     def probed(self, arm: str, measure: str, evaluator: str) -> Float[np.ndarray, "member checkpoint *axes"]:
         """A measure (`mechanisms.measures`) of every member at every kept checkpoint; nan where it has not finished."""
-        from ebbtide.mechanisms.probe import probe_run
+        from ebbtide.training.probe import probe_run
 
         made: dict[Path, np.ndarray] = {}
         found: list[np.ndarray | None] = []

@@ -1,7 +1,7 @@
 """Measures over training: every kept checkpoint of a run, every member."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,9 @@ from ebbtide.models.model import Params
 from ebbtide.runs.folder import DamagedError, Run
 from ebbtide.runs.reading import load_record
 from ebbtide.tasks.prompt import Prompt
+from ebbtide.training.driver import spec_of
+from ebbtide.training.members import unnamed
+from ebbtide.training.spec import Spec
 
 PREFIX = "params."
 Say = Callable[[tuple[int, int]], None]
@@ -45,7 +48,25 @@ def checkpoints(run: Run) -> list[tuple[int, dict[str, np.ndarray]]]:
     return sorted(found, key=lambda one: one[0])
 
 
-def prompts_of(spec: Any, evaluator: str, sequences: int, member: int = 0) -> Prompt:
+def model_at(run: Run, member: int = 0, sequences: int | None = None) -> tuple[Spec, Params]:
+    """The spec of a run, and the parameters of one member at a kept checkpoint (None: the newest). Raises `InputError`
+    when there is no such checkpoint or member."""
+    spec, kept = spec_of(run), dict(checkpoints(run))
+    require(0 <= member < spec.members, "member", member, f"must be from 0 to {spec.members - 1}")
+    at = max(kept) if sequences is None else sequences
+    require(at in kept, "sequences", at, f"the run has checkpoints at {', '.join(str(one) for one in kept)}")
+    return spec, _params(spec, kept[at], member, f"{run.path}: checkpoint {at}")
+
+
+def _params(spec: Spec, arrays: dict[str, np.ndarray], member: int, where: str) -> Params:
+    template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
+    try:
+        return unnamed(template, {name: x[member] for name, x in arrays.items()})
+    except (KeyError, ValueError) as error:
+        raise InputError("run", where, str(error)) from error
+
+
+def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> Prompt:
     """Prompts of one of a run's evaluators, those it was evaluated on where as many are asked for."""
     names = spec.evaluators
     require(
@@ -65,13 +86,9 @@ def probe_run(
     The model is the trained one alone: interventions of its training are left out. Raises `InputError` for unknown
     names, or a run without a whole checkpoint.
     """
-    from ebbtide.training.driver import spec_of
-    from ebbtide.training.members import unnamed
-
     spec = spec_of(run)
     found = [find_measure(name) for name in names]
     require(len(names) > 0, "measure", names, "name at least one")
-    template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
     per_world = [prompts_of(spec, evaluator, sequences, m) for m in range(spec.members if spec.vary else 1)]
 
     def all_of(params: Params, prompt: Prompt) -> list[Array]:
@@ -82,10 +99,7 @@ def probe_run(
     for i, (at, arrays) in enumerate(kept):
         members = []
         for m in range(spec.members):
-            try:
-                params = unnamed(template, {name: x[m] for name, x in arrays.items()})
-            except (KeyError, ValueError) as error:
-                raise InputError("run", str(run.path), f"checkpoint {at}: {error}") from error
+            params = _params(spec, arrays, m, f"{run.path}: checkpoint {at}")
             members.append([np.asarray(x) for x in compiled(params, per_world[m % len(per_world)])])
         times.append(at)
         rows.append(members)
