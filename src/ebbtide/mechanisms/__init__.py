@@ -1,0 +1,1 @@
+"""What happens inside: mechanisms, and laws small enough to be followed exactly."""
