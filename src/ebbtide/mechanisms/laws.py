@@ -53,15 +53,16 @@ def descend(law: Law, state: State, rate: float, steps: int, every: int = 1, sto
     require(steps % every == 0, "every", every, f"must divide the {steps} steps")
     records: list[Losses] = []
     stopped = np.full(state.shape[-1], -1)
-    losses = law.losses(state)
-    for step in range(steps + 1):
-        stopped[(stopped < 0) & (losses[0] < stop)] = step
-        if step % every == 0:
-            records.append(losses)
-        moving: Bool[np.ndarray, " seed"] = stopped < 0
-        if step < steps and moving.any():
-            state = np.where(moving, law.step(state, rate), state)
-            losses = law.losses(state)
+    with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large ends in inf and nan
+        losses = law.losses(state)
+        for step in range(steps + 1):
+            stopped[(stopped < 0) & (losses[0] < stop)] = step
+            if step % every == 0:
+                records.append(losses)
+            moving: Bool[np.ndarray, " seed"] = stopped < 0
+            if step < steps and moving.any():
+                state = np.where(moving, law.step(state, rate), state)
+                losses = law.losses(state)
     return Course(np.arange(0, steps + 1, every), np.stack(records, axis=-1), stopped)
 
 
