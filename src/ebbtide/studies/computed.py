@@ -1,13 +1,14 @@
 """Studies that compute instead of training: a setting gives curves in seconds, claims are judged on them.
 
-    computed.json   which study, preset and setting
-    curves.npz      the curves
-    figure.png, figure.svg
-    verdict.json    written last: where it is, the rest is whole
+computed.json   which study, preset and setting
+curves.npz      the curves
+figure.png, figure.svg
+verdict.json    written last: where it is, the rest is whole
 """
 
 import hashlib
 import io
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from ebbtide.runs.folder import DamagedError
 from ebbtide.runs.reading import read_bounded
 from ebbtide.studies.settings import field_words
 from ebbtide.studies.study import VERDICT, Claim, Scalars, Verdict, judge_claims, number
-from ebbtide.training.fields import explain, override
+from ebbtide.training.fields import explain, override, parse
 
 COMPUTED, CURVES = "computed.json", "curves.npz"
 LARGEST_RECORD = 2**20
@@ -99,7 +100,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def command(self) -> str:
         """The command that computes this."""
         words = ["ebbtide", "run", self.study, "--preset", self.preset.rstrip("*"), "--check"]
-        return " ".join([*words, *(word for name, text in self.fields for word in field_words(name, text))])
+        return shlex.join([*words, *(word for name, text in self.fields for word in field_words(name, parse(text)))])
 
 
 def read_record(folder: Path) -> Record:

@@ -47,7 +47,7 @@ class ToyLaws(Setting, frozen=True, forbid_unknown_fields=True, kw_only=True):
     competition_descent: Descent = Descent(steps=16_000, every=20, stop=1e-6)
     equal_stop: Annotated[float, msgspec.Meta(ge=0)] = 1e-3
     nested: NestedLogits = NestedLogits()
-    nested_descent: Descent = Descent(rate=0.05, steps=3000, every=5)
+    nested_descent: Descent = Descent(rate=0.05, steps=3000, every=2)
 
     def check(self) -> None:
         """Raises `InputError` for what cannot be computed."""
@@ -57,7 +57,9 @@ class ToyLaws(Setting, frozen=True, forbid_unknown_fields=True, kw_only=True):
             fixed = getattr(self, name).fixed
             require(not fixed, f"{name}.fixed", fixed, "must be empty: the arms of this study are what is given")
             descent = getattr(self, f"{name}_descent")
-            require(descent.stop == 0, f"{name}_descent.stop", descent.stop, "must be 0: this law is trained to the end")
+            require(
+                descent.stop == 0, f"{name}_descent.stop", descent.stop, "must be 0: this law is trained to the end"
+            )
         for name in ("product", "competition", "nested"):
             how: Descent = getattr(self, f"{name}_descent")
             every = f"{name}_descent.every"
@@ -77,18 +79,16 @@ def compute(setting: ToyLaws) -> Curves:
         course = descend(law, state, how.rate, how.steps, how.every)
         curves["product/steps"], curves[f"product/{arm}"] = course.steps, course.losses[0] / law.level(state)[:, None]
     how = setting.competition_descent
+    curves["competition/levels"] = levels = setting.competition.levels(setting.competition.start(seeds))
     for arm in COMPETITION:
         equal = arm == "equal"
         law = replace(setting.competition, mu1=0.0) if equal else setting.competition
-        state = law.start(seeds)
         stop = setting.equal_stop if equal else how.stop
-        course = descend(law, state, how.rate, how.steps, how.every, stop)
-        levels = law.levels(state)
+        course = descend(law, law.start(seeds), how.rate, how.steps, how.every, stop)
         curves["competition/steps"], curves[f"competition/{arm}/stopped"] = course.steps, course.stopped
         curves[f"competition/{arm}/L"] = course.losses[0]
         for i, name in enumerate(("L1", "L2")):
             curves[f"competition/{arm}/{name}"] = course.losses[1 + i] / levels[i][:, None]
-    curves["competition/levels"] = levels
     how = setting.nested_descent
     for arm, fixed in NESTED.items():
         law = replace(setting.nested, fixed=fixed)
@@ -115,15 +115,14 @@ def flat(curves: Records, steps: Int[np.ndarray, " record"]) -> Numbers:
 
 
 def bump(l1: Records, l2: Records) -> Numbers:
-    """How far L2 rises, as a share, while L1 falls from 0.9 to 0.1 of its plateau for the first time; nan where L1
-    never falls."""
+    """How far L2 rises, as a share, from where L1 last is at 0.9 of its plateau, before it falls below half, to where
+    L1 is lowest; nan where L1 never falls so far."""
     found = np.full(len(l1), np.nan)
     for i, (one, two) in enumerate(zip(l1, l2, strict=True)):
-        if (one < 0.1).any():
-            end = int((one < 0.1).argmax())
-            high = np.flatnonzero(one[: end + 1] >= 0.9)
+        if (one < 0.5).any():
+            high = np.flatnonzero(one[: int((one < 0.5).argmax())] >= 0.9)
             start = int(high[-1]) if len(high) else 0
-            found[i] = two[start : end + 1].max() / two[start] - 1
+            found[i] = two[start : int(one.argmin()) + 1].max() / two[start] - 1
     return found
 
 
@@ -168,10 +167,10 @@ def _of_those_that_left(words: str, estimate: Callable[[Scalars], np.ndarray]) -
 def _sooner(law: str, arm: str, than: str) -> Claim:
     a, b = f"{law}, {than} given: steps to half", f"{law}, {arm} given: steps to half"
     sources = {"product": "2404.07129, Fig. 5a", "logits": "2312.03002, abstract: nested; the form is ours"}
-    what = {"product": "of the factors", "logits": "of the logits"}[law]
+    what = {"product": "product of three", "logits": "three nested logits"}[law]
     return Claim(
         f"{law}-{arm.replace(' ', '-')}",
-        f"{what} {arm} given: the loss falls sooner than with {than} given",
+        f"{what}, {arm} given: the loss falls sooner than with {than} given",
         sources[law],
         f"steps to half of the plateau's loss: {than} given - {arm} given",
         0.0,
@@ -186,7 +185,7 @@ CLAIMS = (
     _sooner("product", "b and c", "c"),
     Claim(
         "product-no-plateau",
-        "of the factors b and c given: no plateau is left",
+        "product of three, b and c given: no plateau is left",
         "2404.07129, Fig. 5a; size: a hundredth of the 1,000 steps",
         "10 - steps within a tenth of the plateau's loss",
         0.0,
@@ -202,7 +201,7 @@ CLAIMS = (
     ),
     Claim(
         "emergence",
-        f"{_UNEQUAL}: of those, mechanism 1 is learned",
+        f"{_UNEQUAL}, seeds that leave: mechanism 1 is learned",
         f"{_COOP}: L1 collapses; size: nine tenths",
         "1 - lowest L1 / its plateau",
         0.9,
@@ -210,7 +209,7 @@ CLAIMS = (
     ),
     Claim(
         "transience",
-        f"{_UNEQUAL}: and lost again",
+        f"{_UNEQUAL}, seeds that leave: mechanism 1 is lost again",
         f"{_COOP}: L1 rises back; size: half its plateau",
         "(last - lowest L1) / its plateau",
         0.5,
@@ -218,7 +217,7 @@ CLAIMS = (
     ),
     Claim(
         "replacement",
-        f"{_UNEQUAL}: for mechanism 2",
+        f"{_UNEQUAL}, seeds that leave: mechanism 2 replaces it",
         f"{_COOP}: L2 decays to 0; size: nine tenths",
         "1 - last L2 / its plateau",
         0.9,
@@ -226,15 +225,15 @@ CLAIMS = (
     ),
     Claim(
         "bump",
-        f"{_UNEQUAL}: L2 rises while L1 collapses",
+        f"{_UNEQUAL}, seeds that leave: L2 rises while L1 collapses",
         f"{_COOP}: .32 to .33",
-        "highest L2 while L1 falls from .9 to .1 of its plateau / L2 before - 1",
+        "highest L2 while L1 falls from .9 of its plateau to its lowest / L2 before - 1",
         0.0,
         _of_those_that_left(_UNEQUAL, lambda s: s[f"{_UNEQUAL}: bump of L2"]),
     ),
     Claim(
         "persistence",
-        f"{_EQUAL}: mechanism 1 is learned and stays",
+        f"{_EQUAL}, seeds that leave: mechanism 1 is learned and stays",
         f"{_COOP}; size: nine tenths",
         "1 - last L1 / its plateau",
         0.9,
@@ -242,7 +241,7 @@ CLAIMS = (
     ),
     Claim(
         "divergence",
-        f"{_EQUAL}: the loss of mechanism 2 grows",
+        f"{_EQUAL}, seeds that leave: the loss of mechanism 2 grows",
         f"{_COOP}: it diverges",
         "last L2 / its plateau - 1",
         0.0,
@@ -258,7 +257,7 @@ CLAIMS = (
     ),
     Claim(
         "abrupt",
-        "three nested logits: the loss falls abruptly",
+        "three nested logits, none given: the loss falls abruptly",
         "2312.03002, abstract: abrupt; size: a tenth of the time before; the form is ours",
         "0.1 - steps from 3/4 to 1/4 of log(labels in context) / steps before",
         0.0,
@@ -288,7 +287,13 @@ TOY_LAWS = Computed(
     paper=PAPER,
     question="Do a few numbers suffice for a plateau, a sudden fall, and a skill that is learned and lost again?",
     claims=CLAIMS,
-    presets={"quick": ComputedPreset(ToyLaws(), 10, "the sizes of the papers where they are known; other seeds")},
+    presets={
+        "quick": ComputedPreset(
+            ToyLaws(),
+            10,
+            "products and competition at the papers' sizes, other seeds; the nested logits in a form of our own",
+        )
+    },
     compute=compute,
     summarise=summarise,
     figure=figure,
