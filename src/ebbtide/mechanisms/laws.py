@@ -6,7 +6,7 @@ descent maps (square, overlap) to (square, overlap): dimension 20 or 8,000, a st
 approximated. A state is an array [square | overlap | square of the target, vector, seed]; losses are [loss, seed].
 """
 
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -27,6 +27,7 @@ GIVEN = 40.0
 """A logit that is given instead of learned: what it weighs is exact to 1e-14."""
 
 
+@runtime_checkable
 class Law(Protocol):
     """A loss and its gradient step, for many seeds at once."""
 

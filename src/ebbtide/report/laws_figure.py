@@ -11,7 +11,7 @@ from ebbtide.report.figure import render
 GIVEN = {
     "none": "nothing given",
     "first": "attention of layer 1 given",
-    "read": "classifier given: two logits are left",
+    "read": "classifier given",
     "first and read": "both given",
 }
 SETTLED = 0.01
@@ -52,7 +52,8 @@ def laws_figure(
         axis.axhline(1, color="0.5", lw=0.8, ls=":", zorder=0)
     figure.suptitle(
         f"Toy laws: plateaus, sudden falls, and a mechanism that is learned and lost again ({seeds} seeds)\n"
-        "A, B: thin lines are seeds, thick lines their median; dotted: the plateau",
+        "A, B: thin lines are seeds, thick lines their median; dotted: a product that is zero, "
+        "in B a guess among the labels in context",
         fontsize=10.5,
     )
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
