@@ -192,13 +192,13 @@ def test_measures_on_made_up_curves():
 
 def test_claims_about_seeds_that_leave_are_not_asked_of_those_that_stay():
     setting = ToyLaws(seed=200, seeds=3)
-    curves = toy_laws.compute(replace(setting, product_descent=Descent(steps=2), nested_descent=Descent(steps=2)))
+    short = Descent(steps=2)
+    setting = replace(setting, product_descent=short, competition_descent=short, nested_descent=short)
+    curves = toy_laws.compute(setting)
     one, two = np.array([1.0, 0.0, 0.9]), np.array([1.0, 1.1, 0.0])
     for arm in toy_laws.COMPETITION:
-        curves[f"competition/{arm}/L1"], curves[f"competition/{arm}/L2"] = (
-            np.stack([one, one, one**0]),
-            two + np.zeros((3, 1)),
-        )
+        curves[f"competition/{arm}/L1"] = np.stack([one, one, np.ones(3)])
+        curves[f"competition/{arm}/L2"] = np.stack([two, two, two])
     curves["competition/steps"] = np.arange(3)
     scalars = toy_laws.summarise(setting, curves)
     found = {claim.claim: claim for claim in judge_claims(TOY_LAWS.claims, scalars)}
