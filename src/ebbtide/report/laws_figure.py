@@ -77,12 +77,14 @@ def _family(axis: Any, curves: Mapping[str, np.ndarray], law: str, arms: Iterabl
 def _competition(axis: Any, curves: Mapping[str, np.ndarray], arm: str, shown: int) -> None:
     steps = curves["competition/steps"]
     stopped = int(curves[f"competition/{arm}/stopped"][shown])
+    end = float(steps[-1])
     names = {"L1": "L1, mechanism 1 (in-context)", "L2": "L2, mechanism 2 (in-weights)"}
     for i, (name, label) in enumerate(names.items()):
         axis.plot(steps, curves[f"competition/{arm}/{name}"][shown], color=COLOURS[i], lw=2, ls=DASHES[i], label=label)
     if stopped >= 0:
         axis.axvline(stopped, color="0.35", lw=1, ls=(0, (2, 2)), label=f"loss small enough: stopped, {stopped:,}")
-        axis.set_xlim(0, min(steps[-1], 1.25 * stopped))
+        end = min(end, 1.25 * stopped)
+    axis.set_xlim(0, end)
     axis.set_ylabel("loss / loss of a zero product", fontsize=9)
     settled = [curves[f"competition/{arm}/{name}"][shown][int(SETTLED * len(steps)) :] for name in names]
     axis.set_ylim(-0.05, 1.1 * max(1.5, np.nanmax(settled)))
