@@ -83,6 +83,7 @@ FLOORS = {
     "cli": 6,
     "commands": 6,
     "experiment_commands": 6,
+    "computed_commands": 6,
     "sweep_commands": 6,
     "data_commands": 6,
     "probe_commands": 6,

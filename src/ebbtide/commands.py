@@ -25,13 +25,21 @@ if not console.is_terminal:
 
 def studies(options: Namespace) -> int:
     """Table of all studies, or of one with its experiments."""
-    from ebbtide.studies import STUDIES, find_study
+    from ebbtide.studies import COMPUTED, STUDIES, find_any
+    from ebbtide.studies.computed import Computed
 
-    for study in [find_study(options.study)] if options.study else STUDIES:
+    for study in [find_any(options.study)] if options.study else [*STUDIES, *COMPUTED]:
         console.print(Text(study.name, "bold"), Text(f"  {study.question}"))
         console.print(Text(f"  {study.paper}", "dim"))
         if study.claims:
-            _describe(study)
+            _describe_claims(study)
+        if isinstance(study, Computed):
+            from ebbtide.computed_commands import show_presets
+
+            show_presets(study)
+            continue
+        if study.claims:
+            _describe_presets(study)
         if options.study:
             from ebbtide.experiment_commands import show_experiments
 
@@ -42,14 +50,18 @@ def studies(options: Namespace) -> int:
     return 0
 
 
-def _describe(study: Any) -> None:
-    """The claims and presets of a study's own run."""
+def _describe_claims(study: Any) -> None:
+    """The claims of a study itself."""
     claims = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
     for column in ("claim", "estimated: mean over members of", "needed", "source"):
         claims.add_column(column)
     for claim in study.claims:
         claims.add_row(claim.statement, claim.metric, f"> {claim.threshold:g}", claim.source)
     console.print(claims)
+
+
+def _describe_presets(study: Any) -> None:
+    """The presets of a study's own run."""
     presets = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
     for column in ("preset", "minutes on 2 cores", "members", "sequences each", "what it is"):
         presets.add_column(column)
@@ -62,12 +74,17 @@ def _describe(study: Any) -> None:
 
 def run(options: Namespace) -> int:
     """Trains a study's spec, judges its claims and draws its figure."""
-    from ebbtide.studies import find_study
+    from ebbtide.studies import find_any
+    from ebbtide.studies.computed import Computed
     from ebbtide.training.driver import train
     from ebbtide.training.fields import override
     from ebbtide.training.spec import from_builtins
 
-    study = find_study(options.study)
+    study = find_any(options.study)
+    if isinstance(study, Computed):
+        from ebbtide.computed_commands import run_computed
+
+        return run_computed(study, options)
     if options.experiment is None and not study.claims:
         options.experiment = study.experiments[0].name
     if options.experiment is not None:

@@ -14,6 +14,7 @@ from ebbtide.report.progress import clock
 from ebbtide.runs.folder import DamagedError, Run
 from ebbtide.runs.reading import read_bounded
 from ebbtide.studies import STUDIES
+from ebbtide.studies.computed import read_record
 from ebbtide.studies.experiment import Experiment, digest, find_verdict, make_sweep
 from ebbtide.studies.settings import (
     Flat,
@@ -28,7 +29,7 @@ from ebbtide.studies.settings import (
     value_text,
     within,
 )
-from ebbtide.studies.study import VERDICT, Study, Verdict, read_verdict
+from ebbtide.studies.study import VERDICT, Study, Verdict, read_verdict, verdict_in
 from ebbtide.sweeps.axes import MEMBER, Point
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import SCALARS, Results
@@ -192,6 +193,49 @@ def sweep_entry(path: Path) -> Entry:
         texts=[(f"The sweep as a file ({sweep.name}.json)", sweep.to_json().decode())],
         created=created,
     )
+
+
+def computed_entry(path: Path) -> Entry:
+    """A computation, with its claims. Raises one of `BROKEN` when it cannot be believed."""
+    record, verdict, problem = read_record(path), None, ""
+    try:
+        verdict = verdict_in(path)
+    except InputError as error:
+        problem = _sentence(error.allowed)
+    if verdict and verdict.digest != record.digest:
+        verdict, problem = None, f"{VERDICT} is of another setting."
+    if verdict is None and not problem:
+        problem = f"Not judged yet. Judge it with: {record.command()}"
+    fields = [[name, value_text(value)] for name, value in flat(record.setting).items()]
+    facts = [
+        ("Seeds", verdict.seeds if verdict else ""),
+        ("Setting", verdict.scaled if verdict else ""),
+        ("Data needed", "none: everything is made from the seeds"),
+        ("Interval", verdict.interval if verdict else ""),
+    ]
+    return Entry(
+        name=path.name,
+        kind="computation",
+        experiment=record.study,
+        preset=record.preset,
+        question=verdict.question if verdict else "",
+        paper=verdict.paper if verdict else "",
+        problem=problem,
+        claims=verdict.claims if verdict else None,
+        facts=facts,
+        command=record.command(),
+        figure=_figure(path) if verdict else b"",
+        grids=[Grid("Setting", ["field", "here"], fields), *_computed_members(verdict)],
+        created=record.created,
+    )
+
+
+def _computed_members(verdict: Verdict | None) -> Iterable[Grid]:
+    """What was read off the curves of each seed; a claim may be about some of them only."""
+    if verdict is not None:
+        count = max(len(values) for values in verdict.summary.values())
+        rows = [[name, *values] for name, values in verdict.summary.items()]
+        yield Grid(f"Numbers of each seed ({count})", ["seed", *[f"{i}" for i in range(count)]], rows)
 
 
 def _arms(arms: dict[str, Point]) -> Grid:

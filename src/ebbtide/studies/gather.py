@@ -7,11 +7,15 @@ from typing import Any, NamedTuple
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.report.entries import NOT_RUN, Entry
 from ebbtide.runs.folder import HEADER, Run, inside
-from ebbtide.studies import STUDIES
-from ebbtide.studies.entry import BROKEN, asked, run_entry, sweep_entry
+from ebbtide.studies import COMPUTED, STUDIES
+from ebbtide.studies.computed import COMPUTED as RECORD
+from ebbtide.studies.computed import read_record
+from ebbtide.studies.entry import BROKEN, asked, computed_entry, run_entry, sweep_entry
 from ebbtide.sweeps.folder import SWEEP, SweepFolder
 
 PRESETS = ("quick", "cpu", "paper")
+MARKS = (HEADER, SWEEP, RECORD)
+"""The file that says what a folder is."""
 
 
 class Found(NamedTuple):
@@ -29,7 +33,7 @@ def gather(words: Sequence[str], runs: Path) -> list[Entry]:
     all earlier ones. Raises `InputError` in one line for a word that is none of these, or when no run is there.
     """
     found = {one.path.resolve(): one for word in words for one in _find(word, runs)}
-    there = any((one.path / name).exists() for one in found.values() for name in (HEADER, SWEEP))
+    there = any((one.path / name).exists() for one in found.values() for name in MARKS)
     require(there, "report", " ".join(words), f"no run or sweep is there (no {HEADER}, no {SWEEP})")
     entries: list[Entry] = []
     for study in dict.fromkeys(one.study for one in found.values()):
@@ -41,6 +45,8 @@ def gather(words: Sequence[str], runs: Path) -> list[Entry]:
 def entry_of(path: Path) -> Entry:
     """What is to be said of one folder, whatever is in it."""
     try:
+        if (path / RECORD).exists():
+            return computed_entry(path)
         return sweep_entry(path) if (path / SWEEP).exists() else run_entry(Run(path))
     except BROKEN as error:
         return Entry(name=path.name, kind="folder", problem=f"Cannot be used: {_reason(error)}", damaged=True)
@@ -52,7 +58,7 @@ def _find(word: str, runs: Path) -> list[Found]:
             return [Found(path)]
     folders = [path for path in inside(runs) if path.is_dir() and _belongs(path, word)]
     if not folders:
-        known = [study.name for study in STUDIES]
+        known = [study.name for study in (*STUDIES, *COMPUTED)]
         hint = nearest(word, [*known, *(path.name for path in inside(runs))])
         require(word not in known, "study", word, f"has no run in {runs} yet (make one with: ebbtide run {word})")
         raise InputError("report", word, f"no run or sweep folder, here or in {runs}, and no study{hint}")
@@ -61,10 +67,12 @@ def _find(word: str, runs: Path) -> list[Found]:
 
 def _belongs(path: Path, study: str) -> bool:
     """Whether a folder is of this study (or of an experiment of it); what cannot be read is told by its name."""
-    if not any((path / name).exists() for name in (HEADER, SWEEP)):
+    if not any((path / name).exists() for name in MARKS):
         return False
     try:
-        if (path / SWEEP).exists():
+        if (path / RECORD).exists():
+            own = read_record(path).study
+        elif (path / SWEEP).exists():
             sweep = SweepFolder(path).sweep
             known = asked(sweep)
             own = f"{known.study.name}/{known.experiment.name}" if known else sweep.study or ""
@@ -96,6 +104,11 @@ def _newest_first(group: list[Entry]) -> list[Entry]:
 def _not_run(name: str, group: list[Entry]) -> list[Entry]:
     """The questions of a study that no folder asks, each with the command for its smallest preset."""
     there, out = {one.experiment for one in group}, []
+    for one in COMPUTED:
+        if one.name not in there and name == one.name:
+            preset = next(iter(one.presets))
+            command = f"ebbtide run {name} --preset {preset}"
+            out.append(Entry("", NOT_RUN, name, preset, one.question, command=command))
     for study in STUDIES:
         every = [(study.name, study.question, "", study.presets)] if study.claims else []
         every += [

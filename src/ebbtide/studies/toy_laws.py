@@ -1,0 +1,300 @@
+"""Study `toy-laws`: the toy laws of three papers - plateaus of products, coopetition, nested logits - in seconds."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from jaxtyping import Float, Int
+from msgspec.structs import replace
+
+from ebbtide.errors import require
+from ebbtide.mechanisms.laws import Competition, NestedLogits, Product, descend
+from ebbtide.studies.computed import Computed, ComputedPreset, Curves, Setting
+from ebbtide.studies.study import Claim, Scalars
+
+PAPER = (
+    "Singh et al. 2025, Strategy Coopetition, arXiv 2503.05631; Singh et al. 2024, What needs to go right for an "
+    "induction head?, arXiv 2404.07129; Reddy 2023, arXiv 2312.03002"
+)
+MOST_NUMBERS = 2**24
+
+PRODUCT: dict[str, tuple[int, ...]] = {"none": (), "c": (2,), "b and c": (1, 2)}
+"""Factors that are given."""
+COMPETITION = {"unequal": "mu1 = 0.1", "equal": "mu1 = 0"}
+NESTED: dict[str, tuple[int, ...]] = {"none": (), "first": (0,), "read": (2,), "first and read": (0, 2)}
+"""Logits that are given."""
+
+Steps = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
+
+
+class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Gradient descent: rate, steps, a record every so many; a seed rests once its loss is below `stop`."""
+
+    rate: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    steps: Steps = 1000
+    every: Steps = 1
+    stop: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class ToyLaws(Setting, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The three laws and how each is trained. The competition is trained with its mu1 and with 0 (which stops at
+    `equal_stop`); what the other two fix is what their arms are."""
+
+    product: Product = Product()
+    product_descent: Descent = Descent()
+    competition: Competition = Competition()
+    competition_descent: Descent = Descent(steps=16_000, every=20, stop=1e-6)
+    equal_stop: Annotated[float, msgspec.Meta(ge=0)] = 1e-3
+    nested: NestedLogits = NestedLogits()
+    nested_descent: Descent = Descent(rate=0.05, steps=3000, every=2)
+
+    def check(self) -> None:
+        """Raises `InputError` for what cannot be computed."""
+        super().check()
+        self.nested.check()
+        for name in ("product", "nested"):
+            fixed = getattr(self, name).fixed
+            require(not fixed, f"{name}.fixed", fixed, "must be empty: the arms of this study are what is given")
+            descent = getattr(self, f"{name}_descent")
+            require(
+                descent.stop == 0, f"{name}_descent.stop", descent.stop, "must be 0: this law is trained to the end"
+            )
+        for name in ("product", "competition", "nested"):
+            how: Descent = getattr(self, f"{name}_descent")
+            every = f"{name}_descent.every"
+            require(how.steps % how.every == 0, every, how.every, f"must divide the {how.steps} steps")
+            allowed = f"so small that the {self.seeds} seeds give more than {MOST_NUMBERS} numbers"
+            require(how.steps // how.every * self.seeds <= MOST_NUMBERS, every, how.every, allowed)
+
+
+def compute(setting: ToyLaws) -> Curves:
+    """Losses [seed, record] of every law and arm, divided by what the law calls its plateau; steps of the records."""
+    seeds = range(setting.seed, setting.seed + setting.seeds)
+    curves: Curves = {}
+    how = setting.product_descent
+    for arm, fixed in PRODUCT.items():
+        law = replace(setting.product, fixed=fixed)
+        state = law.start(seeds)
+        course = descend(law, state, how.rate, how.steps, how.every)
+        curves["product/steps"], curves[f"product/{arm}"] = course.steps, course.losses[0] / law.level(state)[:, None]
+    how = setting.competition_descent
+    curves["competition/levels"] = levels = setting.competition.levels(setting.competition.start(seeds))
+    for arm in COMPETITION:
+        equal = arm == "equal"
+        law = replace(setting.competition, mu1=0.0) if equal else setting.competition
+        stop = setting.equal_stop if equal else how.stop
+        course = descend(law, law.start(seeds), how.rate, how.steps, how.every, stop)
+        curves["competition/steps"], curves[f"competition/{arm}/stopped"] = course.steps, course.stopped
+        curves[f"competition/{arm}/L"] = course.losses[0]
+        for i, name in enumerate(("L1", "L2")):
+            curves[f"competition/{arm}/{name}"] = course.losses[1 + i] / levels[i][:, None]
+    how = setting.nested_descent
+    for arm, fixed in NESTED.items():
+        law = replace(setting.nested, fixed=fixed)
+        course = descend(law, law.start(seeds), how.rate, how.steps, how.every)
+        curves["nested/steps"], curves[f"nested/{arm}"] = course.steps, course.losses[0] / law.level()
+        for name, part in zip(("in context", "first", "match"), course.losses[1:], strict=True):
+            curves[f"nested/{arm}/{name}"] = part
+    return curves
+
+
+Records = Float[np.ndarray, "seed record"]
+Numbers = Float[np.ndarray, " seed"]
+
+
+def first_below(curves: Records, level: float, steps: Int[np.ndarray, " record"]) -> Numbers:
+    """The first recorded step at which a curve is below a level; the last one where it never is."""
+    below = curves < level
+    return np.where(below.any(axis=1), steps[below.argmax(axis=1)], steps[-1]).astype(np.float64)
+
+
+def flat(curves: Records, steps: Int[np.ndarray, " record"]) -> Numbers:
+    """Steps for which a curve is within a tenth of its plateau (1)."""
+    return (np.abs(curves - 1) < 0.1).sum(axis=1) * float(steps[1] - steps[0])
+
+
+def bump(l1: Records, l2: Records) -> Numbers:
+    """How far L2 rises, as a share, from where L1 last is at 0.9 of its plateau, before it falls below half, to where
+    L1 is lowest; nan where L1 never falls so far."""
+    found = np.full(len(l1), np.nan)
+    for i, (one, two) in enumerate(zip(l1, l2, strict=True)):
+        if (one < 0.5).any():
+            high = np.flatnonzero(one[: int((one < 0.5).argmax())] >= 0.9)
+            start = int(high[-1]) if len(high) else 0
+            found[i] = two[start : int(one.argmin()) + 1].max() / two[start] - 1
+    return found
+
+
+def summarise(setting: ToyLaws, curves: Curves) -> Scalars:
+    """What the claims are about, by seed."""
+    out: Scalars = {}
+    for arm in PRODUCT:
+        steps, loss = curves["product/steps"], curves[f"product/{arm}"]
+        out[f"product, {arm} given: steps to half"] = first_below(loss, 0.5, steps)
+        out[f"product, {arm} given: steps on the plateau"] = flat(loss, steps)
+    for arm, words in COMPETITION.items():
+        l1, l2 = curves[f"competition/{arm}/L1"], curves[f"competition/{arm}/L2"]
+        left = l1.min(axis=1) < 0.5
+        end2 = l2[:, -1]
+        values = {
+            "left": left,
+            "lowest L1": l1.min(axis=1),
+            "last L1": l1[:, -1],
+            "bump of L2": bump(l1, l2),
+            "last L2": end2,
+            "steps to half of L1": np.where(left, first_below(l1, 0.5, curves["competition/steps"]), np.nan),
+            "stopped at": np.where((at := curves[f"competition/{arm}/stopped"]) < 0, np.nan, at),
+        }
+        out |= {f"{words}: {name}": value.astype(np.float64) for name, value in values.items()}
+    for arm in NESTED:
+        steps, loss = curves["nested/steps"], curves[f"nested/{arm}"]
+        out[f"logits, {arm} given: steps to half"] = first_below(loss, 0.5, steps)
+        before, after = first_below(loss, 0.75, steps), first_below(loss, 0.25, steps)
+        fell = (loss < 0.25).any(axis=1) & (before > 0)
+        out[f"logits, {arm} given: fall / time before"] = np.where(fell, (after - before) / np.fmax(before, 1), np.nan)
+    return out
+
+
+def _scalar(name: str) -> Callable[[Scalars], np.ndarray]:
+    return lambda s: s[name]
+
+
+def _of_those_that_left(words: str, estimate: Callable[[Scalars], np.ndarray]) -> Callable[[Scalars], np.ndarray]:
+    return lambda s: estimate(s)[s[f"{words}: left"] > 0]
+
+
+def _sooner(law: str, arm: str, than: str) -> Claim:
+    a, b = f"{law}, {than} given: steps to half", f"{law}, {arm} given: steps to half"
+    sources = {"product": "2404.07129, Fig. 5a", "logits": "2312.03002, abstract: nested; the form is ours"}
+    what = {"product": "product of three", "logits": "three nested logits"}[law]
+    return Claim(
+        f"{law}-{arm.replace(' ', '-')}",
+        f"{what}, {arm} given: the loss falls sooner than with {than} given",
+        sources[law],
+        f"steps to half of the plateau's loss: {than} given - {arm} given",
+        0.0,
+        lambda s: s[a] - s[b],
+    )
+
+
+_COOP = "2503.05631, section 6"
+_UNEQUAL, _EQUAL = COMPETITION["unequal"], COMPETITION["equal"]
+CLAIMS = (
+    _sooner("product", "c", "none"),
+    _sooner("product", "b and c", "c"),
+    Claim(
+        "product-no-plateau",
+        "product of three, b and c given: no plateau is left",
+        "2404.07129, Fig. 5a; size: a hundredth of the 1,000 steps",
+        "10 - steps within a tenth of the plateau's loss",
+        0.0,
+        lambda s: 10 - s["product, b and c given: steps on the plateau"],
+    ),
+    Claim(
+        "leave",
+        f"{_UNEQUAL}: most seeds leave the plateau",
+        f"{_COOP}: 10 of 12",
+        "1 where L1 falls below half of its plateau",
+        0.5,
+        _scalar(f"{_UNEQUAL}: left"),
+    ),
+    Claim(
+        "emergence",
+        f"{_UNEQUAL}, seeds that leave: mechanism 1 is learned",
+        f"{_COOP}: L1 collapses; size: nine tenths",
+        "1 - lowest L1 / its plateau",
+        0.9,
+        _of_those_that_left(_UNEQUAL, lambda s: 1 - s[f"{_UNEQUAL}: lowest L1"]),
+    ),
+    Claim(
+        "transience",
+        f"{_UNEQUAL}, seeds that leave: mechanism 1 is lost again",
+        f"{_COOP}: L1 rises back; size: half its plateau",
+        "(last - lowest L1) / its plateau",
+        0.5,
+        _of_those_that_left(_UNEQUAL, lambda s: s[f"{_UNEQUAL}: last L1"] - s[f"{_UNEQUAL}: lowest L1"]),
+    ),
+    Claim(
+        "replacement",
+        f"{_UNEQUAL}, seeds that leave: mechanism 2 replaces it",
+        f"{_COOP}: L2 decays to 0; size: nine tenths",
+        "1 - last L2 / its plateau",
+        0.9,
+        _of_those_that_left(_UNEQUAL, lambda s: 1 - s[f"{_UNEQUAL}: last L2"]),
+    ),
+    Claim(
+        "bump",
+        f"{_UNEQUAL}, seeds that leave: L2 rises while L1 collapses",
+        f"{_COOP}: .32 to .33",
+        "highest L2 while L1 falls from .9 of its plateau to its lowest / L2 before - 1",
+        0.0,
+        _of_those_that_left(_UNEQUAL, lambda s: s[f"{_UNEQUAL}: bump of L2"]),
+    ),
+    Claim(
+        "persistence",
+        f"{_EQUAL}, seeds that leave: mechanism 1 is learned and stays",
+        f"{_COOP}; size: nine tenths",
+        "1 - last L1 / its plateau",
+        0.9,
+        _of_those_that_left(_EQUAL, lambda s: 1 - s[f"{_EQUAL}: last L1"]),
+    ),
+    Claim(
+        "divergence",
+        f"{_EQUAL}, seeds that leave: the loss of mechanism 2 grows",
+        f"{_COOP}: it diverges",
+        "last L2 / its plateau - 1",
+        0.0,
+        _of_those_that_left(_EQUAL, lambda s: s[f"{_EQUAL}: last L2"] - 1),
+    ),
+    Claim(
+        "same-seeds",
+        "the same seeds stay on the plateau with either mu1",
+        f"{_COOP}: the same 2 of 12; size: three quarters",
+        "1 where both leave it or both stay",
+        0.75,
+        lambda s: (s[f"{_UNEQUAL}: left"] == s[f"{_EQUAL}: left"]).astype(np.float64),
+    ),
+    Claim(
+        "abrupt",
+        "three nested logits, none given: the loss falls abruptly",
+        "2312.03002, abstract: abrupt; size: a tenth of the time before; the form is ours",
+        "0.1 - steps from 3/4 to 1/4 of log(labels in context) / steps before",
+        0.0,
+        lambda s: 0.1 - s["logits, none given: fall / time before"],
+    ),
+    _sooner("logits", "first", "none"),
+    _sooner("logits", "read", "none"),
+    _sooner("logits", "first and read", "read"),
+)
+
+
+def figure(setting: ToyLaws, curves: Curves) -> dict[str, bytes]:
+    """figure.png and figure.svg."""
+    from ebbtide.report.laws_figure import laws_figure
+
+    return laws_figure(curves, PRODUCT, COMPETITION, NESTED, setting.seeds, _shown(setting, curves))
+
+
+def _shown(setting: ToyLaws, curves: Curves) -> int:
+    """The seed whose single course is drawn: the first that leaves the plateau with either mu1, else the first."""
+    left: Any = [curves[f"competition/{arm}/L1"].min(axis=1) < 0.5 for arm in COMPETITION]
+    return int(np.logical_and(*left).argmax())
+
+
+TOY_LAWS = Computed(
+    name="toy-laws",
+    paper=PAPER,
+    question="Do a few numbers suffice for a plateau, a sudden fall, and a skill that is learned and lost again?",
+    claims=CLAIMS,
+    presets={
+        "quick": ComputedPreset(
+            ToyLaws(),
+            10,
+            "products and competition at the papers' sizes, other seeds; the nested logits in a form of our own",
+        )
+    },
+    compute=compute,
+    summarise=summarise,
+    figure=figure,
+)
