@@ -155,3 +155,19 @@ def test_ridge_probes_read_what_is_linear_and_only_that():
         ridge_probe(mean[label], label, penalty=0.0)
     with pytest.raises(InputError, match="both sides"):
         ridge_probe(mean[label], label, test=0.0)
+
+
+def test_a_linear_probe_over_training_agrees_with_the_one_outside():
+    found = measure("linear_probe", MODEL, PARAMS, MIXED)
+    seen = record(MODEL, PARAMS, MIXED, "blocks.1.hook_resid_post")[1]["blocks.1.hook_resid_post"][-1]
+    outside = ridge_probe(np.asarray(seen), np.asarray(MIXED.target), test=4 / 7)
+    assert found.shape == (3,) and found[-1] == pytest.approx(outside)
+
+
+def test_outputs_are_probabilities_of_the_target():
+    found = measure("outputs", MODEL, PARAMS, MIXED)
+    logits = np.asarray(MODEL.apply(PARAMS, MIXED))
+    for b in range(BATCH):
+        shown = sorted(set(np.asarray(MIXED.labels)[:, b].tolist()))
+        p = np.exp(logits[b, shown]) / np.exp(logits[b, shown]).sum()
+        assert found[b] == pytest.approx(p[shown.index(int(MIXED.target[b]))], rel=1e-4)

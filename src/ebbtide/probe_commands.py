@@ -9,9 +9,10 @@ from rich.table import Table
 
 from ebbtide.commands import console, find_run
 from ebbtide.errors import require
+from ebbtide.mechanisms.linear import joint_plane
 from ebbtide.mechanisms.measures import PARTS, STRENGTHS
 from ebbtide.report import tables
-from ebbtide.report.probe_figure import heads_figure, lines_figure
+from ebbtide.report.probe_figure import heads_figure, lines_figure, plane_figure
 from ebbtide.report.progress import ProgressLine
 from ebbtide.runs.atomic import write_file
 from ebbtide.training.probe import Probed, probe_run
@@ -46,6 +47,11 @@ def draw(one: Probed, run: str) -> dict[str, bytes]:
         return heads_figure(title, one.measure.unit, one.sequences, values)
     if one.measure.axes == ("head",):
         return heads_figure(title, one.measure.unit, one.sequences, values[:, :, None])
+    if one.measure.axes == ("prompt",):
+        return plane_figure(title, one.sequences, joint_plane(np.swapaxes(values, 0, 1)))
+    if one.measure.axes == ("point",):
+        names = ["embedding", *(f"after layer {i}" for i in range(values.shape[-1] - 1))]
+        return lines_figure(title, one.measure.unit, one.sequences, {n: values[..., i] for i, n in enumerate(names)})
     if one.measure.axes == ("head", "strength"):
         lines = {f"{s:+.2f}": values[..., i].mean(-1) for i, s in enumerate(STRENGTHS)}
         return lines_figure(f"{title} (mean over heads)", one.measure.unit, one.sequences, lines)
@@ -53,11 +59,12 @@ def draw(one: Probed, run: str) -> dict[str, bytes]:
 
 
 def _print(one: Probed) -> None:
-    """The mean over members at a few checkpoints."""
+    """The mean over members at a few checkpoints; of what has a value for every prompt their mean."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), title=f"{one.name} ({one.evaluator})")
     table.title_justify = "left"
     table.add_column("sequences")
-    mean = one.values.mean(1).reshape(len(one.sequences), -1)
+    values = one.values.mean(-1, keepdims=True) if one.measure.axes == ("prompt",) else one.values
+    mean = values.mean(1).reshape(len(one.sequences), -1)
     for name in _columns(one):
         table.add_column(name, justify="right")
     for i in np.unique(np.linspace(0, len(mean) - 1, min(8, len(mean))).round().astype(int)):
@@ -69,6 +76,10 @@ def _columns(one: Probed) -> list[str]:
     shape, axes = one.values.shape[2:], one.measure.axes
     if axes == ("part",):
         return list(PARTS)
+    if axes == ("prompt",):
+        return ["mean"]
+    if axes == ("point",):
+        return ["embedding", *(f"layer {i}" for i in range(shape[0] - 1))]
     if axes == ("head", "strength"):
         return [f"{h} at {s:+.2f}" for h in range(shape[0]) for s in STRENGTHS]
     return [":".join(str(i) for i in place) for place in np.ndindex(shape)]

@@ -162,6 +162,30 @@ def copy_curve(model: Transformer, params: Params, prompt: Prompt) -> Float[Arra
     return jnp.stack([jnp.stack([held(h, s) for s in STRENGTHS]) for h in range(model.heads)])
 
 
+def outputs(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " prompt"]:
+    """The probability of the target among the labels in context, prompt by prompt: where a model is in the space of
+    behaviours. Drawn as the plane of the leading joint principal components of all members (`linear.joint_plane`)."""
+    logits = model.apply(params, prompt)
+    return per_sequence(logits, prompt)[METRICS.index("in_context_probability")]
+
+
+def linear_probe(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " point"]:
+    """Accuracy with which a linear map reads the target off the query's token, after the embedding and after every
+    layer: ridge (penalty 1) fitted to one half of the prompts, tested on the other (`linear.ridge_probe` in JAX)."""
+    last = [f"blocks.{i}.hook_resid_post" for i in range(model.layers)]
+    seen = record(model, params, prompt, "hook_embed", "blocks.*.hook_resid_post")[1]
+    half = prompt.target.shape[0] // 2
+    coded = jax.nn.one_hot(prompt.target, params["readout"]["w"].shape[1])
+
+    def read(x: Float[Array, "batch width"]) -> Array:
+        mean, base = x[:half].mean(0), coded[:half].mean(0)
+        fit, wanted = x[:half] - mean, coded[:half] - base
+        w = jnp.linalg.solve(fit.T @ fit + jnp.eye(x.shape[1]), fit.T @ wanted)
+        return (jnp.argmax((x[half:] - mean) @ w + base, axis=-1) == prompt.target[half:]).mean()
+
+    return jnp.stack([read(seen[name][-1]) for name in ("hook_embed", *last)])
+
+
 HEADS = ("layer", "head")
 MEASURES = {
     "induction_strength": Measure(induction_strength, HEADS, "attention", "query on the target's labels - on others"),
@@ -172,6 +196,8 @@ MEASURES = {
     "without_head": Measure(without_head, HEADS, "accuracy", "in-context accuracy without the head"),
     "only_head": Measure(only_head, ("head",), "accuracy", "in-context accuracy with one head of the last layer"),
     "composition": Measure(composition, ("part",), "accuracy", "earlier heads gone; what of the last layer feels it"),
+    "linear_probe": Measure(linear_probe, ("point",), "accuracy", "the target read linearly off the query's token"),
+    "outputs": Measure(outputs, ("prompt",), "probability", "the target among the labels in context, prompt by prompt"),
     "copy_curve": Measure(copy_curve, ("head", "strength"), "accuracy", "one head, its induction strength held"),
 }
 

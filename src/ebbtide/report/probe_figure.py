@@ -81,5 +81,26 @@ def lines_figure(
     return {kind: render(figure, kind) for kind in ("png", "svg")}
 
 
+def plane_figure(title: str, sequences: np.ndarray, plane: Any) -> dict[str, bytes]:
+    """A path for every member (`mechanisms.linear.Plane`): colours are time, a ring is the start, a disc the end."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.2, 4.8), layout="constrained")
+    panel: Any = figure.subplots()
+    scatter: Any = None
+    for m, path in enumerate(plane.points):
+        panel.plot(path[:, 0], path[:, 1], color="0.75", lw=0.8, zorder=1)
+        scatter = panel.scatter(path[:, 0], path[:, 1], c=sequences, cmap="viridis", s=14, zorder=2)
+        panel.scatter(*path[0], s=70, facecolors="none", edgecolors="black", zorder=3)
+        panel.scatter(*path[-1], s=40, color="black", zorder=3)
+        panel.annotate(str(m), path[-1], xytext=(5, 3), textcoords="offset points", fontsize=8)
+    for axis, share, name in zip((panel.xaxis, panel.yaxis), plane.explained, ("first", "second"), strict=True):
+        axis.set_label_text(f"{name} joint component ({share:.0%} of the variance)")
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.colorbar(scatter, ax=panel, label="sequences", format=lambda value, _: _short(value))
+    figure.suptitle(f"{title}\nring: start, disc: end, number: member", fontsize=9.5)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
+
+
 def _short(value: float) -> str:
     return "0" if value == 0 else f"{value / 1e6:.3g}M" if value >= 1e5 else f"{value / 1e3:.3g}k"
