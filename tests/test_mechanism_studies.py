@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import Run
+from ebbtide.studies.abrupt_learning import ABRUPT_LEARNING, crossing
 from ebbtide.studies.coopetition import COOPERATION, COOPETITION, QUICK, graft_curve
 from ebbtide.studies.experiment import Arms, make_sweep
 from ebbtide.studies.induction_heads import ALL, HALF, INDUCTION_HEADS, reached
@@ -39,7 +40,13 @@ def test_when_a_loss_is_reached_is_interpolated():
     assert np.isnan(got[3]) and pytest.approx(np.log(2) / 2) == HALF
 
 
-@pytest.mark.parametrize("study", [INDUCTION_HEADS, COOPETITION], ids=lambda one: one.name)
+def test_where_a_curve_crosses_a_level():
+    x = np.array([0.0, 10.0, 20.0])
+    assert crossing(x, np.array([0.0, 0.5, 1.0]), 0.75) == 15 and crossing(x, np.array([0.8, 0.0, 1.0]), 0.75) == 0
+    assert np.isnan(crossing(x, np.array([0.0, 0.5, 0.6]), 0.75))
+
+
+@pytest.mark.parametrize("study", [INDUCTION_HEADS, COOPETITION, ABRUPT_LEARNING], ids=lambda one: one.name)
 def test_every_arm_is_a_spec_that_can_be_run(study):
     for experiment in study.experiments:
         sweep = make_sweep(study, experiment, "quick")

@@ -1,6 +1,7 @@
 """All studies, one file each."""
 
 from ebbtide.errors import InputError, nearest
+from ebbtide.studies.abrupt_learning import ABRUPT_LEARNING
 from ebbtide.studies.computed import Computed
 from ebbtide.studies.coopetition import COOPETITION
 from ebbtide.studies.induction_heads import INDUCTION_HEADS
@@ -9,7 +10,7 @@ from ebbtide.studies.study import Study
 from ebbtide.studies.toy_laws import TOY_LAWS
 from ebbtide.studies.transience import TRANSIENCE
 
-STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION, INDUCTION_HEADS, COOPETITION)
+STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION, INDUCTION_HEADS, COOPETITION, ABRUPT_LEARNING)
 COMPUTED: tuple[Computed, ...] = (TOY_LAWS,)
 """Studies that need no training."""
 
