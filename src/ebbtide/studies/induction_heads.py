@@ -136,7 +136,7 @@ CLAMPS = Experiment(
                 BOTH: clamped(PerfectPrevious(layer=1), PerfectCopy(layer=1, head=HEAD)),
             },
             base={"source.seed": 5},
-            minutes=5,
+            minutes=3,
             scaled=FASTER,
             members=4,
         ),
@@ -194,7 +194,7 @@ WIRING = Experiment(
         _probe("needed", "and there it is needed", "Table 1", "composition", 0.2, "kept - all felt"),
     ),
     settings={
-        "quick": Setting(arms={ALL: clamped()}, base={"source.seed": 5}, minutes=1, scaled=FASTER, members=4),
+        "quick": Setting(arms={ALL: clamped()}, base={"source.seed": 5}, minutes=2, scaled=FASTER, members=4),
         "cpu": Setting(
             arms={ALL: clamped()},
             base=CPU | {"source.seed": 5},
@@ -242,7 +242,7 @@ DIVERSITY = Experiment(
                 "50 classes, 15 labels": {"task.labels.count": 15},
             },
             base={"source.seed": 5, "sequences": 512_000},
-            minutes=4,
+            minutes=3,
             scaled=FASTER.replace("256,000", "512,000"),
             members=4,
         ),
@@ -256,7 +256,7 @@ INDUCTION_HEADS = Study(
     question="What has to go right for an induction head to form, and why is its learning abrupt?",
     claims=(),
     presets={
-        "quick": Preset(QUICK, 5, "drawn characters, 2 layers of attention alone, labels anew for every sequence")
+        "quick": Preset(QUICK, 3, "drawn characters, 2 layers of attention alone, labels anew for every sequence")
     },
     summarise=TRANSIENCE.summarise,
     figure=TRANSIENCE.figure,

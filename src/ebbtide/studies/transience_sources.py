@@ -121,7 +121,7 @@ TOKENS = Experiment(
                 },
             },
             base={k: v for k, v in LONG.items() if k != "source.seed"} | {"sequences": 7_680_000},
-            minutes=15,
+            minutes=12,
             scaled=f"WordLlama's 256-d embeddings of LLaMA-2's vocabulary in place of LLaMA's; {QUICK_SCALE}",
             needs="token embeddings (ebbtide data tokens)",
         ),
