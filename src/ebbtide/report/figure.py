@@ -64,8 +64,10 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
             panel.axvline(top, color="0.35", lw=1, ls=(0, (2, 2)), zorder=0)
     for panel, names in zip(panels, ([one.name for one in CONTEXT], [one.name for one in WEIGHTS]), strict=False):
         levels = sorted({round(chance[n], 3) for n in names if n in chance})
-        for level in levels:
+        for i, level in enumerate(levels):
             panel.axhline(level, color="0.5", lw=0.8, ls=":", zorder=0)
+            if i and level - levels[i - 1] < 0.03:
+                continue  # one word for both lines
             panel.annotate(
                 "chance",
                 (1.0, level),

@@ -12,6 +12,7 @@ from ebbtide.evaluation.summary import smooth, summarise
 from ebbtide.mechanisms.interventions import Forbid
 from ebbtide.models.transformer import Transformer
 from ebbtide.report.figure import curves_figure
+from ebbtide.report.probe_figure import heads_figure, lines_figure
 from ebbtide.runs.folder import Run
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
@@ -184,7 +185,17 @@ CLAIMS = (
 
 
 def _figure(run: Run, verdict: Verdict) -> dict[str, bytes]:
-    return curves_figure(run, f"Strategy coopetition ({run.header.label.get('preset', 'custom')})")
+    """The curves; heads.png: the induction strength of every head over training (Fig. 3a); grafts.png: Flip of the
+    model's own checkpoints and with the final second half in each (Fig. 3b)."""
+    title = f"Strategy coopetition ({run.header.label.get('preset', 'custom')})"
+    strength = probe_run(run, ["induction_strength"], "flip")[0]
+    words = f"{title}: {strength.measure.what}, Flip prompts"
+    heads = heads_figure(words, "attention", strength.sequences, strength.values)["png"]
+    curves = run.metrics()
+    at = np.searchsorted(curves["sequences"], strength.sequences)
+    lines = {"own": curves["flip"][:, at].T, "second half of the final model": graft_curve(run, "flip").T}
+    grafts = lines_figure(f"{title}: Flip at every checkpoint", "accuracy", strength.sequences, lines)["png"]
+    return curves_figure(run, title) | {"heads.png": heads, "grafts.png": grafts}
 
 
 MAIN, MATCH, ONE_LAYER, FORBIDDEN = "main", "exact match", "one layer", "no attention to the previous token"
