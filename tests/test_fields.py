@@ -116,6 +116,8 @@ def test_an_unknown_field_suggests_the_nearest(name, said):
         (("evaluators", '["icl", 3]'), "evaluators.1", 3, "expected str"),
         (("evaluators", "icl"), "evaluators", "icl", "expected array"),
         (("vary", '{"optimizer.lr": ["a"]}'), "vary", {"optimizer.lr": ["a"]}, "expected float, got str"),
+        (("interventions", '[{"type": "inducton"}]'), "interventions.0", "inducton", "did you mean 'induction'?"),
+        (("interventions", '[{"type": "forbid", "rose": 1}]'), "interventions.0.rose", 1, "did you mean 'rows'?"),
         (("vary", "lr"), "vary", "lr", "expected object, got str"),
         (("vary", '{"optimizer.lr": 1}'), "vary", {"optimizer.lr": 1}, "expected array, got int"),
         (("schedule", "log"), "schedule", "log", "expected object"),

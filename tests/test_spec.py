@@ -112,9 +112,11 @@ def other_value(value: Any, name: str) -> Any:
             word = words.get(name, value + "x")
             return word[value] if isinstance(word, dict) else word
         case None:
-            return {"stopping": {"patience": 3}, "decay": {"on": "mlp"}}.get(name, 3)
+            start = {"run": "other", "sequences": 3}
+            return {"stopping": {"patience": 3}, "decay": {"on": "mlp"}, "start": start}.get(name, 3)
         case () | []:
-            return {"windows": [{"start": 0, "end": 9, "every": 3}]}[name]
+            windows = [{"start": 0, "end": 9, "every": 3}]
+            return {"windows": windows, "interventions": [{"type": "induction"}], "freeze": ["norm.*"]}[name]
         case list() | tuple():
             return [*value[:-1], value[-1] + 4 if isinstance(value[-1], int) else "other"]
         case dict():

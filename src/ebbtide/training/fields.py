@@ -116,7 +116,8 @@ def _walk(kind: Any, data: Any, path: list[str], union: bool = False) -> tuple[A
     """The type and the value at `path`, unions resolved by tag unless it is the last and `union`."""
     for i, part in enumerate(path):
         hints = typing.get_type_hints(kind) if hasattr(kind, "__struct_fields__") else {}
-        kind = hints.get(part)
+        of_items = typing.get_origin(kind) in (tuple, list) and part.isdigit()
+        kind = typing.get_args(kind)[0] if of_items else hints.get(part)
         data = data.get(part) if isinstance(data, dict) else _item(data, part)
         if not (union and i == len(path) - 1):
             kind = _member(kind, data)
