@@ -105,7 +105,7 @@ def test_the_spec_reads_back_and_is_named_by_what_it_changes(donor):
         ({"parts": ("blocks.7.*",)}, "start.parts"),
         ({"digest": "0" * 64}, "start.digest"),
         ({"member": 2}, "start.member"),
-        ({"run": "nowhere"}, "run"),
+        ({"run": "nowhere"}, "start.run"),
     ],
 )
 def test_starts_that_cannot_be_are_refused(donor, change, field):

@@ -25,7 +25,6 @@ QUICK = Spec(
     optimizer=Adam(lr=1e-3),
     batch=32,
     sequences=256_000,
-    members=4,
     schedule=Schedule(evaluations=33, checkpoints=33),
     evaluators=("train", "icl", "icl_holdout", "iwl", "iwl_common", "ciwl", "flip"),
     evaluation_sequences=400,
@@ -120,14 +119,12 @@ DEPENDENCE = Experiment(
             minutes=6,
             scaled="width 32, MLPs of one hidden layer in place of a classifier of three, 16 labels as outputs "
             "in place of 32 label vectors, learned positions, Adam at 1e-3 in place of SGD at .01, batch 32",
-            members=4,
         ),
         "paper": Setting(
             arms={MANY: {"source.classes": 2048}, FEW: {"source.classes": 256}, BURST1: {"task.burst": 1}},
             base=PAPER_SIZE,
             minutes=None,
             scaled="MLPs of one hidden layer in place of a classifier of three; learned positions",
-            members=4,
         ),
     },
     shows=("icl_holdout", "iwl", "flip"),

@@ -66,7 +66,10 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 def checkpoint(run: str, sequences: int, digest: str = "") -> dict[str, np.ndarray]:
     """The parameters [member, ...] at a run's checkpoint, by dotted name. Raises `InputError` when it is not there, not
     whole, or its state file has not the SHA-256 `digest` (unless that is empty)."""
-    found = Run(run)
+    try:
+        found = Run(run)
+    except InputError as error:
+        raise InputError("start.run", run, f"{error.allowed}; the run to start from must be trained first") from error
     kept = {manifest.sequences: manifest for _, manifest in found.manifests()}
     at = ", ".join(str(one) for one in sorted(kept))
     require(sequences in kept, "start.sequences", sequences, f"{run} has checkpoints at {at or 'none'} sequences")
