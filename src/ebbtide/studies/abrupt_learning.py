@@ -116,7 +116,7 @@ DEPENDENCE = Experiment(
                 SKEWED: {"task.zipf": 1.0},
             },
             base={"source.seed": 5},
-            minutes=6,
+            minutes=5,
             scaled="width 32, MLPs of one hidden layer in place of a classifier of three, 16 labels as outputs "
             "in place of 32 label vectors, learned positions, Adam at 1e-3 in place of SGD at .01, batch 32",
         ),
@@ -135,7 +135,7 @@ ABRUPT_LEARNING = Study(
     paper=PAPER,
     question="Which data make a network learn in context, and why all at once?",
     claims=(),
-    presets={"quick": Preset(QUICK, 6, "fresh noisy exemplars of Gaussian classes, 8 pairs, 16 shared labels")},
+    presets={"quick": Preset(QUICK, 5, "fresh noisy exemplars of Gaussian classes, 8 pairs, 16 shared labels")},
     summarise=TRANSIENCE.summarise,
     figure=TRANSIENCE.figure,
     experiments=(DEPENDENCE,),

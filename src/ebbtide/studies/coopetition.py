@@ -288,7 +288,7 @@ COOPETITION = Study(
     question="Why does in-context learning emerge if in-weights learning takes over in the end?",
     claims=CLAIMS,
     presets={
-        "quick": Preset(QUICK, 2, "embedded Gaussian classes, 2 layers of attention alone, 32 shared labels"),
+        "quick": Preset(QUICK, 3, "embedded Gaussian classes, 2 layers of attention alone, 32 shared labels"),
         "cpu": Preset(CPU, None, "12,800 transformed characters (hog features, 64-d) with a label each; rate 1e-4"),
         "paper": Preset(PAPER_SIZE, None, "the original's sizes on hog features"),
     },
