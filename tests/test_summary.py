@@ -65,6 +65,7 @@ def test_crossover_is_the_first_point_after_the_peak_where_weights_win(others, w
 def test_the_others_are_read_off_at_the_peak_and_at_the_end():
     found = summary(iwl=np.arange(11) / 10, flip=1 - np.arange(11) / 10)
     assert found["iwl_at_peak"] == pytest.approx(0.6) and found["iwl_final"] == pytest.approx(0.95)
+    assert found["iwl_peak"] == pytest.approx(0.95)
     assert found["flip_at_peak"] == pytest.approx(0.4) and found["flip_final"] == pytest.approx(0.05)
     assert found["train_loss_at_peak"] == pytest.approx(4 - 5 * 0.3)
     assert found["train_loss_final"] == pytest.approx((1.3 + 1.6) / 2)
@@ -94,7 +95,7 @@ def test_without_the_icl_evaluator_everything_about_it_is_nan():
     found = summarise(made, {"iwl": 0.1})
     assert set(found) == set(summary())
     known = {name: v.item() for name, v in found.items() if not np.isnan(v).all()}
-    assert known == {"iwl_final": 0.5, "train_loss_final": pytest.approx((1.3 + 1.6) / 2)}
+    assert known == {"iwl_final": 0.5, "iwl_peak": 0.5, "train_loss_final": pytest.approx((1.3 + 1.6) / 2)}
 
 
 def test_the_peak_of_each_member_is_its_own():
