@@ -147,7 +147,12 @@ def test_the_command_line_runs_one_and_its_exit_code_is_the_verdict(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     fields = [word for name, value in TINY.items() for word in (f"--{name}", str(value).replace("'", '"'))]
     arguments = ["run", "transience", "--experiment", "zipf", "--out", "z", "--check", *fields]
-    arguments += ["--evaluators", '["icl", "icl_holdout", "iwl", "ciwl", "icl_rare", "iwl_common"]', "--source.classes", "100"]
+    arguments += [
+        "--evaluators",
+        '["icl", "icl_holdout", "iwl", "ciwl", "icl_rare", "iwl_common"]',
+        "--source.classes",
+        "100",
+    ]
     assert main(arguments) == 1  # so little training cannot bear out the claims
     text = capsys.readouterr().out
     assert "exponent 1: ICL on held-out classes" in text and "FAILS" in text.upper()
