@@ -66,7 +66,7 @@ def _describe_presets(study: Any) -> None:
     for column in ("preset", "minutes on 2 cores", "members", "sequences each", "what it is"):
         presets.add_column(column)
     for name, preset in study.presets.items():
-        minutes = "accelerators" if preset.minutes is None else f"about {preset.minutes:g}"
+        minutes = "not timed" if preset.minutes is None else f"about {preset.minutes:g}"
         spec = preset.spec
         presets.add_row(name, minutes, str(spec.members), tables.short(spec.sequences), preset.note)
     console.print(presets)

@@ -93,7 +93,7 @@ def _settings(study: Study, experiment: Experiment) -> Table:
     for column in ("preset", "minutes on 2 cores", "arms", "members", "sequences each"):
         table.add_column(column)
     for name, setting in experiment.settings.items():
-        minutes = "accelerators" if setting.minutes is None else f"about {setting.minutes:g}"
+        minutes = "not timed" if setting.minutes is None else f"about {setting.minutes:g}"
         minutes += f" (needs {setting.needs})" if setting.needs else ""
         spec = study.preset(setting.preset).spec
         sequences = short(setting.base.get("sequences", spec.sequences))

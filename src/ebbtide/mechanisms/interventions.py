@@ -40,8 +40,13 @@ class Scene(NamedTuple):
 
     def label_positions(self) -> Int[Array, " context"]:
         """Where the labels of the context are among the tokens."""
-        slots = jnp.arange(self.prompt.labels.shape[0])
-        return slots if self.model.pairing == "joint" else 2 * slots + 1
+        return label_positions(self.model, self.prompt)
+
+
+def label_positions(model: Transformer, prompt: Prompt) -> Int[Array, " context"]:
+    """Where the labels of the context are among the tokens."""
+    slots = jnp.arange(prompt.labels.shape[0])
+    return slots if model.pairing == "joint" else 2 * slots + 1
 
 
 class Intervention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

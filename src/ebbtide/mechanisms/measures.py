@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ebbtide.errors import nearest, require
 from ebbtide.evaluation.metrics import METRICS, first_of_label, per_sequence
-from ebbtide.mechanisms.interventions import Ablate, AnyIntervention, Induction, KeepClean, Scene, answer
+from ebbtide.mechanisms.interventions import Ablate, AnyIntervention, Induction, KeepClean, answer, label_positions
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.layers import EPSILON
 from ebbtide.models.model import Params
@@ -46,7 +46,7 @@ def _patterns(
 
 def _on_labels(model: Transformer, prompt: Prompt, pattern: Array) -> Float[Array, "batch head context"]:
     """The query's attention on every label of the context."""
-    return pattern[:, :, -1][..., Scene(model, None, prompt, {}).label_positions()]
+    return pattern[:, :, -1][..., label_positions(model, prompt)]
 
 
 def induction_strength(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
@@ -62,7 +62,7 @@ def label_attention(model: Transformer, params: Params, prompt: Prompt) -> Float
 
 def _label_rows(model: Transformer, prompt: Prompt, pattern: Array, back: int) -> Float[Array, " head"]:
     """The attention of the context's labels on the token `back` places before; nan where there are no such rows."""
-    labels = Scene(model, None, prompt, {}).label_positions()
+    labels = label_positions(model, prompt)
     if pattern.shape[-2] == 1:
         return jnp.full(pattern.shape[1], jnp.nan)
     rows = labels[1:] if back > 0 and model.pairing == "joint" else labels

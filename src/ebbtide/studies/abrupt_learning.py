@@ -8,6 +8,7 @@ from ebbtide.sources.gaussian import Gaussian
 from ebbtide.studies.experiment import Arms, Experiment, Setting, above, larger
 from ebbtide.studies.study import Claim, Preset, Study
 from ebbtide.studies.transience import TRANSIENCE
+from ebbtide.studies.transience_models import TENTH
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
@@ -16,7 +17,6 @@ from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec
 
 PAPER = "Reddy 2023, The mechanistic basis of data dependence and abrupt learning in an ICL task, arXiv 2312.03002"
-TENTH = 0.1
 
 QUICK = Spec(
     task=FewShot(context=8, burst=4, labels=Shared(16)),

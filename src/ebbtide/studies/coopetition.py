@@ -1,7 +1,5 @@
 """Study `coopetition`: ICL and CIWL share half of a circuit; one makes the other possible, then takes over."""
 
-from typing import Any
-
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +16,7 @@ from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below
 from ebbtide.studies.study import Claim, Preset, Scalars, Study, Verdict
+from ebbtide.studies.transience_models import TENTH
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
@@ -33,7 +32,6 @@ from ebbtide.training.start import Start, select
 PAPER = "Singh et al. 2025, Strategy Coopetition Explains the Emergence and Transience of ICL, arXiv 2503.05631"
 SECOND_HALF = ("blocks.1.*", "norm.*", "readout.*")
 """Layer 1, the final norm and the read-out."""
-TENTH = 0.1
 
 QUICK = Spec(
     task=FewShot(context=2, burst=1, labels=Shared(32)),
@@ -122,13 +120,9 @@ def graft_curve(run: Run, evaluator: str) -> Float[np.ndarray, "member checkpoin
     return np.asarray(rows)
 
 
-def _claim(name: str, statement: str, source: str, metric: str, threshold: float, of: Any) -> Claim:
-    return Claim(name, statement, source, metric, threshold, of)
-
-
 CLAIMS = (
-    _claim("icl", "ICL rises", "Fig. 1b (.89)", "icl_peak", 0.75, lambda s: s["icl_peak"]),
-    _claim(
+    Claim("icl", "ICL rises", "Fig. 1b (.89)", "icl_peak", 0.75, lambda s: s["icl_peak"]),
+    Claim(
         "flip",
         "true ICL, against the weights, rises",
         "Fig. 1b (.71): half of its rise above chance",
@@ -136,12 +130,12 @@ CLAIMS = (
         0.1,
         lambda s: s["flip_peak"] - 0.5,
     ),
-    _claim(
+    Claim(
         "turns", "and falls below chance", "Fig. 1b (.03)", ".5 - flip_final", TENTH, lambda s: 0.5 - s["flip_final"]
     ),
-    _claim("fades", "ICL falls", "Fig. 1b (.89 to .52)", "transience", TENTH, lambda s: s["transience"]),
-    _claim("ciwl", "CIWL takes over", "Fig. 1b (.99)", "ciwl_final", 0.85, lambda s: s["ciwl_final"]),
-    _claim(
+    Claim("fades", "ICL falls", "Fig. 1b (.89 to .52)", "transience", TENTH, lambda s: s["transience"]),
+    Claim("ciwl", "CIWL takes over", "Fig. 1b (.99)", "ciwl_final", 0.85, lambda s: s["ciwl_final"]),
+    Claim(
         "order",
         "true ICL is at its best before ICL is gone and CIWL there",
         "Fig. 1b: the order of marks 2 to 4",
@@ -149,7 +143,7 @@ CLAIMS = (
         TENTH,
         lambda s: s["ciwl_final"] - s["ciwl_at_peak"],
     ),
-    _claim(
+    Claim(
         "same heads",
         "the same heads of layer 1 turn from the context's label to the other one",
         "Fig. 3a: all eight",
@@ -157,7 +151,7 @@ CLAIMS = (
         0.5,
         lambda s: s["turned"],
     ),
-    _claim(
+    Claim(
         "shared half",
         "the final model's second half in every checkpoint leaves Flip nearly unchanged",
         "Fig. 3b (.025)",
@@ -165,7 +159,7 @@ CLAIMS = (
         0.0,
         lambda s: 0.1 - s["graft_error"],
     ),
-    _claim(
+    Claim(
         "indirect",
         "layer 0's heads act through layer 1's attention alone",
         "section 4.1 (.987 to .985)",
@@ -173,7 +167,7 @@ CLAIMS = (
         0.0,
         lambda s: 0.05 - (s["composition_whole"] - s["composition_indirect"]),
     ),
-    _claim(
+    Claim(
         "keys",
         "through its keys and values, not its queries",
         "section 4.1 (.95 against .57, .59)",

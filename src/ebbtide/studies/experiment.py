@@ -76,6 +76,7 @@ class Arms:
         each = len(rows) // len(names)
         self._curves: dict[str, Curves] = {}
         self._chance: dict[str, dict[str, float]] = {}
+        self._probed: dict[tuple[Path, str, str] | None, np.ndarray] = {}
         for i, name in enumerate(names):
             self._rows[name] = rows[i * each : (i + 1) * each]
             found = [(row, results.metrics(row)) for row in self._rows[name]]
@@ -150,12 +151,12 @@ class Arms:
         """A measure (`mechanisms.measures`) of every member at every kept checkpoint; nan where it has not finished."""
         from ebbtide.training.probe import probe_run
 
-        made: dict[Path, np.ndarray] = {}
         found: list[np.ndarray | None] = []
         for place, run in self.runs(arm):
-            if run is not None and run.path not in made:
-                made[run.path] = probe_run(run, [measure], evaluator)[0].values
-            found.append(None if run is None else made[run.path][:, place])
+            key = (run.path, measure, evaluator) if run else None
+            if run is not None and key not in self._probed:
+                self._probed[key] = probe_run(run, [measure], evaluator)[0].values
+            found.append(None if run is None else self._probed[key][:, place])
         whole = next((one for one in found if one is not None), np.full((1, 1), np.nan))
         return np.stack([np.full_like(whole, np.nan) if one is None else one for one in found])
 

@@ -196,13 +196,13 @@ WIRING = Experiment(
         "cpu": Setting(
             arms={ALL: clamped()},
             base=CPU | {"source.seed": 5},
-            minutes=4,
+            minutes=None,
             scaled=f"the paper's learning rate and length; {SCALED}",
         ),
         "omniglot": Setting(
             arms={ALL: clamped()},
             base=CPU | REAL,
-            minutes=6,
+            minutes=None,
             scaled="EfficientNet features of Omniglot in place of ResNet-18's; all pairs of labels are trained on",
             needs="Omniglot features",
         ),

@@ -83,7 +83,7 @@ VARIATION = Experiment(
                 "2, noise 1.6": {"source.exemplars": 2, "source.noise": 1.6},
             },
             base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=12,
+            minutes=None,
             scaled=QUICK_SCALE,
         ),
         "paper": Setting(
@@ -141,7 +141,7 @@ ZIPF = Experiment(
         "cpu": Setting(
             arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
             base=SHORT | BY_RANK | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=12,
+            minutes=None,
             scaled=QUICK_SCALE,
         ),
         "paper": Setting(
@@ -215,13 +215,13 @@ LABELS = Experiment(
         "quick": Setting(
             arms=_labels(1, 16),
             base=SHORT | {"sequences": 384_000, "schedule.evaluations": 13},
-            minutes=3,
+            minutes=2,
             scaled=f"labels of their own, not shared; {QUICK_SCALE}",
         ),
         "cpu": Setting(
             arms=_labels(1, 4, 16),
             base=SHORT,
-            minutes=15,
+            minutes=None,
             scaled=f"labels of their own, not shared; {QUICK_SCALE}",
         ),
         "paper": Setting(

@@ -10,6 +10,8 @@ from ebbtide.sweeps.axes import Point
 GAUSSIAN, GLYPHS, OMNIGLOT, PIXELS = "Gaussian", "glyphs", "Omniglot features", "glyph pixels, ResNet"
 EVALUATORS: Point = {"evaluators": ["train", "icl", "icl_holdout", "iwl", "ciwl", "flip"]}
 LONG: Point = SHORT | EVALUATORS | {"sequences": 2_560_000, "schedule.evaluations": 41}
+FIXED: Point = {name: value for name, value in LONG.items() if name != "source.seed"}
+"""The same for sources whose classes are not drawn from a seed."""
 
 
 def _replaced(arm: str) -> Claim:
@@ -68,7 +70,7 @@ MAIN = Experiment(
         "cpu": Setting(
             arms={OMNIGLOT: omniglot(192)},
             base=LONG | {"sequences": 5_120_000},
-            minutes=4,
+            minutes=None,
             scaled=f"192 characters of 15 drawings as frozen features (64-d); {QUICK_SCALE}",
             needs="Omniglot features",
         ),
@@ -120,7 +122,7 @@ TOKENS = Experiment(
                     }
                 },
             },
-            base={k: v for k, v in LONG.items() if k != "source.seed"} | {"sequences": 7_680_000},
+            base=FIXED | {"sequences": 7_680_000},
             minutes=12,
             scaled=f"WordLlama's 256-d embeddings of LLaMA-2's vocabulary in place of LLaMA's; {QUICK_SCALE}",
             needs="token embeddings (ebbtide data tokens)",
@@ -145,8 +147,8 @@ FEATURES = Experiment(
     settings={
         "cpu": Setting(
             arms={_SOME: omniglot(192), _ALL: omniglot(1600)},
-            base={k: v for k, v in LONG.items() if k != "source.seed"} | {"sequences": 5_120_000},
-            minutes=8,
+            base=FIXED | {"sequences": 5_120_000},
+            minutes=12,
             scaled=f"EfficientNet features reduced to 64-d in place of ResNet-18's 512-d; {QUICK_SCALE}",
             needs="Omniglot features",
         ),
@@ -155,8 +157,8 @@ FEATURES = Experiment(
                 _ALL: omniglot(1600, features="hog", pca=64),
                 _EIGHT: omniglot(12_800, features="hog", pca=64, transforms=True, holdout_classes=184),
             },
-            base={k: v for k, v in LONG.items() if k != "source.seed"} | {"sequences": 5_120_000},
-            minutes=8,
+            base=FIXED | {"sequences": 5_120_000},
+            minutes=11,
             scaled=f"histograms of oriented gradients reduced to 64-d in place of ResNet-18's features; {QUICK_SCALE}",
             needs="ebbtide data features --encoder hog --pca 64, without and with --augment",
         ),

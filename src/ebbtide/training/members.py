@@ -13,6 +13,7 @@ from ebbtide.evaluation.metrics import METRICS
 from ebbtide.runs.folder import Instrument
 from ebbtide.training.engine import Data, Engine, State
 from ebbtide.training.spec import Spec
+from ebbtide.training.start import dot, named
 from ebbtide.training.watch import Watch
 
 BEST, WATCH = "best.", "watch."
@@ -21,19 +22,13 @@ BEST, WATCH = "best.", "watch."
 Program = Callable[[State, Data, UInt[Array, ""], Bool[Array, " width"]], State]
 
 
-def named(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree by dotted name, e.g. `params.blocks.0.attn.q`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
 def unnamed(template: Any, arrays: dict[str, Any]) -> Any:
     """The pytree shaped like `template` with the leaves of `arrays`. Raises `KeyError` or
     `ValueError` when a leaf is missing or has another shape."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
     found = []
     for path, leaf in leaves:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = dot(path)
         array = arrays[name]
         if array.shape != leaf.shape:
             raise ValueError(f"{name} has shape {array.shape}, the spec needs {leaf.shape}")

@@ -12,13 +12,12 @@ from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.mechanisms.measures import Measure, find_measure, measure
 from ebbtide.models.model import Params
 from ebbtide.runs.folder import DamagedError, Run
-from ebbtide.runs.reading import load_record
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.driver import spec_of
 from ebbtide.training.members import unnamed
 from ebbtide.training.spec import Spec
+from ebbtide.training.start import parameters
 
-PREFIX = "params."
 Say = Callable[[tuple[int, int]], None]
 """Told how many checkpoints are done, and of how many."""
 
@@ -39,11 +38,9 @@ def checkpoints(run: Run) -> list[tuple[int, dict[str, np.ndarray]]]:
     found = []
     for _, manifest in run.manifests():
         try:
-            state = load_record(run.path, manifest.state)
+            found.append((manifest.sequences, parameters(run, manifest)))
         except DamagedError:
             continue
-        arrays = {name.removeprefix(PREFIX): x for name, x in state.items() if name.startswith(PREFIX)}
-        found.append((manifest.sequences, arrays))
     require(len(found) > 0, "run", str(run.path), "has no good checkpoint")
     return sorted(found, key=lambda one: one[0])
 
@@ -51,11 +48,16 @@ def checkpoints(run: Run) -> list[tuple[int, dict[str, np.ndarray]]]:
 def model_at(run: Run, member: int = 0, sequences: int | None = None) -> tuple[Spec, Params]:
     """The spec of a run, and the parameters of one member at a kept checkpoint (None: the newest). Raises `InputError`
     when there is no such checkpoint or member."""
-    spec, kept = spec_of(run), dict(checkpoints(run))
+    spec, kept = spec_of(run), {manifest.sequences: manifest for _, manifest in run.manifests()}
+    require(len(kept) > 0, "run", str(run.path), "has no checkpoint")
     require(0 <= member < spec.members, "member", member, f"must be from 0 to {spec.members - 1}")
     at = max(kept) if sequences is None else sequences
-    require(at in kept, "sequences", at, f"the run has checkpoints at {', '.join(str(one) for one in kept)}")
-    return spec, _params(spec, kept[at], member, f"{run.path}: checkpoint {at}")
+    require(at in kept, "sequences", at, f"the run has checkpoints at {', '.join(str(one) for one in sorted(kept))}")
+    where = f"{run.path}: checkpoint {at}"
+    try:
+        return spec, _params(spec, parameters(run, kept[at]), member, where)
+    except DamagedError as error:
+        raise InputError("run", where, str(error)) from error
 
 
 def _params(spec: Spec, arrays: dict[str, np.ndarray], member: int, where: str) -> Params:

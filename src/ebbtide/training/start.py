@@ -11,7 +11,7 @@ import numpy as np
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.models.model import Model, Params, Shape
-from ebbtide.runs.folder import DamagedError, Run, checkpoint_name
+from ebbtide.runs.folder import DamagedError, Manifest, Run
 from ebbtide.runs.reading import load_record
 
 PREFIX = "params."
@@ -20,7 +20,7 @@ PREFIX = "params."
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The parameters that the globs `parts` name (blocks.1.*, readout.*) are those of another run's checkpoint at
     `sequences`: member m starts from that run's member m, or all from `member`. The others are drawn as ever, and the
-    optimiser starts anew. `digest`, where it is given, is the SHA-256 of that checkpoint's state file.
+    optimiser starts anew.
 
     With the same parts in `freeze` this grafts layers of one model into another (Singh et al. 2025, Fig. 3 and 4).
     """
@@ -29,7 +29,6 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     sequences: Annotated[int, msgspec.Meta(ge=0)]
     parts: tuple[str, ...] = ("*",)
     member: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    digest: str = ""
 
     def check(self, model: Model, shape: Shape, members: int) -> None:
         """Raises `InputError` unless the checkpoint is there and fits the model where it is used."""
@@ -50,7 +49,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def merge(self, params: Params, member: int) -> Params:
         """The parameters of a member that has been drawn, with those that it starts from."""
         arrays, row = self._arrays(), member if self.member is None else self.member
-        chosen = set(select(self.parts, list(dotted(params)), "start.parts"))
+        chosen = set(select(self.parts, list(named(params)), "start.parts"))
 
         def one(path: Any, leaf: jax.Array) -> jax.Array:
             name = dot(path)
@@ -59,13 +58,13 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return jax.tree_util.tree_map_with_path(one, params)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return checkpoint(self.run, self.sequences, self.digest)
+        return checkpoint(self.run, self.sequences)
 
 
 @lru_cache(maxsize=4)
-def checkpoint(run: str, sequences: int, digest: str = "") -> dict[str, np.ndarray]:
-    """The parameters [member, ...] at a run's checkpoint, by dotted name. Raises `InputError` when it is not there, not
-    whole, or its state file has not the SHA-256 `digest` (unless that is empty)."""
+def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
+    """The parameters [member, ...] at a run's checkpoint, by dotted name. Raises `InputError` when it is not there, or
+    not whole."""
     try:
         found = Run(run)
     except InputError as error:
@@ -73,23 +72,25 @@ def checkpoint(run: str, sequences: int, digest: str = "") -> dict[str, np.ndarr
     kept = {manifest.sequences: manifest for _, manifest in found.manifests()}
     at = ", ".join(str(one) for one in sorted(kept))
     require(sequences in kept, "start.sequences", sequences, f"{run} has checkpoints at {at or 'none'} sequences")
-    record = kept[sequences].state
-    same = digest in ("", record.sha256)
-    require(same, "start.digest", digest, f"checkpoint {checkpoint_name(sequences)} of {run} has {record.sha256}")
     try:
-        state = load_record(found.path, record)
+        return parameters(found, kept[sequences])
     except DamagedError as error:
         raise InputError("start.run", run, str(error)) from error
+
+
+def parameters(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
+    """The parameters [member, ...] that a checkpoint holds. Raises `DamagedError` when it is not whole."""
+    state = load_record(run.path, manifest.state)
     return {name.removeprefix(PREFIX): array for name, array in state.items() if name.startswith(PREFIX)}
 
 
 def shapes(model: Model, shape: Shape) -> dict[str, Any]:
     """The shapes of a model's parameters by dotted name."""
-    return dotted(jax.eval_shape(lambda key: model.init(key, **shape), jax.random.key(0)))
+    return named(jax.eval_shape(lambda key: model.init(key, **shape), jax.random.key(0)))
 
 
-def dotted(params: Any) -> dict[str, Any]:
-    """Parameters by dotted name, e.g. `blocks.0.attn.q`."""
+def named(params: Any) -> dict[str, Any]:
+    """The leaves of a pytree by dotted name, e.g. `params.blocks.0.attn.q`."""
     return {dot(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
 
 
