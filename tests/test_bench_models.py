@@ -48,7 +48,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     def made() -> tuple[Any, Prompt]:
         params = spec.model.init(root(0, Purpose.INIT), context=spec.task.context, dim=sizes.dim, labels=outputs)
         index = jnp.arange(spec.batch, dtype=jnp.uint32)
-        return params, spec.task.sample(root(0, Purpose.DATA), index, source, source.build(), sizes.split())
+        return params, spec.task.sample(root(0, Purpose.DATA), index, source, source.build(), sizes.split())  # pyright: ignore
 
     params, prompt = quick_jit(made)()
     random = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def test_operations_of_other_models_are_those_of_their_programs(model):
     source, index = spec.source, jnp.arange(spec.batch, dtype=jnp.uint32)
 
     def prompt() -> Prompt:
-        return spec.task.sample(root(0, Purpose.DATA), index, source, source.build(), source.sizes().split())
+        return spec.task.sample(root(0, Purpose.DATA), index, source, source.build(), source.sizes().split())  # pyright: ignore
 
     assert work.flops(spec) == counted(spec.model.loss_and_grad, params, jax.eval_shape(prompt))
     assert spec.parameters() == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
@@ -258,8 +258,8 @@ def test_the_host_draws_the_same_kind_of_sequence():
     same = batch.labels == batch.target[:, None]
     index = jnp.arange(4000, dtype=jnp.uint32)
     source, key = spec.source, root(0, Purpose.DATA)
-    ours = quick_jit(lambda: spec.task.sample(key, index, source, source.build(), source.sizes().split()))()
-    matches = np.asarray(ours.labels == ours.target).T
+    ours = quick_jit(lambda: spec.task.sample(key, index, source, source.build(), source.sizes().split()))()  # pyright: ignore
+    matches = np.asarray(ours.labels == ours.target).T  # pyright: ignore
     for found in (same, matches):
         assert found.sum(1).min() == 3 and found.sum(1).mean() == pytest.approx(3 + 2 / 64, abs=0.02)
         assert np.allclose(found.mean(0), found.mean(), atol=0.03)  # every slot alike: the order is random

@@ -202,7 +202,7 @@ def test_a_dry_run_prints_the_spec_and_writes_nothing(here, capsys):
     spec.check()
     assert (spec.batch, spec.seeds.init, spec.vary) == (16, 7, {"optimizer.lr": [1e-3, 3e-4]})
     assert replace(spec.source, noise=1.0) == SPEC.source and spec.model == SPEC.model  # noise: the preset's
-    assert (spec.task.labels, spec.schedule) == (SPEC.task.labels, SPEC.schedule)
+    assert (spec.task.labels, spec.schedule) == (SPEC.task.labels, SPEC.schedule)  # pyright: ignore
     assert not list(here.iterdir())
 
 

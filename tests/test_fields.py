@@ -53,7 +53,7 @@ def test_override(name, text, value):
 
 def test_overrides_build_on_each_other():
     spec = changed(("task.labels", "shared"), ("task.labels.count", "7"), ("optimizer", "sgd"), ("optimizer.lr", "0.5"))
-    assert (spec.task.labels, spec.optimizer) == (Shared(7), SGD(lr=0.5))
+    assert (spec.task.labels, spec.optimizer) == (Shared(7), SGD(lr=0.5))  # pyright: ignore
 
 
 def test_a_file_brings_the_other_fields_of_its_source():

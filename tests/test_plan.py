@@ -87,8 +87,9 @@ def test_text_axes_make_groups_and_may_bring_other_fields():
         )
     )
     found = groups(labels, SEEDS)
-    assert [one.spec.task.labels.total(64) for one in found] == [64, 4, 8]
-    assert isinstance(found[1].spec.task.labels, Shared) and all(list(one.values) == ["seeds.member"] for one in found)
+    assert [one.spec.task.labels.total(64) for one in found] == [64, 4, 8]  # pyright: ignore
+    assert isinstance(found[1].spec.task.labels, Shared)  # pyright: ignore
+    assert all(list(one.values) == ["seeds.member"] for one in found)
 
 
 def test_a_chain_of_traced_fields_is_one_group_with_the_bases_values():

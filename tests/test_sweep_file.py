@@ -51,7 +51,7 @@ def test_a_toml_file_says_what_the_structs_say(tmp_path):
     assert sweep.fields() == ["model.width", "optimizer.lr", "optimizer", "task.zipf", "seeds.member"]
     assert sweep.axes[0] == Axis(field="model.width", values=[16, 32])
     spec = sweep.spec()
-    assert spec.sequences == 1_000_000 and spec.members == 1 and spec.task.labels.total(99) == 8
+    assert spec.sequences == 1_000_000 and spec.members == 1 and spec.task.labels.total(99) == 8  # pyright: ignore
     assert sweep.resources.partition == "short" and sweep.resources.slurm == {"account": "lab"}
 
 

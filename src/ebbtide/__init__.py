@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ebbtide.models.transformer import Transformer as Transformer
     from ebbtide.runs.folder import Run as Run
     from ebbtide.sources.features import Features as Features
+    from ebbtide.sources.functions import Functions as Functions
     from ebbtide.sources.gaussian import Gaussian as Gaussian
     from ebbtide.sources.glyphs import Glyphs as Glyphs
     from ebbtide.sources.omniglot import Omniglot as Omniglot
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from ebbtide.tasks.labels import PerSequence as PerSequence
     from ebbtide.tasks.labels import Polysemy as Polysemy
     from ebbtide.tasks.labels import Shared as Shared
+    from ebbtide.tasks.regression import Regression as Regression
     from ebbtide.training.driver import Interrupted as Interrupted
     from ebbtide.training.driver import resume as resume
     from ebbtide.training.driver import train as train
@@ -100,6 +102,7 @@ _HOMES = {
     "models.transformer": ["Transformer"],
     "runs.folder": ["Run"],
     "sources.features": ["Features"],
+    "sources.functions": ["Functions"],
     "sources.gaussian": ["Gaussian"],
     "sources.glyphs": ["Glyphs"],
     "sources.omniglot": ["Omniglot"],
@@ -112,6 +115,7 @@ _HOMES = {
     "sweeps.sweep": ["Resources", "Sweep", "read_sweep"],
     "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "Keep", "Pair"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
+    "tasks.regression": ["Regression"],
     "training.driver": ["Interrupted", "resume", "train"],
     "training.monitor": ["Monitor"],
     "training.optimizer": ["SGD", "Adam", "WeightDecay"],

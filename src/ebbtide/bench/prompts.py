@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training.spec import Spec
 
 
@@ -23,6 +24,7 @@ class HostSampler:
     """Draws batches of a spec from a table of Gaussian exemplars."""
 
     def __init__(self, spec: Spec, seed: int = 0):
+        assert isinstance(spec.task, FewShot)
         sizes = spec.source.sizes()
         self.task, self.batch = spec.task, spec.batch
         self.labels = spec.task.labels.total(sizes.classes)

@@ -1,7 +1,7 @@
 """The instruments: named prompt distributions that tell ICL, IWL and CIWL apart."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +9,33 @@ from jaxtyping import Array, Float, Int
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.evaluation.metrics import chance, mean_and_error, per_sequence
+from ebbtide.evaluation.function_evaluators import FUNCTION_METRICS, FUNCTION_NAMES, function_task, per_prompt
+from ebbtide.evaluation.metrics import METRICS, chance, mean_and_error, per_sequence
 from ebbtide.keys import Purpose, root
+from ebbtide.models.model import AnyPrompt
 from ebbtide.once import quick_jit
-from ebbtide.sources.bank import Bank, Range, Sizes, SourceLike, Split
+from ebbtide.sources.bank import Range, Sizes, SourceLike, Split
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Keep, Pair
 from ebbtide.tasks.labels import Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.regression import Regression
 
-Headline = Literal["accuracy", "in_context_accuracy"]
+Headline = Literal["accuracy", "in_context_accuracy", "explained"]
+Task = FewShot | Regression
 Ranks = Literal["all", "common", "rare"]
 
 
 class Evaluator(NamedTuple):
     """A prompt distribution, the metric it is read by, and the classes and exemplars it uses.
 
-    An evaluator is itself a `FewShot` task, derived from the training task. `stream` is part of its
-    random stream: never renumber. `ranks` says which training classes: all, the most frequent tenth
-    (`common`) or the less frequent half (`rare`); class 0 is the most frequent.
+    An evaluator is itself a task, derived from the training task. `stream` is part of its random stream: never
+    renumber. `ranks` says which training classes: all, the most frequent tenth (`common`) or the less frequent half
+    (`rare`); class 0 is the most frequent.
     """
 
     name: str
     stream: int
-    task: FewShot
+    task: Task
     headline: Headline
     holdout_classes: bool = False
     holdout_exemplars: bool = False
@@ -46,12 +50,15 @@ class Evaluator(NamedTuple):
         if self.ranks == "common":
             return whole._replace(classes=Range(0, sizes.classes // 10))
         half = sizes.classes // 2
-        start = half - half % self.task.labels.count if isinstance(self.task.labels, Shared) else half
+        labels = self.task.labels if isinstance(self.task, FewShot) else None
+        start = half - half % labels.count if isinstance(labels, Shared) else half
         return whole._replace(classes=Range(start, sizes.classes - start))
 
     @property
     def group(self) -> int:
         """Labels that count as right in the open set (polysemy: all labels of the class)."""
+        if isinstance(self.task, Regression):
+            return 1
         labels, keeps = self.task.labels, isinstance(self.task.relabel, Keep | CopyQueryLabel)
         return labels.per_class if isinstance(labels, Polysemy) and keeps else 1
 
@@ -61,7 +68,12 @@ NAMES = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "
 """All evaluators, in the order of their stream indices."""
 
 
-def evaluator(name: str, task: FewShot, classes: int) -> Evaluator:
+def metrics_of(task: Task) -> tuple[str, ...]:
+    """Names of a task's metrics, in the order of the last axis of every metric array."""
+    return FUNCTION_METRICS if isinstance(task, Regression) else METRICS
+
+
+def evaluator(name: str, task: Task, classes: int) -> Evaluator:
     """The evaluator `name` for models trained on `task` with `classes` training classes.
 
     - `train`: the training distribution itself;
@@ -75,10 +87,15 @@ def evaluator(name: str, task: FewShot, classes: int) -> Evaluator:
     - `icl_common`, `icl_rare`, `iwl_common`, `iwl_rare`: `icl` and `iwl` on the most frequent tenth of the
       trained classes, and on the less frequent half (for skewed classes: `zipf`).
 
+    Of functions in context the evaluators are others: see `function_task`.
+
     Classes are uniform and all sequences follow the definition, whatever `zipf` and `p_bursty` of
     training. Raises `InputError` for an unknown name. Source: Singh et al. 2023 section 3 and 2025
     section 2; transience.md 3.3, 3.4.
     """
+    if isinstance(task, Regression):
+        own = function_task(name, task)
+        return Evaluator(name, FUNCTION_NAMES.index(name), own, "explained")
     if name not in NAMES:
         raise InputError("evaluators", name, f"must be one of {', '.join(NAMES)}{nearest(name, NAMES)}")
     two = replace(
@@ -113,10 +130,15 @@ def evaluator(name: str, task: FewShot, classes: int) -> Evaluator:
             return Evaluator(name, index, none, "accuracy", holdout_exemplars=True)
 
 
-def check(names: tuple[str, ...], task: FewShot, source: SourceLike) -> None:
+def check(names: tuple[str, ...], task: Task, source: SourceLike) -> None:
     """Raises `InputError` when an evaluator cannot be drawn for this task and source."""
-    require(len(names) > 0, "evaluators", list(names), f"name at least one of {', '.join(NAMES)}")
+    known = FUNCTION_NAMES if isinstance(task, Regression) else NAMES
+    require(len(names) > 0, "evaluators", list(names), f"name at least one of {', '.join(known)}")
     require(len(set(names)) == len(names), "evaluators", list(names), "each name at most once")
+    if isinstance(task, Regression):
+        for name in names:
+            function_task(name, task).check(source)
+        return
     even = task.context % 2 == 0
     require(even or set(names) <= {"train"}, "task.context", task.context, "must be even: evaluators use two classes")
     sizes = source.sizes()
@@ -145,37 +167,42 @@ class Suite(NamedTuple):
     """The fixed evaluation prompts of a run, with a leading axis over the evaluators."""
 
     evaluators: tuple[Evaluator, ...]
-    prompts: Prompt
+    prompts: AnyPrompt
 
-    def of(self, name: str) -> Prompt:
+    def of(self, name: str) -> Any:
         """The prompts of one evaluator."""
         i = [e.name for e in self.evaluators].index(name)
         return jax.tree.map(lambda x: x[i], self.prompts)
 
-    def measure(self, answer: Callable[[Prompt], Float[Array, "batch labels"]]) -> Float[Array, "evaluators metrics 2"]:
+    def measure(
+        self, answer: Callable[[Any], Float[Array, "*asked batch labels"]]
+    ) -> Float[Array, "evaluators metrics 2"]:
         """Mean and standard error of every metric for every evaluator, of the model whose logits are
         `answer(prompt)`. One evaluator after the other: all logits at once could take gigabytes."""
 
-        def one(prompt: Prompt, group: Int[Array, ""]) -> Float[Array, "metrics 2"]:
-            return mean_and_error(per_sequence(answer(prompt), prompt, group))
+        def one(prompt: AnyPrompt, group: Int[Array, ""]) -> Float[Array, "metrics 2"]:
+            outputs = answer(prompt)
+            if isinstance(prompt, Prompt):
+                return mean_and_error(per_sequence(outputs, prompt, group))
+            return mean_and_error(per_prompt(outputs, prompt))
 
         groups = jnp.asarray([e.group for e in self.evaluators])
         return jax.lax.map(lambda both: one(*both), (self.prompts, groups))
 
     def chance(self, outputs: int) -> dict[str, float]:
-        """Chance level of every evaluator's headline metric."""
+        """Chance level of every evaluator's headline metric: of functions, that of a constant answer."""
+        if not isinstance(self.prompts, Prompt):
+            return {e.name: 0.0 for e in self.evaluators}
         return {e.name: chance(self.of(e.name), outputs, e.group)[e.headline] for e in self.evaluators}
 
 
-def build_suite(
-    names: tuple[str, ...], task: FewShot, source: SourceLike, bank: Bank, *, sequences: int, seed: int
-) -> Suite:
+def build_suite(names: tuple[str, ...], task: Task, source: Any, bank: Any, *, sequences: int, seed: int) -> Suite:
     """Draws `sequences` prompts per evaluator from the evaluation root; the same for all members."""
     sizes = source.sizes()
     chosen = tuple(evaluator(name, task, sizes.classes) for name in names)
     index = jnp.arange(sequences, dtype=jnp.uint32)
 
-    def draw() -> Prompt:
+    def draw() -> AnyPrompt:
         parts = []
         for one in chosen:
             key = root(seed, Purpose.EVALUATION, one.stream)

@@ -306,7 +306,7 @@ AnyIntervention = (
 
 
 def intervened(
-    model: Any, params: Params, prompt: Prompt, interventions: tuple[AnyIntervention, ...], then: Tap = untouched
+    model: Any, params: Params, prompt: Any, interventions: tuple[AnyIntervention, ...], then: Tap = untouched
 ) -> Tap:
     """The tap of these interventions, one after the other, and of `then`, which sees what they made. What they keep of
     a pass without interventions costs that pass."""
@@ -326,9 +326,9 @@ def intervened(
 
 
 def answer(
-    model: Any, params: Params, prompt: Prompt, interventions: tuple[AnyIntervention, ...] = ()
-) -> Float[Array, "batch labels"]:
-    """The logits of a model with interventions."""
+    model: Any, params: Params, prompt: Any, interventions: tuple[AnyIntervention, ...] = ()
+) -> Float[Array, "*asked batch labels"]:
+    """The outputs of a model with interventions."""
     return model.apply(params, prompt, intervened(model, params, prompt, interventions))
 
 

@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ebbtide.errors import nearest, require
-from ebbtide.models.model import Model, Params, Shape, Tap, untouched
+from ebbtide.models.model import AnyPrompt, Model, Params, Shape, Tap, untouched
 from ebbtide.tasks.prompt import Prompt
 
 AXES: dict[str, tuple[str, ...]] = {
@@ -91,11 +91,11 @@ def matching(glob: str, names: list[str], field: str = "point") -> list[str]:
 def record(
     model: Model,
     params: Params,
-    prompt: Prompt,
+    prompt: AnyPrompt,
     *globs: str,
     reduce: Reduce | None = None,
     tap: Tap = untouched,
-) -> tuple[Float[Array, "batch labels"], dict[str, Any]]:
+) -> tuple[Float[Array, "*asked batch labels"], dict[str, Any]]:
     """The logits, and the values at the points that `globs` name, in one forward pass.
 
     A plain function of arrays: it works under `jit`, `vmap`, `grad` and in a scan; what no glob names is not kept.

@@ -13,7 +13,7 @@ from ebbtide.models.encoders import Encoder
 from ebbtide.models.layers import weight
 from ebbtide.models.positions import Positions
 from ebbtide.models.product import Product
-from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.prompt import FunctionPrompt, Prompt
 
 Params = PyTree[Float[Array, "..."]]
 Tap = Callable[[str, Array], Array]
@@ -22,11 +22,15 @@ Pairing = Literal["interleaved", "joint"]
 
 
 class Shape(TypedDict):
-    """What a model must fit: `context` pairs in a prompt, exemplars of `dim` features, `labels` outputs."""
+    """What a model must fit: `context` pairs in a prompt, exemplars of `dim` features, `labels` outputs (0: one output,
+    a response is a real number)."""
 
     context: int
     dim: int
     labels: int
+
+
+AnyPrompt = Prompt | FunctionPrompt
 
 
 def untouched(name: str, value: Array) -> Array:
@@ -40,6 +44,25 @@ def cross_entropy(logits: Float[Array, "batch labels"], target: Int[Array, " bat
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
+def response_losses(
+    outputs: Float[Array, "asked batch outputs"], prompt: FunctionPrompt
+) -> Float[Array, "asked batch"]:
+    """The loss of every slot that was asked (all, or the last alone): squared error, or cross-entropy in nats where
+    responses are labels."""
+    said = prompt.responses[-outputs.shape[0] :]
+    if jnp.issubdtype(said.dtype, jnp.integer):
+        return jax.vmap(cross_entropy)(outputs, said)
+    return (outputs[..., 0] - said) ** 2
+
+
+def mean_loss(outputs: Array, prompt: AnyPrompt) -> Float[Array, ""]:
+    """What training makes small: the mean cross-entropy of the query's label (nats), or, of functions, the mean loss of
+    every response that the model was asked."""
+    if isinstance(prompt, Prompt):
+        return cross_entropy(outputs, prompt.target).mean()
+    return response_losses(outputs, prompt).mean()
+
+
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model of prompts: subclasses say what is between the tokens and the read-out."""
 
@@ -51,15 +74,15 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Parameters for prompts of `context` pairs, exemplars of `dim` features, `labels` outputs."""
         raise NotImplementedError
 
-    def apply(self, params: Params, prompt: Prompt, tap: Tap = untouched) -> Float[Array, "batch labels"]:
-        """Logits of the query's label, all labels."""
+    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
+        """Logits of the query's label [batch, labels]; of functions the outputs for every slot that is asked."""
         raise NotImplementedError
 
-    def loss(self, params: Params, prompt: Prompt) -> Float[Array, ""]:
-        """Mean cross-entropy at the query position, over all labels (nats)."""
-        return cross_entropy(self.apply(params, prompt), prompt.target).mean()
+    def loss(self, params: Params, prompt: AnyPrompt) -> Float[Array, ""]:
+        """`mean_loss` of the outputs."""
+        return mean_loss(self.apply(params, prompt), prompt)
 
-    def loss_and_grad(self, params: Params, prompt: Prompt) -> tuple[Float[Array, ""], Params]:
+    def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
         """The one seam through which training sees a model."""
         return jax.value_and_grad(self.loss)(params, prompt)
 
@@ -95,19 +118,26 @@ def init_tokens(
     width: int,
     labels: int,
 ) -> dict[str, Any]:
-    """The parameters that make tokens: the label table (sd 0.02), the exemplar encoder, the positions."""
-    table = 0.02 * jax.random.truncated_normal(next(keys), -2, 2, (labels, width))
+    """The parameters that make tokens: the label table (sd 0.02; for real responses one row, LeCun normal, that a
+    response multiplies), the exemplar encoder, the positions."""
+    key = next(keys)
+    table = 0.02 * jax.random.truncated_normal(key, -2, 2, (labels, width)) if labels else weight(key, 1, width)
     exemplar = encoder.init(next(keys), dim, width)
     position = positions.init(next(keys), tokens, width)
     return {"exemplar": exemplar, "label": {"table": table}, "position": position}
 
 
 def tokens_of(
-    params: Any, prompt: Prompt, encoder: Encoder, positions: Positions, tap: Tap, pairing: Pairing = "interleaved"
+    params: Any, prompt: AnyPrompt, encoder: Encoder, positions: Positions, tap: Tap, pairing: Pairing = "interleaved"
 ) -> Float[Array, "tokens batch d"]:
     """The tokens of a prompt, the query last: e1 l1 ... eM lM eq, or as joint pairs e1+l1 ... eM+lM eq."""
-    exemplars = tap("hook_exemplar_embed", encoder.apply(params["exemplar"], prompt.exemplars))
-    labels = tap("hook_label_embed", params["label"]["table"][prompt.labels])
+    inputs, said = (
+        (prompt.exemplars, prompt.labels) if isinstance(prompt, Prompt) else (prompt.inputs, prompt.responses[:-1])
+    )
+    exemplars = tap("hook_exemplar_embed", encoder.apply(params["exemplar"], inputs))
+    table = params["label"]["table"]
+    real = jnp.issubdtype(said.dtype, jnp.floating)
+    labels = tap("hook_label_embed", said[..., None] * table[0] if real else table[said])
     context, batch, d = labels.shape
     if pairing == "joint":
         pairs = exemplars[:-1] + labels
@@ -118,10 +148,10 @@ def tokens_of(
 
 
 def init_readout(key: Key[Array, ""], width: int, labels: int) -> dict[str, Array]:
-    """A linear layer to the labels, untied from the label table."""
-    return {"w": weight(key, width, labels), "b": jnp.zeros(labels)}
+    """A linear layer to the labels, or to the one real response; untied from the label table."""
+    return {"w": weight(key, width, max(labels, 1)), "b": jnp.zeros(max(labels, 1))}
 
 
-def read_out(params: Any, query: Float[Array, "batch d"], tap: Tap) -> Float[Array, "batch labels"]:
-    """The logits of the query."""
+def read_out(params: Any, query: Float[Array, "*asked batch d"], tap: Tap) -> Float[Array, "*asked batch labels"]:
+    """The logits of the query, or of every slot that is asked."""
     return tap("hook_logits", query @ params["readout"]["w"] + params["readout"]["b"])

@@ -10,10 +10,20 @@ from jaxtyping import Array, Float, Key
 
 from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.layers import linear, weight
-from ebbtide.models.model import Model, Params, Tap, init_readout, init_tokens, read_out, tokens_of, untouched
+from ebbtide.models.model import (
+    AnyPrompt,
+    Model,
+    Params,
+    Tap,
+    init_readout,
+    init_tokens,
+    read_out,
+    tokens_of,
+    untouched,
+)
 from ebbtide.models.positions import Learned, NoPositions, Sinusoidal
 from ebbtide.models.product import Product
-from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.prompt import FunctionPrompt
 
 Size = Annotated[int, msgspec.Meta(ge=1)]
 Tokens = Float[Array, "tokens batch d"]
@@ -62,11 +72,11 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
             x, h = (weight(one, d, outputs) for one in jax.random.split(key))
         return {"x": x, "h": h, "b": jnp.zeros(outputs)}
 
-    def apply(self, params: Params, prompt: Prompt, tap: Tap = untouched) -> Float[Array, "batch labels"]:
+    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
         x = tokens_of(params, prompt, self.encoder, self.positions, tap)
         for i, layer in enumerate(params["layers"]):
             x = tap(f"layers.{i}.hook_h", self._layer(layer, x))
-        return read_out(params, x[-1], tap)
+        return read_out(params, x[::2] if isinstance(prompt, FunctionPrompt) else x[-1], tap)
 
     def _layer(self, w: dict[str, Array], x: Tokens) -> Tokens:
         """The h of every token. As a loop: unrolled, 17 tokens are no faster and compile up to eight times as long."""

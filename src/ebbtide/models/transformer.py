@@ -1,20 +1,31 @@
-"""The one transformer: small, causal, pre-norm, token-major."""
+"""The one transformer: small, token-major; by default causal, pre-norm, with softmax attention."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import msgspec
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from ebbtide.errors import require
 from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.fence import fence
 from ebbtide.models.layers import layer_norm, linear, linear_down, norm_init, weight
-from ebbtide.models.model import Model, Pairing, Params, Tap, init_readout, init_tokens, read_out, tokens_of, untouched
+from ebbtide.models.model import (
+    AnyPrompt,
+    Model,
+    Pairing,
+    Params,
+    Tap,
+    init_readout,
+    init_tokens,
+    read_out,
+    tokens_of,
+    untouched,
+)
 from ebbtide.models.positions import Learned, Positions
 from ebbtide.models.product import Product
-from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.prompt import FunctionPrompt
 
 Size = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -34,7 +45,13 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     token which exemplar it follows.
 
     Activations are `[token, batch, d]`, the query token last. Only what the loss reads is computed:
-    the last layer's queries, MLP and the read-out exist for the query token alone.
+    the last layer's queries, MLP and the read-out exist for the query token alone. Of functions (`FunctionPrompt`) a
+    model over interleaved tokens answers every input from what comes before it; one over joint tokens the query.
+
+    The other kinds of a layer, for functions in context: `attention = "relu"` has weights relu(q.k) / n in place of a
+    softmax, `"linear"` q.k / n, both without 1/sqrt(k), n the number of tokens attended to (Bai et al. 2023,
+    arXiv 2306.04637); `mask = "none"` lets every token see every other; `norm = "post"` is x = LN(x + f(x)) without a
+    final norm, `"none"` has no norms; `activation` is the MLP's.
 
     Every named point of the forward pass goes through a `tap(name, value) -> value` (names as in TransformerLens;
     hook_q and hook_k after rotation), which may record the value or return another: see `ebbtide.mechanisms`.
@@ -48,6 +65,10 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     attention_bias: bool = False
     encoder: Encoder = Linear()
     pairing: Pairing = "interleaved"
+    attention: Literal["softmax", "relu", "linear"] = "softmax"
+    mask: Literal["causal", "none"] = "causal"
+    norm: Literal["pre", "post", "none"] = "pre"
+    activation: Literal["gelu", "relu"] = "gelu"
 
     def check(self) -> None:
         """Raises `InputError` when the heads do not divide the width."""
@@ -56,6 +77,9 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         rotary = self.positions.__struct_config__.tag == "rotary"
         even = (self.width // self.heads) % 2 == 0
         require(even or not rotary, "model.heads", self.heads, "rotary positions need an even width / heads")
+        peeks = self.mask == "none" and self.pairing == "interleaved"
+        allowed = "must be causal over interleaved tokens: without a mask an input would see its own response"
+        require(not peeks, "model.mask", self.mask, allowed)
 
     def tokens(self, context: int) -> int:
         return (context if self.pairing == "joint" else 2 * context) + 1
@@ -65,7 +89,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         keys = iter(jax.random.split(key, 4 + 6 * self.layers))
         sizes = {"tokens": self.tokens(context), "dim": dim, "width": self.width, "labels": labels}
         params = init_tokens(keys, self.encoder, self.positions, **sizes)
-        params |= {"blocks": [self._init_block(keys) for _ in range(self.layers)], "norm": norm_init(self.width)}
+        params |= {"blocks": [self._init_block(keys) for _ in range(self.layers)]}
+        params |= {"norm": norm_init(self.width)} if self.norm == "pre" else {}
         return params | {"readout": init_readout(next(keys), self.width, labels)}
 
     def _init_block(self, keys: Any) -> dict[str, dict[str, Array]]:
@@ -73,21 +98,39 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         attention = {name: weight(next(keys), d, d) for name in ("q", "k", "v", "o")}
         if self.attention_bias:
             attention |= {f"{name}_b": jnp.zeros(d) for name in ("q", "k", "v", "o")}
-        block = {"norm1": norm_init(d), "attn": attention}
+        norms = self.norm != "none"
+        block = {"norm1": norm_init(d), "attn": attention} if norms else {"attn": attention}
         w_in, w_out = next(keys), next(keys)
         if hidden:
             mlp = {"w_in": weight(w_in, d, hidden), "b_in": jnp.zeros(hidden)}
             mlp |= {"w_out": weight(w_out, hidden, d), "b_out": jnp.zeros(d)}
-            block |= {"norm2": norm_init(d), "mlp": mlp}
+            block |= {"norm2": norm_init(d), "mlp": mlp} if norms else {"mlp": mlp}
         return block
 
-    def apply(self, params: Params, prompt: Prompt, tap: Tap = untouched) -> Float[Array, "batch labels"]:
-        """Logits of the query's label, all labels."""
+    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
+        """Logits of the query's label [batch, labels]. Of functions the outputs [asked, batch, labels or 1]: for every
+        input over interleaved tokens, for the query over joint ones."""
         x = tokens_of(params, prompt, self.encoder, self.positions, tap, self.pairing)
+        functions = isinstance(prompt, FunctionPrompt)
+        every = functions and self.pairing == "interleaved"
+        seen = self._seen(prompt, x.shape[0])
         for i, block in enumerate(params["blocks"]):
-            x = self._block(block, x, i, last=i == self.layers - 1, tap=tap)
-        query = tap("ln_final.hook_normalized", layer_norm(params["norm"], x[-1]))
+            x = self._block(block, x, i, last=i == self.layers - 1 and not every, tap=tap, seen=seen)
+        query = x[::2] if every else x if functions else x[-1]
+        if self.norm == "pre":
+            query = tap("ln_final.hook_normalized", layer_norm(params["norm"], query))
         return read_out(params, query, tap)
+
+    def _seen(
+        self, prompt: AnyPrompt, tokens: int
+    ) -> Bool[Array, "rows #tokens"] | Bool[Array, "batch 1 1 tokens"] | None:
+        """What tokens may attend to: the past, or every pair that a prompt has; None: everything."""
+        if self.mask == "causal":
+            return jnp.tril(jnp.ones((tokens, tokens), bool))
+        if isinstance(prompt, FunctionPrompt):
+            there = jnp.concatenate([prompt.present, jnp.ones_like(prompt.present[:1])])
+            return there.T[:, None, None, :]
+        return None
 
     def weights(self, *, dim: int, labels: int) -> int:
         d = self.width
@@ -115,23 +158,33 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
                 found += [wide, Product("mlp out", 1, asked * batch, hidden, d)]
         return [*found, Product("readout", 1, batch, d, labels)]
 
-    def _block(self, block: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap) -> Array:
+    def _block(
+        self, block: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap, seen: Array | None
+    ) -> Array:
         """One layer; the last one returns the query token alone."""
+
+        def before(name: str, point: str, y: Array) -> Array:
+            return tap(point, layer_norm(block[name], y)) if self.norm == "pre" else y
+
+        def after(name: str, point: str, y: Array) -> Array:
+            return tap(point, layer_norm(block[name], y)) if self.norm == "post" else y
+
+        first, second = (f"blocks.{i}.ln{n}.hook_normalized" for n in (1, 2))
         x = tap(f"blocks.{i}.hook_resid_pre", x)
-        normed = tap(f"blocks.{i}.ln1.hook_normalized", layer_norm(block["norm1"], x))
-        attended = self._attention(block["attn"], normed, i, last=last, tap=tap)
-        x = tap(f"blocks.{i}.hook_resid_mid", (x[-1:] if last else x) + attended)
+        attended = self._attention(block["attn"], before("norm1", first, x), i, last=last, tap=tap, seen=seen)
+        x = tap(f"blocks.{i}.hook_resid_mid", after("norm1", first, (x[-1:] if last else x) + attended))
         if self.mlp_ratio:
-            mlp = block["mlp"]
-            normed = tap(f"blocks.{i}.ln2.hook_normalized", layer_norm(block["norm2"], x))
-            hidden = tap(f"blocks.{i}.mlp.hook_post", jax.nn.gelu(linear(normed, mlp["w_in"], mlp["b_in"])))
-            x = x + tap(f"blocks.{i}.hook_mlp_out", linear_down(hidden, mlp["w_out"], mlp["b_out"]))
+            mlp, act = block["mlp"], jax.nn.relu if self.activation == "relu" else jax.nn.gelu
+            normed = before("norm2", second, x)
+            hidden = tap(f"blocks.{i}.mlp.hook_post", act(linear(normed, mlp["w_in"], mlp["b_in"])))
+            out = tap(f"blocks.{i}.hook_mlp_out", linear_down(hidden, mlp["w_out"], mlp["b_out"]))
+            x = after("norm2", second, x + out)
         return tap(f"blocks.{i}.hook_resid_post", fence(x))
 
     def _attention(
-        self, w: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap
+        self, w: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap, seen: Array | None
     ) -> Float[Array, "rows batch d"]:
-        """Causal softmax attention; the last layer asks for the query token's row only."""
+        """Attention of every token, in the last layer of the query token alone."""
         tokens, batch, d = x.shape
         k = d // self.heads
 
@@ -143,11 +196,23 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         key = tap(f"blocks.{i}.attn.hook_k", self.positions.rotate(project("k", shown), tokens - 1))
         v = tap(f"blocks.{i}.attn.hook_v", project("v", said))
         q = tap(f"blocks.{i}.attn.hook_q", q)
-        scores = jnp.einsum("qbhk,sbhk->bhqs", q, key) / jnp.sqrt(k).astype(x.dtype)
-        if not last:
-            causal = jnp.tril(jnp.ones((tokens, tokens), bool))
-            scores = jnp.where(causal, scores, -1e20)
+        scores = jnp.einsum("qbhk,sbhk->bhqs", q, key)
+        if self.attention == "softmax":
+            scores = scores / jnp.sqrt(k).astype(x.dtype)
+        if last and self.mask == "causal":
+            seen = None  # the query token comes last and sees all
+        if seen is not None:
+            scores = jnp.where(seen, scores, -1e20)
         scores = tap(f"blocks.{i}.attn.hook_attn_scores", scores)
-        pattern = tap(f"blocks.{i}.attn.hook_pattern", jax.nn.softmax(scores, axis=-1))
+        pattern = tap(f"blocks.{i}.attn.hook_pattern", self._weigh(scores, seen))
         z = tap(f"blocks.{i}.attn.hook_z", jnp.einsum("bhqs,sbhk->qbhk", pattern, v))
         return tap(f"blocks.{i}.hook_attn_out", linear(z.reshape(-1, batch, d), w["o"], w.get("o_b")))
+
+    def _weigh(self, scores: Float[Array, "batch head rows tokens"], seen: Array | None) -> Array:
+        """The pattern: a softmax, or scores over the number of tokens that are attended to."""
+        if self.attention == "softmax":
+            return jax.nn.softmax(scores, axis=-1)
+        shape = scores.shape[-2:]
+        there = jnp.ones(shape, bool) if seen is None else seen
+        kept = jnp.where(there, jax.nn.relu(scores) if self.attention == "relu" else scores, 0.0)
+        return kept / there.sum(-1, keepdims=True)

@@ -1,6 +1,6 @@
 """What every source gives a task: a bank of exemplars and the ranges that split it."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Key, Num, UInt
 
@@ -53,13 +53,14 @@ class Sizes(NamedTuple):
 
 @runtime_checkable
 class SourceLike(Protocol):
-    """The interface of a source (`Gaussian`, `Glyphs`, `Omniglot`, `Tokens`, `Features`)."""
+    """The interface of a source (`Gaussian`, `Glyphs`, `Omniglot`, `Tokens`, `Features`, `Functions`). What `build`
+    makes is a `Bank`, or for functions a `FunctionBank`; only the source looks into it."""
 
     def check(self) -> None: ...
     def sizes(self) -> Sizes: ...
-    def build(self) -> Bank: ...
+    def build(self) -> Any: ...
     def look_up(
-        self, bank: Bank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
+        self, bank: Any, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
     ) -> Float[Array, "*slots dim"]: ...
 
 

@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import NamedTuple
 
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, Int, Num, UInt
 
 
 class Tag(IntEnum):
@@ -31,3 +31,18 @@ class Prompt(NamedTuple):
     indices: UInt[Array, "slots batch"]
     tags: Int[Array, "slots batch"]
     own_label: Int[Array, " batch"]
+
+
+class FunctionPrompt(NamedTuple):
+    """One batch of sequences of (input, response) pairs in which every response is asked for.
+
+    Slot t is answered from the pairs before it; the last slot is the query. Responses are real numbers, or whole
+    numbers below the task's `labels`. `present` says which of the context's pairs a prompt has: a model that reads
+    only the query sees no others. `latent` is the truth behind the responses (weights, which of a pool, noise), for
+    baselines, probes and tests.
+    """
+
+    inputs: Float[Array, "slots batch dim"]
+    responses: Num[Array, "slots batch"]
+    present: Bool[Array, "context batch"]
+    latent: dict[str, Num[Array, "batch *rest"]]

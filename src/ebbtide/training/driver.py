@@ -17,7 +17,6 @@ import numpy as np
 from msgspec.structs import replace
 
 from ebbtide.errors import require
-from ebbtide.evaluation.metrics import METRICS
 from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Run, numeric
 from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
@@ -214,7 +213,9 @@ class _Loop:
             self._check_deterministic(identity, found[1] if found else None)
         instruments = [Instrument(*row) for row in self.team.instruments()]
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        header = Header(SCHEMA, self.spec.digest(), spec, instruments, list(METRICS), identity, self.label, now)
+        header = Header(
+            SCHEMA, self.spec.digest(), spec, instruments, list(self.spec.metrics()), identity, self.label, now
+        )
         writer = Writer(self.path, header, found)
         if writer.manifest != (found[1] if found else None):  # another process committed between our look and our lock
             writer.close()
@@ -305,7 +306,7 @@ class _Loop:
         if (stopped >= 0).all() and sequences < self.spec.sequences:
             self.over = sequences
         for i, one in enumerate(self.instruments):
-            j = METRICS.index(one.headline)
+            j = self.spec.metrics().index(one.headline)
             self.latest[one.name] = float(answer["values"][:, i, j, 0].mean())
         trained = (stopped < 0) | (stopped == sequences)  # the others have no loss any more
         self.latest["loss"] = float(answer["train_loss"][trained].mean()) if trained.any() else float("nan")

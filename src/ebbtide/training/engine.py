@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,8 @@ from jaxtyping import Array, Float, Key, UInt
 from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
 from ebbtide.keys import Purpose
 from ebbtide.mechanisms.interventions import answer
-from ebbtide.models.model import Params, cross_entropy
+from ebbtide.models.model import AnyPrompt, Params, mean_loss
 from ebbtide.once import quick_jit
-from ebbtide.sources.bank import Bank
-from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.optimizer import OptState
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import hold
@@ -40,7 +38,7 @@ class Data(NamedTuple):
     """What one member trains and is evaluated on."""
 
     key: Key[Array, ""]
-    bank: Bank
+    bank: Any
     values: Values
 
 
@@ -53,7 +51,7 @@ class Engine:
 
     def __init__(self, spec: Spec):
         self.spec = spec
-        self._banks: dict[tuple[float, ...], tuple[Bank, Suite]] = {}
+        self._banks: dict[tuple[float, ...], tuple[Any, Suite]] = {}
 
     def init(self, member: int) -> State:
         """The untrained member: parameters from the root (seeds.init, INIT, seeds.member + member)."""
@@ -82,7 +80,7 @@ class Engine:
         """The member's evaluation prompts; shared unless source or task values vary."""
         return self._world(member)[1]
 
-    def _world(self, member: int) -> tuple[Bank, Suite]:
+    def _world(self, member: int) -> tuple[Any, Suite]:
         values = {k: v for k, v in self.spec.values(member).items() if not k.startswith("optimizer.")}
         name = tuple(values.values())
         if name not in self._banks:
@@ -98,25 +96,25 @@ class Engine:
         """(state, data, n) -> the state after n more optimiser steps; the old state is given up."""
         return jax.jit(self._train, donate_argnums=0)
 
-    def answer(self, params: Params, prompt: Prompt) -> Float[Array, "batch labels"]:
-        """The logits of the model, with the spec's interventions."""
+    def answer(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*asked batch labels"]:
+        """The outputs of the model, with the spec's interventions."""
         return answer(self.spec.model, params, prompt, self.spec.interventions)
 
-    def loss_and_grad(self, params: Params, prompt: Prompt) -> tuple[Float[Array, ""], Params]:
-        """Mean cross-entropy of the query's label (nats), and its gradient."""
+    def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
+        """`mean_loss` of the outputs, and its gradient."""
         if not self.spec.interventions:
             return self.spec.model.loss_and_grad(params, prompt)
-        return jax.value_and_grad(lambda p: cross_entropy(self.answer(p, prompt), prompt.target).mean())(params)
+        return jax.value_and_grad(lambda p: mean_loss(self.answer(p, prompt), prompt))(params)
 
     def measure(self, params: Params, suite: Suite) -> Float[Array, "evaluators metrics 2"]:
         """Mean and standard error of every metric of every evaluator."""
         return self._measure(params, suite.prompts)
 
     @cached_property
-    def _measure(self) -> Callable[[Params, Prompt], Array]:
+    def _measure(self) -> Callable[[Params, AnyPrompt], Array]:
         spec = self.spec
 
-        def measured(params: Params, prompts: Prompt) -> Array:
+        def measured(params: Params, prompts: AnyPrompt) -> Array:
             sizes = spec.source.sizes()
             chosen = tuple(evaluator(name, spec.task, sizes.classes) for name in spec.evaluators)
             return Suite(chosen, prompts).measure(lambda prompt: self.answer(params, prompt))

@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, UInt
 
-from ebbtide.evaluation.metrics import METRICS
 from ebbtide.runs.folder import Instrument
 from ebbtide.training.engine import Data, Engine, State
 from ebbtide.training.spec import Spec
@@ -102,7 +101,7 @@ class Members:
             counted = float(state.counted)
             losses.append(float(state.summed) / counted if counted else float("nan"))
         stacked: Float[np.ndarray, "members evaluators metrics 2"] = np.stack(values)
-        assert stacked.shape[2] == len(METRICS)
+        assert stacked.shape[2] == len(self.spec.metrics())
         self._look(stacked, each)
         zero = jnp.zeros_like
         self.states = [s._replace(summed=zero(s.summed), counted=zero(s.counted)) for s in self.states]
@@ -130,7 +129,7 @@ class Members:
     def _headline(self, values: Float[np.ndarray, "members evaluators metrics 2"], name: str) -> np.ndarray:
         i = self.spec.evaluators.index(name)
         headline = self.engine.suite(self.members[0]).evaluators[i].headline
-        return values[:, i, METRICS.index(headline), 0]
+        return values[:, i, self.spec.metrics().index(headline), 0]
 
     def _each(self) -> list[State]:
         if self.width == 1:

@@ -16,11 +16,13 @@ from ebbtide.models.model import Shape
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
+from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.sources.tokens import Tokens
 from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.regression import Regression
 from ebbtide.traced import default, default_at, replace_at, traced_fields, value_at
 from ebbtide.training import limits
 from ebbtide.training.optimizer import SGD, Adam
@@ -61,8 +63,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     run; parameters that a glob in `freeze` names (blocks.1.*) are not trained.
     """
 
-    task: FewShot = FewShot()
-    source: Gaussian | Glyphs | Omniglot | Tokens | Features = Gaussian()
+    task: FewShot | Regression = FewShot()
+    source: Gaussian | Glyphs | Omniglot | Tokens | Features | Functions = Gaussian()
     model: Transformer | Recurrent = Transformer()
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
@@ -87,8 +89,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         allowed = f"must be a multiple of batch = {self.batch}, e.g. {nearby}"
         require(self.sequences % self.batch == 0, "sequences", self.sequences, allowed)
         self.source.check()
+        if isinstance(self.task, FewShot):
+            require(not isinstance(self.source, Functions), "source", "functions", "needs the task regression")
         self.task.check(self.source)
         self.model.check()
+        self._check_reading()
         self.model.encoder.check(self.source.sizes().dim)
         self.optimizer.check()
         self.schedule.check(self.sequences)
@@ -112,6 +117,19 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             require(len(values) == self.members, f"vary.{name}", values, allowed)
             for value in dict.fromkeys(values):
                 self.check_value(name, value)
+
+    def _check_reading(self) -> None:
+        """Models over interleaved tokens read every response, those over joint ones the query's alone."""
+        if isinstance(self.task, Regression):
+            joint = getattr(self.model, "pairing", "interleaved") == "joint"
+            allowed = "must be full for a model over interleaved tokens: it answers every length anyway"
+            require(joint or self.task.lengths == "full", "task.lengths", self.task.lengths, allowed)
+            allowed = "must be none for the task regression: they speak of labels and exemplars"
+            require(not self.interventions, "interventions", len(self.interventions), allowed)
+
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what every evaluator measures."""
+        return evaluators.metrics_of(self.task)
 
     def check_value(self, name: str, value: float) -> None:
         """Raises `InputError` unless a member's field `name` (one of `variable`) can have this value."""

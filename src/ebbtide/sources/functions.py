@@ -1,0 +1,92 @@
+"""Functions: what training can memorise of a regression task, a pool of weights and fixed representations."""
+
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from jaxtyping import Array, Float, Int, Key, UInt
+
+from ebbtide.errors import require
+from ebbtide.keys import Purpose, root
+from ebbtide.sources.bank import Sizes
+
+SLOPE = 0.01
+"""Of the leaky ReLU on its negative side."""
+
+
+class FunctionBank(NamedTuple):
+    """The pool's weights (one row of zeros where there is none) and the layers of every representation."""
+
+    pool: Float[Array, "pool dim"]
+    maps: Float[Array, "representations layers dim dim"]
+
+
+class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fields=True):
+    r"""Linear functions of a representation, $f(x) = \langle w, \phi_r(x) \rangle$ with $x, w$ of `dim` numbers.
+
+    Weights are $w \sim N(0, \mathrm{scale}^2 I)$, scale $1/\sqrt{d}$ unless given, so that the response has variance 1
+    for $x \sim N(0, I)$. With `nonzero` = s only s random coordinates are drawn, with variance $d/s$ times as large.
+    `pool` = M draws M weights once, from the seed: the finite set of tasks of Raventos et al. 2023 (2306.15063) and
+    Carroll et al. 2025 (2501.17745); 0 means that every prompt has weights of its own.
+
+    Every $\phi_r$ is fixed: `layers` layers $z \leftarrow \mathrm{leaky}(Q z)$ with random orthogonal $Q$ and slope .01
+    (Guo et al. 2023, 2310.10616, section 4); 0 layers are $\phi(x) = x$. There are `representations` of them.
+    """
+
+    dim: Annotated[int, msgspec.Meta(ge=1)] = 8
+    pool: Annotated[int, msgspec.Meta(ge=0)] = 0
+    scale: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    nonzero: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    layers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    representations: Annotated[int, msgspec.Meta(ge=1)] = 1
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def check(self) -> None:
+        """Raises `InputError` for more nonzero weights than there are, or several representations without layers."""
+        if self.nonzero is not None:
+            require(self.nonzero <= self.dim, "source.nonzero", self.nonzero, f"must be at most dim = {self.dim}")
+        several = self.representations > 1 and self.layers == 0
+        require(not several, "source.representations", self.representations, "must be 1 where layers = 0")
+
+    @property
+    def deviation(self) -> float:
+        """Prior standard deviation of a weight."""
+        return self.scale if self.scale is not None else self.dim**-0.5
+
+    def sizes(self) -> Sizes:
+        """The pool as classes of one exemplar; one class where every prompt has weights of its own."""
+        return Sizes(max(self.pool, 1), 0, 1, 0, self.dim)
+
+    def build(self) -> FunctionBank:
+        """Draws the pool and the representations."""
+        key = root(self.seed, Purpose.SOURCE)
+        pool_key, map_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+        keys = jax.random.split(pool_key, max(self.pool, 1))
+        pool = jax.vmap(self.fresh)(keys) if self.pool else jnp.zeros((1, self.dim))
+        square = (self.representations, self.layers, self.dim, self.dim)
+        maps = jnp.linalg.qr(jax.random.normal(map_key, square))[0] if self.layers else jnp.zeros(square)
+        return FunctionBank(pool, maps)
+
+    def fresh(self, key: Key[Array, ""]) -> Float[Array, " dim"]:
+        """Weights from the prior."""
+        weights_key, choice_key = jax.random.split(key)
+        w = self.deviation * jax.random.normal(weights_key, (self.dim,))
+        if self.nonzero is None:
+            return w
+        rank = jnp.argsort(jnp.argsort(jax.random.uniform(choice_key, (self.dim,))))
+        return jnp.where(rank < self.nonzero, w * (self.dim / self.nonzero) ** 0.5, 0.0)
+
+    def represent(
+        self, bank: FunctionBank, which: Int[Array, ""], x: Float[Array, "*slots dim"]
+    ) -> Float[Array, "*slots dim"]:
+        """phi of representation `which`, of every input."""
+        for layer in range(self.layers):
+            x = jax.nn.leaky_relu(x @ bank.maps[which, layer].T, SLOPE)
+        return x
+
+    def look_up(
+        self, bank: FunctionBank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
+    ) -> Float[Array, "*slots dim"]:
+        """The weights `classes` of the pool."""
+        return bank.pool[classes]

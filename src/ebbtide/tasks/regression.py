@@ -1,0 +1,135 @@
+"""Regression in context: pairs (x, y) of one function, then a query input whose response is asked."""
+
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from jaxtyping import Array, Float, Int, Key, UInt
+
+from ebbtide.errors import require
+from ebbtide.sources.bank import SourceLike, Split
+from ebbtide.sources.functions import FunctionBank, Functions
+from ebbtide.tasks.prompt import FunctionPrompt
+
+Shift = Literal[
+    "none",
+    "skewed",
+    "subspace",
+    "shrunk",
+    "stretched",
+    "orthants",
+    "orthogonal",
+    "repeated",
+    "sorted",
+    "noisy",
+]
+"""How the prompts of an evaluator differ from those of training: see `Regression`."""
+STRETCH = 2.0
+NOISY = 1.0
+
+
+class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_fields=True):
+    r"""Sequences of `context` pairs and a query, $y_t = f(x_t) + \sigma \epsilon_t$ with $x_t \sim N(0, I_d)$ and one
+    function f for the whole prompt (Garg et al. 2022, arXiv 2208.01066).
+
+    f comes from the source (`Functions`): with `draw = "pool"` from its pool of weights where it has one, with
+    `"prior"` always anew, in both cases with a representation chosen at random. $\sigma$ is one of `noise`, chosen at
+    random for every prompt. `link = "sign"` asks for the class 1[y > 0] instead. `lengths = "random"` gives
+    prompts 1 to `context` pairs, uniformly; it is for models that read the query alone (pairs beyond are masked).
+
+    `shift` changes the inputs, d the dimension (after the prompt shifts of Garg et al. 2022, section 4, and Ahuja &
+    Lopez-Paz 2023, arXiv 2305.16704):
+    - `skewed`: covariance with eigenvalues ~ 1/i^2 in a random basis, trace d;
+    - `subspace`: all inputs in a random subspace of ceil(d/2) dimensions, squared norm d on average;
+    - `shrunk`, `stretched`: inputs divided or multiplied by 2;
+    - `orthants`: context inputs in one random orthant, the query free;
+    - `orthogonal`: the query is orthogonal to the context's inputs (as far as context < d leaves room);
+    - `repeated`: the query is one of the context's inputs, with a response of its own noise;
+    - `sorted`: context pairs in order of increasing response;
+    - `noisy`: noise of standard deviation 1, whatever `noise` says.
+
+    Example i of a stream is a pure function of (root key, i), whatever the batch size.
+    """
+
+    context: Annotated[int, msgspec.Meta(ge=1)] = 16
+    noise: tuple[Annotated[float, msgspec.Meta(ge=0)], ...] = (0.5,)
+    draw: Literal["pool", "prior"] = "pool"
+    link: Literal["linear", "sign"] = "linear"
+    lengths: Literal["full", "random"] = "full"
+    shift: Shift = "none"
+
+    def check(self, source: SourceLike) -> None:
+        """Raises `InputError` unless the source is `Functions` and the fields go together."""
+        tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
+        require(isinstance(source, Functions), "source", tag, "must be functions for the task regression")
+        assert isinstance(source, Functions)
+        require(0 < len(self.noise) <= 64, "task.noise", list(self.noise), "name 1 to 64 standard deviations")
+        if self.shift == "orthogonal":
+            allowed = f"needs context = {self.context} below source.dim = {source.dim}"
+            require(self.context < source.dim, "task.shift", self.shift, allowed)
+
+    def outputs(self, classes: int) -> int:
+        """Labels of a response: two classes, or 0 where it is a real number."""
+        return 2 if self.link == "sign" else 0
+
+    def sample(
+        self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: FunctionBank, split: Split
+    ) -> FunctionPrompt:
+        """Examples `index` of the stream `key`."""
+        assert isinstance(source, Functions)
+
+        def one(i: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
+            return self._one(jax.random.fold_in(key, i), source, bank)
+
+        return FunctionPrompt(*jax.vmap(one, out_axes=(1, 1, 1, 0))(index))
+
+    def _one(
+        self, key: Key[Array, ""], source: Functions, bank: FunctionBank
+    ) -> tuple[Float[Array, "slots dim"], Array, Array, dict[str, Array]]:
+        inputs_key, weights_key, choice_key, noise_key, shift_key = jax.random.split(key, 5)
+        choices = jax.random.bits(choice_key, (4,), "uint32")
+
+        def choose(i: int, of: int) -> Int[Array, ""]:
+            return (choices[i] % jnp.uint32(of)).astype(jnp.int32)
+
+        pooled = self.draw == "pool" and source.pool > 0
+        member = choose(0, source.pool) if pooled else jnp.int32(-1)
+        weights = bank.pool[member] if pooled else source.fresh(weights_key)
+        which, level = choose(1, source.representations), choose(2, len(self.noise))
+        x = shifted(self.shift, jax.random.normal(inputs_key, (self.context + 1, source.dim)), shift_key)
+        clean = source.represent(bank, which, x) @ weights
+        sd = NOISY if self.shift == "noisy" else jnp.asarray(self.noise, x.dtype)[level]
+        y = clean + sd * jax.random.normal(noise_key, clean.shape)
+        if self.shift == "sorted":
+            order = jnp.append(jnp.argsort(y[:-1]), self.context)
+            x, y = x[order], y[order]
+        length = 1 + choose(3, self.context) if self.lengths == "random" else self.context
+        present = jnp.arange(self.context) < length
+        latent = {"weights": weights, "member": member, "representation": which, "level": level}
+        return x, ((y > 0).astype(jnp.int32) if self.link == "sign" else y), present, latent
+
+
+def shifted(shift: Shift, x: Float[Array, "slots dim"], key: Key[Array, ""]) -> Float[Array, "slots dim"]:
+    """Standard normal inputs under a shift; the query is the last."""
+    dim = x.shape[1]
+    match shift:
+        case "skewed" | "subspace":
+            basis = jnp.linalg.qr(jax.random.normal(key, (dim, dim)))[0]
+            rank = jnp.arange(dim)
+            spread = 1.0 / (rank + 1.0) ** 2 if shift == "skewed" else (rank < -(-dim // 2)) * 1.0
+            return x * jnp.sqrt(spread * dim / spread.sum()) @ basis.T
+        case "shrunk":
+            return x / STRETCH
+        case "stretched":
+            return x * STRETCH
+        case "orthants":
+            signs = jnp.where(jax.random.bernoulli(key, shape=(dim,)), 1.0, -1.0)
+            return x.at[:-1].set(jnp.abs(x[:-1]) * signs)
+        case "orthogonal":
+            span = jnp.linalg.qr(x[:-1].T)[0]
+            rest = x[-1] - span @ (span.T @ x[-1])
+            return x.at[-1].set(rest * jnp.sqrt(dim / jnp.maximum((rest**2).sum(), 1e-12)))
+        case "repeated":
+            return x.at[-1].set(x[jax.random.randint(key, (), 0, x.shape[0] - 1)])
+    return x
