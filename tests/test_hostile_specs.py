@@ -291,7 +291,7 @@ def nested(depth: int) -> list[Any]:
         (cyclic(), None, "nested more than"),
         ({"a\nb": 3}, "a\nb", "no such field"),
         ({"\x1b[2J": 3}, "\x1b[2J", "no such field"),
-        ({"task": {"../..": 3}}, "task.../..", "no such field"),
+        ({"task": {"type": "few_shot", "../..": 3}}, "task.../..", "no such field"),
         ({"batch": 10**5000}, "batch", "int"),
         ({"optimizer": {"type": "adam", "lr": 10**400}}, "optimizer.lr", "out of range"),
         ({"source": {"type": "features", "path": "\ud800"}}, "source.path", "Unicode"),
