@@ -46,16 +46,15 @@ def run_experiment(study: Study, options: Namespace) -> int:
     if isinstance(folder, int):
         return folder
     verdict = conclude_experiment(study, experiment, preset, folder)
-    console.print(_arms_table(verdict, setting))
+    console.print(_arms_table(verdict, setting, experiment.scalars))
     console.print()
     console.print(claims_verdict(verdict))
     print_verdict(out)
     return 1 if options.check and not verdict.holds() else 0
 
 
-def _arms_table(verdict: Any, setting: Setting) -> Table:
+def _arms_table(verdict: Any, setting: Setting, names: tuple[str, ...]) -> Table:
     """One line an arm: means over members."""
-    names = ("icl_peak", "icl_final", "transience", "ciwl_final", "iwl_final", "train_loss_final")
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("arm (mean over members)")
     for name in names:

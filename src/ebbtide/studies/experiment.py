@@ -1,7 +1,7 @@
 """Experiments: a question asked of several arms that differ in one thing and train on the same seeds."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class Setting(NamedTuple):
 
 class Experiment(NamedTuple):
     """One of a paper's questions, with its claims, its settings by preset, and the curves its figure shows
-    (evaluators, one panel each)."""
+    (evaluators, one panel each); `scalars` are listed for every arm; `figures` draws what is not a curve."""
 
     name: str
     question: str
@@ -53,6 +53,8 @@ class Experiment(NamedTuple):
     claims: tuple[Claim, ...]
     settings: dict[str, Setting]
     shows: tuple[str, ...] = ("icl", "ciwl", "iwl")
+    scalars: tuple[str, ...] = ("icl_peak", "icl_final", "transience", "ciwl_final", "iwl_final", "train_loss_final")
+    figures: "Callable[[Arms, str], dict[str, bytes]] | None" = None
 
     def setting(self, name: str) -> Setting:
         """The setting of a preset. Raises `InputError` for an unknown one."""
@@ -226,7 +228,7 @@ def judge_experiment(study: Study, experiment: Experiment, preset: str, folder: 
     arms = Arms(load(folder.path), list(setting.arms))
     summary: dict[str, list[float | None]] = {}
     for arm in arms.measured():
-        for name in ("icl_peak", "icl_final", "transience", "iwl_final", "ciwl_final", "train_loss_final"):
+        for name in experiment.scalars:
             summary[f"{arm}: {name}"] = [number(v) for v in arms.scalar(arm, name)]
     seeds = {name: value for name, value in folder.sweep.base.items() if "seed" in name}
     command = f"ebbtide run {study.name} --experiment {experiment.name} --preset {preset} --check"
@@ -261,7 +263,8 @@ def conclude_experiment(study: Study, experiment: Experiment, preset: str, folde
         if lines:
             panels.append(Panel(name, lines, levels.pop() if len(levels) == 1 else None))
     title = f"{study.name}, {experiment.name} ({preset}): {experiment.question}"
-    write_verdict(folder.path, verdict, arms_figure(panels, arms.names, title))
+    drawn = experiment.figures(arms, f"{study.name}, {experiment.name} ({preset})") if experiment.figures else {}
+    write_verdict(folder.path, verdict, arms_figure(panels, arms.names, title) | drawn)
     return verdict
 
 

@@ -1,0 +1,91 @@
+"""What models of functions answer: every member, every kept checkpoint, on prompts that baselines are given too."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, Num
+from msgspec.structs import replace
+
+from ebbtide.evaluation.function_evaluators import FUNCTION_NAMES, function_task
+from ebbtide.keys import Purpose, root
+from ebbtide.models.model import AnyPrompt, Model
+from ebbtide.once import quick_jit
+from ebbtide.runs.folder import Run
+from ebbtide.studies.experiment import Arms
+from ebbtide.tasks.regression import Regression
+from ebbtide.training.driver import spec_of
+from ebbtide.training.members import unnamed
+from ebbtide.training.probe import checkpoints
+from ebbtide.training.spec import Spec
+
+PROMPTS = 2000
+"""Prompts on which claims about functions are judged: the fewest that related-papers' common rule allows."""
+
+
+class Answers(NamedTuple):
+    """What one member answers: `outputs` at every kept checkpoint for every slot that is asked (all, or the query
+    alone), of prompts whose `inputs` and `responses` are in float64 for the baselines. A member that has not finished
+    has no checkpoints."""
+
+    sequences: Int[np.ndarray, " checkpoint"]
+    outputs: Float[np.ndarray, "checkpoint asked prompt outputs"]
+    inputs: Float[np.ndarray, "slots prompt dim"]
+    responses: Num[np.ndarray, "slots prompt"]
+    latent: dict[str, np.ndarray]
+    spec: Spec
+
+    def values(self) -> Float[np.ndarray, "checkpoint asked prompt"]:
+        """The answers where responses are real numbers."""
+        return self.outputs[..., 0]
+
+
+def fresh_prompts(spec: Spec, evaluator: str, prompts: int, **changes: Any) -> AnyPrompt:
+    """Prompts of one of the evaluators of functions that neither training nor its evaluations have seen (evaluation
+    seed + 1), the task with `changes`. Raises `InputError` for an unknown evaluator."""
+    assert isinstance(spec.task, Regression)
+    task = replace(function_task(evaluator, spec.task), **changes)
+    key = root(spec.seeds.evaluation + 1, Purpose.EVALUATION, FUNCTION_NAMES.index(evaluator))
+    index, split = jnp.arange(prompts, dtype=jnp.uint32), spec.source.sizes().split()
+    return quick_jit(lambda bank: task.sample(key, index, spec.source, bank, split))(spec.source.build())
+
+
+def answers(
+    arms: Arms, arm: str, evaluator: str, *, prompts: int = PROMPTS, last: bool = False, **changes: Any
+) -> list[Answers | None]:
+    """What every member of an arm answers on fresh prompts of an evaluator (None: it has not finished). `last` asks the
+    last checkpoint alone; `changes` are fields of the task (context = 30: longer prompts)."""
+    found = []
+    for place, run in arms.runs(arm):
+        words = tuple(sorted(changes.items()))
+        found.append(None if run is None else _answers(run.path, place, evaluator, prompts, last, words))
+    return found
+
+
+@lru_cache(maxsize=128)
+def _answers(
+    path: Path, place: int, evaluator: str, prompts: int, last: bool, changes: tuple[tuple[str, Any], ...]
+) -> Answers:
+    run = Run(path)
+    spec = spec_of(run)
+    drawn = fresh_prompts(spec, evaluator, prompts, **dict(changes))
+    template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
+    kept = checkpoints(run)
+    outputs = []
+    for _, arrays in kept[-1:] if last else kept:
+        params = unnamed(template, {name: x[place] for name, x in arrays.items()})
+        outputs.append(np.asarray(_compiled(spec.model)(params, drawn), np.float64))
+    times = np.asarray([at for at, _ in (kept[-1:] if last else kept)])
+    inputs, responses = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses)  # pyright: ignore
+    responses = responses if np.issubdtype(responses.dtype, np.integer) else responses.astype(np.float64)
+    latent = {name: np.asarray(x) for name, x in drawn.latent.items()}  # pyright: ignore
+    return Answers(times, np.stack(outputs), inputs, responses, latent, spec)
+
+
+@lru_cache(maxsize=16)
+def _compiled(model: Model) -> Any:
+    """One program for all checkpoints and members of a shape."""
+    return jax.jit(model.apply)
