@@ -105,7 +105,7 @@ def ridge(x: Inputs, y: Responses, penalty: float) -> Responses:
 
     With weights $N(0, \tau^2 I)$ and noise of variance $\sigma^2$ it is the posterior mean, the best there is in
     squared error, if the penalty $\lambda$ is $\sigma^2/\tau^2$ (Garg et al. 2022, arXiv 2208.01066; Bai et al. 2023,
-    arXiv 2306.04637, section 3.1). Predictions are [slots, batch], 0 at slot 0.
+    arXiv 2306.04637, section 3). Predictions are [slots, batch], 0 at slot 0.
 
     Raises `InputError` for shapes that disagree and for a penalty that is not above 0.
     """
@@ -176,8 +176,8 @@ def kernel_smoother(x: Inputs, y: Responses, scale: float) -> Responses:
 
     For keys on a sphere of radius 1 it is the smoother of Nadaraya and Watson with a Gaussian kernel, and for
     $y_i = \beta'x_i$ it tends to $A_d(\gamma)\,\beta'q$ with the number of pairs, in three dimensions
-    $A_3 = \coth\gamma - 1/\gamma$: proportional to the function, not equal (Zhang et al. 2023, arXiv 2305.19420,
-    section 4). Scale 0 is the plain mean. Predictions are [slots, batch], 0 at slot 0.
+    $A_3 = \coth\gamma - 1/\gamma$: proportional to the function, not equal (after Zhang et al. 2023,
+    arXiv 2305.19420). Scale 0 is the plain mean. Predictions are [slots, batch], 0 at slot 0.
 
     Raises `InputError` for shapes that disagree and for a scale that is not finite.
     """

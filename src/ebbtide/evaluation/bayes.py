@@ -57,7 +57,7 @@ def mixed_ridge(
     P(j|X,Y) \propto \pi_j \prod_{s<t} N(y_s;\ \hat y_{js},\ \sigma_j^2 (1 + x_s'(X_s'X_s + \lambda_j I)^{-1} x_s)),$$
 
     the product being the marginal likelihood $N(Y; 0, \tau^2 XX' + \sigma_j^2 I)$ slot by slot (a slot's input says
-    nothing about the level). The optimum of the mixed-noise task of Bai et al. 2023 (arXiv 2306.04637, section 4.1),
+    nothing about the level). The optimum of the mixed-noise task of Bai et al. 2023 (arXiv 2306.04637, section 4),
     which the corner of the best single levels is not.
 
     Returns predictions [slots, batch] and the posterior [slots, batch, levels], which sums to 1.
@@ -82,7 +82,7 @@ def mixed_ridge(
 
 def finite_pool(x: Inputs, y: Responses, pool: Float[np.ndarray, "tasks dim"], noise: float) -> Responses:
     r"""Discrete minimum-mean-squared-error estimator (dMMSE): the posterior mean where the weights are one of the
-    `pool`, all equally likely (Raventos et al. 2023, arXiv 2306.15063, eq. 3),
+    `pool`, all equally likely (Raventos et al. 2023, arXiv 2306.15063, section 2),
 
     $$\hat y = \sum_k P(k|X,Y)\, w_k'q, \quad P(k|X,Y) \propto \exp(-|Y - Xw_k|^2 / 2\sigma^2).$$
 

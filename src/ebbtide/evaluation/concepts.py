@@ -35,7 +35,7 @@ def concept_average(log_likelihood: LogLikelihood, responses: Symbols) -> Averag
     $$P(r|c_t, S_t) = \sum_z P(z|S_t)\, P(r|c_t, z), \quad P(z|S_t) \propto \prod_{s<t} P(r_s|c_s, z).$$
 
     For every sequence, and every concept z, $\sum_t \log P(r_t|c_t,z) - \log P(r_t|c_t,S_t) \le \log Z$: averaging
-    never regrets more than the number of concepts (Zhang et al. 2023, arXiv 2305.19420, section 4).
+    never regrets more than the number of concepts (Zhang et al. 2023, arXiv 2305.19420).
 
     Raises `InputError` for shapes that disagree, nan or +inf, responses that are not there, and where the pairs before
     the last slot exclude every concept, so that nothing is left to average.
@@ -63,7 +63,7 @@ def marginal(log_likelihood: LogLikelihood) -> LogPredictive:
     [slots, batch, responses]. Raises `InputError` for nan or +inf.
     """
     log_likelihood = _likelihood(log_likelihood)
-    return logsumexp(log_likelihood, axis=2) - math.log(log_likelihood.shape[2])
+    return np.asarray(logsumexp(log_likelihood, axis=2)) - math.log(log_likelihood.shape[2])
 
 
 def cue_frequencies(

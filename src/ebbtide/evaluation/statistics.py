@@ -1,4 +1,4 @@
-"""Intervals over members, what one run of a few seeds says about all seeds; and over prompts, of which there are many."""
+"""Intervals over members, what one run of a few seeds says about all seeds; and over prompts."""
 
 import numpy as np
 from jaxtyping import Float
