@@ -240,9 +240,9 @@ def test_the_smoother_shrinks_linear_functions_on_the_sphere_as_theory_says():
     random = np.random.default_rng(0)
     keys = random.normal(size=(40_001, 2, 3))
     keys /= np.linalg.norm(keys, axis=-1, keepdims=True)
-    y = keys @ np.array([1.0, -2.0, 0.5])
+    y = keys @ (np.array([2.0, -4.0, 1.0]) / math.sqrt(21))
     score = 8.0 * np.einsum("sbd,bd->sb", keys[:-1], keys[-1])
-    np.testing.assert_allclose((np.exp(score) * y[:-1]).sum(0) / np.exp(score).sum(0) / y[-1], 0.875, atol=0.03)
+    np.testing.assert_allclose((np.exp(score) * y[:-1]).sum(0) / np.exp(score).sum(0), 0.875 * y[-1], atol=0.03)
     few = kernel_smoother(keys[-200:], y[-200:], 8.0)[-1]
     score = score[-199:]
     np.testing.assert_allclose(few, (np.exp(score) * y[-200:-1]).sum(0) / np.exp(score).sum(0), rtol=1e-12)
@@ -293,6 +293,11 @@ def test_one_level_of_noise_is_ridge():
     np.testing.assert_allclose(same.posterior, np.broadcast_to([0.75, 0.25], same.posterior.shape))
 
 
+def cov(gram: Any, noise: float) -> Any:
+    """Covariance of noisy responses."""
+    return gram + noise**2 * np.eye(len(gram))
+
+
 @each_seed
 def test_the_posterior_of_the_levels_is_by_their_marginal_likelihoods(seed):
     x, y, _ = draw(seed)
@@ -304,7 +309,7 @@ def test_the_posterior_of_the_levels_is_by_their_marginal_likelihoods(seed):
             seen = x[:slot, b]
             gram = prior**2 * seen @ seen.T
             log = [
-                math.log(w) + multivariate_normal.logpdf(y[:slot, b], np.zeros(slot), gram + s * s * np.eye(slot))
+                math.log(w) + multivariate_normal.logpdf(y[:slot, b], np.zeros(slot), cov(gram, s))
                 for s, w in zip(noises, weights, strict=True)
             ]
             theirs = np.exp(np.array(log) - np.logaddexp.reduce(log))
@@ -411,7 +416,7 @@ def test_concepts_may_exclude_responses():
 
 def test_frequencies_count_the_same_cue_before():
     cues, responses = np.array([[7], [7], [2], [7]]), np.array([[1], [0], [2], [1]])
-    third = np.full(3, 1 / 3)
+    third = [1 / 3] * 3
     np.testing.assert_allclose(cue_frequencies(cues, responses, 3, 0.0)[:, 0], [third, [0, 1, 0], third, [0.5, 0.5, 0]])
     np.testing.assert_allclose(cue_frequencies(cues, responses, 3, 1.0)[3, 0], [2 / 5, 2 / 5, 1 / 5])
     log_likelihood, many, cue, _ = concepts(0)

@@ -170,7 +170,9 @@ def _newton(signed: Seen, penalty: float, start: Weights) -> Weights:
         seen, w = signed[left], found[left]
         wrong = expit(-(seen @ w[:, :, None])[:, :, 0])
         slope = penalty * w - (wrong[:, None] @ seen)[:, 0]
-        bend = seen.mT @ (seen * (wrong * (1 - wrong))[:, :, None]) + penalty * np.eye(w.shape[1])
+        bend = seen.mT @ (seen * (wrong * (1 - wrong))[:, :, None])
+        least = 4 * np.finfo(np.float64).eps * np.trace(bend, axis1=1, axis2=2)
+        bend += (penalty + least)[:, None, None] * np.eye(w.shape[1])  # solvable, however small the penalty
         step = np.linalg.solve(bend, slope[:, :, None])[:, :, 0]
         decrement = (slope * step).sum(-1)
         found[left] = w - _length(seen, penalty, w, step, decrement)[:, None] * step
