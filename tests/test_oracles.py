@@ -9,6 +9,7 @@ from ebbtide import verify
 from ebbtide.evaluation.evaluators import NAMES, build_suite
 from ebbtide.evaluation.oracles import ORACLES, expected, truth_table
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Pair
+from ebbtide.verify_functions import FUNCTION_CHECKS
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -42,7 +43,9 @@ def test_verify_passes_and_reports_every_check(verified):
     passed, checks, tables = verified
     assert passed, [c for c in checks if not c.passed]
     names = [c.name for c in checks]
-    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 5 and all(c.detail for c in checks)
+    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 5 + len(FUNCTION_CHECKS) and all(
+        c.detail for c in checks
+    )
     assert list(tables) == list(verify.TASKS) and len(tables) == 3
 
 

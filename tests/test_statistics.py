@@ -1,10 +1,10 @@
-"""Intervals over a few members."""
+"""Intervals over a few members, and over many prompts."""
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from ebbtide.evaluation.statistics import interval
+from ebbtide.evaluation.statistics import interval, paired_bootstrap
 
 
 @pytest.mark.parametrize("n", [2, 4, 8, 16])
@@ -39,3 +39,24 @@ def test_one_member_has_no_interval():
 def test_equal_members_have_an_interval_of_no_width():
     low, high = interval(np.full((4, 2), 0.25))
     assert low.tolist() == high.tolist() == [0.25, 0.25]
+
+
+def test_the_bootstrap_over_prompts_covers_the_mean_as_often_as_it_says():
+    values = np.random.default_rng(0).exponential(2.0, (400, 300))
+    ends = [paired_bootstrap(row, seed=i, resamples=400, level=0.9)[1:] for i, row in enumerate(values)]
+    assert 0.85 < np.mean([low <= 2 <= high for low, high in ends]) < 0.94
+
+
+def test_the_bootstrap_of_many_prompts_is_the_normal_interval_and_repeats_itself():
+    values = np.random.default_rng(1).normal(0.3, 1.0, 5000)
+    mean, low, high = paired_bootstrap(values, seed=3)
+    assert mean == values.mean() and paired_bootstrap(values, seed=3) == (mean, low, high)
+    half = 1.96 * values.std() / np.sqrt(5000)
+    np.testing.assert_allclose((low, high), (mean - half, mean + half), atol=0.15 * half)
+    assert paired_bootstrap(values, seed=4)[1:] != (low, high)
+
+
+def test_the_bootstrap_of_equal_or_single_values():
+    assert paired_bootstrap(np.full(7, 0.25), seed=0) == (0.25, 0.25, 0.25)
+    mean, low, high = paired_bootstrap(np.array([2.0]), seed=0)
+    assert mean == 2 and np.isnan(low) and np.isnan(high)

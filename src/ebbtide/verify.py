@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 from msgspec.structs import replace
 
+from ebbtide.checks import Check
 from ebbtide.evaluation.evaluators import NAMES, Suite, build_suite
 from ebbtide.evaluation.oracles import expected, truth_table
 from ebbtide.keys import Purpose, root
@@ -21,16 +21,9 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.tasks.prompt import Tag
 from ebbtide.training.optimizer import SGD, Adam
+from ebbtide.verify_functions import FUNCTION_CHECKS
 
 Table = dict[str, dict[str, tuple[float, float]]]
-
-
-class Check(NamedTuple):
-    """One exact check: what was checked, whether it passed, and the numbers."""
-
-    name: str
-    passed: bool
-    detail: str
 
 
 SOURCE = Gaussian(classes=96, exemplars=4, dim=64, noise=0.1, holdout_classes=16)
@@ -185,6 +178,6 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
         tables[name] = table
         note(truth(name, task, suite, table))
         note(sequences(name, task, suite))
-    for check in (batch_invariance, exemplar_match, initial_loss, causality, descent):
+    for check in (batch_invariance, exemplar_match, initial_loss, causality, descent, *FUNCTION_CHECKS):
         note(check())
     return passed, tables
