@@ -24,6 +24,7 @@ TITLES = {
     "flip": "Flip",
     "train": "training distribution",
     "train_loss": "training loss (nats; geometric mean)",
+    "prior": "functions never trained",
 }
 
 
@@ -35,8 +36,9 @@ class Panel(NamedTuple):
     chance: float | None
 
 
-def arms_figure(panels: list[Panel], arms: list[str], title: str) -> dict[str, bytes]:
-    """figure.png and figure.svg: thin lines are members, thick lines their mean, bands its 95 % interval."""
+def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "accuracy") -> dict[str, bytes]:
+    """figure.png and figure.svg: thin lines are members, thick lines their mean, bands its 95 % interval. `unit` is that
+    of the evaluators, between 0 and 1."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -57,7 +59,9 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str) -> dict[str, b
             axis.set_ylim(-0.03, 1.03)
         if panel.chance is not None:
             axis.axhline(panel.chance, color="0.5", lw=0.8, ls=":", zorder=0)
-        axis.set_title(TITLES.get(panel.name, panel.name), loc="left", fontsize=9)
+        words = TITLES.get(panel.name, panel.name)
+        squared = panel.name == "train_loss" and unit != "accuracy"
+        axis.set_title("training loss (geometric mean)" if squared else words, loc="left", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="0.92", lw=0.6)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
@@ -68,7 +72,7 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str) -> dict[str, b
     handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="chance"))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8, handlelength=2.6)
     figure.supxlabel("sequences (per member)", fontsize=9)
-    figure.supylabel("accuracy", fontsize=9)
+    figure.supylabel(unit, fontsize=9)
     counts = {len(members) for panel in panels for _, members in panel.lines.values()}
     words = "\n".join(textwrap.wrap(title, 34 * wide + 16))
     figure.suptitle(

@@ -23,6 +23,8 @@ SEEDS: Point = {"seeds.init": 50, "seeds.data": 50, "seeds.evaluation": 50}
 """Where the verdicts of experiments take their random numbers from: no tuning run has used these."""
 
 
+UNITS = {"in_context_accuracy": "accuracy", "accuracy": "accuracy", "explained": "share of the response explained"}
+"""What the figure's axis says of a headline metric."""
 AXES = ("sequences", "steps")
 """What curves have once, not for every member."""
 
@@ -117,6 +119,11 @@ class Arms:
         found = summarise(self.curves(arm), self.chance(arm))
         require(name in found, "scalar", name, f"must be one of {', '.join(found)}{nearest(name, found)}")
         return found[name].astype(np.float64)
+
+    def headline(self) -> str:
+        """The metric by which the evaluators of the arms are read."""
+        run = next(run for arm in self.measured() for _, run in self.runs(arm) if run is not None)
+        return run.header.instruments[0].headline
 
     def best_again(self, arm: str, evaluator: str = "icl") -> Float[np.ndarray, " member"]:
         """An evaluator of every member's best kept model, on fresh prompts: neither training nor the choice of the
@@ -264,7 +271,8 @@ def conclude_experiment(study: Study, experiment: Experiment, preset: str, folde
             panels.append(Panel(name, lines, levels.pop() if len(levels) == 1 else None))
     title = f"{study.name}, {experiment.name} ({preset}): {experiment.question}"
     drawn = experiment.figures(arms, f"{study.name}, {experiment.name} ({preset})") if experiment.figures else {}
-    write_verdict(folder.path, verdict, arms_figure(panels, arms.names, title) | drawn)
+    unit = UNITS[arms.headline()] if arms.measured() else ""
+    write_verdict(folder.path, verdict, arms_figure(panels, arms.names, title, unit) | drawn)
     return verdict
 
 

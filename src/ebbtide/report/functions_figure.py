@@ -1,0 +1,107 @@
+"""Figures of models of functions: how far from each predictor over training, paths of answers, errors by context."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ebbtide.evaluation.statistics import interval
+from ebbtide.report.arms_figure import COLOURS
+from ebbtide.report.figure import render
+
+Line = tuple[Float[np.ndarray, " x"], Float[np.ndarray, "member x"]]
+
+
+def _spread(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str, style: str = "-") -> None:
+    """Thin lines for members, a thick one for their geometric mean, a band for its 95 % interval."""
+    logs = np.log(np.where(members > 0, members, np.nan))
+    logs = logs[np.isfinite(logs).any(axis=1)]
+    for member in np.exp(logs):
+        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35, ls=style)
+    if len(logs) > 1:
+        low, high = interval(logs)
+        panel.fill_between(x, np.exp(low), np.exp(high), color=colour, alpha=0.15, lw=0)
+    if len(logs):
+        panel.plot(x, np.exp(logs.mean(axis=0)), color=colour, lw=1.8, label=label, ls=style)
+
+
+def _tidy(panel: Any, words: str) -> None:
+    panel.set_title(words, loc="left", fontsize=9)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", color="0.92", lw=0.6)
+    panel.tick_params(labelsize=8)
+
+
+def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) -> dict[str, bytes]:
+    """A panel for every predictor and in it a line for every arm: the distance to it over training, both axes
+    logarithmic. The first checkpoint, at 0 sequences, is not shown."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4 * len(panels) + 1.8, 3.4), layout="constrained")
+    axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
+    for panel, (name, lines) in zip(axes.flat, panels.items(), strict=True):
+        for i, (arm, (x, members)) in enumerate(lines.items()):
+            _spread(panel, x[x > 0], members[:, x > 0], COLOURS[i % len(COLOURS)], arm)
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        _tidy(panel, name)
+    axes.flat[0].set_ylabel(unit, fontsize=9)
+    figure.supxlabel("sequences (per member)", fontsize=9)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+    figure.suptitle(f"{title}\nthin: members, thick: their geometric mean, band: its 95 % interval", fontsize=9.5)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
+
+
+def context_figure(title: str, unit: str, panels: dict[str, dict[str, Line]], exact: tuple[str, ...]) -> dict[str, bytes]:
+    """A panel for every kind of prompt and in it a line for every model or baseline (`exact`: dashed): the error by the
+    number of pairs before, on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    wide = min(len(panels), 4)
+    high = -(-len(panels) // wide)
+    figure = Figure(figsize=(2.7 * wide + 2.0, 2.4 * high + 0.8), layout="constrained")
+    axes: Any = figure.subplots(high, wide, squeeze=False)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    for panel, (kind, lines) in zip(axes.flat, panels.items(), strict=False):
+        for name, (x, members) in lines.items():
+            colour = COLOURS[names.index(name) % len(COLOURS)]
+            _spread(panel, x, members, colour, name, "--" if name in exact else "-")
+        panel.set_yscale("log")
+        _tidy(panel, kind)
+    for panel in axes.flat[len(panels) :]:
+        panel.set_visible(False)
+    figure.supxlabel("pairs in context", fontsize=9)
+    figure.supylabel(unit, fontsize=9)
+    found: dict[str, Any] = {}
+    for panel in axes.flat[: len(panels)]:
+        handles, labels = panel.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(found.values()), list(found), loc="outside right center", frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=9.5)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
+
+
+def paths_figure(
+    title: str, paths: dict[str, Float[np.ndarray, "member time 2"]], marks: dict[str, Float[np.ndarray, " 2"]], shares: Any
+) -> dict[str, bytes]:
+    """Paths of answers in the plane of their two leading joint components, one colour an arm, a disc at the end of
+    each; `marks` are predictors that were not trained."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 4.8), layout="constrained")
+    panel: Any = figure.subplots()
+    for i, (arm, members) in enumerate(paths.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        for m, path in enumerate(members):
+            panel.plot(path[:, 0], path[:, 1], color=colour, lw=0.9, alpha=0.7, label=arm if m == 0 else None)
+            panel.scatter(*path[-1], color=colour, s=22, zorder=3)
+    for name, at in marks.items():
+        panel.scatter(*at, marker="*", s=150, color="black", zorder=4)
+        panel.annotate(name, at, xytext=(7, 5), textcoords="offset points", fontsize=8)
+    for axis, share, name in zip((panel.xaxis, panel.yaxis), shares, ("first", "second"), strict=True):
+        axis.set_label_text(f"{name} joint component ({share:.0%} of the variance)")
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    figure.suptitle(f"{title}\nlines: members through training, discs: their ends, stars: exact predictors", fontsize=9.5)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
