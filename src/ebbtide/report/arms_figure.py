@@ -37,8 +37,8 @@ class Panel(NamedTuple):
 
 
 def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "accuracy") -> dict[str, bytes]:
-    """figure.png and figure.svg: thin lines are members, thick lines their mean, bands its 95 % interval. `unit` is that
-    of the evaluators, between 0 and 1."""
+    """figure.png and figure.svg: thin lines are members, thick lines their mean, bands its 95 % interval. `unit` is
+    that of the evaluators, between 0 and 1."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 

@@ -53,7 +53,9 @@ def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) 
     return {kind: render(figure, kind) for kind in ("png", "svg")}
 
 
-def context_figure(title: str, unit: str, panels: dict[str, dict[str, Line]], exact: tuple[str, ...]) -> dict[str, bytes]:
+def context_figure(
+    title: str, unit: str, panels: dict[str, dict[str, Line]], exact: tuple[str, ...]
+) -> dict[str, bytes]:
     """A panel for every kind of prompt and in it a line for every model or baseline (`exact`: dashed): the error by the
     number of pairs before, on a logarithmic axis."""
     from matplotlib.figure import Figure
@@ -83,7 +85,10 @@ def context_figure(title: str, unit: str, panels: dict[str, dict[str, Line]], ex
 
 
 def paths_figure(
-    title: str, paths: dict[str, Float[np.ndarray, "member time 2"]], marks: dict[str, Float[np.ndarray, " 2"]], shares: Any
+    title: str,
+    paths: dict[str, Float[np.ndarray, "member time 2"]],
+    marks: dict[str, Float[np.ndarray, " 2"]],
+    shares: Any,
 ) -> dict[str, bytes]:
     """Paths of answers in the plane of their two leading joint components, one colour an arm, a disc at the end of
     each; `marks` are predictors that were not trained."""
@@ -103,5 +108,7 @@ def paths_figure(
         axis.set_label_text(f"{name} joint component ({share:.0%} of the variance)")
     panel.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right center", frameon=False, fontsize=8)
-    figure.suptitle(f"{title}\nlines: members through training, discs: their ends, stars: exact predictors", fontsize=9.5)
+    figure.suptitle(
+        f"{title}\nlines: members through training, discs: their ends, stars: exact predictors", fontsize=9.5
+    )
     return {kind: render(figure, kind) for kind in ("png", "svg")}

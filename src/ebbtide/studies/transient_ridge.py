@@ -5,16 +5,11 @@ from jaxtyping import Float
 
 from ebbtide.evaluation.baselines import ridge
 from ebbtide.evaluation.bayes import finite_pool, penalty_of
-from ebbtide.mechanisms.linear import joint_plane
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
-from ebbtide.report.functions_figure import distances_figure, paths_figure
 from ebbtide.sources.functions import Functions
 from ebbtide.studies.answers import Answers, answers
-from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.study import Claim, Preset, Study
-from ebbtide.studies.transience import TRANSIENCE
-from ebbtide.sweeps.axes import Point
+from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Constant, Schedule
