@@ -43,7 +43,7 @@ class Case(NamedTuple):
 def case(request: pytest.FixtureRequest) -> Case:
     spec = SPECS[request.param]
     sizes, source = spec.source.sizes(), spec.source
-    outputs = spec.task.outputs(sizes.classes)
+    outputs = spec.outputs()
 
     def made() -> tuple[Any, Prompt]:
         params = spec.model.init(root(0, Purpose.INIT), context=spec.task.context, dim=sizes.dim, labels=outputs)

@@ -56,7 +56,7 @@ def test_its_header_and_spec_are_understood():
     spec.check()
     assert (spec.members, spec.batch, spec.keep_best) == (2, 16, "iwl")
     assert spec.stopping is not None and spec.stopping.patience == 512
-    assert run.chance() == {"icl": 0.5, "iwl": 1 / spec.task.outputs(8), "ciwl": 0.5}
+    assert run.chance() == {"icl": 0.5, "iwl": 1 / spec.outputs(), "ciwl": 0.5}
     assert run.header.identity["one_thread"] is True and run.header.identity["platform"] == "cpu"
 
 

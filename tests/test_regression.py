@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
-from ebbtide.evaluation.function_evaluators import FUNCTION_METRICS, FUNCTION_NAMES, SHIFTS, function_task, per_prompt
+from ebbtide.evaluation.function_evaluators import FUNCTION_METRICS, function_task, per_prompt
 from ebbtide.keys import Purpose, root
 from ebbtide.mechanisms.interventions import Temperature
 from ebbtide.models.positions import Learned, NoPositions
@@ -20,7 +20,7 @@ from ebbtide.runs.folder import Run
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.prompt import FunctionPrompt
-from ebbtide.tasks.regression import Regression
+from ebbtide.tasks.regression import SHIFTS, Regression
 from ebbtide.training import driver
 from ebbtide.training.driver import resume, train
 from ebbtide.training.engine import Engine
@@ -145,8 +145,8 @@ def test_shifts_are_what_they_say():
 
 
 def test_every_evaluator_is_a_task_of_its_own():
-    assert ("train", "prior", *SHIFTS) == FUNCTION_NAMES
-    tasks = [function_task(name, replace(TASK, lengths="random")) for name in FUNCTION_NAMES]
+    assert TASK.evaluators() == ("train", "prior", *SHIFTS)
+    tasks = [replace(TASK, lengths="random").variant(name) for name in TASK.evaluators()]
     assert len(set(tasks)) == len(tasks) and all(one.lengths == "full" for one in tasks)
     with pytest.raises(InputError, match=r"evaluators = 'skewd': .*did you mean 'skewed'"):
         function_task("skewd", TASK)

@@ -88,7 +88,7 @@ def test_interventions_act_in_training_and_in_evaluation(tmp_path):
     gone = replace(DEEP, interventions=(Ablate(at="hook_logits"),))
     train(gone, tmp_path / "gone", processes=0)
     loss = Run(tmp_path / "gone").metrics()["icl/loss"]
-    np.testing.assert_allclose(loss, np.log(DEEP.task.outputs(64)), rtol=1e-5)
+    np.testing.assert_allclose(loss, np.log(DEEP.outputs()), rtol=1e-5)
 
 
 def test_the_spec_reads_back_and_is_named_by_what_it_changes(donor):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ebbtide.models.recurrent import Recurrent as Recurrent
     from ebbtide.models.transformer import Transformer as Transformer
     from ebbtide.runs.folder import Run as Run
+    from ebbtide.sources.concepts import Concepts as Concepts
     from ebbtide.sources.features import Features as Features
     from ebbtide.sources.functions import Functions as Functions
     from ebbtide.sources.gaussian import Gaussian as Gaussian
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ebbtide.sweeps.sweep import Resources as Resources
     from ebbtide.sweeps.sweep import Sweep as Sweep
     from ebbtide.sweeps.sweep import read_sweep as read_sweep
+    from ebbtide.tasks.cued import Cued as Cued
     from ebbtide.tasks.fewshot import CopyQueryLabel as CopyQueryLabel
     from ebbtide.tasks.fewshot import FewShot as FewShot
     from ebbtide.tasks.fewshot import Flip as Flip
@@ -101,6 +103,7 @@ _HOMES = {
     "models.recurrent": ["Recurrent"],
     "models.transformer": ["Transformer"],
     "runs.folder": ["Run"],
+    "sources.concepts": ["Concepts"],
     "sources.features": ["Features"],
     "sources.functions": ["Functions"],
     "sources.gaussian": ["Gaussian"],
@@ -113,6 +116,7 @@ _HOMES = {
     "sweeps.driver": ["run_sweep"],
     "sweeps.results": ["load"],
     "sweeps.sweep": ["Resources", "Sweep", "read_sweep"],
+    "tasks.cued": ["Cued"],
     "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "Keep", "Pair"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
     "tasks.regression": ["Regression"],

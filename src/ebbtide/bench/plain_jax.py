@@ -24,7 +24,7 @@ Weights = dict[str, Any]
 def weights(spec: Spec, seed: int = 0) -> Weights:
     """Random weights, every matrix [out, in]."""
     random, model, sizes = np.random.default_rng(seed), plain_transformer(spec), spec.source.sizes()
-    d, hidden, outputs = model.width, model.width * model.mlp_ratio, spec.task.outputs(sizes.classes)
+    d, hidden, outputs = model.width, model.width * model.mlp_ratio, spec.outputs()
 
     def linear(fan_in: int, fan_out: int, bias: bool = True) -> Weights:
         w = jnp.asarray(random.standard_normal((fan_out, fan_in), np.float32) / np.sqrt(fan_in))

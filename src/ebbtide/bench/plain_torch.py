@@ -41,7 +41,7 @@ def build(spec: Spec) -> Any:
     torch = load()
     nn, functional = torch.nn, torch.nn.functional
     sizes, model = spec.source.sizes(), plain_transformer(spec)
-    d, hidden, outputs = model.width, model.width * model.mlp_ratio, spec.task.outputs(sizes.classes)
+    d, hidden, outputs = model.width, model.width * model.mlp_ratio, spec.outputs()
 
     class Block(nn.Module):
         def __init__(self) -> None:

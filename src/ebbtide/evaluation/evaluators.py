@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.evaluation.function_evaluators import FUNCTION_METRICS, FUNCTION_NAMES, function_task, per_prompt
+from ebbtide.evaluation.function_evaluators import FUNCTION_METRICS, FunctionTask, function_task, per_prompt
 from ebbtide.evaluation.metrics import METRICS, chance, mean_and_error, per_sequence
 from ebbtide.keys import Purpose, root
 from ebbtide.models.model import AnyPrompt
@@ -18,10 +18,9 @@ from ebbtide.sources.bank import Range, Sizes, SourceLike, Split
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Keep, Pair
 from ebbtide.tasks.labels import Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt
-from ebbtide.tasks.regression import Regression
 
 Headline = Literal["accuracy", "in_context_accuracy", "explained"]
-Task = FewShot | Regression
+Task = FewShot | FunctionTask
 Ranks = Literal["all", "common", "rare"]
 
 
@@ -57,7 +56,7 @@ class Evaluator(NamedTuple):
     @property
     def group(self) -> int:
         """Labels that count as right in the open set (polysemy: all labels of the class)."""
-        if isinstance(self.task, Regression):
+        if not isinstance(self.task, FewShot):
             return 1
         labels, keeps = self.task.labels, isinstance(self.task.relabel, Keep | CopyQueryLabel)
         return labels.per_class if isinstance(labels, Polysemy) and keeps else 1
@@ -70,7 +69,7 @@ NAMES = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "
 
 def metrics_of(task: Task) -> tuple[str, ...]:
     """Names of a task's metrics, in the order of the last axis of every metric array."""
-    return FUNCTION_METRICS if isinstance(task, Regression) else METRICS
+    return METRICS if isinstance(task, FewShot) else FUNCTION_METRICS
 
 
 def evaluator(name: str, task: Task, classes: int) -> Evaluator:
@@ -93,9 +92,9 @@ def evaluator(name: str, task: Task, classes: int) -> Evaluator:
     training. Raises `InputError` for an unknown name. Source: Singh et al. 2023 section 3 and 2025
     section 2; transience.md 3.3, 3.4.
     """
-    if isinstance(task, Regression):
+    if not isinstance(task, FewShot):
         own = function_task(name, task)
-        return Evaluator(name, FUNCTION_NAMES.index(name), own, "explained")
+        return Evaluator(name, task.evaluators().index(name), own, "explained")
     if name not in NAMES:
         raise InputError("evaluators", name, f"must be one of {', '.join(NAMES)}{nearest(name, NAMES)}")
     two = replace(
@@ -132,10 +131,10 @@ def evaluator(name: str, task: Task, classes: int) -> Evaluator:
 
 def check(names: tuple[str, ...], task: Task, source: SourceLike) -> None:
     """Raises `InputError` when an evaluator cannot be drawn for this task and source."""
-    known = FUNCTION_NAMES if isinstance(task, Regression) else NAMES
+    known = NAMES if isinstance(task, FewShot) else task.evaluators()
     require(len(names) > 0, "evaluators", list(names), f"name at least one of {', '.join(known)}")
     require(len(set(names)) == len(names), "evaluators", list(names), "each name at most once")
-    if isinstance(task, Regression):
+    if not isinstance(task, FewShot):
         for name in names:
             function_task(name, task).check(source)
         return

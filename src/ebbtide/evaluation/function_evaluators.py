@@ -1,36 +1,25 @@
 """The instruments of regression in context: training prompts, functions never trained, and shifted prompts."""
 
-from typing import get_args
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from msgspec.structs import replace
 
 from ebbtide.errors import InputError, nearest
 from ebbtide.models.model import response_losses
+from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.prompt import FunctionPrompt
-from ebbtide.tasks.regression import Regression, Shift
+from ebbtide.tasks.regression import Regression
 
-SHIFTS: tuple[Shift, ...] = get_args(Shift)[1:]
-FUNCTION_NAMES = ("train", "prior", *SHIFTS)
-"""All evaluators, in the order of their stream indices."""
+FunctionTask = Regression | Cued
 FUNCTION_METRICS = ("loss", "query_loss", "explained")
 """Names of the metrics, in the order of the last axis of every metric array."""
 
 
-def function_task(name: str, task: Regression) -> Regression:
-    """The task of an evaluator: `train` (training's prompts), `prior` (weights always anew: no pool can have been
-    memorised), or a shift of `Regression` with functions as in training. All prompts have their full length. Raises
-    `InputError` for an unknown name."""
-    if name not in FUNCTION_NAMES:
-        hint = nearest(name, FUNCTION_NAMES)
-        raise InputError("evaluators", name, f"must be one of {', '.join(FUNCTION_NAMES)}{hint}")
-    full = replace(task, lengths="full")
-    if name == "train":
-        return full
-    if name == "prior":
-        return replace(full, draw="prior")
-    return replace(full, shift=name)
+def function_task(name: str, task: FunctionTask) -> FunctionTask:
+    """The task of an evaluator. Raises `InputError` for an unknown name."""
+    names = task.evaluators()
+    if name not in names:
+        raise InputError("evaluators", name, f"must be one of {', '.join(names)}{nearest(name, names)}")
+    return task.variant(name)
 
 
 def per_prompt(outputs: Float[Array, "asked batch outputs"], prompt: FunctionPrompt) -> Float[Array, "metrics batch"]:

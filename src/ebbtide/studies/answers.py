@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 from msgspec.structs import replace
 
-from ebbtide.evaluation.function_evaluators import FUNCTION_NAMES, function_task
+from ebbtide.evaluation.function_evaluators import function_task
 from ebbtide.keys import Purpose, root
 from ebbtide.models.model import AnyPrompt, Model
 from ebbtide.once import quick_jit
 from ebbtide.runs.folder import Run
 from ebbtide.studies.experiment import Arms
-from ebbtide.tasks.regression import Regression
+from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training.driver import spec_of
 from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints
@@ -46,9 +46,9 @@ class Answers(NamedTuple):
 def fresh_prompts(spec: Spec, evaluator: str, prompts: int, **changes: Any) -> AnyPrompt:
     """Prompts of one of the evaluators of functions that neither training nor its evaluations have seen (evaluation
     seed + 1), the task with `changes`. Raises `InputError` for an unknown evaluator."""
-    assert isinstance(spec.task, Regression)
+    assert not isinstance(spec.task, FewShot)
     task = replace(function_task(evaluator, spec.task), **changes)
-    key = root(spec.seeds.evaluation + 1, Purpose.EVALUATION, FUNCTION_NAMES.index(evaluator))
+    key = root(spec.seeds.evaluation + 1, Purpose.EVALUATION, task.evaluators().index(evaluator))
     index, split = jnp.arange(prompts, dtype=jnp.uint32), spec.source.sizes().split()
     return quick_jit(lambda bank: task.sample(key, index, spec.source, bank, split))(spec.source.build())
 

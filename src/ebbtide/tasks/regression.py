@@ -1,11 +1,12 @@
 """Regression in context: pairs (x, y) of one function, then a query input whose response is asked."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import msgspec
 from jaxtyping import Array, Float, Int, Key, UInt
+from msgspec.structs import replace
 
 from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
@@ -25,6 +26,7 @@ Shift = Literal[
     "noisy",
 ]
 """How the prompts of an evaluator differ from those of training: see `Regression`."""
+SHIFTS: tuple[Shift, ...] = get_args(Shift)[1:]
 STRETCH = 2.0
 NOISY = 1.0
 
@@ -69,7 +71,20 @@ class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_f
             allowed = f"needs context = {self.context} below source.dim = {source.dim}"
             require(self.context < source.dim, "task.shift", self.shift, allowed)
 
-    def outputs(self, classes: int) -> int:
+    @staticmethod
+    def evaluators() -> tuple[str, ...]:
+        """Names of its instruments, in the order of their stream indices: see `variant`."""
+        return ("train", "prior", *SHIFTS)
+
+    def variant(self, name: str) -> "Regression":
+        """The task of an evaluator: `train` (training's prompts), `prior` (weights always anew: no pool can have been
+        memorised), or a shift with functions as in training. All prompts have their full length."""
+        full = replace(self, lengths="full")
+        if name == "train":
+            return full
+        return replace(full, draw="prior") if name == "prior" else replace(full, shift=name)
+
+    def outputs(self, source: Functions) -> int:
         """Labels of a response: two classes, or 0 where it is a real number."""
         return 2 if self.link == "sign" else 0
 

@@ -81,7 +81,7 @@ def needed(spec: Any) -> int:
     exemplars holds.
     """
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
-    dim, slots, labels = sizes.dim, task.context + 1, task.outputs(sizes.classes)
+    dim, slots, labels = sizes.dim, task.context + 1, spec.outputs()
     weights = model.weights(dim=dim, labels=labels)
     copies = 3 if spec.optimizer.__struct_config__.tag == "adam" else 1
     infinite = isinstance(spec.source, Gaussian) and spec.source.infinite

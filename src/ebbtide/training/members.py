@@ -76,8 +76,8 @@ class Members:
 
     def instruments(self) -> list[Instrument]:
         """The evaluators with their chance levels on the first member's prompts."""
-        suite, sizes = self.engine.suite(self.members[0]), self.spec.source.sizes()
-        chance = suite.chance(self.spec.task.outputs(sizes.classes))
+        suite = self.engine.suite(self.members[0])
+        chance = suite.chance(self.spec.outputs())
         return [Instrument(e.name, e.headline, chance[e.name]) for e in suite.evaluators]
 
     def train(self, step: int) -> None:

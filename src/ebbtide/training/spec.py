@@ -15,12 +15,14 @@ from ebbtide.mechanisms.interventions import AnyIntervention, check_all
 from ebbtide.models.model import Shape
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
+from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.features import Features
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.sources.tokens import Tokens
+from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.regression import Regression
 from ebbtide.traced import default, default_at, replace_at, traced_fields, value_at
@@ -63,8 +65,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     run; parameters that a glob in `freeze` names (blocks.1.*) are not trained.
     """
 
-    task: FewShot | Regression = FewShot()
-    source: Gaussian | Glyphs | Omniglot | Tokens | Features | Functions = Gaussian()
+    task: FewShot | Regression | Cued = FewShot()
+    source: Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts = Gaussian()
     model: Transformer | Recurrent = Transformer()
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
@@ -90,7 +92,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         require(self.sequences % self.batch == 0, "sequences", self.sequences, allowed)
         self.source.check()
         if isinstance(self.task, FewShot):
-            require(not isinstance(self.source, Functions), "source", "functions", "needs the task regression")
+            tag = self.source.__struct_config__.tag
+            wrong = isinstance(self.source, Functions | Concepts)
+            require(not wrong, "source", tag, "is for the tasks regression (functions) and cued (concepts)")
         self.task.check(self.source)
         self.model.check()
         self._check_reading()
@@ -124,7 +128,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             joint = getattr(self.model, "pairing", "interleaved") == "joint"
             allowed = "must be full for a model over interleaved tokens: it answers every length anyway"
             require(joint or self.task.lengths == "full", "task.lengths", self.task.lengths, allowed)
-            allowed = "must be none for the task regression: they speak of labels and exemplars"
+        if not isinstance(self.task, FewShot):
+            allowed = "must be none for functions in context: they speak of labels and exemplars"
             require(not self.interventions, "interventions", len(self.interventions), allowed)
 
     def metrics(self) -> tuple[str, ...]:
@@ -165,8 +170,13 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def shape(self) -> Shape:
         """What the model must fit: the pairs of a prompt, the features of an exemplar, the labels there are."""
-        sizes = self.source.sizes()
-        return {"context": self.task.context, "dim": sizes.dim, "labels": self.task.outputs(sizes.classes)}
+        return {"context": self.task.context, "dim": self.source.sizes().dim, "labels": self.outputs()}
+
+    def outputs(self) -> int:
+        """Labels that the read-out tells apart; 0 where a response is a real number."""
+        if isinstance(self.task, FewShot):
+            return self.task.outputs(self.source.sizes().classes)
+        return self.task.outputs(self.source)  # pyright: ignore[reportArgumentType] - `check` has seen that they fit
 
     def parameters(self) -> int:
         """How many numbers training changes in a model: by this two models are matched in size."""

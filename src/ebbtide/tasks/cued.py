@@ -1,0 +1,84 @@
+"""Cues and responses: pairs (c, r) of one hidden concept, then a cue whose response is asked."""
+
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from jaxtyping import Array, Float, Int, Key, UInt
+from msgspec.structs import replace
+
+from ebbtide.errors import require
+from ebbtide.sources.bank import SourceLike, Split
+from ebbtide.sources.concepts import ConceptBank, Concepts
+from ebbtide.tasks.prompt import FunctionPrompt
+
+
+class Cued(msgspec.Struct, frozen=True, tag="cued", forbid_unknown_fields=True):
+    r"""Sequences of `context` pairs and a query: cues $c_t$ uniform, responses $r_t \sim P(r \mid c_t, z)$ with one
+    concept z for the whole prompt, drawn from the source's pool or, with `draw = "prior"`, made anew
+    (Zhang et al. 2023, arXiv 2305.19420).
+
+    `change`: `wrong`: every response of the context, not the query's, is uniform whatever the cue (misspecified
+    examples); `switch`: from the middle of the context on another concept of the pool answers.
+
+    Example i of a stream is a pure function of (root key, i), whatever the batch size. `latent["concept"]` is z (the
+    one that answers the query; -1: made anew).
+    """
+
+    context: Annotated[int, msgspec.Meta(ge=1)] = 16
+    draw: Literal["pool", "prior"] = "pool"
+    change: Literal["none", "wrong", "switch"] = "none"
+
+    def check(self, source: SourceLike) -> None:
+        """Raises `InputError` unless the source is `Concepts`, and there is a concept to switch to."""
+        tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
+        require(isinstance(source, Concepts), "source", tag, "must be concepts for the task cued")
+        assert isinstance(source, Concepts)
+        if self.change == "switch":
+            require(source.concepts > 1, "source.concepts", source.concepts, "must be at least 2 to switch")
+
+    @staticmethod
+    def evaluators() -> tuple[str, ...]:
+        """Names of its instruments, in the order of their stream indices: see `variant`."""
+        return ("train", "prior", "wrong", "switch")
+
+    def variant(self, name: str) -> "Cued":
+        """The task of an evaluator: training's prompts, concepts made anew, or a `change`."""
+        if name == "train":
+            return self
+        return replace(self, draw="prior") if name == "prior" else replace(self, change=name)
+
+    def outputs(self, source: Concepts) -> int:
+        """The responses there are."""
+        return source.responses
+
+    def sample(
+        self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: ConceptBank, split: Split
+    ) -> FunctionPrompt:
+        """Examples `index` of the stream `key`."""
+        assert isinstance(source, Concepts)
+
+        def one(i: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
+            return self._one(jax.random.fold_in(key, i), source, bank)
+
+        return FunctionPrompt(*jax.vmap(one, out_axes=(1, 1, 1, 0))(index))
+
+    def _one(
+        self, key: Key[Array, ""], source: Concepts, bank: ConceptBank
+    ) -> tuple[Float[Array, "slots cues"], Int[Array, " slots"], Array, dict[str, Array]]:
+        cue_key, concept_key, answer_key, change_key = jax.random.split(key, 4)
+        slots = jnp.arange(self.context + 1)
+        cues = jax.random.randint(cue_key, slots.shape, 0, source.cues)
+        concept = jax.random.randint(concept_key, (), 0, source.concepts) if self.draw == "pool" else jnp.int32(-1)
+        table = bank.logs[concept] if self.draw == "pool" else source.fresh(concept_key)
+        logs = table[cues]
+        if self.change == "switch":
+            step = jax.random.randint(change_key, (), 1, source.concepts)
+            first = bank.logs[(concept + step) % source.concepts]
+            logs = jnp.where((slots < self.context // 2)[:, None], first[cues], logs)
+        if self.change == "wrong":
+            logs = jnp.where((slots < self.context)[:, None], 0.0, logs)
+        responses = jax.random.categorical(answer_key, logs).astype(jnp.int32)
+        present = jnp.ones(self.context, bool)
+        return jax.nn.one_hot(cues, source.cues), responses, present, {"concept": concept}
