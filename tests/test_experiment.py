@@ -138,6 +138,18 @@ def test_every_experiment_can_be_planned_and_every_claim_is_asked_somewhere(stud
     assert len({claim.name for claim in experiment.claims}) == len(experiment.claims)
 
 
+PRESETS = [(study.name, e.name, preset) for study in STUDIES for e in study.experiments for preset in e.settings]
+
+
+@pytest.mark.parametrize(("study", "experiment", "preset"), PRESETS)
+def test_every_preset_prints_its_plan_or_says_in_one_line_what_it_needs(study, experiment, preset, capsys, monkeypatch):
+    monkeypatch.delenv("EBBTIDE_DATA", raising=False)
+    code = main(["run", study, "--experiment", experiment, "--preset", preset, "--dry-run"])
+    needs = find_study(study).experiment(experiment).settings[preset].needs
+    out, err = capsys.readouterr()
+    assert (code == 0 and "members into" in out) or (needs and code == 2 and err.count("\n") == 1)
+
+
 def test_a_study_without_claims_of_its_own_is_its_first_experiment(capsys):
     assert main(["run", "regularisation", "--dry-run"]) == 0
     assert "regularisation-l2-quick: 20 members" in capsys.readouterr().out

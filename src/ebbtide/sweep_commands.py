@@ -146,7 +146,7 @@ def print_plan(found: Any, out: Path, options: Namespace, *, measure: bool = Fal
     for name in ("members", "planned before", "tasks", "a member", "a task", "memory", ""):
         table.add_column(name, justify="right", no_wrap=True)
     for one in planned[:MOST_LINES]:
-        static = [_value(value_at(one.group.spec, name)) for name in names]
+        static = [_shown(one.group.spec, name) for name in names]
         cost, size = one.estimate, max((len(task.addresses) for task in one.tasks), default=0)
         work = -(-size // resources.cpus) * cost.seconds
         tasks = f"{len(one.tasks)} x {size}" if one.tasks else "-"
@@ -162,6 +162,14 @@ def print_plan(found: Any, out: Path, options: Namespace, *, measure: bool = Fal
         console.print(f"... and {len(planned) - MOST_LINES} more groups")
     _totals(planned, resources, jobs)
     return 0
+
+
+def _shown(spec: Any, name: str) -> str:
+    """A field's value; a dash where the struct that has it is not there (optimizer.decay.form without a decay)."""
+    try:
+        return _value(value_at(spec, name))
+    except AttributeError:
+        return "-"
 
 
 def _totals(planned: list[Any], resources: Any, jobs: int) -> None:
