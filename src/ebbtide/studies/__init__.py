@@ -9,8 +9,16 @@ from ebbtide.studies.regularisation import REGULARISATION
 from ebbtide.studies.study import Study
 from ebbtide.studies.toy_laws import TOY_LAWS
 from ebbtide.studies.transience import TRANSIENCE
+from ebbtide.studies.transient_ridge import TRANSIENT_RIDGE
 
-STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION, INDUCTION_HEADS, COOPETITION, ABRUPT_LEARNING)
+STUDIES: tuple[Study, ...] = (
+    TRANSIENCE,
+    REGULARISATION,
+    INDUCTION_HEADS,
+    COOPETITION,
+    ABRUPT_LEARNING,
+    TRANSIENT_RIDGE,
+)
 COMPUTED: tuple[Computed, ...] = (TOY_LAWS,)
 """Studies that need no training."""
 

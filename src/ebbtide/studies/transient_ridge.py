@@ -2,14 +2,21 @@
 
 import numpy as np
 from jaxtyping import Float
+from msgspec.structs import replace
 
 from ebbtide.evaluation.baselines import ridge
 from ebbtide.evaluation.bayes import finite_pool, penalty_of
+from ebbtide.evaluation.summary import smooth
+from ebbtide.mechanisms.linear import joint_plane
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
+from ebbtide.report.functions_figure import Line, distances_figure, paths_figure
 from ebbtide.sources.functions import Functions
 from ebbtide.studies.answers import Answers, answers
-from ebbtide.studies.experiment import Arms
+from ebbtide.studies.experiment import Arms, Experiment, Setting
+from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.studies.transience import TRANSIENCE
+from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Constant, Schedule
@@ -18,12 +25,12 @@ from ebbtide.training.spec import Seeds, Spec
 PAPER = "Carroll et al. 2025, Dynamics of Transient Structure in In-Context Linear Regression Transformers, 2501.17745"
 
 QUICK = Spec(
-    task=Regression(context=6, noise=(0.25,)),
-    source=Functions(dim=2, pool=24, scale=1.0, seed=5),
+    task=Regression(context=8, noise=(0.25,)),
+    source=Functions(dim=2, pool=12, scale=1.0, seed=5),
     model=Transformer(layers=2, width=64, heads=4, positions=Learned(init_sd=1.0)),
     optimizer=Adam(lr=2e-3, schedule=Constant(warmup=200)),
-    batch=64,
-    sequences=384_000,
+    batch=32,
+    sequences=512_000,
     schedule=Schedule(evaluations=31, spacing="log", first=3200, checkpoints=31),
     evaluators=("train", "prior"),
     evaluation_sequences=1000,
@@ -69,15 +76,174 @@ def apart(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
 
 
 def _nearest(arms: Arms, arm: str) -> np.ndarray:
-    return distances(arms, arm)[:, :, 0].min(1)
+    """Distances to both at the checkpoint after the first where a member is nearest to ridge."""
+    found = distances(arms, arm)
+    at = 1 + np.nan_to_num(found[:, 1:, 0], nan=np.inf).argmin(1)
+    return found[np.arange(len(found)), at]
 
 
 def _leaves(arms: Arms, arm: str) -> np.ndarray:
-    """From the nearest point to the end, as a share of the way from ridge to the pool's predictor."""
-    to_ridge = distances(arms, arm)[:, :, 0]
-    return (to_ridge[:, -1] - to_ridge.min(1)) / apart(arms, arm)
+    return (distances(arms, arm)[:, -1, 0] - _nearest(arms, arm)[:, 0]) / apart(arms, arm)
 
 
-def _sides(arms: Arms, arm: str) -> np.ndarray:
-    last = distances(arms, arm)[:, -1]
-    return last[:, 0] - last[:, 1]
+def _falls(arms: Arms, arm: str) -> np.ndarray:
+    """How much the training loss falls from the evaluation where a member is nearest to ridge to the end."""
+    to_ridge, loss = distances(arms, arm)[:, :, 0], smooth(arms.curves(arm)["train_loss"][:, 1:])
+    at = np.minimum(np.nan_to_num(to_ridge[:, 1:], nan=np.inf).argmin(1), loss.shape[1] - 1)
+    return 1 - loss[:, -1] / loss[np.arange(len(loss)), at]
+
+
+CLAIMS = (
+    Claim(
+        "nears",
+        "with some functions ridge comes first: at its nearest, the model is nearer to it than to the pool's predictor",
+        "Fig. 1: the path of intermediate diversity",
+        f"distance to the pool's predictor - to ridge, where ridge is nearest ({SOME})",
+        0.0,
+        lambda arms: _nearest(arms, SOME)[:, 1] - _nearest(arms, SOME)[:, 0],
+        (SOME,),
+    ),
+    Claim(
+        "leaves",
+        "and it is transient: the model goes back a tenth of the way to the pool's predictor",
+        "abstract; a tenth: what a figure shows",
+        f"(distance to ridge at the end - at the nearest) / distance of the two predictors ({SOME})",
+        0.1,
+        lambda arms: _leaves(arms, SOME),
+        (SOME,),
+    ),
+    Claim(
+        "ends",
+        "at the end it is nearer to the pool's predictor",
+        "Fig. 1",
+        f"distance to ridge - to the pool's predictor, at the end ({SOME})",
+        0.0,
+        lambda arms: distances(arms, SOME)[:, -1, 0] - distances(arms, SOME)[:, -1, 1],
+        (SOME,),
+    ),
+    Claim(
+        "loss",
+        "the training loss falls while ridge is left",
+        "abstract: the loss alone does not show it",
+        f"1 - training loss at the end / at the nearest ({SOME})",
+        0.0,
+        lambda arms: _falls(arms, SOME),
+        (SOME,),
+    ),
+    Claim(
+        "direct",
+        "with few functions there is no ridge phase: even at its nearest, the pool's predictor is nearer",
+        "Fig. 1: low diversity goes to dMMSE directly",
+        f"distance to ridge - to the pool's predictor, where ridge is nearest ({FEW})",
+        0.0,
+        lambda arms: _nearest(arms, FEW)[:, 0] - _nearest(arms, FEW)[:, 1],
+        (FEW,),
+    ),
+    Claim(
+        "stays",
+        "where every prompt has its own function, the model ends at ridge",
+        "Fig. 1: high diversity; a tenth of the way from an answer of 0",
+        f".1 - distance to ridge at the end ({MANY})",
+        0.0,
+        lambda arms: 0.1 - distances(arms, MANY)[:, -1, 0],
+        (MANY,),
+    ),
+)
+
+ARMS: dict[str, Point] = {FEW: {"source.pool": 4}, SOME: {"source.pool": 12}, MANY: {"source.pool": 0}}
+PLANE_PROMPTS = 100
+"""Prompts whose answers span the plane."""
+
+
+def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+    """distances.png: how far each arm is from either predictor (Fig. 1b); paths.png: the joint-trajectory plane."""
+    panels: dict[str, dict[str, Line]] = {"to ridge": {}, "to the pool's predictor": {}}
+    for arm in arms.measured():
+        found, times = distances(arms, arm), _times(arms, arm)
+        for i, lines in enumerate(panels.values()):
+            if i == 0 or arm != MANY:
+                lines[arm] = times, found[:, :, i]
+    unit = "mean squared difference / mean square of ridge"
+    words = f"{title}: distance on functions never trained"
+    drawn = {"distances.png": distances_figure(words, unit, panels)["png"]}
+    return drawn | {"paths.png": _plane(arms, title)}
+
+
+def _times(arms: Arms, arm: str) -> np.ndarray:
+    return next(one.sequences for one in answers(arms, arm, SHIFTED) if one is not None)
+
+
+def _plane(arms: Arms, title: str) -> bytes:
+    """Joint-trajectory PCA of the answers to the same prompts, and where the exact predictors are in that plane."""
+    paths: list[np.ndarray] = []
+    owners: list[str] = []
+    stars: dict[str, np.ndarray] = {}
+    for arm in arms.measured():
+        for found in answers(arms, arm, SHIFTED):
+            if found is None:
+                continue
+            paths.append(found.values()[:, :, :PLANE_PROMPTS].reshape(len(found.sequences), -1))
+            owners.append(arm)
+            best, pooled = _baselines(found)
+            stars["ridge"] = best[:, :PLANE_PROMPTS].ravel()
+            if arm != MANY:
+                stars[f"pool of {arm}"] = pooled[:, :PLANE_PROMPTS].ravel()
+    still = [np.repeat(star[None], len(paths[0]), axis=0) for star in stars.values()]
+    plane = joint_plane(np.stack(paths + still))
+    own = {
+        arm: np.stack([p for p, a in zip(plane.points, owners, strict=False) if a == arm])
+        for arm in dict.fromkeys(owners)
+    }
+    marks = {name: plane.points[len(paths) + i, 0] for i, name in enumerate(stars)}
+    return paths_figure(f"{title}: answers in the plane of their joint components", own, marks, plane.explained)["png"]
+
+
+SCALED = (
+    "2 dimensions, 8 pairs, 2 layers of width 64, pools of 4 and 12, in place of a larger model and dimension, "
+    "16 pairs and pools up to 2^15"
+)
+POOLS = Experiment(
+    name="pools",
+    question="Does a model trained on a finite pool of functions first generalise, then memorise?",
+    section="Fig. 1 and 2: joint trajectories by task diversity",
+    claims=CLAIMS,
+    settings={
+        "quick": Setting(arms=ARMS, base={}, minutes=None, scaled=SCALED),
+        "cpu": Setting(arms=ARMS, base={"sequences": 1_536_000}, minutes=None, scaled=f"three times as long; {SCALED}"),
+        "paper": Setting(
+            arms={FEW: {"source.pool": 16}, SOME: {"source.pool": 256}, MANY: {"source.pool": 0}},
+            base={},
+            minutes=None,
+            scaled="pools of 16 and 256 among the paper's powers of two",
+            preset="paper",
+        ),
+    },
+    shows=("train", "prior"),
+    scalars=("train_final", "prior_peak", "prior_final", "train_loss_final"),
+    figures=_figures,
+)
+
+PAPER_SIZE = replace(
+    QUICK,
+    task=Regression(context=16, noise=(0.125**0.5,)),
+    source=Functions(dim=8, pool=256, scale=1.0, seed=5),
+    model=Transformer(layers=2, width=512, heads=4),
+    optimizer=Adam(lr=3e-4, schedule=Constant(warmup=1000)),
+    batch=1024,
+    sequences=153_600_000,
+    members=5,
+)
+
+TRANSIENT_RIDGE = Study(
+    name="transient-ridge",
+    paper=PAPER,
+    question="Do the weights take over from a general solution in regression as well?",
+    claims=(),
+    presets={
+        "quick": Preset(QUICK, None, "2 dimensions, 8 pairs, a pool of 12 functions"),
+        "paper": Preset(PAPER_SIZE, None, "8 dimensions, 16 pairs, width 512"),
+    },
+    summarise=TRANSIENCE.summarise,
+    figure=TRANSIENCE.figure,
+    experiments=(POOLS,),
+)
