@@ -83,7 +83,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
             x = tap(f"xi.{i + 1}.hook_post", jax.nn.relu(linear(x, layer["w"], layer["b"])))
         return read_out(params, x if every else x[0], tap)
 
-    def _pooled(self, x: Tokens, *, every: bool) -> Tokens:
+    def _pooled(self, x: Tokens, *, every: bool) -> Float[Array, "asked batch d"]:
         """The sum or mean of the pairs before each slot, or of all pairs for the last slot alone."""
         sums = jnp.concatenate([jnp.zeros_like(x[:1]), jnp.cumsum(x, axis=0)]) if every else x.sum(0, keepdims=True)
         if self.pool == "sum":

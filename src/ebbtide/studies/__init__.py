@@ -5,12 +5,13 @@ from ebbtide.studies.abrupt_learning import ABRUPT_LEARNING
 from ebbtide.studies.computed import Computed
 from ebbtide.studies.coopetition import COOPETITION
 from ebbtide.studies.induction_heads import INDUCTION_HEADS
+from ebbtide.studies.positions import POSITIONS
 from ebbtide.studies.regularisation import REGULARISATION
 from ebbtide.studies.study import Study
 from ebbtide.studies.toy_laws import TOY_LAWS
 from ebbtide.studies.transience import TRANSIENCE
 
-STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION, INDUCTION_HEADS, COOPETITION, ABRUPT_LEARNING)
+STUDIES: tuple[Study, ...] = (TRANSIENCE, REGULARISATION, INDUCTION_HEADS, COOPETITION, ABRUPT_LEARNING, POSITIONS)
 COMPUTED: tuple[Computed, ...] = (TOY_LAWS,)
 """Studies that need no training."""
 
