@@ -56,6 +56,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
         return context + 1
 
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
+        """Parameters for prompts of any length, exemplars of `dim` features, `labels` outputs."""
         d, count = self.width, self.layers
         keys = iter(jax.random.split(key, 4 + 2 * count + 1))
         sizes = {"tokens": self.tokens(context), "dim": dim, "width": d, "labels": labels}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from msgspec.structs import replace
 
 from ebbtide.evaluation.baselines import averaging, least_squares, nearest, ridge
 from ebbtide.evaluation.bayes import penalty_of
@@ -21,7 +22,7 @@ from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.regression import NOISY, Regression
 from ebbtide.training.probe import model_at
-from ebbtide.training.spec import Spec
+from ebbtide.training.spec import Seeds, Spec
 
 SHIFTS = ("skewed", "subspace", "shrunk", "stretched", "orthants", "repeated", "sorted", "noisy")
 """All shifts of `Regression` but `orthogonal`, for which more dimensions than pairs are needed."""
@@ -35,7 +36,15 @@ Errors = Float[np.ndarray, " prompt"]
 
 def prompts_at(spec: Spec, evaluator: str, pairs: int, prompts: int) -> FunctionPrompt:
     """Fresh prompts of an evaluator with so many pairs, the same for every arm and member."""
-    drawn = fresh_prompts(spec, evaluator, prompts, context=pairs)
+    assert isinstance(spec.task, Regression) and isinstance(spec.source, Functions)
+    task = replace(spec.task, lengths="full", context=pairs)
+    return _drawn(task, spec.source, spec.seeds.evaluation, evaluator, prompts)
+
+
+@lru_cache(maxsize=256)
+def _drawn(task: Regression, source: Functions, seed: int, evaluator: str, prompts: int) -> FunctionPrompt:
+    """Drawn once for all arms and members: to draw is to compile a program."""
+    drawn = fresh_prompts(Spec(task=task, source=source, seeds=Seeds(evaluation=seed)), evaluator, prompts)
     assert isinstance(drawn, FunctionPrompt)
     return drawn
 
