@@ -29,6 +29,8 @@ SHIFTS = ("skewed", "subspace", "shrunk", "stretched", "orthants", "repeated", "
 LONGER = (2, 4)
 """Lengths of prompts beyond training's, in units of it."""
 FIGURE_PROMPTS = 500
+TALL = 2.0
+"""Errors of baselines above this are not drawn: least squares at as many pairs as dimensions has hundreds."""
 BASELINES = ("ridge", "least squares", "3 nearest", "averaging")
 
 Errors = Float[np.ndarray, " prompt"]
@@ -165,7 +167,7 @@ def baseline_errors(spec: Spec, evaluator: str, pairs: int, prompts: int) -> dic
 def figures(arms: Arms, title: str, names: tuple[str, ...]) -> dict[str, bytes]:
     """`errors.png` and `.svg`: a panel for every shift, the error at the query by the number of pairs in the prompt, up
     to four times as many as in training where nothing is shifted."""
-    from ebbtide.report.functions_figure import Line, context_figure
+    from ebbtide.report.functions_figure import context_figure
 
     own = [arm for arm in names if arm in arms.measured()]
     if not own:
@@ -183,7 +185,10 @@ def figures(arms: Arms, title: str, names: tuple[str, ...]) -> dict[str, bytes]:
             table = [[np.nan if one is None else one.mean() for one in members] for members in by_length]
             lines[arm] = (x, np.asarray(table).T)
         exact = [baseline_errors(spec, kind, n, FIGURE_PROMPTS) for n in pairs]
-        lines |= {name: (x, np.asarray([[one[name] for one in exact]])) for name in BASELINES}
+        for name in BASELINES:
+            values = np.asarray([[one[name] for one in exact]])
+            lines[name] = (x, np.where(values < TALL, values, np.nan))
         panels[kind if kind != "train" else "as in training, and longer"] = lines
-    drawn: dict[str, Line] | Any = context_figure(title, "squared error / response's", panels, BASELINES)
+    words = f"{title}: errors at the query (of baselines, dashed, those below {TALL:g})"
+    drawn = context_figure(words, "squared error / mean square of the responses", panels, BASELINES)
     return {f"errors.{kind}": image for kind, image in drawn.items()}
