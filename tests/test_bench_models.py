@@ -15,6 +15,7 @@ from ebbtide.bench.configs import plain_transformer
 from ebbtide.bench.prompts import Batch, HostSampler
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
+from ebbtide.models.deepset import DeepSet
 from ebbtide.models.encoders import ResNet
 from ebbtide.models.positions import Rotary
 from ebbtide.models.recurrent import Recurrent
@@ -98,6 +99,8 @@ OTHERS = {
     "joint pairs": Transformer(layers=2, width=16, heads=2, pairing="joint"),
     "lstm": Recurrent("lstm", layers=2, width=16),
     "rnn": Recurrent("rnn", layers=3, width=8),
+    "deepset": DeepSet(layers=3, width=16),
+    "one layer": DeepSet(layers=1, width=8, pool="sum"),
 }
 
 

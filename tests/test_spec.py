@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
+from ebbtide.models.deepset import DeepSet
 from ebbtide.models.encoders import ResNet
-from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
+from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
@@ -35,6 +36,8 @@ SPECS = [
     Spec(task=FewShot(labels=Polysemy()), model=Transformer(positions=Rotary()), vary={"optimizer.lr": [1, 2]}),
     Spec(task=FewShot(labels=Shared()), model=Transformer(positions=NoPositions())),
     Spec(model=Transformer(encoder=ResNet(), pairing="joint")),
+    Spec(model=Transformer(positions=Identical())),
+    Spec(model=DeepSet()),
     Spec(model=Recurrent("rnn", encoder=ResNet(channels=(8,), norm="layer"))),
 ]
 
@@ -107,6 +110,8 @@ def other_value(value: Any, name: str) -> Any:
         "shift": "skewed",
         "pairing": {"joint": "interleaved", "interleaved": "joint"},
         "kind": {"rnn": "lstm"},
+        "kinds": "token",
+        "pool": "sum",
     }
     match value:
         case bool():
@@ -249,7 +254,9 @@ def test_traced_fields_and_values():
     assert spec.with_values({}) == spec
 
 
-positions = st.sampled_from([Learned(), Sinusoidal(), NoPositions(), Learned(init_sd=0.02)])
+positions = st.sampled_from(
+    [Learned(), Sinusoidal(), NoPositions(), Learned(init_sd=0.02), Learned(spare=3), Identical()]
+)
 schedules = st.one_of(
     st.builds(Constant, warmup=st.integers(0, 50)),
     st.builds(WarmupInverseSqrt, warmup=st.integers(1, 50)),

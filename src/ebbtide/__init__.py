@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from ebbtide.mechanisms.measures import measure as measure
     from ebbtide.mechanisms.taps import points as points
     from ebbtide.mechanisms.taps import record as record
+    from ebbtide.models.deepset import DeepSet as DeepSet
     from ebbtide.models.encoders import Linear as Linear
     from ebbtide.models.encoders import ResNet as ResNet
+    from ebbtide.models.positions import Identical as Identical
     from ebbtide.models.positions import Learned as Learned
     from ebbtide.models.positions import NoPositions as NoPositions
     from ebbtide.models.positions import Rotary as Rotary
@@ -98,8 +100,9 @@ _HOMES = {
     "mechanisms.taps": ["points", "record"],
     "evaluation.evaluate": ["evaluate"],
     "evaluation.fewshot_suite": ["FewShotSuite"],
+    "models.deepset": ["DeepSet"],
     "models.encoders": ["Linear", "ResNet"],
-    "models.positions": ["Learned", "NoPositions", "Rotary", "Sinusoidal"],
+    "models.positions": ["Identical", "Learned", "NoPositions", "Rotary", "Sinusoidal"],
     "models.recurrent": ["Recurrent"],
     "models.transformer": ["Transformer"],
     "runs.folder": ["Run"],

@@ -31,6 +31,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "hook_attn_scores": ("batch", "head", "query", "key"),
     "hook_pattern": ("batch", "head", "query", "key"),
     "hook_post": ("position", "batch", "neuron"),
+    "hook_pool": ("position", "batch", "width"),
     "hook_logits": ("batch", "label"),
 }
 """The axes of every kind of point. In a last layer, where the loss reads the query token alone, the axes `position`

@@ -127,17 +127,24 @@ def init_tokens(
     return {"exemplar": exemplar, "label": {"table": table}, "position": position}
 
 
-def tokens_of(
-    params: Any, prompt: AnyPrompt, encoder: Encoder, positions: Positions, tap: Tap, pairing: Pairing = "interleaved"
-) -> Float[Array, "tokens batch d"]:
-    """The tokens of a prompt, the query last: e1 l1 ... eM lM eq, or as joint pairs e1+l1 ... eM+lM eq."""
+def embeddings_of(
+    params: Any, prompt: AnyPrompt, encoder: Encoder, tap: Tap
+) -> tuple[Float[Array, "slots batch d"], Float[Array, "context batch d"]]:
+    """The embeddings of a prompt's exemplars, the query last, and of its labels."""
     inputs, said = (
         (prompt.exemplars, prompt.labels) if isinstance(prompt, Prompt) else (prompt.inputs, prompt.responses[:-1])
     )
     exemplars = tap("hook_exemplar_embed", encoder.apply(params["exemplar"], inputs))
     table = params["label"]["table"]
     real = jnp.issubdtype(said.dtype, jnp.floating)
-    labels = tap("hook_label_embed", said[..., None] * table[0] if real else table[said])
+    return exemplars, tap("hook_label_embed", said[..., None] * table[0] if real else table[said])
+
+
+def tokens_of(
+    params: Any, prompt: AnyPrompt, encoder: Encoder, positions: Positions, tap: Tap, pairing: Pairing = "interleaved"
+) -> Float[Array, "tokens batch d"]:
+    """The tokens of a prompt, the query last: e1 l1 ... eM lM eq, or as joint pairs e1+l1 ... eM+lM eq."""
+    exemplars, labels = embeddings_of(params, prompt, encoder, tap)
     context, batch, d = labels.shape
     if pairing == "joint":
         pairs = exemplars[:-1] + labels

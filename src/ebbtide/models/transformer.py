@@ -23,7 +23,7 @@ from ebbtide.models.model import (
     tokens_of,
     untouched,
 )
-from ebbtide.models.positions import Learned, Positions
+from ebbtide.models.positions import Identical, Learned, Positions
 from ebbtide.models.product import Product
 from ebbtide.tasks.prompt import FunctionPrompt
 
@@ -80,6 +80,9 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         peeks = self.mask == "none" and self.pairing == "interleaved"
         allowed = "must be causal over interleaved tokens: without a mask an input would see its own response"
         require(not peeks, "model.mask", self.mask, allowed)
+        split = isinstance(self.positions, Identical) and self.positions.kinds == "token"
+        allowed = "must be role over joint tokens: a pair is one of them"
+        require(not split or self.pairing == "interleaved", "model.positions.kinds", "token", allowed)
 
     def tokens(self, context: int) -> int:
         return (context if self.pairing == "joint" else 2 * context) + 1

@@ -5,6 +5,7 @@ from ebbtide.studies.abrupt_learning import ABRUPT_LEARNING
 from ebbtide.studies.computed import Computed
 from ebbtide.studies.coopetition import COOPETITION
 from ebbtide.studies.induction_heads import INDUCTION_HEADS
+from ebbtide.studies.positions import POSITIONS
 from ebbtide.studies.regularisation import REGULARISATION
 from ebbtide.studies.study import Study
 from ebbtide.studies.toy_laws import TOY_LAWS
@@ -17,6 +18,7 @@ STUDIES: tuple[Study, ...] = (
     INDUCTION_HEADS,
     COOPETITION,
     ABRUPT_LEARNING,
+    POSITIONS,
     TRANSIENT_RIDGE,
 )
 COMPUTED: tuple[Computed, ...] = (TOY_LAWS,)

@@ -19,6 +19,7 @@ MOST_AT = {
     "task.context": 1024,
     "model.layers": 1024,
     "model.encoder.blocks": 64,
+    "model.positions.spare": 4096,
     "schedule.evaluations": 1_000_000,
     "schedule.checkpoints": 1_000_000,
 }

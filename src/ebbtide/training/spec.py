@@ -12,6 +12,7 @@ from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation import evaluators
 from ebbtide.keys import Purpose, root
 from ebbtide.mechanisms.interventions import AnyIntervention, check_all
+from ebbtide.models.deepset import DeepSet
 from ebbtide.models.model import Shape
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
@@ -67,7 +68,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     task: FewShot | Regression | Cued = FewShot()
     source: Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts = Gaussian()
-    model: Transformer | Recurrent = Transformer()
+    model: Transformer | Recurrent | DeepSet = Transformer()
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
     sequences: Positive = 1_024_000
@@ -126,7 +127,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Models over interleaved tokens read every response, those over joint ones the query's alone."""
         if isinstance(self.task, Regression):
             joint = getattr(self.model, "pairing", "interleaved") == "joint"
-            allowed = "must be full for a model over interleaved tokens: it answers every length anyway"
+            allowed = "must be full for a model that answers every length anyway (all but those over joint tokens)"
             require(joint or self.task.lengths == "full", "task.lengths", self.task.lengths, allowed)
         if not isinstance(self.task, FewShot):
             allowed = "must be none for functions in context: they speak of labels and exemplars"

@@ -1,0 +1,38 @@
+"""Whether the order of the pairs matters to a model, as a number."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ebbtide.models.model import Model, Params
+from ebbtide.tasks.prompt import FunctionPrompt
+
+
+def shuffles(key: Key[Array, ""], context: int, batch: int) -> Int[Array, "context batch"]:
+    """A random order of the pairs for every prompt of its own."""
+    return jnp.argsort(jax.random.uniform(key, (context, batch)), axis=0)
+
+
+def permuted(prompt: FunctionPrompt, order: Int[Array, "context batch"]) -> FunctionPrompt:
+    """The prompt with its pairs in another order: place i has pair order[i]. The query stays."""
+
+    def moved(values: Array) -> Array:
+        at = order.reshape(*order.shape, *[1] * (values.ndim - 2))
+        return jnp.concatenate([jnp.take_along_axis(values[: len(order)], at, axis=0), values[len(order) :]])
+
+    return prompt._replace(
+        inputs=moved(prompt.inputs), responses=moved(prompt.responses), present=moved(prompt.present)
+    )
+
+
+def invariance_gap(
+    model: Model, params: Params, prompt: FunctionPrompt, order: Int[Array, "context batch"]
+) -> Float[Array, " batch"]:
+    r"""$|f(\pi S, q) - f(S, q)|^2 / \mathrm{Var}(y)$ of every prompt: how far the answer to its query moves when its
+    pairs are put in another order, in units of the queries' responses (their mean square).
+
+    0 to rounding of a function of the set of pairs, which Chen et al. 2023 (arXiv 2311.18194) call ICL invariance.
+    Responses must be real numbers. Compiles.
+    """
+    here, there = (model.apply(params, one)[-1, :, 0] for one in (prompt, permuted(prompt, order)))
+    return (there - here) ** 2 / (prompt.responses[-1] ** 2).mean()

@@ -1,0 +1,210 @@
+"""The study of positions: its arms differ in what they say alone, and its measures are what they say."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.evaluation.baselines import ridge
+from ebbtide.models.positions import Learned, NoPositions
+from ebbtide.models.transformer import Transformer
+from ebbtide.studies import positions, positions_measures
+from ebbtide.studies.answers import answers
+from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
+from ebbtide.studies.positions import (
+    ARMS,
+    BARE,
+    CAUSAL,
+    DEEPSET,
+    POSITIONS,
+    QUICK,
+    SAME,
+    SET,
+    SET_LEARNED,
+    SET_SAME,
+    SHIFTED,
+)
+from ebbtide.studies.positions_measures import (
+    SHIFTS,
+    baseline_errors,
+    error,
+    errors,
+    gap,
+    padded,
+    prompts_at,
+    shifts_won,
+)
+from ebbtide.sweeps.driver import run_sweep
+from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.results import load
+from ebbtide.training.fields import override
+from ebbtide.training.spec import Spec, from_builtins
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+TRAINED = (CAUSAL, SET_LEARNED, DEEPSET)
+TINY = {
+    "task.context": 4,
+    "source.dim": 2,
+    "batch": 16,
+    "schedule.evaluations": 3,
+    "evaluators": ["train"],
+    "evaluation_sequences": 20,
+}
+
+
+def spec_of(arm: str) -> Spec:
+    data = msgspec.to_builtins(QUICK)
+    for name, value in SHIFTED.settings["quick"].arms[arm].items():
+        override(data, name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
+    return from_builtins(data)
+
+
+def changed(one: Any, other: Any, name: str = "") -> set[str]:
+    """Dotted names of the fields in which two builtins differ."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.get("type") == other.get("type"):
+        return set().union(*(changed(one.get(k), other.get(k), f"{name}.{k}") for k in {*one, *other}))
+    return {name[1:]} if one != other else set()
+
+
+def test_arms_differ_in_what_they_say_alone():
+    specs = {arm: spec_of(arm) for arm in ARMS}
+    built = {arm: msgspec.to_builtins(spec) for arm, spec in specs.items()}
+    for group in ((CAUSAL, BARE, SAME), (SET, SET_SAME, SET_LEARNED)):
+        for arm in group[1:]:
+            assert changed(built[group[0]], built[arm]) == {"model.positions"}
+    unmasked = {"model.mask", "model.pairing", "task.lengths", "sequences"}
+    assert changed(built[BARE], built[SET]) == unmasked
+    assert changed(built[SAME], built[SET_SAME]) == unmasked
+    assert changed(built[CAUSAL], built[DEEPSET]) == {"model", "sequences"}
+    sizes = {arm: spec.parameters() for arm, spec in specs.items()}
+    assert all(sizes[BARE] == sizes[SET] <= size < 1.1 * sizes[BARE] for arm, size in sizes.items() if arm != DEEPSET)
+    for spec in specs.values():
+        spec.check()
+
+
+def test_learned_positions_reach_to_the_longest_prompts():
+    for arm in (CAUSAL, SET_LEARNED):
+        model = spec_of(arm).model
+        assert isinstance(model, Transformer) and isinstance(model.positions, Learned)
+        longest = max(positions_measures.LONGER) * positions.CONTEXT
+        assert model.tokens(positions.CONTEXT) + model.positions.spare == model.tokens(longest)
+
+
+def tiny() -> Experiment:
+    """The experiment with three arms and models that know next to nothing."""
+    quick = SHIFTED.settings["quick"]
+    small = positions.arms(
+        Transformer(layers=1, width=8, heads=2), replace(positions.DeepSet(layers=1), width=8), 4, 480
+    )
+    setting = quick._replace(arms={arm: small[arm] for arm in TRAINED}, base=quick.base | TINY, members=2)
+    return SHIFTED._replace(settings={"quick": setting}, scalars=("train_final",))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> SweepFolder:
+    return run_sweep(make_sweep(POSITIONS, tiny(), "quick"), tmp_path_factory.mktemp("positions") / "s", jobs=1)
+
+
+@pytest.fixture(scope="module")
+def arms(folder) -> Arms:
+    return Arms(load(folder.path), list(TRAINED))
+
+
+def test_errors_are_normalised_squared_errors_on_prompts_that_all_arms_share(arms):
+    found = {arm: errors(arms, arm, "skewed", prompts=50) for arm in TRAINED}
+    for arm, members in found.items():
+        for m, answered in enumerate(answers(arms, arm, "skewed", prompts=50, last=True)):
+            assert answered is not None and members[m] is not None
+            said = answered.responses[-1]
+            expected = (answered.values()[-1, -1] - said) ** 2 / (said**2).mean()
+            np.testing.assert_allclose(members[m], expected, rtol=1e-3, atol=1e-5)
+    inputs = [np.asarray(prompts_at(_spec(arms, arm), "skewed", 4, 50).inputs) for arm in TRAINED]
+    for other in inputs[1:]:
+        np.testing.assert_array_equal(inputs[0], other)
+    one = error(arms, DEEPSET, "skewed")
+    assert one.shape == (2,) and np.allclose(error(arms, DEEPSET, "skewed", log=True), np.log(one))
+
+
+def _spec(arms: Arms, arm: str) -> Spec:
+    place, run = arms.runs(arm)[0]
+    assert run is not None
+    return positions_measures._member(run.path, place)[0]
+
+
+def test_every_length_is_answered(arms):
+    for arm in TRAINED:
+        for times in (1, 2, 4):
+            assert np.isfinite(error(arms, arm, times=times)).all()
+        assert np.isfinite([one.mean() for one in errors(arms, arm, pairs=1, prompts=20) if one is not None]).all()
+
+
+def test_the_order_of_pairs_matters_to_the_models_it_should(arms):
+    assert (gap(arms, DEEPSET) < 1e-8).all() and gap(arms, DEEPSET).shape == (2,)
+    assert (gap(arms, CAUSAL) > 1e-8).all() and (gap(arms, SET_LEARNED) > 1e-8).all()
+
+
+def test_shifts_are_won_on_prompts_alike(arms, monkeypatch):
+    assert shifts_won(arms, DEEPSET, DEEPSET).tolist() == [0, 0]
+    rng = np.random.default_rng(0)
+    base = rng.exponential(size=400)
+
+    def faked(_: Any, arm: str, shift: str) -> list[Any]:
+        better = arm == SET and SHIFTS.index(shift) < 5
+        noise = rng.normal(scale=0.01, size=400)
+        return [base - 0.1 * better + noise - noise.mean(), None]
+
+    monkeypatch.setattr(positions_measures, "errors", faked)
+    won = shifts_won(Two(), SET, CAUSAL)
+    assert won[0] == 5 and np.isnan(won[1])
+
+
+class Two(Arms):
+    """Two members of every arm."""
+
+    def __init__(self):
+        pass
+
+    def runs(self, arm: str) -> Any:
+        return [0, 1]
+
+
+def test_absent_pairs_change_no_answer_of_a_model_without_mask():
+    model = Transformer(layers=2, width=8, heads=2, mask="none", pairing="joint", positions=NoPositions())
+    spec = replace(QUICK, model=model, task=replace(QUICK.task, lengths="random"))
+    params = model.init(jax.random.key(0), **spec.shape())
+    short = prompts_at(spec, "train", 3, 7)
+    longer = padded(short, 10)
+    assert longer.inputs.shape == (11, 7, 3) and not np.asarray(longer.present[3:]).any()
+    np.testing.assert_array_equal(longer.responses[-1], short.responses[-1])
+    np.testing.assert_allclose(model.apply(params, longer), model.apply(params, short), rtol=1e-4, atol=1e-5)
+    assert padded(longer, 4) is longer
+
+
+def test_baselines_are_given_the_same_prompts():
+    spec = replace(QUICK, task=replace(QUICK.task, lengths="full"))
+    drawn = prompts_at(spec, "train", 6, 300)
+    x, y = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses, np.float64)
+    found = baseline_errors(spec, "train", 6, 300)
+    expected = ((ridge(x, y, 0.04 * 3)[-1] - y[-1]) ** 2).mean() / (y[-1] ** 2).mean()
+    assert found["ridge"] == pytest.approx(expected) and found["ridge"] <= min(found.values()) + 1e-3
+    assert jnp.isfinite(jnp.asarray(list(found.values()))).all()
+
+
+def test_every_claim_is_asked_in_every_preset():
+    for setting in SHIFTED.settings.values():
+        assert set(SHIFTED.asked(setting.arms)) == set(SHIFTED.claims)
+
+
+def test_the_verdict_and_its_figures(folder, monkeypatch):
+    monkeypatch.setattr(positions_measures, "FIGURE_PROMPTS", 20)
+    monkeypatch.setattr(positions_measures, "SHIFTS", ("skewed",))
+    monkeypatch.setattr(positions_measures, "LONGER", (2,))
+    verdict = conclude_experiment(POSITIONS, tiny(), "quick", folder)
+    assert len(verdict.claims) >= 6 and all(len(claim.members) == 2 for claim in verdict.claims)
+    assert (folder.path / "errors.png").read_bytes()[:4] == b"\x89PNG"
+    assert b"skewed" in (folder.path / "errors.svg").read_bytes()
