@@ -24,6 +24,7 @@ from ebbtide.mechanisms.interventions import (
     intervened,
 )
 from ebbtide.mechanisms.taps import AXES, axes, points, record
+from ebbtide.models.deepset import DeepSet
 from ebbtide.models.positions import Rotary
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
@@ -61,10 +62,11 @@ PLAIN = seen()
 
 
 def test_every_point_has_named_axes():
-    for model in (MODEL, Transformer(layers=1, width=8, heads=2, mlp_ratio=0, pairing="joint")):
-        for name, shape in points(model, SHAPE).items():
-            assert len(axes(name)) == len(shape), name
-    assert {name.rpartition(".")[2] for name in points(MODEL, SHAPE)} == set(AXES)
+    others = (Transformer(layers=1, width=8, heads=2, mlp_ratio=0, pairing="joint"), DeepSet(layers=1, width=8))
+    found = {model: points(model, SHAPE) for model in (MODEL, *others)}
+    for name, shape in (item for one in found.values() for item in one.items()):
+        assert len(axes(name)) == len(shape), name
+    assert {name.rpartition(".")[2] for one in found.values() for name in one} == set(AXES)
 
 
 def test_taps_that_are_off_leave_the_same_program():

@@ -119,10 +119,11 @@ def test_errors_are_normalised_squared_errors_on_prompts_that_all_arms_share(arm
     found = {arm: errors(arms, arm, "skewed", prompts=50) for arm in TRAINED}
     for arm, members in found.items():
         for m, answered in enumerate(answers(arms, arm, "skewed", prompts=50, last=True)):
-            assert answered is not None and members[m] is not None
+            own = members[m]
+            assert answered is not None and own is not None
             said = answered.responses[-1]
             expected = (answered.values()[-1, -1] - said) ** 2 / (said**2).mean()
-            np.testing.assert_allclose(members[m], expected, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(own, expected, rtol=1e-3, atol=1e-5)
     inputs = [np.asarray(prompts_at(_spec(arms, arm), "skewed", 4, 50).inputs) for arm in TRAINED]
     for other in inputs[1:]:
         np.testing.assert_array_equal(inputs[0], other)
