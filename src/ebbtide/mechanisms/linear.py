@@ -55,3 +55,26 @@ def ridge_probe(
     w = np.linalg.solve(fit.T @ fit + penalty * np.eye(x.shape[1]), fit.T @ centred)
     guess = known[((x[cut:] - mean) @ w + one_hot.mean(0)).argmax(1)]
     return float((guess == label[cut:]).mean())
+
+
+def explained_by_probe(
+    x: Float[np.ndarray, "row feature"],
+    y: Float[np.ndarray, "row target"],
+    *,
+    penalty: float = 1.0,
+    test: float = 0.5,
+) -> float:
+    """Share of the variance of `y` that a linear map of `x` explains, on rows it was not fitted to: the last share
+    `test`.
+
+    R^2 = 1 - |Y - X W|^2 / |Y - mean Y|^2 over all targets together, W by ridge on the first rows, centred on them.
+    Raises `InputError` for a penalty that is not positive or when a part has no row.
+    """
+    require(penalty > 0, "penalty", penalty, "must be larger than 0")
+    cut = len(x) - round(test * len(x))
+    require(0 < cut < len(x), "test", test, f"must leave rows on both sides of {len(x)}")
+    mean, target = x[:cut].mean(0), y[:cut].mean(0)
+    fit = x[:cut] - mean
+    w = np.linalg.solve(fit.T @ fit + penalty * np.eye(x.shape[1]), fit.T @ (y[:cut] - target))
+    rest = y[cut:] - target - (x[cut:] - mean) @ w
+    return float(1 - (rest**2).sum() / ((y[cut:] - y[cut:].mean(0)) ** 2).sum())

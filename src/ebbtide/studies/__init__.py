@@ -2,6 +2,7 @@
 
 from ebbtide.errors import InputError, nearest
 from ebbtide.studies.abrupt_learning import ABRUPT_LEARNING
+from ebbtide.studies.bayesian_averaging import BAYESIAN_AVERAGING
 from ebbtide.studies.computed import Computed
 from ebbtide.studies.coopetition import COOPETITION
 from ebbtide.studies.induction_heads import INDUCTION_HEADS
@@ -20,6 +21,7 @@ STUDIES: tuple[Study, ...] = (
     ABRUPT_LEARNING,
     POSITIONS,
     TRANSIENT_RIDGE,
+    BAYESIAN_AVERAGING,
 )
 COMPUTED: tuple[Computed, ...] = (TOY_LAWS,)
 """Studies that need no training."""
