@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ebbtide.tasks.fewshot import CopyQueryLabel as CopyQueryLabel
     from ebbtide.tasks.fewshot import FewShot as FewShot
     from ebbtide.tasks.fewshot import Flip as Flip
+    from ebbtide.tasks.fewshot import HoldoutPair as HoldoutPair
     from ebbtide.tasks.fewshot import Keep as Keep
     from ebbtide.tasks.fewshot import Pair as Pair
     from ebbtide.tasks.labels import Fixed as Fixed
@@ -113,7 +114,7 @@ _HOMES = {
     "sweeps.driver": ["run_sweep"],
     "sweeps.results": ["load"],
     "sweeps.sweep": ["Resources", "Sweep", "read_sweep"],
-    "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "Keep", "Pair"],
+    "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "HoldoutPair", "Keep", "Pair"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
     "tasks.regression": ["Regression"],
     "training.driver": ["Interrupted", "resume", "train"],

@@ -14,6 +14,7 @@ from ebbtide.report.probe_figure import heads_figure, lines_figure
 from ebbtide.runs.folder import Run
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
+from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below
 from ebbtide.studies.study import Claim, Preset, Scalars, Study, Verdict
 from ebbtide.studies.transience_models import TENTH
@@ -27,7 +28,7 @@ from ebbtide.training.optimizer import Adam
 from ebbtide.training.probe import checkpoints, probe_run
 from ebbtide.training.schedule import Constant, Schedule
 from ebbtide.training.spec import Seeds, Spec
-from ebbtide.training.start import Start, select
+from ebbtide.training.start import select
 
 PAPER = "Singh et al. 2025, Strategy Coopetition Explains the Emergence and Transience of ICL, arXiv 2503.05631"
 SECOND_HALF = ("blocks.1.*", "norm.*", "readout.*")
@@ -227,8 +228,8 @@ VARIANTS = Experiment(
     shows=("icl", "flip", "ciwl"),
 )
 
-DONOR = f"runs/coopetition-quick-{QUICK.digest()[:8]}"
-"""Where `ebbtide run coopetition` puts its run."""
+OWN_RUN = Donor("coopetition-quick", QUICK, {"study": "coopetition", "preset": "quick"})
+"""The study's own run, where `ebbtide run coopetition` puts it."""
 SCRATCH, WARM = "from scratch", "with the second half of the final model"
 ICL_ONLY: Point = {"task.labels": {"type": "per_sequence", "count": 32}, "evaluators": ["train", "icl", "icl_holdout"]}
 
@@ -260,17 +261,13 @@ COOPERATION = Experiment(
         "quick": Setting(
             arms={
                 SCRATCH: ICL_ONLY,
-                WARM: ICL_ONLY
-                | {
-                    "start": to_builtins(Start(run=DONOR, sequences=QUICK.sequences, parts=SECOND_HALF)),
-                    "freeze": list(SECOND_HALF),
-                },
+                WARM: ICL_ONLY | OWN_RUN.graft(QUICK.sequences, SECOND_HALF),
             },
             base={"source.seed": 5, "sequences": 2_560_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
             minutes=3,
             scaled=SCALED,
-            needs="the study's own run: ebbtide run coopetition",
             task_members=5,
+            donor=OWN_RUN,
         ),
     },
     shows=("train", "icl", "icl_holdout"),
