@@ -2,31 +2,41 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from ebbtide.cli import RUNS, main
 from ebbtide.errors import InputError
-from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import Run
 from ebbtide.studies import find_study
-from ebbtide.studies import transience as transience_module
 from ebbtide.studies.coopetition import COOPETITION, OWN_RUN
 from ebbtide.studies.coopetition_switch import SWITCH, WINDOW
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Experiment, Setting, above, make_sweep
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot
 from ebbtide.training.driver import train
-from ebbtide.training.spec import from_builtins
+from ebbtide.training.fields import assign_all
+from ebbtide.training.spec import Spec, from_builtins
 from sweep_tools import BASE
-from tiny import SPEC
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-DONOR = Donor("try-donor", replace(SPEC, members=2), {"donor": "transience/try"})
+FIELDS = {**BASE, "source.seed": 5, "keep_best": "icl"}
+
+
+def small(**fields: Any) -> Spec:
+    """The preset of a study with so little to do."""
+    data = to_builtins(find_study("transience").preset("quick").spec)
+    assign_all(data, FIELDS | fields)
+    return from_builtins(data)
+
+
+DONOR = Donor("try-donor", small(members=2, sequences=1024), {"donor": "transience/try"})
 SETTING = Setting(
     arms={"anew": {"start": None}, "from it": DONOR.start(512)},
-    base={**BASE, "source.seed": 5, "sequences": 1600, "keep_best": "icl"},
+    base={**FIELDS, "sequences": 1600},
     minutes=1,
     scaled="tiny",
     members=2,
@@ -47,7 +57,6 @@ def here(tmp_path, monkeypatch) -> Path:
     known = find_study("transience")
     study = known._replace(experiments=(*known.experiments, EXPERIMENT))
     monkeypatch.setattr(studies, "STUDIES", tuple(study if one is known else one for one in studies.STUDIES))
-    assert transience_module.TRANSIENCE is known
     return tmp_path
 
 
@@ -145,7 +154,6 @@ def test_cooperations_donor_is_the_studys_own_run(monkeypatch, tmp_path):
     assert (seen["spec"], str(seen["out"]), seen["label"]) == (OWN_RUN.spec, OWN_RUN.path, OWN_RUN.label)
 
 
-def test_the_model_of_a_donor_may_be_any(tmp_path):
-    deep = replace(SPEC, model=Transformer(layers=2, width=16, heads=2))
-    other = DONOR._replace(spec=deep)
+def test_another_spec_is_another_run():
+    other = DONOR._replace(spec=replace(DONOR.spec, batch=32))
     assert other.path != DONOR.path and other.graft(0, ("blocks.1.*",))["freeze"] == ["blocks.1.*"]
