@@ -116,8 +116,8 @@ def test_held_out_pairs_of_labels_never_occur_together_in_training(count, held):
 def test_no_held_out_pairs_are_the_labels_of_before():
     """A field at its default changes neither the stream nor the name of a run."""
     words = jax.random.bits(root(0, Purpose.DATA), (3,), "uint32")
-    plain = [np.asarray(one.assign(jnp.asarray([0, 1, 0]), words, 5)[0]) for one in (PerSequence(5), PerSequence(5, 0))]
-    np.testing.assert_array_equal(*plain)
+    plain, given = (one.assign(jnp.asarray([0, 1, 0]), words, 5)[0] for one in (PerSequence(5), PerSequence(5, 0)))
+    np.testing.assert_array_equal(plain, given)
     assert Spec(task=FewShot(labels=PerSequence(5, holdout_pairs=0))).digest() == FIVE
 
 

@@ -146,7 +146,7 @@ WINDOW = Experiment(
                 OLD: WINDOW_DONOR.graft(1_024_000, SECOND_HALF),
             },
             base=ICL_ONLY,
-            minutes=3,
+            minutes=4,
             scaled=(
                 "2 layers of attention alone, width 64, pixels of 128 drawn characters of 2 drawings with 64 labels, "
                 "rate 3e-4, halves of donors trained on 1,600 to 1,024,000 sequences, in place of 12,800 transformed "
