@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 from msgspec.structs import replace
 
-from ebbtide.evaluation.evaluators import NAMES as ALL
+from ebbtide.evaluation.evaluators import EVERY as ALL
 from ebbtide.report.figure import CONTEXT, WEIGHTS, curves_figure
 from ebbtide.runs.folder import Run
 from tiny import SPEC, write_run

@@ -6,28 +6,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebbtide import verify
-from ebbtide.evaluation.evaluators import NAMES, build_suite
+from ebbtide.evaluation.evaluators import EVERY, NAMES, build_suite
 from ebbtide.evaluation.oracles import ORACLES, expected, truth_table
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Pair
+from ebbtide.tasks.labels import PerSequence
 from ebbtide.verify_functions import FUNCTION_CHECKS
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 # Written by hand from the definitions. c: the chance level of the evaluator; 1/L: one label of all;
 # ?: depends on the task (the copied label may be the majority).
-#            train icl reserved holdout iwl  ciwl flip iwl_exemplar; icl common, rare; iwl common, rare
+#            train icl reserved holdout iwl  ciwl flip iwl_exemplar; icl common, rare; iwl common, rare; icl_pairs
 THEORY = {
-    "ICL":      "1  1  1  1  0  c  1  0  1 1  0 0",
-    "IWL":      "1  c  c  c  1  1  0  1  c c  1 1",
-    "CIWL":     "1  c  c  c  0  1  0  0  c c  0 0",
-    "majority": "c  c  c  c  0  ?  c  0  c c  0 0",
-    "last":     "c  c  c  c  0  c  c  0  c c  0 0",
-    "random":   "c  c  c  c  1/L c c 1/L  c c  1/L 1/L",
+    "ICL":      "1  1  1  1  0  c  1  0  1 1  0 0  1",
+    "IWL":      "1  c  c  c  1  1  0  1  c c  1 1  c",
+    "CIWL":     "1  c  c  c  0  1  0  0  c c  0 0  c",
+    "majority": "c  c  c  c  0  ?  c  0  c c  0 0  c",
+    "last":     "c  c  c  c  0  c  c  0  c c  0 0  c",
+    "random":   "c  c  c  c  1/L c c 1/L  c c  1/L 1/L  c",
 }  # fmt: skip
 
 
 def theory(oracle: str, evaluator: str, chance: float, outputs: int) -> float | None:
-    entry = THEORY[oracle].split()[NAMES.index(evaluator)]
+    entry = THEORY[oracle].split()[EVERY.index(evaluator)]
     return {"0": 0.0, "1": 1.0, "c": chance, "1/L": 1 / outputs, "?": None}[entry]
 
 
@@ -43,13 +44,13 @@ def test_verify_passes_and_reports_every_check(verified):
     passed, checks, tables = verified
     assert passed, [c for c in checks if not c.passed]
     names = [c.name for c in checks]
-    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 5 + len(FUNCTION_CHECKS) and all(
+    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 2 + 5 + len(FUNCTION_CHECKS) and all(
         c.detail for c in checks
     )
     assert list(tables) == list(verify.TASKS) and len(tables) == 3
 
 
-@given(st.sampled_from(list(ORACLES)), st.sampled_from(NAMES), st.floats(0.01, 0.9), st.integers(2, 2000))
+@given(st.sampled_from(list(ORACLES)), st.sampled_from(EVERY), st.floats(0.01, 0.9), st.integers(2, 2000))
 def test_the_expected_table_is_the_one_written_by_hand(oracle, evaluator, chance, outputs):
     assert expected(oracle, evaluator, chance, outputs) == theory(oracle, evaluator, chance, outputs)
 
@@ -70,6 +71,14 @@ def test_every_oracle_scores_what_theory_says(verified, task, oracle):
         elif want is not None:
             sd = np.sqrt(want * (1 - want) / verify.SEQUENCES)
             assert abs(mean - want) < 4.5 * sd and error == pytest.approx(sd, rel=1.0), evaluator
+
+
+def test_the_check_of_held_out_pairs_finds_one_that_is_trained_on(monkeypatch):
+    """A test of the test: with one more pair in training both evaluators still have their truth table."""
+    right = PerSequence.pairs
+    monkeypatch.setattr(PerSequence, "held_out", lambda self, words: self.pair(words[0].astype("int32") % right(self)))
+    found = {check.name: check.passed for check in verify.holdout_pairs()}
+    assert found == {"truth table, held-out pairs of labels": True, "sequences, held-out pairs of labels": False}
 
 
 WRONG = {"icl": Pair, "flip": Flip, "ciwl": CopyQueryLabel}

@@ -35,6 +35,7 @@ SPECS = [
     Spec(source=Features(path="x.npz"), optimizer=Adam(schedule=WarmupInverseSqrt()), task=FewShot(relabel=Pair())),
     Spec(task=FewShot(labels=Polysemy()), model=Transformer(positions=Rotary()), vary={"optimizer.lr": [1, 2]}),
     Spec(task=FewShot(labels=Shared()), model=Transformer(positions=NoPositions())),
+    Spec(task=FewShot(labels=PerSequence(5, holdout_pairs=1))),
     Spec(model=Transformer(encoder=ResNet(), pairing="joint")),
     Spec(model=Transformer(positions=Identical())),
     Spec(model=DeepSet()),

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ebbtide.tasks.fewshot import CopyQueryLabel as CopyQueryLabel
     from ebbtide.tasks.fewshot import FewShot as FewShot
     from ebbtide.tasks.fewshot import Flip as Flip
+    from ebbtide.tasks.fewshot import HoldoutPair as HoldoutPair
     from ebbtide.tasks.fewshot import Keep as Keep
     from ebbtide.tasks.fewshot import Pair as Pair
     from ebbtide.tasks.labels import Fixed as Fixed
@@ -120,7 +121,7 @@ _HOMES = {
     "sweeps.results": ["load"],
     "sweeps.sweep": ["Resources", "Sweep", "read_sweep"],
     "tasks.cued": ["Cued"],
-    "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "Keep", "Pair"],
+    "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "HoldoutPair", "Keep", "Pair"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
     "tasks.regression": ["Regression"],
     "training.driver": ["Interrupted", "resume", "train"],

@@ -12,6 +12,7 @@ from ebbtide.cli import RUNS
 from ebbtide.commands import claims_verdict, console, print_verdict
 from ebbtide.errors import require
 from ebbtide.report.tables import short
+from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, digest, make_sweep
 from ebbtide.studies.study import Study
 from ebbtide.sweep_commands import check_execution, print_plan, train_sweep
@@ -33,15 +34,21 @@ def run_experiment(study: Study, options: Namespace) -> int:
     check_execution(options)
     preset = f"{options.preset}*" if changed else options.preset
     out = Path(options.out or Path(RUNS) / f"{sweep.name}-{digest(sweep)[:8]}")
+    setting = experiment.setting(options.preset)
+    missing = setting.donor if setting.donor and not setting.donor.ready() else None
+    if options.dry_run and missing:
+        console.print(f"first {escape(_donor(missing))}; the arms' plan can be made when it is there", soft_wrap=True)
+        return 0
     if options.dry_run:
         return print_plan(sweep, out, options)
-    setting = experiment.setting(options.preset)
     console.print(f"[bold]{study.name}/{experiment.name}[/], preset {escape(preset)}: {experiment.question}")
     size = f"{len(setting.arms)} arms x {setting.members} members into {escape(str(out))}"
     console.print(f"{size}\n[dim]{escape(setting.scaled)}[/]", soft_wrap=True)
     words = [f"--out {options.out}"] if options.out else []
     words += [f"--{name} {text}" for name, text in options.fields]
     again = f"ebbtide run {study.name} --experiment {experiment.name} --preset {options.preset} {' '.join(words)}"
+    if missing and (code := _train_donor(missing, again.strip())):
+        return code
     folder = train_sweep(sweep, out, options, again.strip())
     if isinstance(folder, int):
         return folder
@@ -51,6 +58,31 @@ def run_experiment(study: Study, options: Namespace) -> int:
     console.print(claims_verdict(verdict))
     print_verdict(out)
     return 1 if options.check and not verdict.holds() else 0
+
+
+def _donor(donor: Donor) -> str:
+    size = f"{donor.spec.members} members x {short(donor.spec.sequences)} sequences"
+    return f"the run that arms start from: {size} into {donor.path}"
+
+
+def _train_donor(donor: Donor, again: str) -> int:
+    """Trains the run that arms start from, or goes on with it; 0, or the exit code when it did not come to its end.
+    `again` is the command that continues it."""
+    from ebbtide.report.progress import ProgressLine
+    from ebbtide.training.driver import Interrupted, train
+    from ebbtide.training.team import WorkerError
+
+    console.print(f"first {escape(_donor(donor))}", soft_wrap=True)
+    try:
+        with ProgressLine(console) as line:
+            train(donor.spec, donor.path, label=donor.label, report=line)
+    except (Interrupted, KeyboardInterrupt):
+        console.print(f"stopped; what was trained is saved. Continue with:\n  {escape(again)}", soft_wrap=True)
+        return 130
+    except WorkerError as error:
+        console.print(f"{escape(str(error))}\nContinue with:\n  {escape(again)}", soft_wrap=True)
+        return 1
+    return 0
 
 
 def _arms_table(verdict: Any, setting: Setting, names: tuple[str, ...]) -> Table:
@@ -74,7 +106,8 @@ def show_experiments(study: Study) -> None:
         console.print(_claims(one))
         console.print(_settings(study, one))
         for name, setting in one.settings.items():
-            console.print(Text(f"  {name}: {setting.scaled}", "dim"), soft_wrap=True)
+            first = f"; trains first {_donor(setting.donor)}" if setting.donor else ""
+            console.print(Text(f"  {name}: {setting.scaled}{first}", "dim"), soft_wrap=True)
 
 
 def _claims(experiment: Experiment) -> Table:

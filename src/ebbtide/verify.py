@@ -18,7 +18,7 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.once import quick_jit
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
-from ebbtide.tasks.labels import Shared
+from ebbtide.tasks.labels import PerSequence, Shared
 from ebbtide.tasks.prompt import Tag
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.verify_functions import FUNCTION_CHECKS
@@ -75,6 +75,28 @@ def sequences(name: str, task: FewShot, suite: Suite) -> Check:
     }
     wrong = [fact for fact, holds in facts.items() if not bool(jnp.all(holds))]
     return Check(f"sequences, {name}", not wrong, "; ".join(wrong) or f"{len(facts)} facts x {SEQUENCES} sequences")
+
+
+def holdout_pairs() -> Iterator[Check]:
+    """Labels anew for every sequence, some pairs of them held out: the row of `icl_pairs`, and that training
+    never shows one of its pairs."""
+    labels = PerSequence(5, holdout_pairs=2)
+    task, bank = FewShot(labels=labels), SOURCE.build()
+    suite = build_suite(("train", "icl", "icl_pairs"), task, SOURCE, bank, sequences=SEQUENCES, seed=0)
+    outputs = task.outputs(SOURCE.classes)
+    rows = {
+        oracle: {name: found for name, found in row.items() if name != "train"}
+        for oracle, row in truth_table(suite, outputs).items()
+    }
+    name = "held-out pairs of labels"
+    yield truth(name, task, suite, rows)
+    seen = {e: {tuple(sorted(p)) for p in np.asarray(suite.of(e).labels).T.tolist()} for e in ("train", "icl_pairs")}
+    apart = (
+        len(seen["train"]) == labels.pairs() - 2
+        and len(seen["icl_pairs"]) == 2
+        and not seen["train"] & seen["icl_pairs"]
+    )
+    yield Check(f"sequences, {name}", apart, ", ".join(f"{e}: {len(pairs)} pairs" for e, pairs in seen.items()))
 
 
 def batch_invariance() -> Check:
@@ -178,6 +200,8 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
         tables[name] = table
         note(truth(name, task, suite, table))
         note(sequences(name, task, suite))
+    for found in holdout_pairs():
+        note(found)
     for check in (batch_invariance, exemplar_match, initial_loss, causality, descent, *FUNCTION_CHECKS):
         note(check())
     return passed, tables

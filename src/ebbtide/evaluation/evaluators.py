@@ -15,7 +15,7 @@ from ebbtide.keys import Purpose, root
 from ebbtide.models.model import AnyPrompt
 from ebbtide.once import quick_jit
 from ebbtide.sources.bank import Range, Sizes, SourceLike, Split
-from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Keep, Pair
+from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, HoldoutPair, Keep, Pair
 from ebbtide.tasks.labels import Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt
 
@@ -64,6 +64,8 @@ class Evaluator(NamedTuple):
 
 BY_RANK = ("icl_common", "icl_rare", "iwl_common", "iwl_rare")
 NAMES = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "iwl_exemplar", *BY_RANK)
+"""Evaluators of any few-shot task."""
+EVERY = (*NAMES, "icl_pairs")
 """All evaluators, in the order of their stream indices."""
 
 
@@ -79,6 +81,8 @@ def evaluator(name: str, task: Task, classes: int) -> Evaluator:
     - `icl`: two classes, context/2 copies each, relabelled to {0, 1} in random order: only ICL helps;
     - `icl_reserved`: the same with two labels never used in training (IWL cannot prefer either);
     - `icl_holdout`: `icl` on classes never trained;
+    - `icl_pairs`: `icl` with a pair of labels that never occur together in training (for labels `PerSequence` with
+      `holdout_pairs`; Singh et al. 2024, 2404.07129);
     - `iwl`: context of different classes, none with the query's label; true labels: only IWL helps;
     - `ciwl`: `iwl` with one context label overwritten by the query's: IWL or CIWL help, ICL does not;
     - `flip`: `icl` with the two classes' labels swapped: ICL is right, IWL and CIWL are wrong;
@@ -95,19 +99,19 @@ def evaluator(name: str, task: Task, classes: int) -> Evaluator:
     if not isinstance(task, FewShot):
         own = function_task(name, task)
         return Evaluator(name, task.evaluators().index(name), own, "explained")
-    if name not in NAMES:
-        raise InputError("evaluators", name, f"must be one of {', '.join(NAMES)}{nearest(name, NAMES)}")
+    if name not in EVERY:
+        raise InputError("evaluators", name, f"must be one of {', '.join(EVERY)}{nearest(name, EVERY)}")
     two = replace(
         task, burst=task.context // 2, distractor=True, rest="no_support", p_bursty=1.0, zipf=0.0, distinct="label"
     )
     if name in BY_RANK:
         kind, _, ranks = name.partition("_")
         whole = evaluator(kind, task, classes)
-        return whole._replace(name=name, stream=NAMES.index(name), ranks="common" if ranks == "common" else "rare")
+        return whole._replace(name=name, stream=EVERY.index(name), ranks="common" if ranks == "common" else "rare")
     none = replace(two, burst=0, rest="unique")
     labels = task.outputs(classes) - task.reserved_labels
     relabelled = replace(two, distinct="class")  # every label is replaced: classes only need to differ
-    index = NAMES.index(name)
+    index = EVERY.index(name)
     match name:
         case "train":
             return Evaluator(name, index, task, "in_context_accuracy")
@@ -119,6 +123,8 @@ def evaluator(name: str, task: Task, classes: int) -> Evaluator:
         case "icl_holdout":
             held = replace(relabelled, relabel=Pair((0, 1)))
             return Evaluator(name, index, held, "in_context_accuracy", holdout_classes=True)
+        case "icl_pairs":
+            return Evaluator(name, index, replace(relabelled, relabel=HoldoutPair()), "in_context_accuracy")
         case "iwl":
             return Evaluator(name, index, none, "accuracy")
         case "ciwl":
@@ -131,7 +137,7 @@ def evaluator(name: str, task: Task, classes: int) -> Evaluator:
 
 def check(names: tuple[str, ...], task: Task, source: SourceLike) -> None:
     """Raises `InputError` when an evaluator cannot be drawn for this task and source."""
-    known = NAMES if isinstance(task, FewShot) else task.evaluators()
+    known = EVERY if isinstance(task, FewShot) else task.evaluators()
     require(len(names) > 0, "evaluators", list(names), f"name at least one of {', '.join(known)}")
     require(len(set(names)) == len(names), "evaluators", list(names), "each name at most once")
     if not isinstance(task, FewShot):

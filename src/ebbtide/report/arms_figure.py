@@ -15,6 +15,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 TITLES = {
     "icl": "ICL (labels 0/1)",
     "icl_holdout": "ICL, held-out classes",
+    "icl_pairs": "ICL, held-out pairs of labels",
     "icl_common": "ICL, common classes",
     "icl_rare": "ICL, rare classes",
     "iwl": "IWL",

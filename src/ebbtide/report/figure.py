@@ -28,6 +28,7 @@ CONTEXT = (
     Line("icl_reserved", "ICL, reserved labels", "#000000", (0, (1, 1.2)), "^"),
     Line("flip", "Flip (labels swapped)", "#CC79A7", (0, (3, 1, 1, 1)), "D"),
     Line("icl_common", "ICL, common classes", "#009E73", (0, (5, 1, 1, 1)), "v"),
+    Line("icl_pairs", "ICL, held-out pairs of labels", "#E69F00", (0, (1, 2.4)), "X"),
     Line("icl_rare", "ICL, rare classes", "#D55E00", (0, (2, 2)), "P"),
 )
 WEIGHTS = (

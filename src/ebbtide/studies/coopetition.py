@@ -8,72 +8,21 @@ from msgspec.structs import replace
 
 from ebbtide.evaluation.summary import smooth, summarise
 from ebbtide.mechanisms.interventions import Forbid
-from ebbtide.models.transformer import Transformer
 from ebbtide.report.figure import curves_figure
 from ebbtide.report.probe_figure import heads_figure, lines_figure
 from ebbtide.runs.folder import Run
-from ebbtide.sources.gaussian import Gaussian
-from ebbtide.sources.omniglot import Omniglot
+from ebbtide.studies.coopetition_settings import CPU, PAPER, PAPER_SIZE, QUICK, SCALED, SECOND_HALF
+from ebbtide.studies.coopetition_switch import SWITCH, WINDOW
+from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below
 from ebbtide.studies.study import Claim, Preset, Scalars, Study, Verdict
 from ebbtide.studies.transience_models import TENTH
 from ebbtide.sweeps.axes import Point
-from ebbtide.tasks.fewshot import FewShot
-from ebbtide.tasks.labels import Shared
 from ebbtide.training.driver import spec_of
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import unnamed
-from ebbtide.training.optimizer import Adam
 from ebbtide.training.probe import checkpoints, probe_run
-from ebbtide.training.schedule import Constant, Schedule
-from ebbtide.training.spec import Seeds, Spec
-from ebbtide.training.start import Start, select
-
-PAPER = "Singh et al. 2025, Strategy Coopetition Explains the Emergence and Transience of ICL, arXiv 2503.05631"
-SECOND_HALF = ("blocks.1.*", "norm.*", "readout.*")
-"""Layer 1, the final norm and the read-out."""
-
-QUICK = Spec(
-    task=FewShot(context=2, burst=1, labels=Shared(32)),
-    source=Gaussian(classes=448, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2, seed=5),
-    model=Transformer(layers=2, width=32, heads=4, mlp_ratio=0),
-    optimizer=Adam(lr=2e-3, schedule=Constant(warmup=100)),
-    batch=16,
-    sequences=5_120_000,
-    members=5,
-    schedule=Schedule(evaluations=81, checkpoints=21),
-    evaluators=("train", "icl", "icl_holdout", "iwl", "ciwl", "flip"),
-    evaluation_sequences=600,
-    seeds=Seeds(init=50, data=50, evaluation=50),
-)
-
-CPU = replace(
-    QUICK,
-    task=FewShot(context=2, burst=1),
-    source=Omniglot(
-        features="hog",
-        pca=64,
-        transforms=True,
-        classes=12_800,
-        exemplars=20,
-        holdout_classes=184,
-        holdout_exemplars=0,
-    ),
-    model=Transformer(layers=2, width=64, heads=8, mlp_ratio=0),
-    optimizer=Adam(lr=1e-4),
-    batch=32,
-    sequences=4_800_000,
-    members=2,
-    schedule=Schedule(evaluations=76, checkpoints=16),
-)
-
-PAPER_SIZE = replace(
-    CPU,
-    optimizer=Adam(lr=1e-5),
-    sequences=64_000_000,
-    schedule=Schedule(evaluations=1281, checkpoints=161),
-    members=5,
-)
+from ebbtide.training.start import select
 
 
 def _summarise(run: Run) -> Scalars:
@@ -193,10 +142,6 @@ def _figure(run: Run, verdict: Verdict) -> dict[str, bytes]:
 
 
 MAIN, MATCH, ONE_LAYER, FORBIDDEN = "main", "exact match", "one layer", "no attention to the previous token"
-SCALED = (
-    "2 layers of attention alone, width 32, 448 Gaussian classes of 2 noisy exemplars with 32 shared labels, learning "
-    "rate 2e-3, in place of width 64, 12,800 transformed characters of 20 drawings with a label each, 1e-5"
-)
 VARIANTS = Experiment(
     name="variants",
     question="What keeps ICL, and what does CIWL need?",
@@ -227,8 +172,8 @@ VARIANTS = Experiment(
     shows=("icl", "flip", "ciwl"),
 )
 
-DONOR = f"runs/coopetition-quick-{QUICK.digest()[:8]}"
-"""Where `ebbtide run coopetition` puts its run."""
+OWN_RUN = Donor("coopetition-quick", QUICK, {"study": "coopetition", "preset": "quick"})
+"""The study's own run, where `ebbtide run coopetition` puts it."""
 SCRATCH, WARM = "from scratch", "with the second half of the final model"
 ICL_ONLY: Point = {"task.labels": {"type": "per_sequence", "count": 32}, "evaluators": ["train", "icl", "icl_holdout"]}
 
@@ -260,17 +205,13 @@ COOPERATION = Experiment(
         "quick": Setting(
             arms={
                 SCRATCH: ICL_ONLY,
-                WARM: ICL_ONLY
-                | {
-                    "start": to_builtins(Start(run=DONOR, sequences=QUICK.sequences, parts=SECOND_HALF)),
-                    "freeze": list(SECOND_HALF),
-                },
+                WARM: ICL_ONLY | OWN_RUN.graft(QUICK.sequences, SECOND_HALF),
             },
             base={"source.seed": 5, "sequences": 2_560_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
             minutes=3,
             scaled=SCALED,
-            needs="the study's own run: ebbtide run coopetition",
             task_members=5,
+            donor=OWN_RUN,
         ),
     },
     shows=("train", "icl", "icl_holdout"),
@@ -288,5 +229,5 @@ COOPETITION = Study(
     },
     summarise=_summarise,
     figure=_figure,
-    experiments=(VARIANTS, COOPERATION),
+    experiments=(VARIANTS, COOPERATION, SWITCH, WINDOW),
 )

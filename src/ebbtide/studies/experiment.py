@@ -13,6 +13,7 @@ from ebbtide.errors import nearest, require
 from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.evaluation.summary import Curves, summarise
 from ebbtide.runs.folder import Run
+from ebbtide.studies.donor import Donor
 from ebbtide.studies.study import Claim, Study, Verdict, judge_claims, number, verdict_in, write_verdict
 from ebbtide.sweeps.axes import MEMBER, Axis, Point
 from ebbtide.sweeps.folder import SweepFolder
@@ -32,7 +33,8 @@ AXES = ("sequences", "steps")
 class Setting(NamedTuple):
     """A size at which an experiment runs: the arms, each by the fields in which it differs from the study's preset
     `preset` with `base`; `members` models an arm. `minutes` is what two cores take (None: not seen to finish);
-    `scaled` says how it differs from the paper's setting; `needs` names data that must be there."""
+    `scaled` says how it differs from the paper's setting; `needs` names data that must be there; `donor` is the run
+    that arms start from, trained before them."""
 
     arms: dict[str, Point]
     base: Point
@@ -43,6 +45,7 @@ class Setting(NamedTuple):
     needs: str = ""
     resources: Resources = Resources()
     task_members: int | None = None
+    donor: Donor | None = None
 
 
 class Experiment(NamedTuple):

@@ -245,6 +245,36 @@ DIVERSITY = Experiment(
     shows=("train", "icl_holdout"),
 )
 
+HELD_OUT = "8 of 10 pairs of labels"
+PAIRS = Experiment(
+    name="pairs",
+    question="Does copying carry over to labels that never occurred together?",
+    section="Fig. 3a: 8 of the 10 pairs of labels in training; at the end the loss is .003, on the other pairs .03",
+    claims=(
+        above("learns", "the training data are learned", "Fig. 3a (.99999)", "train_final", HELD_OUT, 0.95),
+        above("copies", "pairs never seen are copied as well", "Fig. 3a", "icl_pairs_final", HELD_OUT, 0.95),
+        Claim(
+            "easier",
+            "that is easier than classes never seen",
+            "Fig. 3a (.03, .12)",
+            f"icl_pairs_final - icl_holdout_final ({HELD_OUT})",
+            0.0,
+            lambda arms: arms.scalar(HELD_OUT, "icl_pairs_final") - arms.scalar(HELD_OUT, "icl_holdout_final"),
+            (HELD_OUT,),
+        ),
+    ),
+    settings={
+        "quick": Setting(
+            arms={HELD_OUT: {"task.labels.holdout_pairs": 2}},
+            base={"source.seed": 5, "evaluators": ["train", "icl", "icl_pairs", "icl_holdout"]},
+            minutes=1,
+            scaled=FASTER.replace("; all pairs of labels are trained on", ""),
+        ),
+    },
+    shows=("train", "icl_pairs", "icl_holdout"),
+    scalars=("train_final", "icl_pairs_final", "icl_holdout_final", "train_loss_final"),
+)
+
 INDUCTION_HEADS = Study(
     name="induction-heads",
     paper=PAPER,
@@ -255,5 +285,5 @@ INDUCTION_HEADS = Study(
     },
     summarise=TRANSIENCE.summarise,
     figure=TRANSIENCE.figure,
-    experiments=(CLAMPS, WIRING, DIVERSITY),
+    experiments=(CLAMPS, WIRING, DIVERSITY, PAIRS),
 )

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Int, Key, UInt
 from ebbtide.errors import require
 from ebbtide.sources.bank import Bank, SourceLike, Split
 from ebbtide.tasks import draws
-from ebbtide.tasks.labels import Fixed, Labels
+from ebbtide.tasks.labels import Fixed, Labels, PerSequence
 from ebbtide.tasks.prompt import Prompt, Tag
 from ebbtide.traced import Traced
 
@@ -19,6 +19,10 @@ class Pair(msgspec.Struct, frozen=True, tag="pair", forbid_unknown_fields=True):
     """Relabel: query class and distractor class get `labels` in random order (the ICL evaluator)."""
 
     labels: tuple[int, int] = (0, 1)
+
+
+class HoldoutPair(msgspec.Struct, frozen=True, tag="holdout_pair", forbid_unknown_fields=True):
+    """Relabel: query class and distractor class get a pair of labels held out from training, in random order."""
 
 
 class Flip(msgspec.Struct, frozen=True, tag="flip", forbid_unknown_fields=True):
@@ -33,7 +37,7 @@ class Keep(msgspec.Struct, frozen=True, tag="keep", forbid_unknown_fields=True):
     """No relabelling."""
 
 
-Relabel = Keep | Pair | Flip | CopyQueryLabel
+Relabel = Keep | Pair | HoldoutPair | Flip | CopyQueryLabel
 
 
 class _Classes(NamedTuple):
@@ -119,7 +123,10 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
             outputs = self.outputs(classes)
             allowed = f"must be two different labels from 0 to {outputs - 1}"
             require(0 <= low < high < outputs, "task.relabel.labels", self.relabel.labels, allowed)
-        if isinstance(self.relabel, Flip | Pair):
+        if isinstance(self.relabel, HoldoutPair):
+            has = isinstance(self.labels, PerSequence) and self.labels.holdout_pairs > 0
+            require(has, "task.relabel", tag, "needs task.labels per_sequence with holdout_pairs >= 1")
+        if isinstance(self.relabel, Flip | Pair | HoldoutPair):
             two = self.distractor and self.burst > 0 and self.p_bursty == 1
             require(two, "task.relabel", tag, "needs burst >= 1, distractor = true and p_bursty = 1")
 
@@ -213,6 +220,9 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
             case Pair(labels=(a, b)):
                 swap = words[0] >> 31 == 1
                 query, distractor = jnp.where(swap, b, a), jnp.where(swap, a, b)
+            case HoldoutPair():
+                assert isinstance(self.labels, PerSequence)
+                query, distractor = self.labels.held_out(words)
             case Flip():
                 query, distractor = labels[jnp.argmax(of_distractor)], labels[-1]
             case CopyQueryLabel():

@@ -7,7 +7,7 @@ import msgspec
 from jaxtyping import Array, Int, UInt
 
 from ebbtide.errors import require
-from ebbtide.tasks.draws import distinct
+from ebbtide.tasks.draws import distinct, integer
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -85,9 +85,16 @@ class Polysemy(msgspec.Struct, frozen=True, tag="polysemy", forbid_unknown_field
 
 class PerSequence(msgspec.Struct, frozen=True, tag="per_sequence", forbid_unknown_fields=True):
     """Labels drawn anew for every sequence: its different classes get different labels out of
-    `count`, so only the context tells them (ICL-only data; Singh et al. 2024, 2404.07129)."""
+    `count`, so only the context tells them (ICL-only data; Singh et al. 2024, 2404.07129).
+
+    Of the pairs of labels `holdout_pairs` never occur together in training; whether copying carries over to them is
+    asked by the evaluator `icl_pairs`. Sequences then hold at most two classes. Which pairs is no matter of chance:
+    pairs are numbered by the distance of their labels around the circle of `count`, neighbours first (see
+    `pair`), and the last ones are held out, so each label is in about as many of them as any other, and {0, 1} is not.
+    """
 
     count: Count = 16
+    holdout_pairs: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def total(self, classes: int) -> int:
         return self.count
@@ -98,6 +105,31 @@ class PerSequence(msgspec.Struct, frozen=True, tag="per_sequence", forbid_unknow
     def check(self, classes: int, slots: int) -> None:
         allowed = f"must be at least {slots} (different classes one sequence can hold)"
         require(self.count >= slots, "task.labels.count", self.count, allowed)
+        if self.holdout_pairs:
+            field, most = "task.labels.holdout_pairs", max(self.pairs() - self.count, 0)
+            allowed = f"must be at most {most}: with {self.count} labels so many pairs are not neighbours"
+            require(self.holdout_pairs <= most, field, self.holdout_pairs, allowed)
+            allowed = f"must be 0 where a sequence can hold {slots} classes: a pair is of two"
+            require(slots <= 2, field, self.holdout_pairs, allowed)
+
+    def pairs(self) -> int:
+        """How many pairs of different labels there are, whatever their order."""
+        return self.count * (self.count - 1) // 2
+
+    def pair(self, number: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+        """Pair `number`: label a = number mod count, and the one number // count + 1 further around the circle."""
+        first = number % self.count
+        return first, (first + number // self.count + 1) % self.count
+
+    def held_out(self, words: UInt[Array, " slots"]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+        """A held-out pair in random order."""
+        start = self.pairs() - self.holdout_pairs
+        return self._shuffled(start + integer(words[0], self.holdout_pairs), words[1])
+
+    def _shuffled(self, number: Int[Array, ""], word: UInt[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+        a, b = self.pair(number)
+        swap = word >> 31 == 1
+        return jnp.where(swap, b, a), jnp.where(swap, a, b)
 
     def assign(
         self, classes: Int[Array, " slots"], words: UInt[Array, " slots"], total: int
@@ -106,6 +138,9 @@ class PerSequence(msgspec.Struct, frozen=True, tag="per_sequence", forbid_unknow
         first = first_occurrence(classes)
         is_first = first == jnp.arange(classes.shape[0])
         rank = (jnp.cumsum(is_first) - 1)[first]  # the k-th different class of the sequence gets the k-th label
+        if self.holdout_pairs:
+            trained = integer(words[0], self.pairs() - self.holdout_pairs)
+            return jnp.stack(self._shuffled(trained, words[1]))[rank], jnp.int32(-1)
         drawn = jnp.stack(distinct(words[: min(self.count, words.shape[0])], self.count))
         return drawn[rank], jnp.int32(-1)
 

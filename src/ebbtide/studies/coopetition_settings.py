@@ -1,0 +1,64 @@
+"""The settings of study `coopetition`: its presets, and what its experiments share."""
+
+from msgspec.structs import replace
+
+from ebbtide.models.transformer import Transformer
+from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.omniglot import Omniglot
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.labels import Shared
+from ebbtide.training.optimizer import Adam
+from ebbtide.training.schedule import Constant, Schedule
+from ebbtide.training.spec import Seeds, Spec
+
+PAPER = "Singh et al. 2025, Strategy Coopetition Explains the Emergence and Transience of ICL, arXiv 2503.05631"
+SECOND_HALF = ("blocks.1.*", "norm.*", "readout.*")
+"""Layer 1, the final norm and the read-out."""
+
+QUICK = Spec(
+    task=FewShot(context=2, burst=1, labels=Shared(32)),
+    source=Gaussian(classes=448, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2, seed=5),
+    model=Transformer(layers=2, width=32, heads=4, mlp_ratio=0),
+    optimizer=Adam(lr=2e-3, schedule=Constant(warmup=100)),
+    batch=16,
+    sequences=5_120_000,
+    members=5,
+    schedule=Schedule(evaluations=81, checkpoints=21),
+    evaluators=("train", "icl", "icl_holdout", "iwl", "ciwl", "flip"),
+    evaluation_sequences=600,
+    seeds=Seeds(init=50, data=50, evaluation=50),
+)
+
+CPU = replace(
+    QUICK,
+    task=FewShot(context=2, burst=1),
+    source=Omniglot(
+        features="hog",
+        pca=64,
+        transforms=True,
+        classes=12_800,
+        exemplars=20,
+        holdout_classes=184,
+        holdout_exemplars=0,
+    ),
+    model=Transformer(layers=2, width=64, heads=8, mlp_ratio=0),
+    optimizer=Adam(lr=1e-4),
+    batch=32,
+    sequences=4_800_000,
+    members=2,
+    schedule=Schedule(evaluations=76, checkpoints=16),
+)
+
+PAPER_SIZE = replace(
+    CPU,
+    optimizer=Adam(lr=1e-5),
+    sequences=64_000_000,
+    schedule=Schedule(evaluations=1281, checkpoints=161),
+    members=5,
+)
+
+SCALED = (
+    "2 layers of attention alone, width 32, 448 Gaussian classes of 2 noisy exemplars with 32 shared labels, learning "
+    "rate 2e-3, in place of width 64, 12,800 transformed characters of 20 drawings with a label each, 1e-5"
+)
+"""How the preset `quick` differs from the paper's setting."""

@@ -1,0 +1,159 @@
+"""Experiments whose arms start from a run that is trained with them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from ebbtide.cli import RUNS, main
+from ebbtide.errors import InputError
+from ebbtide.runs.folder import Run
+from ebbtide.studies import find_study
+from ebbtide.studies.coopetition import COOPETITION, OWN_RUN
+from ebbtide.studies.coopetition_switch import SWITCH, WINDOW
+from ebbtide.studies.donor import Donor
+from ebbtide.studies.experiment import Experiment, Setting, above, make_sweep
+from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot
+from ebbtide.training.driver import train
+from ebbtide.training.fields import assign_all
+from ebbtide.training.spec import Spec, from_builtins
+from sweep_tools import BASE
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+FIELDS = {**BASE, "source.seed": 5, "keep_best": "icl"}
+
+
+def small(**fields: Any) -> Spec:
+    """The preset of a study with so little to do."""
+    data = to_builtins(find_study("transience").preset("quick").spec)
+    assign_all(data, FIELDS | fields)
+    return from_builtins(data)
+
+
+DONOR = Donor("try-donor", small(members=2, sequences=1024), {"donor": "transience/try"})
+SETTING = Setting(
+    arms={"anew": {"start": None}, "from it": DONOR.start(512)},
+    base={**FIELDS, "sequences": 1600},
+    minutes=1,
+    scaled="tiny",
+    members=2,
+    task_members=2,
+    donor=DONOR,
+)
+CLAIMS = (above("sure", "icl is a number", "definition", "icl_peak", "from it", 0.0),)
+EXPERIMENT = Experiment("try", "Does it start?", "nowhere", CLAIMS, {"quick": SETTING}, shows=("icl",))
+ARGUMENTS = ["run", "transience", "--experiment", "try"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working folder, and the experiment among those of a study."""
+    from ebbtide import studies
+
+    monkeypatch.chdir(tmp_path)
+    known = find_study("transience")
+    study = known._replace(experiments=(*known.experiments, EXPERIMENT))
+    monkeypatch.setattr(studies, "STUDIES", tuple(study if one is known else one for one in studies.STUDIES))
+    return tmp_path
+
+
+def test_the_donor_is_trained_once_and_then_the_arms(here, capsys):
+    assert main([*ARGUMENTS, "--dry-run"]) == 0
+    assert (
+        f"first the run that arms start from: 2 members x 1.02k sequences into {DONOR.path}" in capsys.readouterr().out
+    )
+    assert not (here / RUNS).exists()
+    assert main([*ARGUMENTS, "--check"]) == 0
+    text = capsys.readouterr().out
+    assert "first the run that arms start from" in text and "HOLDS" in text.upper()
+    assert DONOR.ready() and Run(DONOR.path).header.label == DONOR.label
+    before = {path: path.stat().st_mtime_ns for path in Path(DONOR.path).rglob("*") if path.is_file()}
+    assert main([*ARGUMENTS, "--check"]) == 0
+    assert "first the run" not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert main([*ARGUMENTS, "--dry-run"]) == 0
+    assert "4 members into" in capsys.readouterr().out
+
+
+def test_a_folder_with_another_run_is_one_clear_line(here, capsys):
+    train(replace(DONOR.spec, sequences=512), DONOR.path, processes=0)
+    with pytest.raises(InputError) as caught:
+        DONOR.ready()
+    words = f"donor = '{DONOR.path}': holds a run of another spec; move it away, and it will be trained"
+    assert str(caught.value) == words
+    assert main(ARGUMENTS) == 2
+    assert capsys.readouterr().err == f"ebbtide: {words}\n"
+
+
+def test_a_donor_that_was_interrupted_is_gone_on_with(here):
+    assert not DONOR.ready()
+    train(DONOR.spec, DONOR.path, processes=0, label=DONOR.label)
+    assert DONOR.ready()
+    newest = sorted((here / DONOR.path / "checkpoints").iterdir())[-1]
+    shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
+    assert not DONOR.ready()
+
+
+def test_arms_of_another_shape_than_the_donor_are_one_clear_line(here, capsys):
+    train(DONOR.spec, DONOR.path, processes=0, label=DONOR.label)
+    assert main([*ARGUMENTS, "--model.width", "8"]) == 2
+    error = capsys.readouterr().err
+    assert "start.run" in error and "has shape" in error and error.count("\n") == 1
+
+
+WITH_DONOR = [one for one in COOPETITION.experiments if one.settings["quick"].donor]
+
+
+@pytest.mark.parametrize("experiment", WITH_DONOR, ids=lambda one: one.name)
+def test_every_arm_starts_from_a_checkpoint_that_its_donor_keeps(experiment):
+    setting = experiment.settings["quick"]
+    donor = setting.donor
+    assert donor is not None and donor.path.startswith(f"{RUNS}/")
+    donor.spec.check()
+    kept = donor.spec.schedule.kept(donor.spec.sequences, donor.spec.batch)
+    starts = [point["start"] for point in setting.arms.values() if point.get("start")]
+    assert starts and all(one["run"] == donor.path and one["sequences"] in kept for one in starts)
+    sweep = make_sweep(COOPETITION, experiment, "quick")
+    arm = from_builtins(sweep.builtins())
+    assert arm.source == donor.spec.source and arm.model == donor.spec.model
+    assert donor.spec.members >= setting.members
+    assert arm.task.outputs(arm.source.sizes().classes) == donor.spec.shape()["labels"]
+
+
+@pytest.mark.parametrize("experiment", [SWITCH, WINDOW], ids=lambda one: one.name)
+def test_arms_differ_in_where_they_start_alone(experiment):
+    setting = experiment.settings["quick"]
+    points = list(setting.arms.values())
+    assert all(set(point) <= {"start", "freeze"} for point in points)
+    assert points[0] == {"start": None} and len({str(point) for point in points}) == len(points)
+    frozen = [point.get("freeze") for point in points[1:]]
+    assert all(one == (list(points[-1]["start"]["parts"]) if experiment is WINDOW else None) for one in frozen)
+
+
+@pytest.mark.parametrize("experiment", [SWITCH, WINDOW], ids=lambda one: one.name)
+def test_donors_have_never_seen_a_query_with_an_exemplar_of_its_class(experiment):
+    donor = experiment.settings["quick"].donor.spec
+    assert donor.task.burst == 0 and donor.task.rest == "unique" and isinstance(donor.task.relabel, CopyQueryLabel)
+    arms = from_builtins(make_sweep(COOPETITION, experiment, "quick").builtins())
+    assert isinstance(arms.task, FewShot) and arms.task.burst == 1
+    assert donor.seeds.data != arms.seeds.data, "other sequences"
+
+
+def test_cooperations_donor_is_the_studys_own_run(monkeypatch, tmp_path):
+    """The folder, the spec and the label are those of `ebbtide run coopetition`."""
+    seen = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "ebbtide.training.driver.train", lambda spec, out, **how: seen.update(spec=spec, out=out, **how)
+    )
+    monkeypatch.setattr("ebbtide.commands._conclude", lambda run, check: 0)
+    assert main(["run", "coopetition"]) == 0
+    assert (seen["spec"], str(seen["out"]), seen["label"]) == (OWN_RUN.spec, OWN_RUN.path, OWN_RUN.label)
+
+
+def test_another_spec_is_another_run():
+    other = DONOR._replace(spec=replace(DONOR.spec, batch=32))
+    assert other.path != DONOR.path and other.graft(0, ("blocks.1.*",))["freeze"] == ["blocks.1.*"]
