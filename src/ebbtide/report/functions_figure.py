@@ -3,13 +3,13 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from ebbtide.evaluation.statistics import interval
 from ebbtide.report.arms_figure import COLOURS
 from ebbtide.report.figure import render
 
-Line = tuple[Float[np.ndarray, " x"], Float[np.ndarray, "member x"]]
+Line = tuple[Num[np.ndarray, " x"], Float[np.ndarray, "member x"]]
 
 
 def _spread(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str, style: str = "-") -> None:

@@ -196,7 +196,7 @@ WIRING = Experiment(
         "cpu": Setting(
             arms={ALL: clamped()},
             base=CPU | {"source.seed": 5},
-            minutes=None,
+            minutes=2,
             scaled=f"the paper's learning rate and length; {SCALED}",
         ),
         "omniglot": Setting(

@@ -77,7 +77,7 @@ MAIN = Experiment(
         "pixels": Setting(
             arms={PIXELS: glyphs(512, 2) | RESNET},
             base=LONG | {"sequences": 1_280_000, "schedule.evaluations": 21},
-            minutes=None,
+            minutes=23,
             scaled=f"512 glyphs of 2 drawings, 28 pixels, ResNet of 3,920 parameters trained jointly; {QUICK_SCALE}",
         ),
         "paper": Setting(

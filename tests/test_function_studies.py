@@ -1,0 +1,96 @@
+"""Studies of functions in context: their measures know the exact predictors, and a small run is judged and drawn."""
+
+import numpy as np
+import pytest
+
+from ebbtide.mechanisms.linear import explained_by_probe
+from ebbtide.studies import bayesian_averaging, transient_ridge
+from ebbtide.studies.answers import Answers, fresh_prompts
+from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
+from ebbtide.studies.study import Study
+from ebbtide.sweeps.axes import Point
+from ebbtide.sweeps.driver import run_sweep
+from ebbtide.training.spec import Spec
+
+TINY: Point = {
+    "sequences": 1_920,
+    "schedule.evaluations": 4,
+    "schedule.first": 320,
+    "schedule.checkpoints": 4,
+    "model.width": 16,
+    "evaluation_sequences": 50,
+}
+
+
+NOTHING = Arms.__new__(Arms)
+"""Stands for an experiment's arms where the answers are given."""
+
+
+def answered(spec: Spec, outputs: list[np.ndarray], prompts: int = 200, evaluator: str = "train") -> Answers:
+    """Answers made up for fresh prompts of a spec: one array [slots, prompt, outputs] a checkpoint."""
+    drawn = fresh_prompts(spec, evaluator, prompts)
+    inputs, responses = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses)  # pyright: ignore
+    latent = {name: np.asarray(x) for name, x in drawn.latent.items()}  # pyright: ignore
+    made = np.stack(outputs) if outputs else np.zeros((1, *responses.shape, 1))
+    return Answers(np.arange(len(made)) * 100, made, inputs, responses.astype(responses.dtype), latent, spec)
+
+
+def test_distances_are_zero_for_the_predictor_itself(monkeypatch):
+    blank = answered(transient_ridge.QUICK, [], evaluator="prior")
+    best, pooled = transient_ridge._baselines(blank)
+    made = answered(transient_ridge.QUICK, [0 * best[..., None], best[..., None], pooled[..., None]], evaluator="prior")
+    monkeypatch.setattr(transient_ridge, "answers", lambda arms, arm, evaluator: [made, None])
+    found = transient_ridge.distances(NOTHING, "any")
+    between = ((best - pooled) ** 2).mean() / (best**2).mean()
+    np.testing.assert_allclose(found[0], [[1.0, found[0, 0, 1]], [0, between], [between, 0]], atol=1e-9)
+    assert np.isnan(found[1]).all()
+    np.testing.assert_allclose(transient_ridge.apart(NOTHING, "any"), [between, np.nan])  # pyright: ignore
+    np.testing.assert_allclose(transient_ridge._leaves(NOTHING, "any")[0], 1.0)  # pyright: ignore
+    np.testing.assert_allclose(transient_ridge._nearest(NOTHING, "any")[0], [0, between], atol=1e-9)  # pyright: ignore
+
+
+def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatch):
+    blank = answered(bayesian_averaging.QUICK, [])
+    made = bayesian_averaging.exact(blank)
+    perfect = answered(bayesian_averaging.QUICK, [made.marginal, made.average])
+    monkeypatch.setattr(bayesian_averaging, "answers", lambda arms, arm, evaluator, last: [perfect])
+    gap, regret = (one(NOTHING, "any") for one in (bayesian_averaging.gap, bayesian_averaging.regret))  # pyright: ignore
+    np.testing.assert_allclose(gap, 0, atol=1e-7)  # tables are kept in float32
+    assert 0 < regret[0] < np.log(8)
+    np.testing.assert_allclose(bayesian_averaging.alike(NOTHING, "any"), 1.0)  # pyright: ignore
+    over = bayesian_averaging._over_training(perfect)
+    np.testing.assert_allclose(np.diagonal(over[::-1]), 0, atol=1e-7)
+    assert bayesian_averaging._marginal_first(NOTHING, "any") == 1.0  # pyright: ignore
+
+
+def test_the_posterior_is_over_the_concept_that_answered():
+    made = bayesian_averaging.exact(answered(bayesian_averaging.QUICK, []))
+    concept = answered(bayesian_averaging.QUICK, []).latent["concept"]
+    right = np.take_along_axis(made.posterior[-1], concept[:, None], axis=-1)
+    assert np.exp(right).mean() > 0.7
+
+
+def test_a_probe_explains_what_is_linear_and_nothing_else():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((2000, 5))
+    assert explained_by_probe(x, x @ random.standard_normal((5, 3)) + 1.0) == pytest.approx(1, abs=1e-3)
+    assert abs(explained_by_probe(x, random.standard_normal((2000, 2)))) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("study", "pictures"),
+    [
+        (transient_ridge.TRANSIENT_RIDGE, {"figure.png", "distances.png", "paths.png"}),
+        (bayesian_averaging.BAYESIAN_AVERAGING, {"figure.png", "distances.png"}),
+    ],
+    ids=lambda one: one.name if isinstance(one, Study) else "",
+)
+def test_a_small_run_is_judged_and_drawn(study, pictures, tmp_path):
+    (whole,) = study.experiments
+    setting = whole.settings["quick"]._replace(members=2)
+    experiment: Experiment = whole._replace(settings={"quick": setting})
+    folder = run_sweep(make_sweep(study, experiment, "quick", TINY), tmp_path / "s", jobs=2)
+    verdict = conclude_experiment(study, experiment, "quick*", folder)
+    assert [one.claim for one in verdict.claims] == [one.name for one in whole.claims]
+    assert all(one.n == 2 and one.estimate is not None for one in verdict.claims)
+    assert all((folder.path / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
