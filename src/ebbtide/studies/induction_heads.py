@@ -202,7 +202,7 @@ WIRING = Experiment(
         "omniglot": Setting(
             arms={ALL: clamped()},
             base=CPU | REAL,
-            minutes=None,
+            minutes=2,
             scaled="EfficientNet features of Omniglot in place of ResNet-18's; all pairs of labels are trained on",
             needs="Omniglot features",
         ),
