@@ -68,7 +68,9 @@ def frontier_figure(
         panel.annotate(name, at, xytext=(7, -10), textcoords="offset points", fontsize=8)
     everything = np.concatenate([frontier, *points.values(), *[at[None] for at in marks.values()]])
     everything = everything[np.isfinite(everything).all(1)]
-    for low, high, set_limits in zip(everything.min(0), everything.max(0), (panel.set_xlim, panel.set_ylim), strict=True):
+    for low, high, set_limits in zip(
+        everything.min(0), everything.max(0), (panel.set_xlim, panel.set_ylim), strict=True
+    ):
         set_limits(low - 0.06 * (high - low), high + 0.06 * (high - low))
     panel.set_xlabel(axes_say[0])
     panel.set_ylabel(axes_say[1])

@@ -6,6 +6,7 @@ from ebbtide.studies.computed import Computed
 from ebbtide.studies.coopetition import COOPETITION
 from ebbtide.studies.induction_heads import INDUCTION_HEADS
 from ebbtide.studies.regularisation import REGULARISATION
+from ebbtide.studies.statisticians import STATISTICIANS
 from ebbtide.studies.study import Study
 from ebbtide.studies.toy_laws import TOY_LAWS
 from ebbtide.studies.transience import TRANSIENCE
@@ -18,6 +19,7 @@ STUDIES: tuple[Study, ...] = (
     COOPETITION,
     ABRUPT_LEARNING,
     TRANSIENT_RIDGE,
+    STATISTICIANS,
 )
 COMPUTED: tuple[Computed, ...] = (TOY_LAWS,)
 """Studies that need no training."""

@@ -1,8 +1,8 @@
 r"""Errors of models of functions and of classical predictors at the query of the same prompts.
 
-Of real responses the error of a prediction is $(\hat f - w'q)^2 + \sigma^2$, its expectation over the query's own noise,
-which makes predictors no different and estimates less noisy; its mean less $\sigma^2$ is the *excess*. Of labels it is
-whether the more probable one is wrong: 0 or 1.
+Of real responses the error of a prediction is $(\hat f - w'q)^2 + \sigma^2$, its expectation over the query's own
+noise, which is the same for all predictors; its mean less $\sigma^2$ is the *excess*. Of labels it is whether the more
+probable one is wrong: 0 or 1.
 """
 
 from collections.abc import Callable

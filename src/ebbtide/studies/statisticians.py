@@ -1,7 +1,5 @@
 """Study `statisticians`: does a transformer do in context what the best statistical method does, and choose it?"""
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float
 from msgspec.structs import replace
@@ -67,12 +65,6 @@ LOW, HIGH = 0.1, 0.5
 QUIET, LOUD, BOTH = "noise .1", "noise .5", "noise .1 or .5"
 GRID = 81
 """Penalties of the frontier."""
-
-Mean = Callable[[Answers], float]
-
-
-def _noise(arm_noise: tuple[float, ...]) -> float:
-    return arm_noise[0]
 
 
 def _found(arms: Arms, arm: str) -> list[Answers | None]:
@@ -243,14 +235,13 @@ SELECTION_CLAIMS = (
 
 
 def _bars(arms: Arms, title: str) -> dict[str, bytes]:
-    """contest.png: the model's error and every predictor's; the table of paired differences is printed in its title
-    only as an interval over prompts."""
+    """contest.png: the model's error and every predictor's; above each panel the difference to the best of them."""
     panels = {}
     for arm in arms.measured():
         others = {name: paired_bootstrap(errors, seed=0) for name, errors in _others(arms, arm).items()}
-        unit = "share of wrong labels" if arm == LABELS else "squared error"
+        unit = "share of wrong labels" if arm == LABELS else "squared error for the query"
         gap = paired(arms, arm)
-        words = f"{arm}\n- {gap[0]}: {gap[1]:.3f} [{gap[2]:.3f}, {gap[3]:.3f}]"
+        words = f"{arm}\nless {gap[0]}'s: {gap[1]:.3f} [{gap[2]:.3f}, {gap[3]:.3f}]"
         panels[words] = Contest(unit, _error(arms, arm), others)
     return {"contest.png": bars_figure(title, panels)["png"]} if panels else {}
 
@@ -286,8 +277,74 @@ def _base_arms(dim: int, sparse: int) -> dict[str, Point]:
     }
 
 
+DECODES: Point = {
+    "model.pairing": "interleaved",
+    "model.mask": "causal",
+    "model.attention": "softmax",
+    "model.norm": "pre",
+    "model.width": 256,
+    "model.heads": 8,
+    "model.mlp_ratio": 4,
+    "model.positions": {"type": "learned"},
+}
+"""The paper's decoder of the size of a small GPT-2, over x and y in turn, all inputs asked."""
 SELECTION_ARMS: dict[str, Point] = {
     QUIET: {"task.noise": [LOW]},
     LOUD: {"task.noise": [HIGH]},
     BOTH: {"task.noise": [LOW, HIGH]},
 }
+
+ENCODER = "pre-norm (the paper's post-norm learns more slowly at this size)"
+SCALED = f"8 dimensions, 3 layers of width 32 with 4 heads, {ENCODER}, in place of 20 dimensions, 12 layers of width 64"
+PAPER_SIZE = replace(
+    QUICK,
+    task=Regression(context=20, noise=(LOW, HIGH)),
+    source=Functions(dim=20, seed=5),
+    model=replace(QUICK.model, layers=12, width=64, heads=1, mlp_ratio=1, norm="post"),
+    optimizer=Adam(lr=1e-4, schedule=Constant()),
+    sequences=19_200_000,
+    schedule=Schedule(evaluations=41, checkpoints=2),
+)
+DECODED: dict[str, Point] = {DECODER: _base_arms(20, 10)[NOISY] | DECODES}
+LARGE = "a prompt's noise is drawn for itself, where the paper takes a step of each in turn"
+FIVE = "5 members an arm, the paper trains one"
+
+BASE = Experiment(
+    name="base",
+    question="Is a transformer as good as the best statistical method for the task it was trained on?",
+    section="Section 5, base tasks: linear, noisy, sparse regression, classification",
+    claims=BASE_CLAIMS,
+    settings={
+        "quick": Setting(arms=_base_arms(8, 6), base={}, minutes=None, scaled=SCALED),
+        "paper": Setting(arms=_base_arms(20, 10) | DECODED, base={}, minutes=None, scaled=FIVE, preset="paper"),
+    },
+    shows=("train",),
+    scalars=("train_final", "train_loss_final"),
+    figures=_bars,
+)
+SELECTION = Experiment(
+    name="selection",
+    question="Trained on two noise levels, does it choose the penalty by the prompt?",
+    section="Section 5, algorithm selection: the Bayes corner below the frontier of single penalties",
+    claims=SELECTION_CLAIMS,
+    settings={
+        "quick": Setting(arms=SELECTION_ARMS, base={}, minutes=None, scaled=SCALED),
+        "paper": Setting(arms=SELECTION_ARMS, base={}, minutes=None, scaled=f"{LARGE}; {FIVE}", preset="paper"),
+    },
+    shows=("train",),
+    scalars=("train_final", "train_loss_final"),
+    figures=_frontier,
+)
+STATISTICIANS = Study(
+    name="statisticians",
+    paper=PAPER,
+    question="Does a transformer do in context what the best statistical method does, and choose among methods?",
+    claims=(),
+    presets={
+        "quick": Preset(QUICK, None, "8 dimensions, 8 pairs, noise .1 or .5"),
+        "paper": Preset(PAPER_SIZE, None, "20 dimensions, 20 pairs, 12 layers"),
+    },
+    summarise=TRANSIENCE.summarise,
+    figure=TRANSIENCE.figure,
+    experiments=(BASE, SELECTION),
+)
