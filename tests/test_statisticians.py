@@ -30,7 +30,7 @@ PROMPTS = 400
 
 def answered(task: Regression, says=None, **source) -> Answers:
     """A member that answers what `says` makes of (inputs, responses); 0 unless given."""
-    spec = replace(QUICK, task=task, source=replace(QUICK.source, **source))
+    spec = replace(QUICK, task=task, source=replace(QUICK.source, **{"dim": 8} | source))
     drawn = fresh_prompts(spec, "train", PROMPTS)
     x, y = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses)  # pyright: ignore
     y = y.astype(np.float64) if y.dtype.kind == "f" else y

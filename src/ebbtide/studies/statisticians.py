@@ -37,8 +37,8 @@ PROMPTS = 6400
 """As many as the paper evaluates on."""
 
 QUICK = Spec(
-    task=Regression(context=8, noise=(0.1, 0.5)),
-    source=Functions(dim=8, seed=5),
+    task=Regression(context=4, noise=(0.1, 0.5)),
+    source=Functions(dim=4, seed=5),
     model=Transformer(
         layers=3,
         width=32,
@@ -51,9 +51,9 @@ QUICK = Spec(
         norm="pre",
         activation="relu",
     ),
-    optimizer=Adam(lr=4e-3, schedule=Cosine(warmup=300)),
+    optimizer=Adam(lr=4e-3, schedule=Cosine(warmup=1400)),
     batch=64,
-    sequences=384_000,
+    sequences=1_792_000,
     schedule=Schedule(evaluations=13, checkpoints=2),
     evaluators=("train",),
     evaluation_sequences=1000,
@@ -294,8 +294,10 @@ SELECTION_ARMS: dict[str, Point] = {
     BOTH: {"task.noise": [LOW, HIGH]},
 }
 
-ENCODER = "pre-norm (the paper's post-norm learns more slowly at this size)"
-SCALED = f"8 dimensions, 3 layers of width 32 with 4 heads, {ENCODER}, in place of 20 dimensions, 12 layers of width 64"
+SCALED = (
+    "3 layers of width 32 with 4 heads, pre-norm (post-norm, as in the paper, learns more slowly at this size), rate "
+    "4e-3 with a cosine, in place of 12 layers of width 64 with one head and rate 1e-4; "
+)
 PAPER_SIZE = replace(
     QUICK,
     task=Regression(context=20, noise=(LOW, HIGH)),
@@ -306,6 +308,8 @@ PAPER_SIZE = replace(
     schedule=Schedule(evaluations=41, checkpoints=2),
 )
 DECODED: dict[str, Point] = {DECODER: _base_arms(20, 10)[NOISY] | DECODES}
+SHORT: Point = {"source.dim": 8, "sequences": 512_000, "optimizer.schedule.warmup": 400}
+LONG: Point = {"source.dim": 8, "task.context": 8, "model.layers": 4, "sequences": 6_400_000}
 LARGE = "a prompt's noise is drawn for itself, where the paper takes a step of each in turn"
 FIVE = "5 members an arm, the paper trains one"
 
@@ -315,7 +319,7 @@ BASE = Experiment(
     section="Section 5, base tasks: linear, noisy, sparse regression, classification",
     claims=BASE_CLAIMS,
     settings={
-        "quick": Setting(arms=_base_arms(8, 6), base={}, minutes=None, scaled=SCALED),
+        "quick": Setting(arms=_base_arms(8, 6), base=SHORT, minutes=None, scaled=f"{SCALED}8 dimensions for 20"),
         "paper": Setting(arms=_base_arms(20, 10) | DECODED, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },
     shows=("train",),
@@ -328,7 +332,10 @@ SELECTION = Experiment(
     section="Section 5, algorithm selection: the Bayes corner below the frontier of single penalties",
     claims=SELECTION_CLAIMS,
     settings={
-        "quick": Setting(arms=SELECTION_ARMS, base={}, minutes=None, scaled=SCALED),
+        "quick": Setting(
+            arms=SELECTION_ARMS, base={}, minutes=None, task_members=3, scaled=f"{SCALED}4 dimensions and pairs for 20"
+        ),
+        "cpu": Setting(arms=SELECTION_ARMS, base=LONG, minutes=None, scaled=f"{SCALED}8 dimensions and pairs for 20"),
         "paper": Setting(arms=SELECTION_ARMS, base={}, minutes=None, scaled=f"{LARGE}; {FIVE}", preset="paper"),
     },
     shows=("train",),
@@ -341,7 +348,7 @@ STATISTICIANS = Study(
     question="Does a transformer do in context what the best statistical method does, and choose among methods?",
     claims=(),
     presets={
-        "quick": Preset(QUICK, None, "8 dimensions, 8 pairs, noise .1 or .5"),
+        "quick": Preset(QUICK, None, "4 dimensions, 4 pairs, noise .1 or .5"),
         "paper": Preset(PAPER_SIZE, None, "20 dimensions, 20 pairs, 12 layers"),
     },
     summarise=TRANSIENCE.summarise,
