@@ -80,6 +80,9 @@ def test_the_optimum_of_both_noises_is_below_the_frontier_and_no_ridge_is():
     curve = np.asarray([[ridge_errors(found[s], s, float(p)).mean() for s in (LOW, HIGH)] for p in grid])
     best = np.asarray([[mixed_errors(found[s], s, (LOW, HIGH)).mean() for s in (LOW, HIGH)]])
     assert below_frontier(best, curve) > 0.02
+    coarse = below_frontier(best, curve[::3])
+    assert np.abs(coarse - below_frontier(best, curve)) < 0.003, "a coarse curve is nearly the same curve"
+    assert below_frontier(np.asarray([[0.0, 0.0]]), np.asarray([[0.0, 1.0], [1.0, 0.0]])) == 0.5
     assert (below_frontier(curve, curve) <= 0).all() and (below_frontier(curve + 0.01, curve) < 0).all()
 
 

@@ -54,8 +54,8 @@ def frontier_figure(
     points: dict[str, Float[np.ndarray, "member 2"]],
     marks: dict[str, Float[np.ndarray, " 2"]],
 ) -> dict[str, bytes]:
-    """The curve of one family of predictors in the plane of two errors, a dot for every member of every arm, and stars
-    for exact predictors."""
+    """The curve of one family of predictors in the plane of two errors, a dot for every member of every arm, and
+    black marks for two exact predictors. The axes end soon after the last of these: the curve may go on."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
@@ -63,15 +63,14 @@ def frontier_figure(
     panel.plot(frontier[:, 0], frontier[:, 1], color="0.45", lw=1.6, label="ridge, one penalty for both")
     for i, (arm, members) in enumerate(points.items()):
         panel.scatter(members[:, 0], members[:, 1], color=COLOURS[i % len(COLOURS)], s=24, zorder=3, label=arm)
-    for name, at in marks.items():
-        panel.scatter(*at, marker="*", s=130, color="black", zorder=4)
-        panel.annotate(name, at, xytext=(7, -10), textcoords="offset points", fontsize=8)
-    everything = np.concatenate([frontier, *points.values(), *[at[None] for at in marks.values()]])
-    everything = everything[np.isfinite(everything).all(1)]
-    for low, high, set_limits in zip(
-        everything.min(0), everything.max(0), (panel.set_xlim, panel.set_ylim), strict=True
-    ):
-        set_limits(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    for shape, (name, at) in zip("*X", marks.items(), strict=False):
+        panel.scatter(*at, marker=shape, s=110, color="black", zorder=4, label=name)
+    kept = np.concatenate([*points.values(), *[at[None] for at in marks.values()]])
+    kept = kept[np.isfinite(kept).all(1)]
+    kept = kept if len(kept) > 1 else frontier
+    for low, high, set_limits in zip(kept.min(0), kept.max(0), (panel.set_xlim, panel.set_ylim), strict=True):
+        room = 0.15 * (high - low) or 1.0
+        set_limits(low - room, high + room)
     panel.set_xlabel(axes_say[0])
     panel.set_ylabel(axes_say[1])
     _tidy(panel, "")

@@ -92,10 +92,20 @@ def ridge_errors(found: Answers, noise: float, penalty: float) -> Errors:
 def below_frontier(
     point: Float[np.ndarray, "member 2"], frontier: Float[np.ndarray, "penalty 2"]
 ) -> Float[np.ndarray, " member"]:
-    """By how much a point of two errors is below a curve of them: the smallest over the curve of the larger of the two
-    gains. Above 0: every point of the curve is worse in one of the two at least; below 0: some point is better in both.
+    """By how much a point of two errors is below a curve of them, given by points that are joined by straight lines:
+    the smallest over the curve of the larger of the two gains. Above 0: every point of the curve is worse in one of the two
+    at least; below 0: some point is better in both.
     """
-    return (frontier[None] - point[:, None]).max(-1).min(-1)
+    gains = frontier[None] - point[:, None]
+    ends = gains.max(-1).min(-1)
+    if len(frontier) < 2:
+        return ends
+    first, last = gains[:, :-1], gains[:, 1:]
+    before, after = (part[..., 0] - part[..., 1] for part in (first, last))
+    crosses = before * after < 0  # on the line from one to the next both gains are equal: there the larger is smallest
+    along = np.divide(before, before - after, out=np.zeros_like(before), where=crosses)
+    equal = first[..., 0] + along * (last[..., 0] - first[..., 0])
+    return np.minimum(ends, np.where(crosses, equal, np.inf).min(-1))
 
 
 def by_member(found: list[Answers | None], measure: Callable[[Answers], float]) -> Float[np.ndarray, " member"]:
