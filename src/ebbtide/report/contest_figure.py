@@ -83,4 +83,5 @@ def _tidy(panel: Any, words: str) -> None:
     panel.set_title(words, loc="left", fontsize=9)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", color="0.92", lw=0.6)
+    panel.set_axisbelow(True)
     panel.tick_params(axis="y", labelsize=8)

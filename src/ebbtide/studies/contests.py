@@ -93,8 +93,8 @@ def below_frontier(
     point: Float[np.ndarray, "member 2"], frontier: Float[np.ndarray, "penalty 2"]
 ) -> Float[np.ndarray, " member"]:
     """By how much a point of two errors is below a curve of them, given by points that are joined by straight lines:
-    the smallest over the curve of the larger of the two gains. Above 0: every point of the curve is worse in one of the two
-    at least; below 0: some point is better in both.
+    the smallest over the curve of the larger of the two gains. Above 0: every point of the curve is worse in one of
+    the two at least; below 0: some point is better in both.
     """
     gains = frontier[None] - point[:, None]
     ends = gains.max(-1).min(-1)

@@ -241,7 +241,7 @@ def _bars(arms: Arms, title: str) -> dict[str, bytes]:
         others = {name: paired_bootstrap(errors, seed=0) for name, errors in _others(arms, arm).items()}
         unit = "share of wrong labels" if arm == LABELS else "squared error for the query"
         gap = paired(arms, arm)
-        words = f"{arm}\nless {gap[0]}'s: {gap[1]:.3f} [{gap[2]:.3f}, {gap[3]:.3f}]"
+        words = f"{arm}\nmodel - {gap[0]}: {gap[1]:.3f} [{gap[2]:.3f}, {gap[3]:.3f}]"
         panels[words] = Contest(unit, _error(arms, arm), others)
     return {"contest.png": bars_figure(title, panels)["png"]} if panels else {}
 
@@ -309,6 +309,7 @@ PAPER_SIZE = replace(
 )
 DECODED: dict[str, Point] = {DECODER: _base_arms(20, 10)[NOISY] | DECODES}
 SHORT: Point = {"source.dim": 8, "sequences": 512_000, "optimizer.schedule.warmup": 400}
+LONGER: Point = {"source.dim": 8, "sequences": 4_096_000}
 LONG: Point = {"source.dim": 8, "task.context": 8, "model.layers": 4, "sequences": 6_400_000}
 LARGE = "a prompt's noise is drawn for itself, where the paper takes a step of each in turn"
 FIVE = "5 members an arm, the paper trains one"
@@ -319,7 +320,10 @@ BASE = Experiment(
     section="Section 5, base tasks: linear, noisy, sparse regression, classification",
     claims=BASE_CLAIMS,
     settings={
-        "quick": Setting(arms=_base_arms(8, 6), base=SHORT, minutes=None, scaled=f"{SCALED}8 dimensions for 20"),
+        "quick": Setting(arms=_base_arms(8, 6), base=SHORT, minutes=8, scaled=f"{SCALED}8 dimensions for 20"),
+        "cpu": Setting(
+            arms=_base_arms(8, 6), base=LONGER, minutes=None, scaled=f"{SCALED}8 dimensions for 20; 8 times as long"
+        ),
         "paper": Setting(arms=_base_arms(20, 10) | DECODED, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },
     shows=("train",),
@@ -333,7 +337,7 @@ SELECTION = Experiment(
     claims=SELECTION_CLAIMS,
     settings={
         "quick": Setting(
-            arms=SELECTION_ARMS, base={}, minutes=None, task_members=3, scaled=f"{SCALED}4 dimensions and pairs for 20"
+            arms=SELECTION_ARMS, base={}, minutes=5, task_members=3, scaled=f"{SCALED}4 dimensions and pairs for 20"
         ),
         "cpu": Setting(arms=SELECTION_ARMS, base=LONG, minutes=None, scaled=f"{SCALED}8 dimensions and pairs for 20"),
         "paper": Setting(arms=SELECTION_ARMS, base={}, minutes=None, scaled=f"{LARGE}; {FIVE}", preset="paper"),
