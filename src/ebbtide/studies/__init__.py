@@ -8,6 +8,7 @@ from ebbtide.studies.coopetition import COOPETITION
 from ebbtide.studies.induction_heads import INDUCTION_HEADS
 from ebbtide.studies.positions import POSITIONS
 from ebbtide.studies.regularisation import REGULARISATION
+from ebbtide.studies.statisticians import STATISTICIANS
 from ebbtide.studies.study import Study
 from ebbtide.studies.toy_laws import TOY_LAWS
 from ebbtide.studies.transience import TRANSIENCE
@@ -21,6 +22,7 @@ STUDIES: tuple[Study, ...] = (
     ABRUPT_LEARNING,
     POSITIONS,
     TRANSIENT_RIDGE,
+    STATISTICIANS,
     BAYESIAN_AVERAGING,
 )
 COMPUTED: tuple[Computed, ...] = (TOY_LAWS,)

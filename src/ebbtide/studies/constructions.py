@@ -139,11 +139,10 @@ def selection(
     - `by = "labels"` (pre-ICL testing, section 4.2): g = 1 if all responses of the prompt are -1 or +1, exactly, and
       0 if $\sum_j ||y_j| - 1| \ge \gamma$: $g = 1 - \mathrm{clip}(\sum_j ||y_j| - 1| / \gamma, 0, 1)$.
 
-    After the steps: a layer that makes $r_k = f_k(x_j) - y_j$ at every token j; a layer that sums
-    relu(r) r - relu(-r) r over the held pairs (or $||y_j| - 1|$, which the first layer's MLP made) and whose MLP makes
-    g; a layer in which the query's token attends to itself with score g and value $n (r_1 - r_2)$, a product once
-    more; the query's y is 0.
-    steps + 3 layers of six heads, width 6 (dim + 2), MLP as wide.
+    After the steps: a layer that makes $r_k = f_k(x_j) - y_j$ at every token j. A layer that sums
+    relu(r) r - relu(-r) r over the held pairs, or $||y_j| - 1|$, which the first layer's MLP made, over all; its MLP
+    makes g. A layer in which the query's token attends to itself with score g and value $n (r_1 - r_2)$, a product
+    once more; the query's y is 0. steps + 3 layers of six heads, width 6 (dim + 2), MLP as wide.
 
     Raises `InputError` for rates, penalties or a margin that are not above 0, and unless 0 <= held < context (0 < held
     for validation).

@@ -1,0 +1,87 @@
+"""Figures of contests on the same prompts: bars of errors, and points of two errors against a curve of them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ebbtide.report.arms_figure import COLOURS
+from ebbtide.report.figure import render
+
+Bar = tuple[float, float, float]
+"""A mean and the ends of its interval."""
+
+
+class Contest(NamedTuple):
+    """One panel: what is measured, the model's members, and a bar for every other predictor, by name."""
+
+    unit: str
+    members: Float[np.ndarray, " member"]
+    others: dict[str, Bar]
+
+
+def bars_figure(title: str, contests: dict[str, Contest]) -> dict[str, bytes]:
+    """A panel for every kind of prompt: a bar for the mean of the model's members, a dot for each member, and a bar for
+    every predictor with its interval over prompts. Bars that reach beyond the constant answer's error 1 are cut."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.7 * max(len(contests), 1) + 0.6, 3.3), layout="constrained")
+    axes: Any = figure.subplots(1, max(len(contests), 1), squeeze=False)
+    for panel, (kind, contest) in zip(axes.flat, contests.items(), strict=False):
+        names = ["transformer", *contest.others]
+        finished = contest.members[np.isfinite(contest.members)]
+        heights = [finished.mean() if len(finished) else np.nan, *(bar[0] for bar in contest.others.values())]
+        colours = [COLOURS[0], *["0.72"] * len(contest.others)]
+        panel.bar(range(len(names)), heights, color=colours, width=0.7)
+        panel.scatter(np.linspace(-0.2, 0.2, len(finished)), finished, color="black", s=7, zorder=3)
+        for i, (mean, low, high) in enumerate(contest.others.values(), start=1):
+            panel.errorbar(i, mean, [[mean - low], [high - mean]], color="0.3", lw=1, capsize=2)
+        panel.set_ylim(0, min(1.0, 1.08 * max([*finished, *(bar[2] for bar in contest.others.values()), 1e-6])))
+        panel.set_xticks(range(len(names)), names, rotation=55, ha="right", fontsize=7.5)
+        panel.set_ylabel(contest.unit, fontsize=8)
+        _tidy(panel, kind)
+    for panel in axes.flat[len(contests) :]:
+        panel.set_visible(False)
+    words = "dots: members; grey: predictors on the same prompts, 95 % bootstrap over prompts"
+    figure.suptitle(f"{title}\n{words}", fontsize=9.5)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
+
+
+def frontier_figure(
+    title: str,
+    axes_say: tuple[str, str],
+    frontier: Float[np.ndarray, "penalty 2"],
+    points: dict[str, Float[np.ndarray, "member 2"]],
+    marks: dict[str, Float[np.ndarray, " 2"]],
+) -> dict[str, bytes]:
+    """The curve of one family of predictors in the plane of two errors, a dot for every member of every arm, and
+    black marks for two exact predictors. The axes end soon after the last of these: the curve may go on."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.6, 4.2), layout="constrained")
+    panel: Any = figure.subplots()
+    panel.plot(frontier[:, 0], frontier[:, 1], color="0.45", lw=1.6, label="ridge, one penalty for both")
+    for i, (arm, members) in enumerate(points.items()):
+        panel.scatter(members[:, 0], members[:, 1], color=COLOURS[i % len(COLOURS)], s=24, zorder=3, label=arm)
+    for shape, (name, at) in zip("*X", marks.items(), strict=False):
+        panel.scatter(*at, marker=shape, s=110, color="black", zorder=4, label=name)
+    kept = np.concatenate([*points.values(), *[at[None] for at in marks.values()]])
+    kept = kept[np.isfinite(kept).all(1)]
+    kept = kept if len(kept) > 1 else frontier
+    for low, high, set_limits in zip(kept.min(0), kept.max(0), (panel.set_xlim, panel.set_ylim), strict=True):
+        room = 0.15 * (high - low) or 1.0
+        set_limits(low - room, high + room)
+    panel.set_xlabel(axes_say[0])
+    panel.set_ylabel(axes_say[1])
+    _tidy(panel, "")
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=9.5)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
+
+
+def _tidy(panel: Any, words: str) -> None:
+    panel.set_title(words, loc="left", fontsize=9)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", color="0.92", lw=0.6)
+    panel.set_axisbelow(True)
+    panel.tick_params(axis="y", labelsize=8)

@@ -1,0 +1,167 @@
+"""Study `statisticians`: errors against classical predictors, the frontier, and figures from made-up answers."""
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.errors import InputError
+from ebbtide.evaluation.bayes import penalty_of, ridge_risk
+from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
+from ebbtide.sources.functions import Functions
+from ebbtide.studies import statisticians
+from ebbtide.studies.answers import Answers, fresh_prompts
+from ebbtide.studies.contests import (
+    below_frontier,
+    best_of,
+    by_member,
+    errors_of,
+    mixed_errors,
+    model_errors,
+    predictors,
+    ridge_errors,
+)
+from ebbtide.studies.experiment import Arms, make_sweep
+from ebbtide.studies.statisticians import BASE, BOTH, HIGH, LABELS, LOW, QUICK, SELECTION, STATISTICIANS
+from ebbtide.sweeps.plan import group
+from ebbtide.tasks.regression import Regression
+
+PROMPTS = 400
+
+
+def answered(task: Regression, says=None, **source) -> Answers:
+    """A member that answers what `says` makes of (inputs, responses); 0 unless given."""
+    spec = replace(QUICK, task=task, source=replace(QUICK.source, **{"dim": 8} | source))
+    drawn = fresh_prompts(spec, "train", PROMPTS)
+    x, y = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses)  # pyright: ignore
+    y = y.astype(np.float64) if y.dtype.kind == "f" else y
+    said = np.zeros((PROMPTS, 2 if y.dtype.kind == "i" else 1)) if says is None else says(x, y)
+    latent = {name: np.asarray(value) for name, value in drawn.latent.items()}  # pyright: ignore
+    return Answers(np.asarray([64]), said[None, None], x, y, latent, spec)
+
+
+def test_a_model_that_is_ridge_has_ridges_errors_and_its_risk():
+    noise, prior = HIGH, 8**-0.5
+    found = answered(Regression(context=8, noise=(noise,)))
+    others = predictors(found, noise)
+    assert set(others) == {"least squares", "ridge", "averaging", "3 nearest"} and best_of(others) == "ridge"
+    np.testing.assert_allclose(others["ridge"], ridge_errors(found, noise, penalty_of(noise, prior)))
+    risk = ridge_risk(found.inputs, noise, prior)[-1]
+    assert abs(others["ridge"].mean() - risk.mean()) < 4 * (others["ridge"] - risk).std() / PROMPTS**0.5
+    silent = model_errors(found, noise)
+    clean = (found.inputs[-1] * found.latent["weights"]).sum(-1)
+    np.testing.assert_allclose(silent, clean**2 + noise**2)
+
+
+def test_labels_are_right_or_wrong_and_a_perfect_model_errs_nowhere():
+    task = Regression(context=16, noise=(0.0,), link="sign")
+    perfect = answered(task, lambda x, y: np.eye(2)[y[-1]])
+    assert (model_errors(perfect, 0.0) == 0).all()
+    others = predictors(perfect, 0.0)
+    assert best_of(others) == "logistic" and set(np.unique(others["logistic"])) == {0.0, 1.0}
+
+
+def test_the_lasso_is_best_of_sparse_weights_and_least_squares_of_clean_ones():
+    assert best_of(predictors(answered(Regression(context=6, noise=(0.0,)), nonzero=3), 0.0)).startswith("Lasso")
+    clean = predictors(answered(Regression(context=16, noise=(0.0,))), 0.0)
+    assert best_of(clean) == "least squares" and clean["least squares"].max() < 1e-9 and "ridge" not in clean
+
+
+def test_fewer_pairs_than_dimensions_and_equal_inputs_are_no_special_case():
+    found = answered(Regression(context=3, noise=(HIGH,)))
+    same = found._replace(inputs=np.repeat(found.inputs[:1], 4, axis=0))
+    for one in (found, same):
+        assert all(np.isfinite(errors).all() for errors in predictors(one, HIGH).values())
+
+
+def test_the_optimum_of_both_noises_is_below_the_frontier_and_no_ridge_is():
+    both = Regression(context=8, noise=(LOW, HIGH))
+    found = {noise: answered(replace(both, noise=(noise,))) for noise in (LOW, HIGH)}
+    grid = np.geomspace(0.008, 20, 31)
+    curve = np.asarray([[ridge_errors(found[s], s, float(p)).mean() for s in (LOW, HIGH)] for p in grid])
+    best = np.asarray([[mixed_errors(found[s], s, (LOW, HIGH)).mean() for s in (LOW, HIGH)]])
+    assert below_frontier(best, curve) > 0.02
+    coarse, points = below_frontier(best, curve[::3]), (curve[::3] - best).max(-1).min()
+    assert below_frontier(best, curve) < coarse < points, "chords of a convex curve are above it, and below its points"
+    assert below_frontier(np.asarray([[0.0, 0.0]]), np.asarray([[0.0, 1.0], [1.0, 0.0]])) == 0.5
+    assert (below_frontier(curve, curve) <= 0).all() and (below_frontier(curve + 0.01, curve) < 0).all()
+
+
+def test_what_no_predictor_fits_is_refused():
+    with pytest.raises(InputError, match=r"noise = 0.0: must be a number above 0"):
+        mixed_errors(answered(Regression(context=4, noise=(0.0,))), 0.0, (0.0, HIGH))
+    curved = answered(Regression(context=4, noise=(HIGH,)), layers=1)
+    with pytest.raises(InputError, match=r"source.layers = 1: must be 0: the predictors are linear"):
+        errors_of(curved, np.zeros(PROMPTS), HIGH)
+
+
+def test_a_member_that_has_not_finished_is_nan():
+    found = [answered(Regression(context=4, noise=(HIGH,))), None]
+    measured = by_member(found, lambda one: float(model_errors(one, HIGH).mean()))
+    assert np.isfinite(measured[0]) and np.isnan(measured[1])
+
+
+@pytest.mark.parametrize("experiment", STATISTICIANS.experiments, ids=lambda one: one.name)
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_arms_differ_in_the_task_only_and_every_claim_is_asked(experiment, preset):
+    setting = experiment.settings[preset]
+    missing = [claim.name for claim in experiment.claims if claim not in experiment.asked(setting.arms)]
+    assert missing == (["decoder"] if experiment is BASE and preset == "quick" else [])
+    for name, point in setting.arms.items():
+        allowed = ("task.", "source.nonzero", "model.") if "decoder" in name else ("task.", "source.nonzero")
+        assert all(field.startswith(allowed) for field in point)
+    sweep = make_sweep(STATISTICIANS, experiment, preset)
+    for one in group(sweep, sweep.points()):
+        one.spec.check()
+        assert isinstance(one.spec.source, Functions) and one.spec.source.seed == 5
+
+
+class Found(Arms):
+    """Arms whose members answer nothing but 0."""
+
+    def __init__(self, points):
+        self.points = dict(points)
+
+    def measured(self):
+        return list(self.points)
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    def answers(arms, arm, evaluator, **changes):
+        fields = {name.removeprefix("task."): value for name, value in arms.points[arm].items() if "task." in name}
+        fields |= {name: value for name, value in changes.items() if name == "noise"}
+        source = {"nonzero": arms.points[arm]["source.nonzero"]} if "source.nonzero" in arms.points[arm] else {}
+        fields["noise"] = tuple(fields["noise"])
+        return [answered(Regression(**{"context": 8} | fields), **source), None]
+
+    monkeypatch.setattr(statisticians, "answers", answers)
+
+
+def test_claims_about_models_that_answer_0_fail_and_missing_members_are_nan(made_up):
+    for experiment in (BASE, SELECTION):
+        arms = Found(experiment.settings["quick"].arms)
+        for claim in experiment.asked(arms.points):
+            estimate = claim.estimate(arms)
+            assert estimate.shape == (2,) and np.isnan(estimate[1]), claim.name
+            assert estimate[0] <= claim.threshold, claim.name
+
+
+def test_figures_are_drawn_and_say_how_far_the_best_predictor_is(made_up):
+    arms = Found(BASE.settings["quick"].arms)
+    assert BASE.figures is not None and SELECTION.figures is not None
+    assert BASE.figures(arms, "title")["contest.png"][:4] == b"\x89PNG"
+    best, gap, low, high = statisticians.paired(arms, LABELS)
+    assert best == "logistic" and low < gap < high and gap > 0.1
+    arms = Found(SELECTION.settings["quick"].arms)
+    assert SELECTION.figures(arms, "title")["frontier.png"][:4] == b"\x89PNG"
+    del arms.points[BOTH]
+    assert SELECTION.figures(arms, "title") == {}
+
+
+def test_a_figure_without_finished_members_is_still_a_figure():
+    nothing = np.full(3, np.nan)
+    bars = bars_figure("t", {"kind": Contest("error", nothing, {"ridge": (0.5, 0.4, 0.6)})})
+    points = frontier_figure(
+        "t", ("a", "b"), np.asarray([[0.1, 1.0], [0.2, 0.5]]), {"arm": np.full((3, 2), np.nan)}, {}
+    )
+    assert all(one[kind] for one in (bars, points) for kind in ("png", "svg"))
