@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
 from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
+from ebbtide.kernel.native import Kernel
 from ebbtide.keys import Purpose
 from ebbtide.mechanisms.interventions import answer
 from ebbtide.models.model import AnyPrompt, Params, mean_loss
 from ebbtide.once import quick_jit
-from ebbtide.training.optimizer import OptState
+from ebbtide.training.optimizer import Adam, OptState
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import hold
 
@@ -49,8 +50,10 @@ class Engine:
     of the result.
     """
 
-    def __init__(self, spec: Spec):
+    def __init__(self, spec: Spec, native: bool = False):
+        """`native`: the compiled kernel does what it can of a step; it must have been loaded (`kernel.use`)."""
         self.spec = spec
+        self.kernel = Kernel.of(spec.model, **spec.shape()) if native else None
         self._banks: dict[tuple[float, ...], tuple[Any, Suite]] = {}
 
     def init(self, member: int) -> State:
@@ -102,6 +105,8 @@ class Engine:
 
     def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
         """`mean_loss` of the outputs, and its gradient."""
+        if self.kernel is not None:
+            return self.kernel.loss_and_grad(params, prompt)
         if not self.spec.interventions:
             return self.spec.model.loss_and_grad(params, prompt)
         return jax.value_and_grad(lambda p: mean_loss(self.answer(p, prompt), prompt))(params)
@@ -129,9 +134,13 @@ class Engine:
         def step(_: Array, state: State) -> State:
             index = state.step * jnp.uint32(batch) + lanes
             prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
-            loss, grads = self.loss_and_grad(state.params, prompt)
-            params, optimizer = spec.optimizer.update(grads, state.optimizer, state.params, state.step, total)
-            params = hold(params, state.params, spec.freeze)
+            if self.kernel is not None and isinstance(spec.optimizer, Adam) and not spec.freeze:
+                before = state.params, state.optimizer
+                loss, params, optimizer = self.kernel.step(spec.optimizer, *before, prompt, state.step, total)
+            else:
+                loss, grads = self.loss_and_grad(state.params, prompt)
+                params, optimizer = spec.optimizer.update(grads, state.optimizer, state.params, state.step, total)
+                params = hold(params, state.params, spec.freeze)
             return State(params, optimizer, state.step + 1, state.summed + loss, state.counted + 1)
 
         return jax.lax.fori_loop(jnp.uint32(0), n, step, state)

@@ -48,18 +48,22 @@ class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises `InputError` for a negative strength."""
         require(self.coefficient >= 0, "optimizer.decay.coefficient", self.coefficient, "must be 0 or larger")
 
-    def pull(self, params: Params) -> Params:
-        """What is added to the gradient (or the direction): c w or c w/|w| where `on` says, else 0."""
+    def pulls(self, params: Params) -> Params:
+        """A number for every array: c (c/|w| of `norms`) where `on` says, else 0."""
 
         def one(path: Any, w: Array) -> Array:
             if not PLACES[self.on](jax.tree_util.keystr(path, simple=True, separator=".")):
-                return jnp.zeros_like(w)
+                return jnp.float32(0)
             if self.form != "norms":
-                return self.coefficient * w
+                return jnp.float32(self.coefficient)
             square = jnp.sum(w**2)
-            return self.coefficient * w * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+            return self.coefficient * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
         return jax.tree_util.tree_map_with_path(one, params)
+
+    def pull(self, params: Params) -> Params:
+        """What is added to the gradient (or the direction): its number times every array."""
+        return jax.tree.map(jnp.multiply, self.pulls(params), params)
 
 
 class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

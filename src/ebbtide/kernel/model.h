@@ -1,0 +1,428 @@
+// One training step of the transformer: loss and gradients of a batch, LANES sequences at a time (a block).
+//
+// Blocks are taken in groups whose state fits STATE_FLOATS: all blocks of a group go forward, the read-out takes the rows
+// of the whole group at once (it reads its table, of up to 12,800 labels, once forward and once backward), then
+// the blocks go backward, last layer first. Every sum has one order, so that results repeat bit for bit.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "layers.h"
+
+namespace ebbtide {
+
+constexpr long STATE_FLOATS = 4L << 20;  // 16 MB: half of a usual outer cache
+constexpr long LABEL_BLOCK = 64;         // labels of the read-out that are worked on at once
+
+struct Shape {
+  long layers, width, heads, hidden, context, batch, dim, labels;
+  bool joint, normed, learned, rotary;
+  long slots() const { return context + 1; }
+  long tokens() const { return joint ? context + 1 : 2 * context + 1; }
+  long columns() const { return tokens() * LANES; }
+  long row() const { return padded(width); }
+  long blocks() const { return (batch + LANES - 1) / LANES; }
+  Heads heads_of(bool last) const { return {heads, width / heads, tokens(), last ? 1 : tokens()}; }
+};
+
+// A pointer for every array of parameters; null where a model has none.
+template <typename T>
+struct Layer {
+  T *scale1, *offset1, *q, *k, *v, *o, *scale2, *offset2, *w_in, *b_in, *w_out, *b_out;
+};
+template <typename T>
+struct Leaves {
+  T *exemplar_w, *exemplar_b, *label, *position;
+  std::vector<Layer<T>> layers;
+  T *scale, *offset, *readout_w, *readout_b;
+};
+
+// One array of parameters: its place in a `Leaves`, its shape, and how the block pass gathers its gradient: as it is, or
+// turned (columns x rows); rows padded to whole vectors.
+struct Leaf {
+  float** slot;
+  long rows, columns;
+  bool turned;
+  long size() const { return rows * columns; }
+  long gathered() const { return turned ? columns * padded(rows) : rows * padded(columns); }
+};
+
+// The arrays of a model in the order in which they are passed. `position` comes only where it is learned.
+inline std::vector<Leaf> leaves_of(const Shape& s, Leaves<float>& p) {
+  const long d = s.width;
+  p.layers.assign(s.layers, {});
+  std::vector<Leaf> found = {{&p.exemplar_w, s.dim, d, false}, {&p.exemplar_b, 1, d, false}, {&p.label, s.labels, d, false}};
+  if (s.learned) found.push_back({&p.position, s.tokens(), d, false});
+  for (auto& layer : p.layers) {
+    if (s.normed) found.insert(found.end(), {{&layer.scale1, 1, d, false}, {&layer.offset1, 1, d, false}});
+    found.insert(found.end(), {{&layer.q, d, d, true}, {&layer.k, d, d, true}, {&layer.v, d, d, true}, {&layer.o, d, d, false}});
+    if (!s.hidden) continue;
+    if (s.normed) found.insert(found.end(), {{&layer.scale2, 1, d, false}, {&layer.offset2, 1, d, false}});
+    found.insert(found.end(), {{&layer.w_in, d, s.hidden, true}, {&layer.b_in, 1, s.hidden, false},
+                               {&layer.w_out, s.hidden, d, false}, {&layer.b_out, 1, d, false}});
+  }
+  if (s.normed) found.insert(found.end(), {{&p.scale, 1, d, false}, {&p.offset, 1, d, false}});
+  found.insert(found.end(), {{&p.readout_w, d, s.labels, false}, {&p.readout_b, 1, s.labels, false}});
+  return found;
+}
+
+// Scratch memory of one thread: handed out in order, given back all at once, kept for the next call.
+class Arena {
+ public:
+  float* take(long floats) {
+    const long size = padded(floats) + LANES;
+    if (pieces_.empty() || used_ + size > pieces_.back().size) {
+      pieces_.push_back(Piece(std::max(size, 1L << 16)));
+      used_ = 0;
+    }
+    float* at = pieces_.back().start() + used_;
+    used_ += padded(floats);
+    return at;
+  }
+  float* zeros(long floats) {
+    float* at = take(floats);
+    std::memset(at, 0, sizeof(float) * padded(floats));
+    return at;
+  }
+  void reset() {
+    if (pieces_.size() > 1) {
+      long total = 0;
+      for (const auto& piece : pieces_) total += piece.size;
+      pieces_.clear();
+      pieces_.push_back(Piece(total));
+    }
+    used_ = 0;
+  }
+
+ private:
+  struct Piece {
+    explicit Piece(long floats) : size(floats), memory(new float[floats + LANES]) {}
+    float* start() const {
+      const auto at = reinterpret_cast<std::uintptr_t>(memory.get());
+      return reinterpret_cast<float*>((at + 63) / 64 * 64);
+    }
+    long size;
+    std::unique_ptr<float[]> memory;
+  };
+  std::vector<Piece> pieces_;
+  long used_ = 0;
+};
+
+struct Batch {
+  const float* exemplars;  // [slots][batch][dim]
+  const int32_t* labels;   // [context][batch]
+  const int32_t* target;   // [batch]
+  const float* turns;      // [tokens][head size / 2][2], rotary positions only
+};
+
+// What a layer keeps from its forward for its backward pass.
+struct Kept {
+  float *xhat1, *r1, *y1, *q, *k, *v, *w, *z, *xhat2, *r2, *y2, *act, *slope;
+};
+struct Block {
+  std::vector<Kept> layers;
+  float *xhat, *r;
+};
+
+// Gradients of the label table: a row for each label that the batch's contexts use.
+struct Rows {
+  std::vector<int32_t> row_of;  // by label, -1 where unused
+  float* values;                // [used][row]
+};
+
+class Step {
+ public:
+  // Called with the gradient of columns from..from + count of the read-out [width][LABEL_BLOCK], and of its biases.
+  using Sink = std::function<void(long from, long count, const float* dw, const float* db)>;
+
+  Step(const Shape& shape, const Leaves<float>& parameters, const Batch& batch, Arena& arena)
+      : s(shape), p(parameters), in(batch), arena_(arena) {}
+
+  long blocks_in_group() const { return std::clamp(STATE_FLOATS / state_floats(), 1L, s.blocks()); }
+
+  // The mean cross-entropy. Gradients are added to `g`, whose arrays are zero and laid out as `Leaf` says; those of the
+  // label table to `rows`, those of the read-out go to `sink`, block by block (once for every group).
+  float run(const Leaves<float>& gradients, Rows& rows, const Sink& sink) {
+    g = &gradients;
+    const long d = s.width, dp = s.row(), all_slots = s.slots() * s.batch;
+    embedded_ = arena_.take(all_slots * dp);
+    d_embedded_ = arena_.zeros(all_slots * dp);
+    float* padded_w = arena_.zeros(s.dim * dp);
+    for (long i = 0; i < s.dim; i++) std::copy_n(p.exemplar_w + i * d, d, padded_w + i * dp);
+    for (long i = 0; i < all_slots; i++) std::copy_n(p.exemplar_b, d, embedded_ + i * dp);
+    product(all_slots, dp, s.dim, in.exemplars, s.dim, 1, padded_w, dp, embedded_, dp, true);
+    number_labels(rows);
+
+    const long group = blocks_in_group();
+    work_ = workspace();
+    std::vector<Block> kept(group);
+    for (auto& block : kept) block = keep();
+    float* queries = arena_.zeros(group * LANES * dp);
+    float* d_queries = arena_.take(group * LANES * dp);
+    double loss = 0;
+    for (long first = 0; first < s.blocks(); first += group) {
+      const long count = std::min(group, s.blocks() - first);
+      const long real = std::min(count * LANES, s.batch - first * LANES);
+      for (long b = 0; b < count; b++) forward(first + b, kept[b], queries + b * LANES * dp);
+      std::memset(d_queries, 0, sizeof(float) * count * LANES * dp);
+      loss += read_out(real, queries, in.target + first * LANES, d_queries, sink);
+      for (long b = 0; b < count; b++) backward(first + b, kept[b], d_queries + b * LANES * dp, rows);
+    }
+    product(s.dim, dp, all_slots, in.exemplars, 1, s.dim, d_embedded_, dp, g->exemplar_w, dp, true);
+    for (long i = 0; i < all_slots; i++) add(d, d_embedded_ + i * dp, g->exemplar_b);
+    return static_cast<float>(loss / s.batch);
+  }
+
+ private:
+  struct Workspace {
+    float *x, *tokens, *dx, *dx_all, *dy, *dz, *dq, *dk, *dv, *ds, *du, *turned;
+  };
+
+  static void add(long n, const float* a, float* out) {
+    for (long i = 0; i < n; i++) out[i] += a[i];
+  }
+
+  long state_floats() const {
+    const long d = s.width, n = s.columns();
+    return s.layers * n * (6 * d + s.heads * s.tokens() + 2 * d + 2 * s.hidden);
+  }
+
+  Workspace workspace() {
+    const long d = s.width, n = s.columns(), wide = d * n;
+    const long weights = s.heads * s.tokens() * n;
+    return {arena_.take(wide), arena_.zeros(n * s.row()), arena_.take(wide), arena_.take(wide), arena_.take(wide), arena_.take(wide),
+            arena_.take(wide), arena_.take(wide), arena_.take(wide), arena_.take(weights), arena_.take(s.hidden * n),
+            arena_.zeros(n * s.row())};
+  }
+
+  Block keep() {
+    Block block;
+    const long d = s.width, n = s.columns();
+    for (long l = 0; l < s.layers; l++) {
+      const bool last = l == s.layers - 1;
+      const long nq = last ? LANES : n;
+      Kept kept = {};
+      if (s.normed) kept.xhat1 = arena_.take(d * n), kept.r1 = arena_.take(n);
+      kept.y1 = arena_.take(d * n);
+      kept.q = arena_.take(d * nq), kept.k = arena_.take(d * n), kept.v = arena_.take(d * n);
+      kept.w = arena_.take(s.heads * s.tokens() * nq), kept.z = arena_.take(d * nq);
+      if (s.hidden) {
+        if (s.normed) kept.xhat2 = arena_.take(d * nq), kept.r2 = arena_.take(nq);
+        kept.y2 = arena_.take(d * nq), kept.act = arena_.take(s.hidden * nq), kept.slope = arena_.take(s.hidden * nq);
+      }
+      block.layers.push_back(kept);
+    }
+    block.xhat = arena_.take(d * LANES), block.r = arena_.take(LANES);
+    return block;
+  }
+
+  void number_labels(Rows& rows) {
+    int32_t used = 0;
+    rows.row_of.assign(s.labels, -1);
+    for (long i = 0; i < s.context * s.batch; i++)
+      if (rows.row_of[in.labels[i]] < 0) rows.row_of[in.labels[i]] = used++;
+    rows.values = arena_.zeros(used * s.row());
+  }
+
+  // Token t of a sequence is the exemplar of a slot, the label of a pair, or (joint) the sum of both.
+  long exemplar_slot(long t) const { return s.joint ? t : t % 2 ? -1 : t / 2; }
+  long label_slot(long t) const { return s.joint ? (t < s.context ? t : -1) : t % 2 ? t / 2 : -1; }
+
+  void embed(long block, float* x) {
+    const long d = s.width, dp = s.row(), from = block * LANES, real = std::min<long>(LANES, s.batch - from);
+    for (long t = 0; t < s.tokens(); t++) {
+      const long slot = exemplar_slot(t), pair = label_slot(t);
+      for (long b = 0; b < LANES; b++) {
+        float* row = work_.tokens + (t * LANES + b) * dp;
+        std::memset(row, 0, sizeof(float) * dp);
+        if (b >= real) continue;
+        if (s.learned || p.position) std::copy_n(p.position + t * d, d, row);
+        if (slot >= 0) add(d, embedded_ + (slot * s.batch + from + b) * dp, row);
+        if (pair >= 0) add(d, p.label + in.labels[pair * s.batch + from + b] * d, row);
+      }
+    }
+    transpose(work_.tokens, dp, s.columns(), d, x, s.columns());
+  }
+
+  void embed_back(long block, const float* dx, Rows& rows) {
+    const long d = s.width, dp = s.row(), from = block * LANES, real = std::min<long>(LANES, s.batch - from);
+    transpose(dx, s.columns(), d, s.columns(), work_.tokens, dp);
+    for (long t = 0; t < s.tokens(); t++) {
+      const long slot = exemplar_slot(t), pair = label_slot(t);
+      for (long b = 0; b < real; b++) {
+        const float* row = work_.tokens + (t * LANES + b) * dp;
+        if (s.learned) add(d, row, g->position + t * dp);
+        if (slot >= 0) add(d, row, d_embedded_ + (slot * s.batch + from + b) * dp);
+        if (pair >= 0) add(d, row, rows.values + rows.row_of[in.labels[pair * s.batch + from + b]] * dp);
+      }
+    }
+  }
+
+  void forward(long number, Block& block, float* queries) {
+    const long d = s.width, n = s.columns(), h = s.hidden;
+    float* x = work_.x;
+    embed(number, x);
+    for (long l = 0; l < s.layers; l++) {
+      const bool last = l == s.layers - 1;
+      const Layer<float>& w = p.layers[l];
+      const Kept& kept = block.layers[l];
+      const Heads heads = s.heads_of(last);
+      const long nq = heads.queries(), skip = n - nq;
+      if (s.normed) norm(d, n, x, w.scale1, w.offset1, kept.xhat1, kept.r1, kept.y1);
+      else std::copy_n(x, d * n, kept.y1);
+      product(d, nq, d, w.q, 1, d, kept.y1 + skip, n, kept.q, nq, false);
+      product(d, n, d, w.k, 1, d, kept.y1, n, kept.k, n, false);
+      product(d, n, d, w.v, 1, d, kept.y1, n, kept.v, n, false);
+      if (s.rotary) {
+        rotate(heads, heads.tokens - heads.asked, heads.asked, in.turns, false, kept.q);
+        rotate(heads, 0, heads.tokens, in.turns, false, kept.k);
+      }
+      attend(heads, kept.q, kept.k, kept.v, kept.w, kept.z);
+      if (last) {  // from here on the query alone
+        for (long i = 0; i < d; i++) std::copy_n(x + i * n + skip, nq, work_.dx + i * nq);
+        std::copy_n(work_.dx, d * nq, x);
+      }
+      product(d, nq, d, w.o, 1, d, kept.z, nq, x, nq, true);
+      if (!h) continue;
+      if (s.normed) norm(d, nq, x, w.scale2, w.offset2, kept.xhat2, kept.r2, kept.y2);
+      else std::copy_n(x, d * nq, kept.y2);
+      fill_rows(h, nq, w.b_in, kept.act);
+      product(h, nq, d, w.w_in, 1, h, kept.y2, nq, kept.act, nq, true);
+      gelu(h * nq, kept.act, kept.slope);
+      for (long i = 0; i < d; i++)
+        for (long j = 0; j < nq; j += VL) store(x + i * nq + j, load(x + i * nq + j) + w.b_out[i]);
+      product(d, nq, h, w.w_out, 1, d, kept.act, nq, x, nq, true);
+    }
+    if (s.normed) norm(d, LANES, x, p.scale, p.offset, block.xhat, block.r, work_.dy);
+    transpose(s.normed ? work_.dy : x, LANES, d, LANES, queries, s.row());
+  }
+
+  void backward(long number, Block& block, const float* d_queries, Rows& rows) {
+    const long d = s.width, dp = s.row(), n = s.columns(), h = s.hidden;
+    float *dx = work_.dx, *dy = work_.dy, *turned = work_.turned;
+    if (s.normed) {
+      std::memset(dx, 0, sizeof(float) * d * LANES);
+      transpose(d_queries, dp, LANES, d, dy, LANES);
+      norm_back(d, LANES, p.scale, block.xhat, block.r, dy, g->scale, g->offset, dx, LANES);
+    } else {
+      transpose(d_queries, dp, LANES, d, dx, LANES);
+    }
+    for (long l = s.layers - 1; l >= 0; l--) {
+      const bool last = l == s.layers - 1;
+      const Layer<float>&w = p.layers[l], &to = g->layers[l];
+      const Kept& kept = block.layers[l];
+      const Heads heads = s.heads_of(last);
+      const long nq = heads.queries(), skip = n - nq;
+      if (h) {
+        row_sums(d, nq, dx, to.b_out);
+        transpose(dx, nq, d, nq, turned, dp);
+        product(h, dp, nq, kept.act, nq, 1, turned, dp, to.w_out, dp, true);
+        product(h, nq, d, w.w_out, d, 1, dx, nq, work_.du, nq, false);
+        for (long j = 0; j < h * nq; j += VL) store(work_.du + j, load(work_.du + j) * load(kept.slope + j));
+        row_sums(h, nq, work_.du, to.b_in);
+        transpose(kept.y2, nq, d, nq, turned, dp);
+        product(h, dp, nq, work_.du, nq, 1, turned, dp, to.w_in, dp, true);
+        product(d, nq, h, w.w_in, h, 1, work_.du, nq, s.normed ? dy : dx, nq, !s.normed);
+        if (s.normed) norm_back(d, nq, w.scale2, kept.xhat2, kept.r2, dy, to.scale2, to.offset2, dx, nq);
+      }
+      transpose(dx, nq, d, nq, turned, dp);
+      product(d, dp, nq, kept.z, nq, 1, turned, dp, to.o, dp, true);
+      product(d, nq, d, w.o, d, 1, dx, nq, work_.dz, nq, false);
+      attend_back(heads, kept.q, kept.k, kept.v, kept.w, work_.dz, work_.ds, work_.dq, work_.dk, work_.dv);
+      if (s.rotary) {
+        rotate(heads, heads.tokens - heads.asked, heads.asked, in.turns, true, work_.dq);
+        rotate(heads, 0, heads.tokens, in.turns, true, work_.dk);
+      }
+      transpose(kept.y1, n, d, n, turned, dp);
+      product(d, dp, nq, work_.dq, nq, 1, turned + skip * dp, dp, to.q, dp, true);
+      product(d, dp, n, work_.dk, n, 1, turned, dp, to.k, dp, true);
+      product(d, dp, n, work_.dv, n, 1, turned, dp, to.v, dp, true);
+      if (last) {  // and back to all tokens
+        std::memset(work_.dx_all, 0, sizeof(float) * d * n);
+        for (long i = 0; i < d; i++) std::copy_n(dx + i * nq, nq, work_.dx_all + i * n + skip);
+        dx = work_.dx_all;
+      }
+      float* into = s.normed ? dy : dx;
+      product(d, n, d, w.k, d, 1, work_.dk, n, into, n, !s.normed);
+      product(d, n, d, w.v, d, 1, work_.dv, n, into, n, true);
+      product(d, nq, d, w.q, d, 1, work_.dq, nq, into + skip, n, true);
+      if (s.normed) norm_back(d, n, w.scale1, kept.xhat1, kept.r1, dy, to.scale1, to.offset1, dx, n);
+    }
+    embed_back(number, dx, rows);
+  }
+
+  // Logits of rows of queries, the sum of their cross-entropies, and the gradient of the batch's mean: p - 1[target].
+  // Three passes over blocks of labels: logits; exponentials and their sums; gradients.
+  double read_out(long real, const float* queries, const int32_t* target, float* d_queries, const Sink& sink) {
+    const long d = s.width, dp = s.row(), wide = std::min(LABEL_BLOCK, padded(s.labels));
+    const long blocks = (s.labels + wide - 1) / wide;
+    if (!logits_) {
+      logits_ = arena_.take(blocks * std::min(s.batch, real) * wide);
+      packed_ = arena_.zeros(d * wide), packed_turned_ = arena_.zeros(wide * dp);
+      dw_ = arena_.take(d * wide), db_ = arena_.take(wide);
+    }
+    const auto logits = [&](long block, long row) { return logits_ + (block * real + row) * wide; };
+    const auto pack = [&](long block) {
+      const long count = std::min(wide, s.labels - block * wide);
+      for (long i = 0; i < d; i++) {
+        std::copy_n(p.readout_w + i * s.labels + block * wide, count, packed_ + i * wide);
+        std::fill(packed_ + i * wide + count, packed_ + (i + 1) * wide, 0.0f);
+      }
+      return count;
+    };
+    for (long block = 0; block < blocks; block++) {
+      const long count = pack(block);
+      for (long row = 0; row < real; row++) {
+        std::copy_n(p.readout_b + block * wide, count, logits(block, row));
+        std::fill(logits(block, row) + count, logits(block, row) + wide, -1e30f);
+      }
+      product(real, wide, d, queries, dp, 1, packed_, wide, logits(block, 0), wide, true);
+    }
+    double loss = 0;
+    const float each = 1.0f / s.batch;
+    for (long row = 0; row < real; row++) {
+      float* right = logits(target[row] / wide, row) + target[row] % wide;
+      V mosts = all(-1e30f), sums{};
+      for (long block = 0; block < blocks; block++)
+        for (long j = 0; j < wide; j += VL) mosts = larger(mosts, load(logits(block, row) + j));
+      float most = mosts[0];
+      for (int i = 1; i < VL; i++) most = std::max(most, mosts[i]);
+      const float chosen = *right - most;
+      for (long block = 0; block < blocks; block++)
+        for (long j = 0; j < wide; j += VL) {
+          const V e = exponential(load(logits(block, row) + j) - most);
+          store(logits(block, row) + j, e);
+          sums += e;
+        }
+      const float total = sum(sums);
+      loss += std::log(total) - chosen;
+      for (long block = 0; block < blocks; block++)
+        for (long j = 0; j < wide; j += VL) store(logits(block, row) + j, load(logits(block, row) + j) * (each / total));
+      *right -= each;
+    }
+    for (long block = 0; block < blocks; block++) {
+      const long count = pack(block);
+      transpose(packed_, wide, d, wide, packed_turned_, dp);
+      product(real, dp, wide, logits(block, 0), wide, 1, packed_turned_, dp, d_queries, dp, true);
+      product(d, wide, real, queries, 1, dp, logits(block, 0), wide, dw_, wide, false);
+      std::memset(db_, 0, sizeof(float) * wide);
+      for (long row = 0; row < real; row++) add(wide, logits(block, row), db_);
+      sink(block * wide, count, dw_, db_);
+    }
+    return loss;
+  }
+
+  const Shape& s;
+  const Leaves<float>& p;
+  const Batch& in;
+  Arena& arena_;
+  const Leaves<float>* g = nullptr;
+  Workspace work_{};
+  float *embedded_ = nullptr, *d_embedded_ = nullptr, *logits_ = nullptr, *packed_ = nullptr, *packed_turned_ = nullptr;
+  float *dw_ = nullptr, *db_ = nullptr;
+};
+
+}  // namespace ebbtide
