@@ -19,6 +19,7 @@ from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
 
+os.environ["EBBTIDE_KERNEL"] = "xla"  # the compiled kernel has tests of its own
 settings.register_profile("ebbtide", deadline=None)  # no test asserts wall-clock time, on a busy machine either
 settings.load_profile("ebbtide")
 

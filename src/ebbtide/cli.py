@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before a command needs it."""
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -10,6 +11,7 @@ from ebbtide.errors import InputError, one_line
 RUNS = "runs"
 VERBS = ("status", "collect", "figure")
 """Second words of `ebbtide sweep`."""
+KERNEL_VERBS = ("status", "build")
 DATA_VERBS = ("fetch", "features", "tokens", "info")
 """Second words of `ebbtide data`."""
 OVERRIDES = """any field of the spec by its dotted name: --task.context 4, --source omniglot, --source FILE.npz,
@@ -30,7 +32,12 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
+    def kernel(one: argparse.ArgumentParser) -> None:
+        text = "auto: the compiled kernel where it can be built and fits, xla, or native (default: $EBBTIDE_KERNEL, auto)"
+        one.add_argument("--kernel", metavar="NAME", help=text)
+
     def layout(one: argparse.ArgumentParser) -> None:
+        kernel(one)
         one.add_argument("--processes", type=int, metavar="N", help="worker processes; 0: this one (default: measured)")
         one.add_argument("--width", type=int, metavar="N", help="members side by side in a program (default: measured)")
         one.add_argument("--deterministic", action="store_true", help="refuse whatever is not repeatable bit for bit")
@@ -41,9 +48,9 @@ def parser() -> argparse.ArgumentParser:
     run.epilog = f"FIELD is {OVERRIDES}"
     run.usage = (
         "ebbtide run STUDY [--preset NAME] [--out DIR] [--check] [--processes N] [--width N]\n"
-        "                   [--deterministic] [--dry-run] [--FIELD VALUE ...]\n"
+        "                   [--kernel NAME] [--deterministic] [--dry-run] [--FIELD VALUE ...]\n"
         "       ebbtide run STUDY --experiment NAME [--preset NAME] [--out DIR] [--check]\n"
-        "                   [--executor NAME] [--jobs N] [--dry-run] [--FIELD VALUE ...]"
+        "                   [--executor NAME] [--jobs N] [--kernel NAME] [--dry-run] [--FIELD VALUE ...]"
     )
     run.add_argument("study", help="the study's name (see `ebbtide studies`)")
     run.add_argument(
@@ -87,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--out", help=f"folder of the sweep (default: {RUNS}/sweep-NAME)")
     sweep.add_argument("--executor", default="local", help="local, slurm, slurm-local or ray (default: local)")
     sweep.add_argument("--jobs", type=int, metavar="N", help="tasks at a time (default: as many as fit)")
+    kernel(sweep)
     sweep.add_argument("--retry", action="store_true", help="try tasks again that were set aside")
     sweep.add_argument("--dry-run", action="store_true", help="print the plan: groups, tasks, time, memory; and stop")
     sweep.add_argument("--measure", action="store_true", help="with --dry-run: train each unknown shape for seconds")
@@ -146,6 +154,11 @@ def parser() -> argparse.ArgumentParser:
     probe.add_argument(
         "--out", metavar="DIR", help="where numbers and figures go (default: probes/ in the run's folder)"
     )
+    compiled = command("kernel", "the compiled kernel of the CPU: what it serves here and why, build it")
+    compiled.usage = "ebbtide kernel status | build"
+    compiled.add_argument("verb", choices=KERNEL_VERBS, help="what to do")
+    command("kernel status", "what trains the studies here, and why")
+    command("kernel build", "build the compiled kernel for this machine, again if it is there")
     command("verify", "exact checks without training: oracles, samplers, loss at initialisation ...")
     bench = command("bench", "how fast this machine is, and what of that ebbtide and plain code reach")
     bench.add_argument("--config", metavar="NAME", help="2L, 2L-shared, 2L-shared-wide or 12L (default: all)")
@@ -172,7 +185,7 @@ def overrides(rest: list[str]) -> list[tuple[str, str]]:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    verbs = {"sweep": VERBS, "data": DATA_VERBS}.get(words[0], ()) if words else ()
+    verbs = {"sweep": VERBS, "data": DATA_VERBS, "kernel": KERNEL_VERBS}.get(words[0], ()) if words else ()
     if words[1:2] and words[1] in verbs:
         words[:2] = [" ".join(words[:2])]
     options, rest = parser().parse_known_args(words)
@@ -184,7 +197,10 @@ def main(arguments: list[str] | None = None) -> int:
         options.fields = overrides(rest)
         name = options.command.replace(" ", "_")
         group = name.partition("_")[0]
-        home = import_module(f"ebbtide.{f'{group}_commands' if group in ('sweep', 'data', 'probe') else 'commands'}")
+        if getattr(options, "kernel", None) is not None:  # for this process and those it starts
+            os.environ["EBBTIDE_KERNEL"] = options.kernel
+        own = group in ("sweep", "data", "probe", "kernel")
+        home = import_module(f"ebbtide.{group}_commands" if own else "ebbtide.commands")
         return getattr(home, name)(options)
     except (InputError, DamagedError) as error:
         sys.stderr.write(f"ebbtide: {error}\n")

@@ -252,6 +252,7 @@ def _newest(found: Run) -> None:
         return
     how = newest[1].identity
     layout = f"{how.get('processes')} processes, {how.get('width')} members side by side ({how.get('chosen')})"
+    layout += f"; kernel {how.get('kernel', 'xla')}"
     bits = "repeatable bit for bit" if newest[1].repeatable else "not repeatable bit for bit"
     console.print(f"layout     {layout}; {bits}", soft_wrap=True)
     best, name = found.best(), found.header.spec["keep_best"]

@@ -115,9 +115,11 @@ def _pair(text: str, results: Any) -> tuple[str, Any]:
 
 
 def check_execution(options: Namespace) -> None:
-    """Raises `InputError` for an unknown executor or no jobs."""
+    """Raises `InputError` for an unknown executor or kernel, or no jobs."""
     from ebbtide.sweeps.executors import check_name
+    from ebbtide.training import kernels
 
+    kernels.asked()
     check_name(options.executor)
     require(options.jobs is None or options.jobs >= 1, "jobs", options.jobs, "must be 1 or larger")
 

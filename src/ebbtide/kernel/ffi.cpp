@@ -154,8 +154,10 @@ ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets results, int64_t lay
   const float* numbers = floats(*args.get<ffi::AnyBuffer>(3 * count + 5));
   const float* pulls = floats(*args.get<ffi::AnyBuffer>(3 * count + 6));
   const Adam adam{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], decoupled};
+  std::vector<float*> arrays(3 * count);
+  for (int64_t i = 0; i < 3 * count; i++) arrays[i] = out(i);
   const auto update = [&](size_t i, long from, long n, const float* g) {
-    adam.update(n, out(i) + from, g, out(count + i) + from, out(2 * count + i) + from, pulls[i]);
+    adam.update(n, arrays[i] + from, g, arrays[count + i] + from, arrays[2 * count + i] + from, pulls[i]);
   };
   call.make_room();
   const Shape& s = call.shape;

@@ -15,7 +15,7 @@
 namespace ebbtide {
 
 constexpr long STATE_FLOATS = 4L << 20;  // 16 MB: half of a usual outer cache
-constexpr long LABEL_BLOCK = 64;         // labels of the read-out that are worked on at once
+constexpr long LABEL_BLOCK = 256;        // labels of the read-out that are worked on at once
 
 struct Shape {
   long layers, width, heads, hidden, context, batch, dim, labels;

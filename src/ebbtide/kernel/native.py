@@ -1,6 +1,5 @@
 """The compiled kernel seen from JAX: which specs it serves, and its two calls."""
 
-import ctypes
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -8,16 +7,15 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt
-from optax import ScaleByAdamState
+from jaxtyping import Array, Float
 
+from ebbtide.kernel.build import SYMBOLS, load
 from ebbtide.models.encoders import Linear
-from ebbtide.models.model import Model, Params, Shape
+from ebbtide.models.model import AnyPrompt, Model, Params, Shape
 from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
-from ebbtide.training.optimizer import Adam, Optimizer
 
 LARGEST = 12_800
 """The most labels that are tried and tested."""
@@ -43,11 +41,11 @@ def why_not(model: Model, task: Any, labels: int) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def register(library: Path) -> None:
-    """Loads the library and names its two calls to XLA. Raises `OSError` when it cannot be loaded."""
-    loaded = ctypes.CDLL(str(library))
-    for name, symbol in (("ebbtide_gradients", "EbbtideGradients"), ("ebbtide_step", "EbbtideStep")):
+    """Loads the library and names its two calls to XLA. Raises `BuildError` when it cannot be loaded."""
+    loaded = load(library)
+    for name, symbol in zip(("ebbtide_gradients", "ebbtide_step"), SYMBOLS, strict=True):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(loaded, symbol)), platform="cpu")
 
 
@@ -70,7 +68,8 @@ class Kernel:
         if isinstance(positions, Rotary):  # of (1, 0) at every place: its cosine and sine
             one = jnp.tile(jnp.asarray([1.0, 0.0]), (tokens, 1, 1, half))
             self._turns = positions.rotate(one, tokens - 1).reshape(tokens, half, 2)
-        flags = (model.pairing == "joint", model.norm == "pre", isinstance(positions, Learned), isinstance(positions, Rotary))
+        learned, rotary = isinstance(positions, Learned), isinstance(positions, Rotary)
+        flags = (model.pairing == "joint", model.norm == "pre", learned, rotary)
         self._words = {
             "layers": model.layers,
             "heads": model.heads,
@@ -103,11 +102,12 @@ class Kernel:
             leaves[place] = array
         return jax.tree_util.tree_unflatten(self._tree, leaves)
 
-    def _prompt(self, prompt: Prompt) -> list[Array]:
+    def _prompt(self, prompt: AnyPrompt) -> list[Array]:
+        assert isinstance(prompt, Prompt)
         whole = (prompt.exemplars, prompt.labels.astype(jnp.int32), prompt.target.astype(jnp.int32))
         return [self._table, self._turns, *whole]
 
-    def loss_and_grad(self, params: Params, prompt: Prompt) -> tuple[Float[Array, ""], Params]:
+    def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
         """As `Model.loss_and_grad`."""
         flat = self._flat(params)
         shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in flat] + [jax.ShapeDtypeStruct((), jnp.float32)]
@@ -117,29 +117,25 @@ class Kernel:
 
     def step(
         self,
-        optimizer: Adam,
         params: Params,
-        state: ScaleByAdamState,
-        prompt: Prompt,
-        step: UInt[Array, ""],
-        total: int,
-    ) -> tuple[Float[Array, ""], Params, ScaleByAdamState]:
-        """The loss, and what `Adam.update` makes of its gradient: (loss, parameters, optimiser state)."""
-        flat = self._flat(params)
-        count = state.count + 1
-        corrections = [1 - jnp.float32(b) ** count for b in (optimizer.b1, optimizer.b2)]
-        rate = optimizer.lr * optimizer.schedule.factor(step, total)
-        numbers = jnp.stack([jnp.asarray(x, jnp.float32) for x in (rate, *corrections, optimizer.b1, optimizer.b2, optimizer.eps)])
-        decay = optimizer.decay
-        pulls = jnp.zeros(len(flat)) if decay is None else jnp.stack(self._flat(decay.pulls(params)))
-        whole = [*flat, *self._flat(state.mu), *self._flat(state.nu)]
-        shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in whole] + [jax.ShapeDtypeStruct((), jnp.float32)]
-        call = jax.ffi.ffi_call(
-            "ebbtide_step", shapes, vmap_method="sequential", input_output_aliases={i: i for i in range(len(whole))}
-        )
-        late = decay is not None and decay.form == "decoupled"
-        *made, loss = call(*whole, *self._prompt(prompt), numbers, pulls, **self._words, decoupled=late)
-        n = len(flat)
-        after, mu, nu = (self._tree_of(made[i * n : (i + 1) * n]) for i in range(3))
-        return loss, after, ScaleByAdamState(count, mu, nu)
+        mu: Params,
+        nu: Params,
+        prompt: AnyPrompt,
+        numbers: Float[Array, " 6"],
+        pulls: Params,
+        decoupled: bool,
+    ) -> tuple[Float[Array, ""], Params, Params, Params]:
+        """The loss, and what one step of Adam makes of parameters and moments, in their memory: (loss, params, mu, nu).
 
+        `numbers`: learning rate, 1 - b1^t, 1 - b2^t, b1, b2, eps. A pull for every array, times the array, is added to
+        its gradient, or to the direction where `decoupled`.
+        """
+        whole = [*self._flat(params), *self._flat(mu), *self._flat(nu)]
+        shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in whole] + [jax.ShapeDtypeStruct((), jnp.float32)]
+        same = {i: i for i in range(len(whole))}
+        call = jax.ffi.ffi_call("ebbtide_step", shapes, vmap_method="sequential", input_output_aliases=same)
+        strengths = jnp.stack(self._flat(pulls))
+        *made, loss = call(*whole, *self._prompt(prompt), numbers, strengths, **self._words, decoupled=decoupled)
+        n = len(whole) // 3
+        first, second, third = (self._tree_of(made[i * n : (i + 1) * n]) for i in range(3))
+        return loss, first, second, third

@@ -231,8 +231,10 @@ class Run:
 
 
 def numeric(identity: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's identity on which its bits depend: not how many processes shared the work."""
-    return {name: value for name, value in identity.items() if name not in ("processes", "chosen", "hosts")}
+    """The part of a run's identity on which its bits depend: not how many processes shared the work. Runs made
+    before there was a compiled kernel do not name one: they are XLA's."""
+    kept = {name: value for name, value in identity.items() if name not in ("processes", "chosen", "hosts")}
+    return {"kernel": "xla"} | kept
 
 
 def read_header(folder: Path) -> Header:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import InputError, require
+from ebbtide.machine import cache_folder
 from ebbtide.sources.bank import Bank
 from ebbtide.sources.drawings import FILE, drawings_shape, read_drawings
 from ebbtide.sources.features import Count, FrozenFeatures, array_shape, read_array
@@ -26,8 +27,7 @@ OTHER_NAMES = {
 
 def data_folder() -> Path:
     """Where data files are looked for: $EBBTIDE_DATA, else the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("EBBTIDE_DATA") or cache / "ebbtide")
+    return Path(os.environ.get("EBBTIDE_DATA") or cache_folder())
 
 
 def features_file(encoder: str, *, transforms: bool = False, pca: int = 0) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from ebbtide.machine import cache_folder
 from ebbtide.runs.atomic import write_file
 from ebbtide.sweeps.plan import Estimate
 from ebbtide.training import limits
 from ebbtide.training.driver import SLICE_SECONDS, Progress, train
-from ebbtide.training.layout import cache_folder, core_seconds, measured_key
+from ebbtide.training.layout import core_seconds, measured_key
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 

@@ -20,6 +20,8 @@ from ebbtide.errors import require
 from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Run, numeric
 from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
+from ebbtide.training import kernels
+from ebbtide.training.kernels import XLA
 from ebbtide.training.layout import choose
 from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.team import Team, Worker, WorkerError
@@ -111,20 +113,24 @@ def _train(
 ) -> Run:
     """`train` in the process that writes; `how` are the arguments of `choose`, `hosts` all processes as one worker."""
     check_folder(path, spec.digest())
+    begun = None
     if (path / HEADER).exists():
         if found := _finished(Run(path)):
             require(found.repeatable or not deterministic, "deterministic", True, "this run was not repeatable")
             return Run(path)
         before = Run(path).header.identity
+        begun = before.get("kernel", XLA.name)
         given = [how[name] for name in ("processes", "width", "devices")]
         if given == [None, None, None]:  # a run keeps its shape, wherever it is continued
             how |= {name: before.get(name) for name in ("width", "devices")}
     with stop_requests() as stop:
         share = spec.members if hosts is None else -(-spec.members // jax.process_count())
         layout = choose(replace(spec, members=share), **how)
-        team = Team(spec.members, layout, hosts)
+        lone = hosts is None and layout.width == layout.devices == 1
+        kernel = kernels.choose(spec, before=begun, say=how["say"]) if lone else XLA
+        team = Team(spec.members, layout, hosts, kernel.library)
         try:
-            return _Loop(spec, path, team, deterministic, label, report, stop).run()
+            return _Loop(spec, path, team, kernel.name, deterministic, label, report, stop).run()
         finally:
             team.close()
 
@@ -180,13 +186,14 @@ class _Loop:
         spec: Spec,
         path: Path,
         team: Team,
+        kernel: str,
         deterministic: bool,
         label: dict[str, str],
         report: Report,
         stop: threading.Event,
     ):
         self.spec, self.path, self.team, self.label, self.report, self.stop = spec, path, team, label, report, stop
-        self.deterministic = deterministic
+        self.kernel, self.deterministic = kernel, deterministic
         self.points = set(spec.schedule.points(spec.sequences, spec.batch))
         self.kept = set(spec.schedule.kept(spec.sequences, spec.batch))
         self.rows: list[dict[str, np.ndarray]] = []
@@ -208,7 +215,8 @@ class _Loop:
         good = restore(Run(self.path)) if (self.path / HEADER).exists() else None
         found, state = good if good else (None, None)
         started = self.team.start(spec, state)
-        identity = started["identity"] | {"members": self.spec.members} | msgspec.to_builtins(self.team.layout)
+        identity = started["identity"] | {"members": self.spec.members, "kernel": self.kernel}
+        identity |= msgspec.to_builtins(self.team.layout)
         if self.deterministic:
             self._check_deterministic(identity, found[1] if found else None)
         instruments = [Instrument(*row) for row in self.team.instruments()]
@@ -230,10 +238,9 @@ class _Loop:
         if manifest is not None:
             require(manifest.repeatable, "deterministic", True, "a part of this run was not repeatable")
         if (self.path / HEADER).exists():
-            before = Run(self.path).header.identity
-            names = sorted(numeric(before | identity))
-            changed = [name for name in names if identity.get(name) != before.get(name)]
-            words = ", ".join(f"{name} {before.get(name)} (here {identity.get(name)})" for name in changed)
+            before, here = numeric(Run(self.path).header.identity), numeric(identity)
+            changed = [name for name in sorted(before | here) if here.get(name) != before.get(name)]
+            words = ", ".join(f"{name} {before.get(name)} (here {here.get(name)})" for name in changed)
             require(not changed, "deterministic", True, f"this run was begun with {words}")
 
     def _train(self) -> None:

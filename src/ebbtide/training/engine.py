@@ -51,7 +51,7 @@ class Engine:
     """
 
     def __init__(self, spec: Spec, native: bool = False):
-        """`native`: the compiled kernel does what it can of a step; it must have been loaded (`kernel.use`)."""
+        """`native`: the compiled kernel does what it can of a step; it must have been registered (`kernel.native`)."""
         self.spec = spec
         self.kernel = Kernel.of(spec.model, **spec.shape()) if native else None
         self._banks: dict[tuple[float, ...], tuple[Any, Suite]] = {}
@@ -135,8 +135,8 @@ class Engine:
             index = state.step * jnp.uint32(batch) + lanes
             prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
             if self.kernel is not None and isinstance(spec.optimizer, Adam) and not spec.freeze:
-                before = state.params, state.optimizer
-                loss, params, optimizer = self.kernel.step(spec.optimizer, *before, prompt, state.step, total)
+                before = state.optimizer, state.params
+                loss, params, optimizer = spec.optimizer.update_by(self.kernel, *before, prompt, state.step, total)
             else:
                 loss, grads = self.loss_and_grad(state.params, prompt)
                 params, optimizer = spec.optimizer.update(grads, state.optimizer, state.params, state.step, total)

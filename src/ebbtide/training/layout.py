@@ -1,23 +1,21 @@
 """How the members of a run are laid out: over processes, side by side, over devices. Measured, not guessed."""
 
 import hashlib
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec.structs import replace
 
 from ebbtide.errors import require
+from ebbtide.machine import cache_folder, cores, processor
 from ebbtide.runs.atomic import write_file
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.team import Team, WorkerError
-from ebbtide.training.worker import processor
 
 PAYS_FROM = 300.0
 """Expected seconds of a run from which it is worth measuring the layout first."""
@@ -183,13 +181,3 @@ def measured_key(shape: Spec, *more: str) -> str:
     """The name of what was measured on this machine, with this version of JAX, for this shape of a program."""
     machine = [platform.machine(), processor(), str(cores()), version("jax"), *more]
     return hashlib.sha256("\n".join(machine).encode() + shape.to_json()).hexdigest()[:16]
-
-
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cache_folder() -> Path:
-    """Where measurements of this machine are remembered."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebbtide"

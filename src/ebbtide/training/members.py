@@ -50,10 +50,11 @@ class Members:
         state: dict[str, np.ndarray] | None,
         width: int = 1,
         devices: int = 1,
+        native: bool = False,
     ):
-        """Starts from `state` (arrays with a leading axis over these members), or anew."""
+        """Starts from `state` (arrays with a leading axis over these members), or anew. `native`: see `Engine`."""
         self.spec, self.members, self.width = spec, members, width
-        self.engine = engine = Engine(spec)
+        self.engine = engine = Engine(spec, native)
         mine = state or {}
         kept = {name.removeprefix(WATCH): array for name, array in mine.items() if name.startswith(WATCH)}
         self.watch = Watch(len(members), spec.stopping, kept)

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import optax
-from jaxtyping import Array, UInt
+from jaxtyping import Array, Float, UInt
 
 from ebbtide.errors import require
-from ebbtide.models.model import Params
+from ebbtide.kernel.native import Kernel
+from ebbtide.models.model import AnyPrompt, Params
 from ebbtide.traced import Traced
 from ebbtide.training.schedule import Constant, LearningRate
 
@@ -112,6 +113,19 @@ class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only
 
     def direction(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
+
+    def update_by(
+        self, kernel: Kernel, state: OptState, params: Params, prompt: AnyPrompt, step: UInt[Array, ""], total: int
+    ) -> tuple[Float[Array, ""], Params, OptState]:
+        """The loss, and what `update` makes of its gradient, all by the compiled kernel."""
+        count = state.count + 1
+        corrections = [1 - jnp.float32(b) ** count for b in (self.b1, self.b2)]
+        rate = self.lr * self.schedule.factor(step, total)
+        numbers = jnp.stack([jnp.float32(x) for x in (rate, *corrections, self.b1, self.b2, self.eps)])
+        pulls = (self.decay or WeightDecay()).pulls(params)
+        late = self.decay is not None and self.decay.form == "decoupled"
+        loss, params, mu, nu = kernel.step(params, state.mu, state.nu, prompt, numbers, pulls, late)
+        return loss, params, optax.ScaleByAdamState(count, mu, nu)
 
 
 class SGD(Descent, frozen=True, tag="sgd", forbid_unknown_fields=True, kw_only=True):

@@ -4,13 +4,13 @@ Reads commands from standard input, answers on standard output, and ends when th
 """
 
 import os
-import platform
 import signal
 import sys
 from pathlib import Path
 from typing import IO, Any
 
 from ebbtide.errors import InputError
+from ebbtide.machine import processor
 from ebbtide.training.wire import receive, send
 
 ENVIRONMENT = {
@@ -26,8 +26,8 @@ ENVIRONMENT = {
 def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
     """Answers commands in order until the stream ends.
 
-    `start` (spec, members, their state or None, width, devices), then any of `instruments`, `train`
-    (step), `evaluate`, `state`.
+    `start` (spec, members, their state or None, width, devices, kernel: the compiled library or
+    None), then any of `instruments`, `train` (step), `evaluate`, `state`.
     """
     members: Any = None
     while (command := receive(commands)) is not None:
@@ -46,7 +46,12 @@ def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
             from ebbtide.training.spec import from_builtins
 
             spec = from_builtins(command["spec"])
-            members = Members(spec, command["members"], command["state"], command["width"], command["devices"])
+            if command["kernel"]:
+                from ebbtide.kernel.native import register
+
+                register(Path(command["kernel"]))
+            layout = {name: command[name] for name in ("width", "devices")}
+            members = Members(spec, command["members"], command["state"], **layout, native=bool(command["kernel"]))
             return {"identity": identity()}, members
         case "instruments":
             return {"instruments": [[i.name, i.headline, i.chance] for i in members.instruments()]}, members
@@ -73,15 +78,6 @@ def identity() -> dict[str, Any]:
     told = device.platform == "gpu" and "--xla_gpu_deterministic_ops=true" in flags
     what = {"device": device.device_kind, "platform": device.platform, "processor": processor()}
     return {**versions, **what, "one_thread": one_thread, "deterministic": one_thread or told}
-
-
-def processor() -> str:
-    """The name of this machine's processor: vector widths differ, and with them the order of sums."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -1,0 +1,68 @@
+"""Which kernel a run is trained by: XLA's, or the compiled one where it is asked for, built and fits."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from ebbtide.errors import InputError, nearest, require
+from ebbtide.kernel import build
+from ebbtide.kernel.native import why_not
+from ebbtide.training.spec import Spec
+
+VARIABLE = "EBBTIDE_KERNEL"
+KINDS = ("auto", "xla", "native")
+
+
+class Choice(NamedTuple):
+    """What trains a run: the path of the compiled library (none: XLA), and the name that the run's identity has."""
+
+    library: Path | None = None
+    name: str = "xla"
+
+
+XLA = Choice()
+
+
+def asked() -> str:
+    """auto, xla or native: the value of $EBBTIDE_KERNEL (`--kernel`). Raises `InputError` for another."""
+    kind = os.environ.get(VARIABLE) or "auto"
+    require(kind in KINDS, "kernel", kind, f"must be one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+    return kind
+
+
+def reason_against(spec: Spec) -> str | None:
+    """Why the compiled kernel does not serve a spec; None: it does."""
+    if jax.default_backend() != "cpu":
+        return "it is for the CPU"
+    if spec.interventions:
+        return "interventions reach into the forward pass"
+    return why_not(spec.model, spec.task, spec.outputs())
+
+
+def choose(spec: Spec, *, before: str | None = None, say: Callable[[str], None] = lambda text: None) -> Choice:
+    """The kernel for a run of `spec`; `before`: the name of the one it was begun with.
+
+    `auto` takes the compiled kernel where it serves the spec, building it when this machine has not
+    yet, and goes on with XLA where it was begun so; where it cannot be had it says so in one line and takes XLA.
+    Raises `InputError` where `native` is asked for and cannot be had.
+    """
+    kind = asked()
+    if kind == "xla" or (kind == "auto" and before == XLA.name):
+        return XLA
+    against = reason_against(spec)
+    if against is None:
+        try:
+            compiler = build.find_compiler()
+            if not build.library(compiler).exists():
+                say("building the compiled kernel (once for this machine, some seconds)")
+            compiler, path = build.ready()
+            return Choice(path, f"native {build.key(compiler)[:8]}")
+        except build.BuildError as error:
+            against = str(error)
+    if kind == "native":
+        raise InputError("kernel", "native", f"cannot be used here: {against}")
+    say(f"note: trained by XLA, not by the compiled kernel: {against}")
+    return XLA

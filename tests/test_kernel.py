@@ -1,0 +1,351 @@
+"""The compiled kernel: its gradients and steps against XLA's, its bits, its memory, and when it is not used."""
+
+import subprocess
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from ebbtide import train
+from ebbtide.errors import InputError
+from ebbtide.kernel import build
+from ebbtide.kernel.native import Kernel, register, why_not
+from ebbtide.mechanisms.interventions import Ablate
+from ebbtide.models.deepset import DeepSet
+from ebbtide.models.encoders import ResNet
+from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
+from ebbtide.models.transformer import Transformer
+from ebbtide.once import quick_jit
+from ebbtide.runs.folder import Run, numeric
+from ebbtide.sources.functions import Functions
+from ebbtide.sources.gaussian import Gaussian
+from ebbtide.studies.transience import QUICK
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.labels import Shared
+from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.regression import Regression
+from ebbtide.training import kernels
+from ebbtide.training.driver import resume
+from ebbtide.training.engine import Engine
+from ebbtide.training.optimizer import SGD, Adam, WeightDecay
+from ebbtide.training.schedule import Cosine, Schedule
+from ebbtide.training.spec import Spec
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+SPEC = Spec(
+    task=FewShot(context=2, burst=1, labels=Shared(4)),
+    source=Gaussian(classes=40, exemplars=3, dim=6, noise=0.5, holdout_classes=8, holdout_exemplars=1),
+    model=Transformer(layers=2, width=16, heads=2),
+    optimizer=Adam(lr=1e-2),
+    batch=20,
+    sequences=20 * 30,
+    members=2,
+    schedule=Schedule(evaluations=3, checkpoints=3),
+    evaluators=("icl",),
+    evaluation_sequences=50,
+)
+
+
+@pytest.fixture(scope="module")
+def library() -> Path:
+    """The library for this machine, built unless it is there."""
+    try:
+        path = build.ready()[1]
+    except build.BuildError as error:
+        pytest.skip(f"the compiled kernel cannot be built here: {error}")
+    register(path)
+    return path
+
+
+@pytest.fixture
+def native(library: Path, monkeypatch) -> Path:
+    """The same, and asked for."""
+    monkeypatch.setenv(kernels.VARIABLE, "native")
+    return library
+
+
+def example(model: Transformer, context: int, batch: int, dim: int, labels: int, seed: int):
+    """Random parameters of LeCun's size (biases, norms and tables too) and a random prompt, nothing of it compiled."""
+    random = np.random.default_rng(seed)
+    shape = {"context": context, "dim": dim, "labels": labels}
+    made = jax.eval_shape(lambda key: model.init(key, **shape), jax.random.key(0))
+
+    def normal(leaf) -> np.ndarray:
+        scale = leaf.shape[0] ** -0.5 if leaf.ndim == 2 else 0.5
+        return (scale * random.standard_normal(leaf.shape)).astype(np.float32)
+
+    exemplars = random.standard_normal((context + 1, batch, dim)).astype(np.float32)
+    said, target = (random.integers(0, labels, size).astype(np.int32) for size in ((context, batch), (batch,)))
+    zeros = np.zeros((context + 1, batch), np.int32)
+    prompt = Prompt(exemplars, said, target, zeros, zeros.astype(np.uint32), zeros, target)
+    return jax.tree.map(jnp.asarray, (jax.tree.map(normal, made), prompt))
+
+
+def distance(found, exact) -> float:
+    """The largest, over arrays, of |a - b| / |b|; an array far smaller than the whole gradient is held to a millionth
+    of that."""
+    pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True))
+    whole = sum(float(np.square(np.asarray(b, np.float64)).sum()) for _, b in pairs) ** 0.5
+
+    def one(a, b) -> float:
+        b = np.asarray(b, np.float64)
+        return float(np.linalg.norm(np.asarray(a, np.float64) - b) / max(np.linalg.norm(b), 1e-6 * whole))
+
+    return max(one(a, b) for a, b in pairs)
+
+
+MODELS = st.builds(
+    lambda layers, heads, size, **more: Transformer(layers=layers, width=8 * heads * size, heads=heads, **more),
+    layers=st.integers(1, 2),
+    heads=st.integers(1, 4),
+    size=st.integers(1, 2),
+    mlp_ratio=st.integers(0, 3),
+    positions=st.sampled_from([Learned(), Sinusoidal(), Rotary(), NoPositions()]),
+    pairing=st.sampled_from(["interleaved", "joint"]),
+    norm=st.sampled_from(["pre", "none"]),
+)
+
+
+@settings(max_examples=8, derandomize=True)
+@given(
+    model=MODELS,
+    context=st.integers(1, 6),
+    batch=st.integers(1, 40),
+    dim=st.integers(1, 20),
+    labels=st.integers(2, 300),
+    seed=st.integers(0, 99),
+)
+def test_gradients_of_any_shape_are_those_of_float64(library, model, context, batch, dim, labels, seed):
+    params, prompt = example(model, context, batch, dim, labels, seed)
+    loss, grads = jax.jit(Kernel.of(model, context=context, dim=dim, labels=labels).loss_and_grad)(params, prompt)
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+        wide = prompt._replace(exemplars=np.asarray(prompt.exemplars, np.float64))
+        exact, slopes = quick_jit(model.loss_and_grad)(double, wide)
+    assert float(loss) == pytest.approx(float(exact), rel=1e-6)
+    assert distance(grads, slopes) < 2e-5 if model.norm == "none" else distance(grads, slopes) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "batch"),
+    [
+        (QUICK.model, {"context": 2, "dim": 24, "labels": 4}, 16),
+        (Transformer(layers=2, width=64, heads=8, mlp_ratio=0), {"context": 2, "dim": 64, "labels": 12_800}, 32),
+        (Transformer(layers=2, width=64, heads=8), {"context": 8, "dim": 32, "labels": 1600}, 1),
+        (Transformer(layers=2, width=64, heads=2), {"context": 8, "dim": 9, "labels": 33}, 300),
+    ],
+    ids=["quick", "2L", "one sequence", "several groups of blocks"],
+)
+def test_gradients_are_xlas(library, model, shape, batch):
+    params, prompt = example(model, shape["context"], batch, shape["dim"], shape["labels"], 0)
+    call = jax.jit(Kernel.of(model, **shape).loss_and_grad)
+    loss, grads = call(params, prompt)
+    with jax.default_matmul_precision("highest"):
+        theirs, slopes = jax.jit(model.loss_and_grad)(params, prompt)
+    assert float(loss) == pytest.approx(float(theirs), rel=1e-6)
+    assert distance(grads, slopes) < 1e-5
+    again = call(params, prompt)
+    for a, b in zip(jax.tree.leaves((loss, grads)), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_wrong_gradient_would_be_seen(library):
+    params, prompt = example(Transformer(layers=1, width=8, heads=1), 2, 5, 3, 4, 0)
+    _, grads = Kernel.of(Transformer(layers=1, width=8, heads=1), context=2, dim=3, labels=4).loss_and_grad(
+        params, prompt
+    )
+    wrong = jax.tree.map(lambda x: x, grads)
+    wrong["blocks"][0]["attn"]["k"] = 1.0001 * wrong["blocks"][0]["attn"]["k"]
+    assert distance(wrong, grads) > 5e-5
+
+
+def trained(spec: Spec, native: bool, steps: int = 12):
+    """The state after so many steps of member 0."""
+    engine = Engine(spec, native)
+    return engine.train(engine.init(0), engine.data(0), jnp.uint32(steps))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": Adam(lr=1e-2, b1=0.8, schedule=Cosine(warmup=3), decay=WeightDecay(coefficient=1e-2))},
+        {
+            "optimizer": Adam(lr=1e-2, decay=WeightDecay(form="decoupled", coefficient=0.3, on="attention")),
+            "task": FewShot(context=2, burst=1),
+            "source": replace(SPEC.source, classes=700),
+            "batch": 700,
+        },
+        {"optimizer": Adam(lr=1e-2, decay=WeightDecay(form="norms", coefficient=1e-2))},
+        {"optimizer": SGD(lr=0.1, momentum=0.9), "freeze": ("blocks.0.*",)},
+    ],
+    ids=["l2", "decoupled, several groups", "norms", "sgd and frozen"],
+)
+def test_steps_are_xlas(library, changes):
+    spec = replace(SPEC, **{"sequences": 30 * changes.get("batch", 20)} | changes)
+    ours, theirs = trained(spec, True), trained(spec, False)
+    assert float(ours.summed) == pytest.approx(float(theirs.summed), rel=1e-5)
+    assert distance(ours.params, theirs.params) < 2e-4  # rounding grows: Adam divides small gradients by themselves
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    fresh = Engine(spec).init(0)
+    assert distance(ours.params, fresh.params) > 0.01, "training moved the parameters"
+
+
+def test_labels_out_of_range_are_refused_not_read(library):
+    model = Transformer(layers=1, width=8, heads=1)
+    params, prompt = example(model, 2, 5, 3, 4, 0)
+    kernel = Kernel.of(model, context=2, dim=3, labels=4)
+    for wrong in (prompt._replace(labels=prompt.labels + 9), prompt._replace(target=prompt.target - 9)):
+        with pytest.raises(Exception, match="out of range"):
+            jax.block_until_ready(kernel.loss_and_grad(params, wrong))
+
+
+def repeatable(run: Run) -> bool:
+    """What its newest checkpoint says of its bits."""
+    newest = run.latest()
+    assert newest is not None
+    return newest[1].repeatable
+
+
+def test_a_run_says_what_trained_it_and_repeats_and_resumes_bit_for_bit(native, tmp_path):
+    whole, again = (train(SPEC, tmp_path / str(n), processes=n) for n in (1, 2))
+    assert whole.header.identity["kernel"].startswith("native ") and repeatable(whole)
+    kept = again.metrics()
+    for path in sorted((again.path / "checkpoints").iterdir())[1:]:
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    resumed = resume(Run(again.path), processes=1)
+    for name, values in whole.metrics().items():
+        np.testing.assert_array_equal(values, kept[name])
+        np.testing.assert_array_equal(values, resumed.metrics()[name])
+    assert repeatable(resumed)
+
+
+def test_a_run_goes_on_by_what_it_was_begun_with(library, tmp_path, monkeypatch):
+    monkeypatch.setenv(kernels.VARIABLE, "xla")
+    run = train(replace(SPEC, sequences=200), tmp_path / "run", processes=1)
+    assert run.header.identity["kernel"] == "xla"
+    monkeypatch.setenv(kernels.VARIABLE, "auto")
+    assert kernels.choose(SPEC, before="xla") == kernels.XLA
+    assert kernels.choose(SPEC).library == library and kernels.choose(SPEC, before="native 0").library == library
+    assert numeric({"jax": "1"}) == {"jax": "1", "kernel": "xla"}, "a run from before there was a kernel is XLA's"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": Transformer(width=20, heads=2)}, "multiples of 8"),
+        ({"model": Transformer(width=24, heads=2)}, "multiples of 8"),
+        ({"model": Transformer(encoder=ResNet())}, "linear encoder"),
+        ({"model": Transformer(attention_bias=True)}, "biases"),
+        ({"model": Transformer(attention="relu")}, "softmax"),
+        ({"model": Transformer(mask="none", pairing="joint")}, "softmax"),
+        ({"model": Transformer(norm="post")}, "norm after"),
+        ({"model": Transformer(activation="relu")}, "GELU"),
+        ({"model": Transformer(positions=Identical())}, "positions"),
+        ({"model": DeepSet(), "task": Regression(), "source": Functions(), "evaluators": ("train",)}, "few-shot"),
+        ({"interventions": (Ablate(at="blocks.0.attn.hook_z", heads=(1,)),)}, "interventions"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_not_served_is_trained_by_xla_with_one_note(monkeypatch, changes, reason):
+    spec, said = replace(SPEC, **changes), []
+    monkeypatch.setenv(kernels.VARIABLE, "auto")
+    assert kernels.choose(spec, say=said.append) == kernels.XLA
+    assert len(said) == 1 and reason in said[0]
+    monkeypatch.setenv(kernels.VARIABLE, "native")
+    with pytest.raises(InputError, match=f"kernel = 'native': cannot be used here: .*{reason}"):
+        kernels.choose(spec)
+    assert why_not(Transformer(), SPEC.task, 12_801) is not None and why_not(Transformer(), SPEC.task, 12_800) is None
+
+
+@pytest.mark.parametrize(("compiler", "reason"), [("no-such-compiler", "is on the path"), ("false", "false failed")])
+def test_without_a_compiler_that_works_xla_trains_with_one_note(tmp_path, monkeypatch, compiler, reason):
+    said = []
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(kernels.VARIABLE, "auto")
+    run = train(replace(SPEC, sequences=60), tmp_path / "run", processes=0, say=said.append)
+    notes = [line for line in said if line.startswith("note")]
+    assert len(notes) == 1 and reason in notes[0]
+    assert run.header.identity["kernel"] == "xla" and run.status() == "complete"
+    assert not list((tmp_path / "ebbtide").glob("kernel*")) if (tmp_path / "ebbtide").exists() else True
+    monkeypatch.setenv(kernels.VARIABLE, "native")
+    with pytest.raises(InputError, match="cannot be used here"):
+        train(SPEC, tmp_path / "other", processes=0)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_damaged_library_is_built_again(library, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler = build.find_compiler()
+    path = build.library(compiler)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not a library")
+    with pytest.raises(build.BuildError, match="cannot be loaded"):
+        build.load(path)
+    assert build.ready()[1] == path
+    assert [one.name for one in path.parent.iterdir()] == [path.name], "nothing half-made is left"
+    build.load(path)
+
+
+def test_the_name_of_the_library_is_made_of_what_its_bits_depend_on(monkeypatch, tmp_path):
+    here = build.Compiler(("c++",), "c++ 12")
+    assert build.key(here) == build.key(here)
+    monkeypatch.setattr(build, "processor", lambda: "another")
+    assert build.key(here) != (another := build.key(build.Compiler(("c++",), "c++ 13")))
+    for name in build.SOURCES:
+        (tmp_path / name).write_bytes((build.HERE / name).read_bytes())
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    assert build.key(build.Compiler(("c++",), "c++ 13")) == another
+    (tmp_path / "model.h").write_text("// changed")
+    assert build.key(build.Compiler(("c++",), "c++ 13")) != another
+
+
+def test_an_unknown_kernel_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv(kernels.VARIABLE, "nativ")
+    with pytest.raises(
+        InputError, match=r"kernel = 'nativ': must be one of auto, xla, native \(did you mean 'native'\?\)"
+    ):
+        train(SPEC, tmp_path / "run", processes=0)
+    assert not (tmp_path / "run").exists()
+
+
+WIDTHS = {"this processor": "-march=native", "the least of its kind": ""}
+
+
+@pytest.fixture(scope="module")
+def checked(library, tmp_path_factory):
+    """Builds kernel_check.cpp with flags and returns its lines of numbers."""
+    folder = tmp_path_factory.mktemp("kernel")
+
+    def run(*flags: str) -> np.ndarray:
+        program = folder / f"check{len(list(folder.iterdir()))}"
+        command = [*build.find_compiler().words, *build.FLAGS[:4], *flags, "-I", str(build.HERE), "-pthread"]
+        command += ["-o", str(program), str(Path(__file__).parent / "kernel_check.cpp")]
+        made = subprocess.run(command, capture_output=True, text=True)
+        if made.returncode != 0 and "sanitize" in "".join(flags):
+            pytest.skip(f"no sanitizers here: {made.stderr[-200:]}")
+        assert made.returncode == 0, made.stderr[-2000:]
+        said = subprocess.run([str(program)], capture_output=True, text=True)
+        assert said.returncode == 0, said.stderr[-2000:]
+        return np.asarray([[float(x) for x in line.split()] for line in said.stdout.splitlines()])
+
+    return run
+
+
+def test_address_and_undefined_behaviour_sanitizers_find_nothing(checked):
+    found = checked("-march=native", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    assert found.shape == (8, 3) and np.isfinite(found).all()
+
+
+def test_every_width_of_vectors_computes_the_same(checked):
+    here, least = (checked(flags) if flags else checked() for flags in WIDTHS.values())
+    np.testing.assert_allclose(here, least, rtol=1e-5)
+    assert (here[:7, 1] > 0.1).all() and here[7, 1] == 0, "one label: nothing to learn"
