@@ -83,8 +83,8 @@ def example(model: Transformer, context: int, batch: int, dim: int, labels: int,
     exemplars = random.standard_normal((context + 1, batch, dim)).astype(np.float32)
     said, target = (random.integers(0, labels, size).astype(np.int32) for size in ((context, batch), (batch,)))
     zeros = np.zeros((context + 1, batch), np.int32)
-    prompt = Prompt(exemplars, said, target, zeros, zeros.astype(np.uint32), zeros, target)
-    return jax.tree.map(jnp.asarray, (jax.tree.map(normal, made), prompt))
+    fields = (exemplars, said, target, zeros, zeros.astype(np.uint32), zeros, target)
+    return jax.tree.map(jnp.asarray, jax.tree.map(normal, made)), Prompt(*map(jnp.asarray, fields))
 
 
 def distance(found, exact) -> float:
@@ -126,7 +126,7 @@ def test_gradients_of_any_shape_are_those_of_float64(library, model, context, ba
     loss, grads = jax.jit(Kernel.of(model, context=context, dim=dim, labels=labels).loss_and_grad)(params, prompt)
     with jax.enable_x64(True):
         double = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-        wide = prompt._replace(exemplars=np.asarray(prompt.exemplars, np.float64))
+        wide = prompt._replace(exemplars=jnp.asarray(np.asarray(prompt.exemplars, np.float64)))
         exact, slopes = quick_jit(model.loss_and_grad)(double, wide)
     assert float(loss) == pytest.approx(float(exact), rel=1e-6)
     assert distance(grads, slopes) < 2e-5 if model.norm == "none" else distance(grads, slopes) < 1e-5

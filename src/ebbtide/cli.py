@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
     def kernel(one: argparse.ArgumentParser) -> None:
-        text = "auto: the compiled kernel where it can be built and fits, xla, or native (default: $EBBTIDE_KERNEL, auto)"
+        text = "auto (the compiled kernel where it serves), xla or native (default: $EBBTIDE_KERNEL, else auto)"
         one.add_argument("--kernel", metavar="NAME", help=text)
 
     def layout(one: argparse.ArgumentParser) -> None:

@@ -16,8 +16,8 @@ from ebbtide.studies.computed import Computed, conclude_computed
 def run_computed(study: Computed, options: Namespace) -> int:
     """Computes, judges the claims and draws the figure; exit code 1 with --check when a claim does not hold."""
     require(options.experiment is None, "experiment", options.experiment, f"{study.name} has no experiments")
-    usual = {"executor": "local", "jobs": None, "processes": None, "width": None, "deterministic": False, "kernel": None}
-    for name, value in usual.items():
+    usual = {"executor": "local", "jobs": None, "processes": None, "width": None, "deterministic": False}
+    for name, value in (usual | {"kernel": None}).items():
         require(getattr(options, name) == value, name, getattr(options, name), f"{study.name} trains nothing")
     setting = study.setting(options.preset, options.fields)
     if options.dry_run:

@@ -1,6 +1,5 @@
 """`ebbtide kernel`: whether the compiled kernel is built here, what it serves and why not, and how to build it."""
 
-import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -69,5 +68,4 @@ def _studies(kind: str) -> Table:
 
 def _home(path: Path) -> str:
     """The path with ~ for the user's folder."""
-    text, home = str(path), os.path.expanduser("~")
-    return "~" + text[len(home) :] if text.startswith(home + os.sep) else text
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
