@@ -173,7 +173,7 @@ def test_a_measured_trainer_counts_the_sequences_of_all_members():
     measured = child.Measured(command)
     done = measured.train(0.01)
     assert done["sequences"] > 0 and done["sequences"] % (2 * SPEC.batch) == 0 and done["seconds"] > 0
-    with pytest.raises(InputError, match="must be one of ebbtide, plain JAX"):
+    with pytest.raises(InputError, match="must be one of ebbtide, ebbtide by XLA, plain JAX"):
         child.make("flax", SPEC, 1, 1)
 
 
@@ -223,7 +223,8 @@ class Canned(Child):
                 raise ChildError("no luck")
             case "start":
                 self.pace *= 0.5 if command["implementation"].startswith("PyTorch") else 1
-                return {"compile_seconds": 3.0, "note": "canned"}
+                note = "native 1a2b3c4d" if command["implementation"] == "ebbtide" else "canned"
+                return {"compile_seconds": 3.0, "note": note}
             case "train":
                 return {"sequences": self.pace * 2, "seconds": 2.0}
             case "memory":
@@ -255,6 +256,7 @@ def test_a_benchmark_has_every_part(canned):
         ceiling, spec = work.Ceiling(1e11, 3e10), config.at(batch)
         assert rows["ebbtide", batch, 1, 1, 1].fraction_of_roofline == ceiling.fraction(spec, 1000.0)
         assert rows["PyTorch eager", batch, 1, 1, 1].ratio_to_ebbtide == 0.5
+        assert rows["ebbtide by XLA", batch, 1, 1, 1].ratio_to_ebbtide == 1
         assert rows["PyTorch compiled", batch, 1, 1, 2].fraction_of_roofline == ceiling.fraction(spec, 500.0)
         assert rows["ebbtide, whole run", batch, 2, 2, 1].fraction_of_roofline == ceiling.fraction(spec, 900.0)
         for members in (1, 4):
@@ -278,6 +280,7 @@ def test_a_quick_benchmark_begins_nothing_that_does_not_fit_and_says_so(canned, 
     found = bench.measure([CONFIGS["2L"]], quick=True, say=lambda text: None)
     assert [(r.implementation, r.batch, r.threads) for r in found.rows] == [
         ("ebbtide", 32, 1),
+        ("ebbtide by XLA", 32, 1),
         ("PyTorch eager", 32, 1),
     ]
     skipped = " ".join(one.what for one in found.skipped)

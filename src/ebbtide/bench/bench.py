@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ebbtide.bench import machine, plain_torch, whole
+from ebbtide.bench.child import BY_XLA
 from ebbtide.bench.configs import Config
 from ebbtide.bench.records import Record, Row, Skipped, Target
 from ebbtide.bench.rounds import Child, ChildError, Pace, take_turns
@@ -148,13 +149,15 @@ class _Measurement:
 
         def enter(implementation: str, threads: int) -> None:
             if got := self._start(stack, implementation, threads):
-                name = "ebbtide" if implementation == "ebbtide" else f"{implementation}, {threads}"
+                name = implementation if implementation.startswith("ebbtide") else f"{implementation}, {threads}"
                 entered[name] = (implementation, threads, *got)
 
         enter("ebbtide", 1)
         if "ebbtide" not in entered:
             raise ChildError(f"ebbtide itself did not start: {self.found.skipped[-1].why}")
         self.start_seconds = time.monotonic() - began
+        if entered["ebbtide"][3]["note"].startswith("native"):
+            enter(BY_XLA, 1)
         counts = sorted({1, self.cores})
         if plain_torch.installed():
             for threads in counts[:1] if self.quick else counts:
@@ -299,7 +302,11 @@ class _Measurement:
             self.found.targets.append(Target(config=config.name, batch=self.batch, what=what, value=value, **bound))
 
         reached = alone and alone.fraction_of_roofline
-        target("fraction of roofline, whole run on one core", reached, least=config.roofline)
+        target(
+            "fraction of roofline, whole run on one core",
+            reached,
+            least=config.roofline[config.batches.index(self.batch)],
+        )
         others = [pace.ratio for name, pace in self.paces.items() if name.startswith("PyTorch")]
         target("pace over the best PyTorch", 1 / max(others) if others else None, least=config.over_torch)
         if self.cores == 2:

@@ -21,7 +21,8 @@ COLD = {
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
 """Compile times are those of a first start; PyTorch's compiler starts no processes of its own."""
-IMPLEMENTATIONS = ("ebbtide", "plain JAX", "PyTorch eager", "PyTorch compiled")
+BY_XLA = "ebbtide by XLA"
+IMPLEMENTATIONS = ("ebbtide", BY_XLA, "plain JAX", "PyTorch eager", "PyTorch compiled")
 
 
 def environment(threads: int, cores: int) -> dict[str, str]:
@@ -43,17 +44,22 @@ class Trainer(Protocol):
 
 
 class Ours:
-    """ebbtide's own loop, as its workers run it."""
+    """ebbtide's own loop, as its workers run it: by the kernel that a run would take, or by XLA."""
 
-    note = ""
-
-    def __init__(self, spec: Any, members: int):
+    def __init__(self, spec: Any, members: int, by_xla: bool):
         from msgspec.structs import replace
 
+        from ebbtide.kernel.native import register
+        from ebbtide.training import kernels
         from ebbtide.training.members import Members
 
+        kernel = kernels.XLA if by_xla else kernels.choose(spec)
+        if kernel.library:
+            register(kernel.library)
+        self.note = kernel.name
+
         spec = replace(spec, evaluators=("train",), evaluation_sequences=2)  # nobody evaluates here
-        self.members = Members(spec, list(range(members)), None)
+        self.members = Members(spec, list(range(members)), None, native=bool(kernel.library))
 
     def train(self, steps: int) -> None:
         """So many steps of every member."""
@@ -63,8 +69,8 @@ class Ours:
 def make(implementation: str, spec: Any, members: int, threads: int) -> Trainer:
     """The implementation of this name."""
     match implementation:
-        case "ebbtide":
-            return Ours(spec, members)
+        case "ebbtide" | "ebbtide by XLA":
+            return Ours(spec, members, by_xla=implementation == BY_XLA)
         case "plain JAX":
             from ebbtide.bench.plain_jax import PlainJax
 

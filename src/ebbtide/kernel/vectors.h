@@ -26,7 +26,7 @@ typedef float V8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 inline V load(const float* p) { return *reinterpret_cast<const V*>(p); }
 inline void store(float* p, V x) { *reinterpret_cast<V*>(p) = x; }
-inline V all(float x) { return V{} + x; }
+inline V all(float x) { return x - V{}; }  // x - 0 is x, whatever its sign: no instruction
 inline V larger(V a, V b) { return a > b ? a : b; }
 inline V smaller(V a, V b) { return a < b ? a : b; }
 inline long padded(long n) { return (n + LANES - 1) / LANES * LANES; }
@@ -86,7 +86,7 @@ void tile(long K, const float* A, long am, long ak, const float* B, long ldb, fl
 }
 
 // The tallest tile of each width: MR * NR sums and NR rows of B (and one of A) must fit the registers.
-constexpr int WIDEST = REGISTERS == 32 ? 6 : 3;
+constexpr int WIDEST = REGISTERS == 32 ? 5 : 3;
 constexpr int tallest(int NR) {
   const int fits = (REGISTERS - 1) / NR - 1;
   return fits > 12 ? 12 : fits < 1 ? 1 : fits;
