@@ -59,7 +59,7 @@ SIDE_BY_SIDE = Experiment(
                 "exact, 256 classes, L2 1e-4": THEIRS | {"source.classes": 256} | decay(1e-4),
             },
             base=SHORT,
-            minutes=None,
+            minutes=4,
             scaled=f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 or 256 classes of one exemplar, 2 labels",
         ),
     },

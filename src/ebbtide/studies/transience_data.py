@@ -83,7 +83,7 @@ VARIATION = Experiment(
                 "2, noise 1.6": {"source.exemplars": 2, "source.noise": 1.6},
             },
             base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=None,
+            minutes=15,
             scaled=QUICK_SCALE,
         ),
         "paper": Setting(
@@ -141,7 +141,7 @@ ZIPF = Experiment(
         "cpu": Setting(
             arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
             base=SHORT | BY_RANK | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=None,
+            minutes=8,
             scaled=QUICK_SCALE,
         ),
         "paper": Setting(
@@ -221,7 +221,7 @@ LABELS = Experiment(
         "cpu": Setting(
             arms=_labels(1, 4, 16),
             base=SHORT,
-            minutes=None,
+            minutes=7,
             scaled=f"labels of their own, not shared; {QUICK_SCALE}",
         ),
         "paper": Setting(

@@ -76,7 +76,7 @@ SIZE = Experiment(
                 "6 layers, width 32": {"model.layers": 6, "model.width": 32},
             },
             base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=None,
+            minutes=9,
             scaled=QUICK_SCALE,
         ),
         "paper": Setting(
@@ -132,7 +132,7 @@ L2 = Experiment(
                 **{f"norms {c:.0e}".replace("e-0", "e-"): decay(c, "norms") for c in (1e-3, 1e-2)},
             },
             base=SHORT,
-            minutes=None,
+            minutes=9,
             scaled=QUICK_SCALE,
         ),
         "paper": Setting(
@@ -195,7 +195,7 @@ COMPETITION = Experiment(
                 "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
             },
             base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=None,
+            minutes=10,
             scaled=QUICK_SCALE,
         ),
         "paper": Setting(
