@@ -20,7 +20,8 @@ from ebbtide.models.model import Model
 from ebbtide.models.positions import Identical, NoPositions
 from ebbtide.models.transformer import Transformer
 from ebbtide.once import quick_jit
-from ebbtide.studies.constructions import lasso_descent, ridge_descent, selection
+from ebbtide.sources.functions import Functions, represented
+from ebbtide.studies.constructions import lasso_descent, representation_ridge, ridge_descent, selection
 from ebbtide.tasks.prompt import FunctionPrompt
 
 SLOTS, BATCH, DIM = 13, 64, 5
@@ -183,6 +184,17 @@ def ridge_at_the_end() -> Check:
     return _differs(f"ridge: {STEPS + 1} layers = solution", ours, ridge(x, y, 10 * PENALTY)[-1], 1e-12)
 
 
+def representation_by_transformer() -> Check:
+    """MLPs turn inputs into a fixed representation, layer by layer, and the same descent learns linearly on it."""
+    source = Functions(dim=DIM, layers=2, seed=3)
+    maps = np.asarray(source.build().maps[0], np.float64)
+    x, y = (part[: PAIRS + 1] for part in _noisy(14))
+    ours = representation_ridge(maps, PAIRS, 5, RATE, PENALTY).answer(x, y[:-1])
+    phi = represented(maps, x)
+    exact = _said(phi, descent(phi, y[:-1], 5, RATE, PENALTY))
+    return _differs("representation, then ridge: 8 layers = 2 + 5 steps", ours, exact, 1e-12)
+
+
 def lasso_by_transformer() -> Check:
     """With soft thresholds in its MLPs it takes the steps of ISTA."""
     x, y = (part[: PAIRS + 1] for part in _noisy(10))
@@ -221,6 +233,7 @@ FUNCTION_CHECKS: tuple[Callable[[], Check], ...] = (
     order_of_pairs,
     ridge_by_transformer,
     ridge_at_the_end,
+    representation_by_transformer,
     lasso_by_transformer,
     selection_by_transformer,
 )

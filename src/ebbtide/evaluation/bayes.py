@@ -63,14 +63,32 @@ def mixed_ridge(
     Returns predictions [slots, batch] and the posterior [slots, batch, levels], which sums to 1.
     Raises `InputError` for shapes that disagree, no levels, and noises, prior or weights that are not above 0.
     """
-    x, y = pairs(x, y)
     shares = [1.0] * len(noises) if weights is None else list(weights)
     require(len(noises) > 0, "noises", list(noises), "must name at least one standard deviation")
     require(len(shares) == len(noises), "weights", shares, f"must be {len(noises)} numbers, one for each noise")
     for share in shares:
         positive("weights", share, "")
+    return _weighed([(x, noise) for noise in noises], y, prior, shares)
+
+
+def mixed_features(features: Sequence[Inputs], y: Responses, noise: float, prior: float) -> Mixed:
+    r"""Posterior mean where the response is linear in one of several `features` of the inputs, [slots, batch, dim]
+    each, all equally likely for a prompt: ridge on every one, averaged with its probability given the pairs before, as
+    `mixed_ridge` does for noise levels. The optimum where one of several fixed representations is drawn for a prompt
+    (Guo et al. 2023, arXiv 2310.10616, the mixture setting).
+
+    Returns predictions [slots, batch] and the posterior [slots, batch, features]. Raises `InputError` for shapes that
+    disagree, no features, and a noise or prior that is not above 0.
+    """
+    require(len(features) > 0, "features", len(features), "must be at least one")
+    return _weighed([(one, noise) for one in features], y, prior, [1.0] * len(features))
+
+
+def _weighed(models: Sequence[tuple[Inputs, float]], y: Responses, prior: float, shares: Sequence[float]) -> Mixed:
+    """Ridge of every model (inputs, noise), averaged with its probability given the pairs before a slot."""
     means, scores = [], []
-    for noise in noises:
+    for x, noise in models:
+        x, y = pairs(x, y)
         mean, spread = linear_posterior(x, y, penalty_of(noise, prior))
         variance = noise**2 * (1 + spread)
         score = -0.5 * (np.log(2 * np.pi * variance) + (y - mean) ** 2 / variance)

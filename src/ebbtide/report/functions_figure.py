@@ -53,6 +53,32 @@ def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) 
     return {kind: render(figure, kind) for kind in ("png", "svg")}
 
 
+def layers_figure(title: str, panels: dict[str, dict[str, Float[np.ndarray, "member layer"]]]) -> dict[str, bytes]:
+    """A panel for every kind of token and in it a line for every target: how much of its variance a linear map reads by
+    layer, 0 the embedding."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6 * len(panels) + 1.6, 3.1), layout="constrained")
+    axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    for panel, (kind, lines) in zip(axes.flat, panels.items(), strict=True):
+        for name, members in lines.items():
+            colour, layers = COLOURS[names.index(name) % len(COLOURS)], np.arange(members.shape[1])
+            for member in members:
+                panel.plot(layers, member, color=colour, lw=0.4, alpha=0.5)
+            panel.plot(layers, members.mean(0), color=colour, lw=1.8, marker="o", ms=3, label=name)
+        panel.set_ylim(-0.05, 1.05)
+        panel.set_xticks(range(max(len(one[0]) for one in lines.values())))
+        _tidy(panel, kind)
+    axes.flat[0].set_ylabel("R² on other prompts", fontsize=9)
+    figure.supxlabel("layers passed (0: the embedding)", fontsize=9)
+    drawn = [panel.get_legend_handles_labels() for panel in axes.flat]
+    entries = {label: handle for handles, labels in drawn for handle, label in zip(handles, labels, strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=8)
+    figure.suptitle(f"{title}: what a linear probe reads\nthin: members, thick: their mean", fontsize=9.5)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
+
+
 def context_figure(
     title: str, unit: str, panels: dict[str, dict[str, Line]], exact: tuple[str, ...]
 ) -> dict[str, bytes]:

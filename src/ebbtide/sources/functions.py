@@ -5,6 +5,7 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 import msgspec
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt
 
 from ebbtide.errors import require
@@ -90,3 +91,13 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
     ) -> Float[Array, "*slots dim"]:
         """The weights `classes` of the pool."""
         return bank.pool[classes]
+
+
+def represented(
+    maps: Float[np.ndarray, "layers dim dim"], x: Float[np.ndarray, "*slots dim"]
+) -> Float[np.ndarray, "*slots dim"]:
+    """phi of every input in float64, for baselines: what `Functions.represent` computes with the same layers."""
+    for q in maps:
+        z = x @ q.T
+        x = np.where(z > 0, z, SLOPE * z)
+    return x

@@ -8,6 +8,7 @@ from ebbtide.studies.coopetition import COOPETITION
 from ebbtide.studies.induction_heads import INDUCTION_HEADS
 from ebbtide.studies.positions import POSITIONS
 from ebbtide.studies.regularisation import REGULARISATION
+from ebbtide.studies.representations import REPRESENTATIONS
 from ebbtide.studies.statisticians import STATISTICIANS
 from ebbtide.studies.study import Study
 from ebbtide.studies.toy_laws import TOY_LAWS
@@ -22,6 +23,7 @@ STUDIES: tuple[Study, ...] = (
     ABRUPT_LEARNING,
     POSITIONS,
     TRANSIENT_RIDGE,
+    REPRESENTATIONS,
     STATISTICIANS,
     BAYESIAN_AVERAGING,
 )

@@ -61,14 +61,15 @@ def answers(
     found = []
     for place, run in arms.runs(arm):
         words = tuple(sorted(changes.items()))
-        found.append(None if run is None else _answers(run.path, place, evaluator, prompts, last, words))
+        found.append(None if run is None else of_member(run.path, place, evaluator, prompts, last, words))
     return found
 
 
 @lru_cache(maxsize=128)
-def _answers(
-    path: Path, place: int, evaluator: str, prompts: int, last: bool, changes: tuple[tuple[str, Any], ...]
+def of_member(
+    path: Path, place: int, evaluator: str, prompts: int, last: bool, changes: tuple[tuple[str, Any], ...] = ()
 ) -> Answers:
+    """What one member of a run answers: see `answers`."""
     run = Run(path)
     spec = spec_of(run)
     drawn = fresh_prompts(spec, evaluator, prompts, **dict(changes))

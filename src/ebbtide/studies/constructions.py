@@ -21,6 +21,7 @@ What does not fit exactly: logistic regression (its link is smooth, a ReLU netwo
 for generalised linear models has an error), and the paper's selection among classifiers, for the same reason.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from ebbtide.errors import require
 from ebbtide.evaluation.baselines import positive
 from ebbtide.mechanisms.woven import Head, Layer, Place, Unit, Woven, weave
 from ebbtide.models.transformer import Transformer
+from ebbtide.sources.functions import SLOPE
 
 SILENCE = 1e9
 """M: what a score loses at a token that must not count."""
@@ -80,16 +82,48 @@ def ridge_descent(dim: int, context: int, steps: int, rate: float, penalty: floa
     steps + 1 layers of three heads, width 3 (dim + 2), no MLP. Raises `InputError` for a rate that is not above 0 or a
     penalty below 0.
     """
+    return _ridge(dim, context, steps, rate, penalty)
+
+
+def _ridge(
+    dim: int, context: int, steps: int, rate: float, penalty: float, before: Sequence[Layer] = (), mlp_ratio: int = 0
+) -> Woven:
+    """The layers `before`, then those of `ridge_descent`."""
     _checked(dim, context, steps, rate)
     require(0 <= penalty < np.inf, "penalty", penalty, "must be a number from 0 on")
-    model = _model(steps + 1, 3 * (dim + 2), 3, 0)
+    model = _model(len(before) + steps + 1, 3 * (dim + 2), 3, mlp_ratio)
     x, y, w, one, query = slice(0, dim), dim, slice(dim + 1, 2 * dim + 1), 2 * dim + 1, 2 * dim + 2
     marks = np.zeros((context + 1, model.width))
     marks[:, one], marks[-1, query] = 1.0, 1.0
     decay = Head([(one, one, 1.0)], [(w, w, -rate * penalty)])
     step = Layer([*_gradient(x, y, w, one, query, rate * (context + 1)), decay])
     # the query's token has no response: y is 0 there, and the answer goes to its place
-    return weave(model, [step] * steps + [Layer(_product(x, w, one, y))], x=x, y=y, marks=marks, reads=[(y, 1.0)])
+    layers = [*before, *[step] * steps, Layer(_product(x, w, one, y))]
+    return weave(model, layers, x=x, y=y, marks=marks, reads=[(y, 1.0)])
+
+
+def representation_ridge(
+    maps: Float[np.ndarray, "layers dim dim"], context: int, steps: int, rate: float, penalty: float
+) -> Woven:
+    r"""`ridge_descent` on $\phi(x)$ in place of x, $\phi$ the layers $z \leftarrow \mathrm{leaky}(Q z)$ of a fixed
+    representation (Guo et al. 2023, arXiv 2310.10616, section 4: transform the inputs, then learn linearly in context).
+
+    One layer without attention for each of `maps`: its MLP adds $\mathrm{relu}(Qz) - .01\,\mathrm{relu}(-Qz) -
+    \mathrm{relu}(z) + \mathrm{relu}(-z)$ to z at every token, so that $\phi$ takes the place of x. Then
+    `ridge_descent`. layers + steps + 1 layers of three heads, width 3 (dim + 2), four units a coordinate.
+
+    Raises `InputError` as `ridge_descent` does.
+    """
+    dim = maps.shape[1]
+    transforms = []
+    for q in maps:
+        units = []
+        for i in range(dim):
+            row = list(enumerate(q[i]))
+            units += [Unit(row, 0.0, [(i, 1.0)]), Unit([(j, -a) for j, a in row], 0.0, [(i, -SLOPE)])]
+            units += [Unit([(i, 1.0)], 0.0, [(i, -1.0)]), Unit([(i, -1.0)], 0.0, [(i, 1.0)])]
+        transforms.append(Layer(units=units))
+    return _ridge(dim, context, steps, rate, penalty, transforms, mlp_ratio=2)
 
 
 def lasso_descent(dim: int, context: int, steps: int, rate: float, penalty: float) -> Woven:

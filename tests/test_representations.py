@@ -1,0 +1,152 @@
+"""Study `representations`: the exact predictors, what probes are asked, claims on made-up answers, the figure."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.errors import InputError
+from ebbtide.evaluation.baselines import linear_posterior
+from ebbtide.evaluation.bayes import mixed_features, penalty_of
+from ebbtide.report.functions_figure import layers_figure
+from ebbtide.sources.functions import Functions, represented
+from ebbtide.studies import representations
+from ebbtide.studies.answers import Answers, fresh_prompts
+from ebbtide.studies.constructions import representation_ridge, ridge_descent
+from ebbtide.studies.experiment import make_sweep
+from ebbtide.studies.layer_probes import Read
+from ebbtide.studies.representations import DEEP, MIXED, MIXTURE, QUICK, REPRESENTATIONS, SHALLOW, SUPERVISED
+from ebbtide.sweeps.plan import group
+from test_statisticians import Found
+
+PROMPTS = 300
+
+
+def answered(says=None, **source) -> Answers:
+    """A member that answers what `says` makes of its answers; 0 unless given."""
+    spec = replace(QUICK, source=replace(QUICK.source, **source))
+    drawn = fresh_prompts(spec, "train", PROMPTS)
+    x, y = (np.asarray(one, np.float64) for one in (drawn.inputs, drawn.responses))  # pyright: ignore
+    latent = {name: np.asarray(value) for name, value in drawn.latent.items()}  # pyright: ignore
+    silent = Answers(np.asarray([64]), np.zeros((1, *y.shape, 1)), x, y, latent, spec)
+    return silent if says is None else silent._replace(outputs=says(silent)[None, ..., None])
+
+
+def test_a_representation_in_float64_is_the_sources():
+    source = Functions(dim=3, layers=2, representations=2, seed=7)
+    bank, x = source.build(), np.random.default_rng(0).standard_normal((5, 4, 3))
+    for which in range(2):
+        ours = represented(np.asarray(bank.maps[which], np.float64), x)
+        np.testing.assert_allclose(
+            ours, source.represent(bank, jnp.int32(which), jnp.asarray(x, jnp.float32)), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("several", [1, 3])
+def test_clean_responses_are_what_the_task_drew(several):
+    found = answered(representations=several)
+    noise = found.responses - representations.clean(found)
+    assert abs(noise.std() - 0.1) < 0.005 and abs(noise.mean()) < 0.01
+
+
+def test_the_posterior_mean_is_best_and_what_does_not_know_the_representation_is_far():
+    for several in (1, 3):
+        made = {name: one.mean() for name, one in representations.predictors(answered(representations=several)).items()}
+        assert min(made, key=lambda name: made[name]) == "posterior mean"
+        assert made["ridge on x"] > 10 * made["posterior mean"]
+    one = representations.predictors(answered())
+    assert set(one) == {"posterior mean", "ridge on x", "random features"}
+
+
+def test_evidence_finds_the_representation_and_one_alone_is_ridge():
+    found = answered(representations=3)
+    known = representations.features(found)
+    mixed = mixed_features(known, found.responses, 0.1, found.spec.source.deviation)  # pyright: ignore
+    np.testing.assert_allclose(mixed.posterior.sum(-1), 1)
+    right = np.take_along_axis(mixed.posterior[-1], found.latent["representation"][:, None], 1)[:, 0]
+    assert right.mean() > 0.9 and np.allclose(mixed.posterior[0], 1 / 3)
+    alone = mixed_features(known[:1], found.responses, 0.1, 3**-0.5).predictions
+    np.testing.assert_allclose(alone, linear_posterior(known[0], found.responses, penalty_of(0.1, 3**-0.5)).mean)
+    with pytest.raises(InputError, match="features = 0: must be at least one"):
+        mixed_features([], found.responses, 0.1, 1.0)
+    with pytest.raises(InputError, match=r"noise = 0.0"):
+        mixed_features(known, found.responses, 0.0, 1.0)
+
+
+def test_a_transformer_of_written_weights_transforms_then_learns():
+    source = Functions(dim=4, layers=3, seed=2)
+    maps = np.asarray(source.build().maps[0], np.float64)
+    random = np.random.default_rng(1)
+    x, y = random.standard_normal((9, 32, 4)), random.standard_normal((8, 32))
+    rate = 0.02
+    ours = representation_ridge(maps, 8, 4, rate, 0.3).answer(x, y)
+    on_phi = ridge_descent(4, 8, 4, rate, 0.3).answer(represented(maps, x), y)
+    np.testing.assert_allclose(ours, on_phi, atol=1e-12)
+    wrong = representation_ridge(maps[:2], 8, 4, rate, 0.3).answer(x, y)
+    assert np.abs(wrong - on_phi).max() > 0.01, "a layer less is another function"
+    with pytest.raises(InputError, match="rate"):
+        representation_ridge(maps, 8, 4, 0.0, 0.3)
+
+
+@pytest.mark.parametrize("experiment", REPRESENTATIONS.experiments, ids=lambda one: one.name)
+@pytest.mark.parametrize("preset", ["quick", "cpu", "paper"])
+def test_every_claim_is_asked_of_a_plan_that_can_run(experiment, preset):
+    setting = experiment.settings[preset]
+    assert set(experiment.asked(setting.arms)) == set(experiment.claims)
+    sweep = make_sweep(REPRESENTATIONS, experiment, preset)
+    for one in group(sweep, sweep.points()):
+        one.spec.check()
+        assert isinstance(one.spec.source, Functions)
+        assert one.spec.source.seed == 5 and one.spec.seeds.init == 50
+
+
+STEPS = np.asarray([0.2, 0.9, 0.99, 0.99, 0.99])
+LATE = np.asarray([0.1, 0.1, 0.2, 0.7, 0.95])
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Members that answer the posterior mean, and streams in which everything is where the paper found it."""
+
+    def answers(arms, arm, evaluator, **changes):
+        several = arms.points[arm].get("source.representations", 1)
+        return [
+            answered(representations.exact, layers=arms.points[arm]["source.layers"], representations=several),
+            None,
+        ]
+
+    def probes(arms, arm, targets):
+        inputs = {"x": LATE, "phi(x)": STEPS, "posterior mean": LATE}
+        if arm == MIXTURE:
+            inputs = {"ridge, own": LATE, "ridge, other 1": STEPS - LATE, "ridge, other 2": STEPS - LATE}
+        return [Read(inputs, {} if arm == MIXTURE else {"x": STEPS, "phi(x)": STEPS, "y": STEPS}), None]
+
+    monkeypatch.setattr(representations, "answers", answers)
+    monkeypatch.setattr(representations, "probes", probes)
+
+
+def test_a_model_that_is_the_posterior_mean_meets_every_claim(made_up):
+    for experiment in (SUPERVISED, MIXED):
+        arms = Found(experiment.settings["quick"].arms)
+        for claim in experiment.claims:
+            estimate = claim.estimate(arms)
+            assert estimate.shape == (2,) and np.isnan(estimate[1]), claim.name
+            assert estimate[0] > claim.threshold, claim.name
+        assert experiment.figures is not None
+        drawn = experiment.figures(arms, "title")
+        assert set(drawn) == {"contest.png", "probes.png"} and all(one[:4] == b"\x89PNG" for one in drawn.values())
+
+
+def test_a_model_that_answers_nothing_is_near_nothing(made_up, monkeypatch):
+    monkeypatch.setattr(representations, "answers", lambda arms, arm, evaluator, **changes: [answered()])
+    arms = Found(SUPERVISED.settings["quick"].arms)
+    near = next(claim for claim in SUPERVISED.claims if claim.name == f"near, {SHALLOW}")
+    assert near.estimate(arms)[0] < -0.5
+    late = Read({"phi(x)": LATE, "posterior mean": STEPS}, {"x": LATE})
+    monkeypatch.setattr(representations, "probes", lambda arms, arm, targets: [late])
+    before = next(claim for claim in SUPERVISED.claims if claim.name == f"before, {DEEP}")
+    assert before.estimate(arms)[0] < 0
+
+
+def test_the_figure_of_layers_is_drawn_without_a_line_too():
+    assert layers_figure("t", {"a": {"x": np.asarray([[0.1, 0.2]])}})["png"][:4] == b"\x89PNG"
