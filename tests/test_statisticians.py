@@ -1,5 +1,7 @@
 """Study `statisticians`: errors against classical predictors, the frontier, and figures from made-up answers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -128,11 +130,13 @@ class Found(Arms):
 @pytest.fixture
 def made_up(monkeypatch):
     def answers(arms, arm, evaluator, **changes):
-        fields = {name.removeprefix("task."): value for name, value in arms.points[arm].items() if "task." in name}
+        point: dict[str, Any] = arms.points[arm]
+        fields: dict[str, Any] = {"context": 8}
+        fields |= {name.removeprefix("task."): value for name, value in point.items() if "task." in name}
         fields |= {name: value for name, value in changes.items() if name == "noise"}
         source = {"nonzero": arms.points[arm]["source.nonzero"]} if "source.nonzero" in arms.points[arm] else {}
         fields["noise"] = tuple(fields["noise"])
-        return [answered(Regression(**{"context": 8} | fields), **source), None]
+        return [answered(Regression(**fields), **source), None]
 
     monkeypatch.setattr(statisticians, "answers", answers)
 

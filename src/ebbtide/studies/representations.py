@@ -258,7 +258,7 @@ def _figures(arms: Arms, title: str) -> dict[str, bytes]:
         found = [one for one in _last(arms, arm) if one is not None]
         others = predictors(found[0])
         gap = paired_bootstrap(np.mean([model_errors(one) for one in found], 0) - others["posterior mean"], seed=0)
-        words = f"{arm}\nmodel - posterior mean: {gap[0]:.4f} [{gap[1]:.4f}, {gap[2]:.4f}]"
+        words = f"{arm}\nmodel - posterior mean:\n{gap[0]:.4f} [{gap[1]:.4f}, {gap[2]:.4f}]"
         bars = {name: paired_bootstrap(each, seed=0) for name, each in others.items()}
         errors = _each(arms, arm, lambda one: float(model_errors(one).mean()))
         contests[words] = Contest("squared error for the query", errors, bars)
@@ -298,7 +298,7 @@ MIXED = Experiment(
     section="mixture of representations",
     claims=MIXTURE_CLAIMS,
     settings={
-        "quick": Setting(arms=MIXTURE_ARMS, base={"sequences": 384_000}, minutes=None, scaled=SCALED),
+        "quick": Setting(arms=MIXTURE_ARMS, base={"sequences": 384_000}, minutes=None, task_members=3, scaled=SCALED),
         "cpu": Setting(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}, minutes=None, scaled=LONGER),
         "paper": Setting(arms=MIXTURE_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },
