@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ebbtide import train
+from ebbtide.bench.configs import CONFIGS
 from ebbtide.errors import InputError
 from ebbtide.kernel import build
 from ebbtide.kernel.native import Kernel, register, why_not
@@ -136,7 +137,7 @@ def test_gradients_of_any_shape_are_those_of_float64(library, model, context, ba
     ("model", "shape", "batch"),
     [
         (QUICK.model, {"context": 2, "dim": 24, "labels": 4}, 16),
-        (Transformer(layers=2, width=64, heads=8, mlp_ratio=0), {"context": 2, "dim": 64, "labels": 12_800}, 32),
+        (Transformer(layers=2, width=64, heads=8, mlp_ratio=0), {"context": 2, "dim": 64, "labels": 12_930}, 32),
         (Transformer(layers=2, width=64, heads=8), {"context": 8, "dim": 32, "labels": 1600}, 1),
         (Transformer(layers=2, width=64, heads=2), {"context": 8, "dim": 9, "labels": 33}, 300),
     ],
@@ -262,7 +263,12 @@ def test_what_is_not_served_is_trained_by_xla_with_one_note(monkeypatch, changes
     monkeypatch.setenv(kernels.VARIABLE, "native")
     with pytest.raises(InputError, match=f"kernel = 'native': cannot be used here: .*{reason}"):
         kernels.choose(spec)
-    assert why_not(Transformer(), SPEC.task, 12_801) is not None and why_not(Transformer(), SPEC.task, 12_800) is None
+    assert why_not(Transformer(), SPEC.task, 16_385) is not None
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=lambda one: one.name)
+def test_every_configuration_of_the_benchmark_is_served(config):
+    assert kernels.reason_against(config.spec) is None
 
 
 @pytest.mark.parametrize(("compiler", "reason"), [("no-such-compiler", "is on the path"), ("false", "false failed")])

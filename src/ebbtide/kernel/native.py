@@ -17,8 +17,8 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
 
-LARGEST = 12_800
-"""The most labels that are tried and tested."""
+LARGEST = 16_384
+"""The most labels that are served: 12,800 classes with a label each, held-out ones and reserved labels."""
 
 
 def why_not(model: Model, task: Any, labels: int) -> str | None:

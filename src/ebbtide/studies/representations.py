@@ -286,7 +286,7 @@ SUPERVISED = Experiment(
     section="supervised learning with representation; probes",
     claims=SUPERVISED_CLAIMS,
     settings={
-        "quick": Setting(arms=SUPERVISED_ARMS, base={}, minutes=None, scaled=SCALED),
+        "quick": Setting(arms=SUPERVISED_ARMS, base={}, minutes=8, scaled=SCALED),
         "cpu": Setting(arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}, minutes=None, scaled=LONGER),
         "paper": Setting(arms=SUPERVISED_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },
@@ -298,7 +298,7 @@ MIXED = Experiment(
     section="mixture of representations",
     claims=MIXTURE_CLAIMS,
     settings={
-        "quick": Setting(arms=MIXTURE_ARMS, base={"sequences": 384_000}, minutes=None, task_members=3, scaled=SCALED),
+        "quick": Setting(arms=MIXTURE_ARMS, base={"sequences": 384_000}, minutes=4, task_members=3, scaled=SCALED),
         "cpu": Setting(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}, minutes=None, scaled=LONGER),
         "paper": Setting(arms=MIXTURE_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },
