@@ -25,7 +25,8 @@ def bars_figure(title: str, contests: dict[str, Contest]) -> dict[str, bytes]:
     every predictor with its interval over prompts. Bars that reach beyond the constant answer's error 1 are cut."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.7 * max(len(contests), 1) + 0.6, 3.3), layout="constrained")
+    width = max(2.7 * len(contests) + 0.6, 6.0)  # the title needs it
+    figure = Figure(figsize=(width, 3.3), layout="constrained")
     axes: Any = figure.subplots(1, max(len(contests), 1), squeeze=False)
     for panel, (kind, contest) in zip(axes.flat, contests.items(), strict=False):
         names = ["transformer", *contest.others]
