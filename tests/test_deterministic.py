@@ -202,4 +202,4 @@ def test_a_run_made_in_this_process_is_not_repeatable_nor_made_so(made_here, tmp
 
 def test_what_bits_depend_on_is_not_how_many_processes_share_the_work():
     identity = {"jax": "1", "processes": 2, "width": 1, "devices": 1, "chosen": "measured", "members": 4}
-    assert numeric(identity) == {"jax": "1", "width": 1, "devices": 1, "members": 4}
+    assert numeric(identity) == {"jax": "1", "width": 1, "devices": 1, "members": 4, "kernel": "xla"}

@@ -1,5 +1,9 @@
 """Study `representations`: the exact predictors, what probes are asked, claims on made-up answers, the figure."""
 
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,12 +14,13 @@ from ebbtide.evaluation.baselines import linear_posterior
 from ebbtide.evaluation.bayes import mixed_features, penalty_of
 from ebbtide.report.functions_figure import layers_figure
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies import representations
+from ebbtide.studies import representations, representations_measures
 from ebbtide.studies.answers import Answers, fresh_prompts
 from ebbtide.studies.constructions import representation_ridge, ridge_descent
 from ebbtide.studies.experiment import make_sweep
 from ebbtide.studies.layer_probes import Read
 from ebbtide.studies.representations import DEEP, MIXED, MIXTURE, QUICK, REPRESENTATIONS, SHALLOW, SUPERVISED
+from ebbtide.studies.representations_pasting import DONOR, PASTED, PASTING, RANDOM, UPPER
 from ebbtide.sweeps.plan import group
 from test_statisticians import Found
 
@@ -45,22 +50,25 @@ def test_a_representation_in_float64_is_the_sources():
 @pytest.mark.parametrize("several", [1, 3])
 def test_clean_responses_are_what_the_task_drew(several):
     found = answered(representations=several)
-    noise = found.responses - representations.clean(found)
+    noise = found.responses - representations_measures.clean(found)
     assert abs(noise.std() - 0.1) < 0.005 and abs(noise.mean()) < 0.01
 
 
 def test_the_posterior_mean_is_best_and_what_does_not_know_the_representation_is_far():
     for several in (1, 3):
-        made = {name: one.mean() for name, one in representations.predictors(answered(representations=several)).items()}
+        made = {
+            name: one.mean()
+            for name, one in representations_measures.predictors(answered(representations=several)).items()
+        }
         assert min(made, key=lambda name: made[name]) == "posterior mean"
         assert made["ridge on x"] > 10 * made["posterior mean"]
-    one = representations.predictors(answered())
+    one = representations_measures.predictors(answered())
     assert set(one) == {"posterior mean", "ridge on x", "random features"}
 
 
 def test_evidence_finds_the_representation_and_one_alone_is_ridge():
     found = answered(representations=3)
-    known = representations.features(found)
+    known = representations_measures.features(found)
     mixed = mixed_features(known, found.responses, 0.1, found.spec.source.deviation)  # pyright: ignore
     np.testing.assert_allclose(mixed.posterior.sum(-1), 1)
     right = np.take_along_axis(mixed.posterior[-1], found.latent["representation"][:, None], 1)[:, 0]
@@ -88,7 +96,7 @@ def test_a_transformer_of_written_weights_transforms_then_learns():
         representation_ridge(maps, 8, 4, 0.0, 0.3)
 
 
-@pytest.mark.parametrize("experiment", REPRESENTATIONS.experiments, ids=lambda one: one.name)
+@pytest.mark.parametrize("experiment", [SUPERVISED, MIXED], ids=lambda one: one.name)
 @pytest.mark.parametrize("preset", ["quick", "cpu", "paper"])
 def test_every_claim_is_asked_of_a_plan_that_can_run(experiment, preset):
     setting = experiment.settings[preset]
@@ -98,6 +106,37 @@ def test_every_claim_is_asked_of_a_plan_that_can_run(experiment, preset):
         one.spec.check()
         assert isinstance(one.spec.source, Functions)
         assert one.spec.source.seed == 5 and one.spec.seeds.init == 50
+
+
+def test_pasted_layers_are_a_donors_that_is_kept_and_fits():
+    setting, spec = PASTING.settings["quick"], DONOR.spec
+    assert PASTING in REPRESENTATIONS.experiments and setting.donor == DONOR
+    assert spec.model == QUICK.model and spec.source == QUICK.source and spec.seeds.data != QUICK.seeds.data
+    assert spec.members >= setting.members and spec.sequences in spec.schedule.kept(spec.sequences, spec.batch)
+    pasted: dict[str, Any] = setting.arms[PASTED]
+    assert pasted["start"]["run"] == DONOR.path and pasted["start"]["sequences"] == spec.sequences
+    assert pasted["freeze"] == setting.arms[RANDOM]["freeze"] == list(UPPER) and "start" not in setting.arms[RANDOM]
+    made = QUICK.model.init(jax.random.key(0), context=12, dim=3, labels=0)
+    leaves = jax.tree_util.tree_leaves_with_path(made)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+    free = [name for name in names if not any(fnmatchcase(name, one) for one in UPPER)]
+    assert {name.split(".")[0] for name in free} == {"exemplar", "label", "position", "blocks"}
+    assert {name for name in names if name.startswith("blocks.0.")} == {name for name in free if "blocks" in name}
+
+
+def test_pasting_is_judged_against_ridge_and_against_random_layers(monkeypatch):
+    says: dict[str, Any] = {PASTED: representations_measures.exact, RANDOM: None}
+
+    def answers(arms, arm, evaluator, **changes):
+        return [answered(says.get(arm), layers=0), None]
+
+    monkeypatch.setattr(representations_measures, "answers", answers)
+    arms = Found(PASTING.settings["quick"].arms)
+    found = {claim.name: claim.estimate(arms) for claim in PASTING.claims}
+    assert found["ridge"][0] == pytest.approx(0.5) and found["control"][0] > 0.4 and np.isnan(found["control"][1])
+    says[RANDOM] = representations_measures.exact
+    assert PASTING.claims[1].estimate(arms)[0] < 0
+    assert PASTING.figures is not None and PASTING.figures(arms, "t")["contest.png"][:4] == b"\x89PNG"
 
 
 STEPS = np.asarray([0.2, 0.9, 0.99, 0.99, 0.99])
@@ -111,7 +150,7 @@ def made_up(monkeypatch):
     def answers(arms, arm, evaluator, **changes):
         several = arms.points[arm].get("source.representations", 1)
         return [
-            answered(representations.exact, layers=arms.points[arm]["source.layers"], representations=several),
+            answered(representations_measures.exact, layers=arms.points[arm]["source.layers"], representations=several),
             None,
         ]
 
@@ -121,7 +160,7 @@ def made_up(monkeypatch):
             inputs = {"ridge, own": LATE, "ridge, other 1": STEPS - LATE, "ridge, other 2": STEPS - LATE}
         return [Read(inputs, {} if arm == MIXTURE else {"x": STEPS, "phi(x)": STEPS, "y": STEPS}), None]
 
-    monkeypatch.setattr(representations, "answers", answers)
+    monkeypatch.setattr(representations_measures, "answers", answers)
     monkeypatch.setattr(representations, "probes", probes)
 
 
@@ -138,7 +177,7 @@ def test_a_model_that_is_the_posterior_mean_meets_every_claim(made_up):
 
 
 def test_a_model_that_answers_nothing_is_near_nothing(made_up, monkeypatch):
-    monkeypatch.setattr(representations, "answers", lambda arms, arm, evaluator, **changes: [answered()])
+    monkeypatch.setattr(representations_measures, "answers", lambda arms, arm, evaluator, **changes: [answered()])
     arms = Found(SUPERVISED.settings["quick"].arms)
     near = next(claim for claim in SUPERVISED.claims if claim.name == f"near, {SHALLOW}")
     assert near.estimate(arms)[0] < -0.5
