@@ -229,8 +229,8 @@ class Watched(Team):
 
     last: "Watched"
 
-    def __init__(self, members: int, layout: Layout, worker: Worker | None = None):
-        super().__init__(members, layout, worker)
+    def __init__(self, members: int, layout: Layout, worker: Worker | None = None, kernel: Path | None = None):
+        super().__init__(members, layout, worker, kernel)
         Watched.last = self
 
     def process(self, i: int):

@@ -308,7 +308,7 @@ def test_the_layout_is_in_the_manifest_and_is_shown(run, capsys):
     assert run.header.identity == found[1].identity
     assert main(["show", str(run.path)]) == 0
     shown = capsys.readouterr().out
-    assert "layout     0 processes, 1 members side by side (given); not repeatable bit for bit" in shown
+    assert "layout     0 processes, 1 members side by side (given); kernel xla; not repeatable bit for bit" in shown
 
 
 def test_a_run_keeps_its_width_where_nothing_is_given(run, monkeypatch, stopwatch):
@@ -318,7 +318,7 @@ def test_a_run_keeps_its_width_where_nothing_is_given(run, monkeypatch, stopwatc
     class Refused(Exception):
         pass
 
-    def team(members: int, one: Layout, worker: Worker | None) -> None:
+    def team(members: int, one: Layout, worker: Worker | None, kernel: Path | None) -> None:
         seen.append(one)
         raise Refused
 

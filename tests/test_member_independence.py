@@ -31,8 +31,8 @@ def one_engine():
     """Specs that differ in their varied values share a program: make it once."""
     programs: dict[str, Engine] = {}
 
-    def engine(spec: Spec) -> Engine:
-        fresh = Engine(spec)
+    def engine(spec: Spec, native: bool = False) -> Engine:
+        fresh = Engine(spec, native)
         shape = replace(spec, vary={name: [1.0] * spec.members for name in spec.vary}).digest()
         first = programs.setdefault(shape, fresh)
         fresh.__dict__ |= {"train": first.train, "_measure": first._measure, "_init": first._init}

@@ -35,7 +35,8 @@ def one_engine():
         # The schedule does not reach the engine, so specs that differ in it alone share one too.
         key = replace(SHORT, schedule=Schedule()).digest()
 
-        def engine(spec: Any) -> Engine:
+        def engine(spec: Any, native: bool) -> Engine:
+            assert not native
             assert replace(spec, schedule=Schedule()).digest() == key
             return engines.setdefault(key, Engine(SHORT))
 

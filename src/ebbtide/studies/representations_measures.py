@@ -80,7 +80,7 @@ def exact(found: Answers) -> Responses:
 
 def predictors(found: Answers) -> dict[str, Float[np.ndarray, " prompt"]]:
     """Squared errors at the query, before its noise, of what does and of what does not know the representation: ridge
-    on the inputs, and on as many random features as the model has units (leaky layers of other random maps)."""
+    on the inputs, and on random features (8 leaky layers of other random maps side by side: 8 dim of them)."""
     source, noise = setting(found)
     known = features(found)
     made = {"posterior mean": (exact(found)[-1] - clean(found)[-1]) ** 2}

@@ -50,8 +50,8 @@ def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
                 from ebbtide.kernel.native import register
 
                 register(Path(command["kernel"]))
-            layout = {name: command[name] for name in ("width", "devices")}
-            members = Members(spec, command["members"], command["state"], **layout, native=bool(command["kernel"]))
+            layout = command["width"], command["devices"]
+            members = Members(spec, command["members"], command["state"], *layout, bool(command["kernel"]))
             return {"identity": identity()}, members
         case "instruments":
             return {"instruments": [[i.name, i.headline, i.chance] for i in members.instruments()]}, members
