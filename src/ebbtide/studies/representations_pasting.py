@@ -95,7 +95,7 @@ PASTING = Experiment(
         "quick": Setting(
             arms=PASTING_ARMS,
             base={},
-            minutes=None,
+            minutes=12,
             scaled=f"{SCALED}; the front end is one layer, in place of three kinds of it",
             task_members=3,
             donor=DONOR,
