@@ -35,6 +35,12 @@ LR = Axis(field="optimizer.lr", values=[1e-3, 3e-3])
 WIDTH = Axis(field="model.width", values=[8, 16])
 SWEEP = Sweep(name="try", base=BASE, axes=(WIDTH, LR, Axis(seeds=2)))
 """Two groups of four members; with `jobs=2` two tasks of some seconds."""
+TO_BE_STOPPED = Sweep(
+    name="try",
+    base=BASE | {"sequences": 6_400_000, "schedule.evaluations": 321, "schedule.checkpoints": 321},
+    axes=SWEEP.axes,
+)
+"""The same forty times as long, looked at as often: its tasks do not end before a stop reaches them, on any machine."""
 
 
 def bits(folder: SweepFolder) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources
 from ebbtide.training.driver import Interrupted
-from sweep_tools import SWEEP, bits, meanwhile, under_way, until
+from sweep_tools import SWEEP, TO_BE_STOPPED, bits, meanwhile, under_way, until
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'ebbtide[ray]')")
@@ -105,7 +105,7 @@ def test_stopping_lets_tasks_save(cluster, tmp_path):
         stop = staticmethod(run.stop)
 
     with pytest.raises(Interrupted):
-        run_sweep(SWEEP, out, on=Once())
+        run_sweep(TO_BE_STOPPED, out, on=Once())
     folder = SweepFolder(out)
     until(lambda: all(folder.state(task) != "running" for task in folder.specs), 30)
     assert {folder.state(task) for task in folder.specs} == {"waiting"}

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
-from ebbtide.sweeps.sweep import Resources
+from ebbtide.sweeps.sweep import Resources, Sweep
 from ebbtide.training.driver import Interrupted
-from sweep_tools import SWEEP, bits, meanwhile, under_way, until
+from sweep_tools import SWEEP, TO_BE_STOPPED, bits, meanwhile, under_way, until
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed (pip install 'ebbtide[slurm]')")
 
@@ -63,7 +63,7 @@ def test_a_job_that_is_interrupted_goes_on_where_it_was(what, serial, tmp_path):
 
 def test_stopping_lets_local_jobs_save(tmp_path):
     out = tmp_path / "s"
-    folder = planned(out)
+    folder = planned(out, TO_BE_STOPPED)
     slurm = Slurm(out, SWEEP.resources, 1, local=True)
     task = next(iter(folder.specs))
     slurm.submit([task])
@@ -115,9 +115,9 @@ OPTIONS = {"account": "lab", "qos": "low"}
 RESOURCES = Resources(cpus=4, gpus=2, memory_gb=16, minutes=90, partition="short", slurm=OPTIONS)
 
 
-def planned(out: Path) -> SweepFolder:
+def planned(out: Path, sweep: Sweep = SWEEP) -> SweepFolder:
     with pytest.raises(Interrupted):
-        run_sweep(SWEEP, out, on=_Idle())
+        run_sweep(sweep, out, on=_Idle())
     return SweepFolder(out)
 
 
