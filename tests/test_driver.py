@@ -15,6 +15,7 @@ from ebbtide.runs.signed import sign
 from ebbtide.runs.writer import Writer
 from ebbtide.training import driver
 from ebbtide.training.driver import Interrupted, Progress, resume, spec_of, train
+from ebbtide.training.kernels import XLA, Choice
 from ebbtide.training.layout import Layout
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.team import Team, Worker, WorkerError
@@ -229,7 +230,7 @@ class Watched(Team):
 
     last: "Watched"
 
-    def __init__(self, members: int, layout: Layout, worker: Worker | None = None, kernel: Path | None = None):
+    def __init__(self, members: int, layout: Layout, worker: Worker | None = None, kernel: Choice = XLA):
         super().__init__(members, layout, worker, kernel)
         Watched.last = self
 

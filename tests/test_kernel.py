@@ -16,6 +16,7 @@ from ebbtide.bench.configs import CONFIGS
 from ebbtide.errors import InputError
 from ebbtide.kernel import build
 from ebbtide.kernel.native import Kernel, register, why_not
+from ebbtide.machine import cores
 from ebbtide.mechanisms.interventions import Ablate
 from ebbtide.models.deepset import DeepSet
 from ebbtide.models.encoders import ResNet
@@ -33,9 +34,11 @@ from ebbtide.tasks.regression import Regression
 from ebbtide.training import kernels
 from ebbtide.training.driver import resume
 from ebbtide.training.engine import Engine
+from ebbtide.training.layout import Layout
 from ebbtide.training.optimizer import SGD, Adam, WeightDecay
 from ebbtide.training.schedule import Cosine, Schedule
 from ebbtide.training.spec import Spec
+from ebbtide.training.team import Worker
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -57,7 +60,7 @@ SPEC = Spec(
 def library() -> Path:
     """The library for this machine, built unless it is there."""
     try:
-        path = build.ready()[1]
+        path = build.ready()
     except build.BuildError as error:
         pytest.skip(f"the compiled kernel cannot be built here: {error}")
     register(path)
@@ -228,6 +231,31 @@ def test_a_run_says_what_trained_it_and_repeats_and_resumes_bit_for_bit(native, 
     assert repeatable(resumed)
 
 
+def test_what_is_long_enough_to_measure_is_trained_one_member_at_a_time(native, tmp_path, monkeypatch):
+    """A layout found for XLA's programs must not take the kernel away."""
+    seen = []
+
+    class Seen(Exception):
+        pass
+
+    def team(members: int, layout: Layout, worker: Worker | None, kernel: kernels.Choice) -> None:
+        seen.append((layout.width, layout.processes, kernel.library))
+        raise Seen
+
+    monkeypatch.setattr("ebbtide.training.layout.PAYS_FROM", 0.0)
+    monkeypatch.setattr("ebbtide.training.driver.Team", team)
+    with pytest.raises(Seen):
+        train(SPEC, tmp_path / "run")
+    assert seen == [(1, min(2, cores()), native)]
+    with pytest.raises(InputError, match=r"kernel = 'native': cannot be used here: members are trained side by side"):
+        train(SPEC, tmp_path / "run", width=2)
+    monkeypatch.setenv(kernels.VARIABLE, "auto")
+    said = []
+    with pytest.raises(Seen):
+        train(SPEC, tmp_path / "run", width=2, say=said.append)
+    assert seen[-1] == (2, 1, None) and len(said) == 1 and "side by side" in said[0]
+
+
 def test_a_run_goes_on_by_what_it_was_begun_with(library, tmp_path, monkeypatch):
     monkeypatch.setenv(kernels.VARIABLE, "xla")
     run = train(replace(SPEC, sequences=200), tmp_path / "run", processes=1)
@@ -296,7 +324,8 @@ def test_a_damaged_library_is_built_again(library, tmp_path, monkeypatch):
     path.write_bytes(b"not a library")
     with pytest.raises(build.BuildError, match="cannot be loaded"):
         build.load(path)
-    assert build.ready()[1] == path
+    said = []
+    assert build.ready(said.append) == path and len(said) == 1
     assert [one.name for one in path.parent.iterdir()] == [path.name], "nothing half-made is left"
     build.load(path)
 

@@ -15,6 +15,7 @@ from ebbtide.runs.folder import Run
 from ebbtide.runs.signed import sign
 from ebbtide.training import layout
 from ebbtide.training.driver import train
+from ebbtide.training.kernels import Choice
 from ebbtide.training.layout import Layout, candidates, choose, expected_seconds, fastest, pace
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
@@ -318,7 +319,7 @@ def test_a_run_keeps_its_width_where_nothing_is_given(run, monkeypatch, stopwatc
     class Refused(Exception):
         pass
 
-    def team(members: int, one: Layout, worker: Worker | None, kernel: Path | None) -> None:
+    def team(members: int, one: Layout, worker: Worker | None, kernel: Choice) -> None:
         seen.append(one)
         raise Refused
 

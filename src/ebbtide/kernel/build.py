@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -110,14 +111,20 @@ def load(path: Path) -> ctypes.CDLL:
     return loaded
 
 
-def ready() -> tuple[Compiler, Path]:
-    """The compiler, and the library: built now unless it is there and loads. Raises `BuildError`."""
+def ready(say: Callable[[str], None] = lambda text: None) -> Path:
+    """The library, built now unless it is there and loads; says so before it builds. Raises `BuildError`."""
     compiler = find_compiler()
     path = library(compiler)
     if path.exists():
         try:
             load(path)
-            return compiler, path
+            return path
         except BuildError:
             pass  # damaged: make it again
-    return compiler, build(compiler)
+    say("building the compiled kernel (once for this machine, some seconds)")
+    return build(compiler)
+
+
+def short_name(path: Path) -> str:
+    """The first half of the library's key: enough to tell two apart."""
+    return path.stem.removeprefix("kernel-")[:8]

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from ebbtide.machine import cache_folder
 from ebbtide.runs.atomic import write_file
 from ebbtide.sweeps.plan import Estimate
-from ebbtide.training import limits
+from ebbtide.training import kernels, limits
 from ebbtide.training.driver import SLICE_SECONDS, Progress, train
 from ebbtide.training.layout import core_seconds, measured_key
 from ebbtide.training.schedule import Schedule
@@ -91,4 +91,4 @@ def _file(spec: Spec) -> Path:
     of a short one."""
     shape = replace(spec, members=1, vary={}, seeds=Seeds(), schedule=Schedule(), sequences=spec.batch)
     apart = spec.sequences / max(len(spec.schedule.points(spec.sequences, spec.batch)) - 1, 1)
-    return cache_folder() / f"cost-{measured_key(shape, f'{apart:.1e}')}.json"
+    return cache_folder() / f"cost-{measured_key(shape, f'{apart:.1e}', kernels.asked())}.json"

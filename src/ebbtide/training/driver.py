@@ -125,12 +125,13 @@ def _train(
             how |= {name: before.get(name) for name in ("width", "devices")}
     with stop_requests() as stop:
         share = spec.members if hosts is None else -(-spec.members // jax.process_count())
-        layout = choose(replace(spec, members=share), **how)
-        lone = hosts is None and layout.width == layout.devices == 1
-        kernel = kernels.choose(spec, before=begun, say=how["say"]) if lone else XLA
-        team = Team(spec.members, layout, hosts, kernel.library)
+        alone = hosts is None and how["width"] in (None, 1) and how["devices"] in (None, 1)
+        kernel = kernels.choose(spec, alone=alone, before=begun, say=how["say"])
+        if kernel.library:  # it trains one member at a time: there is no width to measure
+            how |= {"width": 1, "devices": 1}
+        team = Team(spec.members, choose(replace(spec, members=share), **how), hosts, kernel)
         try:
-            return _Loop(spec, path, team, kernel.name, deterministic, label, report, stop).run()
+            return _Loop(spec, path, team, deterministic, label, report, stop).run()
         finally:
             team.close()
 
@@ -186,14 +187,13 @@ class _Loop:
         spec: Spec,
         path: Path,
         team: Team,
-        kernel: str,
         deterministic: bool,
         label: dict[str, str],
         report: Report,
         stop: threading.Event,
     ):
         self.spec, self.path, self.team, self.label, self.report, self.stop = spec, path, team, label, report, stop
-        self.kernel, self.deterministic = kernel, deterministic
+        self.deterministic = deterministic
         self.points = set(spec.schedule.points(spec.sequences, spec.batch))
         self.kept = set(spec.schedule.kept(spec.sequences, spec.batch))
         self.rows: list[dict[str, np.ndarray]] = []
@@ -215,7 +215,7 @@ class _Loop:
         good = restore(Run(self.path)) if (self.path / HEADER).exists() else None
         found, state = good if good else (None, None)
         started = self.team.start(spec, state)
-        identity = started["identity"] | {"members": self.spec.members, "kernel": self.kernel}
+        identity = started["identity"] | {"members": self.spec.members, "kernel": self.team.kernel.name}
         identity |= msgspec.to_builtins(self.team.layout)
         if self.deterministic:
             self._check_deterministic(identity, found[1] if found else None)

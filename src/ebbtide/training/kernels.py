@@ -42,27 +42,28 @@ def reason_against(spec: Spec) -> str | None:
     return why_not(spec.model, spec.task, spec.outputs())
 
 
-def choose(spec: Spec, *, before: str | None = None, say: Callable[[str], None] = lambda text: None) -> Choice:
-    """The kernel for a run of `spec`; `before`: the name of the one it was begun with.
+def choose(
+    spec: Spec, *, alone: bool = True, before: str | None = None, say: Callable[[str], None] = lambda text: None
+) -> Choice:
+    """The kernel for a run of `spec`. `alone`: members are trained one at a time in their process; `before`: the name
+    of the kernel that the run was begun with.
 
     `auto` takes the compiled kernel where it serves the spec, building it when this machine has not
-    yet, and goes on with XLA where it was begun so; where it cannot be had it says so in one line and takes XLA.
-    Raises `InputError` where `native` is asked for and cannot be had.
+    yet, and goes on with XLA where it was begun so; where it cannot be had on a CPU it says so in one line and takes
+    XLA. Raises `InputError` where `native` is asked for and cannot be had.
     """
     kind = asked()
     if kind == "xla" or (kind == "auto" and before == XLA.name):
         return XLA
-    against = reason_against(spec)
+    against = reason_against(spec) if alone else "members are trained side by side, or on several hosts"
     if against is None:
         try:
-            compiler = build.find_compiler()
-            if not build.library(compiler).exists():
-                say("building the compiled kernel (once for this machine, some seconds)")
-            compiler, path = build.ready()
-            return Choice(path, f"native {build.key(compiler)[:8]}")
+            path = build.ready(say)
+            return Choice(path, f"native {build.short_name(path)}")
         except build.BuildError as error:
             against = str(error)
     if kind == "native":
         raise InputError("kernel", "native", f"cannot be used here: {against}")
-    say(f"note: trained by XLA, not by the compiled kernel: {against}")
+    if jax.default_backend() == "cpu":
+        say(f"note: trained by XLA, not by the compiled kernel: {against}")
     return XLA

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ebbtide.errors import InputError
+from ebbtide.training.kernels import XLA, Choice
 from ebbtide.training.wire import receive, send
 from ebbtide.training.worker import ENVIRONMENT, obey
 
@@ -110,9 +110,9 @@ class Process:
 class Team:
     """All workers of a run. Member m belongs to worker m mod (number of workers)."""
 
-    def __init__(self, members: int, layout: Any, worker: Worker | None = None, kernel: Path | None = None):
-        """`layout.processes` workers in processes of their own; 0: `worker`, or one in this process. `kernel`: the
-        compiled library by which they train."""
+    def __init__(self, members: int, layout: Any, worker: Worker | None = None, kernel: Choice = XLA):
+        """`layout.processes` workers in processes of their own; 0: `worker`, or one in this process. They train by
+        `kernel`."""
         self.layout, self.kernel, processes = layout, kernel, layout.processes
         self.workers: list[Worker] = [Process() for _ in range(processes)] if processes else [worker or Here()]
         self.shares = [list(range(members))[i :: len(self.workers)] for i in range(len(self.workers))]
@@ -125,7 +125,7 @@ class Team:
     def start(self, spec: dict[str, Any], state: dict[str, Any] | None) -> dict[str, Any]:
         """Gives every worker its members; returns the first one's answer when all are ready."""
         common = {"do": "start", "spec": spec, "width": self.layout.width, "devices": self.layout.devices}
-        common["kernel"] = self.kernel and str(self.kernel)
+        common["kernel"] = self.kernel.library and str(self.kernel.library)
         for worker, share in zip(self.workers, self.shares, strict=True):
             mine = None if state is None else {name: array[share] for name, array in state.items()}
             worker.send({**common, "members": share, "state": mine})
