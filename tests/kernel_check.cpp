@@ -22,7 +22,7 @@ Found run(const Shape& s, unsigned seed) {
     for (float& one : x) one = sd * normal(random);
     return x;
   };
-  Leaves<float> p{}, g{};
+  Leaves p{}, g{};
   const auto leaves = leaves_of(s, p), gradients = leaves_of(s, g);
   Arena arena;
   std::vector<std::vector<float>> values;

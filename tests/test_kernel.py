@@ -127,13 +127,16 @@ MODELS = st.builds(
 )
 def test_gradients_of_any_shape_are_those_of_float64(library, model, context, batch, dim, labels, seed):
     params, prompt = example(model, context, batch, dim, labels, seed)
-    loss, grads = jax.jit(Kernel.of(model, context=context, dim=dim, labels=labels).loss_and_grad)(params, prompt)
+    loss, grads = jax.jit(Kernel(model, context=context, dim=dim, labels=labels).loss_and_grad)(params, prompt)
     with jax.enable_x64(True):
         double = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
         wide = prompt._replace(exemplars=jnp.asarray(np.asarray(prompt.exemplars, np.float64)))
         exact, slopes = quick_jit(model.loss_and_grad)(double, wide)
-    assert float(loss) == pytest.approx(float(exact), rel=1e-6)
-    assert distance(grads, slopes) < 2e-5 if model.norm == "none" else distance(grads, slopes) < 1e-5
+    assert float(loss) == pytest.approx(float(exact), rel=1e-6, abs=2e-7)  # a small loss is a difference of logits
+    if (off := distance(grads, slopes)) >= 1e-5:  # terms that cancel cost float32 digits, and then XLA as well
+        with jax.default_matmul_precision("highest"):
+            _, theirs = quick_jit(model.loss_and_grad)(params, prompt)
+        assert off < 2 * distance(theirs, slopes)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_gradients_of_any_shape_are_those_of_float64(library, model, context, ba
 )
 def test_gradients_are_xlas(library, model, shape, batch):
     params, prompt = example(model, shape["context"], batch, shape["dim"], shape["labels"], 0)
-    call = jax.jit(Kernel.of(model, **shape).loss_and_grad)
+    call = jax.jit(Kernel(model, **shape).loss_and_grad)
     loss, grads = call(params, prompt)
     with jax.default_matmul_precision("highest"):
         theirs, slopes = jax.jit(model.loss_and_grad)(params, prompt)
@@ -161,9 +164,7 @@ def test_gradients_are_xlas(library, model, shape, batch):
 
 def test_a_wrong_gradient_would_be_seen(library):
     params, prompt = example(Transformer(layers=1, width=8, heads=1), 2, 5, 3, 4, 0)
-    _, grads = Kernel.of(Transformer(layers=1, width=8, heads=1), context=2, dim=3, labels=4).loss_and_grad(
-        params, prompt
-    )
+    _, grads = Kernel(Transformer(layers=1, width=8, heads=1), context=2, dim=3, labels=4).loss_and_grad(params, prompt)
     wrong = jax.tree.map(lambda x: x, grads)
     wrong["blocks"][0]["attn"]["k"] = 1.0001 * wrong["blocks"][0]["attn"]["k"]
     assert distance(wrong, grads) > 5e-5
@@ -194,7 +195,7 @@ def test_steps_are_xlas(library, changes):
     spec = replace(SPEC, **{"sequences": 30 * changes.get("batch", 20)} | changes)
     ours, theirs = trained(spec, True), trained(spec, False)
     assert float(ours.summed) == pytest.approx(float(theirs.summed), rel=1e-5)
-    assert distance(ours.params, theirs.params) < 2e-4  # rounding grows: Adam divides small gradients by themselves
+    assert distance(ours.params, theirs.params) < 4e-5  # rounding grows: Adam divides small gradients by themselves
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     fresh = Engine(spec).init(0)
     assert distance(ours.params, fresh.params) > 0.01, "training moved the parameters"
@@ -203,7 +204,7 @@ def test_steps_are_xlas(library, changes):
 def test_labels_out_of_range_are_refused_not_read(library):
     model = Transformer(layers=1, width=8, heads=1)
     params, prompt = example(model, 2, 5, 3, 4, 0)
-    kernel = Kernel.of(model, context=2, dim=3, labels=4)
+    kernel = Kernel(model, context=2, dim=3, labels=4)
     for wrong in (prompt._replace(labels=prompt.labels + 9), prompt._replace(target=prompt.target - 9)):
         with pytest.raises(Exception, match="out of range"):
             jax.block_until_ready(kernel.loss_and_grad(params, wrong))
@@ -309,7 +310,7 @@ def test_without_a_compiler_that_works_xla_trains_with_one_note(tmp_path, monkey
     notes = [line for line in said if line.startswith("note")]
     assert len(notes) == 1 and reason in notes[0]
     assert run.header.identity["kernel"] == "xla" and run.status() == "complete"
-    assert not list((tmp_path / "ebbtide").glob("kernel*")) if (tmp_path / "ebbtide").exists() else True
+    assert not list(tmp_path.rglob("kernel*")), "nothing is left of a build that failed"
     monkeypatch.setenv(kernels.VARIABLE, "native")
     with pytest.raises(InputError, match="cannot be used here"):
         train(SPEC, tmp_path / "other", processes=0)
@@ -352,9 +353,6 @@ def test_an_unknown_kernel_is_refused(monkeypatch, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-WIDTHS = {"this processor": "-march=native", "the least of its kind": ""}
-
-
 @pytest.fixture(scope="module")
 def checked(library, tmp_path_factory):
     """Builds kernel_check.cpp with flags and returns its lines of numbers."""
@@ -380,7 +378,15 @@ def test_address_and_undefined_behaviour_sanitizers_find_nothing(checked):
     assert found.shape == (8, 3) and np.isfinite(found).all()
 
 
+def widths() -> list[tuple[str, ...]]:
+    """Flags for vectors as wide as this processor's, for the narrowest, and on x86 for those between, where it has
+    them."""
+    said = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return [("-march=native",), (), *([("-march=x86-64-v3",)] if " avx2 " in said and " fma " in said else [])]
+
+
 def test_every_width_of_vectors_computes_the_same(checked):
-    here, least = (checked(flags) if flags else checked() for flags in WIDTHS.values())
-    np.testing.assert_allclose(here, least, rtol=1e-5)
+    here, *others = (checked(*flags) for flags in widths())
+    for other in others:
+        np.testing.assert_allclose(here, other, rtol=1e-5)
     assert (here[:7, 1] > 0.1).all() and here[7, 1] == 0, "one label: nothing to learn"

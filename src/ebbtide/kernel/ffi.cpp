@@ -17,25 +17,16 @@ struct Adam {
   bool decoupled;
 
   // One pass over an array: m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, p <- p - rate m^ / (sqrt(v^) + eps).
-  // `pull` times p is added to the gradient, or where decoupled to the direction. No g: a gradient of zeros.
+  // `pull` times p is added to the gradient, or where decoupled to the direction.
   void update(long n, float* __restrict p, const float* __restrict g, float* __restrict m, float* __restrict v,
               float pull) const {
     const float early = decoupled ? 0.0f : pull, late = decoupled ? pull : 0.0f;
     const float c1 = 1.0f / correction1, c2 = 1.0f / correction2, rest1 = 1.0f - b1, rest2 = 1.0f - b2;
-    if (g) {
-      for (long i = 0; i < n; i++) {
-        const float gradient = g[i] + early * p[i];
-        m[i] = b1 * m[i] + rest1 * gradient;
-        v[i] = b2 * v[i] + rest2 * gradient * gradient;
-        p[i] -= rate * (m[i] * c1 / (std::sqrt(v[i] * c2) + eps) + late * p[i]);
-      }
-    } else {
-      for (long i = 0; i < n; i++) {
-        const float gradient = early * p[i];
-        m[i] = b1 * m[i] + rest1 * gradient;
-        v[i] = b2 * v[i] + rest2 * gradient * gradient;
-        p[i] -= rate * (m[i] * c1 / (std::sqrt(v[i] * c2) + eps) + late * p[i]);
-      }
+    for (long i = 0; i < n; i++) {
+      const float gradient = g[i] + early * p[i];
+      m[i] = b1 * m[i] + rest1 * gradient;
+      v[i] = b2 * v[i] + rest2 * gradient * gradient;
+      p[i] -= rate * (m[i] * c1 / (std::sqrt(v[i] * c2) + eps) + late * p[i]);
     }
   }
 };
@@ -51,49 +42,58 @@ const float* dense_gradient(const Leaf& leaf, const float* gathered, float* dens
   return dense;
 }
 
+ffi::Error refused(const std::string& why) { return ffi::Error::InvalidArgument(why); }
 const float* floats(ffi::AnyBuffer buffer) { return static_cast<const float*>(buffer.untyped_data()); }
 
 struct Call {
   Shape shape;
-  Leaves<float> parameters, gathered;
-  std::vector<Leaf> leaves, gradients;
+  Leaves parameters, gathered;
+  std::vector<Leaf> leaves, gradients;  // of the one and of the other, in one order
   Batch batch;
 
-  // The arrays of a call: parameters first, at `rest` the table of positions (where they are not learned), rotary turns,
-  // exemplars, labels, target.
-  ffi::Error read(ffi::RemainingArgs args, int64_t rest, int64_t layers, int64_t heads, int64_t hidden, int64_t flags) {
-    const auto dims = [&](int64_t i) { return args.get<ffi::AnyBuffer>(i)->dimensions(); };
-    const auto exemplars = dims(rest + 2);
-    shape = {layers, dims(0)[1], heads, hidden, exemplars[0] - 1, exemplars[1], exemplars[2], dims(2)[0],
-             bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8)};
+  // The arrays of a call: `count` parameters, for `sets` = 3 their moments as well; then the table of positions (where
+  // they are not learned), rotary turns, exemplars, labels, target, and `more`. Every array is looked at before anything
+  // is read through it.
+  ffi::Error read(ffi::RemainingArgs args, int64_t count, int64_t sets, int64_t more, int64_t layers, int64_t heads,
+                  int64_t hidden, int64_t flags) {
+    const int64_t rest = sets * count;
+    const auto at = [&](int64_t i) { return *args.get<ffi::AnyBuffer>(i); };
+    const auto has = [&](int64_t i, size_t axes) { return at(i).dimensions().size() == axes; };
+    if (count < 3 || static_cast<int64_t>(args.size()) != rest + 5 + more) return refused("another number of arrays");
+    if (!has(0, 2) || !has(2, 2) || !has(rest + 2, 3)) return refused("the tables or the exemplars have other axes");
+    const auto exemplars = at(rest + 2).dimensions();
+    shape = {layers, at(0).dimensions()[1], heads, hidden, exemplars[0] - 1, exemplars[1], exemplars[2],
+             at(2).dimensions()[0], bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8)};
+    if (heads < 1 || shape.width % (8 * heads)) return refused("the size of a head is no multiple of 8");
     leaves = leaves_of(shape, parameters);
     gradients = leaves_of(shape, gathered);
-    if (static_cast<int64_t>(args.size()) < rest + 5) return ffi::Error::InvalidArgument("too few arrays");
-    for (size_t i = 0; i < leaves.size(); i++) {
-      const auto array = args.get<ffi::AnyBuffer>(i);
-      if (static_cast<long>(array->element_count()) != leaves[i].size() || array->element_type() != ffi::F32)
-        return ffi::Error::InvalidArgument("array " + std::to_string(i) + " of the model has another shape or type");
-      *leaves[i].slot = const_cast<float*>(floats(*array));
-    }
-    if (!shape.learned) parameters.position = const_cast<float*>(floats(*args.get<ffi::AnyBuffer>(rest)));
-    batch.turns = floats(*args.get<ffi::AnyBuffer>(rest + 1));
-    batch.exemplars = floats(*args.get<ffi::AnyBuffer>(rest + 2));
-    batch.labels = static_cast<const int32_t*>(args.get<ffi::AnyBuffer>(rest + 3)->untyped_data());
-    batch.target = static_cast<const int32_t*>(args.get<ffi::AnyBuffer>(rest + 4)->untyped_data());
-    for (long i = 0; i < shape.context * shape.batch; i++)
-      if (batch.labels[i] < 0 || batch.labels[i] >= shape.labels) return ffi::Error::InvalidArgument("a label is out of range");
-    for (long i = 0; i < shape.batch; i++)
-      if (batch.target[i] < 0 || batch.target[i] >= shape.labels) return ffi::Error::InvalidArgument("a target is out of range");
+    if (static_cast<int64_t>(leaves.size()) != count) return refused("the model has another number of arrays");
+    const auto fits = [&](int64_t i, long size, ffi::DataType type) {
+      return static_cast<long>(at(i).element_count()) == size && at(i).element_type() == type;
+    };
+    for (int64_t i = 0; i < rest; i++)
+      if (!fits(i, leaves[i % count].size(), ffi::F32)) return refused("array " + std::to_string(i) + " has another size or type");
+    for (int64_t i = 0; i < count; i++) *leaves[i].slot = const_cast<float*>(floats(at(i)));
+    const long tokens = shape.tokens(), all = shape.context * shape.batch;
+    if (!fits(rest, tokens * shape.width, ffi::F32) || !fits(rest + 1, tokens * (shape.width / heads / 2) * 2, ffi::F32) ||
+        at(rest + 2).element_type() != ffi::F32 || !fits(rest + 3, all, ffi::S32) || !fits(rest + 4, shape.batch, ffi::S32))
+      return refused("positions, exemplars, labels or targets have another size or type");
+    if (!shape.learned) parameters.position = const_cast<float*>(floats(at(rest)));
+    batch = {floats(at(rest + 2)), static_cast<const int32_t*>(at(rest + 3).untyped_data()),
+             static_cast<const int32_t*>(at(rest + 4).untyped_data()), floats(at(rest + 1))};
+    const auto known = [&](int32_t label) { return label >= 0 && label < shape.labels; };
+    if (!std::all_of(batch.labels, batch.labels + all, known)) return refused("a label is out of range");
+    if (!std::all_of(batch.target, batch.target + shape.batch, known)) return refused("a target is out of range");
     arena.reset();
     return ffi::Error::Success();
   }
 
-  bool table(size_t i) const { return leaves[i].slot == &parameters.label || leaves[i].slot == &parameters.readout_w; }
-  bool by_block(size_t i) const { return table(i) || leaves[i].slot == &parameters.readout_b; }
+  // The gradients of these do not come by `gathered`: the label table's are `Rows`, the read-out's come by blocks.
+  bool apart(size_t i) const { return i == 2 || i + 2 >= leaves.size(); }
 
   void make_room() {
     for (size_t i = 0; i < leaves.size(); i++)
-      if (!by_block(i)) *gradients[i].slot = arena.zeros(leaves[i].gathered());
+      if (!apart(i)) *gradients[i].slot = arena.zeros(leaves[i].gathered());
   }
 
   const float* gradient(size_t i, float* dense) const { return dense_gradient(leaves[i], *gradients[i].slot, dense); }
@@ -117,7 +117,7 @@ ffi::Error gradients(ffi::RemainingArgs args, ffi::RemainingRets results, int64_
                      int64_t flags) {
   Call call;
   const int64_t count = results.size() - 1;
-  if (const auto error = call.read(args, count, layers, heads, hidden, flags); error.failure()) return error;
+  if (const auto error = call.read(args, count, 1, 0, layers, heads, hidden, flags); error.failure()) return error;
   const auto out = [&](size_t i) { return static_cast<float*>((*results.get<ffi::AnyBuffer>(i))->untyped_data()); };
   call.make_room();
   const size_t last = call.leaves.size();
@@ -125,7 +125,7 @@ ffi::Error gradients(ffi::RemainingArgs args, ffi::RemainingRets results, int64_
   Step step(s, call.parameters, call.batch, arena);
   *out(last) = step.run(call.gathered, label_rows, gather(s, out(last - 2), out(last - 1)));
   for (size_t i = 0; i < last; i++) {
-    if (call.by_block(i)) continue;
+    if (call.apart(i)) continue;
     const float* found = call.gradient(i, out(i));
     if (found != out(i)) std::copy_n(found, call.leaves[i].size(), out(i));
   }
@@ -144,7 +144,7 @@ ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets results, int64_t lay
                 bool decoupled) {
   Call call;
   const int64_t count = (results.size() - 1) / 3;
-  if (const auto error = call.read(args, 3 * count, layers, heads, hidden, flags); error.failure()) return error;
+  if (const auto error = call.read(args, count, 3, 2, layers, heads, hidden, flags); error.failure()) return error;
   const auto out = [&](size_t i) { return static_cast<float*>((*results.get<ffi::AnyBuffer>(i))->untyped_data()); };
   for (int64_t i = 0; i < 3 * count; i++) {
     const auto given = *args.get<ffi::AnyBuffer>(i);
@@ -175,10 +175,11 @@ ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets results, int64_t lay
   *out(3 * count) = run.run(call.gathered, label_rows, at_once ? now : gather(s, dw, db));
   if (!at_once) update(readout_w, 0, s.width * s.labels, dw), update(readout_b, 0, s.labels, db);
   for (int64_t i = 0; i < count; i++)
-    if (!call.by_block(i)) update(i, 0, call.leaves[i].size(), call.gradient(i, arena.take(call.leaves[i].size())));
+    if (!call.apart(i)) update(i, 0, call.leaves[i].size(), call.gradient(i, arena.take(call.leaves[i].size())));
+  const float* nothing = arena.zeros(s.width);  // the gradient of a label that no context has
   for (long label = 0; label < s.labels; label++) {
     const int32_t row = label_rows.row_of[label];
-    update(2, label * s.width, s.width, row < 0 ? nullptr : label_rows.values + row * s.row());
+    update(2, label * s.width, s.width, row < 0 ? nothing : label_rows.values + row * s.row());
   }
   return ffi::Error::Success();
 }

@@ -97,14 +97,42 @@ struct Heads {
   long columns() const { return tokens * LANES; }
   long queries() const { return asked * LANES; }
   long seen(long query) const { return asked == 1 ? tokens : query + 1; }  // causal; the query token sees all
-  const float* row(const float* x, long n, long head, long feature) const { return x + (head * size + feature) * n; }
-  float* row(float* x, long n, long head, long feature) const { return x + (head * size + feature) * n; }
-  float* weight(float* w, long head, long query, long token) const {
+  template <typename T>  // float, or const float
+  T* row(T* x, long n, long head, long feature) const {
+    return x + (head * size + feature) * n;
+  }
+  template <typename T>
+  T* weight(T* w, long head, long query, long token) const {
     return w + ((head * asked + query) * tokens + token) * LANES;
   }
 };
 
 constexpr int CHUNK = 8;  // features that are held in registers: head sizes are multiples of it
+
+// out[t] = sum over the features e of a head of x[e] y[e][t], for the first `count` tokens; one vector of lanes.
+inline void dots(long size, long count, const float* x, long nx, const float* y, long ny, float* out) {
+  for (long e = 0; e < size; e += CHUNK) {
+    V own[CHUNK];
+    for (int c = 0; c < CHUNK; c++) own[c] = load(x + (e + c) * nx);
+    for (long t = 0; t < count; t++) {
+      V s = e ? load(out + t * LANES) : V{};
+      for (int c = 0; c < CHUNK; c++) s += own[c] * load(y + (e + c) * ny + t * LANES);
+      store(out + t * LANES, s);
+    }
+  }
+}
+
+// out[e] = sum over `count` tokens t of w[t] y[e][t]; the weights are `apart` numbers from one to the next.
+inline void blend(long size, long count, const float* w, long apart, const float* y, long ny, float* out, long no) {
+  for (long e = 0; e < size; e += CHUNK) {
+    V total[CHUNK] = {};
+    for (long t = 0; t < count; t++) {
+      const V s = load(w + t * apart);
+      for (int c = 0; c < CHUNK; c++) total[c] += s * load(y + (e + c) * ny + t * LANES);
+    }
+    for (int c = 0; c < CHUNK; c++) store(out + (e + c) * no, total[c]);
+  }
+}
 
 // z = sum_t w_t v_t, w = softmax over the tokens seen of q.k / sqrt(size), every sequence in its own lane.
 inline void attend(const Heads& a, const float* q, const float* k, const float* v, float* w, float* z) {
@@ -113,88 +141,47 @@ inline void attend(const Heads& a, const float* q, const float* k, const float* 
   for (long h = 0; h < a.heads; h++)
     for (long i = 0; i < a.asked; i++)
       for (long b = 0; b < LANES; b += VL) {
-        const long seen = a.seen(i);
+        const long seen = a.seen(i), at = i * LANES + b;
+        float* weights = a.weight(w, h, i, 0) + b;
+        dots(a.size, seen, a.row(q, nq, h, 0) + at, nq, a.row(k, n, h, 0) + b, n, weights);
         V most = all(-1e30f), total{};
-        for (long e = 0; e < a.size; e += CHUNK) {
-          V own[CHUNK];
-          for (int c = 0; c < CHUNK; c++) own[c] = load(a.row(q, nq, h, e + c) + i * LANES + b);
-          for (long t = 0; t < seen; t++) {
-            float* at = a.weight(w, h, i, t) + b;
-            V s = e ? load(at) : V{};
-            for (int c = 0; c < CHUNK; c++) s += own[c] * load(a.row(k, n, h, e + c) + t * LANES + b);
-            store(at, s);
-          }
-        }
-        for (long t = 0; t < seen; t++) most = larger(most, load(a.weight(w, h, i, t) + b) * scale);
+        for (long t = 0; t < seen; t++) most = larger(most, load(weights + t * LANES) * scale);
         for (long t = 0; t < seen; t++) {
-          float* at = a.weight(w, h, i, t) + b;
-          const V s = exponential(load(at) * scale - most);
-          store(at, s);
+          const V s = exponential(load(weights + t * LANES) * scale - most);
+          store(weights + t * LANES, s);
           total += s;
         }
         const V share = 1.0f / total;
-        for (long t = 0; t < seen; t++) store(a.weight(w, h, i, t) + b, load(a.weight(w, h, i, t) + b) * share);
-        for (long e = 0; e < a.size; e += CHUNK) {
-          V out[CHUNK] = {};
-          for (long t = 0; t < seen; t++) {
-            const V s = load(a.weight(w, h, i, t) + b);
-            for (int c = 0; c < CHUNK; c++) out[c] += s * load(a.row(v, n, h, e + c) + t * LANES + b);
-          }
-          for (int c = 0; c < CHUNK; c++) store(a.row(z, nq, h, e + c) + i * LANES + b, out[c]);
-        }
+        for (long t = 0; t < seen; t++) store(weights + t * LANES, load(weights + t * LANES) * share);
+        blend(a.size, seen, weights, LANES, a.row(v, n, h, 0) + b, n, a.row(z, nq, h, 0) + at, nq);
       }
 }
 
 // With ds_t = w_t (dz.v_t - sum_u w_u dz.v_u) / sqrt(size):  dq = sum_t ds_t k_t,  dk_t = sum_q ds_t q,  dv_t = sum_q w_t dz.
 // `ds` is scratch of the size of w.
-inline void attend_back(const Heads& a, const float* q, const float* k, const float* v, float* w, const float* dz,
+inline void attend_back(const Heads& a, const float* q, const float* k, const float* v, const float* w, const float* dz,
                         float* ds, float* dq, float* dk, float* dv) {
   const long n = a.columns(), nq = a.queries();
   const float scale = 1.0f / std::sqrt(static_cast<float>(a.size));
   for (long h = 0; h < a.heads; h++)
     for (long b = 0; b < LANES; b += VL) {
       for (long i = 0; i < a.asked; i++) {
-        const long seen = a.seen(i);
+        const long seen = a.seen(i), at = i * LANES + b;
+        const float* weights = a.weight(w, h, i, 0) + b;
+        float* slopes = a.weight(ds, h, i, 0) + b;
+        dots(a.size, seen, a.row(dz, nq, h, 0) + at, nq, a.row(v, n, h, 0) + b, n, slopes);
         V mean{};
-        for (long e = 0; e < a.size; e += CHUNK) {
-          V own[CHUNK];
-          for (int c = 0; c < CHUNK; c++) own[c] = load(a.row(dz, nq, h, e + c) + i * LANES + b);
-          for (long t = 0; t < seen; t++) {
-            float* at = a.weight(ds, h, i, t) + b;
-            V s = e ? load(at) : V{};
-            for (int c = 0; c < CHUNK; c++) s += own[c] * load(a.row(v, n, h, e + c) + t * LANES + b);
-            store(at, s);
-          }
-        }
-        for (long t = 0; t < seen; t++) mean += load(a.weight(ds, h, i, t) + b) * load(a.weight(w, h, i, t) + b);
-        for (long t = 0; t < seen; t++) {
-          float* at = a.weight(ds, h, i, t) + b;
-          store(at, load(a.weight(w, h, i, t) + b) * (load(at) - mean) * scale);
-        }
-        for (long e = 0; e < a.size; e += CHUNK) {
-          V out[CHUNK] = {};
-          for (long t = 0; t < seen; t++) {
-            const V s = load(a.weight(ds, h, i, t) + b);
-            for (int c = 0; c < CHUNK; c++) out[c] += s * load(a.row(k, n, h, e + c) + t * LANES + b);
-          }
-          for (int c = 0; c < CHUNK; c++) store(a.row(dq, nq, h, e + c) + i * LANES + b, out[c]);
-        }
+        for (long t = 0; t < seen; t++) mean += load(slopes + t * LANES) * load(weights + t * LANES);
+        for (long t = 0; t < seen; t++)
+          store(slopes + t * LANES, load(weights + t * LANES) * (load(slopes + t * LANES) - mean) * scale);
+        blend(a.size, seen, slopes, LANES, a.row(k, n, h, 0) + b, n, a.row(dq, nq, h, 0) + at, nq);
       }
-      for (long t = 0; t < a.tokens; t++)
-        for (long e = 0; e < a.size; e += CHUNK) {
-          V key[CHUNK] = {}, value[CHUNK] = {};
-          for (long i = a.asked == 1 ? 0 : t; i < a.asked; i++) {
-            const V s = load(a.weight(ds, h, i, t) + b), p = load(a.weight(w, h, i, t) + b);
-            for (int c = 0; c < CHUNK; c++) {
-              key[c] += s * load(a.row(q, nq, h, e + c) + i * LANES + b);
-              value[c] += p * load(a.row(dz, nq, h, e + c) + i * LANES + b);
-            }
-          }
-          for (int c = 0; c < CHUNK; c++) {
-            store(a.row(dk, n, h, e + c) + t * LANES + b, key[c]);
-            store(a.row(dv, n, h, e + c) + t * LANES + b, value[c]);
-          }
-        }
+      for (long t = 0; t < a.tokens; t++) {
+        const long first = a.asked == 1 ? 0 : t, by = a.asked - first, next = a.tokens * LANES;  // queries that see t
+        const long from = first * LANES + b, to = t * LANES + b;
+        blend(a.size, by, a.weight(ds, h, first, t) + b, next, a.row(q, nq, h, 0) + from, nq, a.row(dk, n, h, 0) + to, n);
+        blend(a.size, by, a.weight(w, h, first, t) + b, next, a.row(dz, nq, h, 0) + from, nq, a.row(dv, n, h, 0) + to, n);
+      }
     }
 }
 

@@ -29,15 +29,13 @@ struct Shape {
 };
 
 // A pointer for every array of parameters; null where a model has none.
-template <typename T>
 struct Layer {
-  T *scale1, *offset1, *q, *k, *v, *o, *scale2, *offset2, *w_in, *b_in, *w_out, *b_out;
+  float *scale1, *offset1, *q, *k, *v, *o, *scale2, *offset2, *w_in, *b_in, *w_out, *b_out;
 };
-template <typename T>
 struct Leaves {
-  T *exemplar_w, *exemplar_b, *label, *position;
-  std::vector<Layer<T>> layers;
-  T *scale, *offset, *readout_w, *readout_b;
+  float *exemplar_w, *exemplar_b, *label, *position;
+  std::vector<Layer> layers;
+  float *scale, *offset, *readout_w, *readout_b;
 };
 
 // One array of parameters: its place in a `Leaves`, its shape, and how the block pass gathers its gradient: as it is, or
@@ -51,7 +49,7 @@ struct Leaf {
 };
 
 // The arrays of a model in the order in which they are passed. `position` comes only where it is learned.
-inline std::vector<Leaf> leaves_of(const Shape& s, Leaves<float>& p) {
+inline std::vector<Leaf> leaves_of(const Shape& s, Leaves& p) {
   const long d = s.width;
   p.layers.assign(s.layers, {});
   std::vector<Leaf> found = {{&p.exemplar_w, s.dim, d, false}, {&p.exemplar_b, 1, d, false}, {&p.label, s.labels, d, false}};
@@ -138,14 +136,14 @@ class Step {
   // Called with the gradient of columns from..from + count of the read-out [width][LABEL_BLOCK], and of its biases.
   using Sink = std::function<void(long from, long count, const float* dw, const float* db)>;
 
-  Step(const Shape& shape, const Leaves<float>& parameters, const Batch& batch, Arena& arena)
+  Step(const Shape& shape, const Leaves& parameters, const Batch& batch, Arena& arena)
       : s(shape), p(parameters), in(batch), arena_(arena) {}
 
   long blocks_in_group() const { return std::clamp(STATE_FLOATS / state_floats(), 1L, s.blocks()); }
 
   // The mean cross-entropy. Gradients are added to `g`, whose arrays are zero and laid out as `Leaf` says; those of the
   // label table to `rows`, those of the read-out go to `sink`, block by block (once for every group).
-  float run(const Leaves<float>& gradients, Rows& rows, const Sink& sink) {
+  float run(const Leaves& gradients, Rows& rows, const Sink& sink) {
     g = &gradients;
     const long d = s.width, dp = s.row(), all_slots = s.slots() * s.batch;
     embedded_ = arena_.take(all_slots * dp);
@@ -267,7 +265,7 @@ class Step {
     embed(number, x);
     for (long l = 0; l < s.layers; l++) {
       const bool last = l == s.layers - 1;
-      const Layer<float>& w = p.layers[l];
+      const Layer& w = p.layers[l];
       const Kept& kept = block.layers[l];
       const Heads heads = s.heads_of(last);
       const long nq = heads.queries(), skip = n - nq;
@@ -312,7 +310,7 @@ class Step {
     }
     for (long l = s.layers - 1; l >= 0; l--) {
       const bool last = l == s.layers - 1;
-      const Layer<float>&w = p.layers[l], &to = g->layers[l];
+      const Layer&w = p.layers[l], &to = g->layers[l];
       const Kept& kept = block.layers[l];
       const Heads heads = s.heads_of(last);
       const long nq = heads.queries(), skip = n - nq;
@@ -416,10 +414,10 @@ class Step {
   }
 
   const Shape& s;
-  const Leaves<float>& p;
+  const Leaves& p;
   const Batch& in;
   Arena& arena_;
-  const Leaves<float>* g = nullptr;
+  const Leaves* g = nullptr;
   Workspace work_{};
   float *embedded_ = nullptr, *d_embedded_ = nullptr, *logits_ = nullptr, *packed_ = nullptr, *packed_turned_ = nullptr;
   float *dw_ = nullptr, *db_ = nullptr;

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ebbtide.kernel.build import SYMBOLS, load
 from ebbtide.models.encoders import Linear
-from ebbtide.models.model import AnyPrompt, Model, Params, Shape
+from ebbtide.models.model import AnyPrompt, Model, Params
 from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.fewshot import FewShot
@@ -52,7 +52,8 @@ def register(library: Path) -> None:
 class Kernel:
     """The calls for one model; `labels` is the number of its outputs. Needs `register`."""
 
-    def __init__(self, model: Transformer, *, context: int, dim: int, labels: int):
+    def __init__(self, model: Model, *, context: int, dim: int, labels: int):
+        assert isinstance(model, Transformer)  # as `why_not` has found
         self.model = model
         made = jax.eval_shape(lambda key: model.init(key, context=context, dim=dim, labels=labels), jax.random.key(0))
         paths, self._tree = jax.tree_util.tree_flatten_with_path(made)
@@ -76,12 +77,6 @@ class Kernel:
             "hidden": model.width * model.mlp_ratio,
             "flags": sum(flag << i for i, flag in enumerate(flags)),
         }
-
-    @classmethod
-    def of(cls, model: Model, **shape: Unpack[Shape]) -> "Kernel":
-        """The calls for a model that `why_not` allows."""
-        assert isinstance(model, Transformer)
-        return cls(model, **shape)
 
     def _names(self) -> list[str]:
         """The arrays in the order of `leaves_of` in model.h."""
@@ -111,7 +106,7 @@ class Kernel:
         """As `Model.loss_and_grad`."""
         flat = self._flat(params)
         shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in flat] + [jax.ShapeDtypeStruct((), jnp.float32)]
-        call = jax.ffi.ffi_call("ebbtide_gradients", shapes, vmap_method="sequential")
+        call = jax.ffi.ffi_call("ebbtide_gradients", shapes)
         *grads, loss = call(*flat, *self._prompt(prompt), **self._words)
         return loss, self._tree_of(grads)
 
@@ -133,7 +128,7 @@ class Kernel:
         whole = [*self._flat(params), *self._flat(mu), *self._flat(nu)]
         shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in whole] + [jax.ShapeDtypeStruct((), jnp.float32)]
         same = {i: i for i in range(len(whole))}
-        call = jax.ffi.ffi_call("ebbtide_step", shapes, vmap_method="sequential", input_output_aliases=same)
+        call = jax.ffi.ffi_call("ebbtide_step", shapes, input_output_aliases=same)
         strengths = jnp.stack(self._flat(pulls))
         *made, loss = call(*whole, *self._prompt(prompt), numbers, strengths, **self._words, decoupled=decoupled)
         n = len(whole) // 3

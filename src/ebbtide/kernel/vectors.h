@@ -17,7 +17,7 @@ constexpr int VL = 16, REGISTERS = 32;
 #elif defined(__AVX__)
 constexpr int VL = 8, REGISTERS = 16;
 #else
-constexpr int VL = 4, REGISTERS = 32;
+constexpr int VL = 4, REGISTERS = 32;  // of NEON; plain SSE has 16 and spills some
 #endif
 
 typedef float V __attribute__((vector_size(VL * 4), aligned(4), may_alias));

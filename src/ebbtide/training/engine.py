@@ -53,7 +53,7 @@ class Engine:
     def __init__(self, spec: Spec, native: bool = False):
         """`native`: the compiled kernel does what it can of a step; it must have been registered (`kernel.native`)."""
         self.spec = spec
-        self.kernel = Kernel.of(spec.model, **spec.shape()) if native else None
+        self.kernel = Kernel(spec.model, **spec.shape()) if native else None
         self._banks: dict[tuple[float, ...], tuple[Any, Suite]] = {}
 
     def init(self, member: int) -> State:
