@@ -20,8 +20,9 @@ from ebbtide.studies.constructions import representation_ridge, ridge_descent
 from ebbtide.studies.experiment import make_sweep
 from ebbtide.studies.layer_probes import Read
 from ebbtide.studies.representations import DEEP, MIXED, MIXTURE, QUICK, REPRESENTATIONS, SHALLOW, SUPERVISED
-from ebbtide.studies.representations_pasting import DONOR, PASTED, PASTING, RANDOM, UPPER
+from ebbtide.studies.representations_pasting import COPIED, DONOR, EMBEDDED, FRONT_ENDS, PASTED, PASTING, RANDOM, UPPER
 from ebbtide.sweeps.plan import group
+from ebbtide.training.start import shapes
 from test_statisticians import Found
 
 PROMPTS = 300
@@ -122,6 +123,30 @@ def test_pasted_layers_are_a_donors_that_is_kept_and_fits():
     free = [name for name in names if not any(fnmatchcase(name, one) for one in UPPER)]
     assert {name.split(".")[0] for name in free} == {"exemplar", "label", "position", "blocks"}
     assert {name for name in names if name.startswith("blocks.0.")} == {name for name in free if "blocks" in name}
+
+
+def test_front_ends_are_embeddings_over_the_upper_layers():
+    setting = FRONT_ENDS.settings["quick"]
+    assert set(FRONT_ENDS.asked(setting.arms)) == set(FRONT_ENDS.claims) and setting.donor == DONOR
+    for arm, pairing in ((EMBEDDED, "interleaved"), (COPIED, "copied")):
+        point: dict[str, Any] = setting.arms[arm]
+        assert point["start"]["skip"] == 1 and point["model.layers"] == DONOR.spec.model.layers - 1  # pyright: ignore
+        model = replace(QUICK.model, layers=3, pairing=pairing)
+        names = [name for name in shapes(model, {"context": 12, "dim": 3, "labels": 0})]
+        free = {name.split(".")[0] for name in names if not any(fnmatchcase(name, one) for one in point["freeze"])}
+        assert free == {"exemplar", "label", "position"} | ({"copy"} if arm == COPIED else set())
+
+
+def test_front_ends_are_judged_against_ridge_and_each_other(monkeypatch):
+    says: dict[str, Any] = {COPIED: representations_measures.exact, EMBEDDED: None}
+    monkeypatch.setattr(
+        representations_measures, "answers", lambda arms, arm, *_, **__: [answered(says[arm], layers=0), None]
+    )
+    arms = Found(FRONT_ENDS.settings["quick"].arms)
+    found = {claim.name: claim.estimate(arms) for claim in FRONT_ENDS.claims}
+    assert found["ridge"][0] == pytest.approx(0.5) and found["copies"][0] > 0.5 and np.isnan(found["copies"][1])
+    says[COPIED] = None
+    assert all(claim.estimate(arms)[0] <= 0 for claim in FRONT_ENDS.claims)
 
 
 def test_pasting_is_judged_against_ridge_and_against_random_layers(monkeypatch):

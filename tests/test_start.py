@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import Run
 from ebbtide.training.driver import resume, train
 from ebbtide.training.spec import Spec, from_json
-from ebbtide.training.start import Start
+from ebbtide.training.start import Start, named, shapes
 from tiny import SPEC, final_state
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -51,6 +52,21 @@ def test_grafted_and_frozen_parts_stay_the_donors(donor, tmp_path):
         )
         assert np.array_equal(last[name], array) == grafted, name
         assert np.array_equal(first[name], last[name]) == grafted, name
+
+
+def test_upper_layers_alone_start_one_layer_lower(donor, tmp_path):
+    parts = ("blocks.*", "norm.*", "readout.*")
+    start = Start(run=str(donor.path), sequences=1024, parts=parts, skip=1)
+    spec = replace(DEEP, model=replace(DEEP.model, layers=1), start=start, freeze=parts)
+    spec.check()
+    theirs, here = at(donor, 1024), shapes(spec.model, spec.shape())
+    merged = named(start.merge(spec.model.init(jax.random.key(0), **spec.shape()), 1))
+    assert set(merged) == set(here)
+    for name, array in merged.items():
+        source = name.replace("blocks.0.", "blocks.1.")
+        assert np.array_equal(array, theirs[source][1]) == name.startswith(("blocks.", "norm.", "readout.")), name
+    with pytest.raises(InputError, match=r"start.run = .*has no parameter blocks.1"):
+        replace(DEEP, start=start).check()
 
 
 def test_a_run_that_starts_anew_from_the_beginning_of_another_is_it_again(donor, tmp_path):

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ebbtide.sweeps.sweep import Sweep as Sweep
     from ebbtide.sweeps.sweep import read_sweep as read_sweep
     from ebbtide.tasks.cued import Cued as Cued
+    from ebbtide.tasks.dynamics import Dynamics as Dynamics
     from ebbtide.tasks.fewshot import CopyQueryLabel as CopyQueryLabel
     from ebbtide.tasks.fewshot import FewShot as FewShot
     from ebbtide.tasks.fewshot import Flip as Flip
@@ -121,6 +122,7 @@ _HOMES = {
     "sweeps.results": ["load"],
     "sweeps.sweep": ["Resources", "Sweep", "read_sweep"],
     "tasks.cued": ["Cued"],
+    "tasks.dynamics": ["Dynamics"],
     "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "HoldoutPair", "Keep", "Pair"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
     "tasks.regression": ["Regression"],

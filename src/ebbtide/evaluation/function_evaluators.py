@@ -6,10 +6,11 @@ from jaxtyping import Array, Float
 from ebbtide.errors import InputError, nearest
 from ebbtide.models.model import response_losses
 from ebbtide.tasks.cued import Cued
+from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.regression import Regression
 
-FunctionTask = Regression | Cued
+FunctionTask = Regression | Cued | Dynamics
 FUNCTION_METRICS = ("loss", "query_loss", "explained")
 """Names of the metrics, in the order of the last axis of every metric array."""
 

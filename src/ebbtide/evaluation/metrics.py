@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ebbtide.models.model import cross_entropy
+from ebbtide.once import quick_jit
 from ebbtide.tasks.prompt import Prompt
 
 METRICS = ("loss", "accuracy", "in_context_accuracy", "in_context_probability", "context_mass")
@@ -58,6 +59,11 @@ def mean_and_error(values: Float[Array, "*rows n"]) -> Float[Array, "*rows 2"]:
 def chance(prompt: Prompt, outputs: int, group: int = 1) -> dict[str, float]:
     """Chance levels on these very sequences: a uniform guess over all labels (open set), and over
     the labels in context (0 where the target is not among them)."""
-    present = (prompt.labels == prompt.target).any(axis=0)
-    size = first_of_label(prompt.labels).sum(axis=0)
-    return {"accuracy": group / outputs, "in_context_accuracy": float(jnp.where(present, 1 / size, 0.0).mean())}
+    return {"accuracy": group / outputs, "in_context_accuracy": float(_guess(prompt.labels, prompt.target))}
+
+
+@quick_jit
+def _guess(labels: Int[Array, "context batch"], target: Int[Array, " batch"]) -> Float[Array, ""]:
+    """How often a uniform guess among the labels in context is the target."""
+    present = (labels == target).any(axis=0)
+    return jnp.where(present, 1 / first_of_label(labels).sum(axis=0), 0.0).mean()

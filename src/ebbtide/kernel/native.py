@@ -34,6 +34,7 @@ def why_not(model: Model, task: Any, labels: int) -> str | None:
         "attention has biases": model.attention_bias,
         "only causal softmax attention is served": model.attention != "softmax" or model.mask != "causal",
         "a norm after the layer is not served": model.norm == "post",
+        "only interleaved and joint tokens are served": model.pairing not in ("interleaved", "joint"),
         "only GELU is served": model.activation != "gelu" and model.mlp_ratio,
         "these positions are not served": not isinstance(model.positions, Learned | Sinusoidal | Rotary | NoPositions),
         f"more than {LARGEST:,} labels": labels > LARGEST,

@@ -46,7 +46,7 @@ class Scene(NamedTuple):
 def label_positions(model: Transformer, prompt: Prompt) -> Int[Array, " context"]:
     """Where the labels of the context are among the tokens."""
     slots = jnp.arange(prompt.labels.shape[0])
-    return slots if model.pairing == "joint" else 2 * slots + 1
+    return 2 * slots + 1 if model.by_turns else slots
 
 
 class Intervention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -205,7 +205,7 @@ class Forbid(Intervention, frozen=True, tag="forbid"):
 
     def check(self, model: Transformer, shape: Shape, field: str) -> None:
         super().check(model, shape, field)
-        apart = self.keys == "previous" or model.pairing == "interleaved"
+        apart = self.keys == "previous" or model.by_turns
         require(apart, f"{field}.keys", self.keys, "needs model.pairing = 'interleaved'")
 
     def tap(self, scene: Scene) -> Tap:

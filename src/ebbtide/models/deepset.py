@@ -60,7 +60,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
         d, count = self.width, self.layers
         keys = iter(jax.random.split(key, 4 + 2 * count + 1))
         sizes = {"tokens": self.tokens(context), "dim": dim, "width": d, "labels": labels}
-        params = init_tokens(keys, self.encoder, NoPositions(), **sizes)
+        params = init_tokens(keys, self.encoder, NoPositions(), "joint", **sizes)
         psi = [_init_layer(next(keys), d) for _ in range(count)]
         pooled, query = jnp.split(weight(next(keys), 2 * d, d), 2)
         xi = [_init_layer(next(keys), d) for _ in range(count - 1)]

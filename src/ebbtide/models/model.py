@@ -17,8 +17,9 @@ from ebbtide.tasks.prompt import FunctionPrompt, Prompt
 
 Params = PyTree[Float[Array, "..."]]
 Tap = Callable[[str, Array], Array]
-Pairing = Literal["interleaved", "joint"]
-"""Whether an exemplar and its label are two tokens, or one: the sum of their embeddings."""
+Pairing = Literal["interleaved", "copied", "joint", "states"]
+"""The tokens of a prompt: exemplars and labels by turns; the same, each label's with the exemplar once more, by an
+embedding of its own; one token for both, the sum of their embeddings; exemplars alone, each answered with the next."""
 
 
 class Shape(TypedDict):
@@ -47,12 +48,12 @@ def cross_entropy(logits: Float[Array, "batch labels"], target: Int[Array, " bat
 def response_losses(
     outputs: Float[Array, "asked batch outputs"], prompt: FunctionPrompt
 ) -> Float[Array, "asked batch"]:
-    """The loss of every slot that was asked (all, or the last alone): squared error, or cross-entropy in nats where
-    responses are labels."""
+    """The loss of every slot that was asked (all, or the last alone): squared error (of vectors the mean over their
+    numbers), or cross-entropy in nats where responses are labels."""
     said = prompt.responses[-outputs.shape[0] :]
     if jnp.issubdtype(said.dtype, jnp.integer):
         return jax.vmap(cross_entropy)(outputs, said)
-    return (outputs[..., 0] - said) ** 2
+    return ((outputs - said.reshape(outputs.shape)) ** 2).mean(-1)
 
 
 def mean_loss(outputs: Array, prompt: AnyPrompt) -> Float[Array, ""]:
@@ -112,6 +113,7 @@ def init_tokens(
     keys: Iterator[Key[Array, ""]],
     encoder: Encoder,
     positions: Positions,
+    pairing: Pairing,
     *,
     tokens: int,
     dim: int,
@@ -119,32 +121,47 @@ def init_tokens(
     labels: int,
 ) -> dict[str, Any]:
     """The parameters that make tokens: the label table (sd 0.02; for real responses one row, LeCun normal, that a
-    response multiplies), the exemplar encoder, the positions."""
+    response multiplies; none where tokens are states), the exemplar encoder (and that of copies), the positions."""
     key = next(keys)
     table = 0.02 * jax.random.truncated_normal(key, -2, 2, (labels, width)) if labels else weight(key, 1, width)
-    exemplar = encoder.init(next(keys), dim, width)
-    position = positions.init(next(keys), tokens, width)
-    return {"exemplar": exemplar, "label": {"table": table}, "position": position}
+    exemplar_key = next(keys)
+    made = {"exemplar": encoder.init(exemplar_key, dim, width), "position": positions.init(next(keys), tokens, width)}
+    if pairing != "states":
+        made["label"] = {"table": table}
+    if pairing == "copied":
+        made["copy"] = encoder.init(jax.random.fold_in(exemplar_key, 1), dim, width)
+    return made
 
 
 def embeddings_of(
     params: Any, prompt: AnyPrompt, encoder: Encoder, tap: Tap
 ) -> tuple[Float[Array, "slots batch d"], Float[Array, "context batch d"]]:
     """The embeddings of a prompt's exemplars, the query last, and of its labels."""
-    inputs, said = (
-        (prompt.exemplars, prompt.labels) if isinstance(prompt, Prompt) else (prompt.inputs, prompt.responses[:-1])
-    )
+    inputs, said = _parts(prompt)
     exemplars = tap("hook_exemplar_embed", encoder.apply(params["exemplar"], inputs))
     table = params["label"]["table"]
     real = jnp.issubdtype(said.dtype, jnp.floating)
     return exemplars, tap("hook_label_embed", said[..., None] * table[0] if real else table[said])
 
 
+def _parts(prompt: AnyPrompt) -> tuple[Float[Array, "slots batch dim"], Array]:
+    """The exemplars of a prompt, and the labels of its context."""
+    if isinstance(prompt, Prompt):
+        return prompt.exemplars, prompt.labels
+    return prompt.inputs, prompt.responses[:-1]
+
+
 def tokens_of(
     params: Any, prompt: AnyPrompt, encoder: Encoder, positions: Positions, tap: Tap, pairing: Pairing = "interleaved"
 ) -> Float[Array, "tokens batch d"]:
-    """The tokens of a prompt, the query last: e1 l1 ... eM lM eq, or as joint pairs e1+l1 ... eM+lM eq."""
+    """The tokens of a prompt, the query last: e1 l1 ... eM lM eq, copied e1 l1+c1 ... eM lM+cM eq, as joint pairs
+    e1+l1 ... eM+lM eq, as states e1 ... eM eq."""
+    if pairing == "states":
+        states = tap("hook_exemplar_embed", encoder.apply(params["exemplar"], _parts(prompt)[0]))
+        return tap("hook_embed", positions.add(params["position"], states))
     exemplars, labels = embeddings_of(params, prompt, encoder, tap)
+    if pairing == "copied":
+        labels = labels + encoder.apply(params["copy"], _parts(prompt)[0][:-1])
     context, batch, d = labels.shape
     if pairing == "joint":
         pairs = exemplars[:-1] + labels
@@ -155,7 +172,7 @@ def tokens_of(
 
 
 def init_readout(key: Key[Array, ""], width: int, labels: int) -> dict[str, Array]:
-    """A linear layer to the labels, or to the one real response; untied from the label table."""
+    """A linear layer to the labels, or to the numbers of a real response (0: one); untied from the label table."""
     return {"w": weight(key, width, max(labels, 1)), "b": jnp.zeros(max(labels, 1))}
 
 

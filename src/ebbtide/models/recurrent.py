@@ -60,7 +60,7 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
         keys = iter(jax.random.split(key, 4 + self.layers))
         sizes = {"tokens": self.tokens(context), "dim": dim, "width": self.width, "labels": labels}
-        params = init_tokens(keys, self.encoder, self.positions, **sizes)
+        params = init_tokens(keys, self.encoder, self.positions, "interleaved", **sizes)
         params |= {"layers": [self._init_layer(next(keys)) for _ in range(self.layers)]}
         return params | {"readout": init_readout(next(keys), self.width, labels)}
 

@@ -42,11 +42,12 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     `pairing = "joint"` makes one token of a pair, $e_1 + l_1, \dots, e_M + l_M, e_q$: the sum of two linear embeddings
     is one of the two side by side, as in Nguyen & Reddy (arXiv 2412.00104), with a label of zeros for the query. There
     one layer of attention can learn in context. Over interleaved tokens it takes two: the first to tell a label's
-    token which exemplar it follows.
+    token which exemplar it follows; `"copied"` tells it beforehand. `"states"` is for dynamical systems: exemplars
+    alone, from each of which the next is predicted.
 
     Activations are `[token, batch, d]`, the query token last. Only what the loss reads is computed:
     the last layer's queries, MLP and the read-out exist for the query token alone. Of functions (`FunctionPrompt`) a
-    model over interleaved tokens answers every input from what comes before it; one over joint tokens the query.
+    model over joint tokens answers the query; any other answers every input from what comes before it.
 
     The other kinds of a layer, for functions in context: `attention = "relu"` has weights relu(q.k) / n in place of a
     softmax, `"linear"` q.k / n, both without 1/sqrt(k), n the number of tokens attended to (Bai et al. 2023,
@@ -77,49 +78,55 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         rotary = self.positions.__struct_config__.tag == "rotary"
         even = (self.width // self.heads) % 2 == 0
         require(even or not rotary, "model.heads", self.heads, "rotary positions need an even width / heads")
-        peeks = self.mask == "none" and self.pairing == "interleaved"
-        allowed = "must be causal over interleaved tokens: without a mask an input would see its own response"
-        require(not peeks, "model.mask", self.mask, allowed)
+        allowed = "must be causal over all but joint tokens: without a mask an input would see its own response"
+        require(self.mask == "causal" or self.pairing == "joint", "model.mask", self.mask, allowed)
         split = isinstance(self.positions, Identical) and self.positions.kinds == "token"
-        allowed = "must be role over joint tokens: a pair is one of them"
-        require(not split or self.pairing == "interleaved", "model.positions.kinds", "token", allowed)
+        allowed = f"must be role over {self.pairing} tokens: a pair is one of them"
+        require(not split or self.by_turns, "model.positions.kinds", "token", allowed)
+
+    @property
+    def by_turns(self) -> bool:
+        """Whether exemplars and labels are tokens by turns."""
+        return self.pairing in ("interleaved", "copied")
 
     def tokens(self, context: int) -> int:
-        return (context if self.pairing == "joint" else 2 * context) + 1
+        return (2 * context if self.by_turns else context) + 1
 
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
         """Parameters for prompts of `context` pairs, exemplars of `dim` features, `labels` outputs."""
-        keys = iter(jax.random.split(key, 4 + 6 * self.layers))
+        keys = jax.random.split(key, 4 + 6 * self.layers)
         sizes = {"tokens": self.tokens(context), "dim": dim, "width": self.width, "labels": labels}
-        params = init_tokens(keys, self.encoder, self.positions, **sizes)
-        params |= {"blocks": [self._init_block(keys) for _ in range(self.layers)]}
+        params = init_tokens(iter(keys[:3]), self.encoder, self.positions, self.pairing, **sizes)
+        layers = jax.vmap(self._init_block)(keys[3:-1].reshape(self.layers, 6))  # one program for all of them
+        params |= {"blocks": [jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(self.layers)]}
         params |= {"norm": norm_init(self.width)} if self.norm == "pre" else {}
-        return params | {"readout": init_readout(next(keys), self.width, labels)}
+        outputs = dim if self.pairing == "states" else labels
+        return params | {"readout": init_readout(keys[-1], self.width, outputs)}
 
-    def _init_block(self, keys: Any) -> dict[str, dict[str, Array]]:
+    def _init_block(self, keys: Key[Array, " 6"]) -> dict[str, dict[str, Array]]:
         d, hidden = self.width, self.width * self.mlp_ratio
-        attention = {name: weight(next(keys), d, d) for name in ("q", "k", "v", "o")}
+        square = jax.vmap(lambda key: weight(key, d, d))(keys[:4])
+        attention = dict(zip("qkvo", square, strict=True))
         if self.attention_bias:
-            attention |= {f"{name}_b": jnp.zeros(d) for name in ("q", "k", "v", "o")}
+            attention |= {f"{name}_b": jnp.zeros(d) for name in "qkvo"}
         norms = self.norm != "none"
         block = {"norm1": norm_init(d), "attn": attention} if norms else {"attn": attention}
-        w_in, w_out = next(keys), next(keys)
         if hidden:
-            mlp = {"w_in": weight(w_in, d, hidden), "b_in": jnp.zeros(hidden)}
-            mlp |= {"w_out": weight(w_out, hidden, d), "b_out": jnp.zeros(d)}
+            mlp = {"w_in": weight(keys[4], d, hidden), "b_in": jnp.zeros(hidden)}
+            mlp |= {"w_out": weight(keys[5], hidden, d), "b_out": jnp.zeros(d)}
             block |= {"norm2": norm_init(d), "mlp": mlp} if norms else {"mlp": mlp}
         return block
 
     def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
-        """Logits of the query's label [batch, labels]. Of functions the outputs [asked, batch, labels or 1]: for every
-        input over interleaved tokens, for the query over joint ones."""
+        """Logits of the query's label [batch, labels]. Of functions the outputs [asked, batch, labels or 1; of states
+        dim]: over joint tokens for the query, else for every input."""
         x = tokens_of(params, prompt, self.encoder, self.positions, tap, self.pairing)
         functions = isinstance(prompt, FunctionPrompt)
-        every = functions and self.pairing == "interleaved"
+        every = functions and self.pairing != "joint"
         seen = self._seen(prompt, x.shape[0])
         for i, block in enumerate(params["blocks"]):
             x = self._block(block, x, i, last=i == self.layers - 1 and not every, tap=tap, seen=seen)
-        query = x[::2] if every else x if functions else x[-1]
+        query = x[::2] if every and self.by_turns else x if functions else x[-1]
         if self.norm == "pre":
             query = tap("ln_final.hook_normalized", layer_norm(params["norm"], query))
         return read_out(params, query, tap)

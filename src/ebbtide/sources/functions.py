@@ -19,8 +19,8 @@ SLOPE = 0.01
 class FunctionBank(NamedTuple):
     """The pool's weights (one row of zeros where there is none) and the layers of every representation."""
 
-    pool: Float[Array, "pool dim"]
-    maps: Float[Array, "representations layers dim dim"]
+    pool: Float[Array, "pool features"]
+    maps: Float[Array, "representations layers features features"]
 
 
 class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fields=True):
@@ -33,6 +33,9 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
 
     Every $\phi_r$ is fixed: `layers` layers $z \leftarrow \mathrm{leaky}(Q z)$ with random orthogonal $Q$ and slope .01
     (Guo et al. 2023, 2310.10616, section 4); 0 layers are $\phi(x) = x$. There are `representations` of them.
+
+    For dynamical systems (task `Dynamics`) the representation is of the last `history` states side by side: it and the
+    weights have `features` = history dim numbers, and 1/sqrt(features) is the scale.
     """
 
     dim: Annotated[int, msgspec.Meta(ge=1)] = 8
@@ -41,19 +44,26 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
     nonzero: Annotated[int, msgspec.Meta(ge=1)] | None = None
     layers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     representations: Annotated[int, msgspec.Meta(ge=1)] = 1
+    history: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def check(self) -> None:
         """Raises `InputError` for more nonzero weights than there are, or several representations without layers."""
         if self.nonzero is not None:
-            require(self.nonzero <= self.dim, "source.nonzero", self.nonzero, f"must be at most dim = {self.dim}")
+            allowed = f"must be at most dim x history = {self.features}"
+            require(self.nonzero <= self.features, "source.nonzero", self.nonzero, allowed)
         several = self.representations > 1 and self.layers == 0
         require(not several, "source.representations", self.representations, "must be 1 where layers = 0")
 
     @property
+    def features(self) -> int:
+        """Numbers that the representation reads and gives."""
+        return self.dim * self.history
+
+    @property
     def deviation(self) -> float:
         """Prior standard deviation of a weight."""
-        return self.scale if self.scale is not None else self.dim**-0.5
+        return self.scale if self.scale is not None else self.features**-0.5
 
     def sizes(self) -> Sizes:
         """The pool as classes of one exemplar; one class where every prompt has weights of its own."""
@@ -64,23 +74,23 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
         key = root(self.seed, Purpose.SOURCE)
         pool_key, map_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         keys = jax.random.split(pool_key, max(self.pool, 1))
-        pool = jax.vmap(self.fresh)(keys) if self.pool else jnp.zeros((1, self.dim))
-        square = (self.representations, self.layers, self.dim, self.dim)
+        pool = jax.vmap(self.fresh)(keys) if self.pool else jnp.zeros((1, self.features))
+        square = (self.representations, self.layers, self.features, self.features)
         maps = jnp.linalg.qr(jax.random.normal(map_key, square))[0] if self.layers else jnp.zeros(square)
         return FunctionBank(pool, maps)
 
-    def fresh(self, key: Key[Array, ""]) -> Float[Array, " dim"]:
+    def fresh(self, key: Key[Array, ""]) -> Float[Array, " features"]:
         """Weights from the prior."""
         weights_key, choice_key = jax.random.split(key)
-        w = self.deviation * jax.random.normal(weights_key, (self.dim,))
+        w = self.deviation * jax.random.normal(weights_key, (self.features,))
         if self.nonzero is None:
             return w
-        rank = jnp.argsort(jnp.argsort(jax.random.uniform(choice_key, (self.dim,))))
-        return jnp.where(rank < self.nonzero, w * (self.dim / self.nonzero) ** 0.5, 0.0)
+        rank = jnp.argsort(jnp.argsort(jax.random.uniform(choice_key, (self.features,))))
+        return jnp.where(rank < self.nonzero, w * (self.features / self.nonzero) ** 0.5, 0.0)
 
     def represent(
-        self, bank: FunctionBank, which: Int[Array, ""], x: Float[Array, "*slots dim"]
-    ) -> Float[Array, "*slots dim"]:
+        self, bank: FunctionBank, which: Int[Array, ""], x: Float[Array, "*slots features"]
+    ) -> Float[Array, "*slots features"]:
         """phi of representation `which`, of every input."""
         for layer in range(self.layers):
             x = jax.nn.leaky_relu(x @ bank.maps[which, layer].T, SLOPE)
@@ -88,7 +98,7 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
 
     def look_up(
         self, bank: FunctionBank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
-    ) -> Float[Array, "*slots dim"]:
+    ) -> Float[Array, "*slots features"]:
         """The weights `classes` of the pool."""
         return bank.pool[classes]
 

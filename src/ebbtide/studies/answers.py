@@ -34,12 +34,12 @@ class Answers(NamedTuple):
     sequences: Int[np.ndarray, " checkpoint"]
     outputs: Float[np.ndarray, "checkpoint asked prompt outputs"]
     inputs: Float[np.ndarray, "slots prompt dim"]
-    responses: Num[np.ndarray, "slots prompt"]
+    responses: Num[np.ndarray, "slots prompt *state"]
     latent: dict[str, np.ndarray]
     spec: Spec
 
     def values(self) -> Float[np.ndarray, "checkpoint asked prompt"]:
-        """The answers where responses are real numbers."""
+        """The answers where responses are single real numbers."""
         return self.outputs[..., 0]
 
 

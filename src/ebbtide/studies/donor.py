@@ -25,14 +25,14 @@ class Donor(NamedTuple):
         """The run's folder: the name tells which spec, so a changed one is another run."""
         return f"runs/{self.name}-{self.spec.digest()[:8]}"
 
-    def start(self, sequences: int, parts: tuple[str, ...] = ("*",)) -> Point:
+    def start(self, sequences: int, parts: tuple[str, ...] = ("*",), skip: int = 0) -> Point:
         """The field of an arm that starts from the checkpoint at `sequences`, with the parameters that the globs
-        `parts` name."""
-        return {"start": to_builtins(Start(run=self.path, sequences=sequences, parts=parts))}
+        `parts` name, of its model without the first `skip` layers."""
+        return {"start": to_builtins(Start(run=self.path, sequences=sequences, parts=parts, skip=skip))}
 
-    def graft(self, sequences: int, parts: tuple[str, ...]) -> Point:
+    def graft(self, sequences: int, parts: tuple[str, ...], skip: int = 0) -> Point:
         """The fields of an arm that has these parts from the checkpoint, and leaves them as they are."""
-        return self.start(sequences, parts) | {"freeze": list(parts)}
+        return self.start(sequences, parts, skip) | {"freeze": list(parts)}
 
     def ready(self) -> bool:
         """Whether the run is there and complete. Raises `InputError` when its folder holds another run."""

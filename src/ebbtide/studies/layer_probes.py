@@ -23,7 +23,8 @@ Layers = dict[str, Float[np.ndarray, " layer"]]
 
 
 class Targets(NamedTuple):
-    """What to look for at the tokens of inputs, and at those of responses (of the context's pairs)."""
+    """What to look for at the tokens of inputs, and at those of responses (of the context's pairs, where they are
+    tokens)."""
 
     inputs: dict[str, Target]
     responses: dict[str, Target]
@@ -53,7 +54,7 @@ def _probe(path: Path, place: int, targets: Callable[[Answers], Targets]) -> Rea
     wanted = targets(of_member(path, place, "train", PROMPTS, True))
 
     def read(first: int, wanted: dict[str, Target]) -> Layers:
-        streams = [np.asarray(seen[point], np.float64)[first::2] for point in points]
+        streams = [np.asarray(seen[point], np.float64)[first :: 2 if model.by_turns else 1] for point in points]
         return {
             name: np.asarray([explained_by_probe(_rows(x), _rows(y[: len(x)])) for x in streams])
             for name, y in wanted.items()

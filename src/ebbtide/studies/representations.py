@@ -16,6 +16,7 @@ from ebbtide.sources.functions import Functions
 from ebbtide.studies.answers import Answers
 from ebbtide.studies.experiment import Arms, Experiment, Setting
 from ebbtide.studies.layer_probes import Read, Targets, probes
+from ebbtide.studies.representations_dynamics import DYNAMICS
 from ebbtide.studies.representations_measures import (
     QUICK,
     SCALED,
@@ -24,12 +25,13 @@ from ebbtide.studies.representations_measures import (
     features,
     gain,
     last,
+    layers_after,
     lost,
     model_errors,
     predictors,
     setting,
 )
-from ebbtide.studies.representations_pasting import PASTING
+from ebbtide.studies.representations_pasting import FRONT_ENDS, PASTING
 from ebbtide.studies.study import Claim, Preset, Study
 from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.sweeps.axes import Point
@@ -61,11 +63,6 @@ def targets(found: Answers) -> Targets:
     return Targets({"ridge, own": every[own, :, prompt].T[..., None], **others}, {})
 
 
-def _half(values: Float[np.ndarray, " layer"], share: float = 0.5) -> float:
-    """The first layer (0: the embedding) at which a share of the last value is reached."""
-    return float(np.argmax(values >= share * values[-1]))
-
-
 def _read(arms: Arms, arm: str, measure: Callable[[Read], float]) -> Float[np.ndarray, " member"]:
     """A number from the probes of every member, nan where it has not finished."""
     return np.asarray([np.nan if here is None else measure(here) for here in probes(arms, arm, targets)])
@@ -73,12 +70,7 @@ def _read(arms: Arms, arm: str, measure: Callable[[Read], float]) -> Float[np.nd
 
 def transforms_first(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
     """How many layers after phi(x), to 95 % of its best, half of the final posterior mean can be read."""
-
-    def one(found: dict[str, Float[np.ndarray, " layer"]]) -> float:
-        phi = found["phi(x)"]
-        return _half(found["posterior mean"]) - float(np.argmax(phi >= 0.95 * phi.max()))
-
-    return _read(arms, arm, lambda here: one(here.inputs))
+    return _read(arms, arm, lambda here: layers_after(here.inputs["posterior mean"], here.inputs["phi(x)"]))
 
 
 def copied(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
@@ -243,5 +235,5 @@ REPRESENTATIONS = Study(
     },
     summarise=TRANSIENCE.summarise,
     figure=TRANSIENCE.figure,
-    experiments=(SUPERVISED, MIXED, PASTING),
+    experiments=(SUPERVISED, MIXED, DYNAMICS, PASTING, FRONT_ENDS),
 )

@@ -122,3 +122,8 @@ def gain(found: Answers, over: str) -> float:
 def each(arms: Arms, arm: str, measure: Callable[[Answers], float]) -> Float[np.ndarray, " member"]:
     """A number of every member at the end, nan where it has not finished."""
     return by_member(last(arms, arm), measure)
+
+
+def layers_after(answer: Float[np.ndarray, " layer"], features: Float[np.ndarray, " layer"]) -> float:
+    """How many layers after the features, to 95 % of their best R^2, half of the answer's last R^2 can be read."""
+    return float(np.argmax(answer >= 0.5 * answer[-1])) - float(np.argmax(features >= 0.95 * features.max()))

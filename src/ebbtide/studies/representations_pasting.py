@@ -1,5 +1,5 @@
-"""Experiment `pasting` of `representations`: do the upper layers of a trained model learn linearly in context by
-themselves, under a new front end?"""
+"""Experiments `pasting` and `front-ends` of `representations`: do the upper layers of a trained model learn linearly in
+context by themselves, under a new front end, and which front end do they need?"""
 
 import numpy as np
 from jaxtyping import Float
@@ -29,6 +29,7 @@ DONOR = Donor(
 UPPER = ("blocks.1.*", "blocks.2.*", "blocks.3.*", "norm.*", "readout.*")
 """What is pasted, and stays as it is: all but the embeddings and the first layer, which are new and trained."""
 PASTED, RANDOM, WHOLE = "pasted", "random upper layers", "trained whole"
+EMBEDDED, COPIED = "embeddings", "embeddings with copies"
 LINEAR: Point = {"source.layers": 0}
 """The task of the front end: responses linear in the inputs themselves."""
 PASTING_ARMS: dict[str, Point] = {
@@ -36,6 +37,11 @@ PASTING_ARMS: dict[str, Point] = {
     RANDOM: LINEAR | {"freeze": list(UPPER)},
     WHOLE: LINEAR,
 }
+UPPER_ALONE: Point = (
+    LINEAR | {"model.layers": 3} | DONOR.graft(QUICK.sequences, ("blocks.*", "norm.*", "readout.*"), skip=1)
+)
+"""The same upper layers with nothing below: only embeddings and positions are new and trained."""
+FRONT_ARMS: dict[str, Point] = {EMBEDDED: UPPER_ALONE, COPIED: UPPER_ALONE | {"model.pairing": "copied"}}
 
 
 def _total(found: Answers) -> float:
@@ -75,6 +81,28 @@ CLAIMS = (
 )
 
 
+FRONT_CLAIMS = (
+    Claim(
+        "ridge",
+        "under embeddings alone, with inputs copied to their responses' tokens, upper layers come near ridge",
+        "pasting: linear embedding with copied format; 1.5 times, as for one layer",
+        f"1.5 - error / ridge's, the query's noise included ({COPIED})",
+        0.0,
+        lambda arms: 1.5 - each(arms, COPIED, to_ridge),
+        (COPIED,),
+    ),
+    Claim(
+        "copies",
+        "without the copies they err more",
+        "pasting: a linear embedding is worse",
+        f"error of {EMBEDDED} - of {COPIED}",
+        0.0,
+        lambda arms: each(arms, EMBEDDED, _total) - each(arms, COPIED, _total),
+        (EMBEDDED, COPIED),
+    ),
+)
+
+
 def _figures(arms: Arms, title: str) -> dict[str, bytes]:
     """contest.png: the errors of every arm's members and of ridge, before the query's noise."""
     contests = {}
@@ -96,10 +124,23 @@ PASTING = Experiment(
             arms=PASTING_ARMS,
             base={},
             minutes=12,
-            scaled=f"{SCALED}; the front end is one layer, in place of three kinds of it",
+            scaled=f"{SCALED}; the front end is one layer; front-ends has the two others",
             task_members=3,
             donor=DONOR,
         ),
+    },
+    shows=("train",),
+    scalars=("train_final", "train_loss_final"),
+    figures=_figures,
+)
+
+FRONT_ENDS = Experiment(
+    name="front-ends",
+    question="Do the upper layers need more below them than embeddings, and inputs copied to their responses?",
+    section="the pasting experiment: linear embedding, and with copied format",
+    claims=FRONT_CLAIMS,
+    settings={
+        "quick": Setting(arms=FRONT_ARMS, base={}, minutes=None, scaled=SCALED, task_members=3, donor=DONOR),
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),

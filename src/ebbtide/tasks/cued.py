@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.concepts import ConceptBank, Concepts
-from ebbtide.tasks.prompt import FunctionPrompt
+from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
 
 
 class Cued(msgspec.Struct, frozen=True, tag="cued", forbid_unknown_fields=True):
@@ -58,11 +58,7 @@ class Cued(msgspec.Struct, frozen=True, tag="cued", forbid_unknown_fields=True):
     ) -> FunctionPrompt:
         """Examples `index` of the stream `key`."""
         assert isinstance(source, Concepts)
-
-        def one(i: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
-            return self._one(jax.random.fold_in(key, i), source, bank)
-
-        return FunctionPrompt(*jax.vmap(one, out_axes=(1, 1, 1, 0))(index))
+        return function_prompts(lambda own: self._one(own, source, bank), key, index)
 
     def _one(
         self, key: Key[Array, ""], source: Concepts, bank: ConceptBank

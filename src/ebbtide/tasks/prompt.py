@@ -1,9 +1,11 @@
 """The schema every task draws and every model reads."""
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
-from jaxtyping import Array, Bool, Float, Int, Num, UInt
+import jax
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt
 
 
 class Tag(IntEnum):
@@ -36,13 +38,25 @@ class Prompt(NamedTuple):
 class FunctionPrompt(NamedTuple):
     """One batch of sequences of (input, response) pairs in which every response is asked for.
 
-    Slot t is answered from the pairs before it; the last slot is the query. Responses are real numbers, or whole
-    numbers below the task's `labels`. `present` says which of the context's pairs a prompt has: a model that reads
-    only the query sees no others. `latent` is the truth behind the responses (weights, which of a pool, noise), for
-    baselines, probes and tests.
+    Slot t is answered from the pairs before it; the last slot is the query. Responses are real numbers, vectors of
+    them (the next state of a dynamical system), or whole numbers below the task's `labels`. `present` says which of the
+    context's pairs a prompt has: a model that reads only the query sees no others. `latent` is the truth behind the
+    responses (weights, which of a pool, noise), for baselines, probes and tests.
     """
 
     inputs: Float[Array, "slots batch dim"]
-    responses: Num[Array, "slots batch"]
+    responses: Num[Array, "slots batch *state"]
     present: Bool[Array, "context batch"]
     latent: dict[str, Num[Array, "batch *rest"]]
+
+
+Parts = tuple[Float[Array, "slots dim"], Num[Array, "slots *state"], Bool[Array, " context"], dict[str, Array]]
+"""One prompt: inputs, responses, present, latent."""
+
+
+def function_prompts(
+    one: Callable[[Key[Array, ""]], Parts], key: Key[Array, ""], index: UInt[Array, " batch"]
+) -> FunctionPrompt:
+    """Examples `index` of the stream `key`, each drawn by `one` from a key of its own."""
+    parts = jax.vmap(lambda i: one(jax.random.fold_in(key, i)), out_axes=(1, 1, 1, 0))(index)
+    return FunctionPrompt(*parts)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.functions import FunctionBank, Functions
-from ebbtide.tasks.prompt import FunctionPrompt
+from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
 
 Shift = Literal[
     "none",
@@ -66,6 +66,7 @@ class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_f
         tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
         require(isinstance(source, Functions), "source", tag, "must be functions for the task regression")
         assert isinstance(source, Functions)
+        require(source.history == 1, "source.history", source.history, "must be 1: it is for the task dynamics")
         require(0 < len(self.noise) <= 64, "task.noise", list(self.noise), "name 1 to 64 standard deviations")
         if self.shift == "orthogonal":
             allowed = f"needs context = {self.context} below source.dim = {source.dim}"
@@ -93,11 +94,7 @@ class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_f
     ) -> FunctionPrompt:
         """Examples `index` of the stream `key`."""
         assert isinstance(source, Functions)
-
-        def one(i: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
-            return self._one(jax.random.fold_in(key, i), source, bank)
-
-        return FunctionPrompt(*jax.vmap(one, out_axes=(1, 1, 1, 0))(index))
+        return function_prompts(lambda own: self._one(own, source, bank), key, index)
 
     def _one(
         self, key: Key[Array, ""], source: Functions, bank: FunctionBank

@@ -24,6 +24,7 @@ from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.sources.tokens import Tokens
 from ebbtide.tasks.cued import Cued
+from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.regression import Regression
 from ebbtide.traced import default, default_at, replace_at, traced_fields, value_at
@@ -66,7 +67,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     run; parameters that a glob in `freeze` names (blocks.1.*) are not trained.
     """
 
-    task: FewShot | Regression | Cued = FewShot()
+    task: FewShot | Regression | Cued | Dynamics = FewShot()
     source: Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts = Gaussian()
     model: Transformer | Recurrent | DeepSet = Transformer()
     optimizer: Adam | SGD = Adam()
@@ -95,7 +96,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if isinstance(self.task, FewShot):
             tag = self.source.__struct_config__.tag
             wrong = isinstance(self.source, Functions | Concepts)
-            require(not wrong, "source", tag, "is for the tasks regression (functions) and cued (concepts)")
+            require(not wrong, "source", tag, "is for regression and dynamics (functions) and cued (concepts)")
         self.task.check(self.source)
         self.model.check()
         self._check_reading()
@@ -124,9 +125,13 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 self.check_value(name, value)
 
     def _check_reading(self) -> None:
-        """Models over interleaved tokens read every response, those over joint ones the query's alone."""
+        """Models over joint tokens read the query's response alone, others every one; those over states no other."""
+        pairing = getattr(self.model, "pairing", "interleaved")
+        states = isinstance(self.task, Dynamics)
+        allowed = "must be states for the task dynamics" if states else "states are for the task dynamics"
+        require(states == (pairing == "states"), "model.pairing", pairing, allowed)
         if isinstance(self.task, Regression):
-            joint = getattr(self.model, "pairing", "interleaved") == "joint"
+            joint = pairing == "joint"
             allowed = "must be full for a model that answers every length anyway (all but those over joint tokens)"
             require(joint or self.task.lengths == "full", "task.lengths", self.task.lengths, allowed)
         if not isinstance(self.task, FewShot):

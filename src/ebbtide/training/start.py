@@ -20,7 +20,7 @@ PREFIX = "params."
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The parameters that the globs `parts` name (blocks.1.*, readout.*) are those of another run's checkpoint at
     `sequences`: member m starts from that run's member m, or all from `member`. The others are drawn as ever, and the
-    optimiser starts anew.
+    optimiser starts anew. Without its first `skip` layers that model is one of fewer: its blocks.1 is blocks.0 here.
 
     With the same parts in `freeze` this grafts layers of one model into another (Singh et al. 2025, Fig. 3 and 4).
     """
@@ -29,6 +29,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     sequences: Annotated[int, msgspec.Meta(ge=0)]
     parts: tuple[str, ...] = ("*",)
     member: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    skip: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def check(self, model: Model, shape: Shape, members: int) -> None:
         """Raises `InputError` unless the checkpoint is there and fits the model where it is used."""
@@ -58,7 +59,21 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return jax.tree_util.tree_map_with_path(one, params)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return checkpoint(self.run, self.sequences)
+        found = checkpoint(self.run, self.sequences)
+        return {above(name, self.skip): array for name, array in found.items() if not below(name, self.skip)}
+
+
+def below(name: str, layers: int) -> bool:
+    """Whether a parameter belongs to one of the first so many layers."""
+    first, _, rest = name.partition(".")
+    return first == "blocks" and int(rest.partition(".")[0]) < layers
+
+
+def above(name: str, layers: int) -> str:
+    """Its name in the model without the first so many layers."""
+    first, _, rest = name.partition(".")
+    layer, _, last = rest.partition(".")
+    return f"blocks.{int(layer) - layers}.{last}" if first == "blocks" else name
 
 
 @lru_cache(maxsize=4)

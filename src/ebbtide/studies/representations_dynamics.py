@@ -1,0 +1,187 @@
+"""Experiment `dynamics` of `representations`: states of a random system whose next state is linear in a fixed
+representation of the last ones."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from ebbtide.evaluation.baselines import linear_posterior
+from ebbtide.evaluation.bayes import penalty_of
+from ebbtide.evaluation.statistics import paired_bootstrap
+from ebbtide.report.contest_figure import Contest, bars_figure
+from ebbtide.report.functions_figure import layers_figure
+from ebbtide.sources.functions import Functions, represented
+from ebbtide.studies.answers import Answers
+from ebbtide.studies.experiment import Arms, Experiment, Setting
+from ebbtide.studies.layer_probes import Layers, Targets, probes
+from ebbtide.studies.representations_measures import PENALTIES, each, last, layers_after
+from ebbtide.studies.study import Claim
+from ebbtide.sweeps.axes import Point
+from ebbtide.tasks.dynamics import Dynamics, scaled
+
+States = Float[np.ndarray, "slots prompt dim"]
+Features = Float[np.ndarray, "slots prompt features"]
+SYSTEM = "2 numbers, 2 states"
+
+
+def _setting(found: Answers) -> tuple[Functions, float]:
+    """The functions, and the standard deviation of the noise."""
+    source, task = found.spec.source, found.spec.task
+    assert isinstance(source, Functions) and isinstance(task, Dynamics)
+    return source, task.noise
+
+
+@lru_cache(maxsize=8)
+def _layers(source: Functions) -> Float[np.ndarray, "layers features features"]:
+    return np.asarray(source.build().maps[0], np.float64)
+
+
+def histories(found: Answers) -> Features:
+    """The last states side by side at every slot, the latest at the end, zeros before the first; scaled as the system
+    scales them."""
+    x, back = found.inputs, _setting(found)[0].history
+    long = np.concatenate([np.zeros((back - 1, *x.shape[1:])), x])
+    return scaled(np.concatenate([long[i : i + len(x)] for i in range(back)], axis=-1))
+
+
+def clean(found: Answers) -> States:
+    """The next states without their noise."""
+    features = represented(_layers(_setting(found)[0]), histories(found))
+    return np.einsum("sbf,bdf->sbd", features, found.latent["weights"])
+
+
+def ridge(features: Features, responses: States, penalty: float) -> States:
+    """Ridge on the features before a slot, coordinate by coordinate."""
+    every = [linear_posterior(features, y, penalty).mean for y in np.moveaxis(responses, -1, 0)]
+    return np.stack(every, axis=-1)
+
+
+def exact(found: Answers) -> States:
+    """The posterior mean at every slot: ridge on the representation."""
+    source, noise = _setting(found)
+    known = represented(_layers(source), histories(found))
+    return ridge(known, found.responses, penalty_of(noise, source.deviation))
+
+
+def errors(found: Answers, said: States) -> Float[np.ndarray, " prompt"]:
+    """Squared error at the query, before its noise, mean over coordinates."""
+    return ((said[-1] - clean(found)[-1]) ** 2).mean(-1)
+
+
+def predictors(found: Answers) -> dict[str, Float[np.ndarray, " prompt"]]:
+    """Squared errors at the query of what does and what does not know the representation: ridge on the states
+    themselves, and on another representation."""
+    source = _setting(found)[0]
+    there = histories(found)
+    other = represented(_layers(replace(source, seed=source.seed + 1000)), there)
+    made = {"posterior mean": errors(found, exact(found))}
+    for name, features in {"ridge on states": there, "another representation": other}.items():
+        tried = [errors(found, ridge(features, found.responses, penalty)) for penalty in PENALTIES]
+        made[name] = min(tried, key=lambda one: one.mean())
+    return made
+
+
+def model_errors(found: Answers) -> Float[np.ndarray, " prompt"]:
+    """Those of a member's last checkpoint."""
+    return errors(found, found.outputs[-1])
+
+
+def lost(found: Answers) -> float:
+    """What the model loses to the posterior mean, in units of what the best of the others loses to it."""
+    made = {name: one.mean() for name, one in predictors(found).items()}
+    best = made.pop("posterior mean")
+    return float((model_errors(found).mean() - best) / (min(made.values()) - best))
+
+
+def targets(found: Answers) -> Targets:
+    """What is looked for in the residual stream: the state before the token's own, the representation, the answer."""
+    there = histories(found)
+    before = np.concatenate([np.zeros_like(found.inputs[:1]), found.inputs[:-1]])
+    known = represented(_layers(_setting(found)[0]), there)
+    return Targets({"state before": before, "phi": known, "posterior mean": exact(found)}, {})
+
+
+def _read(arms: Arms, measure: Callable[[Layers], float]) -> Float[np.ndarray, " member"]:
+    found = probes(arms, SYSTEM, targets)
+    return np.asarray([np.nan if here is None else measure(here.inputs) for here in found])
+
+
+def gained(explained: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
+    """What layers add to an R^2: a state tells something of the next, whatever the system."""
+    return explained - explained[0]
+
+
+CLAIMS = (
+    Claim(
+        "near",
+        "the model is near the posterior mean, ridge on the representation of the last states",
+        "dynamical setting; .3 of what the better of two other ridges loses: set beforehand",
+        f".3 - (error - the posterior mean's) / (the better other's - the posterior mean's) ({SYSTEM})",
+        0.0,
+        lambda arms: 0.3 - each(arms, SYSTEM, lost),
+        (SYSTEM,),
+    ),
+    Claim(
+        "copied",
+        "the state before is copied to the token of each state",
+        "dynamical setting: copying; half of the variance more than at the embedding: set beforehand",
+        f"best R^2 over layers of the state before - that at the embedding - .5 ({SYSTEM})",
+        0.0,
+        lambda arms: _read(arms, lambda found: found["state before"].max() - found["state before"][0]) - 0.5,
+        (SYSTEM,),
+    ),
+    Claim(
+        "before",
+        "the representation can be read in lower layers than the answer",
+        "probes: lower layers transform, upper layers learn; 95 % of the best, half of what layers add: set beforehand",
+        f"first layer of half of what layers add to the posterior mean's R^2 - of 95 % of the best of phi's ({SYSTEM})",
+        0.0,
+        lambda arms: _read(arms, lambda found: layers_after(gained(found["posterior mean"]), found["phi"])),
+        (SYSTEM,),
+    ),
+)
+
+
+def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+    """contest.png: the model's error and every predictor's; probes.png: what can be read in which layer."""
+    found = [one for one in last(arms, SYSTEM) if one is not None]
+    if not found:
+        return {}
+    bars = {name: paired_bootstrap(one, seed=0) for name, one in predictors(found[0]).items()}
+    own = each(arms, SYSTEM, lambda one: float(model_errors(one).mean()))
+    drawn = {"contest.png": bars_figure(title, {SYSTEM: Contest("squared error for the query", own, bars)})["png"]}
+    seen = [one.inputs for one in probes(arms, SYSTEM, targets) if one is not None]
+    panels = {"at states": {name: np.stack([one[name] for one in seen]) for name in seen[0]}}
+    return drawn | {"probes.png": layers_figure(title, panels)["png"]}
+
+
+def _arms(dim: int, context: int) -> dict[str, Point]:
+    """The system in place of the study's regression."""
+    source = Functions(dim=dim, history=2, layers=1, seed=5)
+    fields = {"task": to_builtins(Dynamics(context=context)), "source": to_builtins(source)}
+    return {SYSTEM: fields | {"model.pairing": "states", "evaluators": ["train"]}}
+
+
+DYNAMICS = Experiment(
+    name="dynamics",
+    question="Does a model of a dynamical system copy its past, represent it, and learn linearly in context?",
+    section="dynamical systems with representation",
+    claims=CLAIMS,
+    settings={
+        "quick": Setting(
+            arms=_arms(2, 24),
+            base={"sequences": 384_000},
+            minutes=None,
+            scaled="states of 2 numbers, 24 of them, 4 layers of width 32, in place of 12 layers of width 256; how the "
+            "paper keeps its systems within bounds is not known: ours scale the last states",
+            task_members=3,
+        ),
+    },
+    shows=("train",),
+    scalars=("train_final", "train_loss_final"),
+    figures=_figures,
+)
