@@ -52,18 +52,21 @@ struct Call {
   Batch batch;
 
   // The arrays of a call: `count` parameters, for `sets` = 3 their moments as well; then the table of positions (where
-  // they are not learned), rotary turns, exemplars, labels, target, and `more`. Every array is looked at before anything
+  // they are not learned), rotary turns, exemplars, labels, target, responses (where they are real), and `more`. Every array is looked at before anything
   // is read through it.
   ffi::Error read(ffi::RemainingArgs args, int64_t count, int64_t sets, int64_t more, int64_t layers, int64_t heads,
                   int64_t hidden, int64_t flags) {
     const int64_t rest = sets * count;
     const auto at = [&](int64_t i) { return *args.get<ffi::AnyBuffer>(i); };
     const auto has = [&](int64_t i, size_t axes) { return at(i).dimensions().size() == axes; };
-    if (count < 3 || static_cast<int64_t>(args.size()) != rest + 5 + more) return refused("another number of arrays");
+    if (count < 3 || static_cast<int64_t>(args.size()) != rest + 6 + more) return refused("another number of arrays");
     if (!has(0, 2) || !has(2, 2) || !has(rest + 2, 3)) return refused("the tables or the exemplars have other axes");
     const auto exemplars = at(rest + 2).dimensions();
     shape = {layers, at(0).dimensions()[1], heads, hidden, exemplars[0] - 1, exemplars[1], exemplars[2],
-             at(2).dimensions()[0], bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8)};
+             at(2).dimensions()[0], bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8),
+             bool(flags & 16), bool(flags & 32)};
+    if ((shape.every && shape.joint) || (shape.real && (shape.labels != 1 || !shape.every)))
+      return refused("functions are read by turns, real responses by one row of the table");
     if (heads < 1 || shape.width % (8 * heads)) return refused("the size of a head is no multiple of 8");
     leaves = leaves_of(shape, parameters);
     gradients = leaves_of(shape, gathered);
@@ -74,16 +77,17 @@ struct Call {
     for (int64_t i = 0; i < rest; i++)
       if (!fits(i, leaves[i % count].size(), ffi::F32)) return refused("array " + std::to_string(i) + " has another size or type");
     for (int64_t i = 0; i < count; i++) *leaves[i].slot = const_cast<float*>(floats(at(i)));
-    const long tokens = shape.tokens(), all = shape.context * shape.batch;
+    const long tokens = shape.tokens(), all = shape.context * shape.batch, asked = shape.asked() * shape.batch;
     if (!fits(rest, tokens * shape.width, ffi::F32) || !fits(rest + 1, tokens * (shape.width / heads / 2) * 2, ffi::F32) ||
-        at(rest + 2).element_type() != ffi::F32 || !fits(rest + 3, all, ffi::S32) || !fits(rest + 4, shape.batch, ffi::S32))
-      return refused("positions, exemplars, labels or targets have another size or type");
+        at(rest + 2).element_type() != ffi::F32 || !fits(rest + 3, all, ffi::S32) || !fits(rest + 4, asked, ffi::S32) ||
+        !fits(rest + 5, shape.real ? asked : 0, ffi::F32))
+      return refused("positions, exemplars, labels, targets or responses have another size or type");
     if (!shape.learned) parameters.position = const_cast<float*>(floats(at(rest)));
     batch = {floats(at(rest + 2)), static_cast<const int32_t*>(at(rest + 3).untyped_data()),
-             static_cast<const int32_t*>(at(rest + 4).untyped_data()), floats(at(rest + 1))};
+             static_cast<const int32_t*>(at(rest + 4).untyped_data()), floats(at(rest + 1)), floats(at(rest + 5))};
     const auto known = [&](int32_t label) { return label >= 0 && label < shape.labels; };
     if (!std::all_of(batch.labels, batch.labels + all, known)) return refused("a label is out of range");
-    if (!std::all_of(batch.target, batch.target + shape.batch, known)) return refused("a target is out of range");
+    if (!std::all_of(batch.target, batch.target + asked, known)) return refused("a target is out of range");
     arena.reset();
     return ffi::Error::Success();
   }
@@ -151,8 +155,8 @@ ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets results, int64_t lay
     if (given.untyped_data() != out(i)) std::memcpy(out(i), given.untyped_data(), given.size_bytes());
   }
   for (int64_t i = 0; i < count; i++) *call.leaves[i].slot = out(i);
-  const float* numbers = floats(*args.get<ffi::AnyBuffer>(3 * count + 5));
-  const float* pulls = floats(*args.get<ffi::AnyBuffer>(3 * count + 6));
+  const float* numbers = floats(*args.get<ffi::AnyBuffer>(3 * count + 6));
+  const float* pulls = floats(*args.get<ffi::AnyBuffer>(3 * count + 7));
   const Adam adam{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], decoupled};
   std::vector<float*> arrays(3 * count);
   for (int64_t i = 0; i < 3 * count; i++) arrays[i] = out(i);

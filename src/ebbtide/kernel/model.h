@@ -20,12 +20,15 @@ constexpr long LABEL_BLOCK = 256;        // labels of the read-out that are work
 struct Shape {
   long layers, width, heads, hidden, context, batch, dim, labels;
   bool joint, normed, learned, rotary;
+  bool every, real;  // functions: every input is answered, over tokens by turns; responses are numbers, of one label
   long slots() const { return context + 1; }
   long tokens() const { return joint ? context + 1 : 2 * context + 1; }
   long columns() const { return tokens() * LANES; }
   long row() const { return padded(width); }
   long blocks() const { return (batch + LANES - 1) / LANES; }
-  Heads heads_of(bool last) const { return {heads, width / heads, tokens(), last ? 1 : tokens()}; }
+  long asked() const { return every ? slots() : 1; }             // answers of a sequence
+  long answered() const { return every ? columns() : LANES; }    // columns of the last layer
+  Heads heads_of(bool last) const { return {heads, width / heads, tokens(), last && !every ? 1 : tokens()}; }
 };
 
 // A pointer for every array of parameters; null where a model has none.
@@ -112,8 +115,9 @@ class Arena {
 struct Batch {
   const float* exemplars;  // [slots][batch][dim]
   const int32_t* labels;   // [context][batch]
-  const int32_t* target;   // [batch]
+  const int32_t* target;   // [asked][batch]
   const float* turns;      // [tokens][head size / 2][2], rotary positions only
+  const float* responses;  // [slots][batch], real responses only
 };
 
 // What a layer keeps from its forward for its backward pass.
@@ -141,7 +145,7 @@ class Step {
 
   long blocks_in_group() const { return std::clamp(STATE_FLOATS / state_floats(), 1L, s.blocks()); }
 
-  // The mean cross-entropy. Gradients are added to `g`, whose arrays are zero and laid out as `Leaf` says; those of the
+  // The mean loss: cross-entropy, of real responses the squared error. Gradients are added to `g`, whose arrays are zero and laid out as `Leaf` says; those of the
   // label table to `rows`, those of the read-out go to `sink`, block by block (once for every group).
   float run(const Leaves& gradients, Rows& rows, const Sink& sink) {
     g = &gradients;
@@ -158,20 +162,22 @@ class Step {
     work_ = workspace();
     std::vector<Block> kept(group);
     for (auto& block : kept) block = keep();
-    float* queries = arena_.zeros(group * LANES * dp);
-    float* d_queries = arena_.take(group * LANES * dp);
+    const long each = LANES * s.asked();  // rows that a block asks for
+    float* queries = arena_.zeros(group * each * dp);
+    float* d_queries = arena_.take(group * each * dp);
+    places_.resize(group * each);
     double loss = 0;
     for (long first = 0; first < s.blocks(); first += group) {
       const long count = std::min(group, s.blocks() - first);
-      const long real = std::min(count * LANES, s.batch - first * LANES);
-      for (long b = 0; b < count; b++) forward(first + b, kept[b], queries + b * LANES * dp);
-      std::memset(d_queries, 0, sizeof(float) * count * LANES * dp);
-      loss += read_out(real, queries, in.target + first * LANES, d_queries, sink);
-      for (long b = 0; b < count; b++) backward(first + b, kept[b], d_queries + b * LANES * dp, rows);
+      const long real = std::min(count * LANES, s.batch - first * LANES) * s.asked();
+      for (long b = 0; b < count; b++) forward(first + b, kept[b], queries + b * each * dp, places_.data() + b * each);
+      std::memset(d_queries, 0, sizeof(float) * count * each * dp);
+      loss += s.real ? regress(real, queries, d_queries, sink) : read_out(real, queries, d_queries, sink);
+      for (long b = 0; b < count; b++) backward(first + b, kept[b], d_queries + b * each * dp, rows);
     }
     product(s.dim, dp, all_slots, in.exemplars, 1, s.dim, d_embedded_, dp, g->exemplar_w, dp, true);
     for (long i = 0; i < all_slots; i++) add(d, d_embedded_ + i * dp, g->exemplar_b);
-    return static_cast<float>(loss / s.batch);
+    return static_cast<float>(loss / (s.batch * s.asked()));
   }
 
  private:
@@ -179,8 +185,8 @@ class Step {
     float *x, *tokens, *dx, *dx_all, *dy, *dz, *dq, *dk, *dv, *ds, *du, *turned;
   };
 
-  static void add(long n, const float* a, float* out) {
-    for (long i = 0; i < n; i++) out[i] += a[i];
+  static void add(long n, const float* a, float* out, float times = 1.0f) {
+    for (long i = 0; i < n; i++) out[i] += times * a[i];
   }
 
   long state_floats() const {
@@ -201,7 +207,7 @@ class Step {
     const long d = s.width, n = s.columns();
     for (long l = 0; l < s.layers; l++) {
       const bool last = l == s.layers - 1;
-      const long nq = last ? LANES : n;
+      const long nq = last ? s.answered() : n;
       Kept kept = {};
       if (s.normed) kept.xhat1 = arena_.take(d * n), kept.r1 = arena_.take(n);
       kept.y1 = arena_.take(d * n);
@@ -213,7 +219,7 @@ class Step {
       }
       block.layers.push_back(kept);
     }
-    block.xhat = arena_.take(d * LANES), block.r = arena_.take(LANES);
+    block.xhat = arena_.take(d * s.answered()), block.r = arena_.take(s.answered());
     return block;
   }
 
@@ -229,6 +235,19 @@ class Step {
   long exemplar_slot(long t) const { return s.joint ? t : t % 2 ? -1 : t / 2; }
   long label_slot(long t) const { return s.joint ? (t < s.context ? t : -1) : t % 2 ? t / 2 : -1; }
 
+  // What the label's row is multiplied with: a real response.
+  float times(long pair, long sequence) const { return s.real ? in.responses[pair * s.batch + sequence] : 1.0f; }
+
+  // Calls f(row, answer a, lane) for what a block asks for, in the order of its rows.
+  template <typename F>
+  void each_asked(long block, const F& f) const {
+    const long real = std::min<long>(LANES, s.batch - block * LANES);
+    for (long a = 0; a < s.asked(); a++)
+      for (long b = 0; b < real; b++) f(a * real + b, a, b);
+  }
+  // Where it is among the rows of tokens that were answered: inputs are every other token.
+  static long token_row(long a, long lane) { return 2 * a * LANES + lane; }
+
   void embed(long block, float* x) {
     const long d = s.width, dp = s.row(), from = block * LANES, real = std::min<long>(LANES, s.batch - from);
     for (long t = 0; t < s.tokens(); t++) {
@@ -239,7 +258,7 @@ class Step {
         if (b >= real) continue;
         if (s.learned || p.position) std::copy_n(p.position + t * d, d, row);
         if (slot >= 0) add(d, embedded_ + (slot * s.batch + from + b) * dp, row);
-        if (pair >= 0) add(d, p.label + in.labels[pair * s.batch + from + b] * d, row);
+        if (pair >= 0) add(d, p.label + in.labels[pair * s.batch + from + b] * d, row, times(pair, from + b));
       }
     }
     transpose(work_.tokens, dp, s.columns(), d, x, s.columns());
@@ -254,13 +273,14 @@ class Step {
         const float* row = work_.tokens + (t * LANES + b) * dp;
         if (s.learned) add(d, row, g->position + t * dp);
         if (slot >= 0) add(d, row, d_embedded_ + (slot * s.batch + from + b) * dp);
-        if (pair >= 0) add(d, row, rows.values + rows.row_of[in.labels[pair * s.batch + from + b]] * dp);
+        if (pair < 0) continue;
+        add(d, row, rows.values + rows.row_of[in.labels[pair * s.batch + from + b]] * dp, times(pair, from + b));
       }
     }
   }
 
-  void forward(long number, Block& block, float* queries) {
-    const long d = s.width, n = s.columns(), h = s.hidden;
+  void forward(long number, Block& block, float* queries, long* places) {
+    const long d = s.width, dp = s.row(), n = s.columns(), h = s.hidden, answered = s.answered();
     float* x = work_.x;
     embed(number, x);
     for (long l = 0; l < s.layers; l++) {
@@ -279,7 +299,7 @@ class Step {
         rotate(heads, 0, heads.tokens, in.turns, false, kept.k);
       }
       attend(heads, kept.q, kept.k, kept.v, kept.w, kept.z);
-      if (last) {  // from here on the query alone
+      if (skip) {  // from here on the query alone
         for (long i = 0; i < d; i++) std::copy_n(x + i * n + skip, nq, work_.dx + i * nq);
         std::copy_n(work_.dx, d * nq, x);
       }
@@ -294,19 +314,25 @@ class Step {
         for (long j = 0; j < nq; j += VL) store(x + i * nq + j, load(x + i * nq + j) + w.b_out[i]);
       product(d, nq, h, w.w_out, 1, d, kept.act, nq, x, nq, true);
     }
-    if (s.normed) norm(d, LANES, x, p.scale, p.offset, block.xhat, block.r, work_.dy);
-    transpose(s.normed ? work_.dy : x, LANES, d, LANES, queries, s.row());
+    if (s.normed) norm(d, answered, x, p.scale, p.offset, block.xhat, block.r, work_.dy);
+    transpose(s.normed ? work_.dy : x, answered, d, answered, work_.tokens, dp);
+    each_asked(number, [&](long row, long a, long lane) {
+      std::copy_n(work_.tokens + token_row(a, lane) * dp, d, queries + row * dp);
+      places[row] = a * s.batch + number * LANES + lane;
+    });
   }
 
   void backward(long number, Block& block, const float* d_queries, Rows& rows) {
-    const long d = s.width, dp = s.row(), n = s.columns(), h = s.hidden;
+    const long d = s.width, dp = s.row(), n = s.columns(), h = s.hidden, answered = s.answered();
     float *dx = work_.dx, *dy = work_.dy, *turned = work_.turned;
+    std::memset(work_.tokens, 0, sizeof(float) * answered * dp);
+    each_asked(number, [&](long row, long a, long lane) {
+      std::copy_n(d_queries + row * dp, d, work_.tokens + token_row(a, lane) * dp);
+    });
+    transpose(work_.tokens, dp, answered, d, s.normed ? dy : dx, answered);
     if (s.normed) {
-      std::memset(dx, 0, sizeof(float) * d * LANES);
-      transpose(d_queries, dp, LANES, d, dy, LANES);
-      norm_back(d, LANES, p.scale, block.xhat, block.r, dy, g->scale, g->offset, dx, LANES);
-    } else {
-      transpose(d_queries, dp, LANES, d, dx, LANES);
+      std::memset(dx, 0, sizeof(float) * d * answered);
+      norm_back(d, answered, p.scale, block.xhat, block.r, dy, g->scale, g->offset, dx, answered);
     }
     for (long l = s.layers - 1; l >= 0; l--) {
       const bool last = l == s.layers - 1;
@@ -338,7 +364,7 @@ class Step {
       product(d, dp, nq, work_.dq, nq, 1, turned + skip * dp, dp, to.q, dp, true);
       product(d, dp, n, work_.dk, n, 1, turned, dp, to.k, dp, true);
       product(d, dp, n, work_.dv, n, 1, turned, dp, to.v, dp, true);
-      if (last) {  // and back to all tokens
+      if (skip) {  // and back to all tokens
         std::memset(work_.dx_all, 0, sizeof(float) * d * n);
         for (long i = 0; i < d; i++) std::copy_n(dx + i * nq, nq, work_.dx_all + i * n + skip);
         dx = work_.dx_all;
@@ -354,11 +380,11 @@ class Step {
 
   // Logits of rows of queries, the sum of their cross-entropies, and the gradient of the batch's mean: p - 1[target].
   // Three passes over blocks of labels: logits; exponentials and their sums; gradients.
-  double read_out(long real, const float* queries, const int32_t* target, float* d_queries, const Sink& sink) {
+  double read_out(long real, const float* queries, float* d_queries, const Sink& sink) {
     const long d = s.width, dp = s.row(), wide = std::min(LABEL_BLOCK, padded(s.labels));
     const long blocks = (s.labels + wide - 1) / wide;
     if (!logits_) {
-      logits_ = arena_.take(blocks * std::min(s.batch, real) * wide);
+      logits_ = arena_.take(blocks * real * wide);
       packed_ = arena_.zeros(d * wide), packed_turned_ = arena_.zeros(wide * dp);
       dw_ = arena_.take(d * wide), db_ = arena_.take(wide);
     }
@@ -380,9 +406,10 @@ class Step {
       product(real, wide, d, queries, dp, 1, packed_, wide, logits(block, 0), wide, true);
     }
     double loss = 0;
-    const float each = 1.0f / s.batch;
+    const float each = 1.0f / (s.batch * s.asked());
     for (long row = 0; row < real; row++) {
-      float* right = logits(target[row] / wide, row) + target[row] % wide;
+      const int32_t target = in.target[places_[row]];
+      float* right = logits(target / wide, row) + target % wide;
       V mosts = all(-1e30f), sums{};
       for (long block = 0; block < blocks; block++)
         for (long j = 0; j < wide; j += VL) mosts = larger(mosts, load(logits(block, row) + j));
@@ -413,6 +440,27 @@ class Step {
     return loss;
   }
 
+  // Of real responses: the sum of (o - y)^2, o = q w + b, and the gradient of the batch's mean: 2 (o - y) / n.
+  double regress(long real, const float* queries, float* d_queries, const Sink& sink) {
+    const long d = s.width, dp = s.row(), wide = padded(1);
+    if (!dw_) dw_ = arena_.take(d * wide), db_ = arena_.take(wide);
+    std::memset(dw_, 0, sizeof(float) * d * wide);
+    db_[0] = 0;
+    double loss = 0;
+    for (long row = 0; row < real; row++) {
+      const float* query = queries + row * dp;
+      float off = p.readout_b[0] - in.responses[places_[row]];
+      for (long i = 0; i < d; i++) off += query[i] * p.readout_w[i];
+      loss += double(off) * off;
+      const float slope = 2.0f * off / (s.batch * s.asked());
+      db_[0] += slope;
+      for (long i = 0; i < d; i++) dw_[i * wide] += slope * query[i];
+      add(d, p.readout_w, d_queries + row * dp, slope);
+    }
+    sink(0, 1, dw_, db_);
+    return loss;
+  }
+
   const Shape& s;
   const Leaves& p;
   const Batch& in;
@@ -421,6 +469,7 @@ class Step {
   Workspace work_{};
   float *embedded_ = nullptr, *d_embedded_ = nullptr, *logits_ = nullptr, *packed_ = nullptr, *packed_turned_ = nullptr;
   float *dw_ = nullptr, *db_ = nullptr;
+  std::vector<long> places_;  // of every row of queries: which of the targets, [asked][batch], it answers
 };
 
 }  // namespace ebbtide

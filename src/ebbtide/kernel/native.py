@@ -17,14 +17,14 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
 
+EVERY, REAL = 16, 32
+"""Flags of a call: every input is answered; responses are real numbers."""
 LARGEST = 16_384
 """The most labels that are served: 12,800 classes with a label each, held-out ones and reserved labels."""
 
 
 def why_not(model: Model, task: Any, labels: int) -> str | None:
     """What of a model or task the kernel does not serve; None: it serves them."""
-    if not isinstance(task, FewShot):
-        return "only few-shot sequences are served"
     if not isinstance(model, Transformer):
         return "only transformers are served"
     size = model.width // model.heads
@@ -35,6 +35,7 @@ def why_not(model: Model, task: Any, labels: int) -> str | None:
         "only causal softmax attention is served": model.attention != "softmax" or model.mask != "causal",
         "a norm after the layer is not served": model.norm == "post",
         "only interleaved and joint tokens are served": model.pairing not in ("interleaved", "joint"),
+        "of functions only interleaved tokens are served": model.pairing == "joint" and not isinstance(task, FewShot),
         "only GELU is served": model.activation != "gelu" and model.mlp_ratio,
         "these positions are not served": not isinstance(model.positions, Learned | Sinusoidal | Rotary | NoPositions),
         f"more than {LARGEST:,} labels": labels > LARGEST,
@@ -98,17 +99,27 @@ class Kernel:
             leaves[place] = array
         return jax.tree_util.tree_unflatten(self._tree, leaves)
 
-    def _prompt(self, prompt: AnyPrompt) -> list[Array]:
-        assert isinstance(prompt, Prompt)
-        whole = (prompt.exemplars, prompt.labels.astype(jnp.int32), prompt.target.astype(jnp.int32))
-        return [self._table, self._turns, *whole]
+    def _prompt(self, prompt: AnyPrompt) -> tuple[list[Array], dict[str, int]]:
+        """The arrays of a prompt, and the words of the call."""
+        kind, responses = 0, jnp.zeros(0)
+        if isinstance(prompt, Prompt):
+            inputs, labels, target = prompt.exemplars, prompt.labels, prompt.target
+        elif jnp.issubdtype(prompt.responses.dtype, jnp.integer):
+            kind, inputs, labels, target = EVERY, prompt.inputs, prompt.responses[:-1], prompt.responses
+        else:  # a response is so many times the one label there is
+            kind, inputs, responses = EVERY + REAL, prompt.inputs, prompt.responses
+            target = jnp.zeros(responses.shape, jnp.int32)
+            labels = target[:-1]
+        whole = [self._table, self._turns, inputs, labels.astype(jnp.int32), target.astype(jnp.int32), responses]
+        return whole, self._words | {"flags": self._words["flags"] + kind}
 
     def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
         """As `Model.loss_and_grad`."""
         flat = self._flat(params)
         shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in flat] + [jax.ShapeDtypeStruct((), jnp.float32)]
         call = jax.ffi.ffi_call("ebbtide_gradients", shapes)
-        *grads, loss = call(*flat, *self._prompt(prompt), **self._words)
+        asked, words = self._prompt(prompt)
+        *grads, loss = call(*flat, *asked, **words)
         return loss, self._tree_of(grads)
 
     def step(
@@ -131,7 +142,8 @@ class Kernel:
         same = {i: i for i in range(len(whole))}
         call = jax.ffi.ffi_call("ebbtide_step", shapes, input_output_aliases=same)
         strengths = jnp.stack(self._flat(pulls))
-        *made, loss = call(*whole, *self._prompt(prompt), numbers, strengths, **self._words, decoupled=decoupled)
+        asked, words = self._prompt(prompt)
+        *made, loss = call(*whole, *asked, numbers, strengths, **words, decoupled=decoupled)
         n = len(whole) // 3
         first, second, third = (self._tree_of(made[i * n : (i + 1) * n]) for i in range(3))
         return loss, first, second, third
