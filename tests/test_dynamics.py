@@ -8,9 +8,11 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
+from ebbtide.mechanisms.taps import record
 from ebbtide.models.model import response_losses
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
+from ebbtide.once import quick_jit
 from ebbtide.sources.functions import Functions, represented
 from ebbtide.studies import representations_dynamics, representations_measures
 from ebbtide.studies.answers import Answers, fresh_prompts
@@ -44,7 +46,7 @@ SPEC = Spec(
 
 def draw(n: int = 2000, task: Dynamics = TASK) -> FunctionPrompt:
     key, split = root(2, Purpose.DATA), SOURCE.sizes().split()
-    return jax.jit(lambda i: task.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.arange(n, dtype=jnp.uint32))
+    return quick_jit(lambda i: task.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.arange(n, dtype=jnp.uint32))
 
 
 def test_every_state_follows_from_the_three_before_by_the_prompts_own_system():
@@ -81,7 +83,7 @@ def test_a_history_is_scaled_to_one_and_zeros_stay():
 
 def test_an_example_depends_on_its_number_alone():
     whole, key, split = draw(50), root(2, Purpose.DATA), SOURCE.sizes().split()
-    some = TASK.sample(key, jnp.asarray([7, 3], jnp.uint32), SOURCE, SOURCE.build(), split)
+    some = quick_jit(lambda i: TASK.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.asarray([7, 3], jnp.uint32))
     np.testing.assert_allclose(whole.responses[:, jnp.asarray([7, 3])], some.responses, atol=1e-5)
 
 
@@ -116,14 +118,14 @@ def test_the_spec_survives_json():
 
 def test_a_model_over_states_answers_each_from_what_is_before_it():
     model, prompt = SPEC.model, draw(5)
-    params = model.init(jax.random.key(0), **SPEC.shape())
+    params, answer = quick_jit(lambda key: model.init(key, **SPEC.shape()))(jax.random.key(0)), quick_jit(model.apply)
     assert "label" not in params and params["readout"]["w"].shape == (16, 2) and model.tokens(10) == 11
-    there = model.apply(params, prompt)
+    there = answer(params, prompt)
     assert there.shape == (11, 5, 2)
-    later = model.apply(params, prompt._replace(inputs=prompt.inputs.at[6].add(1.0)))
+    later = answer(params, prompt._replace(inputs=prompt.inputs.at[6].add(1.0)))
     np.testing.assert_allclose(there[:6], later[:6], atol=1e-6)
     assert np.abs(np.asarray(there - later))[6:].max() > 0.01
-    blind = model.apply(params, prompt._replace(responses=prompt.responses + 1))
+    blind = answer(params, prompt._replace(responses=prompt.responses + 1))
     np.testing.assert_array_equal(there, blind)
 
 
@@ -138,9 +140,10 @@ def test_training_explains_states():
     engine = Engine(SPEC)
     start, data = engine.init(0), engine.data(0)
 
+    prompt, measured = fresh_prompts(SPEC, "train", 500), quick_jit(SPEC.model.loss)
+
     def loss(state) -> float:
-        prompt = fresh_prompts(SPEC, "train", 500)
-        return float(SPEC.model.loss(state.params, prompt))
+        return float(measured(state.params, prompt))
 
     before = loss(start)
     after = loss(engine.train(start, data, jnp.uint32(300)))
@@ -152,20 +155,16 @@ def test_copied_tokens_carry_their_exemplar_in_the_token_of_the_response():
     plain = replace(model, pairing="interleaved")
     source, task = Functions(dim=3), Regression(context=4)
     key, split = root(2, Purpose.DATA), source.sizes().split()
-    prompt = task.sample(key, jnp.arange(5, dtype=jnp.uint32), source, source.build(), split)
-    params = model.init(jax.random.key(0), context=4, dim=3, labels=0)
+    prompt = quick_jit(lambda i: task.sample(key, i, source, source.build(), split))(jnp.arange(5, dtype=jnp.uint32))
+    params = quick_jit(lambda key: model.init(key, context=4, dim=3, labels=0))(jax.random.key(0))
     without = {name: value for name, value in params.items() if name != "copy"}
-    same = plain.init(jax.random.key(0), context=4, dim=3, labels=0)
+    same = quick_jit(lambda key: plain.init(key, context=4, dim=3, labels=0))(jax.random.key(0))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), without, same))
-    seen: dict[str, jax.Array] = {}
 
-    def tap(name, value):
-        return seen.setdefault(name, value) if name == "hook_embed" else value
+    def tokens(one: Transformer, params) -> jax.Array:
+        return quick_jit(lambda p: record(one, p, prompt, "hook_embed")[1])(params)["hook_embed"]
 
-    model.apply(params, prompt, tap)
-    ours = seen.pop("hook_embed")
-    plain.apply(same, prompt, tap)
-    more = ours - seen["hook_embed"]
+    more = tokens(model, params) - tokens(plain, same)
     np.testing.assert_allclose(more[1::2], model.encoder.apply(params["copy"], prompt.inputs[:-1]), atol=1e-6)
     np.testing.assert_array_equal(more[::2], 0)
 

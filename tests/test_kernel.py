@@ -323,6 +323,7 @@ def test_a_run_goes_on_by_what_it_was_begun_with(library, tmp_path, monkeypatch)
         ({"model": Transformer(norm="post")}, "norm after"),
         ({"model": Transformer(activation="relu")}, "GELU"),
         ({"model": Transformer(positions=Identical())}, "positions"),
+        ({"model": Transformer(positions=Learned(spare=3))}, "spare positions"),
         ({"model": DeepSet(), "task": Regression(), "source": Functions(), "evaluators": ("train",)}, "transformers"),
         ({"model": Transformer(pairing="joint"), "task": Regression(), "source": Functions()}, "of functions"),
         ({"model": Transformer(pairing="states"), "task": Dynamics(), "source": Functions()}, "tokens are served"),

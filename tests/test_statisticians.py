@@ -11,11 +11,10 @@ from ebbtide.evaluation.bayes import penalty_of, ridge_risk
 from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
 from ebbtide.sources.functions import Functions
 from ebbtide.studies import statisticians
-from ebbtide.studies.answers import Answers, fresh_prompts
+from ebbtide.studies.answers import Answers, by_member, fresh_prompts
 from ebbtide.studies.contests import (
     below_frontier,
     best_of,
-    by_member,
     errors_of,
     mixed_errors,
     model_errors,

@@ -44,16 +44,9 @@ def ridge_probe(
     One-hot targets Y, both centred on the rows of the fit, W = (X'X + penalty I)^-1 X'Y; the guess is the largest
     output. Raises `InputError` for a penalty that is not positive or when a part has no row.
     """
-    require(penalty > 0, "penalty", penalty, "must be larger than 0")
-    cut = len(x) - round(test * len(x))
-    require(0 < cut < len(x), "test", test, f"must leave rows on both sides of {len(x)}")
-    x = x.astype(np.float64)
+    cut = _rows_of_fit(len(x), test)
     known, coded = np.unique(label[:cut], return_inverse=True)
-    one_hot = np.eye(len(known))[coded]
-    mean = x[:cut].mean(0)
-    fit, centred = x[:cut] - mean, one_hot - one_hot.mean(0)
-    w = np.linalg.solve(fit.T @ fit + penalty * np.eye(x.shape[1]), fit.T @ centred)
-    guess = known[((x[cut:] - mean) @ w + one_hot.mean(0)).argmax(1)]
+    guess = known[_ridge(x, np.eye(len(known))[coded], penalty).argmax(1)]
     return float((guess == label[cut:]).mean())
 
 
@@ -70,11 +63,26 @@ def explained_by_probe(
     R^2 = 1 - |Y - X W|^2 / |Y - mean Y|^2 over all targets together, W by ridge on the first rows, centred on them.
     Raises `InputError` for a penalty that is not positive or when a part has no row.
     """
-    require(penalty > 0, "penalty", penalty, "must be larger than 0")
-    cut = len(x) - round(test * len(x))
-    require(0 < cut < len(x), "test", test, f"must leave rows on both sides of {len(x)}")
-    mean, target = x[:cut].mean(0), y[:cut].mean(0)
-    fit = x[:cut] - mean
-    w = np.linalg.solve(fit.T @ fit + penalty * np.eye(x.shape[1]), fit.T @ (y[:cut] - target))
-    rest = y[cut:] - target - (x[cut:] - mean) @ w
+    cut = _rows_of_fit(len(x), test)
+    rest = y[cut:] - _ridge(x, y[:cut], penalty)
     return float(1 - (rest**2).sum() / ((y[cut:] - y[cut:].mean(0)) ** 2).sum())
+
+
+def _rows_of_fit(rows: int, test: float) -> int:
+    """How many rows come before the last share `test`."""
+    cut = rows - round(test * rows)
+    require(0 < cut < rows, "test", test, f"must leave rows on both sides of {rows}")
+    return cut
+
+
+def _ridge(
+    x: Float[np.ndarray, "row feature"], y: Float[np.ndarray, "known target"], penalty: float
+) -> Float[np.ndarray, "rest target"]:
+    """What ridge on the first rows, of which `y` is known, says of the others; both are centred on the rows of the
+    fit."""
+    require(penalty > 0, "penalty", penalty, "must be larger than 0")
+    x, cut = x.astype(np.float64), len(y)
+    mean = x[:cut].mean(0)
+    fit = x[:cut] - mean
+    w = np.linalg.solve(fit.T @ fit + penalty * np.eye(x.shape[1]), fit.T @ (y - y.mean(0)))
+    return (x[cut:] - mean) @ w + y.mean(0)

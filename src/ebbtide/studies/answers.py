@@ -1,5 +1,6 @@
 """What models of functions answer: every member, every kept checkpoint, on prompts that baselines are given too."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,3 +91,8 @@ def of_member(
 def _compiled(model: Model) -> Any:
     """One program for all checkpoints and members of a shape."""
     return jax.jit(model.apply)
+
+
+def by_member(found: list[Answers | None], measure: Callable[[Answers], float]) -> Float[np.ndarray, " member"]:
+    """A number of every member, nan where it has not finished."""
+    return np.asarray([np.nan if one is None else measure(one) for one in found])

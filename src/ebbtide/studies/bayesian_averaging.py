@@ -18,7 +18,7 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.report.functions_figure import Line, distances_figure
 from ebbtide.runs.folder import Run
 from ebbtide.sources.concepts import Concepts
-from ebbtide.studies.answers import Answers, answers, fresh_prompts
+from ebbtide.studies.answers import Answers, answers, by_member, fresh_prompts
 from ebbtide.studies.experiment import Arms, Experiment, Setting
 from ebbtide.studies.study import Claim, Preset, Study
 from ebbtide.studies.transience import TRANSIENCE
@@ -92,8 +92,7 @@ def said(logs: np.ndarray, responses: Int[np.ndarray, "slots prompt"]) -> np.nda
 
 def _each(arms: Arms, arm: str, evaluator: str, of: Callable[[Answers], float], *, last: bool = True) -> np.ndarray:
     """A number of every member."""
-    found = answers(arms, arm, evaluator, last=last)
-    return np.asarray([np.nan if one is None else of(one) for one in found])
+    return by_member(answers(arms, arm, evaluator, last=last), of)
 
 
 def _log(found: Answers) -> np.ndarray:

@@ -5,8 +5,6 @@ noise, which is the same for all predictors; its mean less $\sigma^2$ is the *ex
 probable one is wrong: 0 or 1.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float
 
@@ -106,8 +104,3 @@ def below_frontier(
     along = np.divide(before, before - after, out=np.zeros_like(before), where=crosses)
     equal = first[..., 0] + along * (last[..., 0] - first[..., 0])
     return np.minimum(ends, np.where(crosses, equal, np.inf).min(-1))
-
-
-def by_member(found: list[Answers | None], measure: Callable[[Answers], float]) -> Float[np.ndarray, " member"]:
-    """A number of every member, nan where it has not finished."""
-    return np.asarray([np.nan if one is None else measure(one) for one in found])

@@ -2,7 +2,6 @@
 representation of the last ones."""
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +17,7 @@ from ebbtide.sources.functions import Functions, represented
 from ebbtide.studies.answers import Answers
 from ebbtide.studies.experiment import Arms, Experiment, Setting
 from ebbtide.studies.layer_probes import Layers, Targets, probes
-from ebbtide.studies.representations_measures import PENALTIES, each, last, layers_after
+from ebbtide.studies.representations_measures import PENALTIES, each, last, layers_after, maps_of
 from ebbtide.studies.study import Claim
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.dynamics import Dynamics, scaled
@@ -35,11 +34,6 @@ def _setting(found: Answers) -> tuple[Functions, float]:
     return source, task.noise
 
 
-@lru_cache(maxsize=8)
-def _layers(source: Functions) -> Float[np.ndarray, "layers features features"]:
-    return np.asarray(source.build().maps[0], np.float64)
-
-
 def histories(found: Answers) -> Features:
     """The last states side by side at every slot, the latest at the end, zeros before the first; scaled as the system
     scales them."""
@@ -50,7 +44,7 @@ def histories(found: Answers) -> Features:
 
 def clean(found: Answers) -> States:
     """The next states without their noise."""
-    features = represented(_layers(_setting(found)[0]), histories(found))
+    features = represented(maps_of(_setting(found)[0])[0], histories(found))
     return np.einsum("sbf,bdf->sbd", features, found.latent["weights"])
 
 
@@ -63,7 +57,7 @@ def ridge(features: Features, responses: States, penalty: float) -> States:
 def exact(found: Answers) -> States:
     """The posterior mean at every slot: ridge on the representation."""
     source, noise = _setting(found)
-    known = represented(_layers(source), histories(found))
+    known = represented(maps_of(source)[0], histories(found))
     return ridge(known, found.responses, penalty_of(noise, source.deviation))
 
 
@@ -77,7 +71,7 @@ def predictors(found: Answers) -> dict[str, Float[np.ndarray, " prompt"]]:
     themselves, and on another representation."""
     source = _setting(found)[0]
     there = histories(found)
-    other = represented(_layers(replace(source, seed=source.seed + 1000)), there)
+    other = represented(maps_of(replace(source, seed=source.seed + 1000))[0], there)
     made = {"posterior mean": errors(found, exact(found))}
     for name, features in {"ridge on states": there, "another representation": other}.items():
         tried = [errors(found, ridge(features, found.responses, penalty)) for penalty in PENALTIES]
@@ -101,7 +95,7 @@ def targets(found: Answers) -> Targets:
     """What is looked for in the residual stream: the state before the token's own, the representation, the answer."""
     there = histories(found)
     before = np.concatenate([np.zeros_like(found.inputs[:1]), found.inputs[:-1]])
-    known = represented(_layers(_setting(found)[0]), there)
+    known = represented(maps_of(_setting(found)[0])[0], there)
     return Targets({"state before": before, "phi": known, "posterior mean": exact(found)}, {})
 
 

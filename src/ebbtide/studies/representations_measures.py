@@ -2,6 +2,7 @@
 errors of models and of predictors at the query."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -12,8 +13,7 @@ from ebbtide.evaluation.bayes import mixed_features, penalty_of
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies.answers import Answers, answers
-from ebbtide.studies.contests import by_member
+from ebbtide.studies.answers import Answers, answers, by_member
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
@@ -48,15 +48,15 @@ def setting(found: Answers) -> tuple[Functions, float]:
     return source, task.noise[0]
 
 
-def noise_of(found: Answers) -> float:
-    """The standard deviation of the responses' noise."""
-    return setting(found)[1]
+@lru_cache(maxsize=16)
+def maps_of(source: Functions) -> Float[np.ndarray, "representations layers features features"]:
+    """The layers of every representation, in float64."""
+    return np.asarray(source.build().maps, np.float64)
 
 
 def features(found: Answers) -> list[Inputs]:
     """The inputs under every representation of the source, in float64."""
-    maps = np.asarray(setting(found)[0].build().maps, np.float64)
-    return [represented(one, found.inputs) for one in maps]
+    return [represented(one, found.inputs) for one in maps_of(setting(found)[0])]
 
 
 def clean(found: Answers) -> Responses:
@@ -67,7 +67,8 @@ def clean(found: Answers) -> Responses:
 
 def best_ridge(found: Answers, inputs: Inputs) -> Float[np.ndarray, " prompt"]:
     """The query's squared error of ridge on `inputs`, with the best of the penalties."""
-    errors = [(linear_posterior(inputs, found.responses, p).mean[-1] - clean(found)[-1]) ** 2 for p in PENALTIES]
+    truth = clean(found)[-1]
+    errors = [(linear_posterior(inputs, found.responses, p).mean[-1] - truth) ** 2 for p in PENALTIES]
     return min(errors, key=lambda one: one.mean())
 
 
@@ -89,12 +90,9 @@ def predictors(found: Answers) -> dict[str, Float[np.ndarray, " prompt"]]:
         made["mean of ridges"] = (np.mean(every, axis=0) - clean(found)[-1]) ** 2
         made["ridge on all"] = best_ridge(found, np.concatenate(known, axis=-1))
     other = replace(source, representations=8, layers=1, seed=source.seed + 1000)
-    maps = np.asarray(other.build().maps, np.float64)
     made["ridge on x"] = best_ridge(found, found.inputs)
-    made["random features"] = best_ridge(
-        found, np.concatenate([represented(one, found.inputs) for one in maps], axis=-1)
-    )
-    return made
+    random = np.concatenate([represented(one, found.inputs) for one in maps_of(other)], axis=-1)
+    return made | {"random features": best_ridge(found, random)}
 
 
 def last(arms: Arms, arm: str) -> list[Answers | None]:

@@ -10,7 +10,7 @@ from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.studies.answers import Answers
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.representations_measures import QUICK, SCALED, clean, each, exact, last, model_errors, noise_of
+from ebbtide.studies.representations_measures import QUICK, SCALED, clean, each, exact, last, model_errors, setting
 from ebbtide.studies.study import Claim
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.schedule import Schedule
@@ -46,7 +46,7 @@ FRONT_ARMS: dict[str, Point] = {EMBEDDED: UPPER_ALONE, COPIED: UPPER_ALONE | {"m
 
 def _total(found: Answers) -> float:
     """Mean squared error at the query, its own noise included."""
-    return float(model_errors(found).mean()) + noise_of(found) ** 2
+    return float(model_errors(found).mean()) + setting(found)[1] ** 2
 
 
 def _ridge(found: Answers) -> Float[np.ndarray, " prompt"]:
@@ -56,7 +56,7 @@ def _ridge(found: Answers) -> Float[np.ndarray, " prompt"]:
 
 def to_ridge(found: Answers) -> float:
     """The model's error over ridge's, both with the query's noise."""
-    return _total(found) / (float(_ridge(found).mean()) + noise_of(found) ** 2)
+    return _total(found) / (float(_ridge(found).mean()) + setting(found)[1] ** 2)
 
 
 CLAIMS = (

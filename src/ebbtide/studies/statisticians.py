@@ -10,11 +10,10 @@ from ebbtide.models.positions import NoPositions
 from ebbtide.models.transformer import Transformer
 from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.answers import Answers, answers
+from ebbtide.studies.answers import Answers, answers, by_member
 from ebbtide.studies.contests import (
     below_frontier,
     best_of,
-    by_member,
     mixed_errors,
     model_errors,
     predictors,

@@ -24,8 +24,8 @@ class Dynamics(msgspec.Struct, frozen=True, tag="dynamics", forbid_unknown_field
     prompt as weights are. The input of slot t is $x_t$, its response $x_{t+1}$, a vector: coordinate by coordinate a
     linear regression on $\phi_r$, with ridge as its posterior mean.
 
-    rms is the root of the mean square. Without it some systems grow without bound: of random Gaussian W one in some
-    hundred within 24 states, whatever keeps the mean in bounds.
+    rms is the root of the mean square. Without it some systems grow without bound: with 2 states of 2 numbers, noise .3
+    and one leaky layer 3 in 100 have a state beyond 100 after 24 steps, though the mean square of most falls.
 
     Example i of a stream is a pure function of (root key, i), whatever the batch size.
     """
