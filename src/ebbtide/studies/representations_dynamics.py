@@ -169,7 +169,7 @@ DYNAMICS = Experiment(
         "quick": Setting(
             arms=_arms(2, 24),
             base={"sequences": 384_000},
-            minutes=None,
+            minutes=6,
             scaled="states of 2 numbers, 24 of them, 4 layers of width 32, in place of 12 layers of width 256; how the "
             "paper keeps its systems within bounds is not known: ours scale the last states",
             task_members=3,

@@ -140,7 +140,7 @@ FRONT_ENDS = Experiment(
     section="the pasting experiment: linear embedding, and with copied format",
     claims=FRONT_CLAIMS,
     settings={
-        "quick": Setting(arms=FRONT_ARMS, base={}, minutes=None, scaled=SCALED, task_members=3, donor=DONOR),
+        "quick": Setting(arms=FRONT_ARMS, base={}, minutes=12, scaled=SCALED, task_members=3, donor=DONOR),
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
