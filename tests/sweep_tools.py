@@ -1,11 +1,13 @@
 """A sweep small enough to train in moments, and how to compare what came of it."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,14 @@ def under_way(out: Path) -> list[str]:
     folder = SweepFolder(out) if (out / "sweep.json").exists() else None
     runs = {task: folder.run(task) for task in folder.specs} if folder else {}
     return [t for t, run in runs.items() if run and 0 < run.sequences() < run.header.spec["sequences"]]
+
+
+@contextmanager
+def in_the_background() -> Iterator[None]:
+    """What is started here inherits SIGINT as ignored, as from a driver that a shell started with `&`."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def meanwhile(action: Callable[[], None]) -> threading.Thread:

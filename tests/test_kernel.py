@@ -128,7 +128,7 @@ MODELS = st.builds(
     heads=st.integers(1, 4),
     size=st.integers(1, 2),
     mlp_ratio=st.integers(0, 3),
-    positions=st.sampled_from([Learned(), Sinusoidal(), Rotary(), NoPositions()]),
+    positions=st.sampled_from([Learned(), Learned(spare=3), Sinusoidal(), Rotary(), NoPositions()]),
     pairing=st.sampled_from(["interleaved", "joint"]),
     norm=st.sampled_from(["pre", "none"]),
 )
@@ -323,7 +323,6 @@ def test_a_run_goes_on_by_what_it_was_begun_with(library, tmp_path, monkeypatch)
         ({"model": Transformer(norm="post")}, "norm after"),
         ({"model": Transformer(activation="relu")}, "GELU"),
         ({"model": Transformer(positions=Identical())}, "positions"),
-        ({"model": Transformer(positions=Learned(spare=3))}, "spare positions"),
         ({"model": DeepSet(), "task": Regression(), "source": Functions(), "evaluators": ("train",)}, "transformers"),
         ({"model": Transformer(pairing="joint"), "task": Regression(), "source": Functions()}, "of functions"),
         ({"model": Transformer(pairing="states"), "task": Dynamics(), "source": Functions()}, "tokens are served"),

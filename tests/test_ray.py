@@ -10,7 +10,7 @@ from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources
 from ebbtide.training.driver import Interrupted
-from sweep_tools import SWEEP, TO_BE_STOPPED, bits, meanwhile, under_way, until
+from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, under_way, until
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'ebbtide[ray]')")
@@ -35,9 +35,10 @@ def serial(tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.fixture
 def cluster():
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
-    for _ in range(2):
-        made.add_node(**{k: v for k, v in NODE.items() if k != "include_dashboard"})
+    with in_the_background():
+        made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
+        for _ in range(2):
+            made.add_node(**{k: v for k, v in NODE.items() if k != "include_dashboard"})
     ray.init(address=made.address, log_to_driver=False, logging_level="error")
     yield made
     ray.shutdown()

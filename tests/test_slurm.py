@@ -13,8 +13,8 @@ from ebbtide.errors import InputError
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources, Sweep
-from ebbtide.training.driver import Interrupted
-from sweep_tools import SWEEP, TO_BE_STOPPED, bits, meanwhile, under_way, until
+from ebbtide.training.driver import Interrupted, stop_requests
+from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, under_way, until
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed (pip install 'ebbtide[slurm]')")
 
@@ -66,7 +66,8 @@ def test_stopping_lets_local_jobs_save(tmp_path):
     folder = planned(out, TO_BE_STOPPED)
     slurm = Slurm(out, SWEEP.resources, 1, local=True)
     task = next(iter(folder.specs))
-    slurm.submit([task])
+    with in_the_background(), stop_requests():  # which is how `run_sweep` submits: jobs must hear interrupts
+        slurm.submit([task])
     until(lambda: under_way(out))
     slurm.stop()
     run = folder.run(task)

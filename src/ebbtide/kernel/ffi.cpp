@@ -64,9 +64,10 @@ struct Call {
     const auto exemplars = at(rest + 2).dimensions();
     shape = {layers, at(0).dimensions()[1], heads, hidden, exemplars[0] - 1, exemplars[1], exemplars[2],
              at(2).dimensions()[0], bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8),
-             bool(flags & 16), bool(flags & 32)};
+             bool(flags & 16), bool(flags & 32), flags & 4 && count > 3 && has(3, 2) ? at(3).dimensions()[0] : 0};
     if ((shape.every && shape.joint) || (shape.real && (shape.labels != 1 || !shape.every)))
       return refused("functions are read by turns, real responses by one row of the table");
+    if (shape.places && shape.places < shape.tokens()) return refused("there are more tokens than positions");
     if (heads < 1 || shape.width % (8 * heads)) return refused("the size of a head is no multiple of 8");
     leaves = leaves_of(shape, parameters);
     gradients = leaves_of(shape, gathered);

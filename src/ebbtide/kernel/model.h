@@ -21,6 +21,7 @@ struct Shape {
   long layers, width, heads, hidden, context, batch, dim, labels;
   bool joint, normed, learned, rotary;
   bool every, real;  // functions: every input is answered, over tokens by turns; responses are numbers, of one label
+  long places = 0;   // vectors of learned positions, spare ones too; 0: one for every token
   long slots() const { return context + 1; }
   long tokens() const { return joint ? context + 1 : 2 * context + 1; }
   long columns() const { return tokens() * LANES; }
@@ -56,7 +57,7 @@ inline std::vector<Leaf> leaves_of(const Shape& s, Leaves& p) {
   const long d = s.width;
   p.layers.assign(s.layers, {});
   std::vector<Leaf> found = {{&p.exemplar_w, s.dim, d, false}, {&p.exemplar_b, 1, d, false}, {&p.label, s.labels, d, false}};
-  if (s.learned) found.push_back({&p.position, s.tokens(), d, false});
+  if (s.learned) found.push_back({&p.position, s.places ? s.places : s.tokens(), d, false});
   for (auto& layer : p.layers) {
     if (s.normed) found.insert(found.end(), {{&layer.scale1, 1, d, false}, {&layer.offset1, 1, d, false}});
     found.insert(found.end(), {{&layer.q, d, d, true}, {&layer.k, d, d, true}, {&layer.v, d, d, true}, {&layer.o, d, d, false}});

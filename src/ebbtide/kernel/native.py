@@ -38,7 +38,6 @@ def why_not(model: Model, task: Any, labels: int) -> str | None:
         "of functions only interleaved tokens are served": model.pairing == "joint" and not isinstance(task, FewShot),
         "only GELU is served": model.activation != "gelu" and model.mlp_ratio,
         "these positions are not served": not isinstance(model.positions, Learned | Sinusoidal | Rotary | NoPositions),
-        "spare positions are not served": isinstance(model.positions, Learned) and model.positions.spare > 0,
         f"more than {LARGEST:,} labels": labels > LARGEST,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

@@ -5,6 +5,7 @@ Ray places the tasks and says when a worker or a node was lost; trying again is 
 
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ class Ray:
 
 def _try(folder: str, task: str, resources: Resources) -> tuple[str, str]:
     """In a worker of Ray: tries the task; when Ray cancels this, lets it save first."""
+    # Ray cancels by an interrupt, and its workers inherit SIGINT as ignored where a shell started us in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     attempt = Attempt(Path(folder), task, resources)
     try:
         outcome = attempt.wait()
