@@ -183,10 +183,12 @@ def answered(says=None) -> Answers:
     return silent if says is None else silent._replace(outputs=says(silent)[None])
 
 
-def test_the_plan_can_run():
-    setting = DYNAMICS.settings["quick"]
+@pytest.mark.parametrize("preset", DYNAMICS.settings)
+def test_the_plan_can_run(preset):
+    setting = DYNAMICS.settings[preset]
     assert DYNAMICS in REPRESENTATIONS.experiments and set(DYNAMICS.asked(setting.arms)) == set(DYNAMICS.claims)
-    spec = answered().spec
+    sweep = make_sweep(REPRESENTATIONS, DYNAMICS, preset)
+    spec = group(sweep, sweep.points())[0].spec
     spec.check()
     assert isinstance(spec.source, Functions) and (spec.source.seed, spec.seeds.init) == (5, 50)
 
