@@ -94,8 +94,10 @@ def under_way(out: Path) -> list[str]:
 def in_the_background() -> Iterator[None]:
     """What is started here inherits SIGINT as ignored, as from a driver that a shell started with `&`."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGINT, before)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def meanwhile(action: Callable[[], None]) -> threading.Thread:

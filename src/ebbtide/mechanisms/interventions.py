@@ -206,7 +206,7 @@ class Forbid(Intervention, frozen=True, tag="forbid"):
     def check(self, model: Transformer, shape: Shape, field: str) -> None:
         super().check(model, shape, field)
         apart = self.keys == "previous" or model.by_turns
-        require(apart, f"{field}.keys", self.keys, "needs model.pairing = 'interleaved'")
+        require(apart, f"{field}.keys", self.keys, "needs model.pairing = 'interleaved' or 'copied'")
 
     def tap(self, scene: Scene) -> Tap:
         labels = scene.label_positions()

@@ -122,11 +122,10 @@ def init_tokens(
 ) -> dict[str, Any]:
     """The parameters that make tokens: the label table (sd 0.02; for real responses one row, LeCun normal, that a
     response multiplies; none where tokens are states), the exemplar encoder (and that of copies), the positions."""
-    key = next(keys)
-    table = 0.02 * jax.random.truncated_normal(key, -2, 2, (labels, width)) if labels else weight(key, 1, width)
-    exemplar_key = next(keys)
+    key, exemplar_key = next(keys), next(keys)
     made = {"exemplar": encoder.init(exemplar_key, dim, width), "position": positions.init(next(keys), tokens, width)}
     if pairing != "states":
+        table = 0.02 * jax.random.truncated_normal(key, -2, 2, (labels, width)) if labels else weight(key, 1, width)
         made["label"] = {"table": table}
     if pairing == "copied":
         made["copy"] = encoder.init(jax.random.fold_in(exemplar_key, 1), dim, width)
