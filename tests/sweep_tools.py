@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ebbtide.sweeps.axes import Axis
+from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Sweep
+from ebbtide.training.driver import Interrupted
 from tiny import final_state
 
 BASE = {
@@ -105,3 +108,28 @@ def meanwhile(action: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=action)
     thread.start()
     return thread
+
+
+class _Idle:
+    """Takes no task, and asks for none."""
+
+    slots = 2
+
+    def room(self) -> int:
+        return 0
+
+    def submit(self, tasks: list[str]) -> None: ...
+
+    def finished(self):
+        os.kill(os.getpid(), signal.SIGINT)  # the driver stops: the plan is made
+        return []
+
+    def stop(self) -> int:
+        return 0
+
+
+def planned(out: Path, sweep: Sweep = SWEEP) -> SweepFolder:
+    """A sweep with its plan and none of its tasks begun."""
+    with pytest.raises(Interrupted):
+        run_sweep(sweep, out, on=_Idle())
+    return SweepFolder(out)

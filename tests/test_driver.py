@@ -107,6 +107,33 @@ def test_the_length_of_a_slice_changes_nothing(whole, tmp_path, monkeypatch, sec
     assert_same_run(run, whole)
 
 
+@pytest.mark.parametrize(("expected", "first", "most"), [(0.0001, 8, 3), (0.3, 3, 1), (100.0, 1, 1)])
+def test_a_stop_need_not_wait_for_many_long_steps(whole, tmp_path, monkeypatch, expected, first, most):
+    """Steps of the first command, and how many commands to train are sent before one is answered, where two members
+    are expected to take so many seconds a step."""
+    monkeypatch.setattr(driver, "step_seconds", lambda spec: expected / 2)
+    waiting: list[dict] = []
+    trains: list[list[dict]] = []  # after every command: those to train that are not answered
+    send, answers = Team.send, Team.answers
+
+    def spied_send(team: Team, command: dict):
+        send(team, command)
+        if command["do"] != "instruments":
+            waiting.append(command)
+            trains.append([one for one in waiting if one["do"] == "train"])
+
+    def spied_answers(team: Team):
+        if waiting.pop(0)["do"] == "train":
+            monkeypatch.setattr(Team, "send", send)  # the pace is known from here on
+            monkeypatch.setattr(Team, "answers", answers)
+        return answers(team)
+
+    monkeypatch.setattr(Team, "send", spied_send)
+    monkeypatch.setattr(Team, "answers", spied_answers)
+    assert_same_run(train(SPEC, tmp_path / "run", processes=0), whole)
+    assert trains[-1][0]["step"] == first and max(len(one) for one in trains) == most
+
+
 def test_rolling_checkpoints_change_nothing(whole, tmp_path, monkeypatch, short_slices):
     monkeypatch.setattr(driver, "SAVE_SECONDS", 0.0)
     commits, commit = [], Writer.commit

@@ -19,6 +19,7 @@ from ebbtide.runs.writer import load_state
 from ebbtide.sources.features import Features
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.training import limits
+from ebbtide.training import spec as spec_module
 from ebbtide.training.driver import spec_of
 from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import Adam, WeightDecay
@@ -316,15 +317,34 @@ def test_impossible_encoders_are_refused(change):
     assert caught.value.field.startswith(field) and len(str(caught.value).splitlines()) == 1
 
 
+def test_an_evaluation_takes_no_more_images_at_a_time_than_it_may_hold(pixels, monkeypatch):
+    """In even parts, none smaller than a batch. Where images do not see each other the values are the same."""
+    encoder = ResNet(stem=3, stem_channels=8, channels=(16,), blocks=1, norm="layer")
+    spec = run_of(pixels, evaluation_sequences=100, evaluators=("icl", "iwl"), batch=10)
+    spec = replace(spec, model=replace(spec.model, encoder=encoder))
+    each = 4 * (spec.task.context + 1) * encoder.held(SIDE**2)
+    whole, values = Engine(spec), []
+    for room, part in [(100, 100), (99, 50), (26, 25), (12, 10), (3, 10)]:
+        monkeypatch.setattr(spec_module, "MOST_HELD", each * room)
+        assert spec.evaluation_part() == part
+        engine = Engine(spec)
+        values.append(engine.measure(whole.init(0).params, engine.suite(0)))
+    for one in values[1:]:
+        np.testing.assert_allclose(one, values[0], rtol=1e-4, atol=1e-5)
+    assert replace(spec, evaluation_sequences=997).evaluation_part() == 997  # it has no even parts
+    linear = replace(spec, model=replace(spec.model, encoder=Linear()), evaluation_sequences=10**9)
+    assert linear.evaluation_part() == 10**9
+
+
 def test_memory_that_no_machine_has_is_refused_at_once(pixels, one_line):
     """The stem's images of one evaluator's prompts are the largest arrays there are."""
     spec = run_of(pixels, evaluation_sequences=1000)
     assert limits.needed(spec) > 4 * 1000 * 3 * spec.model.encoder.held(SIDE**2) == 4 * 1000 * 3 * 4 * 4 * 8
     stem = replace(spec.model.encoder, stem_channels=4096, stem_stride=1)
-    spec = replace(spec, model=replace(spec.model, encoder=stem), evaluation_sequences=10_000_000)
+    spec = replace(spec, model=replace(spec.model, encoder=stem), evaluation_sequences=10**9)
     with pytest.raises(InputError) as caught:
         spec.check()
-    one_line(caught, "evaluation_sequences", 10_000_000)
+    one_line(caught, "evaluation_sequences", 10**9)
     blocks = replace(spec.model.encoder, blocks=65)
     with pytest.raises(InputError) as caught:
         replace(spec, model=replace(spec.model, encoder=blocks)).check()

@@ -190,6 +190,14 @@ def test_the_fastest_is_measured_once_and_remembered(stopwatch, machine):
     assert len(stopwatch.asked) == 4 and [p.suffix for p in machine.iterdir()] == [".json"]
 
 
+def test_members_whose_steps_are_long_have_nothing_to_gain_side_by_side(monkeypatch, stopwatch):
+    assert choose(FOUR).chosen == "measured"
+    monkeypatch.setattr(layout, "pace", never)
+    long = replace(FOUR, batch=100_000, sequences=1_000_000)
+    assert layout.step_seconds(long) > layout.LONG_STEP > layout.step_seconds(FOUR)
+    assert choose(long) == Layout(2, 1, 1, "default")
+
+
 def test_what_leaves_the_program_as_it_is_needs_no_new_measurement(stopwatch):
     spec = replace(FOUR, vary={"optimizer.lr": [1e-3] * 4})
     choose(spec)

@@ -11,10 +11,9 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.sweeps.driver import run_sweep
-from ebbtide.sweeps.folder import SweepFolder
-from ebbtide.sweeps.sweep import Resources, Sweep
-from ebbtide.training.driver import Interrupted, stop_requests
-from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, under_way, until
+from ebbtide.sweeps.sweep import Resources
+from ebbtide.training.driver import stop_requests
+from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, planned, under_way, until
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed (pip install 'ebbtide[slurm]')")
 
@@ -75,23 +74,6 @@ def test_stopping_lets_local_jobs_save(tmp_path):
     assert folder.failures(task) == []
 
 
-class _Idle:
-    """Takes no task, and asks for none."""
-
-    slots = 2
-
-    def room(self) -> int:
-        return 0
-
-    def submit(self, tasks: list[str]) -> None: ...
-
-    def finished(self):
-        os.kill(os.getpid(), signal.SIGINT)  # the driver stops: the plan is made
-        return []
-
-    def stop(self) -> None: ...
-
-
 # --- a real SLURM, as far as it can be had without one
 
 
@@ -114,12 +96,6 @@ def cluster(tmp_path, monkeypatch) -> Path:
 
 OPTIONS = {"account": "lab", "qos": "low"}
 RESOURCES = Resources(cpus=4, gpus=2, memory_gb=16, minutes=90, partition="short", slurm=OPTIONS)
-
-
-def planned(out: Path, sweep: Sweep = SWEEP) -> SweepFolder:
-    with pytest.raises(Interrupted):
-        run_sweep(sweep, out, on=_Idle())
-    return SweepFolder(out)
 
 
 def test_resources_reach_sbatch(cluster):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.sweeps import attempt
 from ebbtide.sweeps import driver as driver_module
 from ebbtide.sweeps.attempt import Outcome
 from ebbtide.sweeps.axes import Axis
@@ -15,7 +16,7 @@ from ebbtide.sweeps.driver import DiskFullError, run_sweep
 from ebbtide.sweeps.executors import Local
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources
-from sweep_tools import BASE, LR, SWEEP, bits, driver, files, meanwhile, under_way, until
+from sweep_tools import BASE, LR, SWEEP, TO_BE_STOPPED, bits, driver, files, meanwhile, planned, under_way, until
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,8 @@ class Scripted:
             SweepFolder(self.out).note(task, kind, "a reason")
         return [(task, Outcome(kind, "a reason"))]  # pyright: ignore[reportArgumentType]
 
-    def stop(self) -> None: ...
+    def stop(self) -> int:
+        return 0
 
 
 ONE = replace(SWEEP, base={**BASE, "sequences": 1600}, axes=(LR,))
@@ -214,6 +216,23 @@ def test_being_stopped_or_busy_is_no_failure(tmp_path, monkeypatch):
     script = Scripted(["stopped", "busy"] * 5 + ["failed"] * 3, tmp_path / "s")
     folder = run_sweep(ONE, tmp_path / "s", on=script)
     assert len(script.tried) == 13 and states(folder) == ["quarantined"]
+
+
+def test_a_task_in_a_long_step_is_left_to_save_by_itself(tmp_path, monkeypatch):
+    """Nobody waits for it longer than a minute, and nobody kills it."""
+    monkeypatch.setattr(attempt, "GRACE_SECONDS", 0.0)
+    out, sweep = tmp_path / "s", replace(TO_BE_STOPPED, axes=(LR,))
+    folder = planned(out, sweep)
+    task = next(iter(folder.specs))
+    local = Local(out, sweep.resources, 1)
+    local.submit([task])
+    until(lambda: under_way(out))
+    (one,) = local.active.values()
+    assert local.stop() == 1 and one.running()
+    until(lambda: not one.running())
+    run = folder.run(task)
+    assert run is not None and run.status() == "interrupted" and run.latest() is not None
+    assert folder.failures(task) == []
 
 
 def test_tries_are_counted_from_the_last_progress(serial):

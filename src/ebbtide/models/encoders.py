@@ -9,12 +9,12 @@ import msgspec
 from jaxtyping import Array, Float, Key
 
 from ebbtide.errors import require
+from ebbtide.models.convolution import Images, convolve, max_pool
 from ebbtide.models.layers import EPSILON, linear, norm_init, weight
 from ebbtide.models.product import Product
 
 Size = Annotated[int, msgspec.Meta(ge=1)]
 Channels = Annotated[int, msgspec.Meta(ge=4, le=4096, multiple_of=4)]
-Images = Float[Array, "images _height _width _channels"]
 
 
 class Linear(msgspec.Struct, frozen=True, tag="linear", forbid_unknown_fields=True):
@@ -83,9 +83,9 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
     The norms N, over pixels and images for every channel (`batch`) or over pixels and channels for every image
     (`layer`: group norm with one group, arXiv 1803.08494), have a scale and an offset. `batch` uses the statistics of
     the images at hand in training and in evaluation alike. The public code of the transience paper trains so,
-    and evaluates one sequence at a time with running averages (decay 0.9); an evaluator here holds hundreds of
-    sequences, so that their own statistics are as sure, and no state exists that no gradient trains. With `batch`
-    the answer to a sequence depends, a little, on the sequences beside it; with `layer` it does not.
+    and evaluates one sequence at a time with running averages (decay 0.9); an evaluation here takes at least a batch
+    of sequences together, so that their own statistics are as sure, and no state exists that no gradient trains. With
+    `batch` the answer to a sequence depends, a little, on the sequences beside it; with `layer` it does not.
 
     The defaults are the paper's (105 x 105 pixels, model width 64): 22,176 parameters. On two cores take 28 x 28
     pixels, model width 32 and `ResNet(stem=3, stem_channels=16, channels=(16, 32))`: 3,920 parameters.
@@ -124,7 +124,7 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
         side = math.isqrt(dim)
         x = exemplars.reshape(slots * batch, side, side, 1)
         x = jax.nn.relu(self._layer(params["stem"], x, self.stem_stride))
-        x = _max_pool(x) if self.pool else x
+        x = max_pool(x) if self.pool else x
         for i, block in enumerate(params["blocks"]):
             x = self._block(block, x, self._stride(i))
         x = x.mean((1, 2))
@@ -179,7 +179,7 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
 
     def _layer(self, layer: Any, x: Images, stride: int) -> Images:
         """A convolution and its norm."""
-        y = _convolve(x, layer["w"], stride)
+        y = convolve(x, layer["w"], stride)
         axes = (0, 1, 2) if self.norm == "batch" else (1, 2, 3)
         mean = y.mean(axes, keepdims=True)
         variance = ((y - mean) ** 2).mean(axes, keepdims=True)
@@ -188,27 +188,3 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
 
 
 Encoder = Linear | ResNet
-
-
-def _convolve(x: Images, w: Float[Array, "kernel kernel fan_in fan_out"], stride: int) -> Images:
-    """The images padded with zeros so that ceil(side / stride) pixels come out. A kernel of one pixel is a matrix."""
-    if w.shape[0] == 1:
-        return linear(x[:, ::stride, ::stride], w[0, 0])
-    layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=layout)
-
-
-def _max_pool(x: Images) -> Images:
-    """Maxima of 3 x 3 pixels, every second one, of images that are nowhere negative. Made of slices, down and
-    then across: the gradient of a pooling window takes several times as long on a CPU. Equal pixels share it."""
-    return _max_along(_max_along(x, 1), 2)
-
-
-def _max_along(x: Images, axis: int) -> Images:
-    side = x.shape[axis]
-    half = -(-side // 2)
-    padding = [(0, 0)] * 4
-    padding[axis] = (side % 2, 1)
-    x = jnp.pad(x, padding)
-    first, second, third = (jax.lax.slice_in_dim(x, i, i + 2 * half - 1, 2, axis) for i in range(3))
-    return jnp.maximum(jnp.maximum(first, second), third)

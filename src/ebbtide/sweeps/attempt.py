@@ -16,7 +16,7 @@ from ebbtide.sweeps.sweep import Resources
 BUSY, FULL, STOPPED = 75, 74, 130
 """Exit codes of `task.py`: another process trains it; the disk takes no more; saved and ended as asked."""
 GRACE_SECONDS = 60.0
-"""How long a task may take to save when it is asked to stop."""
+"""How long to wait for a task to save when it was asked to stop."""
 
 Kind = Literal["done", "busy", "full", "stopped", "failed", "killed"]
 
@@ -84,15 +84,13 @@ class Attempt:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
-    def stop(self) -> Outcome:
-        """Lets it save and end, for a minute; then it is killed, and goes on from its last checkpoint some time."""
+    def stop(self) -> bool:
+        """Asks it to save and end, and waits a minute for it; whether it has ended. One in a longer step is left to
+        itself: it saves and ends after that."""
         self.ask_to_stop()
-        found = self.wait(GRACE_SECONDS)
-        if found is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            found = self.wait()
-        return found or Outcome("stopped", "")
+        ended = self.wait(GRACE_SECONDS) is not None
+        self._errors.close()  # nobody will read what one that is left prints
+        return ended
 
 
 def attempt(folder: str, task: str, resources: Resources) -> Outcome:

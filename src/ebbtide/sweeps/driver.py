@@ -133,7 +133,8 @@ class _Loop:
                     self.report(now)
                 time.sleep(POLL_SECONDS)
         finally:
-            self.on.stop()
+            if left := self.on.stop():
+                self.say(f"{left} tasks are in a long step: they go on, save after it and end by themselves")
         if self.full:
             raise DiskFullError(f"the disk is full ({self.full}): make room and run the sweep again; nothing is lost")
         if self.waiting or self.later or self.active:

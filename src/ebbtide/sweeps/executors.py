@@ -30,8 +30,8 @@ class Executor(Protocol):
         """The tasks that ended since the last call, and how."""
         ...
 
-    def stop(self) -> None:
-        """Lets running tasks save, and returns when all have ended."""
+    def stop(self) -> int:
+        """Lets running tasks save and end; how many are still at it after a minute or so (they end by themselves)."""
         ...
 
 
@@ -57,12 +57,12 @@ class Local:
             del self.active[task]
         return found
 
-    def stop(self) -> None:
+    def stop(self) -> int:
         for one in self.active.values():
             one.ask_to_stop()
-        for one in self.active.values():
-            one.stop()
+        left = sum(not one.stop() for one in self.active.values())
         self.active.clear()
+        return left
 
 
 def check_name(name: str) -> None:

@@ -63,14 +63,16 @@ class Ray:
         done, _ = self.ray.wait(list(self.active), num_returns=len(self.active), timeout=0)
         return [(task, self._outcome(task, one)) for one in done for task in [self.active.pop(one)]]
 
-    def stop(self) -> None:
+    def stop(self) -> int:
         for one in self.active:
             self.ray.cancel(one, force=False)  # an exception in the worker: the task saves and ends
+        left = []
         if self.active:
-            self.ray.wait(list(self.active), num_returns=len(self.active), timeout=STOP_SECONDS)
+            _, left = self.ray.wait(list(self.active), num_returns=len(self.active), timeout=STOP_SECONDS)
         self.active.clear()
         if self.ours:
             self.ray.shutdown()
+        return len(left)
 
     def _outcome(self, task: str, one: Any) -> Outcome:
         """What the task says; a worker or node that was lost could say nothing, so that is recorded here."""

@@ -101,17 +101,18 @@ class Slurm:
         ended = [task for task, job in self.active.items() if _record(self.folder, task).exists() or job.done()]
         return [(task, self._outcome(task, self.active.pop(task))) for task in ended]
 
-    def stop(self) -> None:
+    def stop(self) -> int:
         """Local jobs save and end. A cluster's jobs go on: the driver only watches (`scancel` ends them; they save)."""
         if not self.local:
-            return
+            return 0
         for job in self.active.values():
             job.cancel()  # ends submitit's processes; the task itself notices, saves and ends
-        folder, until = SweepFolder(self.folder), time.monotonic() + STOP_SECONDS
-        for task, job in self.active.items():
-            while (not job.done() or folder.state(task) == "running") and time.monotonic() < until:
-                time.sleep(0.1)
+        folder, until, left = SweepFolder(self.folder), time.monotonic() + STOP_SECONDS, self.active
+        while left and time.monotonic() < until:
+            time.sleep(0.1)
+            left = {t: job for t, job in left.items() if not job.done() or folder.state(t) == "running"}
         self.active.clear()
+        return len(left)
 
     def _outcome(self, task: str, job: Any) -> Outcome:
         """What the job says; where it could say nothing (cancelled, its node lost) the failure is recorded here."""

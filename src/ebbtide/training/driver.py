@@ -22,12 +22,16 @@ from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
 from ebbtide.training.kernels import XLA
-from ebbtide.training.layout import choose
+from ebbtide.training.layout import choose, step_seconds
 from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.team import Team, Worker, WorkerError
 
 SLICE_SECONDS = 1.0
 """Length of one training command: how soon progress shows and Ctrl-C acts."""
+LONG_STEP = 0.25
+"""Seconds of a step from which no second command is sent before the first is done: a stop waits for all of them."""
+FIRST_STEPS = 8
+"""Steps of the first command, before the pace is known; fewer where steps are expected to be long."""
 SAVE_SECONDS = 30.0
 """Time between rolling checkpoints: what a power cut can cost."""
 
@@ -251,7 +255,10 @@ class _Loop:
         self.began = self.saved = time.monotonic()
         self.timed: deque[tuple[float, int]] = deque([(self.began, at)], maxlen=30)
         self.warm = False
-        slice_steps, outstanding = 8, deque[tuple[str, int]]()
+        expected = step_seconds(spec) * -(-spec.members // len(self.team.workers))
+        slice_steps = max(1, min(int(SLICE_SECONDS / expected), FIRST_STEPS))
+        self.slow = expected > LONG_STEP
+        outstanding = deque[tuple[str, int]]()
 
         def ask(do: str, sequences: int) -> None:
             self.team.send({"do": do, "step": sequences // batch} if do == "train" else {"do": do})
@@ -261,7 +268,8 @@ class _Loop:
             ask("evaluate", 0)
             ask("state", 0)
         while True:
-            while self.over is None and at < spec.sequences and len(outstanding) < 4 and not self.stop.is_set():
+            most = 1 if self.slow else 4
+            while self.over is None and at < spec.sequences and len(outstanding) < most and not self.stop.is_set():
                 following = min((p for p in self.points if p > at), default=spec.sequences)
                 at = min(following, at + slice_steps * batch)
                 ask("train", at)
@@ -305,6 +313,7 @@ class _Loop:
         eta = (total - sequences) / max(pace, 1e-9)
         members = self.spec.members
         self.report(Progress(sequences, total, members, pace * members, eta, self.latest))
+        self.slow = pace * LONG_STEP < self.spec.batch
         return max(1, min(int(pace * SLICE_SECONDS) // self.spec.batch, 4 * steps))
 
     def _note(self, sequences: int, answer: dict[str, np.ndarray]) -> None:

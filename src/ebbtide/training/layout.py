@@ -23,6 +23,9 @@ PROBE_SECONDS = 0.5
 BETTER = 1.1
 """A layout must be this many times faster than a simpler one to be chosen over it."""
 MOST_PROCESSES = 1024
+LONG_STEP = 0.1
+"""Expected seconds of a member's step from which nothing is measured: members side by side save the cost of starting
+many small operations, and such a step has none to save."""
 GUESS = 2e10
 """Floating-point operations per second and core by which the length of a run is expected."""
 
@@ -52,8 +55,8 @@ def choose(
 
     On the CPU, one process for every core and one member at a time, unless a measurement shows
     another layout to be faster: made once per machine and shape of a spec, remembered in the user's
-    cache, and only where nothing is given, the run is expected to be long, and `deterministic` (no bit may
-    depend on a measurement) is not asked for. On accelerators, all members side by side, over
+    cache, and only where nothing is given, the run is expected to be long, its steps to be short, and `deterministic`
+    (no bit may depend on a measurement) is not asked for. On accelerators, all members side by side, over
     all devices, in this process. Raises `InputError` for counts that cannot be.
     """
     members, given = spec.members, (processes, width, devices)
@@ -78,7 +81,9 @@ def choose(
     plain = Layout(min(processes, members), min(width, -(-share // devices) * devices), devices, "default")
     if given != (None, None, None):
         return replace(plain, chosen="given")
-    if not on_cpu or deterministic or members == 1 or expected_seconds(spec) < PAYS_FROM:
+    if not on_cpu or deterministic or members == 1:
+        return plain
+    if expected_seconds(spec) < PAYS_FROM or step_seconds(spec) > LONG_STEP:
         return plain
     return _remembered(spec, plain, say)
 
@@ -92,6 +97,11 @@ def core_seconds(spec: Spec) -> float:
     """A guess at what one core needs for one member, from its matrix products."""
     one = spec.model.products(batch=1, **spec.shape())
     return sum(product.flops() for product in one) * spec.sequences / GUESS
+
+
+def step_seconds(spec: Spec) -> float:
+    """A guess at what one core needs for one step of one member."""
+    return core_seconds(spec) / spec.steps()
 
 
 def candidates(members: int, cores: int) -> Iterator[Layout]:

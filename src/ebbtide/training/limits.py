@@ -78,8 +78,8 @@ def needed(spec: Any) -> int:
     The model's matrices and tables, held with the optimiser's moments by every member; exemplars
     [class, exemplar, feature] (pixels: a byte each), once for each combination of varied source and task values, and
     the images of one bank whose components are taken; for one batch, or all evaluation sequences, the prompts, what
-    one layer holds and the logits; and for one batch, or the sequences of one evaluator, what the encoder of
-    exemplars holds.
+    one layer holds and the logits; and for one batch, or the sequences that are evaluated at a time, what the encoder
+    of exemplars holds.
     """
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
     dim, slots, labels = sizes.dim, task.context + 1, spec.outputs()
@@ -95,7 +95,7 @@ def needed(spec: Any) -> int:
         exemplars += images * spec.source.side**2
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
     prompts = sequences * (slots * dim + model.held(model.tokens(task.context)) + labels)
-    encoding = max(spec.batch, spec.evaluation_sequences) * slots * model.encoder.held(dim)
+    encoding = max(spec.batch, spec.evaluation_part()) * slots * model.encoder.held(dim)
     return FLOAT * (spec.members * weights * copies + prompts + encoding) + exemplars
 
 

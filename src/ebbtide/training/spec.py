@@ -37,6 +37,8 @@ from ebbtide.training.watch import EarlyStopping
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 MOST_SEQUENCES = 2**32 - 1
+MOST_HELD = 2**30
+"""Bytes of images that an encoder may hold at a time in an evaluation."""
 DEEPEST = 10
 """Structs, lists and mappings inside each other: a spec has five."""
 
@@ -195,6 +197,17 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def steps(self) -> int:
         """Length of the run in optimiser steps."""
         return self.sequences // self.batch
+
+    def evaluation_part(self) -> int:
+        """How many sequences of an evaluator are answered at a time: all, unless the images an encoder makes of them
+        would take more than a gigabyte; then a part that divides them evenly, and is no smaller than a batch."""
+        n, slots = self.evaluation_sequences, self.task.context + 1
+        each = limits.FLOAT * slots * self.model.encoder.held(self.source.sizes().dim)
+        if each * n <= MOST_HELD:
+            return n
+        pairs = [(i, n // i) for i in range(1, math.isqrt(n) + 1) if n % i == 0]
+        parts = sorted(part for pair in pairs for part in pair if part >= min(self.batch, n))
+        return max((part for part in parts if each * part <= MOST_HELD), default=parts[0])
 
     def to_json(self) -> bytes:
         """Canonical JSON: sorted keys, every field present, numbers in the type of their field."""
