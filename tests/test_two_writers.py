@@ -137,7 +137,9 @@ def test_the_folder_is_checked_again_under_the_lock(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", [b"process 1 on another-host", f"process {os.getpid()} on here".encode(), b"\xff\0\n" * 5000, b""]
+    "text",
+    [b"process 1 on another-host", f"process {os.getpid()} on here".encode(), b"\xff\0\n" * 5000, b""],
+    ids=["another host", "this process", "no text", "nothing"],
 )
 def test_what_a_dead_writer_left_in_the_lock_counts_for_nothing(tmp_path, text):
     """A living process of that number, another host, rubbish: only the kernel's lock counts."""
