@@ -33,13 +33,16 @@ Found run(const Shape& s, unsigned seed) {
   const auto exemplars = draw(s.slots() * s.batch * s.dim, 1.0f), turns = draw(s.tokens() * (s.width / s.heads), 1.0f);
   std::vector<int32_t> labels(s.context * s.batch), target(s.asked() * s.batch);
   const auto responses = draw(s.slots() * s.batch, 1.0f);
+  std::vector<float> present(s.context * s.batch);
+  for (auto& one : present) one = random() % 2;
   for (auto* whole : {&labels, &target})
     for (auto& one : *whole) one = random() % s.labels;
   for (const auto& leaf : gradients) *leaf.slot = arena.zeros(leaf.gathered());
   std::vector<float> dw(s.width * s.labels), db(s.labels);
   const long wide = std::min(LABEL_BLOCK, padded(s.labels));
   Rows rows;
-  const Batch batch{exemplars.data(), labels.data(), target.data(), turns.data(), responses.data()};
+  const Batch batch{exemplars.data(), labels.data(), target.data(), turns.data(), responses.data(),
+                    s.open ? present.data() : nullptr};
   Step step(s, p, batch, arena);
   Found found{};
   found.loss = step.run(g, rows, [&](long from, long count, const float* w, const float* b) {
@@ -57,7 +60,8 @@ Found run(const Shape& s, unsigned seed) {
 }
 
 int main() {
-  // layers, width, heads, hidden, context, batch, dim, labels, joint, normed, learned, rotary, every, real
+  // layers, width, heads, hidden, context, batch, dim, labels, joint, normed, learned, rotary, every, real, open,
+  // rectified, relu, by_role, by_kind, places
   const std::vector<Shape> shapes = {
       {1, 8, 1, 0, 1, 1, 1, 2, false, false, false, false},     {2, 32, 4, 128, 2, 16, 24, 4, false, true, true, false},
       {3, 24, 3, 48, 3, 17, 5, 70, true, true, false, true},    {2, 64, 8, 0, 2, 33, 64, 700, false, true, true, false},
@@ -65,6 +69,10 @@ int main() {
       {2, 64, 4, 256, 20, 600, 7, 65, false, true, true, false}, {1, 48, 2, 96, 1, 15, 2, 1, true, true, false, false},
       {2, 24, 3, 48, 4, 17, 5, 1, false, true, true, false, true, true}, {3, 16, 2, 0, 2, 33, 3, 300, false, false, false, true, true},
       {4, 32, 4, 128, 12, 600, 3, 1, false, true, true, false, true, true},
+      {2, 24, 3, 48, 5, 17, 5, 1, true, true, true, false, false, true, true, false, false, true, false, 2},
+      {3, 32, 4, 64, 7, 65, 4, 1, true, true, false, false, false, true, true, true, true},
+      {2, 16, 1, 32, 3, 33, 4, 2, false, true, true, false, true, false, false, true, true, false, true, 2},
+      {2, 16, 2, 32, 4, 7, 3, 20, true, false, true, false, false, false, true, false, true, false, false, 9},
   };
   for (size_t i = 0; i < shapes.size(); i++) {
     Found found[2];

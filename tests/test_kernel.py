@@ -106,7 +106,8 @@ def function_example(model: Transformer, context: int, batch: int, dim: int, lab
     size = (context + 1, batch)
     said = random.integers(0, labels, size) if labels else random.standard_normal(size)
     responses = jnp.asarray(said, jnp.int32 if labels else jnp.float32)
-    return params, FunctionPrompt(prompt.exemplars, responses, jnp.ones((context, batch), bool), {})
+    there = np.arange(context)[:, None] < random.integers(1, context + 1, batch)
+    return params, FunctionPrompt(prompt.exemplars, responses, jnp.asarray(there), {})
 
 
 def distance(found, exact) -> float:
@@ -122,21 +123,35 @@ def distance(found, exact) -> float:
     return max(one(a, b) for a, b in pairs)
 
 
-MODELS = st.builds(
-    lambda layers, heads, size, **more: Transformer(layers=layers, width=8 * heads * size, heads=heads, **more),
-    layers=st.integers(1, 2),
-    heads=st.integers(1, 4),
-    size=st.integers(1, 2),
-    mlp_ratio=st.integers(0, 3),
-    positions=st.sampled_from([Learned(), Learned(spare=3), Sinusoidal(), Rotary(), NoPositions()]),
-    pairing=st.sampled_from(["interleaved", "joint"]),
-    norm=st.sampled_from(["pre", "none"]),
-)
+TOKENS: list[dict[str, Any]] = [
+    {"pairing": "interleaved"},
+    {"pairing": "interleaved", "positions": Identical(kinds="token")},
+    {"pairing": "joint"},
+    {"pairing": "joint", "mask": "none"},
+]
 
 
-@settings(max_examples=8, derandomize=True)
+@st.composite
+def models(draw) -> Transformer:
+    """Any transformer that is served."""
+    tokens = draw(st.sampled_from(TOKENS))
+    positions = st.sampled_from([Learned(), Learned(spare=3), Sinusoidal(), Rotary(), NoPositions(), Identical()])
+    heads, size = draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    return Transformer(
+        layers=draw(st.integers(1, 2)),
+        width=8 * heads * size,
+        heads=heads,
+        mlp_ratio=draw(st.integers(0, 3)),
+        norm=draw(st.sampled_from(["pre", "none"])),
+        attention=draw(st.sampled_from(["softmax", "relu"])),
+        activation=draw(st.sampled_from(["gelu", "relu"])),
+        **({"positions": draw(positions)} | tokens),
+    )
+
+
+@settings(max_examples=12, derandomize=True)
 @given(
-    model=MODELS,
+    model=models(),
     context=st.integers(1, 6),
     batch=st.integers(1, 40),
     dim=st.integers(1, 20),
@@ -148,9 +163,9 @@ def test_gradients_of_any_shape_are_those_of_float64(library, model, context, ba
     hold_to_float64(model, params, prompt, {"context": context, "dim": dim, "labels": labels})
 
 
-@settings(max_examples=6, derandomize=True)
+@settings(max_examples=14, derandomize=True)
 @given(
-    model=MODELS,
+    model=models(),
     context=st.integers(1, 6),
     batch=st.integers(1, 40),
     dim=st.integers(1, 20),
@@ -158,8 +173,8 @@ def test_gradients_of_any_shape_are_those_of_float64(library, model, context, ba
     seed=st.integers(0, 99),
 )
 def test_gradients_of_functions_are_those_of_float64(library, model, context, batch, dim, labels, seed):
-    """Every input is answered: a number (0 labels), or one of the labels."""
-    model = replace(model, pairing="interleaved")
+    """Every input is answered, over joint tokens the query: a number (0 labels), or one of the labels. Without a mask
+    prompts have fewer pairs than there is room for."""
     params, prompt = function_example(model, context, batch, dim, labels, seed)
     hold_to_float64(model, params, prompt, {"context": context, "dim": dim, "labels": labels})
 
@@ -232,8 +247,22 @@ OF_FUNCTIONS = {"evaluators": ("train",), "keep_best": None, "optimizer": Adam(l
         {"optimizer": SGD(lr=0.1, momentum=0.9), "freeze": ("blocks.0.*",)},
         {"source": Functions(dim=3, layers=1), "task": Regression(context=4)} | OF_FUNCTIONS,
         {"source": Concepts(concepts=4), "task": Cued(context=4), "batch": 700} | OF_FUNCTIONS,
+        {
+            "source": Functions(dim=3, layers=1),
+            "task": Regression(context=4, lengths="random"),
+            "model": replace(SPEC.model, pairing="joint", mask="none", attention="relu", positions=Identical()),
+        }
+        | OF_FUNCTIONS,
     ],
-    ids=["l2", "decoupled, several groups", "norms", "sgd and frozen", "numbers", "labels of cues"],
+    ids=[
+        "l2",
+        "decoupled, several groups",
+        "norms",
+        "sgd and frozen",
+        "numbers",
+        "labels of cues",
+        "the query's number",
+    ],
 )
 def test_steps_are_xlas(library, changes):
     spec = replace(SPEC, **{"sequences": 30 * changes.get("batch", 20)} | changes)
@@ -318,13 +347,9 @@ def test_a_run_goes_on_by_what_it_was_begun_with(library, tmp_path, monkeypatch)
         ({"model": Transformer(width=24, heads=2)}, "multiples of 8"),
         ({"model": Transformer(encoder=ResNet())}, "linear encoder"),
         ({"model": Transformer(attention_bias=True)}, "biases"),
-        ({"model": Transformer(attention="relu")}, "softmax"),
-        ({"model": Transformer(mask="none", pairing="joint")}, "softmax"),
+        ({"model": Transformer(attention="linear")}, "linear attention"),
         ({"model": Transformer(norm="post")}, "norm after"),
-        ({"model": Transformer(activation="relu")}, "GELU"),
-        ({"model": Transformer(positions=Identical())}, "positions"),
         ({"model": DeepSet(), "task": Regression(), "source": Functions(), "evaluators": ("train",)}, "transformers"),
-        ({"model": Transformer(pairing="joint"), "task": Regression(), "source": Functions()}, "of functions"),
         ({"model": Transformer(pairing="states"), "task": Dynamics(), "source": Functions()}, "tokens are served"),
         ({"model": Transformer(pairing="copied")}, "tokens are served"),
         ({"interventions": (Ablate(at="blocks.0.attn.hook_z", heads=(1,)),)}, "interventions"),
@@ -339,7 +364,7 @@ def test_what_is_not_served_is_trained_by_xla_with_one_note(monkeypatch, changes
     monkeypatch.setenv(kernels.VARIABLE, "native")
     with pytest.raises(InputError, match=f"kernel = 'native': cannot be used here: .*{reason}"):
         kernels.choose(spec)
-    assert why_not(Transformer(), SPEC.task, 16_385) is not None
+    assert why_not(Transformer(), 16_385) is not None
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=lambda one: one.name)
@@ -422,7 +447,7 @@ def checked(library, tmp_path_factory):
 
 def test_address_and_undefined_behaviour_sanitizers_find_nothing(checked):
     found = checked("-march=native", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    assert found.shape == (11, 3) and np.isfinite(found).all()
+    assert found.shape == (15, 3) and np.isfinite(found).all()
 
 
 def widths() -> list[tuple[str, ...]]:
@@ -435,5 +460,7 @@ def widths() -> list[tuple[str, ...]]:
 def test_every_width_of_vectors_computes_the_same(checked):
     here, *others = (checked(*flags) for flags in widths())
     for other in others:
-        np.testing.assert_allclose(here, other, rtol=1e-5)
+        np.testing.assert_allclose(here[:, :2], other[:, :2], rtol=1e-5)
+        off = np.abs(here[:, 2] - other[:, 2])  # a weighed sum of all gradients: its terms cancel
+        assert (off <= 1e-5 * here[:, 1]).all()
     assert (np.delete(here, 7, axis=0)[:, 1] > 0.1).all() and here[7, 1] == 0, "one label: nothing to learn"

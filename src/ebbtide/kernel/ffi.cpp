@@ -52,22 +52,24 @@ struct Call {
   Batch batch;
 
   // The arrays of a call: `count` parameters, for `sets` = 3 their moments as well; then the table of positions (where
-  // they are not learned), rotary turns, exemplars, labels, target, responses (where they are real), and `more`. Every array is looked at before anything
-  // is read through it.
+  // they are not learned), rotary turns, exemplars, labels, target, responses (where they are real), which pairs are present
+  // (none: all), and `more`. Every array is looked at before anything is read through it.
   ffi::Error read(ffi::RemainingArgs args, int64_t count, int64_t sets, int64_t more, int64_t layers, int64_t heads,
                   int64_t hidden, int64_t flags) {
     const int64_t rest = sets * count;
     const auto at = [&](int64_t i) { return *args.get<ffi::AnyBuffer>(i); };
     const auto has = [&](int64_t i, size_t axes) { return at(i).dimensions().size() == axes; };
-    if (count < 3 || static_cast<int64_t>(args.size()) != rest + 6 + more) return refused("another number of arrays");
+    if (count < 3 || static_cast<int64_t>(args.size()) != rest + 7 + more) return refused("another number of arrays");
     if (!has(0, 2) || !has(2, 2) || !has(rest + 2, 3)) return refused("the tables or the exemplars have other axes");
     const auto exemplars = at(rest + 2).dimensions();
     shape = {layers, at(0).dimensions()[1], heads, hidden, exemplars[0] - 1, exemplars[1], exemplars[2],
              at(2).dimensions()[0], bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8),
-             bool(flags & 16), bool(flags & 32), flags & 4 && count > 3 && has(3, 2) ? at(3).dimensions()[0] : 0};
-    if ((shape.every && shape.joint) || (shape.real && (shape.labels != 1 || !shape.every)))
-      return refused("functions are read by turns, real responses by one row of the table");
-    if (shape.places && shape.places < shape.tokens()) return refused("there are more tokens than positions");
+             bool(flags & 16), bool(flags & 32), bool(flags & 64), bool(flags & 128), bool(flags & 256),
+             bool(flags & 512), bool(flags & 1024), flags & 4 && count > 3 && has(3, 2) ? at(3).dimensions()[0] : 0};
+    if ((shape.every && shape.joint) || (shape.real && shape.labels != 1) || (shape.open && !shape.joint))
+      return refused("inputs are answered by turns, real responses by one row of the table; without a mask pairs are joint");
+    const int64_t needed = shape.by_role || shape.by_kind ? 2 : shape.tokens();
+    if (shape.places && shape.places < needed) return refused("there are more tokens than positions");
     if (heads < 1 || shape.width % (8 * heads)) return refused("the size of a head is no multiple of 8");
     leaves = leaves_of(shape, parameters);
     gradients = leaves_of(shape, gathered);
@@ -81,11 +83,13 @@ struct Call {
     const long tokens = shape.tokens(), all = shape.context * shape.batch, asked = shape.asked() * shape.batch;
     if (!fits(rest, tokens * shape.width, ffi::F32) || !fits(rest + 1, tokens * (shape.width / heads / 2) * 2, ffi::F32) ||
         at(rest + 2).element_type() != ffi::F32 || !fits(rest + 3, all, ffi::S32) || !fits(rest + 4, asked, ffi::S32) ||
-        !fits(rest + 5, shape.real ? asked : 0, ffi::F32))
-      return refused("positions, exemplars, labels, targets or responses have another size or type");
+        !fits(rest + 5, shape.real ? shape.slots() * shape.batch : 0, ffi::F32) ||
+        !(fits(rest + 6, 0, ffi::F32) || (shape.open && fits(rest + 6, all, ffi::F32))))
+      return refused("positions, exemplars, labels, targets, responses or present pairs have another size or type");
     if (!shape.learned) parameters.position = const_cast<float*>(floats(at(rest)));
     batch = {floats(at(rest + 2)), static_cast<const int32_t*>(at(rest + 3).untyped_data()),
-             static_cast<const int32_t*>(at(rest + 4).untyped_data()), floats(at(rest + 1)), floats(at(rest + 5))};
+             static_cast<const int32_t*>(at(rest + 4).untyped_data()), floats(at(rest + 1)), floats(at(rest + 5)),
+             at(rest + 6).element_count() ? floats(at(rest + 6)) : nullptr};
     const auto known = [&](int32_t label) { return label >= 0 && label < shape.labels; };
     if (!std::all_of(batch.labels, batch.labels + all, known)) return refused("a label is out of range");
     if (!std::all_of(batch.target, batch.target + asked, known)) return refused("a target is out of range");
@@ -156,8 +160,8 @@ ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets results, int64_t lay
     if (given.untyped_data() != out(i)) std::memcpy(out(i), given.untyped_data(), given.size_bytes());
   }
   for (int64_t i = 0; i < count; i++) *call.leaves[i].slot = out(i);
-  const float* numbers = floats(*args.get<ffi::AnyBuffer>(3 * count + 6));
-  const float* pulls = floats(*args.get<ffi::AnyBuffer>(3 * count + 7));
+  const float* numbers = floats(*args.get<ffi::AnyBuffer>(3 * count + 7));
+  const float* pulls = floats(*args.get<ffi::AnyBuffer>(3 * count + 8));
   const Adam adam{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], decoupled};
   std::vector<float*> arrays(3 * count);
   for (int64_t i = 0; i < 3 * count; i++) arrays[i] = out(i);

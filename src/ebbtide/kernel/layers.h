@@ -76,6 +76,15 @@ inline void gelu(long size, float* u, float* slope) {
   }
 }
 
+// u becomes max(u, 0), and `slope` its derivative.
+inline void relu(long size, float* u, float* slope) {
+  for (long j = 0; j < size; j += VL) {
+    const V x = load(u + j);
+    store(u + j, larger(x, V{}));
+    store(slope + j, where(x, all(1.0f)));
+  }
+}
+
 // The sum over columns of every row, added to out.
 inline void row_sums(long rows, long n, const float* a, float* out) {
   for (long i = 0; i < rows; i++) {
@@ -91,12 +100,21 @@ inline void fill_rows(long rows, long n, const float* bias, float* out) {
     for (long j = 0; j < n; j += VL) store(out + i * n + j, all(bias[i]));
 }
 
-// What the products of attention need: `asked` of `tokens` tokens (all, or the query alone) have queries.
+// What the products of attention need: `asked` of `tokens` tokens (all, or the query alone) have queries. `open`: every
+// token sees every other. `rectified`: weights are relu(q.k) / the number of tokens seen. there[tokens][LANES], or
+// null: 1 for the tokens that a sequence has, 0 for others, which nobody sees.
 struct Heads {
   long heads, size, tokens, asked;
+  bool open, rectified;
+  const float* there;
   long columns() const { return tokens * LANES; }
   long queries() const { return asked * LANES; }
-  long seen(long query) const { return asked == 1 ? tokens : query + 1; }  // causal; the query token sees all
+  long seen(long query) const { return open || asked == 1 ? tokens : query + 1; }  // causal; the query token sees all
+  V share(long seen, long lane) const {  // 1 / the number of tokens seen that are there
+    V count = all(there ? 0.0f : seen);
+    for (long t = 0; there && t < seen; t++) count += load(there + t * LANES + lane);
+    return 1.0f / count;
+  }
   template <typename T>  // float, or const float
   T* row(T* x, long n, long head, long feature) const {
     return x + (head * size + feature) * n;
@@ -134,7 +152,9 @@ inline void blend(long size, long count, const float* w, long apart, const float
   }
 }
 
-// z = sum_t w_t v_t, w = softmax over the tokens seen of q.k / sqrt(size), every sequence in its own lane.
+constexpr float NEVER = 1e30f;  // taken from the scores of tokens that are not there
+
+// z = sum_t w_t v_t, w = softmax over the tokens seen of q.k / sqrt(size), or rectified, every sequence in its own lane.
 inline void attend(const Heads& a, const float* q, const float* k, const float* v, float* w, float* z) {
   const long n = a.columns(), nq = a.queries();
   const float scale = 1.0f / std::sqrt(static_cast<float>(a.size));
@@ -144,20 +164,27 @@ inline void attend(const Heads& a, const float* q, const float* k, const float* 
         const long seen = a.seen(i), at = i * LANES + b;
         float* weights = a.weight(w, h, i, 0) + b;
         dots(a.size, seen, a.row(q, nq, h, 0) + at, nq, a.row(k, n, h, 0) + b, n, weights);
-        V most = all(-1e30f), total{};
-        for (long t = 0; t < seen; t++) most = larger(most, load(weights + t * LANES) * scale);
-        for (long t = 0; t < seen; t++) {
-          const V s = exponential(load(weights + t * LANES) * scale - most);
-          store(weights + t * LANES, s);
-          total += s;
+        for (long t = 0; a.there && t < seen; t++) {
+          const V away = NEVER - NEVER * load(a.there + t * LANES + b);
+          store(weights + t * LANES, load(weights + t * LANES) - away);
         }
-        const V share = 1.0f / total;
-        for (long t = 0; t < seen; t++) store(weights + t * LANES, load(weights + t * LANES) * share);
+        V most = all(-NEVER), total{}, share = a.share(seen, b);
+        if (!a.rectified) {
+          for (long t = 0; t < seen; t++) most = larger(most, load(weights + t * LANES) * scale);
+          for (long t = 0; t < seen; t++) {
+            V s = exponential(load(weights + t * LANES) * scale - most);
+            if (a.there) s *= load(a.there + t * LANES + b);  // e^-87 is not 0
+            store(weights + t * LANES, s);
+            total += s;
+          }
+          share = 1.0f / total;
+        }
+        for (long t = 0; t < seen; t++) store(weights + t * LANES, larger(load(weights + t * LANES), V{}) * share);
         blend(a.size, seen, weights, LANES, a.row(v, n, h, 0) + b, n, a.row(z, nq, h, 0) + at, nq);
       }
 }
 
-// With ds_t = w_t (dz.v_t - sum_u w_u dz.v_u) / sqrt(size):  dq = sum_t ds_t k_t,  dk_t = sum_q ds_t q,  dv_t = sum_q w_t dz.
+// With ds_t = w_t (dz.v_t - sum_u w_u dz.v_u) / sqrt(size), rectified dz.v_t / the number seen where w_t > 0:  dq = sum_t ds_t k_t,  dk_t = sum_q ds_t q,  dv_t = sum_q w_t dz.
 // `ds` is scratch of the size of w.
 inline void attend_back(const Heads& a, const float* q, const float* k, const float* v, const float* w, const float* dz,
                         float* ds, float* dq, float* dk, float* dv) {
@@ -171,13 +198,16 @@ inline void attend_back(const Heads& a, const float* q, const float* k, const fl
         float* slopes = a.weight(ds, h, i, 0) + b;
         dots(a.size, seen, a.row(dz, nq, h, 0) + at, nq, a.row(v, n, h, 0) + b, n, slopes);
         V mean{};
+        const V share = a.share(seen, b);
         for (long t = 0; t < seen; t++) mean += load(slopes + t * LANES) * load(weights + t * LANES);
-        for (long t = 0; t < seen; t++)
-          store(slopes + t * LANES, load(weights + t * LANES) * (load(slopes + t * LANES) - mean) * scale);
+        for (long t = 0; t < seen; t++) {
+          const V w = load(weights + t * LANES), slope = load(slopes + t * LANES);
+          store(slopes + t * LANES, a.rectified ? where(w, slope * share) : w * (slope - mean) * scale);
+        }
         blend(a.size, seen, slopes, LANES, a.row(k, n, h, 0) + b, n, a.row(dq, nq, h, 0) + at, nq);
       }
       for (long t = 0; t < a.tokens; t++) {
-        const long first = a.asked == 1 ? 0 : t, by = a.asked - first, next = a.tokens * LANES;  // queries that see t
+        const long first = a.open || a.asked == 1 ? 0 : t, by = a.asked - first, next = a.tokens * LANES;  // queries that see t
         const long from = first * LANES + b, to = t * LANES + b;
         blend(a.size, by, a.weight(ds, h, first, t) + b, next, a.row(q, nq, h, 0) + from, nq, a.row(dk, n, h, 0) + to, n);
         blend(a.size, by, a.weight(w, h, first, t) + b, next, a.row(dz, nq, h, 0) + from, nq, a.row(dv, n, h, 0) + to, n);

@@ -20,8 +20,10 @@ constexpr long LABEL_BLOCK = 256;        // labels of the read-out that are work
 struct Shape {
   long layers, width, heads, hidden, context, batch, dim, labels;
   bool joint, normed, learned, rotary;
-  bool every, real;  // functions: every input is answered, over tokens by turns; responses are numbers, of one label
-  long places = 0;   // vectors of learned positions, spare ones too; 0: one for every token
+  bool every = false, real = false;  // functions: every input is answered, over tokens by turns; responses are numbers
+  bool open = false, rectified = false, relu = false;  // attention (see `Heads`); the activation of the MLP
+  bool by_role = false, by_kind = false;  // two positions: of pairs and the query, or of exemplars and labels
+  long places = 0;                        // vectors of learned positions, spare ones too; 0: one for every token
   long slots() const { return context + 1; }
   long tokens() const { return joint ? context + 1 : 2 * context + 1; }
   long columns() const { return tokens() * LANES; }
@@ -29,7 +31,10 @@ struct Shape {
   long blocks() const { return (batch + LANES - 1) / LANES; }
   long asked() const { return every ? slots() : 1; }             // answers of a sequence
   long answered() const { return every ? columns() : LANES; }    // columns of the last layer
-  Heads heads_of(bool last) const { return {heads, width / heads, tokens(), last && !every ? 1 : tokens()}; }
+  long place(long t) const { return by_role ? t == tokens() - 1 : by_kind ? t % 2 : t; }  // the position of a token
+  Heads heads_of(bool last, const float* there) const {
+    return {heads, width / heads, tokens(), last && !every ? 1 : tokens(), open, rectified, there};
+  }
 };
 
 // A pointer for every array of parameters; null where a model has none.
@@ -119,6 +124,7 @@ struct Batch {
   const int32_t* target;   // [asked][batch]
   const float* turns;      // [tokens][head size / 2][2], rotary positions only
   const float* responses;  // [slots][batch], real responses only
+  const float* present;    // [context][batch]: 1 for the pairs that a sequence has, else 0; null: it has all
 };
 
 // What a layer keeps from its forward for its backward pass.
@@ -183,7 +189,7 @@ class Step {
 
  private:
   struct Workspace {
-    float *x, *tokens, *dx, *dx_all, *dy, *dz, *dq, *dk, *dv, *ds, *du, *turned;
+    float *x, *tokens, *dx, *dx_all, *dy, *dz, *dq, *dk, *dv, *ds, *du, *turned, *there;
   };
 
   static void add(long n, const float* a, float* out, float times = 1.0f) {
@@ -200,7 +206,7 @@ class Step {
     const long weights = s.heads * s.tokens() * n;
     return {arena_.take(wide), arena_.zeros(n * s.row()), arena_.take(wide), arena_.take(wide), arena_.take(wide), arena_.take(wide),
             arena_.take(wide), arena_.take(wide), arena_.take(wide), arena_.take(weights), arena_.take(s.hidden * n),
-            arena_.zeros(n * s.row())};
+            arena_.zeros(n * s.row()), arena_.take(n)};
   }
 
   Block keep() {
@@ -249,6 +255,15 @@ class Step {
   // Where it is among the rows of tokens that were answered: inputs are every other token.
   static long token_row(long a, long lane) { return 2 * a * LANES + lane; }
 
+  // Which tokens the sequences of a block have (over joint tokens, of which the last is the query); null: all.
+  const float* there(long block) const {
+    if (!in.present) return nullptr;
+    std::fill_n(work_.there, s.columns(), 1.0f);
+    const long from = block * LANES, real = std::min<long>(LANES, s.batch - from);
+    for (long t = 0; t < s.context; t++) std::copy_n(in.present + t * s.batch + from, real, work_.there + t * LANES);
+    return work_.there;
+  }
+
   void embed(long block, float* x) {
     const long d = s.width, dp = s.row(), from = block * LANES, real = std::min<long>(LANES, s.batch - from);
     for (long t = 0; t < s.tokens(); t++) {
@@ -257,7 +272,7 @@ class Step {
         float* row = work_.tokens + (t * LANES + b) * dp;
         std::memset(row, 0, sizeof(float) * dp);
         if (b >= real) continue;
-        if (s.learned || p.position) std::copy_n(p.position + t * d, d, row);
+        if (s.learned || p.position) std::copy_n(p.position + s.place(t) * d, d, row);
         if (slot >= 0) add(d, embedded_ + (slot * s.batch + from + b) * dp, row);
         if (pair >= 0) add(d, p.label + in.labels[pair * s.batch + from + b] * d, row, times(pair, from + b));
       }
@@ -272,7 +287,7 @@ class Step {
       const long slot = exemplar_slot(t), pair = label_slot(t);
       for (long b = 0; b < real; b++) {
         const float* row = work_.tokens + (t * LANES + b) * dp;
-        if (s.learned) add(d, row, g->position + t * dp);
+        if (s.learned) add(d, row, g->position + s.place(t) * dp);
         if (slot >= 0) add(d, row, d_embedded_ + (slot * s.batch + from + b) * dp);
         if (pair < 0) continue;
         add(d, row, rows.values + rows.row_of[in.labels[pair * s.batch + from + b]] * dp, times(pair, from + b));
@@ -283,12 +298,13 @@ class Step {
   void forward(long number, Block& block, float* queries, long* places) {
     const long d = s.width, dp = s.row(), n = s.columns(), h = s.hidden, answered = s.answered();
     float* x = work_.x;
+    const float* seen = there(number);
     embed(number, x);
     for (long l = 0; l < s.layers; l++) {
       const bool last = l == s.layers - 1;
       const Layer& w = p.layers[l];
       const Kept& kept = block.layers[l];
-      const Heads heads = s.heads_of(last);
+      const Heads heads = s.heads_of(last, seen);
       const long nq = heads.queries(), skip = n - nq;
       if (s.normed) norm(d, n, x, w.scale1, w.offset1, kept.xhat1, kept.r1, kept.y1);
       else std::copy_n(x, d * n, kept.y1);
@@ -310,7 +326,7 @@ class Step {
       else std::copy_n(x, d * nq, kept.y2);
       fill_rows(h, nq, w.b_in, kept.act);
       product(h, nq, d, w.w_in, 1, h, kept.y2, nq, kept.act, nq, true);
-      gelu(h * nq, kept.act, kept.slope);
+      (s.relu ? relu : gelu)(h * nq, kept.act, kept.slope);
       for (long i = 0; i < d; i++)
         for (long j = 0; j < nq; j += VL) store(x + i * nq + j, load(x + i * nq + j) + w.b_out[i]);
       product(d, nq, h, w.w_out, 1, d, kept.act, nq, x, nq, true);
@@ -326,6 +342,7 @@ class Step {
   void backward(long number, Block& block, const float* d_queries, Rows& rows) {
     const long d = s.width, dp = s.row(), n = s.columns(), h = s.hidden, answered = s.answered();
     float *dx = work_.dx, *dy = work_.dy, *turned = work_.turned;
+    const float* seen = there(number);
     std::memset(work_.tokens, 0, sizeof(float) * answered * dp);
     each_asked(number, [&](long row, long a, long lane) {
       std::copy_n(d_queries + row * dp, d, work_.tokens + token_row(a, lane) * dp);
@@ -339,7 +356,7 @@ class Step {
       const bool last = l == s.layers - 1;
       const Layer&w = p.layers[l], &to = g->layers[l];
       const Kept& kept = block.layers[l];
-      const Heads heads = s.heads_of(last);
+      const Heads heads = s.heads_of(last, seen);
       const long nq = heads.queries(), skip = n - nq;
       if (h) {
         row_sums(d, nq, dx, to.b_out);
@@ -441,7 +458,8 @@ class Step {
     return loss;
   }
 
-  // Of real responses: the sum of (o - y)^2, o = q w + b, and the gradient of the batch's mean: 2 (o - y) / n.
+  // Of real responses: the sum of (o - y)^2, o = q w + b, and the gradient of the batch's mean: 2 (o - y) / n. The
+  // answers are those of the last slots.
   double regress(long real, const float* queries, float* d_queries, const Sink& sink) {
     const long d = s.width, dp = s.row(), wide = padded(1);
     if (!dw_) dw_ = arena_.take(d * wide), db_ = arena_.take(wide);
@@ -450,7 +468,7 @@ class Step {
     double loss = 0;
     for (long row = 0; row < real; row++) {
       const float* query = queries + row * dp;
-      float off = p.readout_b[0] - in.responses[places_[row]];
+      float off = p.readout_b[0] - in.responses[(s.slots() - s.asked()) * s.batch + places_[row]];
       for (long i = 0; i < d; i++) off += query[i] * p.readout_w[i];
       loss += double(off) * off;
       const float slope = 2.0f * off / (s.batch * s.asked());

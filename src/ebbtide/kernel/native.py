@@ -12,19 +12,18 @@ from jaxtyping import Array, Float
 from ebbtide.kernel.build import SYMBOLS, load
 from ebbtide.models.encoders import Linear
 from ebbtide.models.model import AnyPrompt, Model, Params
-from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
+from ebbtide.models.positions import Identical, Learned, Rotary
 from ebbtide.models.transformer import Transformer
-from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
 
-EVERY, REAL = 16, 32
-"""Flags of a call: every input is answered; responses are real numbers."""
+JOINT, NORMED, LEARNED, ROTARY, EVERY, REAL, OPEN, RECTIFIED, RELU, BY_ROLE, BY_KIND = (2**i for i in range(11))
+"""Flags of a call, as in `Shape` of model.h. Every: every input is answered; real: responses are numbers."""
 LARGEST = 16_384
 """The most labels that are served: 12,800 classes with a label each, held-out ones and reserved labels."""
 
 
-def why_not(model: Model, task: Any, labels: int) -> str | None:
-    """What of a model or task the kernel does not serve; None: it serves them."""
+def why_not(model: Model, labels: int) -> str | None:
+    """What of a model the kernel does not serve; None: it serves it."""
     if not isinstance(model, Transformer):
         return "only transformers are served"
     size = model.width // model.heads
@@ -32,12 +31,9 @@ def why_not(model: Model, task: Any, labels: int) -> str | None:
         "the width and the size of a head must be multiples of 8": model.width % 8 or size % 8,
         "only a linear encoder is served": not isinstance(model.encoder, Linear),
         "attention has biases": model.attention_bias,
-        "only causal softmax attention is served": model.attention != "softmax" or model.mask != "causal",
+        "linear attention is not served": model.attention == "linear",
         "a norm after the layer is not served": model.norm == "post",
         "only interleaved and joint tokens are served": model.pairing not in ("interleaved", "joint"),
-        "of functions only interleaved tokens are served": model.pairing == "joint" and not isinstance(task, FewShot),
-        "only GELU is served": model.activation != "gelu" and model.mlp_ratio,
-        "these positions are not served": not isinstance(model.positions, Learned | Sinusoidal | Rotary | NoPositions),
         f"more than {LARGEST:,} labels": labels > LARGEST,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
@@ -66,18 +62,29 @@ class Kernel:
         half = model.width // model.heads // 2
         positions = model.positions
         self._table, self._turns = jnp.zeros((tokens, model.width)), jnp.zeros((tokens, half, 2))
-        if not isinstance(positions, Learned):
+        drawn = isinstance(positions, Learned | Identical)
+        if not drawn:
             self._table = positions.add({}, self._table[:, None, :])[:, 0]
         if isinstance(positions, Rotary):  # of (1, 0) at every place: its cosine and sine
             one = jnp.tile(jnp.asarray([1.0, 0.0]), (tokens, 1, 1, half))
             self._turns = positions.rotate(one, tokens - 1).reshape(tokens, half, 2)
-        learned, rotary = isinstance(positions, Learned), isinstance(positions, Rotary)
-        flags = (model.pairing == "joint", model.norm == "pre", learned, rotary)
+        kinds = positions.kinds if isinstance(positions, Identical) else None
+        flags = {
+            JOINT: model.pairing == "joint",
+            NORMED: model.norm == "pre",
+            LEARNED: drawn,
+            ROTARY: isinstance(positions, Rotary),
+            OPEN: model.mask == "none",
+            RECTIFIED: model.attention == "relu",
+            RELU: model.activation == "relu",
+            BY_ROLE: kinds == "role",
+            BY_KIND: kinds == "token",
+        }
         self._words = {
             "layers": model.layers,
             "heads": model.heads,
             "hidden": model.width * model.mlp_ratio,
-            "flags": sum(flag << i for i, flag in enumerate(flags)),
+            "flags": sum(flag for flag, holds in flags.items() if holds),
         }
 
     def _names(self) -> list[str]:
@@ -101,16 +108,22 @@ class Kernel:
 
     def _prompt(self, prompt: AnyPrompt) -> tuple[list[Array], dict[str, int]]:
         """The arrays of a prompt, and the words of the call."""
-        kind, responses = 0, jnp.zeros(0)
+        kind, responses, present = 0, jnp.zeros(0), jnp.zeros(0)
         if isinstance(prompt, Prompt):
             inputs, labels, target = prompt.exemplars, prompt.labels, prompt.target
-        elif jnp.issubdtype(prompt.responses.dtype, jnp.integer):
-            kind, inputs, labels, target = EVERY, prompt.inputs, prompt.responses[:-1], prompt.responses
-        else:  # a response is so many times the one label there is
-            kind, inputs, responses = EVERY + REAL, prompt.inputs, prompt.responses
-            target = jnp.zeros(responses.shape, jnp.int32)
+        else:
+            inputs, target = prompt.inputs, prompt.responses
+            if not jnp.issubdtype(target.dtype, jnp.integer):  # a response is so many times the one label there is
+                kind, responses, target = REAL, target, jnp.zeros(target.shape, jnp.int32)
             labels = target[:-1]
-        whole = [self._table, self._turns, inputs, labels.astype(jnp.int32), target.astype(jnp.int32), responses]
+            if self.model.pairing == "joint":
+                target = target[-1]
+            else:
+                kind += EVERY
+            if self.model.mask == "none":
+                present = prompt.present.astype(jnp.float32)
+        said = labels.astype(jnp.int32), target.astype(jnp.int32)
+        whole = [self._table, self._turns, inputs, *said, responses, present]
         return whole, self._words | {"flags": self._words["flags"] + kind}
 
     def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:

@@ -29,6 +29,7 @@ inline void store(float* p, V x) { *reinterpret_cast<V*>(p) = x; }
 inline V all(float x) { return x - V{}; }  // x - 0 is x, whatever its sign: no instruction
 inline V larger(V a, V b) { return a > b ? a : b; }
 inline V smaller(V a, V b) { return a < b ? a : b; }
+inline V where(V a, V x) { return a > V{} ? x : V{}; }  // x where a is positive, else 0
 inline long padded(long n) { return (n + LANES - 1) / LANES * LANES; }
 
 // e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln(2) / 2, and e^r by its Taylor polynomial of degree 7: 2e-8 relative.

@@ -64,6 +64,7 @@ class Ray:
         return [(task, self._outcome(task, one)) for one in done for task in [self.active.pop(one)]]
 
     def stop(self) -> int:
+        """Lets running tasks save and end; how many have not after a minute and a half (they end by themselves)."""
         for one in self.active:
             self.ray.cancel(one, force=False)  # an exception in the worker: the task saves and ends
         left = []
