@@ -269,6 +269,7 @@ ARMS: dict[str, Point] = {
     MANY: {"source.concepts": 32},
     SHALLOW: {"source.concepts": 8, "model.layers": 1},
 }
+SMALLER = "a finite set of tables (5 cues, 4 responses, 12 pairs) make the average exact; theory there"
 AVERAGING = Experiment(
     name="averaging",
     question="Is what is learned in context the Bayesian average over concepts?",
@@ -279,8 +280,9 @@ AVERAGING = Experiment(
             arms=ARMS,
             base={},
             minutes=None,
-            scaled="a finite set of tables (5 cues, 4 responses, 12 pairs) make the average exact; theory there",
+            scaled=SMALLER,
         ),
+        "cpu": Setting(arms=ARMS, base={"sequences": 1_280_000}, minutes=None, scaled=f"4 times as long; {SMALLER}"),
         "paper": Setting(
             arms=ARMS,
             base={},

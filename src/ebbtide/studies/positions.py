@@ -150,6 +150,10 @@ def _extrapolates(arm: str, times: int) -> Claim:
     )
 
 
+SMALLER = (
+    "3 dimensions, 10 pairs, 3 layers of width 32; arms that take half the time get twice the sequences; the sizes of "
+    "the paper were not found, those of the work it builds on have 20 dimensions, 40 pairs, 12 layers of width 256"
+)
 SHIFTED = Experiment(
     name="shifts",
     question="Do models of the set of pairs hold up better than models of their sequence?",
@@ -184,9 +188,13 @@ SHIFTED = Experiment(
             arms=arms(Transformer(layers=3, width=32, heads=4), DeepSet(layers=3, width=128), CONTEXT, 256_000),
             base={"source.seed": 5},
             minutes=10,
-            scaled="3 dimensions, 10 pairs, 3 layers of width 32, 256,000 sequences, twice as many for arms "
-            "that take half the time; the sizes of the paper were not found, those of "
-            "the work it builds on have 20 dimensions, 40 pairs, 12 layers of width 256",
+            scaled=SMALLER,
+        ),
+        "cpu": Setting(
+            arms=arms(Transformer(layers=3, width=32, heads=4), DeepSet(layers=3, width=128), CONTEXT, 1_024_000),
+            base={"source.seed": 5},
+            minutes=None,
+            scaled=f"4 times as long; {SMALLER}",
         ),
         "paper": Setting(
             arms=arms(Transformer(layers=12, width=256, heads=8), DeepSet(layers=4, width=512), 40, 12_800_000),

@@ -4,20 +4,19 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
-from msgspec.structs import replace
 
 from ebbtide.evaluation.baselines import linear_posterior
 from ebbtide.evaluation.bayes import penalty_of
 from ebbtide.evaluation.statistics import paired_bootstrap
-from ebbtide.models.transformer import Transformer
 from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.report.functions_figure import layers_figure
-from ebbtide.sources.functions import Functions
 from ebbtide.studies.answers import Answers
 from ebbtide.studies.experiment import Arms, Experiment, Setting
 from ebbtide.studies.layer_probes import Read, Targets, probes
 from ebbtide.studies.representations_dynamics import DYNAMICS
 from ebbtide.studies.representations_measures import (
+    FIVE,
+    PAPER_SIZE,
     QUICK,
     SCALED,
     each,
@@ -35,9 +34,6 @@ from ebbtide.studies.representations_pasting import FRONT_ENDS, PASTING
 from ebbtide.studies.study import Claim, Preset, Study
 from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.sweeps.axes import Point
-from ebbtide.tasks.regression import Regression
-from ebbtide.training.optimizer import Adam
-from ebbtide.training.schedule import Constant, Schedule
 
 PAPER = (
     "Guo et al. 2023, How Do Transformers Learn In-Context Beyond Simple Functions? A Case Study on Learning with "
@@ -189,7 +185,6 @@ def _figures(arms: Arms, title: str) -> dict[str, bytes]:
 SUPERVISED_ARMS: dict[str, Point] = {SHALLOW: {"source.layers": 1}, DEEP: {"source.layers": 2}}
 MIXTURE_ARMS: dict[str, Point] = {MIXTURE: {"source.layers": 1, "source.representations": 3}}
 LONGER = f"4 times as long; {SCALED}"
-FIVE = "5 members an arm, the paper trains one"
 SHOWS = {"shows": ("train",), "scalars": ("train_final", "train_loss_final"), "figures": _figures}
 SUPERVISED = Experiment(
     name="supervised",
@@ -214,15 +209,6 @@ MIXED = Experiment(
         "paper": Setting(arms=MIXTURE_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },
     **SHOWS,
-)
-PAPER_SIZE = replace(
-    QUICK,
-    task=Regression(context=40, noise=(0.1,)),
-    source=Functions(dim=20, layers=1, seed=5),
-    model=Transformer(layers=12, width=256, heads=8),
-    optimizer=Adam(lr=1e-4, schedule=Constant()),
-    sequences=19_200_000,
-    schedule=Schedule(evaluations=41, checkpoints=2),
 )
 REPRESENTATIONS = Study(
     name="representations",

@@ -17,7 +17,7 @@ from ebbtide.studies.answers import Answers, answers, by_member
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
-from ebbtide.training.schedule import Cosine, Schedule
+from ebbtide.training.schedule import Constant, Cosine, Schedule
 from ebbtide.training.spec import Seeds, Spec
 
 QUICK = Spec(
@@ -37,6 +37,16 @@ SCALED = (
     "3 dimensions, 12 pairs, noise .1, 4 layers of width 32, in place of 20 dimensions, 40 pairs, 12 layers of "
     "width 256"
 )
+PAPER_SIZE = replace(
+    QUICK,
+    task=Regression(context=40, noise=(0.1,)),
+    source=Functions(dim=20, layers=1, seed=5),
+    model=Transformer(layers=12, width=256, heads=8),
+    optimizer=Adam(lr=1e-4, schedule=Constant()),
+    sequences=19_200_000,
+    schedule=Schedule(evaluations=41, checkpoints=2),
+)
+FIVE = "5 members an arm, the paper trains one"
 PENALTIES = tuple(float(p) for p in np.geomspace(1e-3, 10, 20))
 """Of the baselines that do not know the representation: the best of them counts."""
 

@@ -1,47 +1,102 @@
 """Experiments `pasting` and `front-ends` of `representations`: do the upper layers of a trained model learn linearly in
 context by themselves, under a new front end, and which front end do they need?"""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float
 from msgspec.structs import replace
 
 from ebbtide.evaluation.statistics import paired_bootstrap
+from ebbtide.models.transformer import Transformer
 from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.studies.answers import Answers
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.representations_measures import QUICK, SCALED, clean, each, exact, last, model_errors, setting
+from ebbtide.studies.representations_measures import (
+    FIVE,
+    PAPER_SIZE,
+    QUICK,
+    SCALED,
+    clean,
+    each,
+    exact,
+    last,
+    model_errors,
+    setting,
+)
 from ebbtide.studies.study import Claim
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.schedule import Schedule
-from ebbtide.training.spec import Seeds
+from ebbtide.training.spec import Seeds, Spec
 
-DONOR = Donor(
-    "representations-donor",
-    replace(
-        QUICK,
-        members=5,
-        schedule=Schedule(evaluations=9, checkpoints=2),
-        seeds=Seeds(init=50, data=51, evaluation=50),  # other sequences than those of what starts from it
-    ),
-    {"donor": "representations/pasting"},
-)
-UPPER = ("blocks.1.*", "blocks.2.*", "blocks.3.*", "norm.*", "readout.*")
-"""What is pasted, and stays as it is: all but the embeddings and the first layer, which are new and trained."""
+
+def _donor(spec: Spec) -> Donor:
+    """The model whose upper layers are taken, trained on other sequences than those of what starts from it."""
+    seeds, schedule = Seeds(init=50, data=51, evaluation=50), Schedule(evaluations=9, checkpoints=2)
+    return Donor(
+        "representations-donor",
+        replace(spec, members=5, schedule=schedule, seeds=seeds),
+        {"donor": "representations/pasting"},
+    )
+
+
+DONOR, LONG_DONOR = _donor(QUICK), _donor(replace(QUICK, sequences=1_024_000))
+PAPER_DONOR = _donor(PAPER_SIZE)
+UPPER, PAPER_UPPER = 3, 8
+"""How many of the donor's layers are pasted."""
 PASTED, RANDOM, WHOLE = "pasted", "random upper layers", "trained whole"
 EMBEDDED, COPIED = "embeddings", "embeddings with copies"
 LINEAR: Point = {"source.layers": 0}
 """The task of the front end: responses linear in the inputs themselves."""
-PASTING_ARMS: dict[str, Point] = {
-    PASTED: LINEAR | DONOR.graft(QUICK.sequences, UPPER),
-    RANDOM: LINEAR | {"freeze": list(UPPER)},
-    WHOLE: LINEAR,
-}
-UPPER_ALONE: Point = (
-    LINEAR | {"model.layers": 3} | DONOR.graft(QUICK.sequences, ("blocks.*", "norm.*", "readout.*"), skip=1)
-)
-"""The same upper layers with nothing below: only embeddings and positions are new and trained."""
-FRONT_ARMS: dict[str, Point] = {EMBEDDED: UPPER_ALONE, COPIED: UPPER_ALONE | {"model.pairing": "copied"}}
+
+
+def _layers(donor: Donor) -> int:
+    assert isinstance(donor.spec.model, Transformer)
+    return donor.spec.model.layers
+
+
+def _pasting(donor: Donor, upper: int) -> dict[str, Point]:
+    """The donor's `upper` last layers stay as they are; the embeddings and one layer below are new and trained."""
+    parts = (*(f"blocks.{i}.*" for i in range(1, upper + 1)), "norm.*", "readout.*")
+    smaller = LINEAR | {"model.layers": upper + 1}
+    return {
+        PASTED: smaller | donor.graft(donor.spec.sequences, parts, skip=_layers(donor) - upper - 1),
+        RANDOM: smaller | {"freeze": list(parts)},
+        WHOLE: smaller,
+    }
+
+
+def _front_ends(donor: Donor, upper: int) -> dict[str, Point]:
+    """The same upper layers with nothing below: only embeddings and positions are new and trained."""
+    parts = ("blocks.*", "norm.*", "readout.*")
+    alone = donor.graft(donor.spec.sequences, parts, skip=_layers(donor) - upper)
+    alone |= LINEAR | {"model.layers": upper}
+    return {EMBEDDED: alone, COPIED: alone | {"model.pairing": "copied"}}
+
+
+def _settings(arms: Callable[[Donor, int], dict[str, Point]], minutes: float, words: str = "") -> dict[str, Setting]:
+    return {
+        "quick": Setting(
+            arms=arms(DONOR, UPPER), base={}, minutes=minutes, scaled=SCALED + words, task_members=3, donor=DONOR
+        ),
+        "cpu": Setting(
+            arms=arms(LONG_DONOR, UPPER),
+            base={"sequences": LONG_DONOR.spec.sequences},
+            minutes=None,
+            scaled=f"4 times as long; {SCALED}{words}",
+            task_members=3,
+            donor=LONG_DONOR,
+        ),
+        "paper": Setting(
+            arms=arms(PAPER_DONOR, PAPER_UPPER),
+            base={},
+            minutes=None,
+            scaled=f"{FIVE}; which layers it pastes was not found: here the upper eight of twelve{words}",
+            preset="paper",
+            donor=PAPER_DONOR,
+        ),
+    }
 
 
 def _total(found: Answers) -> float:
@@ -119,16 +174,7 @@ PASTING = Experiment(
     question="Do the upper layers learn linearly in context by themselves?",
     section="the pasting experiment: upper layers under a new front end, on linear prompts",
     claims=CLAIMS,
-    settings={
-        "quick": Setting(
-            arms=PASTING_ARMS,
-            base={},
-            minutes=12,
-            scaled=f"{SCALED}; the front end is one layer; front-ends has the two others",
-            task_members=3,
-            donor=DONOR,
-        ),
-    },
+    settings=_settings(_pasting, 12, "; the front end is one layer; front-ends has the two others"),
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
     figures=_figures,
@@ -139,9 +185,7 @@ FRONT_ENDS = Experiment(
     question="Do the upper layers need more below them than embeddings, and inputs copied to their responses?",
     section="the pasting experiment: linear embedding, and with copied format",
     claims=FRONT_CLAIMS,
-    settings={
-        "quick": Setting(arms=FRONT_ARMS, base={}, minutes=12, scaled=SCALED, task_members=3, donor=DONOR),
-    },
+    settings=_settings(_front_ends, 12),
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
     figures=_figures,

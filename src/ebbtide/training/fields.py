@@ -109,6 +109,11 @@ def explain(error: msgspec.ValidationError, data: Any, kind: type) -> InputError
     if path and path[-1] == "type":
         tags = _tags(_walk(kind, data, path[:-1], union=True)[0])
         return InputError(".".join(path[:-1]), value, f"must be one of {', '.join(tags)}{nearest(str(value), tags)}")
+    words = [
+        str(w) for one in _options(holder) if typing.get_origin(one) is typing.Literal for w in typing.get_args(one)
+    ]
+    if words:
+        return InputError(".".join(path), value, f"must be one of {', '.join(words)}{nearest(str(value), words)}")
     return InputError(".".join(path) or "spec", value, message[:1].lower() + message[1:].replace("`", ""))
 
 
