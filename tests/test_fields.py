@@ -103,7 +103,12 @@ def test_an_unknown_field_suggests_the_nearest(name, said):
         (("optimizer.b1", "1"), "optimizer.b1", 1, "< 1"),
         (("seeds.init", "-1"), "seeds.init", -1, ">= 0"),
         (("seeds.data", "2147483648"), "seeds.data", 2**31, "<= 2147483647"),
-        (("task.rest", "uniqe"), "task.rest", "uniqe", "must be one of iid, no_support, unique (did you mean 'unique'?)"),
+        (
+            ("task.rest", "uniqe"),
+            "task.rest",
+            "uniqe",
+            "must be one of iid, no_support, unique (did you mean 'unique'?)",
+        ),
         (("source.scale", "big"), "source.scale", "big", "must be one of coordinate, norm"),
         (("source", "omnigloss"), "source", "omnigloss", "did you mean 'omniglot'?"),
         (("source", "gausian"), "source", "gausian", "must be one of gaussian, glyphs, omniglot, tokens, features"),
