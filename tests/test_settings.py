@@ -1,0 +1,88 @@
+"""Settings in words: what differs from defaults, seeds, scale, and the command that trains the same spec."""
+
+import shlex
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.cli import overrides, parser
+from ebbtide.studies.settings import defaults, differing, flat, run_command, scaled, seeds, value_text
+from ebbtide.studies.transience import TRANSIENCE
+from ebbtide.training.fields import override
+from ebbtide.training.optimizer import Adam
+from ebbtide.training.schedule import Cosine
+from ebbtide.training.spec import Seeds, Spec, from_builtins
+from ebbtide.training.watch import EarlyStopping
+from tiny import SPEC
+
+SPECS = {
+    "the preset": TRANSIENCE.presets["quick"].spec,
+    "another preset": TRANSIENCE.presets["paper"].spec,
+    "tiny": SPEC,
+    "nested": replace(SPEC, optimizer=Adam(schedule=Cosine(warmup=3)), stopping=EarlyStopping(patience=1600)),
+    "varied": replace(SPEC, vary={"optimizer.lr": [1e-3, 3e-4], "seeds.member": [5, 9]}, keep_best=None),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_the_command_trains_the_same_spec(name, preset):
+    spec, base = SPECS[name], TRANSIENCE.presets[preset].spec
+    command = run_command("transience", preset, base, msgspec.to_builtins(spec))
+    options, rest = parser().parse_known_args(shlex.split(command)[1:])
+    assert (options.command, options.study, options.preset) == ("run", "transience", preset)
+    data = msgspec.to_builtins(TRANSIENCE.preset(options.preset).spec)
+    for field, text in overrides(rest):
+        override(data, field, text)
+    assert from_builtins(data) == spec
+    assert (name, preset) != ("the preset", "quick") or not rest
+
+
+def test_settings_are_what_differs():
+    base = msgspec.to_builtins(Spec())
+    assert differing(base, defaults(Spec())) == {}
+    spec = replace(Spec(), batch=16, optimizer=Adam(lr=0.5, schedule=Cosine(warmup=3)), seeds=Seeds(init=4))
+    found = differing(msgspec.to_builtins(spec), defaults(spec))
+    expected = {"optimizer.lr": 0.5, "optimizer.schedule": "cosine", "optimizer.schedule.warmup": 3}
+    assert found == {**expected, "batch": 16, "seeds.init": 4}
+    assert "stopping.patience" in differing(
+        msgspec.to_builtins(replace(spec, stopping=EarlyStopping(patience=1))), defaults(spec)
+    )
+
+
+def test_seeds_and_scale_in_words():
+    data = msgspec.to_builtins(replace(SPEC, seeds=Seeds(init=7, member=3)))
+    assert seeds(data) == "members 3 to 4; source.seed 0, seeds.init 7, seeds.data 0, seeds.evaluation 0"
+    assert seeds(data | {"vary": {"seeds.member": [1.0, 8.0]}}).startswith("members 1, 8;")
+    paper = TRANSIENCE.presets["paper"]
+    words = scaled(data, paper.spec, "note")
+    assert "model.layers 1 (paper: 12)" in words and "sequences 1,024 (paper: 1,600,000,000)" in words
+    assert "model.layers" not in scaled(data, paper.spec, "note", ["model.layers"])
+    assert scaled(msgspec.to_builtins(paper.spec), paper.spec, "note") == "note"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1600, "1,600"),
+        (0.0003, "0.0003"),
+        (3e-05, "3e-05"),
+        (True, "yes"),
+        (None, "none"),
+        ([1, 2.5], "1, 2.5"),
+        ("a", "a"),
+    ],
+)
+def test_values_in_words(value, words):
+    assert value_text(value) == words
+
+
+def test_any_dict_can_be_laid_flat():
+    deep: dict[str, Any] = {}
+    at = deep
+    for _ in range(500):
+        at["a"] = {}
+        at = at["a"]
+    assert flat(deep) and flat({"type": "x", "a": {"type": 3, "b": [1]}}) == {"a": 3, "a.b": [1]}
