@@ -187,7 +187,7 @@ SHIFTED = Experiment(
         "quick": Setting(
             arms=arms(Transformer(layers=3, width=32, heads=4), DeepSet(layers=3, width=128), CONTEXT, 256_000),
             base={"source.seed": 5},
-            minutes=10,
+            minutes=11,
             scaled=SMALLER,
         ),
         "cpu": Setting(
@@ -214,7 +214,7 @@ POSITIONS = Study(
     paper=PAPER,
     question="Does a model that ignores the order of its examples learn in context more robustly?",
     claims=(),
-    presets={"quick": Preset(QUICK, 10, "noisy linear functions of 3 dimensions, 10 pairs; shifts of the inputs")},
+    presets={"quick": Preset(QUICK, 11, "noisy linear functions of 3 dimensions, 10 pairs; shifts of the inputs")},
     summarise=TRANSIENCE.summarise,
     figure=TRANSIENCE.figure,
     experiments=(SHIFTED,),

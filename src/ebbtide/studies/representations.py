@@ -204,7 +204,7 @@ MIXED = Experiment(
     section="mixture of representations",
     claims=MIXTURE_CLAIMS,
     settings={
-        "quick": Setting(arms=MIXTURE_ARMS, base={"sequences": 384_000}, minutes=4, task_members=3, scaled=SCALED),
+        "quick": Setting(arms=MIXTURE_ARMS, base={"sequences": 384_000}, minutes=3, task_members=3, scaled=SCALED),
         "cpu": Setting(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}, minutes=None, scaled=LONGER),
         "paper": Setting(arms=MIXTURE_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },

@@ -319,7 +319,7 @@ BASE = Experiment(
     section="Section 5, base tasks: linear, noisy, sparse regression, classification",
     claims=BASE_CLAIMS,
     settings={
-        "quick": Setting(arms=_base_arms(8, 6), base=SHORT, minutes=8, scaled=f"{SCALED}8 dimensions for 20"),
+        "quick": Setting(arms=_base_arms(8, 6), base=SHORT, minutes=3, scaled=f"{SCALED}8 dimensions for 20"),
         "cpu": Setting(
             arms=_base_arms(8, 6), base=LONGER, minutes=None, scaled=f"{SCALED}8 dimensions for 20; 4 times as long"
         ),
@@ -336,7 +336,7 @@ SELECTION = Experiment(
     claims=SELECTION_CLAIMS,
     settings={
         "quick": Setting(
-            arms=SELECTION_ARMS, base={}, minutes=5, task_members=3, scaled=f"{SCALED}4 dimensions and pairs for 20"
+            arms=SELECTION_ARMS, base={}, minutes=3, task_members=3, scaled=f"{SCALED}4 dimensions and pairs for 20"
         ),
         "cpu": Setting(arms=SELECTION_ARMS, base=LONG, minutes=None, scaled=f"{SCALED}8 dimensions and pairs for 20"),
         "paper": Setting(arms=SELECTION_ARMS, base={}, minutes=None, scaled=f"{LARGE}; {FIVE}", preset="paper"),

@@ -208,7 +208,7 @@ POOLS = Experiment(
     section="Fig. 1 and 2: joint trajectories by task diversity",
     claims=CLAIMS,
     settings={
-        "quick": Setting(arms=ARMS, base={}, minutes=15, scaled=SCALED),
+        "quick": Setting(arms=ARMS, base={}, minutes=9, scaled=SCALED),
         "cpu": Setting(arms=ARMS, base={"sequences": 1_536_000}, minutes=None, scaled=f"three times as long; {SCALED}"),
         "paper": Setting(
             arms={FEW: {"source.pool": 16}, SOME: {"source.pool": 256}, MANY: {"source.pool": 0}},
