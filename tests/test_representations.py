@@ -20,7 +20,7 @@ from ebbtide.studies.constructions import representation_ridge, ridge_descent
 from ebbtide.studies.experiment import make_sweep
 from ebbtide.studies.layer_probes import Read
 from ebbtide.studies.representations import DEEP, MIXED, MIXTURE, QUICK, REPRESENTATIONS, SHALLOW, SUPERVISED
-from ebbtide.studies.representations_pasting import COPIED, DONOR, EMBEDDED, FRONT_ENDS, PASTED, PASTING, RANDOM, UPPER
+from ebbtide.studies.representations_pasting import COPIED, DONOR, EMBEDDED, FRONT_ENDS, PASTED, PASTING, RANDOM
 from ebbtide.sweeps.plan import group
 from ebbtide.training.start import shapes
 from test_statisticians import Found
@@ -116,13 +116,16 @@ def test_pasted_layers_are_a_donors_that_is_kept_and_fits():
     assert spec.members >= setting.members and spec.sequences in spec.schedule.kept(spec.sequences, spec.batch)
     pasted: dict[str, Any] = setting.arms[PASTED]
     assert pasted["start"]["run"] == DONOR.path and pasted["start"]["sequences"] == spec.sequences
-    assert pasted["freeze"] == setting.arms[RANDOM]["freeze"] == list(UPPER) and "start" not in setting.arms[RANDOM]
+    upper = ["blocks.1.*", "blocks.2.*", "blocks.3.*", "norm.*", "readout.*"]
+    assert pasted["freeze"] == setting.arms[RANDOM]["freeze"] == upper and "start" not in setting.arms[RANDOM]
     made = QUICK.model.init(jax.random.key(0), context=12, dim=3, labels=0)
     leaves = jax.tree_util.tree_leaves_with_path(made)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
-    free = [name for name in names if not any(fnmatchcase(name, one) for one in UPPER)]
+    free = [name for name in names if not any(fnmatchcase(name, one) for one in upper)]
     assert {name.split(".")[0] for name in free} == {"exemplar", "label", "position", "blocks"}
     assert {name for name in names if name.startswith("blocks.0.")} == {name for name in free if "blocks" in name}
+    large = PASTING.settings["paper"].arms[PASTED]
+    assert large["start"]["skip"] == 3 and large["model.layers"] == 9, "the upper eight of twelve"
 
 
 def test_front_ends_are_embeddings_over_the_upper_layers():
