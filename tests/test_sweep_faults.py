@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.sweeps import attempt
 from ebbtide.sweeps import driver as driver_module
+from ebbtide.sweeps import executors
 from ebbtide.sweeps.attempt import Outcome
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.driver import DiskFullError, run_sweep
@@ -220,7 +220,7 @@ def test_being_stopped_or_busy_is_no_failure(tmp_path, monkeypatch):
 
 def test_a_task_in_a_long_step_is_left_to_save_by_itself(tmp_path, monkeypatch):
     """Nobody waits for it longer than a minute, and nobody kills it."""
-    monkeypatch.setattr(attempt, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(executors, "GRACE_SECONDS", 0.0)
     out, sweep = tmp_path / "s", replace(TO_BE_STOPPED, axes=(LR,))
     folder = planned(out, sweep)
     task = next(iter(folder.specs))

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.evaluation.fewshot_suite import FewShotSuite, batch_first, part, whole_number
+from ebbtide.evaluation.fewshot_suite import FewShotSuite, batch_first, whole_number
 from ebbtide.evaluation.findings import Findings, Row
 from ebbtide.evaluation.metrics import METRICS, mean_and_error, per_sequence
 from ebbtide.evaluation.strategies import NEEDED, Fraction, fractions
 from ebbtide.sources.bank import SourceLike
 from ebbtide.tasks.fewshot import FewShot
-from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.prompt import Prompt, part
 
 Predict = Callable[[Float[np.ndarray, "batch slots dim"], Int[np.ndarray, "batch context"]], Any]
 """(examples, labels) -> logits [batch, outputs] as a NumPy or JAX array or a PyTorch tensor."""
@@ -75,7 +75,7 @@ def examine(predict: Predict, suite: FewShotSuite, batch: int) -> Findings:
         prompt, values = suite.prompt(one.name), []
         asked = suite.answers(one.name) if tells and one.name in NEEDED else None
         for start in range(0, suite.sequences, batch):
-            chunk = part(prompt, start, min(start + batch, suite.sequences))
+            chunk = part(prompt, start, min(batch, suite.sequences - start))
             examples, labels, _ = batch_first(chunk)
             logits = logits_of(predict(examples, labels), (len(labels), suite.outputs), one.name)
             values.append(np.asarray(_metrics(jnp.asarray(logits), chunk, jnp.int32(one.group))))

@@ -18,7 +18,7 @@ from ebbtide.sources.bank import SourceLike
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Polysemy
-from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.prompt import Prompt, part
 
 EVALUATORS = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip")
 SOURCE, TASK = Gaussian(), FewShot()
@@ -40,11 +40,6 @@ def batch_first(prompt: Prompt) -> Batch:
     examples = np.array(np.swapaxes(prompt.exemplars, 0, 1), np.float32, order="C")
     labels = np.array(np.swapaxes(prompt.labels, 0, 1), np.int64, order="C")
     return Batch(examples, labels, np.array(prompt.target, np.int64))
-
-
-def part(prompt: Prompt, start: int, stop: int) -> Prompt:
-    """Sequences start to stop - 1 of a prompt."""
-    return jax.tree.map(lambda x: x[start:stop] if x.ndim == 1 else x[:, start:stop], prompt)
 
 
 class FewShotSuite:
@@ -141,7 +136,7 @@ class FewShotSuite:
         """What every oracle answers to the prompts of one evaluator (made once)."""
         if name not in self._answers:
             starts = range(0, self.sequences, ORACLE_BATCH)
-            parts = [part(self.prompt(name), i, min(i + ORACLE_BATCH, self.sequences)) for i in starts]
+            parts = [part(self.prompt(name), i, min(ORACLE_BATCH, self.sequences - i)) for i in starts]
             self._answers[name] = Answers.joined([answers(one, self.outputs, ORACLES) for one in parts])
         return self._answers[name]
 

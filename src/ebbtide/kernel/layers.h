@@ -168,8 +168,11 @@ inline void attend(const Heads& a, const float* q, const float* k, const float* 
           const V away = NEVER - NEVER * load(a.there + t * LANES + b);
           store(weights + t * LANES, load(weights + t * LANES) - away);
         }
-        V most = all(-NEVER), total{}, share = a.share(seen, b);
-        if (!a.rectified) {
+        if (a.rectified) {
+          const V share = a.share(seen, b);
+          for (long t = 0; t < seen; t++) store(weights + t * LANES, larger(load(weights + t * LANES), V{}) * share);
+        } else {
+          V most = all(-NEVER), total{};
           for (long t = 0; t < seen; t++) most = larger(most, load(weights + t * LANES) * scale);
           for (long t = 0; t < seen; t++) {
             V s = exponential(load(weights + t * LANES) * scale - most);
@@ -177,9 +180,9 @@ inline void attend(const Heads& a, const float* q, const float* k, const float* 
             store(weights + t * LANES, s);
             total += s;
           }
-          share = 1.0f / total;
+          const V share = 1.0f / total;
+          for (long t = 0; t < seen; t++) store(weights + t * LANES, load(weights + t * LANES) * share);
         }
-        for (long t = 0; t < seen; t++) store(weights + t * LANES, larger(load(weights + t * LANES), V{}) * share);
         blend(a.size, seen, weights, LANES, a.row(v, n, h, 0) + b, n, a.row(z, nq, h, 0) + at, nq);
       }
 }
@@ -198,7 +201,7 @@ inline void attend_back(const Heads& a, const float* q, const float* k, const fl
         float* slopes = a.weight(ds, h, i, 0) + b;
         dots(a.size, seen, a.row(dz, nq, h, 0) + at, nq, a.row(v, n, h, 0) + b, n, slopes);
         V mean{};
-        const V share = a.share(seen, b);
+        const V share = a.rectified ? a.share(seen, b) : V{};
         for (long t = 0; t < seen; t++) mean += load(slopes + t * LANES) * load(weights + t * LANES);
         for (long t = 0; t < seen; t++) {
           const V w = load(weights + t * LANES), slope = load(slopes + t * LANES);

@@ -84,11 +84,11 @@ class Attempt:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
-    def stop(self) -> bool:
-        """Asks it to save and end, and waits a minute for it; whether it has ended. One in a longer step is left to
+    def stop(self, seconds: float = GRACE_SECONDS) -> bool:
+        """Asks it to save and end, and waits so long for it; whether it has ended. One in a longer step is left to
         itself: it saves and ends after that."""
         self.ask_to_stop()
-        ended = self.wait(GRACE_SECONDS) is not None
+        ended = self.wait(seconds) is not None
         self._errors.close()  # nobody will read what one that is left prints
         return ended
 

@@ -1,10 +1,11 @@
 """Where tasks are tried. An executor is small: it takes tasks, and says how they ended."""
 
+import time
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ebbtide.errors import nearest, require
-from ebbtide.sweeps.attempt import Attempt, Outcome
+from ebbtide.sweeps.attempt import GRACE_SECONDS, Attempt, Outcome
 from ebbtide.sweeps.sweep import Resources
 from ebbtide.training.layout import cores
 
@@ -60,7 +61,8 @@ class Local:
     def stop(self) -> int:
         for one in self.active.values():
             one.ask_to_stop()
-        left = sum(not one.stop() for one in self.active.values())
+        until = time.monotonic() + GRACE_SECONDS  # for all together
+        left = sum(not one.stop(until - time.monotonic()) for one in self.active.values())
         self.active.clear()
         return left
 

@@ -102,7 +102,8 @@ class Slurm:
         return [(task, self._outcome(task, self.active.pop(task))) for task in ended]
 
     def stop(self) -> int:
-        """Local jobs save and end. A cluster's jobs go on: the driver only watches (`scancel` ends them; they save)."""
+        """Local jobs save and end. A cluster's jobs go on: the driver only watches (`scancel` ends them; they save).
+        Returns how many local ones have not ended after a minute and a half."""
         if not self.local:
             return 0
         for job in self.active.values():

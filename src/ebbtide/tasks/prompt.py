@@ -35,6 +35,11 @@ class Prompt(NamedTuple):
     own_label: Int[Array, " batch"]
 
 
+def part(prompt: Prompt, start: int | Int[Array, ""], size: int) -> Prompt:
+    """`size` sequences of a prompt from `start` on; all of them must be there."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, min(1, x.ndim - 1)), prompt)
+
+
 class FunctionPrompt(NamedTuple):
     """One batch of sequences of (input, response) pairs in which every response is asked for.
 

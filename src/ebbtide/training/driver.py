@@ -22,14 +22,12 @@ from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
 from ebbtide.training.kernels import XLA
-from ebbtide.training.layout import choose, step_seconds
+from ebbtide.training.layout import LONG_STEP, choose, step_seconds
 from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.team import Team, Worker, WorkerError
 
 SLICE_SECONDS = 1.0
 """Length of one training command: how soon progress shows and Ctrl-C acts."""
-LONG_STEP = 0.25
-"""Seconds of a step from which no second command is sent before the first is done: a stop waits for all of them."""
 FIRST_STEPS = 8
 """Steps of the first command, before the pace is known; fewer where steps are expected to be long."""
 SAVE_SECONDS = 30.0
@@ -268,7 +266,7 @@ class _Loop:
             ask("evaluate", 0)
             ask("state", 0)
         while True:
-            most = 1 if self.slow else 4
+            most = 1 if self.slow else 4  # a stop waits for all of them
             while self.over is None and at < spec.sequences and len(outstanding) < most and not self.stop.is_set():
                 following = min((p for p in self.points if p > at), default=spec.sequences)
                 at = min(following, at + slice_steps * batch)

@@ -14,7 +14,7 @@ from ebbtide.keys import Purpose
 from ebbtide.mechanisms.interventions import answer
 from ebbtide.models.model import AnyPrompt, Params, mean_loss
 from ebbtide.once import quick_jit
-from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.prompt import Prompt, part
 from ebbtide.training.optimizer import Adam, OptState
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import hold
@@ -129,16 +129,11 @@ class Engine:
 
     def _in_parts(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*asked batch labels"]:
         """`answer`, for as many sequences at a time as the spec says."""
-        part, of = self.spec.evaluation_part(), self.spec.evaluation_sequences
-        if part == of or not isinstance(prompt, Prompt):
+        size, of = self.spec.evaluation_part(), self.spec.evaluation_sequences
+        if size == of or not isinstance(prompt, Prompt):
             return self.answer(params, prompt)
-
-        def split(x: Array) -> Array:  # the sequences are the second axis, or the only one
-            lead = x.shape[: min(1, x.ndim - 1)]
-            return jnp.moveaxis(x.reshape(*lead, of // part, part, *x.shape[len(lead) + 1 :]), len(lead), 0)
-
-        answers = jax.lax.map(lambda one: self.answer(params, one), jax.tree.map(split, prompt))
-        return answers.reshape(of, -1)
+        starts = jnp.arange(0, of, size)
+        return jax.lax.map(lambda start: self.answer(params, part(prompt, start, size)), starts).reshape(of, -1)
 
     def _train(self, state: State, data: Data, n: UInt[Array, ""]) -> State:
         spec = self.spec.with_values(data.values)

@@ -24,8 +24,8 @@ BETTER = 1.1
 """A layout must be this many times faster than a simpler one to be chosen over it."""
 MOST_PROCESSES = 1024
 LONG_STEP = 0.1
-"""Expected seconds of a member's step from which nothing is measured: members side by side save the cost of starting
-many small operations, and such a step has none to save."""
+"""Seconds from which a step is long. Nothing is measured where a member's is: members side by side save the cost of
+starting many small operations, and such a step has none to save. A driver sends long ones one at a time."""
 GUESS = 2e10
 """Floating-point operations per second and core by which the length of a run is expected."""
 
