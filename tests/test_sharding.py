@@ -36,7 +36,8 @@ def found(tmp_path_factory) -> dict[str, Arrays]:
     cache = {name: value for name, value in os.environ.items() if name.startswith(("JAX_COMPILATION", "JAX_PERSIST"))}
     command = [sys.executable, str(Path(__file__).with_name("sharding_child.py")), str(folder)]
     quick = {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # it compiles much and computes little
-    environment = clean | cache | ENVIRONMENT | quick
+    threads = {"NPROC": "8"}  # as many threads as devices wait for one another without end on a busy machine
+    environment = clean | cache | ENVIRONMENT | quick | threads
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}

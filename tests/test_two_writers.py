@@ -1,6 +1,5 @@
 """One writer at a time, readers at any time."""
 
-import contextlib
 import os
 import signal
 import socket
@@ -24,31 +23,34 @@ from folders import HEAD, play
 from tiny import contents, write_run
 
 CHILD = Path(__file__).with_name("writer_child.py")
-LOOKS = 25
-"""Times the reader looks at a run that is being written; it sees some hundred commits."""
+LOOKS, COMMITS = 25, 4
+"""Times the reader looks at a run that is being written, and commits that are made during each look: neither
+runs away from the other, however slow one of them is."""
 
 
 @contextmanager
 def writing(path: Path, *defects: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that writes the run; it has made its first commits. Killed in the end."""
+    """A process that writes the run; it has made its first commits and waits for `allow`. Killed in the end."""
     command = [sys.executable, str(CHILD), str(path), msgspec.json.encode(HEAD).decode(), *defects]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            for _ in range(3):
-                assert process.stdout.readline()
+            allow(process, 3)
+            wait(process, 3)
             yield process
         finally:
             process.kill()
 
 
-def drain(process: subprocess.Popen[str]) -> None:
-    """Takes what the writer has printed, so that it never waits for us."""
+def allow(process: subprocess.Popen[str], commits: int) -> None:
+    assert process.stdin is not None
+    process.stdin.write("." * commits)
+    process.stdin.flush()
+
+
+def wait(process: subprocess.Popen[str], commits: int) -> None:
     assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
-    with contextlib.suppress(BlockingIOError):
-        while os.read(process.stdout.fileno(), 2**16):
-            continue
+    for _ in range(commits):
+        assert process.stdout.readline(), "the writer ended"
 
 
 def look(path: Path, seen: int) -> int:
@@ -61,7 +63,7 @@ def look(path: Path, seen: int) -> int:
     assert all(np.array_equal(curves["icl"][member], np.arange(rows)) for member in (0, 1))
     assert run.status() in ("running", "interrupted") and run.sequences() >= 2
     found = run.latest()
-    assert found is not None and found[1].sequences >= 2
+    assert found is not None and found[1].sequences >= 2, f"no new checkpoint of which every file verifies: {found}"
     report = examine(path)
     assert report.sound() and report.resume.startswith("resume continues from checkpoints/"), report
     (listed,) = catalogue(path.parent)
@@ -71,9 +73,9 @@ def look(path: Path, seen: int) -> int:
 
 def watch(path: Path, process: subprocess.Popen[str], seen: int = 0) -> int:
     for _ in range(LOOKS):
+        allow(process, COMMITS)
         seen = look(path, seen)
-        drain(process)
-    assert process.poll() is None
+        wait(process, COMMITS)
     return seen
 
 
@@ -86,13 +88,14 @@ def test_a_reader_never_sees_an_error_nor_half_a_segment(tmp_path):
                 Run(path).status() == "running" and holder(path) == f"process {process.pid} on {socket.gethostname()}"
             )
             before, seen = seen, watch(path, process, seen)
-        assert seen > before + 5
+        assert seen > before + 20
         assert Run(path).status() == "interrupted" and look(path, seen) >= seen
 
 
 @pytest.mark.parametrize("defect", ["segment_late", "segment_in_pieces"])
 def test_a_writer_that_lets_readers_see_halves_is_caught(tmp_path, defect):
-    with pytest.raises(Exception, match=r"metrics/|Report"), writing(tmp_path / "run", defect) as process:
+    caught = pytest.raises(Exception, match=r"metrics/|Report|no new checkpoint")
+    with caught, writing(tmp_path / "run", defect) as process:
         watch(tmp_path / "run", process)
 
 

@@ -1,4 +1,4 @@
-"""A process that commits to a run folder without end, until it is killed.
+"""A process that commits to a run folder, once for every character that it is given, until it is killed.
 
     python writer_child.py FOLDER HEADER [DEFECT]
 
@@ -66,7 +66,7 @@ DEFECTS = {one.__name__: one for one in (segment_late, segment_in_pieces)}
 def main(folder: Path, head: Header) -> None:
     writer = Writer(folder, head)
     i = writer.manifest.sequences + 1 if writer.manifest else 0
-    while True:
+    while sys.stdin.read(1):
         state = {"w": np.full((head.spec["members"], 1000), i, np.float32)}
         writer.commit(
             sequences=i,
@@ -76,7 +76,6 @@ def main(folder: Path, head: Header) -> None:
             finished=False,
             seconds=0.0,
         )
-        time.sleep(0.003)  # the reader reads all there is again and again: let it keep up
         print(i, flush=True)  # noqa: T201
         i += 1
 

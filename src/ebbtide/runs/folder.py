@@ -113,14 +113,16 @@ class Run:
 
     def latest(self) -> Found | None:
         """The newest checkpoint of which every file verifies, or None."""
-        for path, manifest in self.manifests():
-            try:
-                self.verify(manifest)
-                return path, manifest
-            except DamagedError:
-                if not path.is_dir():  # dropped since we looked
-                    return self.latest()
-        return None
+        while True:
+            for path, manifest in self.manifests():
+                try:
+                    self.verify(manifest)
+                    return path, manifest
+                except DamagedError:
+                    if not path.is_dir():  # dropped since we looked: look again
+                        break
+            else:
+                return None
 
     def verify(self, manifest: Manifest) -> None:
         """Raises `DamagedError` unless the state and all segments are as the manifest says."""
