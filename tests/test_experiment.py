@@ -151,6 +151,14 @@ def test_every_preset_prints_its_plan_or_says_in_one_line_what_it_needs(study, e
     assert (code == 0 and planned) or (needs and code == 2 and err.count("\n") == 1)
 
 
+def test_a_plan_names_each_arm_with_its_members(capsys):
+    assert main(["run", "statisticians", "--experiment", "base", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for arm in find_study("statisticians").experiment("base").settings["quick"].arms:
+        (line,) = [one for one in lines if one.startswith(f"{arm} ")]
+        assert line.removeprefix(arm).split()[:2] == ["seeds.member", "5"]
+
+
 def test_a_study_without_claims_of_its_own_is_its_first_experiment(capsys):
     assert main(["run", "regularisation", "--dry-run"]) == 0
     assert "regularisation-l2-quick: 20 members" in capsys.readouterr().out

@@ -52,6 +52,7 @@ TINY = {
     "source.dim": 2,
     "batch": 16,
     "schedule.evaluations": 3,
+    "schedule.spacing": "linear",
     "evaluators": ["train"],
     "evaluation_sequences": 20,
 }
@@ -80,7 +81,7 @@ def test_arms_differ_in_what_they_say_alone():
     unmasked = {"model.mask", "model.pairing", "task.lengths", "sequences"}
     assert changed(built[BARE], built[SET]) == unmasked
     assert changed(built[SAME], built[SET_SAME]) == unmasked
-    assert changed(built[CAUSAL], built[DEEPSET]) == {"model", "sequences"}
+    assert changed(built[CAUSAL], built[DEEPSET]) == {"model"}
     sizes = {arm: spec.parameters() for arm, spec in specs.items()}
     assert all(sizes[BARE] == sizes[SET] <= size < 1.1 * sizes[BARE] for arm, size in sizes.items() if arm != DEEPSET)
     for spec in specs.values():

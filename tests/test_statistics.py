@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from ebbtide.evaluation.statistics import interval, paired_bootstrap
+from ebbtide.evaluation.statistics import interval, paired_bootstrap, paired_bootstraps
 
 
 @pytest.mark.parametrize("n", [2, 4, 8, 16])
@@ -54,6 +54,16 @@ def test_the_bootstrap_of_many_prompts_is_the_normal_interval_and_repeats_itself
     half = 1.96 * values.std() / np.sqrt(5000)
     np.testing.assert_allclose((low, high), (mean - half, mean + half), atol=0.15 * half)
     assert paired_bootstrap(values, seed=4)[1:] != (low, high)
+
+
+def test_a_row_of_many_is_bootstrapped_as_if_alone():
+    """Also where draws come in several parts, and by its definition: means of the drawn values."""
+    values = np.random.default_rng(2).exponential(1.0, (3, 3000))
+    many = np.stack(paired_bootstraps(values, seed=5, resamples=400))
+    alone = [paired_bootstrap(row, seed=5, resamples=400) for row in values]
+    np.testing.assert_allclose(many.T, alone, rtol=1e-13)
+    drawn = np.random.default_rng(5).integers(0, 3000, (400, 3000))
+    np.testing.assert_allclose(many[1:, 1], np.quantile(values[1][drawn].mean(1), (0.025, 0.975)), rtol=1e-13)
 
 
 def test_the_bootstrap_of_equal_or_single_values():

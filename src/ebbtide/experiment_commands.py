@@ -40,7 +40,7 @@ def run_experiment(study: Study, options: Namespace) -> int:
         console.print(f"first {escape(_donor(missing))}; the arms' plan can be made when it is there", soft_wrap=True)
         return 0
     if options.dry_run:
-        return print_plan(sweep, out, options)
+        return print_plan(sweep, out, options, arms=list(setting.arms))
     console.print(f"[bold]{study.name}/{experiment.name}[/], preset {escape(preset)}: {experiment.question}")
     size = f"{len(setting.arms)} arms x {setting.members} members into {escape(str(out))}"
     console.print(f"{size}\n[dim]{escape(setting.scaled)}[/]", soft_wrap=True)

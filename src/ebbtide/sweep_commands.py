@@ -124,8 +124,11 @@ def check_execution(options: Namespace) -> None:
     require(options.jobs is None or options.jobs >= 1, "jobs", options.jobs, "must be 1 or larger")
 
 
-def print_plan(found: Any, out: Path, options: Namespace, *, measure: bool = False) -> int:
-    """What running a sweep would train: groups, tasks, time and memory."""
+def print_plan(
+    found: Any, out: Path, options: Namespace, *, measure: bool = False, arms: list[str] | None = None
+) -> int:
+    """What running a sweep would train: groups, tasks, time and memory. Groups are told apart by the fields in which
+    they differ, or by `arms`, which name the points in equal parts."""
     from ebbtide.sweeps import estimate
     from ebbtide.sweeps.driver import make_plan
     from ebbtide.sweeps.plan import group
@@ -141,14 +144,17 @@ def print_plan(found: Any, out: Path, options: Namespace, *, measure: bool = Fal
     resources = found.resources
     jobs = options.jobs or max(1, cores() // resources.cpus)
     planned = make_plan(found, groups, known, jobs)
-    names = list(dict.fromkeys(name for one in groups for name in one.static))
+    names = ["arm"] if arms else list(dict.fromkeys(name for one in groups for name in one.static))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in [*names, "varied inside"]:
         table.add_column(name, overflow="fold")
     for name in ("members", "planned before", "tasks", "a member", "a task", "memory", ""):
         table.add_column(name, justify="right", no_wrap=True)
     for one in planned[:MOST_LINES]:
-        static = [_shown(one.group.spec, name) for name in names]
+        if arms:
+            static = ["; ".join(dict.fromkeys(arms[row * len(arms) // found.size()] for row in one.group.rows))]
+        else:
+            static = [_shown(one.group.spec, name) for name in names]
         cost, size = one.estimate, max((len(task.addresses) for task in one.tasks), default=0)
         work = -(-size // resources.cpus) * cost.seconds
         tasks = f"{len(one.tasks)} x {size}" if one.tasks else "-"

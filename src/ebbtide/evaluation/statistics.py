@@ -35,25 +35,42 @@ def paired_bootstrap(
     Tibshirani 1993, chapter 13).
 
     `values` are differences of two predictors on the *same* prompts, so what makes a prompt hard for both cancels. For
-    thousands of prompts; for a few members use `interval`. Memory is bounded: resamples are drawn a million
-    prompts at a time, and the result is a function of (values, seed, resamples, level). One prompt has no interval:
-    both ends are nan.
+    thousands of prompts; for a few members use `interval`. The result is a function of (values, seed, resamples,
+    level). One prompt has no interval: both ends are nan.
 
     Raises `InputError` for no values, no resamples, and a level that is not between 0 and 1.
     """
     require(
         values.ndim == 1 and values.size > 0, "shape of values", list(values.shape), "must be [prompts], at least 1"
     )
+    mean, low, high = paired_bootstraps(values[None], seed, resamples, level)
+    return float(mean[0]), float(low[0]), float(high[0])
+
+
+def paired_bootstraps(
+    values: Float[np.ndarray, "rows prompts"], seed: int, resamples: int = 2000, level: float = 0.95
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """`paired_bootstrap` of every row: all of them with the same draws of prompts, so that a row's interval does not
+    depend on the others and many rows take the time of one. Memory is bounded: a million prompts are drawn at a time.
+
+    Raises `InputError` as `paired_bootstrap` does.
+    """
+    shape, allowed = list(values.shape), "must be [rows, prompts], at least 1 prompt"
+    require(values.ndim == 2 and values.shape[1] > 0, "shape of values", shape, allowed)
     require(resamples >= 1, "resamples", resamples, "must be at least 1")
     require(0 < level < 1, "level", level, "must be between 0 and 1")
     x = values.astype(np.float64)
-    if x.size == 1:
-        return float(x[0]), np.nan, np.nan
+    rows, n = x.shape
+    if n == 1:
+        return x[:, 0], np.full(rows, np.nan), np.full(rows, np.nan)
     generator = np.random.default_rng(seed)
-    chunk = max(1, 2**20 // x.size)
-    means = np.empty(resamples)
+    means = np.empty((rows, resamples))
+    chunk = max(1, 2**20 // n)
     for start in range(0, resamples, chunk):
-        part = means[start : start + chunk]
-        part[:] = x[generator.integers(0, x.size, (part.size, x.size))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(x.mean()), float(low), float(high)
+        part = means[:, start : start + chunk]
+        many = part.shape[1]
+        drawn = generator.integers(0, n, (many, n)) + n * np.arange(many)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=many * n).reshape(many, n)
+        part[:] = x @ times.T.astype(np.float64) / n
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return x.mean(axis=1), low, high

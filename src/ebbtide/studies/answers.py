@@ -1,9 +1,10 @@
 """What models of functions answer: every member, every kept checkpoint, on prompts that baselines are given too."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,12 @@ from ebbtide.runs.folder import Run
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training.driver import spec_of
+from ebbtide.training.layout import cores
 from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints
 from ebbtide.training.spec import Spec
 
+T = TypeVar("T")
 PROMPTS = 2000
 """Prompts on which claims about functions are judged: the fewest that related-papers' common rule allows."""
 
@@ -59,11 +62,21 @@ def answers(
 ) -> list[Answers | None]:
     """What every member of an arm answers on fresh prompts of an evaluator (None: it has not finished). `last` asks the
     last checkpoint alone; `changes` are fields of the task (context = 30: longer prompts)."""
-    found = []
-    for place, run in arms.runs(arm):
-        words = tuple(sorted(changes.items()))
-        found.append(None if run is None else of_member(run.path, place, evaluator, prompts, last, words))
-    return found
+    words = tuple(sorted(changes.items()))
+    return of_every_member(arms, arm, lambda path, place: of_member(path, place, evaluator, prompts, last, words))
+
+
+def of_every_member(arms: Arms, arm: str, measure: Callable[[Path, int], T]) -> list[T | None]:
+    """`measure` of every member of an arm, given its run and its place there (None: it has not finished). The first
+    alone, which compiles what all need, the others in as many threads as there are cores."""
+
+    def one(member: tuple[int, Run | None]) -> T | None:
+        place, run = member
+        return None if run is None else measure(run.path, place)
+
+    first, *others = arms.runs(arm)
+    with ThreadPoolExecutor(cores()) as pool:
+        return [one(first), *pool.map(one, others)]
 
 
 @lru_cache(maxsize=128)

@@ -35,7 +35,7 @@ QUICK = Spec(
     optimizer=Adam(lr=3e-3, schedule=Cosine(warmup=200)),
     batch=32,
     sequences=256_000,
-    schedule=Schedule(evaluations=17, checkpoints=2),
+    schedule=Schedule(evaluations=11, spacing="log", first=4000, checkpoints=2),
     evaluators=("train", *SHIFTS),
     evaluation_sequences=500,
     keep_best=None,
@@ -58,8 +58,8 @@ INVARIANT = (SET, SET_SAME, DEEPSET)
 def arms(transformer: Transformer, deepset: DeepSet, context: int, sequences: int) -> dict[str, Point]:
     """Every arm at a size. Interleaved causal models answer every prefix of a prompt, as does the DeepSet; transformers
     without a mask are over joint tokens, read the query alone, and get prompts of random lengths. Arms take about the
-    same time: a prompt costs about half as much without interleaving, so all but the causal ones get twice as many.
-    Learned positions have spare vectors for the longest prompts."""
+    same time: a prompt costs those about half as much, so they get twice as many. Learned positions have spare vectors
+    for the longest prompts."""
 
     def arm(model: Model, lengths: str = "full", times: int = 1) -> Point:
         return {"model": to_builtins(model), "task.lengths": lengths, "sequences": times * sequences}
@@ -73,7 +73,7 @@ def arms(transformer: Transformer, deepset: DeepSet, context: int, sequences: in
         SET: arm(replace(open_, positions=NoPositions()), "random", 2),
         SET_SAME: arm(replace(open_, positions=Identical()), "random", 2),
         SET_LEARNED: arm(replace(open_, positions=Learned(spare=longest)), "random", 2),
-        DEEPSET: arm(deepset, times=2),
+        DEEPSET: arm(deepset),
     }
 
 

@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from ebbtide.evaluation.baselines import averaging, least_squares, nearest, ridge
 from ebbtide.evaluation.bayes import penalty_of
 from ebbtide.evaluation.invariance import invariance_gap, shuffles
-from ebbtide.evaluation.statistics import paired_bootstrap
+from ebbtide.evaluation.statistics import paired_bootstraps
 from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import Run
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.answers import PROMPTS, fresh_prompts
+from ebbtide.studies.answers import PROMPTS, fresh_prompts, of_every_member
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.regression import NOISY, Regression
@@ -28,7 +28,10 @@ SHIFTS = ("skewed", "subspace", "shrunk", "stretched", "orthants", "repeated", "
 """All shifts of `Regression` but `orthogonal`, for which more dimensions than pairs are needed."""
 LONGER = (2, 4)
 """Lengths of prompts beyond training's, in units of it."""
+SHORTER = (0.1, 0.3, 0.6)
+"""Of training's length: the shorter prompts of the figure."""
 FIGURE_PROMPTS = 500
+"""So many of each shorter length; the others are those of the claims."""
 TALL = 2.0
 """Errors of baselines above this are not drawn: least squares at as many pairs as dimensions has hundreds."""
 BASELINES = ("ridge", "least squares", "3 nearest", "averaging")
@@ -96,14 +99,11 @@ def errors(
 ) -> list[Errors | None]:
     """For every member (None: it has not finished) the normalised squared error of every prompt's query: 1 is what an
     answer of 0 gets. `pairs` is the length of the prompts (None: that of training)."""
-    found: list[Errors | None] = []
-    for place, run in arms.runs(arm):
-        if run is None:
-            found.append(None)
-            continue
-        length = pairs or _member(run.path, place)[0].task.context
-        found.append(_errors(run.path, place, evaluator, length, prompts))
-    return found
+
+    def of(path: Path, place: int) -> Errors:
+        return _errors(path, place, evaluator, pairs or _member(path, place)[0].task.context, prompts)
+
+    return of_every_member(arms, arm, of)
 
 
 def _training_length(arms: Arms, arm: str) -> int:
@@ -127,11 +127,13 @@ def shifts_won(arms: Arms, arm: str, than: str) -> Float[np.ndarray, " member"]:
     interval over prompts of the difference of their errors is above 0."""
     counts = np.zeros(len(arms.runs(arm)))
     for shift in SHIFTS:
-        for m, (own, other) in enumerate(zip(errors(arms, arm, shift), errors(arms, than, shift), strict=True)):
-            if own is None or other is None:
-                counts[m] = np.nan
-            else:
-                counts[m] += paired_bootstrap(other - own, seed=0)[1] > 0
+        pairs = zip(errors(arms, arm, shift), errors(arms, than, shift), strict=True)
+        both = [None if own is None or other is None else other - own for own, other in pairs]
+        finished = [m for m, one in enumerate(both) if one is not None]
+        won = np.full(len(both), np.nan)
+        if finished:
+            won[finished] = paired_bootstraps(np.stack([one for one in both if one is not None]), seed=0)[1] > 0
+        counts += won
     return counts
 
 
@@ -140,12 +142,18 @@ def _gap(path: Path, place: int) -> float:
     spec, params = _member(path, place)
     drawn = prompts_at(spec, "train", spec.task.context, PROMPTS)
     order = shuffles(jax.random.key(0), spec.task.context, PROMPTS)
-    return float(jax.jit(lambda p: invariance_gap(spec.model, p, drawn, order))(params).mean())
+    return float(_gaps(spec.model)(params, drawn, order).mean())
+
+
+@lru_cache(maxsize=32)
+def _gaps(model: Model) -> Any:
+    """The invariance gap of every prompt: one program for all members."""
+    return jax.jit(lambda params, prompt, order: invariance_gap(model, params, prompt, order))
 
 
 def gap(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
     """The mean invariance gap of every member on fresh prompts of training's kind, in float32."""
-    return np.asarray([np.nan if run is None else _gap(run.path, place) for place, run in arms.runs(arm)])
+    return np.asarray([np.nan if one is None else one for one in of_every_member(arms, arm, _gap)])
 
 
 def baseline_errors(spec: Spec, evaluator: str, pairs: int, prompts: int) -> dict[str, float]:
@@ -177,14 +185,14 @@ def figures(arms: Arms, title: str, names: tuple[str, ...]) -> dict[str, bytes]:
     assert run is not None
     spec, panels = _member(run.path, place)[0], {}
     for kind in ("train", *SHIFTS):
-        pairs = sorted({max(1, round(length * share)) for share in (0.1, 0.3, 0.5, 0.7, 1.0)})
-        pairs += [length * times for times in LONGER] if kind == "train" else []
-        x, lines = np.asarray(pairs, float), {}
+        prompts = {max(1, round(length * share)): FIGURE_PROMPTS for share in SHORTER} | {length: PROMPTS}
+        prompts |= {length * times: PROMPTS for times in LONGER} if kind == "train" else {}
+        x, lines = np.asarray(list(prompts), float), {}
         for arm in own:
-            by_length = [errors(arms, arm, kind, pairs=n, prompts=FIGURE_PROMPTS) for n in pairs]
+            by_length = [errors(arms, arm, kind, pairs=n, prompts=many) for n, many in prompts.items()]
             table = [[np.nan if one is None else one.mean() for one in members] for members in by_length]
             lines[arm] = (x, np.asarray(table).T)
-        exact = [baseline_errors(spec, kind, n, FIGURE_PROMPTS) for n in pairs]
+        exact = [baseline_errors(spec, kind, n, many) for n, many in prompts.items()]
         for name in BASELINES:
             values = np.asarray([[one[name] for one in exact]])
             lines[name] = (x, np.where(values < TALL, values, np.nan))

@@ -276,17 +276,22 @@ def _base_arms(dim: int, sparse: int) -> dict[str, Point]:
     }
 
 
-DECODES: Point = {
-    "model.pairing": "interleaved",
-    "model.mask": "causal",
-    "model.attention": "softmax",
-    "model.norm": "pre",
-    "model.width": 256,
-    "model.heads": 8,
-    "model.mlp_ratio": 4,
-    "model.positions": {"type": "learned"},
-}
-"""The paper's decoder of the size of a small GPT-2, over x and y in turn, all inputs asked."""
+def _decoder(dim: int, sparse: int, width: int, heads: int) -> dict[str, Point]:
+    """A small GPT-2 over x and y in turn that is asked for every response, on the prompts of the noisy arm."""
+    model: Point = {
+        "model.pairing": "interleaved",
+        "model.mask": "causal",
+        "model.attention": "softmax",
+        "model.norm": "pre",
+        "model.activation": "gelu",
+        "model.width": width,
+        "model.heads": heads,
+        "model.mlp_ratio": 4,
+        "model.positions": {"type": "learned"},
+    }
+    return {DECODER: _base_arms(dim, sparse)[NOISY] | model}
+
+
 SELECTION_ARMS: dict[str, Point] = {
     QUIET: {"task.noise": [LOW]},
     LOUD: {"task.noise": [HIGH]},
@@ -306,7 +311,7 @@ PAPER_SIZE = replace(
     sequences=19_200_000,
     schedule=Schedule(evaluations=41, checkpoints=2),
 )
-DECODED: dict[str, Point] = {DECODER: _base_arms(20, 10)[NOISY] | DECODES}
+SMALL_ARMS = _base_arms(8, 6) | _decoder(8, 6, 32, 2)
 SHORT: Point = {"source.dim": 8, "sequences": 512_000, "optimizer.schedule.warmup": 400}
 LONGER: Point = {"source.dim": 8, "sequences": 2_048_000}
 LONG: Point = {"source.dim": 8, "task.context": 8, "model.layers": 4, "sequences": 6_400_000}
@@ -319,11 +324,13 @@ BASE = Experiment(
     section="Section 5, base tasks: linear, noisy, sparse regression, classification",
     claims=BASE_CLAIMS,
     settings={
-        "quick": Setting(arms=_base_arms(8, 6), base=SHORT, minutes=3, scaled=f"{SCALED}8 dimensions for 20"),
+        "quick": Setting(arms=SMALL_ARMS, base=SHORT, minutes=3, scaled=f"{SCALED}8 dimensions for 20"),
         "cpu": Setting(
-            arms=_base_arms(8, 6), base=LONGER, minutes=None, scaled=f"{SCALED}8 dimensions for 20; 4 times as long"
+            arms=SMALL_ARMS, base=LONGER, minutes=None, scaled=f"{SCALED}8 dimensions for 20; 4 times as long"
         ),
-        "paper": Setting(arms=_base_arms(20, 10) | DECODED, base={}, minutes=None, scaled=FIVE, preset="paper"),
+        "paper": Setting(
+            arms=_base_arms(20, 10) | _decoder(20, 10, 256, 8), base={}, minutes=None, scaled=FIVE, preset="paper"
+        ),
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
