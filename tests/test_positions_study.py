@@ -20,13 +20,17 @@ from ebbtide.studies.positions import (
     BARE,
     CAUSAL,
     DEEPSET,
+    KIND,
+    KINDS,
     POSITIONS,
     QUICK,
+    ROTARY,
     SAME,
     SET,
     SET_LEARNED,
     SET_SAME,
     SHIFTED,
+    SINE,
 )
 from ebbtide.studies.positions_measures import (
     SHIFTS,
@@ -58,9 +62,9 @@ TINY = {
 }
 
 
-def spec_of(arm: str) -> Spec:
+def spec_of(arm: str, experiment: Experiment = SHIFTED) -> Spec:
     data = msgspec.to_builtins(QUICK)
-    for name, value in SHIFTED.settings["quick"].arms[arm].items():
+    for name, value in experiment.settings["quick"].arms[arm].items():
         override(data, name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
     return from_builtins(data)
 
@@ -86,6 +90,17 @@ def test_arms_differ_in_what_they_say_alone():
     assert all(sizes[BARE] == sizes[SET] <= size < 1.1 * sizes[BARE] for arm, size in sizes.items() if arm != DEEPSET)
     for spec in specs.values():
         spec.check()
+
+
+def test_kinds_of_positions_differ_in_nothing_else():
+    built = {arm: msgspec.to_builtins(spec_of(arm, KIND)) for arm in KINDS}
+    for arm in (CAUSAL, SET_SAME):
+        assert built[arm] == msgspec.to_builtins(spec_of(arm))
+    for arm, tag in ((SINE, "sinusoidal"), (ROTARY, "rotary")):
+        assert changed(built[CAUSAL], built[arm]) == {"model.positions"}
+        assert built[arm]["model"]["positions"]["type"] == tag
+    for setting in KIND.settings.values():
+        assert tuple(KIND.asked(setting.arms)) == KIND.claims
 
 
 def test_learned_positions_reach_to_the_longest_prompts():

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -14,6 +15,7 @@ from ebbtide.checks import Check
 from ebbtide.evaluation.evaluators import NAMES, Suite, build_suite
 from ebbtide.evaluation.oracles import expected, truth_table
 from ebbtide.keys import Purpose, root
+from ebbtide.machine import cores
 from ebbtide.models.transformer import Transformer
 from ebbtide.once import quick_jit
 from ebbtide.sources.gaussian import Gaussian
@@ -35,13 +37,13 @@ TASKS = {
 SEQUENCES = 1000
 
 
-def suites() -> Iterator[tuple[str, FewShot, Suite, Table]]:
-    """Every calibration task with its evaluation prompts and the oracles' scores on them."""
-    bank = SOURCE.build()
-    for name, task in TASKS.items():
-        task.check(SOURCE)
-        suite = build_suite(NAMES, task, SOURCE, bank, sequences=SEQUENCES, seed=0)
-        yield name, task, suite, truth_table(suite, task.outputs(SOURCE.classes))
+def calibration(name: str) -> tuple[list[Check], Table]:
+    """The checks of a calibration task's evaluation prompts, and the oracles' scores on them."""
+    task = TASKS[name]
+    task.check(SOURCE)
+    suite = build_suite(NAMES, task, SOURCE, SOURCE.build(), sequences=SEQUENCES, seed=0)
+    table = truth_table(suite, task.outputs(SOURCE.classes))
+    return [truth(name, task, suite, table), sequences(name, task, suite)], table
 
 
 def truth(name: str, task: FewShot, suite: Suite, table: Table) -> Check:
@@ -188,20 +190,27 @@ def exemplar_match() -> Check:
 
 
 def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
-    """Runs all checks, reporting each; returns whether all passed and the truth tables by task."""
+    """Runs all checks, as many at a time as there are cores (nearly all their time is compiling), and reports each, in
+    order; returns whether all passed and the truth tables by task."""
+    single = (batch_invariance, exemplar_match, initial_loss, causality, descent, *FUNCTION_CHECKS)
     passed, tables = True, {}
+    pool = ThreadPoolExecutor(cores())
+    try:
+        calibrated = [pool.submit(calibration, name) for name in TASKS]
+        pairs = pool.submit(lambda: list(holdout_pairs()))
+        others = [pool.submit(check) for check in single]
 
-    def note(check: Check) -> None:
-        nonlocal passed
-        passed &= check.passed
-        report(check)
+        def found() -> Iterator[Check]:
+            for name, one in zip(TASKS, calibrated, strict=True):
+                checks, tables[name] = one.result()
+                yield from checks
+            yield from pairs.result()
+            for one in others:
+                yield one.result()
 
-    for name, task, suite, table in suites():
-        tables[name] = table
-        note(truth(name, task, suite, table))
-        note(sequences(name, task, suite))
-    for found in holdout_pairs():
-        note(found)
-    for check in (batch_invariance, exemplar_match, initial_loss, causality, descent, *FUNCTION_CHECKS):
-        note(check())
+        for check in found():
+            passed &= check.passed
+            report(check)
+    finally:
+        pool.shutdown(cancel_futures=True)
     return passed, tables
