@@ -21,7 +21,6 @@ from ebbtide.studies.positions import (
     CAUSAL,
     DEEPSET,
     KIND,
-    KINDS,
     POSITIONS,
     QUICK,
     ROTARY,
@@ -93,7 +92,7 @@ def test_arms_differ_in_what_they_say_alone():
 
 
 def test_kinds_of_positions_differ_in_nothing_else():
-    built = {arm: msgspec.to_builtins(spec_of(arm, KIND)) for arm in KINDS}
+    built = {arm: msgspec.to_builtins(spec_of(arm, KIND)) for arm in KIND.settings["quick"].arms}
     for arm in (CAUSAL, SET_SAME):
         assert built[arm] == msgspec.to_builtins(spec_of(arm))
     for arm, tag in ((SINE, "sinusoidal"), (ROTARY, "rotary")):

@@ -139,7 +139,7 @@ def print_plan(
     if measure:
         for i, one in enumerate(groups):
             if estimate.of(one.spec).source == "guessed":
-                console.print(f"measuring group {i + 1} of {len(groups)} on one core (some twenty seconds)")
+                console.print(f"measuring group {i + 1} of {len(groups)} on one core (twenty seconds or more)")
                 estimate.measure(one.spec)
     resources = found.resources
     jobs = options.jobs or max(1, cores() // resources.cpus)

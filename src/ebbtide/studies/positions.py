@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from ebbtide.models.deepset import DeepSet
 from ebbtide.models.model import Model
-from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
+from ebbtide.models.positions import Identical, Learned, NoPositions, Positions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.functions import Functions
 from ebbtide.studies.experiment import Experiment, Setting
@@ -54,7 +54,6 @@ DEEPSET = "DeepSet"
 ARMS = (CAUSAL, BARE, SAME, SET, SET_SAME, SET_LEARNED, DEEPSET)
 INVARIANT = (SET, SET_SAME, DEEPSET)
 SINE, ROTARY = "causal, sinusoidal", "causal, rotary"
-KINDS = (CAUSAL, SINE, ROTARY, SET_SAME)
 
 
 def arms(transformer: Transformer, deepset: DeepSet, context: int, sequences: int) -> dict[str, Point]:
@@ -79,15 +78,14 @@ def arms(transformer: Transformer, deepset: DeepSet, context: int, sequences: in
     }
 
 
-def kinds(transformer: Transformer, context: int, sequences: int) -> dict[str, Point]:
-    """Every kind of position under a causal mask, and the invariant transformer, at a size."""
-    made = arms(transformer, DeepSet(), context, sequences)
-    others = {SINE: Sinusoidal(max_time=10_000.0), ROTARY: Rotary()}
-    turned = {
-        arm: made[CAUSAL] | {"model": to_builtins(replace(transformer, positions=positions))}
-        for arm, positions in others.items()
-    }
-    return {arm: (made | turned)[arm] for arm in KINDS}
+def kinds(made: dict[str, Point]) -> dict[str, Point]:
+    """Of all arms the causal one with every kind of position, and the invariant transformer that has any."""
+
+    def turned(positions: Positions) -> Point:
+        return made[CAUSAL] | {"model": made[CAUSAL]["model"] | {"positions": to_builtins(positions)}}
+
+    found = {CAUSAL: made[CAUSAL], SINE: turned(Sinusoidal(max_time=10_000.0)), ROTARY: turned(Rotary())}
+    return found | {SET_SAME: made[SET_SAME]}
 
 
 def _alike(arm: str, to: str = SET) -> Claim:
@@ -236,28 +234,11 @@ KIND = Experiment(
         *(_extrapolates(SET_SAME, times, arm) for arm in (SINE, ROTARY) for times in LONGER),
     ),
     settings={
-        "quick": Setting(
-            arms=kinds(Transformer(layers=3, width=32, heads=4), CONTEXT, 256_000),
-            base={"source.seed": 5},
-            minutes=None,
-            scaled=SMALLER,
-        ),
-        "cpu": Setting(
-            arms=kinds(Transformer(layers=3, width=32, heads=4), CONTEXT, 1_024_000),
-            base={"source.seed": 5},
-            minutes=None,
-            scaled=f"4 times as long; {SMALLER}",
-        ),
-        "paper": Setting(
-            arms=kinds(Transformer(layers=12, width=256, heads=8), 40, 12_800_000),
-            base=PAPER_SIZE | {"source.seed": 5},
-            minutes=None,
-            scaled=LARGE,
-        ),
+        name: setting._replace(arms=kinds(setting.arms), minutes=None) for name, setting in SHIFTED.settings.items()
     },
-    shows=("train", "skewed", "orthants", "sorted"),
+    shows=SHIFTED.shows,
     scalars=SHIFTED.scalars,
-    figures=lambda found, title: figures(found, title, KINDS),
+    figures=lambda found, title: figures(found, title, tuple(KIND.settings["quick"].arms)),
 )
 
 POSITIONS = Study(

@@ -240,7 +240,7 @@ def _bars(arms: Arms, title: str) -> dict[str, bytes]:
         others = {name: paired_bootstrap(errors, seed=0) for name, errors in _others(arms, arm).items()}
         unit = "share of wrong labels" if arm == LABELS else "squared error for the query"
         gap = paired(arms, arm)
-        words = f"{arm}\nmodel - {gap[0]}: {gap[1]:.3f} [{gap[2]:.3f}, {gap[3]:.3f}]"
+        words = f"{arm}\nmodel - {gap[0]}:\n{gap[1]:.3f} [{gap[2]:.3f}, {gap[3]:.3f}]"
         panels[words] = Contest(unit, _error(arms, arm), others)
     return {"contest.png": bars_figure(title, panels)["png"]} if panels else {}
 
