@@ -16,13 +16,13 @@ from ebbtide.studies import positions, positions_measures
 from ebbtide.studies.answers import answers
 from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
 from ebbtide.studies.positions import (
-    ARMS,
     BARE,
     CAUSAL,
     DEEPSET,
-    KIND,
+    ORDER,
     POSITIONS,
     QUICK,
+    QUICK_ARMS,
     ROTARY,
     SAME,
     SET,
@@ -61,9 +61,9 @@ TINY = {
 }
 
 
-def spec_of(arm: str, experiment: Experiment = SHIFTED) -> Spec:
+def spec_of(arm: str) -> Spec:
     data = msgspec.to_builtins(QUICK)
-    for name, value in experiment.settings["quick"].arms[arm].items():
+    for name, value in QUICK_ARMS[arm].items():
         override(data, name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
     return from_builtins(data)
 
@@ -76,9 +76,9 @@ def changed(one: Any, other: Any, name: str = "") -> set[str]:
 
 
 def test_arms_differ_in_what_they_say_alone():
-    specs = {arm: spec_of(arm) for arm in ARMS}
+    specs = {arm: spec_of(arm) for arm in QUICK_ARMS}
     built = {arm: msgspec.to_builtins(spec) for arm, spec in specs.items()}
-    for group in ((CAUSAL, BARE, SAME), (SET, SET_SAME, SET_LEARNED)):
+    for group in ((CAUSAL, SINE, ROTARY, BARE, SAME), (SET, SET_SAME, SET_LEARNED)):
         for arm in group[1:]:
             assert changed(built[group[0]], built[arm]) == {"model.positions"}
     unmasked = {"model.mask", "model.pairing", "task.lengths", "sequences"}
@@ -91,15 +91,11 @@ def test_arms_differ_in_what_they_say_alone():
         spec.check()
 
 
-def test_kinds_of_positions_differ_in_nothing_else():
-    built = {arm: msgspec.to_builtins(spec_of(arm, KIND)) for arm in KIND.settings["quick"].arms}
-    for arm in (CAUSAL, SET_SAME):
-        assert built[arm] == msgspec.to_builtins(spec_of(arm))
-    for arm, tag in ((SINE, "sinusoidal"), (ROTARY, "rotary")):
-        assert changed(built[CAUSAL], built[arm]) == {"model.positions"}
-        assert built[arm]["model"]["positions"]["type"] == tag
-    for setting in KIND.settings.values():
-        assert tuple(KIND.asked(setting.arms)) == KIND.claims
+@pytest.mark.parametrize("experiment", [SHIFTED, ORDER], ids=lambda one: one.name)
+def test_every_claim_is_asked_at_every_size(experiment):
+    for setting in experiment.settings.values():
+        assert tuple(experiment.asked(setting.arms)) == experiment.claims
+    assert set(SHIFTED.settings["quick"].arms) | set(ORDER.settings["quick"].arms) == set(QUICK_ARMS)
 
 
 def test_learned_positions_reach_to_the_longest_prompts():
@@ -117,7 +113,13 @@ def tiny() -> Experiment:
         Transformer(layers=1, width=8, heads=2), replace(positions.DeepSet(layers=1), width=8), 4, 480
     )
     setting = quick._replace(arms={arm: small[arm] for arm in TRAINED}, base=quick.base | TINY, members=2)
-    return SHIFTED._replace(settings={"quick": setting}, scalars=("train_final",))
+    claims = SHIFTED.claims + ORDER.claims
+    return SHIFTED._replace(
+        settings={"quick": setting},
+        scalars=("train_final",),
+        claims=claims,
+        figures=lambda found, title: positions_measures.figures(found, title, TRAINED),
+    )
 
 
 @pytest.fixture(scope="module")

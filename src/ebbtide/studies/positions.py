@@ -51,9 +51,10 @@ PAPER_SIZE: Point = {
 CAUSAL, BARE, SAME = "causal, learned", "causal, none", "causal, identical"
 SET, SET_SAME, SET_LEARNED = "no mask, none", "no mask, identical", "no mask, learned"
 DEEPSET = "DeepSet"
-ARMS = (CAUSAL, BARE, SAME, SET, SET_SAME, SET_LEARNED, DEEPSET)
-INVARIANT = (SET, SET_SAME, DEEPSET)
 SINE, ROTARY = "causal, sinusoidal", "causal, rotary"
+INVARIANT = (SET, SET_SAME, DEEPSET)
+OTHERS = (SINE, ROTARY, BARE, SAME, SET_LEARNED)
+"""The arms of `order` that are not those of `shifts`."""
 
 
 def arms(transformer: Transformer, deepset: DeepSet, context: int, sequences: int) -> dict[str, Point]:
@@ -65,30 +66,27 @@ def arms(transformer: Transformer, deepset: DeepSet, context: int, sequences: in
     def arm(model: Model, lengths: str = "full", times: int = 1) -> Point:
         return {"model": to_builtins(model), "task.lengths": lengths, "sequences": times * sequences}
 
-    open_ = replace(transformer, mask="none", pairing="joint")
+    def causal(positions: Positions) -> Point:
+        return arm(replace(transformer, positions=positions))
+
+    def open_(positions: Positions) -> Point:
+        return arm(replace(transformer, mask="none", pairing="joint", positions=positions), "random", 2)
+
     longest = (max(LONGER) - 1) * context
     return {
-        CAUSAL: arm(replace(transformer, positions=Learned(spare=2 * longest))),
-        BARE: arm(replace(transformer, positions=NoPositions())),
-        SAME: arm(replace(transformer, positions=Identical())),
-        SET: arm(replace(open_, positions=NoPositions()), "random", 2),
-        SET_SAME: arm(replace(open_, positions=Identical()), "random", 2),
-        SET_LEARNED: arm(replace(open_, positions=Learned(spare=longest)), "random", 2),
+        CAUSAL: causal(Learned(spare=2 * longest)),
+        SINE: causal(Sinusoidal(max_time=10_000.0)),
+        ROTARY: causal(Rotary()),
+        BARE: causal(NoPositions()),
+        SAME: causal(Identical()),
+        SET: open_(NoPositions()),
+        SET_SAME: open_(Identical()),
+        SET_LEARNED: open_(Learned(spare=longest)),
         DEEPSET: arm(deepset),
     }
 
 
-def kinds(made: dict[str, Point]) -> dict[str, Point]:
-    """Of all arms the causal one with every kind of position, and the invariant transformer that has any."""
-
-    def turned(positions: Positions) -> Point:
-        return made[CAUSAL] | {"model": made[CAUSAL]["model"] | {"positions": to_builtins(positions)}}
-
-    found = {CAUSAL: made[CAUSAL], SINE: turned(Sinusoidal(max_time=10_000.0)), ROTARY: turned(Rotary())}
-    return found | {SET_SAME: made[SET_SAME]}
-
-
-def _alike(arm: str, to: str = SET) -> Claim:
+def _alike(arm: str, to: str) -> Claim:
     return Claim(
         f"alike: {arm}",
         f"in distribution {arm} is within 1.5 times of {to}",
@@ -149,7 +147,7 @@ def _longer(arm: str) -> Claim:
     )
 
 
-def _extrapolates(arm: str, times: int, than: str = CAUSAL) -> Claim:
+def _extrapolates(arm: str, times: int, than: str) -> Claim:
     return Claim(
         f"{times} times: {arm}, {than}",
         f"at {times} times the length of training {arm} is better than {than}",
@@ -169,23 +167,37 @@ LARGE = (
     "the sizes of Garg et al. 2022 without their curriculum, 200,000 steps in place of 500,000; "
     "the paper's own were not found"
 )
+SMALL_MODELS = Transformer(layers=3, width=32, heads=4), DeepSet(layers=3, width=128)
+QUICK_ARMS, CPU_ARMS = (arms(*SMALL_MODELS, CONTEXT, sequences) for sequences in (256_000, 1_024_000))
+PAPER_ARMS = arms(Transformer(layers=12, width=256, heads=8), DeepSet(layers=4, width=512), 40, 12_800_000)
+SEED: Point = {"source.seed": 5}
+
+
+def _settings(names: tuple[str, ...], minutes: float | None) -> dict[str, Setting]:
+    """Some of the arms at every size."""
+
+    def setting(made: dict[str, Point], base: Point, scaled: str, minutes: float | None = None) -> Setting:
+        return Setting(arms={name: made[name] for name in names}, base=base, minutes=minutes, scaled=scaled)
+
+    return {
+        "quick": setting(QUICK_ARMS, SEED, SMALLER, minutes),
+        "cpu": setting(CPU_ARMS, SEED, f"4 times as long; {SMALLER}"),
+        "paper": setting(PAPER_ARMS, PAPER_SIZE | SEED, LARGE),
+    }
+
+
 SHIFTED = Experiment(
     name="shifts",
     question="Do models of the set of pairs hold up better than models of their sequence?",
     section="abstract: shifts, DeepSet against transformers, identical positions; lengths beyond training's",
     claims=(
-        *(_alike(arm) for arm in ARMS if arm != SET),
+        *(_alike(arm, SET) for arm in (CAUSAL, SET_SAME, DEEPSET)),
         *(_invariant(arm) for arm in INVARIANT),
         _ordered(CAUSAL, "by its positions and its mask"),
-        _ordered(BARE, "by its mask alone"),
-        _ordered(SAME, "by its mask alone"),
-        _ordered(SET_LEARNED, "by its positions alone"),
         _better(DEEPSET, CAUSAL, "abstract: DeepSet beats transformers across shifts"),
         _better(SET, CAUSAL, "abstract: invariance helps across shifts"),
         _better(SET_SAME, CAUSAL, "abstract: identical positions do best"),
         _better(SET_SAME, DEEPSET, "abstract: identical positions do best"),
-        _better(SAME, CAUSAL, "abstract: identical positions do best [design: under a causal mask]"),
-        _better(SET_SAME, SET_LEARNED, "the same, with nothing but positions changed [design]"),
         *(_longer(arm) for arm in INVARIANT),
         Claim(
             f"longer: {CAUSAL}",
@@ -196,49 +208,33 @@ SHIFTED = Experiment(
             lambda found: error(found, CAUSAL, times=2, log=True) - error(found, CAUSAL, log=True),
             (CAUSAL,),
         ),
-        *(_extrapolates(arm, times) for arm in INVARIANT for times in LONGER),
+        *(_extrapolates(arm, times, CAUSAL) for arm in INVARIANT for times in LONGER),
     ),
-    settings={
-        "quick": Setting(
-            arms=arms(Transformer(layers=3, width=32, heads=4), DeepSet(layers=3, width=128), CONTEXT, 256_000),
-            base={"source.seed": 5},
-            minutes=11,
-            scaled=SMALLER,
-        ),
-        "cpu": Setting(
-            arms=arms(Transformer(layers=3, width=32, heads=4), DeepSet(layers=3, width=128), CONTEXT, 1_024_000),
-            base={"source.seed": 5},
-            minutes=None,
-            scaled=f"4 times as long; {SMALLER}",
-        ),
-        "paper": Setting(
-            arms=arms(Transformer(layers=12, width=256, heads=8), DeepSet(layers=4, width=512), 40, 12_800_000),
-            base=PAPER_SIZE | {"source.seed": 5},
-            minutes=None,
-            scaled=LARGE,
-        ),
-    },
+    settings=_settings((CAUSAL, *INVARIANT), None),
     shows=("train", "skewed", "orthants", "sorted"),
     scalars=("train_final", *(f"{name}_final" for name in SHIFTS), "train_loss_final"),
-    figures=lambda found, title: figures(found, title, ARMS),
+    figures=lambda found, title: figures(found, title, (CAUSAL, *INVARIANT)),
 )
-
-KIND = Experiment(
-    name="kinds",
-    question="Does it matter which positions a causal model has?",
-    section="transformers with positional encodings, of whatever kind, against invariant ones",
+ORDER = Experiment(
+    name="order",
+    question="What tells a transformer the order of its pairs, and what does it cost?",
+    section="transformers with positional encodings, of whatever kind, and without, against the invariant one",
     claims=(
-        *(_alike(arm, CAUSAL) for arm in (SINE, ROTARY)),
-        *(_ordered(arm, "by its positions and its mask") for arm in (SINE, ROTARY)),
+        *(_alike(arm, CAUSAL) for arm in OTHERS),
+        _ordered(SINE, "by its positions and its mask"),
+        _ordered(ROTARY, "by its positions and its mask"),
+        _ordered(BARE, "by its mask alone"),
+        _ordered(SAME, "by its mask alone"),
+        _ordered(SET_LEARNED, "by its positions alone"),
         *(_better(SET_SAME, arm, "abstract: identical positions do best") for arm in (SINE, ROTARY)),
+        _better(SAME, CAUSAL, "abstract: identical positions do best [design: under a causal mask]"),
+        _better(SET_SAME, SET_LEARNED, "the same, with nothing but positions changed [design]"),
         *(_extrapolates(SET_SAME, times, arm) for arm in (SINE, ROTARY) for times in LONGER),
     ),
-    settings={
-        name: setting._replace(arms=kinds(setting.arms), minutes=None) for name, setting in SHIFTED.settings.items()
-    },
+    settings=_settings((CAUSAL, SET_SAME, *OTHERS), None),
     shows=SHIFTED.shows,
     scalars=SHIFTED.scalars,
-    figures=lambda found, title: figures(found, title, tuple(KIND.settings["quick"].arms)),
+    figures=lambda found, title: figures(found, title, (CAUSAL, SET_SAME, *OTHERS)),
 )
 
 POSITIONS = Study(
@@ -246,8 +242,8 @@ POSITIONS = Study(
     paper=PAPER,
     question="Does a model that ignores the order of its examples learn in context more robustly?",
     claims=(),
-    presets={"quick": Preset(QUICK, 11, "noisy linear functions of 3 dimensions, 10 pairs; shifts of the inputs")},
+    presets={"quick": Preset(QUICK, None, "noisy linear functions of 3 dimensions, 10 pairs; shifts of the inputs")},
     summarise=TRANSIENCE.summarise,
     figure=TRANSIENCE.figure,
-    experiments=(SHIFTED, KIND),
+    experiments=(SHIFTED, ORDER),
 )

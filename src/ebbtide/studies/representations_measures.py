@@ -44,7 +44,7 @@ PAPER_SIZE = replace(
     model=Transformer(layers=12, width=256, heads=8),
     optimizer=Adam(lr=1e-4, schedule=Constant()),
     sequences=19_200_000,
-    schedule=Schedule(evaluations=41, checkpoints=2),
+    schedule=Schedule(evaluations=41, spacing="log", first=3200, checkpoints=2),
 )
 FIVE = "5 members an arm, the paper trains one"
 PENALTIES = tuple(float(p) for p in np.geomspace(1e-3, 10, 20))

@@ -53,7 +53,7 @@ QUICK = Spec(
     optimizer=Adam(lr=4e-3, schedule=Cosine(warmup=1400)),
     batch=64,
     sequences=1_792_000,
-    schedule=Schedule(evaluations=13, checkpoints=2),
+    schedule=Schedule(evaluations=13, spacing="log", first=6400, checkpoints=2),
     evaluators=("train",),
     evaluation_sequences=1000,
     keep_best=None,
@@ -309,7 +309,7 @@ PAPER_SIZE = replace(
     model=replace(QUICK.model, layers=12, width=64, heads=1, mlp_ratio=1, norm="post"),
     optimizer=Adam(lr=1e-4, schedule=Constant()),
     sequences=19_200_000,
-    schedule=Schedule(evaluations=41, checkpoints=2),
+    schedule=Schedule(evaluations=41, spacing="log", first=6400, checkpoints=2),
 )
 SMALL_ARMS = _base_arms(8, 6) | _decoder(8, 6, 32, 2)
 SHORT: Point = {"source.dim": 8, "sequences": 512_000, "optimizer.schedule.warmup": 400}
