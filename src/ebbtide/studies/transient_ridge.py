@@ -27,8 +27,8 @@ PAPER = "Carroll et al. 2025, Dynamics of Transient Structure in In-Context Line
 QUICK = Spec(
     task=Regression(context=8, noise=(0.25,)),
     source=Functions(dim=2, pool=12, scale=1.0, seed=5),
-    model=Transformer(layers=2, width=32, heads=4, positions=Learned(init_sd=1.0)),
-    optimizer=Adam(lr=4e-3, schedule=Constant(warmup=200)),
+    model=Transformer(layers=2, width=64, heads=4, positions=Learned(init_sd=1.0)),
+    optimizer=Adam(lr=2e-3, schedule=Constant(warmup=200)),
     batch=32,
     sequences=512_000,
     schedule=Schedule(evaluations=31, spacing="log", first=3200, checkpoints=31),
@@ -207,16 +207,15 @@ def _plane(arms: Arms, title: str) -> bytes:
     return paths_figure(f"{title}: answers in the plane of their joint components", own, marks, plane.explained)["png"]
 
 
-SCALED = "2 dimensions, 8 pairs, 2 layers of width {}, pools of 4 and 12, in place of 8, 16, 512 and pools up to 2^15"
-LARGER: Point = {"model.width": 64, "optimizer.lr": 2e-3}
+SCALED = "2 dimensions, 8 pairs, 2 layers of width 64, pools of 4 and 12, in place of 8, 16, 512 and pools up to 2^15"
 POOLS = Experiment(
     name="pools",
     question="Does a model trained on a finite pool of functions first generalise, then memorise?",
     section="Fig. 1 and 2: joint trajectories by task diversity",
     claims=CLAIMS,
     settings={
-        "quick": Setting(arms=_arms(512_000), base={}, minutes=None, scaled=SCALED.format(32)),
-        "cpu": Setting(arms=_arms(768_000), base=LARGER, minutes=None, scaled=SCALED.format(64)),
+        "quick": Setting(arms=_arms(256_000), base={}, minutes=None, scaled=SCALED),
+        "cpu": Setting(arms=_arms(768_000), base={}, minutes=None, scaled=f"three times as long; {SCALED}"),
         "paper": Setting(
             arms={FEW: {"source.pool": 16}, SOME: {"source.pool": 256}, MANY: {"source.pool": 0}},
             base={},
