@@ -21,6 +21,7 @@ from ebbtide.studies.experiment import (
 )
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.plan import group
 from ebbtide.sweeps.results import load
 from sweep_tools import BASE
 
@@ -123,8 +124,6 @@ EVERY = [(study, one) for study in STUDIES for one in study.experiments]
 
 @pytest.mark.parametrize(("study", "experiment"), EVERY, ids=[f"{s.name}-{e.name}" for s, e in EVERY])
 def test_every_experiment_can_be_planned_and_every_claim_is_asked_somewhere(study, experiment):
-    from ebbtide.sweeps.plan import group
-
     for preset, setting in experiment.settings.items():
         sweep = make_sweep(study, experiment, preset)
         sweep.check()
@@ -149,6 +148,21 @@ def test_every_preset_prints_its_plan_or_says_in_one_line_what_it_needs(study, e
     out, err = capsys.readouterr()
     planned = "members into" in out or out.startswith("first the run that arms start from: ")
     assert (code == 0 and planned) or (needs and code == 2 and err.count("\n") == 1)
+
+
+def test_what_the_user_says_holds_for_arms_that_say_otherwise(capsys):
+    """Also inside a struct that an arm gives whole; unless the arms would be the same, or have no such field."""
+    study = find_study("positions")
+    made = make_sweep(study, study.experiment("shifts"), "quick", {"sequences": 64_000, "model.width": 16, "batch": 8})
+    specs = [one.spec for one in group(made, made.points())]
+    assert len(specs) == 4 and all((one.sequences, one.model.width, one.batch) == (64_000, 16, 8) for one in specs)
+    for arguments, line in (
+        (["transient-ridge", "--source.pool", "8"], "source.pool = 8: is what the arms few functions and "),
+        (["positions", "--model.heads", "2"], "model.heads = 2: no such field; model has the fields layers, "),
+    ):
+        assert main(["run", *arguments, "--dry-run"]) == 2
+        told = capsys.readouterr()
+        assert not told.out and told.err.startswith(f"ebbtide: {line}") and told.err.count("\n") == 1
 
 
 def test_a_plan_names_each_arm_with_its_members(capsys):

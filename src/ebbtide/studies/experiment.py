@@ -209,9 +209,10 @@ def larger(name: str, statement: str, source: str, scalar: str, arm: str, than: 
 
 
 def make_sweep(study: Study, experiment: Experiment, preset: str, overrides: Point | None = None) -> Sweep:
-    """The grid of an experiment: arms by members. Members share seeds across arms."""
+    """The grid of an experiment: arms by members. Members share seeds across arms. `overrides` are fields that every
+    arm gets, also where an arm has its own. Raises `InputError` when two arms are the same then."""
     setting = experiment.setting(preset)
-    arms = tuple(_arm(point) for point in setting.arms.values())
+    arms = tuple(_arm(point) for point in _overridden(setting.arms, overrides or {}).values())
     return Sweep(
         name=f"{study.name}-{experiment.name}-{preset}",
         study=study.name,
@@ -221,6 +222,17 @@ def make_sweep(study: Study, experiment: Experiment, preset: str, overrides: Poi
         resources=setting.resources,
         task_members=setting.task_members,
     )
+
+
+def _overridden(arms: dict[str, Point], overrides: Point) -> dict[str, Point]:
+    found: dict[str, Point] = {}
+    for name, point in arms.items():
+        inside = [field for field in overrides if any(field == own or field.startswith(f"{own}.") for own in point)]
+        found[name] = point | {field: overrides[field] for field in inside}
+        same = [other for other, made in found.items() if other != name and made == found[name]]
+        for field in inside[:1]:
+            require(not same, field, overrides[field], f"is what the arms {' and '.join([*same, name])} differ in")
+    return found
 
 
 def _arm(point: Point) -> Axis:
