@@ -173,7 +173,7 @@ PAPER_ARMS = arms(Transformer(layers=12, width=256, heads=8), DeepSet(layers=4, 
 SEED: Point = {"source.seed": 5}
 
 
-def _settings(names: tuple[str, ...], minutes: float | None) -> dict[str, Setting]:
+def _settings(names: tuple[str, ...], minutes: float) -> dict[str, Setting]:
     """Some of the arms at every size."""
 
     def setting(made: dict[str, Point], base: Point, scaled: str, minutes: float | None = None) -> Setting:
@@ -210,7 +210,7 @@ SHIFTED = Experiment(
         ),
         *(_extrapolates(arm, times, CAUSAL) for arm in INVARIANT for times in LONGER),
     ),
-    settings=_settings((CAUSAL, *INVARIANT), None),
+    settings=_settings((CAUSAL, *INVARIANT), 5),
     shows=("train", "skewed", "orthants", "sorted"),
     scalars=("train_final", *(f"{name}_final" for name in SHIFTS), "train_loss_final"),
     figures=lambda found, title: figures(found, title, (CAUSAL, *INVARIANT)),
@@ -231,7 +231,7 @@ ORDER = Experiment(
         _better(SET_SAME, SET_LEARNED, "the same, with nothing but positions changed [design]"),
         *(_extrapolates(SET_SAME, times, arm) for arm in (SINE, ROTARY) for times in LONGER),
     ),
-    settings=_settings((CAUSAL, SET_SAME, *OTHERS), None),
+    settings=_settings((CAUSAL, SET_SAME, *OTHERS), 8),
     shows=SHIFTED.shows,
     scalars=SHIFTED.scalars,
     figures=lambda found, title: figures(found, title, (CAUSAL, SET_SAME, *OTHERS)),
