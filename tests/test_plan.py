@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
+from ebbtide.sweeps import estimate
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.plan import Estimate, TaskGroup, group, plan, task_name
 from ebbtide.sweeps.sweep import Sweep
@@ -232,3 +233,15 @@ def test_tasks_of_one_group_share_their_program_when_a_value_is_added():
 def test_the_base_spec_may_be_written_in_any_order():
     made = Sweep(name="try", base={"task.labels.count": 8, "task.labels": "shared"})
     assert made.spec() == replace(Spec(), task=replace(Spec().task, labels=Shared(8)), members=1)
+
+
+def test_a_guess_is_corrected_by_what_was_measured_beside_it(monkeypatch):
+    """Three times as slow as guessed, so what was never measured is thought to be as well; a measurement stays."""
+    wider = replace(SPEC, batch=2 * SPEC.batch)
+    first = estimate.of(SPEC)
+    assert first.source == "guessed" and estimate.slower([SPEC, wider]) == 1
+    cost = estimate.Cost(rate=SPEC.sequences / first.seconds / 3, start=1.0, memory=1e8)
+    monkeypatch.setattr(estimate, "_read", lambda spec: cost if spec == SPEC else None)
+    assert estimate.slower([SPEC, wider]) == pytest.approx(3)
+    assert estimate.of(wider, 3.0).seconds == pytest.approx(3 * estimate.of(wider).seconds)
+    assert estimate.of(SPEC, 3.0) == estimate.of(SPEC) and estimate.of(SPEC).source == "measured"

@@ -214,7 +214,7 @@ POOLS = Experiment(
     section="Fig. 1 and 2: joint trajectories by task diversity",
     claims=CLAIMS,
     settings={
-        "quick": Setting(arms=_arms(256_000), base={}, minutes=None, scaled=SCALED),
+        "quick": Setting(arms=_arms(256_000), base={}, minutes=9, scaled=SCALED),
         "cpu": Setting(arms=_arms(768_000), base={}, minutes=None, scaled=f"three times as long; {SCALED}"),
         "paper": Setting(
             arms={FEW: {"source.pool": 16}, SOME: {"source.pool": 256}, MANY: {"source.pool": 0}},

@@ -4,6 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,9 @@ class DiskFullError(RuntimeError):
 def make_plan(sweep: Sweep, groups: list[Group], known: Collection[str], slots: int) -> list[PlannedGroup]:
     """Tasks for the members that are not `known` by their address, by what they cost on this machine."""
     seconds, members = 60 * sweep.task_minutes, sweep.task_members
-    return plan(groups, known, estimate.of, task_seconds=seconds, slots=slots, task_members=members)
+    slower = estimate.slower(one.spec for one in groups)
+    cost = partial(estimate.of, slower=slower)
+    return plan(groups, known, cost, task_seconds=seconds, slots=slots, task_members=members)
 
 
 def run_sweep(

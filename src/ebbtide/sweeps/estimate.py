@@ -3,8 +3,10 @@
 import contextlib
 import math
 import resource
+import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -40,13 +42,24 @@ class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return all(math.isfinite(x) and x > 0 for x in (self.rate, self.start, self.memory))
 
 
-def of(spec: Spec) -> Estimate:
-    """The cost of one member of `spec`: measured where this machine has trained this shape before."""
+def of(spec: Spec, slower: float = 1.0) -> Estimate:
+    """The cost of one member of `spec`: measured where this machine has trained this shape before. A guess is
+    `slower` times what the size of the model says."""
     known = _read(spec)
     if known is not None:
         return Estimate(spec.sequences / known.rate, known.start, known.memory, "measured")
     one = replace(spec, members=1, vary={})
-    return Estimate(core_seconds(one), START_SECONDS, BASE_BYTES + 3 * limits.needed(one), "guessed")
+    return Estimate(slower * core_seconds(one), START_SECONDS, BASE_BYTES + 3 * limits.needed(one), "guessed")
+
+
+def slower(specs: Iterable[Spec]) -> float:
+    """By what factor guesses are short of what was measured, the median over those of `specs` that were (1 where none
+    was): what is guessed beside them is likely to be off by as much."""
+    pairs = [(spec, _read(spec)) for spec in specs]
+    found = [
+        one.sequences / known.rate / core_seconds(replace(one, members=1, vary={})) for one, known in pairs if known
+    ]
+    return statistics.median(found) if found else 1.0
 
 
 def remember(spec: Spec, cost: Cost) -> None:
