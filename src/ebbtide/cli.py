@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     studies = command("studies", "list the studies: paper, claims, presets, expected minutes")
     studies.add_argument("study", nargs="?", help="one study, with its experiments and all their claims")
     run = command("run", "run a study: train, judge its claims, draw its figure")
-    run.epilog = f"FIELD is {OVERRIDES}"
+    run.epilog = f"FIELD is {OVERRIDES}; of an experiment it holds for every arm"
     run.usage = (
         "ebbtide run STUDY [--preset NAME] [--out DIR] [--check] [--processes N] [--width N]\n"
         "                   [--kernel NAME] [--deterministic] [--dry-run] [--FIELD VALUE ...]\n"
