@@ -158,6 +158,10 @@ def test_what_the_user_says_holds_for_arms_that_say_otherwise(capsys):
     assert len(specs) == 4 and all((one.sequences, one.model.width, one.batch) == (64_000, 16, 8) for one in specs)
     for arguments, line in (
         (["transient-ridge", "--source.pool", "8"], "source.pool = 8: is what the arms few functions and "),
+        (
+            ["regularisation", "--optimizer.decay.coefficient", "0.1"],
+            "optimizer.decay.coefficient = 0.1: is what the arms ",
+        ),
         (["positions", "--model.heads", "2"], "model.heads = 2: no such field; model has the fields layers, "),
     ):
         assert main(["run", *arguments, "--dry-run"]) == 2

@@ -9,10 +9,13 @@ from ebbtide.evaluation.statistics import interval
 from ebbtide.report.arms_figure import COLOURS
 from ebbtide.report.figure import render
 
+DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+"""Of predictors that were not trained, all of them grey."""
+
 Line = tuple[Num[np.ndarray, " x"], Float[np.ndarray, "member x"]]
 
 
-def _spread(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str, style: str = "-") -> None:
+def _spread(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str, style: Any = "-") -> None:
     """Thin lines for members, a thick one for their geometric mean, a band for its 95 % interval."""
     logs = np.log(np.where(members > 0, members, np.nan))
     logs = logs[np.isfinite(logs).any(axis=1)]
@@ -82,19 +85,20 @@ def layers_figure(title: str, panels: dict[str, dict[str, Float[np.ndarray, "mem
 def context_figure(
     title: str, unit: str, panels: dict[str, dict[str, Line]], exact: tuple[str, ...]
 ) -> dict[str, bytes]:
-    """A panel for every kind of prompt and in it a line for every model or baseline (`exact`: dashed): the error by the
-    number of pairs before, on a logarithmic axis."""
+    """A panel for every kind of prompt and in it a line for every model (colours) and baseline (`exact`: grey, dashes):
+    the error by the number of pairs before, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
     wide = min(len(panels), 4)
     high = -(-len(panels) // wide)
     figure = Figure(figsize=(2.7 * wide + 2.0, 2.4 * high + 0.8), layout="constrained")
     axes: Any = figure.subplots(high, wide, squeeze=False)
-    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    models = list(dict.fromkeys(name for lines in panels.values() for name in lines if name not in exact))
+    looks: dict[str, tuple[str, Any]] = {name: (COLOURS[i % len(COLOURS)], "-") for i, name in enumerate(models)}
+    looks |= {name: ("0.4", DASHES[i % len(DASHES)]) for i, name in enumerate(exact)}
     for panel, (kind, lines) in zip(axes.flat, panels.items(), strict=False):
         for name, (x, members) in lines.items():
-            colour = COLOURS[names.index(name) % len(COLOURS)]
-            _spread(panel, x, members, colour, name, "--" if name in exact else "-")
+            _spread(panel, x, members, looks[name][0], name, looks[name][1])
         panel.set_yscale("log")
         _tidy(panel, kind)
     for panel in axes.flat[len(panels) :]:

@@ -225,13 +225,15 @@ def make_sweep(study: Study, experiment: Experiment, preset: str, overrides: Poi
 
 
 def _overridden(arms: dict[str, Point], overrides: Point) -> dict[str, Point]:
+    owned = {own for point in arms.values() for own in point}
+    inside = [field for field in overrides if any(field == own or field.startswith(f"{own}.") for own in owned)]
     found: dict[str, Point] = {}
     for name, point in arms.items():
-        inside = [field for field in overrides if any(field == own or field.startswith(f"{own}.") for own in point)]
-        found[name] = point | {field: overrides[field] for field in inside}
-        same = [other for other, made in found.items() if other != name and made == found[name]]
+        made = point | {field: overrides[field] for field in inside}
+        same = [other for other, point in found.items() if point == made]
         for field in inside[:1]:
             require(not same, field, overrides[field], f"is what the arms {' and '.join([*same, name])} differ in")
+        found[name] = made
     return found
 
 

@@ -197,6 +197,6 @@ def figures(arms: Arms, title: str, names: tuple[str, ...]) -> dict[str, bytes]:
             values = np.asarray([[one[name] for one in exact]])
             lines[name] = (x, np.where(values < TALL, values, np.nan))
         panels[kind if kind != "train" else "as in training, and longer"] = lines
-    words = f"{title}: errors at the query (of baselines, dashed, those below {TALL:g})"
+    words = f"{title}: errors at the query (of baselines, grey, those below {TALL:g})"
     drawn = context_figure(words, "squared error / mean square of the responses", panels, BASELINES)
     return {f"errors.{kind}": image for kind, image in drawn.items()}
