@@ -14,13 +14,13 @@ from msgspec.structs import replace
 
 from ebbtide.evaluation.function_evaluators import function_task
 from ebbtide.keys import Purpose, root
+from ebbtide.machine import cores
 from ebbtide.models.model import AnyPrompt, Model
 from ebbtide.once import quick_jit
 from ebbtide.runs.folder import Run
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training.driver import spec_of
-from ebbtide.training.layout import cores
 from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints
 from ebbtide.training.spec import Spec
