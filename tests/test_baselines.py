@@ -24,6 +24,8 @@ from ebbtide.evaluation.concepts import concept_average, cue_frequencies, margin
 from ebbtide.evaluation.invariance import invariance_gap
 from ebbtide.evaluation.statistics import paired_bootstrap
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 SLOTS, BATCH, DIM = 12, 6, 5
 each_seed = pytest.mark.parametrize("seed", [0, 1, 2])
 
@@ -492,6 +494,7 @@ def test_a_wrong_predictor_would_have_been_noticed(monkeypatch):
         verify_functions, "finite_pool", lambda x, y, pool, noise: finite_pool(x, y, pool[::-1] * 1.001, noise)
     )
     monkeypatch.setattr(verify_functions, "concept_average", lambda log, said: concept_average(log, said[::-1]))
+    monkeypatch.setattr(verify_functions, "kernel_smoother", lambda x, y, scale: kernel_smoother(x, y, scale * 1.001))
     monkeypatch.setattr(verify_functions, "invariance_gap", lambda *of: invariance_gap(*of) + 1e-20)
     said = verify_functions._said
     monkeypatch.setattr(verify_functions, "_said", lambda x, w: said(x, w) * (1 + 1e-6))

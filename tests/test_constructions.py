@@ -7,7 +7,7 @@ from ebbtide.errors import InputError
 from ebbtide.evaluation.baselines import ridge
 from ebbtide.mechanisms.woven import Head, Layer, Unit, weave
 from ebbtide.models.transformer import Transformer
-from ebbtide.studies.constructions import lasso_descent, ridge_descent, selection
+from ebbtide.studies.constructions import lasso_descent, ridge_descent, selection, smoother
 from ebbtide.verify_functions import descent
 
 N, BATCH, DIM = 6, 5, 3
@@ -54,6 +54,17 @@ def test_a_singular_design_and_more_dimensions_than_pairs_are_no_special_case():
     np.testing.assert_allclose(ridge_descent(5, 3, 200, 0.08, 2.0).answer(x, y), exact, atol=1e-12)
 
 
+def test_the_smoother_weighs_pairs_by_likeness_and_not_by_order(prompts):
+    x, y = prompts
+    weight = np.exp(1.5 * np.einsum("sbd,bd->sb", x[:-1], x[-1]))
+    exact = (weight * y).sum(0) / weight.sum(0)
+    model = smoother(DIM, N, 1.5)
+    np.testing.assert_allclose(model.answer(x, y), exact, atol=1e-14)
+    turned = np.concatenate([x[:-1][::-1], x[-1:]])
+    np.testing.assert_allclose(model.answer(turned, y[::-1]), exact, atol=1e-14)
+    assert np.abs(smoother(DIM, N, 1.5 * 2**0.5).answer(x, y) - exact).max() > 1e-2, "the scale counts"
+
+
 def test_lasso_descent_takes_the_steps_of_ista_and_makes_exact_zeros(prompts):
     x, y = prompts
     exact = said(x, descent(x, y, 4, 0.3, 0.4, sparse=True))
@@ -97,6 +108,7 @@ def test_selection_by_labels_tests_whether_all_responses_are_labels(prompts):
         (lambda: ridge_descent(3, 4, 0, 0.1, 1.0), r"steps = 0: must be at least 1"),
         (lambda: ridge_descent(3, 4, 2, 0.1, -1.0), r"penalty = -1.0: must be a number from 0 on"),
         (lambda: lasso_descent(3, 4, 2, 0.1, 0.0), r"penalty = 0.0: .*use ridge_descent"),
+        (lambda: smoother(3, 4, 0.0), r"scale = 0.0: must be a number above 0: at 0 it is the plain mean"),
         (
             lambda: selection(3, 4, 2, (0.1, 0.1), (1.0, 2.0), by="validation", held=4, margin=1.0),
             r"held = 4: must be from 1 to context - 1 = 3",

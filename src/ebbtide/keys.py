@@ -8,7 +8,7 @@ silently change a stream (golden arrays in the tests pin it).
 from enum import IntEnum
 
 import jax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 
 class Purpose(IntEnum):
@@ -21,7 +21,7 @@ class Purpose(IntEnum):
     ORACLE = 4
 
 
-def root(seed: int, purpose: Purpose, index: int = 0) -> Key[Array, ""]:
+def root(seed: int, purpose: Purpose, index: int | Int[Array, ""] = 0) -> Key[Array, ""]:
     """The root key of one stream: fold_in(fold_in(key(seed), purpose), index)."""
     key = jax.random.key(seed, impl="threefry2x32")
     return jax.random.fold_in(jax.random.fold_in(key, int(purpose)), index)

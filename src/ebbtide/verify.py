@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from ebbtide.keys import Purpose, root
 from ebbtide.machine import cores
 from ebbtide.models.transformer import Transformer
 from ebbtide.once import quick_jit
+from ebbtide.sources.bank import Bank
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import PerSequence, Shared
@@ -37,11 +38,17 @@ TASKS = {
 SEQUENCES = 1000
 
 
+@cache
+def bank() -> Bank:
+    """What `SOURCE` draws: once for all checks."""
+    return SOURCE.build()
+
+
 def calibration(name: str) -> tuple[list[Check], Table]:
     """The checks of a calibration task's evaluation prompts, and the oracles' scores on them."""
     task = TASKS[name]
     task.check(SOURCE)
-    suite = build_suite(NAMES, task, SOURCE, SOURCE.build(), sequences=SEQUENCES, seed=0)
+    suite = build_suite(NAMES, task, SOURCE, bank(), sequences=SEQUENCES, seed=0)
     table = truth_table(suite, task.outputs(SOURCE.classes))
     return [truth(name, task, suite, table), sequences(name, task, suite)], table
 
@@ -83,8 +90,8 @@ def holdout_pairs() -> Iterator[Check]:
     """Labels anew for every sequence, some pairs of them held out: the row of `icl_pairs`, and that training
     never shows one of its pairs."""
     labels = PerSequence(5, holdout_pairs=2)
-    task, bank = FewShot(labels=labels), SOURCE.build()
-    suite = build_suite(("train", "icl", "icl_pairs"), task, SOURCE, bank, sequences=SEQUENCES, seed=0)
+    task = FewShot(labels=labels)
+    suite = build_suite(("train", "icl", "icl_pairs"), task, SOURCE, bank(), sequences=SEQUENCES, seed=0)
     outputs = task.outputs(SOURCE.classes)
     rows = {
         oracle: {name: found for name, found in row.items() if name != "train"}
@@ -103,9 +110,10 @@ def holdout_pairs() -> Iterator[Check]:
 
 def batch_invariance() -> Check:
     """Example i is the same alone, in another batch and in another place."""
-    task, bank, key = FewShot(labels=Shared(8), p_bursty=0.5), SOURCE.build(), root(3, Purpose.DATA)
+    task, key = FewShot(labels=Shared(8), p_bursty=0.5), root(3, Purpose.DATA)
     split = SOURCE.sizes().split()
-    sample = quick_jit(lambda index: task.sample(key, index, SOURCE, bank, split))
+    drawn = bank()
+    sample = quick_jit(lambda index: task.sample(key, index, SOURCE, drawn, split))
     index = jnp.arange(64, dtype=jnp.uint32)
     whole = sample(index)
     halves = [sample(part[::-1]) for part in (index[:21], index[21:])]
@@ -142,9 +150,9 @@ def initial_loss() -> Check:
 def causality() -> Check:
     """A later token changes nothing before it: the gradient is exactly 0."""
     task, model = FewShot(context=4, burst=2), Transformer(width=16, heads=2)
-    bank = SOURCE.build()
+    drawn = bank()
     split, index = SOURCE.sizes().split(), jnp.arange(4, dtype=jnp.uint32)
-    prompt = quick_jit(lambda: task.sample(root(0, Purpose.DATA), index, SOURCE, bank, split))()
+    prompt = quick_jit(lambda: task.sample(root(0, Purpose.DATA), index, SOURCE, drawn, split))()
     outputs = task.outputs(SOURCE.classes)
 
     def before_query(exemplars: Array) -> Array:
@@ -177,12 +185,12 @@ def descent() -> Check:
 
 def exemplar_match() -> Check:
     """How often the query is the very exemplar shown in context: 1/E, 0 and 1 by exemplar_draw."""
-    bank, split, n = SOURCE.build(), SOURCE.sizes().split(), 20_000
+    drawn, split, n = bank(), SOURCE.sizes().split(), 20_000
     rates = {}
     for draw, theory in (("independent", 1 / SOURCE.exemplars), ("without_replacement", 0.0), ("match", 1.0)):
         task = replace(FewShot(), exemplar_draw=draw)
         index = jnp.arange(n, dtype=jnp.uint32)
-        prompt = quick_jit(partial(task.sample, root(0, Purpose.DATA), index, SOURCE, bank, split))()
+        prompt = quick_jit(partial(task.sample, root(0, Purpose.DATA), index, SOURCE, drawn, split))()
         same = (prompt.indices[:-1] == prompt.indices[-1]) & (prompt.tags[:-1] == Tag.BURSTY)
         rates[draw] = (float(same.any(0).mean()), theory)
     passed = all(abs(rate - p) <= 4.5 * math.sqrt(p * (1 - p) / n) for rate, p in rates.values())
@@ -190,12 +198,15 @@ def exemplar_match() -> Check:
 
 
 def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
-    """Runs all checks, as many at a time as there are cores (nearly all their time is compiling), and reports each, in
-    order; returns whether all passed and the truth tables by task."""
+    """Runs all checks, as many at a time as there are cores (nearly all their time is compiling, so XLA is told not to
+    optimise), and reports each, in order; returns whether all passed and the truth tables by task."""
     single = (batch_invariance, exemplar_match, initial_loss, causality, descent, *FUNCTION_CHECKS)
     passed, tables = True, {}
     pool = ThreadPoolExecutor(cores())
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
     try:
+        bank()
         calibrated = [pool.submit(calibration, name) for name in TASKS]
         pairs = pool.submit(lambda: list(holdout_pairs()))
         others = [pool.submit(check) for check in single]
@@ -213,4 +224,5 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
             report(check)
     finally:
         pool.shutdown(cancel_futures=True)
+        jax.config.update("jax_disable_most_optimizations", before)
     return passed, tables

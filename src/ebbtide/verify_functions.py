@@ -7,11 +7,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from msgspec.structs import replace
 
 from ebbtide.checks import Check
-from ebbtide.evaluation.baselines import ridge
+from ebbtide.evaluation.baselines import kernel_smoother, ridge
 from ebbtide.evaluation.bayes import finite_pool
 from ebbtide.evaluation.concepts import concept_average
 from ebbtide.evaluation.invariance import invariance_gap, shuffles
@@ -21,7 +21,7 @@ from ebbtide.models.positions import Identical, NoPositions
 from ebbtide.models.transformer import Transformer
 from ebbtide.once import quick_jit
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies.constructions import lasso_descent, representation_ridge, ridge_descent, selection
+from ebbtide.studies.constructions import lasso_descent, representation_ridge, ridge_descent, selection, smoother
 from ebbtide.tasks.prompt import FunctionPrompt
 
 SLOTS, BATCH, DIM = 13, 64, 5
@@ -126,9 +126,15 @@ def order_of_pairs() -> Check:
         order = shuffles(jax.random.key(0), SLOTS - 1, BATCH)
 
         def moved(model: Model) -> float:
-            params = model.init(jax.random.key(1), context=SLOTS - 1, dim=DIM, labels=0)
-            double = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
-            return float(quick_jit(lambda p: invariance_gap(model, p, prompt, order))(double).max()) ** 0.5
+            shapes = jax.eval_shape(lambda: model.init(jax.random.key(1), context=SLOTS - 1, dim=DIM, labels=0))
+            random = np.random.default_rng(1)
+
+            def drawn(leaf: jax.ShapeDtypeStruct) -> Array:  # by NumPy: nothing to compile
+                scale = 1 / math.sqrt(leaf.shape[0]) if len(leaf.shape) > 1 else 0.1
+                return jnp.asarray(random.standard_normal(leaf.shape) * scale + (len(leaf.shape) == 1))
+
+            params = jax.tree.map(drawn, shapes)
+            return float(quick_jit(lambda p: invariance_gap(model, p, prompt, order))(params).max()) ** 0.5
 
         sets = {name: moved(model) for name, model in SETS.items()}
         ordered = {name: moved(model) for name, model in ORDERED.items()}
@@ -204,6 +210,28 @@ def lasso_by_transformer() -> Check:
     return _differs("Lasso: 2, 6, 41 layers = 1, 5, 40 of ISTA", np.stack(ours), np.stack(exact), 1e-12)
 
 
+SCALE, KEYS = 4.0, 64
+"""With so many keys evenly around a circle sums over them are integrals, to rounding."""
+
+
+def smoother_by_transformer() -> Check:
+    """A head of softmax attention is a kernel smoother. Where keys lie evenly on a circle and values are linear in
+    them, y = b'x, it answers A_2 b'q with A_2 = I_1(scale) / I_0(scale), ratio of Bessel functions: the function
+    itself, but for a constant."""
+    from scipy.special import iv
+
+    x, y = (part[: PAIRS + 1] for part in _noisy(16))
+    ours = [smoother(DIM, PAIRS, SCALE).answer(x, y[:-1])]
+    exact = [kernel_smoother(x, y, SCALE)[-1]]
+    around = 2 * np.pi * np.arange(KEYS) / KEYS
+    angles = np.concatenate([np.repeat(around[:, None], BATCH, axis=1), np.random.default_rng(16).random((1, BATCH))])
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    y = x @ np.array([2.0, -1.0])
+    ours.append(smoother(2, KEYS, SCALE).answer(x, y[:-1]))
+    exact.append(iv(1, SCALE) / iv(0, SCALE) * y[-1])
+    return _differs("softmax attention: a smoother, I1/I0 on a circle", np.stack(ours), np.stack(exact), 1e-12)
+
+
 def selection_by_transformer() -> Check:
     """It fits two ridge regressions at once and answers by the one that is better on two held pairs; or by the first
     where all responses are -1 or +1."""
@@ -235,5 +263,6 @@ FUNCTION_CHECKS: tuple[Callable[[], Check], ...] = (
     ridge_at_the_end,
     representation_by_transformer,
     lasso_by_transformer,
+    smoother_by_transformer,
     selection_by_transformer,
 )

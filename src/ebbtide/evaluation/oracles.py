@@ -1,15 +1,17 @@
 """Scripted predictors that play one strategy exactly: they calibrate the evaluators."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ebbtide.evaluation.evaluators import Suite
 from ebbtide.evaluation.metrics import METRICS
 from ebbtide.keys import Purpose, root
+from ebbtide.once import quick_jit
 from ebbtide.tasks.prompt import Prompt
 
 Oracle = Callable[[Prompt, int, Key[Array, ""]], Float[Array, "batch labels"]]
@@ -72,17 +74,25 @@ ORACLES: dict[str, Oracle] = {"ICL": icl, "IWL": iwl, "CIWL": ciwl, "majority": 
 
 
 def truth_table(suite: Suite, outputs: int, seed: int = 0) -> dict[str, dict[str, tuple[float, float]]]:
-    """Headline mean and standard error of every oracle on every evaluator: table[oracle][evaluator]."""
-    table = {}
-    for i, (name, oracle) in enumerate(ORACLES.items()):
-        key = root(seed, Purpose.ORACLE, i)
-        measured = np.asarray(suite.measure(lambda prompt, oracle=oracle, key=key: oracle(prompt, outputs, key)))
-        row = {}
-        for j, one in enumerate(suite.evaluators):
-            mean, error = measured[j, METRICS.index(one.headline)]
-            row[one.name] = (float(mean), float(error))
-        table[name] = row
-    return table
+    """Headline mean and standard error of every oracle on every evaluator: table[oracle][evaluator]. One program for
+    all of them: the metrics compile once."""
+
+    def scores(which: Int[Array, ""]) -> Float[Array, "evaluators metrics 2"]:
+        def answer(prompt: Prompt) -> Float[Array, "batch labels"]:
+            each = [partial(oracle, prompt, outputs) for oracle in ORACLES.values()]
+            return jax.lax.switch(which, each, root(seed, Purpose.ORACLE, which))
+
+        return suite.measure(answer)
+
+    measured = np.asarray(quick_jit(lambda: jax.lax.map(scores, jnp.arange(len(ORACLES))))())
+    return {
+        oracle: {
+            one.name: (float(mean), float(error))
+            for one, scored in zip(suite.evaluators, found, strict=True)
+            for mean, error in [scored[METRICS.index(one.headline)]]
+        }
+        for oracle, found in zip(ORACLES, measured, strict=True)
+    }
 
 
 def expected(oracle: str, evaluator: str, chance: float, outputs: int) -> float | None:

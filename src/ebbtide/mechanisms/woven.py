@@ -22,7 +22,8 @@ class Head(NamedTuple):
     r"""A head of attention, over residual streams $h_i$ (it asks) and $h_j$ (it is asked):
 
     score $s_{ij} = \sum_{(a, b, c)} c\, h_i[a] \cdot h_j[b]$ over `compares`, and for every (from, to, c) of `moves`,
-    $h_i[\mathrm{to}] \leftarrow h_i[\mathrm{to}] + \frac1n \sum_j \mathrm{relu}(s_{ij})\, c\, h_j[\mathrm{from}]$.
+    $h_i[\mathrm{to}] \leftarrow h_i[\mathrm{to}] + \frac1n \sum_j \mathrm{relu}(s_{ij})\, c\, h_j[\mathrm{from}]$;
+    softmax attention weighs by $\mathrm{softmax}_j(s_{ij} / \sqrt{k})$, k the coordinates of a head.
     """
 
     compares: Sequence[tuple[Place, Place, float]]

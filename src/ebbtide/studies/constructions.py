@@ -17,6 +17,8 @@ is exact for one length.
 signs whose value is 1, $\frac1n\sum_j [\mathrm{relu}(x_i'w_j) - \mathrm{relu}(-x_i'w_j)] = w'x_i$. L steps are L + 1
 layers.
 
+*Softmax attention* is a kernel smoother without more ado (`smoother`).
+
 What does not fit exactly: logistic regression (its link is smooth, a ReLU network approximates it: the paper's Theorem
 for generalised linear models has an error), and the paper's selection among classifiers, for the same reason.
 """
@@ -26,6 +28,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+from msgspec.structs import replace
 
 from ebbtide.errors import require
 from ebbtide.evaluation.baselines import positive
@@ -56,9 +59,13 @@ def _model(layers: int, width: int, heads: int, mlp_ratio: int) -> Transformer:
 
 
 def _checked(dim: int, context: int, steps: int, rate: float) -> None:
-    for name, value in (("dim", dim), ("context", context), ("steps", steps)):
-        require(value >= 1, name, value, "must be at least 1")
+    _counted(dim=dim, context=context, steps=steps)
     positive("rate", rate, ", the step size")
+
+
+def _counted(**counts: int) -> None:
+    for name, value in counts.items():
+        require(value >= 1, name, value, "must be at least 1")
 
 
 def _gradient(x: slice, y: int, w: slice, one: int, silent: int, rate: float) -> list[Head]:
@@ -151,6 +158,23 @@ def lasso_descent(dim: int, context: int, steps: int, rate: float, penalty: floa
     ]
     step = Layer(_gradient(x, y, w, one, query, rate * (context + 1) / context), soft)
     return weave(model, [step] * steps + [Layer(_product(x, w, one, y))], x=x, y=y, marks=marks, reads=[(y, 1.0)])
+
+
+def smoother(dim: int, context: int, scale: float) -> Woven:
+    r"""The kernel smoother $\sum_j y_j e^{\gamma q'x_j} / \sum_j e^{\gamma q'x_j}$ over the pairs, $\gamma$ the scale:
+    one head of softmax attention, q and x_j compared, y_j moved, the query's own token silenced (Zhang et al. 2023,
+    arXiv 2305.19420: attention as kernel smoother; `baselines.kernel_smoother`).
+
+    One layer, one head, width dim + 3. Raises `InputError` for a scale that is not above 0.
+    """
+    _counted(dim=dim, context=context)
+    positive("scale", scale, ": at 0 it is the plain mean")
+    model = replace(_model(1, dim + 3, 1, 0), attention="softmax")
+    x, y, one, query = slice(0, dim), dim, dim + 1, dim + 2
+    marks = np.zeros((context + 1, model.width))
+    marks[:, one], marks[-1, query] = 1.0, 1.0
+    head = Head([(x, x, scale * model.width**0.5), (one, query, -SILENCE)], [(y, y, 1.0)])
+    return weave(model, [Layer([head])], x=x, y=y, marks=marks, reads=[(y, 1.0)])
 
 
 def selection(
