@@ -32,7 +32,7 @@ Found run(const Shape& s, unsigned seed) {
   if (!s.learned) p.position = const_cast<float*>(table.data());
   const auto exemplars = draw(s.slots() * s.batch * s.dim, 1.0f), turns = draw(s.tokens() * (s.width / s.heads), 1.0f);
   std::vector<int32_t> labels(s.context * s.batch), target(s.asked() * s.batch);
-  const auto responses = draw(s.slots() * s.batch, 1.0f);
+  const auto responses = draw(s.slots() * s.batch * (s.states ? s.labels : 1), 1.0f);
   std::vector<float> present(s.context * s.batch);
   for (auto& one : present) one = random() % 2;
   for (auto* whole : {&labels, &target})
@@ -61,7 +61,7 @@ Found run(const Shape& s, unsigned seed) {
 
 int main() {
   // layers, width, heads, hidden, context, batch, dim, labels, joint, normed, learned, rotary, every, real, open,
-  // rectified, relu, by_role, by_kind, places
+  // rectified, relu, by_role, by_kind, states, copied, places
   const std::vector<Shape> shapes = {
       {1, 8, 1, 0, 1, 1, 1, 2, false, false, false, false},     {2, 32, 4, 128, 2, 16, 24, 4, false, true, true, false},
       {3, 24, 3, 48, 3, 17, 5, 70, true, true, false, true},    {2, 64, 8, 0, 2, 33, 64, 700, false, true, true, false},
@@ -69,10 +69,13 @@ int main() {
       {2, 64, 4, 256, 20, 600, 7, 65, false, true, true, false}, {1, 48, 2, 96, 1, 15, 2, 1, true, true, false, false},
       {2, 24, 3, 48, 4, 17, 5, 1, false, true, true, false, true, true}, {3, 16, 2, 0, 2, 33, 3, 300, false, false, false, true, true},
       {4, 32, 4, 128, 12, 600, 3, 1, false, true, true, false, true, true},
-      {2, 24, 3, 48, 5, 17, 5, 1, true, true, true, false, false, true, true, false, false, true, false, 2},
+      {2, 24, 3, 48, 5, 17, 5, 1, true, true, true, false, false, true, true, false, false, true, false, false, false, 2},
       {3, 32, 4, 64, 7, 65, 4, 1, true, true, false, false, false, true, true, true, true},
-      {2, 16, 1, 32, 3, 33, 4, 2, false, true, true, false, true, false, false, true, true, false, true, 2},
-      {2, 16, 2, 32, 4, 7, 3, 20, true, false, true, false, false, false, true, false, true, false, false, 9},
+      {2, 16, 1, 32, 3, 33, 4, 2, false, true, true, false, true, false, false, true, true, false, true, false, false, 2},
+      {2, 16, 2, 32, 4, 7, 3, 20, true, false, true, false, false, false, true, false, true, false, false, false, false, 9},
+      {2, 24, 3, 48, 9, 37, 5, 5, false, true, true, false, true, true, false, false, false, false, false, true},
+      {2, 16, 2, 32, 4, 33, 3, 1, false, true, true, false, true, true, false, false, false, false, false, false, true},
+      {3, 16, 2, 0, 3, 700, 7, 12, false, true, false, false, false, false, false, true, false, false, false, false, true},
   };
   for (size_t i = 0; i < shapes.size(); i++) {
     Found found[2];

@@ -59,15 +59,22 @@ struct Call {
     const int64_t rest = sets * count;
     const auto at = [&](int64_t i) { return *args.get<ffi::AnyBuffer>(i); };
     const auto has = [&](int64_t i, size_t axes) { return at(i).dimensions().size() == axes; };
-    if (count < 3 || static_cast<int64_t>(args.size()) != rest + 7 + more) return refused("another number of arrays");
-    if (!has(0, 2) || !has(2, 2) || !has(rest + 2, 3)) return refused("the tables or the exemplars have other axes");
+    if (count < 5 || static_cast<int64_t>(args.size()) != rest + 7 + more) return refused("another number of arrays");
+    const bool states = flags & 2048, copied = flags & 4096;
+    const int64_t positions = states ? 2 : copied ? 5 : 3;  // the place of their table
+    if (!has(0, 2) || !(states || has(2, 2)) || !has(count - 2, 2) || !has(rest + 2, 3))
+      return refused("the tables or the exemplars have other axes");
     const auto exemplars = at(rest + 2).dimensions();
     shape = {layers, at(0).dimensions()[1], heads, hidden, exemplars[0] - 1, exemplars[1], exemplars[2],
-             at(2).dimensions()[0], bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8),
+             at(count - 2).dimensions()[1], bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8),
              bool(flags & 16), bool(flags & 32), bool(flags & 64), bool(flags & 128), bool(flags & 256),
-             bool(flags & 512), bool(flags & 1024), flags & 4 && count > 3 && has(3, 2) ? at(3).dimensions()[0] : 0};
-    if ((shape.every && shape.joint) || (shape.real && shape.labels != 1) || (shape.open && !shape.joint))
+             bool(flags & 512), bool(flags & 1024), states, copied,
+             flags & 4 && has(positions, 2) ? at(positions).dimensions()[0] : 0};
+    if ((shape.every && shape.joint) || (shape.real && !states && shape.labels != 1) || (shape.open && !shape.joint))
       return refused("inputs are answered by turns, real responses by one row of the table; without a mask pairs are joint");
+    if ((states && (shape.joint || copied || !shape.real || !shape.every || shape.labels > LABEL_BLOCK)) ||
+        (copied && shape.joint))
+      return refused("states are answered with real numbers, each; inputs are copied to tokens by turns");
     const int64_t needed = shape.by_role || shape.by_kind ? 2 : shape.tokens();
     if (shape.places && shape.places < needed) return refused("there are more tokens than positions");
     if (heads < 1 || shape.width % (8 * heads)) return refused("the size of a head is no multiple of 8");
@@ -83,7 +90,7 @@ struct Call {
     const long tokens = shape.tokens(), all = shape.context * shape.batch, asked = shape.asked() * shape.batch;
     if (!fits(rest, tokens * shape.width, ffi::F32) || !fits(rest + 1, tokens * (shape.width / heads / 2) * 2, ffi::F32) ||
         at(rest + 2).element_type() != ffi::F32 || !fits(rest + 3, all, ffi::S32) || !fits(rest + 4, asked, ffi::S32) ||
-        !fits(rest + 5, shape.real ? shape.slots() * shape.batch : 0, ffi::F32) ||
+        !fits(rest + 5, shape.real ? shape.slots() * shape.batch * (states ? shape.labels : 1) : 0, ffi::F32) ||
         !(fits(rest + 6, 0, ffi::F32) || (shape.open && fits(rest + 6, all, ffi::F32))))
       return refused("positions, exemplars, labels, targets, responses or present pairs have another size or type");
     if (!shape.learned) parameters.position = const_cast<float*>(floats(at(rest)));
@@ -98,7 +105,7 @@ struct Call {
   }
 
   // The gradients of these do not come by `gathered`: the label table's are `Rows`, the read-out's come by blocks.
-  bool apart(size_t i) const { return i == 2 || i + 2 >= leaves.size(); }
+  bool apart(size_t i) const { return (!shape.states && i == 2) || i + 2 >= leaves.size(); }
 
   void make_room() {
     for (size_t i = 0; i < leaves.size(); i++)
@@ -138,7 +145,7 @@ ffi::Error gradients(ffi::RemainingArgs args, ffi::RemainingRets results, int64_
     const float* found = call.gradient(i, out(i));
     if (found != out(i)) std::copy_n(found, call.leaves[i].size(), out(i));
   }
-  for (long label = 0; label < s.labels; label++) {
+  for (long label = 0; !s.states && label < s.labels; label++) {
     float* to = out(2) + label * s.width;
     const int32_t row = label_rows.row_of[label];
     if (row < 0) std::fill_n(to, s.width, 0.0f);
@@ -186,7 +193,7 @@ ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets results, int64_t lay
   for (int64_t i = 0; i < count; i++)
     if (!call.apart(i)) update(i, 0, call.leaves[i].size(), call.gradient(i, arena.take(call.leaves[i].size())));
   const float* nothing = arena.zeros(s.width);  // the gradient of a label that no context has
-  for (long label = 0; label < s.labels; label++) {
+  for (long label = 0; !s.states && label < s.labels; label++) {
     const int32_t row = label_rows.row_of[label];
     update(2, label * s.width, s.width, row < 0 ? nothing : label_rows.values + row * s.row());
   }

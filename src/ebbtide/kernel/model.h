@@ -23,9 +23,11 @@ struct Shape {
   bool every = false, real = false;  // functions: every input is answered, over tokens by turns; responses are numbers
   bool open = false, rectified = false, relu = false;  // attention (see `Heads`); the activation of the MLP
   bool by_role = false, by_kind = false;  // two positions: of pairs and the query, or of exemplars and labels
+  bool states = false, copied = false;    // tokens are exemplars alone; a label's token has its exemplar once more
   long places = 0;                        // vectors of learned positions, spare ones too; 0: one for every token
   long slots() const { return context + 1; }
-  long tokens() const { return joint ? context + 1 : 2 * context + 1; }
+  bool by_turns() const { return !joint && !states; }
+  long tokens() const { return by_turns() ? 2 * context + 1 : context + 1; }
   long columns() const { return tokens() * LANES; }
   long row() const { return padded(width); }
   long blocks() const { return (batch + LANES - 1) / LANES; }
@@ -42,7 +44,7 @@ struct Layer {
   float *scale1, *offset1, *q, *k, *v, *o, *scale2, *offset2, *w_in, *b_in, *w_out, *b_out;
 };
 struct Leaves {
-  float *exemplar_w, *exemplar_b, *label, *position;
+  float *exemplar_w, *exemplar_b, *label, *copy_w, *copy_b, *position;
   std::vector<Layer> layers;
   float *scale, *offset, *readout_w, *readout_b;
 };
@@ -61,7 +63,9 @@ struct Leaf {
 inline std::vector<Leaf> leaves_of(const Shape& s, Leaves& p) {
   const long d = s.width;
   p.layers.assign(s.layers, {});
-  std::vector<Leaf> found = {{&p.exemplar_w, s.dim, d, false}, {&p.exemplar_b, 1, d, false}, {&p.label, s.labels, d, false}};
+  std::vector<Leaf> found = {{&p.exemplar_w, s.dim, d, false}, {&p.exemplar_b, 1, d, false}};
+  if (!s.states) found.push_back({&p.label, s.labels, d, false});
+  if (s.copied) found.insert(found.end(), {{&p.copy_w, s.dim, d, false}, {&p.copy_b, 1, d, false}});
   if (s.learned) found.push_back({&p.position, s.places ? s.places : s.tokens(), d, false});
   for (auto& layer : p.layers) {
     if (s.normed) found.insert(found.end(), {{&layer.scale1, 1, d, false}, {&layer.offset1, 1, d, false}});
@@ -123,7 +127,7 @@ struct Batch {
   const int32_t* labels;   // [context][batch]
   const int32_t* target;   // [asked][batch]
   const float* turns;      // [tokens][head size / 2][2], rotary positions only
-  const float* responses;  // [slots][batch], real responses only
+  const float* responses;  // [slots][batch][outputs], real responses only: one output, or that many numbers of a state
   const float* present;    // [context][batch]: 1 for the pairs that a sequence has, else 0; null: it has all
 };
 
@@ -156,13 +160,9 @@ class Step {
   // label table to `rows`, those of the read-out go to `sink`, block by block (once for every group).
   float run(const Leaves& gradients, Rows& rows, const Sink& sink) {
     g = &gradients;
-    const long d = s.width, dp = s.row(), all_slots = s.slots() * s.batch;
-    embedded_ = arena_.take(all_slots * dp);
-    d_embedded_ = arena_.zeros(all_slots * dp);
-    float* padded_w = arena_.zeros(s.dim * dp);
-    for (long i = 0; i < s.dim; i++) std::copy_n(p.exemplar_w + i * d, d, padded_w + i * dp);
-    for (long i = 0; i < all_slots; i++) std::copy_n(p.exemplar_b, d, embedded_ + i * dp);
-    product(all_slots, dp, s.dim, in.exemplars, s.dim, 1, padded_w, dp, embedded_, dp, true);
+    const long dp = s.row(), all_slots = s.slots() * s.batch, all_pairs = s.context * s.batch;
+    encode(all_slots, p.exemplar_w, p.exemplar_b, embedded_, d_embedded_);
+    if (s.copied) encode(all_pairs, p.copy_w, p.copy_b, copies_, d_copies_);
     number_labels(rows);
 
     const long group = blocks_in_group();
@@ -182,8 +182,8 @@ class Step {
       loss += s.real ? regress(real, queries, d_queries, sink) : read_out(real, queries, d_queries, sink);
       for (long b = 0; b < count; b++) backward(first + b, kept[b], d_queries + b * each * dp, rows);
     }
-    product(s.dim, dp, all_slots, in.exemplars, 1, s.dim, d_embedded_, dp, g->exemplar_w, dp, true);
-    for (long i = 0; i < all_slots; i++) add(d, d_embedded_ + i * dp, g->exemplar_b);
+    encode_back(all_slots, d_embedded_, g->exemplar_w, g->exemplar_b);
+    if (s.copied) encode_back(all_pairs, d_copies_, g->copy_w, g->copy_b);
     return static_cast<float>(loss / (s.batch * s.asked()));
   }
 
@@ -194,6 +194,21 @@ class Step {
 
   static void add(long n, const float* a, float* out, float times = 1.0f) {
     for (long i = 0; i < n; i++) out[i] += times * a[i];
+  }
+
+  // Embeddings of the first `rows` exemplars, and memory for their gradients.
+  void encode(long rows, const float* w, const float* b, float*& to, float*& back) {
+    const long d = s.width, dp = s.row();
+    to = arena_.take(rows * dp), back = arena_.zeros(rows * dp);
+    float* padded_w = arena_.zeros(s.dim * dp);
+    for (long i = 0; i < s.dim; i++) std::copy_n(w + i * d, d, padded_w + i * dp);
+    for (long i = 0; i < rows; i++) std::copy_n(b, d, to + i * dp);
+    product(rows, dp, s.dim, in.exemplars, s.dim, 1, padded_w, dp, to, dp, true);
+  }
+
+  void encode_back(long rows, const float* back, float* to_w, float* to_b) {
+    product(s.dim, s.row(), rows, in.exemplars, 1, s.dim, back, s.row(), to_w, s.row(), true);
+    for (long i = 0; i < rows; i++) add(s.width, back + i * s.row(), to_b);
   }
 
   long state_floats() const {
@@ -238,9 +253,9 @@ class Step {
     rows.values = arena_.zeros(used * s.row());
   }
 
-  // Token t of a sequence is the exemplar of a slot, the label of a pair, or (joint) the sum of both.
-  long exemplar_slot(long t) const { return s.joint ? t : t % 2 ? -1 : t / 2; }
-  long label_slot(long t) const { return s.joint ? (t < s.context ? t : -1) : t % 2 ? t / 2 : -1; }
+  // Token t of a sequence is the exemplar of a slot, the label of a pair, or (joint) the sum of both; -1: neither.
+  long exemplar_slot(long t) const { return !s.by_turns() ? t : t % 2 ? -1 : t / 2; }
+  long label_slot(long t) const { return s.joint ? (t < s.context ? t : -1) : s.states || t % 2 == 0 ? -1 : t / 2; }
 
   // What the label's row is multiplied with: a real response.
   float times(long pair, long sequence) const { return s.real ? in.responses[pair * s.batch + sequence] : 1.0f; }
@@ -252,8 +267,8 @@ class Step {
     for (long a = 0; a < s.asked(); a++)
       for (long b = 0; b < real; b++) f(a * real + b, a, b);
   }
-  // Where it is among the rows of tokens that were answered: inputs are every other token.
-  static long token_row(long a, long lane) { return 2 * a * LANES + lane; }
+  // Where it is among the rows of tokens that were answered: inputs are every other token, states all.
+  long token_row(long a, long lane) const { return (s.states ? a : 2 * a) * LANES + lane; }
 
   // Which tokens the sequences of a block have (over joint tokens, of which the last is the query); null: all.
   const float* there(long block) const {
@@ -274,7 +289,9 @@ class Step {
         if (b >= real) continue;
         if (s.learned || p.position) std::copy_n(p.position + s.place(t) * d, d, row);
         if (slot >= 0) add(d, embedded_ + (slot * s.batch + from + b) * dp, row);
-        if (pair >= 0) add(d, p.label + in.labels[pair * s.batch + from + b] * d, row, times(pair, from + b));
+        if (pair < 0) continue;
+        add(d, p.label + in.labels[pair * s.batch + from + b] * d, row, times(pair, from + b));
+        if (s.copied) add(d, copies_ + (pair * s.batch + from + b) * dp, row);
       }
     }
     transpose(work_.tokens, dp, s.columns(), d, x, s.columns());
@@ -291,6 +308,7 @@ class Step {
         if (slot >= 0) add(d, row, d_embedded_ + (slot * s.batch + from + b) * dp);
         if (pair < 0) continue;
         add(d, row, rows.values + rows.row_of[in.labels[pair * s.batch + from + b]] * dp, times(pair, from + b));
+        if (s.copied) add(d, row, d_copies_ + (pair * s.batch + from + b) * dp);
       }
     }
   }
@@ -458,25 +476,28 @@ class Step {
     return loss;
   }
 
-  // Of real responses: the sum of (o - y)^2, o = q w + b, and the gradient of the batch's mean: 2 (o - y) / n. The
-  // answers are those of the last slots.
+  // Of real responses: the sum of (o - y)^2, o = q w + b (of states its mean over their numbers), and the gradient of
+  // the batch's mean: 2 (o - y) / n. The answers are those of the last slots.
   double regress(long real, const float* queries, float* d_queries, const Sink& sink) {
-    const long d = s.width, dp = s.row(), wide = padded(1);
+    const long d = s.width, dp = s.row(), outputs = s.labels, wide = padded(outputs);
     if (!dw_) dw_ = arena_.take(d * wide), db_ = arena_.take(wide);
     std::memset(dw_, 0, sizeof(float) * d * wide);
-    db_[0] = 0;
+    std::memset(db_, 0, sizeof(float) * wide);
     double loss = 0;
     for (long row = 0; row < real; row++) {
       const float* query = queries + row * dp;
-      float off = p.readout_b[0] - in.responses[(s.slots() - s.asked()) * s.batch + places_[row]];
-      for (long i = 0; i < d; i++) off += query[i] * p.readout_w[i];
-      loss += double(off) * off;
-      const float slope = 2.0f * off / (s.batch * s.asked());
-      db_[0] += slope;
-      for (long i = 0; i < d; i++) dw_[i * wide] += slope * query[i];
-      add(d, p.readout_w, d_queries + row * dp, slope);
+      const float* said = in.responses + ((s.slots() - s.asked()) * s.batch + places_[row]) * outputs;
+      for (long o = 0; o < outputs; o++) {
+        float off = p.readout_b[o] - said[o];
+        for (long i = 0; i < d; i++) off += query[i] * p.readout_w[i * outputs + o];
+        loss += double(off) * off / outputs;
+        const float slope = 2.0f * off / (s.batch * s.asked() * outputs);
+        db_[o] += slope;
+        for (long i = 0; i < d; i++) dw_[i * wide + o] += slope * query[i];
+        for (long i = 0; i < d; i++) d_queries[row * dp + i] += slope * p.readout_w[i * outputs + o];
+      }
     }
-    sink(0, 1, dw_, db_);
+    sink(0, outputs, dw_, db_);
     return loss;
   }
 
@@ -486,7 +507,8 @@ class Step {
   Arena& arena_;
   const Leaves* g = nullptr;
   Workspace work_{};
-  float *embedded_ = nullptr, *d_embedded_ = nullptr, *logits_ = nullptr, *packed_ = nullptr, *packed_turned_ = nullptr;
+  float *embedded_ = nullptr, *d_embedded_ = nullptr, *copies_ = nullptr, *d_copies_ = nullptr;
+  float *logits_ = nullptr, *packed_ = nullptr, *packed_turned_ = nullptr;
   float *dw_ = nullptr, *db_ = nullptr;
   std::vector<long> places_;  // of every row of queries: which of the targets, [asked][batch], it answers
 };

@@ -11,19 +11,22 @@ from jaxtyping import Array, Float
 
 from ebbtide.kernel.build import SYMBOLS, load
 from ebbtide.models.encoders import Linear
-from ebbtide.models.model import AnyPrompt, Model, Params
+from ebbtide.models.model import AnyPrompt, Model, Params, Shape
 from ebbtide.models.positions import Identical, Learned, Rotary
 from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.prompt import Prompt
 
 JOINT, NORMED, LEARNED, ROTARY, EVERY, REAL, OPEN, RECTIFIED, RELU, BY_ROLE, BY_KIND = (2**i for i in range(11))
+STATES, COPIED = 2**11, 2**12
 """Flags of a call, as in `Shape` of model.h. Every: every input is answered; real: responses are numbers."""
+MOST_OUTPUTS = 256
+"""The most numbers of a state."""
 LARGEST = 16_384
 """The most labels that are served: 12,800 classes with a label each, held-out ones and reserved labels."""
 
 
-def why_not(model: Model, labels: int) -> str | None:
-    """What of a model the kernel does not serve; None: it serves it."""
+def why_not(model: Model, shape: Shape) -> str | None:
+    """What of a model of this shape the kernel does not serve; None: it serves it."""
     if not isinstance(model, Transformer):
         return "only transformers are served"
     size = model.width // model.heads
@@ -33,8 +36,8 @@ def why_not(model: Model, labels: int) -> str | None:
         "attention has biases": model.attention_bias,
         "linear attention is not served": model.attention == "linear",
         "a norm after the layer is not served": model.norm == "post",
-        "only interleaved and joint tokens are served": model.pairing not in ("interleaved", "joint"),
-        f"more than {LARGEST:,} labels": labels > LARGEST,
+        f"more than {LARGEST:,} labels": shape["labels"] > LARGEST,
+        f"states of more than {MOST_OUTPUTS} numbers": model.pairing == "states" and shape["dim"] > MOST_OUTPUTS,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -79,6 +82,8 @@ class Kernel:
             RELU: model.activation == "relu",
             BY_ROLE: kinds == "role",
             BY_KIND: kinds == "token",
+            STATES: model.pairing == "states",
+            COPIED: model.pairing == "copied",
         }
         self._words = {
             "layers": model.layers,
@@ -89,7 +94,7 @@ class Kernel:
 
     def _names(self) -> list[str]:
         """The arrays in the order of `leaves_of` in model.h."""
-        names = ["exemplar.w", "exemplar.b", "label.table", "position.table"]
+        names = ["exemplar.w", "exemplar.b", "label.table", "copy.w", "copy.b", "position.table"]
         for i in range(self.model.layers):
             parts = ["norm1.scale", "norm1.offset", *(f"attn.{name}" for name in "qkvo"), "norm2.scale", "norm2.offset"]
             parts += [f"mlp.{name}" for name in ("w_in", "b_in", "w_out", "b_out")]
@@ -114,7 +119,7 @@ class Kernel:
         else:
             inputs, target = prompt.inputs, prompt.responses
             if not jnp.issubdtype(target.dtype, jnp.integer):  # a response is so many times the one label there is
-                kind, responses, target = REAL, target, jnp.zeros(target.shape, jnp.int32)
+                kind, responses, target = REAL, target, jnp.zeros(target.shape[:2], jnp.int32)
             labels = target[:-1]
             if self.model.pairing == "joint":
                 target = target[-1]

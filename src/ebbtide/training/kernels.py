@@ -39,7 +39,7 @@ def reason_against(spec: Spec) -> str | None:
         return "it is for the CPU"
     if spec.interventions:
         return "interventions reach into the forward pass"
-    return why_not(spec.model, spec.outputs())
+    return why_not(spec.model, spec.shape())
 
 
 def choose(
