@@ -1,6 +1,7 @@
 """Cues and responses of a hidden concept: what the task draws, and that its optimum is the Bayesian model average."""
 
-import jax
+from functools import lru_cache
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ebbtide.errors import InputError
 from ebbtide.evaluation.concepts import concept_average
 from ebbtide.keys import Purpose, root
 from ebbtide.models.transformer import Transformer
+from ebbtide.once import quick_jit
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.functions import Functions
 from ebbtide.tasks.cued import Cued
@@ -17,6 +19,8 @@ from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.spec import Spec, from_json
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 SOURCE, TASK = Concepts(concepts=6, cues=3, responses=4), Cued(context=8)
 SPEC = Spec(
@@ -31,9 +35,10 @@ SPEC = Spec(
 )
 
 
+@lru_cache
 def draw(task: Cued = TASK, n: int = 4000) -> FunctionPrompt:
     key, split = root(2, Purpose.DATA), SOURCE.sizes().split()
-    return jax.jit(lambda i: task.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.arange(n, dtype=jnp.uint32))
+    return quick_jit(lambda i: task.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.arange(n, dtype=jnp.uint32))
 
 
 def table_of(prompt: FunctionPrompt, concept: int, rows: slice = slice(None)) -> np.ndarray:

@@ -30,6 +30,8 @@ from ebbtide.training.optimizer import Adam
 from ebbtide.training.spec import Spec, from_json
 from test_statisticians import Found
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 SOURCE, TASK = Functions(dim=2, history=3, layers=1, representations=2, seed=3), Dynamics(context=10, noise=0.2)
 SPEC = Spec(
     task=TASK,

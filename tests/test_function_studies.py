@@ -1,16 +1,20 @@
 """Studies of functions in context: their measures know the exact predictors, and a small run is judged and drawn."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from ebbtide.mechanisms.linear import explained_by_probe
-from ebbtide.studies import bayesian_averaging, transient_ridge
-from ebbtide.studies.answers import Answers, fresh_prompts
+from ebbtide.studies import bayesian_averaging, bayesian_measures, bayesian_scaling, transient_ridge
+from ebbtide.studies.answers import Answers, fresh_prompts, seen_prompts
 from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
-from ebbtide.studies.study import Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.sweeps.driver import run_sweep
+from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 TINY: Point = {
     "sequences": 1_920,
@@ -51,12 +55,19 @@ def test_distances_are_zero_for_the_predictor_itself(monkeypatch):
 
 def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatch):
     blank = answered(bayesian_averaging.QUICK, [])
-    made = bayesian_averaging.exact(blank)
+    made = bayesian_measures.exact(blank)
     perfect = answered(bayesian_averaging.QUICK, [made.marginal, made.average])
-    monkeypatch.setattr(bayesian_averaging, "answers", lambda arms, arm, evaluator, last: [perfect])
-    gap, regret = (one(NOTHING, "any") for one in (bayesian_averaging.gap, bayesian_averaging.regret))  # pyright: ignore
+    monkeypatch.setattr(bayesian_measures, "answers", lambda arms, arm, evaluator, last: [perfect])
+    monkeypatch.setattr(bayesian_scaling, "answers", lambda arms, arm, evaluator: [perfect])
+    gap, regret, least = (
+        one(NOTHING, "any") for one in (bayesian_measures.gap, bayesian_measures.regret, bayesian_scaling.least_regret)
+    )
     np.testing.assert_allclose(gap, 0, atol=1e-7)  # tables are kept in float32
     assert 0 < regret[0] < np.log(8)
+    np.testing.assert_allclose(regret, least, atol=1e-6)
+    np.testing.assert_allclose(bayesian_scaling.generalisation_gap(NOTHING, "any"), 0, atol=1e-7)
+    assert bayesian_scaling.over_training(NOTHING, "any").argmin() == 1
+    assert bayesian_scaling._left(NOTHING, "any") == 0  # pyright: ignore
     np.testing.assert_allclose(bayesian_averaging.alike(NOTHING, "any"), 1.0)  # pyright: ignore
     over = bayesian_averaging._over_training(perfect)
     np.testing.assert_allclose(np.diagonal(over[::-1]), 0, atol=1e-7)
@@ -64,10 +75,27 @@ def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatc
 
 
 def test_the_posterior_is_over_the_concept_that_answered():
-    made = bayesian_averaging.exact(answered(bayesian_averaging.QUICK, []))
+    made = bayesian_measures.exact(answered(bayesian_averaging.QUICK, []))
     concept = answered(bayesian_averaging.QUICK, []).latent["concept"]
     right = np.take_along_axis(made.posterior[-1], concept[:, None], axis=-1)
     assert np.exp(right).mean() > 0.7
+
+
+def test_prompts_seen_are_those_of_training_and_no_others():
+    spec = replace(bayesian_averaging.QUICK, distinct=48, members=2)
+    first, second = (seen_prompts(spec, member, 100) for member in (0, 1))
+    data, split = Engine(spec).data(0), spec.source.sizes().split()
+    trained = spec.task.sample(data.key, jnp.arange(48, dtype=jnp.uint32), spec.source, data.bank, split)  # pyright: ignore
+    np.testing.assert_array_equal(first.inputs, trained.inputs)  # pyright: ignore
+    np.testing.assert_array_equal(first.responses, trained.responses)  # pyright: ignore
+    assert (first.responses != second.responses).any()  # pyright: ignore
+    assert seen_prompts(bayesian_averaging.QUICK, 0, 100).inputs.shape[1] == 100  # pyright: ignore
+
+
+def test_the_slope_by_a_logarithm():
+    x = (2, 8, 32)
+    found = bayesian_scaling.slope(x, np.stack([3 * np.log(x) + 1, 0 * np.log(x)], axis=1))
+    np.testing.assert_allclose(found, [3, 0], atol=1e-12)
 
 
 def test_a_probe_explains_what_is_linear_and_nothing_else():
@@ -78,16 +106,19 @@ def test_a_probe_explains_what_is_linear_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("study", "pictures"),
+    ("study", "name", "pictures"),
     [
-        (transient_ridge.TRANSIENT_RIDGE, {"figure.png", "distances.png", "paths.png"}),
-        (bayesian_averaging.BAYESIAN_AVERAGING, {"figure.png", "distances.png"}),
+        (transient_ridge.TRANSIENT_RIDGE, "pools", {"figure.png", "distances.png", "paths.png"}),
+        (bayesian_averaging.BAYESIAN_AVERAGING, "averaging", {"figure.png", "distances.png"}),
+        (bayesian_averaging.BAYESIAN_AVERAGING, "scaling", {"figure.png", "distances.png", "scaling.png"}),
     ],
-    ids=lambda one: one.name if isinstance(one, Study) else "",
+    ids=lambda one: one if isinstance(one, str) else "",
 )
-def test_a_small_run_is_judged_and_drawn(study, pictures, tmp_path):
-    (whole,) = study.experiments
-    setting = whole.settings["quick"]._replace(members=2)
+def test_a_small_run_is_judged_and_drawn(study, name, pictures, tmp_path):
+    whole = study.experiment(name)
+    setting = whole.settings["quick"]
+    fewer = {arm: point | {"distinct": point.get("distinct", 0) // 50} for arm, point in setting.arms.items()}
+    setting = setting._replace(members=2, arms=fewer)
     experiment: Experiment = whole._replace(settings={"quick": setting})
     folder = run_sweep(make_sweep(study, experiment, "quick", TINY), tmp_path / "s", jobs=2)
     verdict = conclude_experiment(study, experiment, "quick*", folder)

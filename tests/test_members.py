@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.errors import InputError
+from ebbtide.training.engine import Engine
 from ebbtide.training.members import Members, named, unnamed
 from ebbtide.training.spec import Spec
 from tiny import SPEC, same_bits
@@ -152,3 +154,32 @@ def test_an_evaluation_reports_the_mean_loss_since_the_last_one():
     whole.train(4)
     np.testing.assert_allclose(whole.evaluate()["train_loss"][0], np.mean(losses), rtol=1e-6)
     assert len(set(losses)) == 4 and 2 < losses[0] < 8  # about ln 66 at the start
+
+
+def test_distinct_sequences_come_again_in_the_same_order():
+    """Twelve steps on 24 sequences that come again against the same steps by hand: batches of 16 overlap the seam."""
+    spec = replace(SPEC, distinct=24)
+    engine = Engine(spec)
+    state, data, split = engine.init(0), engine.data(0), spec.source.sizes().split()
+    ours = trained(spec, [0]).state()
+
+    @jax.jit
+    def step(params: Any, optimizer: Any, at: Any, index: Any) -> Any:
+        prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
+        _, grads = engine.loss_and_grad(params, prompt)
+        return spec.optimizer.update(grads, optimizer, params, at, spec.steps())
+
+    params, optimizer = state.params, state.optimizer
+    for at in range(STEPS):
+        index = np.arange(at * spec.batch, (at + 1) * spec.batch) % 24
+        params, optimizer = step(params, optimizer, jnp.uint32(at), jnp.asarray(index, jnp.uint32))
+    for name, array in named(params).items():
+        np.testing.assert_allclose(ours[f"params.{name}"][0], array, atol=1e-5, err_msg=name)
+    fresh = trained(SPEC, [0]).state()
+    assert max(np.abs(ours[name] - fresh[name]).max() for name in fresh if name.startswith("params.")) > 1e-3
+
+
+def test_all_sequences_that_there_are_is_no_number_of_them(one_line):
+    with pytest.raises(InputError) as caught:
+        replace(SPEC, distinct=SPEC.sequences).check()
+    one_line(caught, "distinct", SPEC.sequences)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from ebbtide.mechanisms.interventions import Temperature
 from ebbtide.models.positions import Learned, NoPositions
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
+from ebbtide.once import quick_jit
 from ebbtide.runs.folder import Run
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
@@ -27,6 +29,8 @@ from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec, from_json
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 TASK, SOURCE = Regression(context=6), Functions(dim=4)
 KEY = root(3, Purpose.DATA)
@@ -44,9 +48,10 @@ SPEC = Spec(
 )
 
 
+@lru_cache
 def draw(task: Regression = TASK, source: Functions = SOURCE, n: int = 2000) -> FunctionPrompt:
     split = source.sizes().split()
-    return jax.jit(lambda i: task.sample(KEY, i, source, source.build(), split))(jnp.arange(n, dtype=jnp.uint32))
+    return quick_jit(lambda i: task.sample(KEY, i, source, source.build(), split))(jnp.arange(n, dtype=jnp.uint32))
 
 
 def test_responses_are_the_weights_answer_and_noise():
@@ -104,6 +109,14 @@ def test_signs_are_classes():
     clean = jnp.einsum("sbd,bd->sb", prompt.inputs, prompt.latent["weights"])
     np.testing.assert_array_equal(np.asarray(prompt.responses), np.asarray(clean > 0))
     assert prompt.responses.dtype == jnp.int32
+
+
+def test_steps_are_numbers_and_mixed_prompts_are_one_or_the_other():
+    linear, step, mixed = (np.asarray(draw(replace(TASK, link=link)).responses) for link in ("linear", "step", "mixed"))
+    np.testing.assert_array_equal(step, np.where(linear > 0, 1.0, -1.0))
+    steps = (np.abs(mixed) == 1).all(0)
+    np.testing.assert_array_equal(mixed, np.where(steps, step, linear))
+    assert steps.mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_examples_do_not_depend_on_the_batch():
@@ -248,7 +261,7 @@ def test_a_spec_of_functions_is_text_and_back():
     assert replace(SPEC, task=replace(TASK, link="sign")).shape()["labels"] == 2
 
 
-@pytest.mark.parametrize("link", ["linear", "sign"])
+@pytest.mark.parametrize("link", ["linear", "sign", "mixed"])
 def test_training_learns_the_functions(link):
     engine = Engine(replace(SPEC, task=replace(TASK, link=link, noise=(0.1,))))
     state, data, suite = engine.init(0), engine.data(0), engine.suite(0)

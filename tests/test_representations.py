@@ -25,6 +25,8 @@ from ebbtide.sweeps.plan import group
 from ebbtide.training.start import shapes
 from test_statisticians import Found
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 PROMPTS = 300
 
 

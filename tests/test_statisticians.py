@@ -7,14 +7,16 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
+from ebbtide.evaluation.baselines import least_squares
 from ebbtide.evaluation.bayes import penalty_of, ridge_risk
 from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
 from ebbtide.sources.functions import Functions
-from ebbtide.studies import statisticians
+from ebbtide.studies import statisticians, statisticians_links
 from ebbtide.studies.answers import Answers, by_member, fresh_prompts
 from ebbtide.studies.contests import (
     below_frontier,
     best_of,
+    classifiers,
     errors_of,
     mixed_errors,
     model_errors,
@@ -23,8 +25,11 @@ from ebbtide.studies.contests import (
 )
 from ebbtide.studies.experiment import Arms, make_sweep
 from ebbtide.studies.statisticians import BASE, BOTH, HIGH, LABELS, LOW, QUICK, SELECTION, STATISTICIANS
+from ebbtide.studies.statisticians_links import EITHER, LINKS, REGRESSION, SIGNS
 from ebbtide.sweeps.plan import group
 from ebbtide.tasks.regression import Regression
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 PROMPTS = 400
 
@@ -148,6 +153,33 @@ def test_claims_about_models_that_answer_0_fail_and_missing_members_are_nan(made
             assert estimate[0] <= claim.threshold, claim.name
 
 
+def links(monkeypatch, says) -> Arms:
+    """The arms of `links`, each with a member that answers what `says` makes of (arm, link, inputs, responses)."""
+
+    def answers(arms, arm, evaluator, link, **changes):
+        task = Regression(context=16, noise=(0.0,), link=link)
+        return [answered(task, lambda x, y: says(arm, link, x, y)[:, None]), None]
+
+    monkeypatch.setattr(statisticians_links, "answers", answers)
+    return Found(LINKS.settings["quick"].arms)
+
+
+def test_a_model_that_tells_links_by_their_labels_is_as_good_as_two_models(monkeypatch):
+    def says(arm, link, x, y):
+        if arm == REGRESSION or (arm == EITHER and link == "linear"):
+            return least_squares(x, y, [16])[0]
+        return classifiers(x, np.sign(y))["logistic"]
+
+    arms = links(monkeypatch, says)
+    found = [claim.estimate(arms) for claim in LINKS.claims]
+    assert all(np.isnan(one[1]) for one in found)
+    assert [one[0] for one in found[:2]] == [0.05, 0.015] and all(one[0] > 0.01 for one in found[2:])
+    assert LINKS.figures is not None and LINKS.figures(arms, "title")["corner.png"][:4] == b"\x89PNG"
+    one_for_both = links(monkeypatch, lambda arm, link, x, y: says(arm if arm != EITHER else SIGNS, link, x, y))
+    near, same, worse, not_worse = (claim.estimate(one_for_both)[0] for claim in LINKS.claims)
+    assert near < 0 and same == 0.015 and worse > 0 and not_worse == 0
+
+
 def test_figures_are_drawn_and_say_how_far_the_best_predictor_is(made_up):
     arms = Found(BASE.settings["quick"].arms)
     assert BASE.figures is not None and SELECTION.figures is not None
@@ -164,6 +196,6 @@ def test_a_figure_without_finished_members_is_still_a_figure():
     nothing = np.full(3, np.nan)
     bars = bars_figure("t", {"kind": Contest("error", nothing, {"ridge": (0.5, 0.4, 0.6)})})
     points = frontier_figure(
-        "t", ("a", "b"), np.asarray([[0.1, 1.0], [0.2, 0.5]]), {"arm": np.full((3, 2), np.nan)}, {}
+        "t", ("a", "b"), {"curve": np.asarray([[0.1, 1.0], [0.2, 0.5]])}, {"arm": np.full((3, 2), np.nan)}, {}
     )
     assert all(one[kind] for one in (bars, points) for kind in ("png", "svg"))

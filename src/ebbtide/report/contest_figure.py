@@ -51,24 +51,25 @@ def bars_figure(title: str, contests: dict[str, Contest]) -> dict[str, bytes]:
 def frontier_figure(
     title: str,
     axes_say: tuple[str, str],
-    frontier: Float[np.ndarray, "penalty 2"],
+    curves: dict[str, Float[np.ndarray, "penalty 2"]],
     points: dict[str, Float[np.ndarray, "member 2"]],
     marks: dict[str, Float[np.ndarray, " 2"]],
 ) -> dict[str, bytes]:
-    """The curve of one family of predictors in the plane of two errors, a dot for every member of every arm, and
-    black marks for two exact predictors. The axes end soon after the last of these: the curve may go on."""
+    """Curves of families of predictors in the plane of two errors, a dot for every member of every arm, and
+    black marks for two exact predictors. The axes end soon after the last of these: a curve may go on."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
     panel: Any = figure.subplots()
-    panel.plot(frontier[:, 0], frontier[:, 1], color="0.45", lw=1.6, label="ridge, one penalty for both")
+    for name, curve in curves.items():
+        panel.plot(curve[:, 0], curve[:, 1], color="0.45", lw=1.6, label=name)
     for i, (arm, members) in enumerate(points.items()):
         panel.scatter(members[:, 0], members[:, 1], color=COLOURS[i % len(COLOURS)], s=24, zorder=3, label=arm)
     for shape, (name, at) in zip("*X", marks.items(), strict=False):
         panel.scatter(*at, marker=shape, s=110, color="black", zorder=4, label=name)
     kept = np.concatenate([*points.values(), *[at[None] for at in marks.values()]])
     kept = kept[np.isfinite(kept).all(1)]
-    kept = kept if len(kept) > 1 else frontier
+    kept = kept if len(kept) > 1 else np.concatenate([kept, *curves.values()])
     for low, high, set_limits in zip(kept.min(0), kept.max(0), (panel.set_xlim, panel.set_ylim), strict=True):
         room = 0.15 * (high - low) or 1.0
         set_limits(low - room, high + room)

@@ -57,11 +57,24 @@ def fresh_prompts(spec: Spec, evaluator: str, prompts: int, **changes: Any) -> A
     return quick_jit(lambda bank: task.sample(key, index, spec.source, bank, split))(spec.source.build())
 
 
+SEEN = "seen"
+"""In place of an evaluator: the first prompts that a member was trained on."""
+
+
+def seen_prompts(spec: Spec, member: int, prompts: int) -> AnyPrompt:
+    """The first prompts of a member's training stream, at most the `distinct` ones that there are."""
+    assert not isinstance(spec.task, FewShot)
+    task, key = spec.task, spec.root(Purpose.DATA, member)
+    index, split = jnp.arange(min(prompts, spec.distinct or prompts), dtype=jnp.uint32), spec.source.sizes().split()
+    return quick_jit(lambda bank: task.sample(key, index, spec.source, bank, split))(spec.source.build())
+
+
 def answers(
     arms: Arms, arm: str, evaluator: str, *, prompts: int = PROMPTS, last: bool = False, **changes: Any
 ) -> list[Answers | None]:
-    """What every member of an arm answers on fresh prompts of an evaluator (None: it has not finished). `last` asks the
-    last checkpoint alone; `changes` are fields of the task (context = 30: longer prompts)."""
+    """What every member of an arm answers on fresh prompts of an evaluator, or on those that it has `SEEN` (None: it
+    has not finished). `last` asks the last checkpoint alone; `changes` are fields of the task (context = 30: longer
+    prompts)."""
     words = tuple(sorted(changes.items()))
     return of_every_member(arms, arm, lambda path, place: of_member(path, place, evaluator, prompts, last, words))
 
@@ -86,7 +99,8 @@ def of_member(
     """What one member of a run answers: see `answers`."""
     run = Run(path)
     spec = spec_of(run)
-    drawn = fresh_prompts(spec, evaluator, prompts, **dict(changes))
+    seen = evaluator == SEEN
+    drawn = seen_prompts(spec, place, prompts) if seen else fresh_prompts(spec, evaluator, prompts, **dict(changes))
     template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
     kept = checkpoints(run)
     outputs = []

@@ -1,24 +1,22 @@
 """Study `bayesian-averaging`: does a trained model predict the average of its concepts, weighted by the context?"""
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
 from msgspec.structs import replace
-from scipy.special import log_softmax
 
-from ebbtide.evaluation.concepts import concept_average, marginal
+from ebbtide.evaluation.concepts import concept_average
 from ebbtide.mechanisms.linear import explained_by_probe
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.transformer import Transformer
 from ebbtide.report.functions_figure import Line, distances_figure
 from ebbtide.runs.folder import Run
 from ebbtide.sources.concepts import Concepts
-from ebbtide.studies.answers import Answers, answers, by_member, fresh_prompts
+from ebbtide.studies.answers import Answers, answers, fresh_prompts
+from ebbtide.studies.bayesian_measures import divergence, each, exact, gap, log, regret, said, slot_regret
+from ebbtide.studies.bayesian_scaling import SCALING
 from ebbtide.studies.experiment import Arms, Experiment, Setting
 from ebbtide.studies.study import Claim, Preset, Study
 from ebbtide.studies.transience import TRANSIENCE
@@ -59,73 +57,16 @@ FIRST = 6
 """The slot from which the regret's decay is fitted: before, the model still tells concepts apart."""
 
 
-class Exact(NamedTuple):
-    """The exact predictors on the prompts of an arm: the Bayesian model average, the marginal over concepts, and the
-    true concept (nan where it is of no pool), all log-probabilities; log posteriors of the concepts."""
-
-    average: Float[np.ndarray, "slots prompt responses"]
-    marginal: Float[np.ndarray, "slots prompt responses"]
-    truth: Float[np.ndarray, "slots prompt responses"]
-    posterior: Float[np.ndarray, "slots prompt concepts"]
-
-
-def exact(found: Answers) -> Exact:
-    """What no training is needed for."""
-    assert isinstance(found.spec.source, Concepts)
-    logs = np.asarray(found.spec.source.build().logs, np.float64)
-    cues = found.inputs.argmax(-1)
-    likelihood = np.moveaxis(logs[:, cues], 0, 2)
-    average = concept_average(likelihood, found.responses)
-    truth = np.take_along_axis(likelihood, found.latent["concept"][None, :, None, None], axis=2)[:, :, 0]
-    return Exact(average.predictive, marginal(likelihood), truth, average.posterior)
-
-
-def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """KL(p || q) of log-probabilities over the last axis, in nats."""
-    return (np.exp(p) * (p - q)).sum(-1)
-
-
-def said(logs: np.ndarray, responses: Int[np.ndarray, "slots prompt"]) -> np.ndarray:
-    """The log-probability of the responses that were given."""
-    return np.take_along_axis(logs, responses[..., None], axis=-1)[..., 0]
-
-
-def _each(arms: Arms, arm: str, evaluator: str, of: Callable[[Answers], float], *, last: bool = True) -> np.ndarray:
-    """A number of every member."""
-    return by_member(answers(arms, arm, evaluator, last=last), of)
-
-
-def _log(found: Answers) -> np.ndarray:
-    """The model's log-probabilities at every checkpoint."""
-    return log_softmax(found.outputs, axis=-1)
-
-
-def gap(arms: Arms, arm: str) -> np.ndarray:
-    """KL(average || model) at the end, mean over slots and prompts, nats."""
-    return _each(arms, arm, "train", lambda one: divergence(exact(one).average, _log(one)[-1]).mean())
-
-
-def _regret(found: Answers) -> Float[np.ndarray, " slots"]:
-    """The mean regret of every slot to the true concept, nats."""
-    truth, model = said(exact(found).truth, found.responses), said(_log(found)[-1], found.responses)
-    return (truth - model).mean(1)
-
-
-def regret(arms: Arms, arm: str) -> np.ndarray:
-    """The regret of a whole prompt: log loss of the model - of the true concept, summed over slots."""
-    return _each(arms, arm, "train", lambda one: _regret(one).sum())
-
-
 def decay(arms: Arms, arm: str) -> np.ndarray:
     """The slope of log(average regret) by log(number of slots), from slot `FIRST` on."""
 
     def one(found: Answers) -> float:
-        total = np.cumsum(_regret(found))
+        total = np.cumsum(slot_regret(found))
         count = np.arange(1, len(total) + 1)
         late = count >= FIRST
         return float(np.polyfit(np.log(count[late]), np.log(np.maximum(total / count, 1e-9)[late]), 1)[0])
 
-    return _each(arms, arm, "train", one)
+    return each(arms, arm, "train", one)
 
 
 def alike(arms: Arms, arm: str) -> np.ndarray:
@@ -133,10 +74,10 @@ def alike(arms: Arms, arm: str) -> np.ndarray:
     context of wrong responses."""
 
     def one(found: Answers) -> float:
-        both = said(_log(found)[-1], found.responses)[-1], said(exact(found).average, found.responses)[-1]
+        both = said(log(found)[-1], found.responses)[-1], said(exact(found).average, found.responses)[-1]
         return float(np.corrcoef(*both)[0, 1])
 
-    return _each(arms, arm, "wrong", one)
+    return each(arms, arm, "wrong", one)
 
 
 def decoded(arms: Arms, arm: str) -> np.ndarray:
@@ -166,7 +107,7 @@ def _decoded(path: Path, place: int) -> float:
 def _over_training(found: Answers) -> np.ndarray:
     """Mean KL from the average and from the marginal at every checkpoint."""
     here = exact(found)
-    return np.stack([divergence(p, _log(found)).mean((1, 2)) for p in (here.average, here.marginal)], axis=1)
+    return np.stack([divergence(p, log(found)).mean((1, 2)) for p in (here.average, here.marginal)], axis=1)
 
 
 def _marginal_first(arms: Arms, arm: str) -> np.ndarray:
@@ -174,7 +115,7 @@ def _marginal_first(arms: Arms, arm: str) -> np.ndarray:
         at = _over_training(found).argmin(0)
         return float(1 - found.sequences[at[1]] / found.sequences[at[0]])
 
-    return _each(arms, arm, "train", one, last=False)
+    return each(arms, arm, "train", one, last=False)
 
 
 CLAIMS = (
@@ -307,5 +248,5 @@ BAYESIAN_AVERAGING = Study(
     },
     summarise=TRANSIENCE.summarise,
     figure=TRANSIENCE.figure,
-    experiments=(AVERAGING,),
+    experiments=(AVERAGING, SCALING),
 )

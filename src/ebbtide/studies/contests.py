@@ -46,6 +46,12 @@ def model_errors(found: Answers, noise: float) -> Errors:
     return errors_of(found, said[:, 0], noise)
 
 
+def wrong_signs(found: Answers, said: Errors) -> Errors:
+    """0 or 1 at every prompt: whether a real prediction has another sign than w'q."""
+    _task(found)
+    return ((said > 0) != ((found.inputs[-1] * found.latent["weights"]).sum(-1) > 0)).astype(np.float64)
+
+
 def predictors(found: Answers, noise: float) -> dict[str, Errors]:
     """Errors of the classical predictors of a kind of prompt, by name: logistic regression and others for labels;
     least squares, ridge with the posterior's penalty (where there is noise), the Lasso (where weights are sparse: of
@@ -53,13 +59,7 @@ def predictors(found: Answers, noise: float) -> dict[str, Errors]:
     task, source = _task(found)
     x, y, last = found.inputs, found.responses, len(found.inputs) - 1
     if task.link == "sign":
-        signs = 2.0 * y - 1
-        said = {
-            "logistic": logistic(x, signs, LOGISTIC_PENALTY, [last])[0] - 0.5,
-            "least squares": least_squares(x, signs, [last])[0],
-            "averaging": averaging(x, signs)[-1],
-            "3 nearest": nearest(x, signs)[-1],
-        }
+        said = classifiers(x, 2.0 * y - 1)
         return {name: ((one > 0) != (y[-1] > 0)).astype(np.float64) for name, one in said.items()}
     made = {"least squares": least_squares(x, y, [last])[0]}
     if noise > 0:
@@ -68,6 +68,19 @@ def predictors(found: Answers, noise: float) -> dict[str, Errors]:
         made |= {f"Lasso {p:g}": lasso(x, y, p, [last])[0] for p in LASSO_PENALTIES}
     made |= {"averaging": averaging(x, y)[-1], "3 nearest": nearest(x, y)[-1]}
     return {name: errors_of(found, one, noise) for name, one in made.items()}
+
+
+def classifiers(
+    x: Float[np.ndarray, "slots prompt dim"], signs: Float[np.ndarray, "slots prompt"]
+) -> dict[str, Float[np.ndarray, " prompt"]]:
+    """What classical predictors say of the query where responses are -1 or +1: above 0 for +1."""
+    last = len(x) - 1
+    return {
+        "logistic": logistic(x, signs, LOGISTIC_PENALTY, [last])[0] - 0.5,
+        "least squares": least_squares(x, signs, [last])[0],
+        "averaging": averaging(x, signs)[-1],
+        "3 nearest": nearest(x, signs)[-1],
+    }
 
 
 def best_of(errors: dict[str, Errors]) -> str:

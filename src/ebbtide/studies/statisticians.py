@@ -20,6 +20,7 @@ from ebbtide.studies.contests import (
     ridge_errors,
 )
 from ebbtide.studies.experiment import Arms, Experiment, Setting
+from ebbtide.studies.statisticians_links import LINKS
 from ebbtide.studies.study import Claim, Preset, Study
 from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.sweeps.axes import Point
@@ -263,7 +264,7 @@ def _frontier(arms: Arms, title: str) -> dict[str, bytes]:
     marks["each with its own penalty"] = curve.min(0)
     points = {arm: point(arms, arm) for arm in arms.measured()}
     say = (f"squared error, noise {LOW:g}", f"squared error, noise {HIGH:g}")
-    return {"frontier.png": frontier_figure(title, say, curve, points, marks)["png"]}
+    return {"frontier.png": frontier_figure(title, say, {"ridge, one penalty for both": curve}, points, marks)["png"]}
 
 
 def _base_arms(dim: int, sparse: int) -> dict[str, Point]:
@@ -363,5 +364,5 @@ STATISTICIANS = Study(
     },
     summarise=TRANSIENCE.summarise,
     figure=TRANSIENCE.figure,
-    experiments=(BASE, SELECTION),
+    experiments=(BASE, SELECTION, LINKS),
 )

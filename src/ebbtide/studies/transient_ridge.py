@@ -27,7 +27,7 @@ PAPER = "Carroll et al. 2025, Dynamics of Transient Structure in In-Context Line
 QUICK = Spec(
     task=Regression(context=8, noise=(0.25,)),
     source=Functions(dim=2, pool=12, scale=1.0, seed=5),
-    model=Transformer(layers=2, width=64, heads=4, positions=Learned(init_sd=1.0)),
+    model=Transformer(layers=2, width=64, heads=4, mlp_ratio=2, positions=Learned(init_sd=1.0)),
     optimizer=Adam(lr=2e-3, schedule=Constant(warmup=200)),
     batch=32,
     sequences=512_000,
@@ -207,7 +207,10 @@ def _plane(arms: Arms, title: str) -> bytes:
     return paths_figure(f"{title}: answers in the plane of their joint components", own, marks, plane.explained)["png"]
 
 
-SCALED = "2 dimensions, 8 pairs, 2 layers of width 64, pools of 4 and 12, in place of 8, 16, 512 and pools up to 2^15"
+SCALED = (
+    "2 dimensions, 8 pairs, 2 layers of width 64 with MLPs of 128, pools of 4 and 12, in place of 8, 16, 512 and pools "
+    "up to 2^15"
+)
 POOLS = Experiment(
     name="pools",
     question="Does a model trained on a finite pool of functions first generalise, then memorise?",

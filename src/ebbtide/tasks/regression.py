@@ -37,7 +37,8 @@ class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_f
 
     f comes from the source (`Functions`): with `draw = "pool"` from its pool of weights where it has one, with
     `"prior"` always anew, in both cases with a representation chosen at random. $\sigma$ is one of `noise`, chosen at
-    random for every prompt. `link = "sign"` asks for the class 1[y > 0] instead. `lengths = "random"` gives
+    random for every prompt. `link = "sign"` asks for the class 1[y > 0] instead, `"step"` for the number -1 or +1,
+    `"mixed"` for y or its step, at random for every prompt. `lengths = "random"` gives
     prompts 1 to `context` pairs, uniformly; it is for models that read the query alone (pairs beyond are masked).
 
     `shift` changes the inputs, d the dimension (after the prompt shifts of Garg et al. 2022, section 4, and Ahuja &
@@ -57,7 +58,7 @@ class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_f
     context: Annotated[int, msgspec.Meta(ge=1)] = 16
     noise: tuple[Annotated[float, msgspec.Meta(ge=0)], ...] = (0.5,)
     draw: Literal["pool", "prior"] = "pool"
-    link: Literal["linear", "sign"] = "linear"
+    link: Literal["linear", "sign", "step", "mixed"] = "linear"
     lengths: Literal["full", "random"] = "full"
     shift: Shift = "none"
 
@@ -119,7 +120,19 @@ class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_f
         length = 1 + choose(3, self.context) if self.lengths == "random" else self.context
         present = jnp.arange(self.context) < length
         latent = {"weights": weights, "member": member, "representation": which, "level": level}
-        return x, ((y > 0).astype(jnp.int32) if self.link == "sign" else y), present, latent
+        return x, self._linked(y, choice_key), present, latent
+
+    def _linked(self, y: Float[Array, " slots"], key: Key[Array, ""]) -> Array:
+        """What is asked for in place of y."""
+        step = jnp.where(y > 0, 1.0, -1.0)
+        match self.link:
+            case "linear":
+                return y
+            case "sign":
+                return (y > 0).astype(jnp.int32)
+            case "step":
+                return step
+        return jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 1)), step, y)
 
 
 def shifted(shift: Shift, x: Float[Array, "slots dim"], key: Key[Array, ""]) -> Float[Array, "slots dim"]:

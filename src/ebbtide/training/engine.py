@@ -142,6 +142,7 @@ class Engine:
 
         def step(_: Array, state: State) -> State:
             index = state.step * jnp.uint32(batch) + lanes
+            index = index % jnp.uint32(spec.distinct) if spec.distinct else index
             prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
             if self.kernel is not None and isinstance(spec.optimizer, Adam) and not spec.freeze:
                 before = state.optimizer, state.params

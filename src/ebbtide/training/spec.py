@@ -60,6 +60,9 @@ VARIED_SEEDS = ("seeds.init", "seeds.data", "seeds.member")
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run: `members` models of one shape, trained side by side on `sequences` sequences each.
 
+    `distinct` sequences of a member's stream are all there are: they come again in the same order, sequence i is
+    number i mod `distinct` (0: every one is new).
+
     `vary` gives a traced field (see `traced_fields`) or a seed (`VARIED_SEEDS`) one value per member, e.g.
     `{"optimizer.lr": [1e-3, 3e-4]}`; a varied `seeds.member` is the member's i itself. Every checkpoint also holds
     the model of each member that had the best `keep_best` (an evaluator; None, or not evaluated: no model is kept);
@@ -75,6 +78,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     optimizer: Adam | SGD = Adam()
     batch: Positive = 128
     sequences: Positive = 1_024_000
+    distinct: Annotated[int, msgspec.Meta(ge=0)] = 0
     members: Positive = 1
     vary: dict[str, list[float]] = {}
     schedule: Schedule = Schedule()
@@ -94,6 +98,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         nearby = max(round(self.sequences / self.batch), 1) * self.batch
         allowed = f"must be a multiple of batch = {self.batch}, e.g. {nearby}"
         require(self.sequences % self.batch == 0, "sequences", self.sequences, allowed)
+        allowed = f"must be below sequences = {self.sequences}, or 0: every sequence is new"
+        require(self.distinct < self.sequences, "distinct", self.distinct, allowed)
         self.source.check()
         if isinstance(self.task, FewShot):
             tag = self.source.__struct_config__.tag

@@ -1,0 +1,53 @@
+"""What grows or shrinks with a size: members as thin lines, their mean as points, what theory says in grey."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ebbtide.evaluation.statistics import interval
+from ebbtide.report.arms_figure import COLOURS
+from ebbtide.report.figure import render
+from ebbtide.report.functions_figure import DASHES
+
+
+class Panel(NamedTuple):
+    """Quantities of every member at every size, and reference lines; sizes are drawn on a logarithmic axis."""
+
+    size: str
+    unit: str
+    sizes: Int[np.ndarray, " size"]
+    members: dict[str, Float[np.ndarray, "member size"]]
+    exact: dict[str, Float[np.ndarray, " size"]]
+    log: bool = False
+
+
+def scaling_figure(title: str, panels: list[Panel]) -> dict[str, bytes]:
+    """A panel each, with a legend of its own. On a logarithmic axis what is not above 0 is not shown."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4 * len(panels), 4.2), layout="constrained")
+    axes: Any = figure.subplots(1, len(panels), squeeze=False)
+    for axis, panel in zip(axes.flat, panels, strict=True):
+        for i, (name, members) in enumerate(panel.members.items()):
+            shown = np.where(members > 0, members, np.nan) if panel.log else members
+            axis.plot(panel.sizes, shown.T, color=COLOURS[i], lw=0.5, alpha=0.5)
+            low, high = interval(members)
+            mean = members.mean(0)
+            bars = np.abs(np.stack([mean - low, high - mean]))
+            axis.errorbar(panel.sizes, mean, bars, color=COLOURS[i], lw=1.8, marker="o", ms=4, capsize=3, label=name)
+        for dash, (name, line) in zip(DASHES, panel.exact.items(), strict=False):
+            axis.plot(panel.sizes, line, color="0.4", lw=1.4, ls=dash, label=name)
+        axis.set_xscale("log")
+        axis.set_xticks(panel.sizes, [f"{size:,}" for size in panel.sizes])
+        axis.minorticks_off()
+        if panel.log:
+            axis.set_yscale("log")
+        axis.set_xlabel(panel.size, fontsize=9)
+        axis.set_ylabel(panel.unit, fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="0.92", lw=0.6)
+        axis.tick_params(labelsize=8)
+        axis.legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{title}\nthin: members, points: their mean and its 95 % interval", fontsize=9.5)
+    return {kind: render(figure, kind) for kind in ("png", "svg")}
