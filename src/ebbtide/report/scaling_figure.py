@@ -23,17 +23,18 @@ class Panel(NamedTuple):
 
 
 def scaling_figure(title: str, panels: list[Panel]) -> dict[str, bytes]:
-    """A panel each, with a legend of its own. On a logarithmic axis what is not above 0 is not shown."""
+    """A panel each, with a legend of its own below. On a logarithmic axis a size at which a member is not above 0 is
+    not shown."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4 * len(panels), 4.2), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(panels), 4.4), layout="constrained")
     axes: Any = figure.subplots(1, len(panels), squeeze=False)
     for axis, panel in zip(axes.flat, panels, strict=True):
         for i, (name, members) in enumerate(panel.members.items()):
-            shown = np.where(members > 0, members, np.nan) if panel.log else members
-            axis.plot(panel.sizes, shown.T, color=COLOURS[i], lw=0.5, alpha=0.5)
+            there = (members > 0).all(0) | (not panel.log)
+            axis.plot(panel.sizes, np.where(there, members, np.nan).T, color=COLOURS[i], lw=0.5, alpha=0.5)
             low, high = interval(members)
-            mean = members.mean(0)
+            mean = np.where(there, members.mean(0), np.nan)
             bars = np.abs(np.stack([mean - low, high - mean]))
             axis.errorbar(panel.sizes, mean, bars, color=COLOURS[i], lw=1.8, marker="o", ms=4, capsize=3, label=name)
         for dash, (name, line) in zip(DASHES, panel.exact.items(), strict=False):
@@ -48,6 +49,6 @@ def scaling_figure(title: str, panels: list[Panel]) -> dict[str, bytes]:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="0.92", lw=0.6)
         axis.tick_params(labelsize=8)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     figure.suptitle(f"{title}\nthin: members, points: their mean and its 95 % interval", fontsize=9.5)
     return {kind: render(figure, kind) for kind in ("png", "svg")}

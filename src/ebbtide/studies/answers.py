@@ -9,17 +9,18 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Array, Float, Int, Key, Num, UInt
 from msgspec.structs import replace
 
-from ebbtide.evaluation.function_evaluators import function_task
+from ebbtide.evaluation.function_evaluators import FunctionTask, function_task, in_parts
 from ebbtide.keys import Purpose, root
 from ebbtide.machine import cores
-from ebbtide.models.model import AnyPrompt, Model
+from ebbtide.models.model import Model, Params
 from ebbtide.once import quick_jit
 from ebbtide.runs.folder import Run
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.training.driver import spec_of
 from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints
@@ -47,26 +48,32 @@ class Answers(NamedTuple):
         return self.outputs[..., 0]
 
 
-def fresh_prompts(spec: Spec, evaluator: str, prompts: int, **changes: Any) -> AnyPrompt:
+def fresh_prompts(spec: Spec, evaluator: str, prompts: int, **changes: Any) -> FunctionPrompt:
     """Prompts of one of the evaluators of functions that neither training nor its evaluations have seen (evaluation
     seed + 1), the task with `changes`. Raises `InputError` for an unknown evaluator."""
     assert not isinstance(spec.task, FewShot)
     task = replace(function_task(evaluator, spec.task), **changes)
     key = root(spec.seeds.evaluation + 1, Purpose.EVALUATION, task.evaluators().index(evaluator))
-    index, split = jnp.arange(prompts, dtype=jnp.uint32), spec.source.sizes().split()
-    return quick_jit(lambda bank: task.sample(key, index, spec.source, bank, split))(spec.source.build())
+    return _sampler(task, spec.source)(key, jnp.arange(prompts, dtype=jnp.uint32))
+
+
+@lru_cache(maxsize=32)
+def _sampler(task: FunctionTask, source: Any) -> Callable[[Key[Array, ""], UInt[Array, " prompt"]], FunctionPrompt]:
+    """Prompts of a task by key and index: one program for all members and streams."""
+    split, bank = source.sizes().split(), source.build()
+    sample = quick_jit(lambda bank, key, index: task.sample(key, index, source, bank, split))
+    return lambda key, index: sample(bank, key, index)
 
 
 SEEN = "seen"
 """In place of an evaluator: the first prompts that a member was trained on."""
 
 
-def seen_prompts(spec: Spec, member: int, prompts: int) -> AnyPrompt:
+def seen_prompts(spec: Spec, member: int, prompts: int) -> FunctionPrompt:
     """The first prompts of a member's training stream, at most the `distinct` ones that there are."""
     assert not isinstance(spec.task, FewShot)
-    task, key = spec.task, spec.root(Purpose.DATA, member)
-    index, split = jnp.arange(min(prompts, spec.distinct or prompts), dtype=jnp.uint32), spec.source.sizes().split()
-    return quick_jit(lambda bank: task.sample(key, index, spec.source, bank, split))(spec.source.build())
+    index = jnp.arange(min(prompts, spec.distinct or prompts), dtype=jnp.uint32)
+    return _sampler(spec.task, spec.source)(spec.root(Purpose.DATA, member), index)
 
 
 def answers(
@@ -106,7 +113,7 @@ def of_member(
     outputs = []
     for _, arrays in kept[-1:] if last else kept:
         params = unnamed(template, {name: x[place] for name, x in arrays.items()})
-        outputs.append(np.asarray(_compiled(spec.model)(params, drawn), np.float64))
+        outputs.append(np.asarray(answering(spec.model)(params, drawn), np.float64))
     times = np.asarray([at for at, _ in (kept[-1:] if last else kept)])
     inputs, responses = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses)  # pyright: ignore
     responses = responses if np.issubdtype(responses.dtype, np.integer) else responses.astype(np.float64)
@@ -114,10 +121,10 @@ def of_member(
     return Answers(times, np.stack(outputs), inputs, responses, latent, spec)
 
 
-@lru_cache(maxsize=16)
-def _compiled(model: Model) -> Any:
-    """One program for all checkpoints and members of a shape."""
-    return jax.jit(model.apply)
+@lru_cache(maxsize=32)
+def answering(model: Model) -> Callable[[Params, FunctionPrompt], Float[Array, "asked prompt outputs"]]:
+    """The outputs of a model: one program for all checkpoints and members."""
+    return jax.jit(lambda params, prompt: in_parts(lambda some: model.apply(params, some), prompt))
 
 
 def by_member(found: list[Answers | None], measure: Callable[[Answers], float]) -> Float[np.ndarray, " member"]:

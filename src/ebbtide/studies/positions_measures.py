@@ -17,7 +17,7 @@ from ebbtide.evaluation.statistics import paired_bootstraps
 from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import Run
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.answers import PROMPTS, fresh_prompts, of_every_member
+from ebbtide.studies.answers import PROMPTS, answering, fresh_prompts, of_every_member
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.regression import NOISY, Regression
@@ -75,12 +75,6 @@ def _member(path: Path, place: int) -> tuple[Spec, Params]:
     return model_at(Run(path), place)
 
 
-@lru_cache(maxsize=32)
-def _compiled(model: Model) -> Any:
-    """The answer to the query, of every prompt."""
-    return jax.jit(lambda params, prompt: model.apply(params, prompt)[-1, :, 0])
-
-
 @lru_cache(maxsize=4096)
 def _errors(path: Path, place: int, evaluator: str, pairs: int, prompts: int) -> Errors:
     """Squared errors at the query in units of the responses' mean square. Models over joint tokens, of which training
@@ -89,7 +83,7 @@ def _errors(path: Path, place: int, evaluator: str, pairs: int, prompts: int) ->
     drawn = prompts_at(spec, evaluator, pairs, prompts)
     joint = getattr(spec.model, "pairing", "interleaved") == "joint"
     given = padded(drawn, spec.task.context) if joint else drawn
-    answer = np.asarray(_compiled(spec.model)(params, given), np.float64)
+    answer = np.asarray(answering(spec.model)(params, given)[-1, :, 0], np.float64)
     said = np.asarray(drawn.responses[-1], np.float64)
     return (answer - said) ** 2 / (said**2).mean()
 

@@ -170,7 +170,7 @@ DYNAMICS = Experiment(
     section="dynamical systems with representation",
     claims=CLAIMS,
     settings={
-        "quick": Setting(arms=ARMS, base={"sequences": 384_000}, minutes=6, scaled=SMALLER, task_members=3),
+        "quick": Setting(arms=ARMS, base={"sequences": 384_000}, minutes=4, scaled=SMALLER, task_members=3),
         "cpu": Setting(
             arms=ARMS,
             base={"sequences": 1_536_000},

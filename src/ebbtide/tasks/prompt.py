@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt
@@ -35,11 +35,6 @@ class Prompt(NamedTuple):
     own_label: Int[Array, " batch"]
 
 
-def part(prompt: Prompt, start: int | Int[Array, ""], size: int) -> Prompt:
-    """`size` sequences of a prompt from `start` on; all of them must be there."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, min(1, x.ndim - 1)), prompt)
-
-
 class FunctionPrompt(NamedTuple):
     """One batch of sequences of (input, response) pairs in which every response is asked for.
 
@@ -53,6 +48,16 @@ class FunctionPrompt(NamedTuple):
     responses: Num[Array, "slots batch *state"]
     present: Bool[Array, "context batch"]
     latent: dict[str, Num[Array, "batch *rest"]]
+
+
+Some = TypeVar("Some", Prompt, FunctionPrompt)
+
+
+def part(prompt: Some, start: int | Int[Array, ""], size: int) -> Some:
+    """`size` sequences of a prompt from `start` on; all of them must be there. Of functions what a model may see: their
+    latent truth is left out."""
+    seen = prompt._replace(latent={}) if isinstance(prompt, FunctionPrompt) else prompt
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, min(1, x.ndim - 1)), seen)
 
 
 Parts = tuple[Float[Array, "slots dim"], Num[Array, "slots *state"], Bool[Array, " context"], dict[str, Array]]

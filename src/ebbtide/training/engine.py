@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
 from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
+from ebbtide.evaluation.function_evaluators import in_parts
 from ebbtide.kernel.native import Kernel
 from ebbtide.keys import Purpose
 from ebbtide.mechanisms.interventions import answer
@@ -129,8 +130,10 @@ class Engine:
 
     def _in_parts(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*asked batch labels"]:
         """`answer`, for as many sequences at a time as the spec says."""
+        if not isinstance(prompt, Prompt):
+            return in_parts(lambda some: self.answer(params, some), prompt)
         size, of = self.spec.evaluation_part(), self.spec.evaluation_sequences
-        if size == of or not isinstance(prompt, Prompt):
+        if size == of:
             return self.answer(params, prompt)
         starts = jnp.arange(0, of, size)
         return jax.lax.map(lambda start: self.answer(params, part(prompt, start, size)), starts).reshape(of, -1)
