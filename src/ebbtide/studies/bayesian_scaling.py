@@ -212,7 +212,7 @@ SCALING = Experiment(
     section="regret bound, and generalisation error by the number of training sequences",
     claims=CLAIMS,
     settings={
-        "quick": Setting(arms=ARMS, base={"sequences": 256_000}, minutes=None, scaled=SMALLER),
+        "quick": Setting(arms=ARMS, base={"sequences": 256_000}, minutes=7, scaled=SMALLER),
         "cpu": Setting(arms=ARMS, base={"sequences": 1_280_000}, minutes=None, scaled=f"5 times as long; {SMALLER}"),
         "paper": Setting(
             arms=ARMS,

@@ -118,7 +118,7 @@ LINKS = Experiment(
     section="Section 5, algorithm selection: regression and classification",
     claims=CLAIMS,
     settings={
-        "quick": Setting(arms=_arms(4), base={}, minutes=None, task_members=3, scaled=f"{SCALED}; 4 dimensions for 20"),
+        "quick": Setting(arms=_arms(4), base={}, minutes=5, task_members=3, scaled=f"{SCALED}; 4 dimensions for 20"),
         "cpu": Setting(
             arms=_arms(8),
             base={"source.dim": 8, "sequences": 6_400_000},

@@ -214,7 +214,7 @@ POOLS = Experiment(
     section="Fig. 1 and 2: joint trajectories by task diversity",
     claims=CLAIMS,
     settings={
-        "quick": Setting(arms=_arms(512_000), base={}, minutes=9, scaled=SCALED),
+        "quick": Setting(arms=_arms(512_000), base={}, minutes=6, scaled=SCALED),
         "cpu": Setting(
             arms=_arms(1_280_000), base={}, minutes=14, scaled=f"some functions 2.5 times as long; {SCALED}"
         ),
