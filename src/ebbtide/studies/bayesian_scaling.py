@@ -142,7 +142,7 @@ CLAIMS = (
     ),
     Claim(
         "transient",
-        "and the average is transient: the model comes near it, then goes .02 nats a slot away from it",
+        "and the average is transient: the model nears it, then goes .02 nats a slot away from it",
         "own: transience in a mixture of concepts; .02: the limit of being near, as in averaging",
         f"KL(average || model) at the end - at the nearest ({FEW})",
         0.02,
