@@ -325,7 +325,7 @@ BASE = Experiment(
     section="Section 5, base tasks: linear, noisy, sparse regression, classification",
     claims=BASE_CLAIMS,
     settings={
-        "quick": Setting(arms=SMALL_ARMS, base=SHORT, minutes=5, scaled=f"{SCALED}8 dimensions for 20"),
+        "quick": Setting(arms=SMALL_ARMS, base=SHORT, minutes=4, scaled=f"{SCALED}8 dimensions for 20"),
         "cpu": Setting(
             arms=SMALL_ARMS, base=LONGER, minutes=None, scaled=f"{SCALED}8 dimensions for 20; 4 times as long"
         ),
