@@ -20,7 +20,7 @@ from ebbtide.studies.contests import (
     ridge_errors,
 )
 from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.statisticians_links import LINKS
+from ebbtide.studies.statisticians_links import LINKS, PROMPTS
 from ebbtide.studies.study import Claim, Preset, Study
 from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.sweeps.axes import Point
@@ -33,8 +33,6 @@ PAPER = (
     "Bai et al. 2023, Transformers as Statisticians: Provable In-Context Learning with In-Context Algorithm Selection, "
     "NeurIPS 2023, arXiv 2306.04637"
 )
-PROMPTS = 6400
-"""As many as the paper evaluates on."""
 
 QUICK = Spec(
     task=Regression(context=4, noise=(0.1, 0.5)),
