@@ -220,7 +220,7 @@ AVERAGING = Experiment(
         "quick": Setting(
             arms=ARMS,
             base={},
-            minutes=5,
+            minutes=4,
             scaled=SMALLER,
         ),
         "cpu": Setting(arms=ARMS, base={"sequences": 1_280_000}, minutes=None, scaled=f"4 times as long; {SMALLER}"),

@@ -192,7 +192,7 @@ SUPERVISED = Experiment(
     section="supervised learning with representation; probes",
     claims=SUPERVISED_CLAIMS,
     settings={
-        "quick": Setting(arms=SUPERVISED_ARMS, base={}, minutes=5, scaled=SCALED),
+        "quick": Setting(arms=SUPERVISED_ARMS, base={}, minutes=3, scaled=SCALED),
         "cpu": Setting(arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}, minutes=None, scaled=LONGER),
         "paper": Setting(arms=SUPERVISED_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },
