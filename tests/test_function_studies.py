@@ -11,6 +11,7 @@ from ebbtide.studies.answers import Answers, fresh_prompts, seen_prompts
 from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
 from ebbtide.sweeps.axes import Point
 from ebbtide.sweeps.driver import run_sweep
+from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec
 
@@ -85,11 +86,12 @@ def test_prompts_seen_are_those_of_training_and_no_others():
     spec = replace(bayesian_averaging.QUICK, distinct=48, members=2)
     first, second = (seen_prompts(spec, member, 100) for member in (0, 1))
     data, split = Engine(spec).data(0), spec.source.sizes().split()
-    trained = spec.task.sample(data.key, jnp.arange(48, dtype=jnp.uint32), spec.source, data.bank, split)  # pyright: ignore
-    np.testing.assert_array_equal(first.inputs, trained.inputs)  # pyright: ignore
-    np.testing.assert_array_equal(first.responses, trained.responses)  # pyright: ignore
-    assert (first.responses != second.responses).any()  # pyright: ignore
-    assert seen_prompts(bayesian_averaging.QUICK, 0, 100).inputs.shape[1] == 100  # pyright: ignore
+    trained = spec.task.sample(data.key, jnp.arange(48, dtype=jnp.uint32), spec.source, data.bank, split)
+    assert isinstance(trained, FunctionPrompt)
+    np.testing.assert_array_equal(first.inputs, trained.inputs)
+    np.testing.assert_array_equal(first.responses, trained.responses)
+    assert (first.responses != second.responses).any()
+    assert seen_prompts(bayesian_averaging.QUICK, 0, 100).inputs.shape[1] == 100
 
 
 def test_the_slope_by_a_logarithm():

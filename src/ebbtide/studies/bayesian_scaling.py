@@ -70,19 +70,16 @@ def over_training(arms: Arms, arm: str) -> Float[np.ndarray, "member checkpoint"
     return np.stack([blank if row is None else row for row in rows])
 
 
-def _nearest(arms: Arms, arm: str) -> np.ndarray:
-    return np.nan_to_num(over_training(arms, arm), nan=np.inf).argmin(1)
-
-
 def _left(arms: Arms, arm: str) -> np.ndarray:
     found = over_training(arms, arm)
-    return found[:, -1] - found[np.arange(len(found)), _nearest(arms, arm)]
+    return found[:, -1] - found.min(1)
 
 
 def _falls(arms: Arms, arm: str) -> np.ndarray:
     """How much the training loss falls from the checkpoint nearest to the average to the end."""
     loss = smooth(arms.curves(arm)["train_loss"][:, 1:])
-    at = np.clip(_nearest(arms, arm) - 1, 0, loss.shape[1] - 1)
+    nearest = np.nan_to_num(over_training(arms, arm), nan=np.inf).argmin(1)
+    at = np.clip(nearest - 1, 0, loss.shape[1] - 1)
     return 1 - loss[:, -1] / loss[np.arange(len(loss)), at]
 
 

@@ -48,7 +48,7 @@ def prompts_at(spec: Spec, evaluator: str, pairs: int, prompts: int) -> Function
 
 @lru_cache(maxsize=256)
 def _drawn(task: Regression, source: Functions, seed: int, evaluator: str, prompts: int) -> FunctionPrompt:
-    """Drawn once for all arms and members: to draw is to compile a program."""
+    """Drawn once for all arms and members."""
     drawn = fresh_prompts(Spec(task=task, source=source, seeds=Seeds(evaluation=seed)), evaluator, prompts)
     assert isinstance(drawn, FunctionPrompt)
     return drawn
