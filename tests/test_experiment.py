@@ -1,5 +1,6 @@
 """Experiments: arms by members, claims compared member by member, verdict and figure in the sweep's folder."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -153,9 +154,12 @@ def test_every_preset_prints_its_plan_or_says_in_one_line_what_it_needs(study, e
 def test_what_the_user_says_holds_for_arms_that_say_otherwise(capsys):
     """Also inside a struct that an arm gives whole; unless the arms would be the same, or have no such field."""
     study = find_study("positions")
-    made = make_sweep(study, study.experiment("shifts"), "quick", {"sequences": 64_000, "model.width": 16, "batch": 8})
+    shifts = study.experiment("shifts")
+    before = msgspec.json.encode(shifts.settings["quick"].arms)
+    made = make_sweep(study, shifts, "quick", {"sequences": 64_000, "model.width": 16, "batch": 8})
     specs = [one.spec for one in group(made, made.points())]
     assert len(specs) == 4 and all((one.sequences, one.model.width, one.batch) == (64_000, 16, 8) for one in specs)
+    assert msgspec.json.encode(shifts.settings["quick"].arms) == before, "the arms stay as written"
     for arguments, line in (
         (["transient-ridge", "--source.pool", "8"], "source.pool = 8: is what the arms few functions and "),
         (

@@ -1,16 +1,19 @@
 """Fields set from text, and mistakes explained in one line."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.models.positions import Rotary
+from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.labels import Shared
-from ebbtide.training.fields import override
+from ebbtide.training.fields import assign_all, override
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Cosine
 from ebbtide.training.spec import Spec, from_builtins
@@ -64,6 +67,17 @@ def test_a_file_brings_the_other_fields_of_its_source():
 def test_naming_the_present_struct_keeps_its_fields():
     spec = changed(("source.classes", "99"), ("source", "gaussian"), ("optimizer.lr", "0.5"), ("optimizer", "adam"))
     assert (spec.source, spec.optimizer) == (Gaussian(classes=99), Adam(lr=0.5))
+
+
+def test_a_field_of_a_struct_that_is_given_whole_changes_the_spec_and_not_what_was_given():
+    given: dict[str, Any] = {"model": msgspec.to_builtins(Transformer(width=32, heads=4))}
+    specs = []
+    for width in ({"model.width": 8, "model.positions.spare": 3}, {}):
+        data = msgspec.to_builtins(Spec())
+        assign_all(data, given | width)
+        specs.append(from_builtins(data))
+    assert [spec.model.width for spec in specs] == [8, 32]  # pyright: ignore[reportAttributeAccessIssue]
+    assert given == {"model": msgspec.to_builtins(Transformer(width=32, heads=4))}
 
 
 def test_an_override_changes_nothing_else():

@@ -1,5 +1,6 @@
 """Spec fields by dotted name: set from text, and explained in one line when they do not fit."""
 
+import copy
 import re
 import types
 import typing
@@ -42,7 +43,7 @@ def assign(data: dict[str, Any], name: str, value: Any) -> None:
             value = _defaults(data, [*parents, last], value)
         else:
             value = current
-    at[last] = value
+    at[last] = copy.deepcopy(value)  # what fills a field of it later changes the spec, not the giver's
 
 
 def assign_all(data: dict[str, Any], values: dict[str, Any]) -> None:
