@@ -15,7 +15,7 @@ from ebbtide.report.functions_figure import Line, distances_figure
 from ebbtide.runs.folder import Run
 from ebbtide.sources.concepts import Concepts
 from ebbtide.studies.answers import Answers, answers, fresh_prompts
-from ebbtide.studies.bayesian_measures import divergence, each, exact, gap, log, regret, said, slot_regret
+from ebbtide.studies.bayesian_measures import distance, each, exact, gap, log, regret, said, slot_regret
 from ebbtide.studies.bayesian_scaling import SCALING
 from ebbtide.studies.experiment import Arms, Experiment, Setting
 from ebbtide.studies.study import Claim, Preset, Study
@@ -107,7 +107,7 @@ def _decoded(path: Path, place: int) -> float:
 def _over_training(found: Answers) -> np.ndarray:
     """Mean KL from the average and from the marginal at every checkpoint."""
     here = exact(found)
-    return np.stack([divergence(p, log(found)).mean((1, 2)) for p in (here.average, here.marginal)], axis=1)
+    return np.stack([distance(predictor, found) for predictor in (here.average, here.marginal)], axis=1)
 
 
 def _marginal_first(arms: Arms, arm: str) -> np.ndarray:

@@ -54,9 +54,14 @@ def log(found: Answers) -> np.ndarray:
     return log_softmax(found.outputs, axis=-1)
 
 
+def distance(predictor: Float[np.ndarray, "slots prompt words"], found: Answers) -> Float[np.ndarray, " checkpoint"]:
+    """KL(predictor || model) at every checkpoint, mean over slots and prompts, nats."""
+    return divergence(predictor, log(found)).mean((1, 2))
+
+
 def gap(arms: Arms, arm: str) -> np.ndarray:
     """KL(average || model) at the end, mean over slots and prompts, nats."""
-    return each(arms, arm, "train", lambda one: divergence(exact(one).average, log(one)[-1]).mean())
+    return each(arms, arm, "train", lambda one: distance(exact(one).average, one)[-1])
 
 
 def slot_regret(found: Answers) -> Float[np.ndarray, " slots"]:

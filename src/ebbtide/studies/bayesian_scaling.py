@@ -9,7 +9,7 @@ from ebbtide.evaluation.summary import smooth
 from ebbtide.report.functions_figure import Line, distances_figure
 from ebbtide.report.scaling_figure import Panel, scaling_figure
 from ebbtide.studies.answers import SEEN, Answers, answers
-from ebbtide.studies.bayesian_measures import divergence, each, exact, gap, log, regret, said
+from ebbtide.studies.bayesian_measures import distance, each, exact, gap, log, regret, said
 from ebbtide.studies.experiment import Arms, Experiment, Setting
 from ebbtide.studies.study import Claim
 from ebbtide.sweeps.axes import Point
@@ -62,10 +62,7 @@ def generalisation_gap(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
 
 def over_training(arms: Arms, arm: str) -> Float[np.ndarray, "member checkpoint"]:
     """KL(average || model) on fresh prompts at every checkpoint, nats a slot."""
-    rows = [
-        None if one is None else divergence(exact(one).average, log(one)).mean((1, 2))
-        for one in answers(arms, arm, "train")
-    ]
+    rows = [None if one is None else distance(exact(one).average, one) for one in answers(arms, arm, "train")]
     blank = next((np.full_like(row, np.nan) for row in rows if row is not None), np.full(1, np.nan))
     return np.stack([blank if row is None else row for row in rows])
 

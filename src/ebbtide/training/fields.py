@@ -33,6 +33,7 @@ def assign(data: dict[str, Any], name: str, value: Any) -> None:
         _known(at, part, ".".join(parents[:i]), value)
         if at[part] is None:
             at[part] = _optional(data, parents[: i + 1])
+        at[part] = copy.copy(at[part])  # whoever gave this struct, or another spec, may hold it too
         at = at[part]
     _known(at, last, ".".join(parents), value)
     current = at[last]
@@ -43,7 +44,7 @@ def assign(data: dict[str, Any], name: str, value: Any) -> None:
             value = _defaults(data, [*parents, last], value)
         else:
             value = current
-    at[last] = copy.deepcopy(value)  # what fills a field of it later changes the spec, not the giver's
+    at[last] = value
 
 
 def assign_all(data: dict[str, Any], values: dict[str, Any]) -> None:
