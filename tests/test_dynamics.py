@@ -142,7 +142,7 @@ def test_training_explains_states():
     engine = Engine(SPEC)
     start, data = engine.init(0), engine.data(0)
 
-    prompt, measured = fresh_prompts(SPEC, "train", 500), quick_jit(SPEC.model.loss)
+    prompt, measured = fresh_prompts(SPEC, "train", 500).prompt, quick_jit(SPEC.model.loss)
 
     def loss(state) -> float:
         return float(measured(state.params, prompt))
@@ -178,10 +178,8 @@ def answered(says=None) -> Answers:
     """A member that answers what `says` makes of its answers; 0 unless given."""
     sweep = make_sweep(REPRESENTATIONS, DYNAMICS, "quick")
     spec = group(sweep, sweep.points())[0].spec
-    drawn = fresh_prompts(spec, "train", PROMPTS)
-    x, y = (np.asarray(one, np.float64) for one in (drawn.inputs, drawn.responses))  # pyright: ignore
-    latent = {name: np.asarray(value) for name, value in drawn.latent.items()}  # pyright: ignore
-    silent = Answers(np.asarray([64]), np.zeros((1, *y.shape)), x, y, latent, spec)
+    asked = fresh_prompts(spec, "train", PROMPTS)
+    silent = Answers(np.asarray([64]), np.zeros((1, *asked.responses.shape)), asked, spec)
     return silent if says is None else silent._replace(outputs=says(silent)[None])
 
 

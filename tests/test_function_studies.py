@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from ebbtide.mechanisms.linear import explained_by_probe
 from ebbtide.studies import bayesian_averaging, bayesian_measures, bayesian_scaling, transient_ridge
-from ebbtide.studies.answers import Answers, fresh_prompts, seen_prompts
+from ebbtide.studies.answers import Answers, fresh_prompts, of_prompts, seen_prompts
 from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
 from ebbtide.sweeps.axes import Point
 from ebbtide.sweeps.driver import run_sweep
@@ -33,11 +33,9 @@ NOTHING = Arms.__new__(Arms)
 
 def answered(spec: Spec, outputs: list[np.ndarray], prompts: int = 200, evaluator: str = "train") -> Answers:
     """Answers made up for fresh prompts of a spec: one array [slots, prompt, outputs] a checkpoint."""
-    drawn = fresh_prompts(spec, evaluator, prompts)
-    inputs, responses = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses)  # pyright: ignore
-    latent = {name: np.asarray(x) for name, x in drawn.latent.items()}  # pyright: ignore
-    made = np.stack(outputs) if outputs else np.zeros((1, *responses.shape, 1))
-    return Answers(np.arange(len(made)) * 100, made, inputs, responses.astype(responses.dtype), latent, spec)
+    asked = fresh_prompts(spec, evaluator, prompts)
+    made = np.stack(outputs) if outputs else np.zeros((1, *asked.responses.shape, 1))
+    return Answers(np.arange(len(made)) * 100, made, asked, spec)
 
 
 def test_distances_are_zero_for_the_predictor_itself(monkeypatch):
@@ -87,11 +85,20 @@ def test_prompts_seen_are_those_of_training_and_no_others():
     first, second = (seen_prompts(spec, member, 100) for member in (0, 1))
     data, split = Engine(spec).data(0), spec.source.sizes().split()
     trained = spec.task.sample(data.key, jnp.arange(48, dtype=jnp.uint32), spec.source, data.bank, split)
-    assert isinstance(trained, FunctionPrompt)
+    assert isinstance(trained, FunctionPrompt) and first.prompt.responses.dtype == trained.responses.dtype
     np.testing.assert_array_equal(first.inputs, trained.inputs)
     np.testing.assert_array_equal(first.responses, trained.responses)
     assert (first.responses != second.responses).any()
     assert seen_prompts(bayesian_averaging.QUICK, 0, 100).inputs.shape[1] == 100
+
+
+def test_a_measure_of_prompts_is_made_once_for_all_that_are_asked_the_same():
+    made: list[Answers] = []
+    measure = of_prompts(lambda found: made.append(found) or len(made))
+    one, other = (answered(bayesian_averaging.QUICK, []) for _ in range(2))
+    another = answered(bayesian_averaging.QUICK, [], prompts=100)
+    assert one.asked is other.asked and [measure(found) for found in (one, other, another, one)] == [1, 1, 2, 1]
+    assert all(len(found.outputs) == 0 for found in made), "it could not know them"
 
 
 def test_the_slope_by_a_logarithm():

@@ -141,7 +141,7 @@ def test_errors_are_normalised_squared_errors_on_prompts_that_all_arms_share(arm
             said = answered.responses[-1]
             expected = (answered.values()[-1, -1] - said) ** 2 / (said**2).mean()
             np.testing.assert_allclose(own, expected, rtol=1e-3, atol=1e-5)
-    inputs = [np.asarray(prompts_at(_spec(arms, arm), "skewed", 4, 50).inputs) for arm in TRAINED]
+    inputs = [prompts_at(_spec(arms, arm), "skewed", 4, 50).inputs for arm in TRAINED]
     for other in inputs[1:]:
         np.testing.assert_array_equal(inputs[0], other)
     one = error(arms, DEEPSET, "skewed")
@@ -195,7 +195,7 @@ def test_absent_pairs_change_no_answer_of_a_model_without_mask():
     model = Transformer(layers=2, width=8, heads=2, mask="none", pairing="joint", positions=NoPositions())
     spec = replace(QUICK, model=model, task=replace(QUICK.task, lengths="random"))
     params = model.init(jax.random.key(0), **spec.shape())
-    short = prompts_at(spec, "train", 3, 7)
+    short = prompts_at(spec, "train", 3, 7).prompt
     longer = padded(short, 10)
     assert longer.inputs.shape == (11, 7, 3) and not np.asarray(longer.present[3:]).any()
     np.testing.assert_array_equal(longer.responses[-1], short.responses[-1])
@@ -206,7 +206,7 @@ def test_absent_pairs_change_no_answer_of_a_model_without_mask():
 def test_baselines_are_given_the_same_prompts():
     spec = replace(QUICK, task=replace(QUICK.task, lengths="full"))
     drawn = prompts_at(spec, "train", 6, 300)
-    x, y = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses, np.float64)
+    x, y = drawn.inputs, drawn.responses
     found = baseline_errors(spec, "train", 6, 300)
     expected = ((ridge(x, y, 0.04 * 3)[-1] - y[-1]) ** 2).mean() / (y[-1] ** 2).mean()
     assert found["ridge"] == pytest.approx(expected) and found["ridge"] <= min(found.values()) + 1e-3

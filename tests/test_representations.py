@@ -33,10 +33,8 @@ PROMPTS = 300
 def answered(says=None, **source) -> Answers:
     """A member that answers what `says` makes of its answers; 0 unless given."""
     spec = replace(QUICK, source=replace(QUICK.source, **source))
-    drawn = fresh_prompts(spec, "train", PROMPTS)
-    x, y = (np.asarray(one, np.float64) for one in (drawn.inputs, drawn.responses))  # pyright: ignore
-    latent = {name: np.asarray(value) for name, value in drawn.latent.items()}  # pyright: ignore
-    silent = Answers(np.asarray([64]), np.zeros((1, *y.shape, 1)), x, y, latent, spec)
+    asked = fresh_prompts(spec, "train", PROMPTS)
+    silent = Answers(np.asarray([64]), np.zeros((1, *asked.responses.shape, 1)), asked, spec)
     return silent if says is None else silent._replace(outputs=says(silent)[None, ..., None])
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from ebbtide.evaluation.bayes import penalty_of, ridge_risk
 from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
 from ebbtide.sources.functions import Functions
 from ebbtide.studies import statisticians, statisticians_links
-from ebbtide.studies.answers import Answers, by_member, fresh_prompts
+from ebbtide.studies.answers import Answers, Asked, by_member, fresh_prompts
 from ebbtide.studies.contests import (
     below_frontier,
     best_of,
@@ -37,12 +38,10 @@ PROMPTS = 400
 def answered(task: Regression, says=None, **source) -> Answers:
     """A member that answers what `says` makes of (inputs, responses); 0 unless given."""
     spec = replace(QUICK, task=task, source=replace(QUICK.source, **{"dim": 8} | source))
-    drawn = fresh_prompts(spec, "train", PROMPTS)
-    x, y = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses)  # pyright: ignore
-    y = y.astype(np.float64) if y.dtype.kind == "f" else y
-    said = np.zeros((PROMPTS, 2 if y.dtype.kind == "i" else 1)) if says is None else says(x, y)
-    latent = {name: np.asarray(value) for name, value in drawn.latent.items()}  # pyright: ignore
-    return Answers(np.asarray([64]), said[None, None], x, y, latent, spec)
+    asked = fresh_prompts(spec, "train", PROMPTS)
+    silent = np.zeros((PROMPTS, 2 if asked.responses.dtype.kind == "i" else 1))
+    said = silent if says is None else says(asked.inputs, asked.responses)
+    return Answers(np.asarray([64]), said[None, None], asked, spec)
 
 
 def test_a_model_that_is_ridge_has_ridges_errors_and_its_risk():
@@ -74,7 +73,9 @@ def test_the_lasso_is_best_of_sparse_weights_and_least_squares_of_clean_ones():
 
 def test_fewer_pairs_than_dimensions_and_equal_inputs_are_no_special_case():
     found = answered(Regression(context=3, noise=(HIGH,)))
-    same = found._replace(inputs=np.repeat(found.inputs[:1], 4, axis=0))
+    prompt = found.asked.prompt
+    same = found._replace(asked=Asked(prompt._replace(inputs=jnp.repeat(prompt.inputs[:1], 4, axis=0))))
+    assert (same.inputs[1:] == same.inputs[0]).all()
     for one in (found, same):
         assert all(np.isfinite(errors).all() for errors in predictors(one, HIGH).values())
 

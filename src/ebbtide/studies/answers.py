@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -31,30 +33,86 @@ PROMPTS = 2000
 """Prompts on which claims about functions are judged: the fewest that related-papers' common rule allows."""
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Prompts, as models take them and as baselines do. One object for all that are asked the same."""
+
+    prompt: FunctionPrompt
+
+    @cached_property
+    def inputs(self) -> Float[np.ndarray, "slots prompt dim"]:
+        """In float64."""
+        return np.asarray(self.prompt.inputs, np.float64)
+
+    @cached_property
+    def responses(self) -> Num[np.ndarray, "slots prompt *state"]:
+        """In float64 unless they are labels."""
+        said = np.asarray(self.prompt.responses)
+        return said if np.issubdtype(said.dtype, np.integer) else said.astype(np.float64)
+
+    @cached_property
+    def latent(self) -> dict[str, Num[np.ndarray, "prompt *rest"]]:
+        """The truth behind the responses."""
+        return {name: np.asarray(x) for name, x in self.prompt.latent.items()}
+
+
 class Answers(NamedTuple):
     """What one member answers: `outputs` at every kept checkpoint for every slot that is asked (all, or the query
-    alone), of prompts whose `inputs` and `responses` are in float64 for the baselines. A member that has not finished
-    has no checkpoints."""
+    alone) of the prompts `asked`."""
 
     sequences: Int[np.ndarray, " checkpoint"]
     outputs: Float[np.ndarray, "checkpoint asked prompt outputs"]
-    inputs: Float[np.ndarray, "slots prompt dim"]
-    responses: Num[np.ndarray, "slots prompt *state"]
-    latent: dict[str, np.ndarray]
+    asked: Asked
     spec: Spec
+
+    @property
+    def inputs(self) -> Float[np.ndarray, "slots prompt dim"]:
+        """Those of the prompts."""
+        return self.asked.inputs
+
+    @property
+    def responses(self) -> Num[np.ndarray, "slots prompt *state"]:
+        """Those of the prompts."""
+        return self.asked.responses
+
+    @property
+    def latent(self) -> dict[str, Num[np.ndarray, "prompt *rest"]]:
+        """That of the prompts."""
+        return self.asked.latent
 
     def values(self) -> Float[np.ndarray, "checkpoint asked prompt"]:
         """The answers where responses are single real numbers."""
         return self.outputs[..., 0]
 
 
-def fresh_prompts(spec: Spec, evaluator: str, prompts: int, **changes: Any) -> FunctionPrompt:
+def of_prompts(measure: Callable[[Answers], T]) -> Callable[[Answers], T]:
+    """A measure of the prompts, which knows no outputs: made once for all members and checkpoints that are asked the
+    same, and kept as long as the prompts are."""
+    kept: WeakKeyDictionary[Asked, T] = WeakKeyDictionary()
+
+    @wraps(measure)
+    def once(found: Answers) -> T:
+        if found.asked not in kept:
+            kept[found.asked] = measure(found._replace(outputs=found.outputs[:0]))
+        return kept[found.asked]
+
+    return once
+
+
+def fresh_prompts(spec: Spec, evaluator: str, prompts: int, **changes: Any) -> Asked:
     """Prompts of one of the evaluators of functions that neither training nor its evaluations have seen (evaluation
     seed + 1), the task with `changes`. Raises `InputError` for an unknown evaluator."""
     assert not isinstance(spec.task, FewShot)
-    task = replace(function_task(evaluator, spec.task), **changes)
-    key = root(spec.seeds.evaluation + 1, Purpose.EVALUATION, task.evaluators().index(evaluator))
-    return _sampler(task, spec.source)(key, jnp.arange(prompts, dtype=jnp.uint32))
+    return _fresh(spec.task, spec.source, spec.seeds.evaluation, evaluator, prompts, tuple(sorted(changes.items())))
+
+
+@lru_cache(maxsize=64)
+def _fresh(
+    own: FunctionTask, source: Any, seed: int, evaluator: str, prompts: int, changes: tuple[tuple[str, Any], ...]
+) -> Asked:
+    task = replace(function_task(evaluator, own), **dict(changes))
+    key = root(seed + 1, Purpose.EVALUATION, task.evaluators().index(evaluator))
+    return Asked(_sampler(task, source)(key, jnp.arange(prompts, dtype=jnp.uint32)))
 
 
 @lru_cache(maxsize=32)
@@ -69,11 +127,11 @@ SEEN = "seen"
 """In place of an evaluator: the first prompts that a member was trained on."""
 
 
-def seen_prompts(spec: Spec, member: int, prompts: int) -> FunctionPrompt:
+def seen_prompts(spec: Spec, member: int, prompts: int) -> Asked:
     """The first prompts of a member's training stream, at most the `distinct` ones that there are."""
     assert not isinstance(spec.task, FewShot)
     index = jnp.arange(min(prompts, spec.distinct or prompts), dtype=jnp.uint32)
-    return _sampler(spec.task, spec.source)(spec.root(Purpose.DATA, member), index)
+    return Asked(_sampler(spec.task, spec.source)(spec.root(Purpose.DATA, member), index))
 
 
 def answers(
@@ -107,18 +165,15 @@ def of_member(
     run = Run(path)
     spec = spec_of(run)
     seen = evaluator == SEEN
-    drawn = seen_prompts(spec, place, prompts) if seen else fresh_prompts(spec, evaluator, prompts, **dict(changes))
+    asked = seen_prompts(spec, place, prompts) if seen else fresh_prompts(spec, evaluator, prompts, **dict(changes))
     template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
     kept = checkpoints(run)
     outputs = []
     for _, arrays in kept[-1:] if last else kept:
         params = unnamed(template, {name: x[place] for name, x in arrays.items()})
-        outputs.append(np.asarray(answering(spec.model)(params, drawn), np.float64))
+        outputs.append(np.asarray(answering(spec.model)(params, asked.prompt), np.float64))
     times = np.asarray([at for at, _ in (kept[-1:] if last else kept)])
-    inputs, responses = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses)  # pyright: ignore
-    responses = responses if np.issubdtype(responses.dtype, np.integer) else responses.astype(np.float64)
-    latent = {name: np.asarray(x) for name, x in drawn.latent.items()}  # pyright: ignore
-    return Answers(times, np.stack(outputs), inputs, responses, latent, spec)
+    return Answers(times, np.stack(outputs), asked, spec)
 
 
 @lru_cache(maxsize=32)

@@ -90,15 +90,14 @@ def decoded(arms: Arms, arm: str) -> np.ndarray:
 def _decoded(path: Path, place: int) -> float:
     spec, params = model_at(Run(path), place)
     assert isinstance(spec.model, Transformer)
-    prompt = fresh_prompts(spec, "train", 1000)
+    asked = fresh_prompts(spec, "train", 1000)
     point = f"blocks.{spec.model.layers - 1}.hook_resid_post"
     model = spec.model
-    seen = jax.jit(lambda p: record(model, p, prompt, point)[1][point])(params)
+    seen = jax.jit(lambda p: record(model, p, asked.prompt, point)[1][point])(params)
     stream = np.asarray(seen, np.float64)[::2]
     assert isinstance(spec.source, Concepts)
     logs = np.asarray(spec.source.build().logs, np.float64)
-    cues, responses = np.asarray(prompt.inputs).argmax(-1), np.asarray(prompt.responses)  # pyright: ignore
-    posterior = concept_average(np.moveaxis(logs[:, cues], 0, 2), responses).posterior
+    posterior = concept_average(np.moveaxis(logs[:, asked.inputs.argmax(-1)], 0, 2), asked.responses).posterior
     rows = np.maximum(posterior, -10.0)  # a concept that is out is out: how far, no prediction depends on
     x, y = (np.swapaxes(one, 0, 1).reshape(-1, one.shape[-1]) for one in (stream, rows))  # other prompts test it
     return explained_by_probe(x, y)

@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 
 from ebbtide.evaluation.concepts import concept_average, marginal
 from ebbtide.sources.concepts import Concepts
-from ebbtide.studies.answers import Answers, answers, by_member
+from ebbtide.studies.answers import Answers, answers, by_member, of_prompts
 from ebbtide.studies.experiment import Arms
 
 
@@ -23,6 +23,7 @@ class Exact(NamedTuple):
     posterior: Float[np.ndarray, "slots prompt concepts"]
 
 
+@of_prompts
 def exact(found: Answers) -> Exact:
     """What no training is needed for."""
     assert isinstance(found.spec.source, Concepts)

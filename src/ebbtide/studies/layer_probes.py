@@ -48,7 +48,7 @@ def _probe(path: Path, place: int, targets: Callable[[Answers], Targets]) -> Rea
     spec, params = model_at(Run(path), place)
     model = spec.model
     assert isinstance(model, Transformer)
-    prompt = fresh_prompts(spec, "train", PROMPTS)
+    prompt = fresh_prompts(spec, "train", PROMPTS).prompt
     points = ["hook_embed", *(f"blocks.{i}.hook_resid_post" for i in range(model.layers))]
     seen = jax.jit(lambda p: record(model, p, prompt, *points)[1])(params)
     wanted = targets(of_member(path, place, "train", PROMPTS, True))

@@ -17,12 +17,12 @@ from ebbtide.evaluation.statistics import paired_bootstraps
 from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import Run
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.answers import PROMPTS, answering, fresh_prompts, of_every_member
+from ebbtide.studies.answers import PROMPTS, Asked, answering, fresh_prompts, of_every_member
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.regression import NOISY, Regression
 from ebbtide.training.probe import model_at
-from ebbtide.training.spec import Seeds, Spec
+from ebbtide.training.spec import Spec
 
 SHIFTS = ("skewed", "subspace", "shrunk", "stretched", "orthants", "repeated", "sorted", "noisy")
 """All shifts of `Regression` but `orthogonal`, for which more dimensions than pairs are needed."""
@@ -39,19 +39,11 @@ BASELINES = ("ridge", "least squares", "3 nearest", "averaging")
 Errors = Float[np.ndarray, " prompt"]
 
 
-def prompts_at(spec: Spec, evaluator: str, pairs: int, prompts: int) -> FunctionPrompt:
+def prompts_at(spec: Spec, evaluator: str, pairs: int, prompts: int) -> Asked:
     """Fresh prompts of an evaluator with so many pairs, the same for every arm and member."""
-    assert isinstance(spec.task, Regression) and isinstance(spec.source, Functions)
+    assert isinstance(spec.task, Regression)
     task = replace(spec.task, lengths="full", context=pairs)
-    return _drawn(task, spec.source, spec.seeds.evaluation, evaluator, prompts)
-
-
-@lru_cache(maxsize=256)
-def _drawn(task: Regression, source: Functions, seed: int, evaluator: str, prompts: int) -> FunctionPrompt:
-    """Drawn once for all arms and members."""
-    drawn = fresh_prompts(Spec(task=task, source=source, seeds=Seeds(evaluation=seed)), evaluator, prompts)
-    assert isinstance(drawn, FunctionPrompt)
-    return drawn
+    return fresh_prompts(replace(spec, task=task), evaluator, prompts)
 
 
 def padded(prompt: FunctionPrompt, context: int) -> FunctionPrompt:
@@ -82,9 +74,9 @@ def _errors(path: Path, place: int, evaluator: str, pairs: int, prompts: int) ->
     spec, params = _member(path, place)
     drawn = prompts_at(spec, evaluator, pairs, prompts)
     joint = getattr(spec.model, "pairing", "interleaved") == "joint"
-    given = padded(drawn, spec.task.context) if joint else drawn
+    given = padded(drawn.prompt, spec.task.context) if joint else drawn.prompt
     answer = np.asarray(answering(spec.model)(params, given)[-1, :, 0], np.float64)
-    said = np.asarray(drawn.responses[-1], np.float64)
+    said = drawn.responses[-1]
     return (answer - said) ** 2 / (said**2).mean()
 
 
@@ -136,7 +128,7 @@ def _gap(path: Path, place: int) -> float:
     spec, params = _member(path, place)
     drawn = prompts_at(spec, "train", spec.task.context, PROMPTS)
     order = shuffles(jax.random.key(0), spec.task.context, PROMPTS)
-    return float(_gaps(spec.model)(params, drawn, order).mean())
+    return float(_gaps(spec.model)(params, drawn.prompt, order).mean())
 
 
 @lru_cache(maxsize=32)
@@ -154,7 +146,7 @@ def baseline_errors(spec: Spec, evaluator: str, pairs: int, prompts: int) -> dic
     """The normalised squared error of the classical predictors at the query, on the same prompts. Ridge knows the noise
     of the prompts, the other predictors nothing."""
     drawn = prompts_at(spec, evaluator, pairs, prompts)
-    x, y = np.asarray(drawn.inputs, np.float64), np.asarray(drawn.responses, np.float64)
+    x, y = drawn.inputs, drawn.responses
     assert isinstance(spec.source, Functions) and isinstance(spec.task, Regression)
     noise = NOISY if evaluator == "noisy" else spec.task.noise[0]
     said = {

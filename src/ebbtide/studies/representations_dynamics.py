@@ -14,7 +14,7 @@ from ebbtide.evaluation.statistics import paired_bootstrap
 from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.report.functions_figure import layers_figure
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies.answers import Answers
+from ebbtide.studies.answers import Answers, of_prompts
 from ebbtide.studies.experiment import Arms, Experiment, Setting
 from ebbtide.studies.layer_probes import Layers, Targets, probes
 from ebbtide.studies.representations_measures import FIVE, PENALTIES, each, last, layers_after, maps_of
@@ -54,6 +54,7 @@ def ridge(features: Features, responses: States, penalty: float) -> States:
     return np.stack(every, axis=-1)
 
 
+@of_prompts
 def exact(found: Answers) -> States:
     """The posterior mean at every slot: ridge on the representation."""
     source, noise = _setting(found)
@@ -66,6 +67,7 @@ def errors(truth: States, said: States) -> Float[np.ndarray, " prompt"]:
     return ((said[-1] - truth[-1]) ** 2).mean(-1)
 
 
+@of_prompts
 def predictors(found: Answers) -> dict[str, Float[np.ndarray, " prompt"]]:
     """Squared errors at the query of what does and what does not know the representation: ridge on the states
     themselves, and on another representation."""

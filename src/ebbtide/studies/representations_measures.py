@@ -13,7 +13,7 @@ from ebbtide.evaluation.bayes import mixed_features, penalty_of
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies.answers import Answers, answers, by_member
+from ebbtide.studies.answers import Answers, answers, by_member, of_prompts
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
@@ -82,6 +82,7 @@ def best_ridge(found: Answers, inputs: Inputs) -> Float[np.ndarray, " prompt"]:
     return min(errors, key=lambda one: one.mean())
 
 
+@of_prompts
 def exact(found: Answers) -> Responses:
     """The posterior mean at every slot: ridge on the representation, or where there are several the average of ridge
     on each, weighed by the evidence."""
@@ -89,6 +90,7 @@ def exact(found: Answers) -> Responses:
     return mixed_features(features(found), found.responses, noise, source.deviation).predictions
 
 
+@of_prompts
 def predictors(found: Answers) -> dict[str, Float[np.ndarray, " prompt"]]:
     """Squared errors at the query, before its noise, of what does and of what does not know the representation: ridge
     on the inputs, and on random features (8 leaky layers of other random maps side by side: 8 dim of them)."""

@@ -12,7 +12,7 @@ from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
 from ebbtide.report.functions_figure import Line, distances_figure, paths_figure
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.answers import Answers, answers
+from ebbtide.studies.answers import Answers, answers, of_prompts
 from ebbtide.studies.experiment import Arms, Experiment, Setting
 from ebbtide.studies.study import Claim, Preset, Study
 from ebbtide.studies.transience import TRANSIENCE
@@ -42,6 +42,7 @@ SHIFTED = "prior"
 """Prompts of functions that training never drew: only there do ridge and the pool's predictor differ much."""
 
 
+@of_prompts
 def _baselines(found: Answers) -> tuple[np.ndarray, np.ndarray]:
     """Ridge's answers and the pool's (ridge's again where there is no pool)."""
     source, task = found.spec.source, found.spec.task
