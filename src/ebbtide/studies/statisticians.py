@@ -325,7 +325,7 @@ BASE = Experiment(
     settings={
         "quick": Setting(arms=SMALL_ARMS, base=SHORT, minutes=4, scaled=f"{SCALED}8 dimensions for 20"),
         "cpu": Setting(
-            arms=SMALL_ARMS, base=LONGER, minutes=None, scaled=f"{SCALED}8 dimensions for 20; 4 times as long"
+            arms=SMALL_ARMS, base=LONGER, minutes=17, scaled=f"{SCALED}8 dimensions for 20; 4 times as long"
         ),
         "paper": Setting(
             arms=_base_arms(20, 10) | _decoder(20, 10, 256, 8), base={}, minutes=None, scaled=FIVE, preset="paper"
