@@ -222,7 +222,7 @@ AVERAGING = Experiment(
             minutes=4,
             scaled=SMALLER,
         ),
-        "cpu": Setting(arms=ARMS, base={"sequences": 1_280_000}, minutes=None, scaled=f"4 times as long; {SMALLER}"),
+        "cpu": Setting(arms=ARMS, base={"sequences": 1_280_000}, minutes=13, scaled=f"4 times as long; {SMALLER}"),
         "paper": Setting(
             arms=ARMS,
             base={},
