@@ -193,7 +193,7 @@ SUPERVISED = Experiment(
     claims=SUPERVISED_CLAIMS,
     settings={
         "quick": Setting(arms=SUPERVISED_ARMS, base={}, minutes=3, scaled=SCALED),
-        "cpu": Setting(arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}, minutes=None, scaled=LONGER),
+        "cpu": Setting(arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}, minutes=10, scaled=LONGER),
         "paper": Setting(arms=SUPERVISED_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },
     **SHOWS,
