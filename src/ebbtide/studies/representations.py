@@ -205,7 +205,7 @@ MIXED = Experiment(
     claims=MIXTURE_CLAIMS,
     settings={
         "quick": Setting(arms=MIXTURE_ARMS, base={"sequences": 384_000}, minutes=3, task_members=3, scaled=SCALED),
-        "cpu": Setting(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}, minutes=None, scaled=LONGER),
+        "cpu": Setting(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}, minutes=8, scaled=LONGER),
         "paper": Setting(arms=MIXTURE_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
     },
     **SHOWS,
