@@ -65,6 +65,7 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "a
         axis.set_title("training loss (geometric mean)" if squared else words, loc="left", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="0.92", lw=0.6)
+        axis.locator_params(axis="x", nbins=6)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
         axis.tick_params(labelsize=8)
     for axis in axes.flat[len(panels) :]:
