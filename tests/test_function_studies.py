@@ -68,6 +68,10 @@ def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatc
     assert bayesian_scaling.over_training(NOTHING, "any").argmin() == 1
     assert bayesian_scaling._left(NOTHING, "any") == 0  # pyright: ignore
     np.testing.assert_allclose(bayesian_averaging.alike(NOTHING, "any"), 1.0)  # pyright: ignore
+    asked = {claim.name: claim for claim in bayesian_averaging.CLAIMS}
+    of_one = ("average", "bound", "wrong", "marginal first", "decays")
+    fails = [name for name in of_one if asked[name].estimate(NOTHING)[0] <= asked[name].threshold]
+    assert fails == ["decays"], "13 slots are too few for 1 / T, which the page says"
     over = bayesian_averaging._over_training(perfect)
     np.testing.assert_allclose(np.diagonal(over[::-1]), 0, atol=1e-7)
     assert bayesian_averaging._marginal_first(NOTHING, "any") == 1.0  # pyright: ignore
