@@ -14,7 +14,7 @@ from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.once import quick_jit
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies import representations_dynamics, representations_measures
+from ebbtide.studies import layer_probes, representations_dynamics, representations_measures
 from ebbtide.studies.answers import Answers, fresh_prompts
 from ebbtide.studies.experiment import make_sweep
 from ebbtide.studies.layer_probes import Read
@@ -206,7 +206,8 @@ def test_claims_hold_of_the_posterior_mean_with_layers_in_order_and_fail_of_sile
     early, late = np.asarray([0.2, 0.9, 0.99, 0.99]), np.asarray([0.1, 0.1, 0.2, 0.95])
     says, streams = representations_dynamics.exact, {"state before": early, "phi": early, "posterior mean": late}
     monkeypatch.setattr(representations_measures, "answers", lambda *_, **__: [answered(says), None])
-    monkeypatch.setattr(representations_dynamics, "probes", lambda *_: [Read(streams, {}), None])
+    for module in (layer_probes, representations_dynamics):  # claims, figures
+        monkeypatch.setattr(module, "probes", lambda *_: [Read(streams, {}), None])
     arms = Found(DYNAMICS.settings["quick"].arms)
     for claim in DYNAMICS.claims:
         estimate = claim.estimate(arms)

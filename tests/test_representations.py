@@ -14,7 +14,7 @@ from ebbtide.evaluation.baselines import linear_posterior
 from ebbtide.evaluation.bayes import mixed_features, penalty_of
 from ebbtide.report.functions_figure import layers_figure
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies import representations, representations_measures
+from ebbtide.studies import layer_probes, representations, representations_measures
 from ebbtide.studies.answers import Answers, fresh_prompts
 from ebbtide.studies.constructions import representation_ridge, ridge_descent
 from ebbtide.studies.experiment import make_sweep
@@ -189,7 +189,8 @@ def made_up(monkeypatch):
         return [Read(inputs, {} if arm == MIXTURE else {"x": STEPS, "phi(x)": STEPS, "y": STEPS}), None]
 
     monkeypatch.setattr(representations_measures, "answers", answers)
-    monkeypatch.setattr(representations, "probes", probes)
+    for module in (layer_probes, representations):  # claims, figures
+        monkeypatch.setattr(module, "probes", probes)
 
 
 def test_a_model_that_is_the_posterior_mean_meets_every_claim(made_up):
@@ -210,7 +211,7 @@ def test_a_model_that_answers_nothing_is_near_nothing(made_up, monkeypatch):
     near = next(claim for claim in SUPERVISED.claims if claim.name == f"near, {SHALLOW}")
     assert near.estimate(arms)[0] < -0.5
     late = Read({"phi(x)": LATE, "posterior mean": STEPS}, {"x": LATE})
-    monkeypatch.setattr(representations, "probes", lambda arms, arm, targets: [late])
+    monkeypatch.setattr(layer_probes, "probes", lambda arms, arm, targets: [late])
     before = next(claim for claim in SUPERVISED.claims if claim.name == f"before, {DEEP}")
     assert before.estimate(arms)[0] < 0
 

@@ -1,29 +1,21 @@
 """Study `bayesian-averaging`: does a trained model predict the average of its concepts, weighted by the context?"""
 
-from functools import lru_cache
-from pathlib import Path
-
-import jax
 import numpy as np
 from msgspec.structs import replace
 
-from ebbtide.evaluation.concepts import concept_average
-from ebbtide.mechanisms.linear import explained_by_probe
-from ebbtide.mechanisms.taps import record
 from ebbtide.models.transformer import Transformer
 from ebbtide.report.functions_figure import Line, distances_figure
-from ebbtide.runs.folder import Run
 from ebbtide.sources.concepts import Concepts
-from ebbtide.studies.answers import Answers, answers, fresh_prompts
+from ebbtide.studies.answers import Answers, answers
 from ebbtide.studies.bayesian_measures import distance, each, exact, gap, log, regret, said, slot_regret
 from ebbtide.studies.bayesian_scaling import SCALING
 from ebbtide.studies.experiment import Arms, Experiment, Setting
+from ebbtide.studies.layer_probes import Targets, read
 from ebbtide.studies.study import Claim, Preset, Study
 from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.cued import Cued
 from ebbtide.training.optimizer import Adam
-from ebbtide.training.probe import model_at
 from ebbtide.training.schedule import Cosine, Schedule
 from ebbtide.training.spec import Seeds, Spec
 
@@ -80,27 +72,14 @@ def alike(arms: Arms, arm: str) -> np.ndarray:
     return each(arms, arm, "wrong", one)
 
 
+def posterior(found: Answers) -> Targets:
+    """The concepts' log posterior at every input, cut at -10: how far out a concept is no prediction depends on."""
+    return Targets({"log posterior": np.maximum(exact(found).posterior, -10.0)}, {})
+
+
 def decoded(arms: Arms, arm: str) -> np.ndarray:
-    """Share of the variance of the concepts' log posterior that a linear probe of the last residual stream explains."""
-    found = [None if run is None else _decoded(run.path, place) for place, run in arms.runs(arm)]
-    return np.asarray([np.nan if one is None else one for one in found])
-
-
-@lru_cache(maxsize=64)
-def _decoded(path: Path, place: int) -> float:
-    spec, params = model_at(Run(path), place)
-    assert isinstance(spec.model, Transformer)
-    asked = fresh_prompts(spec, "train", 1000)
-    point = f"blocks.{spec.model.layers - 1}.hook_resid_post"
-    model = spec.model
-    seen = jax.jit(lambda p: record(model, p, asked.prompt, point)[1][point])(params)
-    stream = np.asarray(seen, np.float64)[::2]
-    assert isinstance(spec.source, Concepts)
-    logs = np.asarray(spec.source.build().logs, np.float64)
-    posterior = concept_average(np.moveaxis(logs[:, asked.inputs.argmax(-1)], 0, 2), asked.responses).posterior
-    rows = np.maximum(posterior, -10.0)  # a concept that is out is out: how far, no prediction depends on
-    x, y = (np.swapaxes(one, 0, 1).reshape(-1, one.shape[-1]) for one in (stream, rows))  # other prompts test it
-    return explained_by_probe(x, y)
+    """Share of the variance of `posterior` that a linear probe of the last residual stream explains."""
+    return read(arms, arm, posterior, lambda here: float(here.inputs["log posterior"][-1]))
 
 
 def _over_training(found: Answers) -> np.ndarray:

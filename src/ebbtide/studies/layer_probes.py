@@ -43,6 +43,13 @@ def probes(arms: Arms, arm: str, targets: Callable[[Answers], Targets]) -> list[
     return [None if run is None else _probe(run.path, place, targets) for place, run in arms.runs(arm)]
 
 
+def read(
+    arms: Arms, arm: str, targets: Callable[[Answers], Targets], measure: Callable[[Read], float]
+) -> Float[np.ndarray, " member"]:
+    """A number from the probes of every member, nan where it has not finished."""
+    return np.asarray([np.nan if here is None else measure(here) for here in probes(arms, arm, targets)])
+
+
 @lru_cache(maxsize=64)
 def _probe(path: Path, place: int, targets: Callable[[Answers], Targets]) -> Read:
     spec, params = model_at(Run(path), place)
@@ -53,14 +60,14 @@ def _probe(path: Path, place: int, targets: Callable[[Answers], Targets]) -> Rea
     seen = jax.jit(lambda p: record(model, p, prompt, *points)[1])(params)
     wanted = targets(of_member(path, place, "train", PROMPTS, True))
 
-    def read(first: int, wanted: dict[str, Target]) -> Layers:
+    def explained(first: int, wanted: dict[str, Target]) -> Layers:
         streams = [np.asarray(seen[point], np.float64)[first :: 2 if model.by_turns else 1] for point in points]
         return {
             name: np.asarray([explained_by_probe(_rows(x), _rows(y[: len(x)])) for x in streams])
             for name, y in wanted.items()
         }
 
-    return Read(read(0, wanted.inputs), read(1, wanted.responses))
+    return Read(explained(0, wanted.inputs), explained(1, wanted.responses))
 
 
 def _rows(x: Float[np.ndarray, "slots prompt features"]) -> Float[np.ndarray, "row features"]:

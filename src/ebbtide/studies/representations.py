@@ -1,7 +1,5 @@
 """Study `representations`: does a transformer learn linearly in context on a fixed representation of its inputs?"""
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float
 
@@ -12,7 +10,7 @@ from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.report.functions_figure import layers_figure
 from ebbtide.studies.answers import Answers
 from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.layer_probes import Read, Targets, probes
+from ebbtide.studies.layer_probes import Targets, probes, read
 from ebbtide.studies.representations_dynamics import DYNAMICS
 from ebbtide.studies.representations_measures import (
     FIVE,
@@ -59,19 +57,14 @@ def targets(found: Answers) -> Targets:
     return Targets({"ridge, own": every[own, :, prompt].T[..., None], **others}, {})
 
 
-def _read(arms: Arms, arm: str, measure: Callable[[Read], float]) -> Float[np.ndarray, " member"]:
-    """A number from the probes of every member, nan where it has not finished."""
-    return np.asarray([np.nan if here is None else measure(here) for here in probes(arms, arm, targets)])
-
-
 def transforms_first(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
     """How many layers after phi(x), to 95 % of its best, half of the final posterior mean can be read."""
-    return _read(arms, arm, lambda here: layers_after(here.inputs["posterior mean"], here.inputs["phi(x)"]))
+    return read(arms, arm, targets, lambda here: layers_after(here.inputs["posterior mean"], here.inputs["phi(x)"]))
 
 
 def copied(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
     """The best R^2 over layers of an input in the stream of its response."""
-    return _read(arms, arm, lambda here: float(here.responses["x"].max()))
+    return read(arms, arm, targets, lambda here: float(here.responses["x"].max()))
 
 
 def dropped(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
@@ -80,7 +73,7 @@ def dropped(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
     def one(found: dict[str, Float[np.ndarray, " layer"]]) -> float:
         return float(np.mean([r.max() - r[-1] for name, r in found.items() if "other" in name]))
 
-    return _read(arms, arm, lambda here: one(here.inputs))
+    return read(arms, arm, targets, lambda here: one(here.inputs))
 
 
 def _near(arm: str) -> Claim:
@@ -175,9 +168,9 @@ def _figures(arms: Arms, title: str) -> dict[str, bytes]:
         contests[words] = Contest("squared error for the query", errors, bars)
         seen = [one for one in probes(arms, arm, targets) if one is not None]
         for where in ("inputs", "responses"):
-            read = [getattr(one, where) for one in seen]
-            if read and read[0]:
-                panels[f"{arm}: at {where}"] = {name: np.stack([one[name] for one in read]) for name in read[0]}
+            layers = [getattr(one, where) for one in seen]
+            if layers and layers[0]:
+                panels[f"{arm}: at {where}"] = {name: np.stack([one[name] for one in layers]) for name in layers[0]}
     drawn = {"contest.png": bars_figure(title, contests)["png"]} if contests else {}
     return drawn | ({"probes.png": layers_figure(title, panels)["png"]} if panels else {})
 

@@ -16,7 +16,7 @@ from ebbtide.report.functions_figure import layers_figure
 from ebbtide.sources.functions import Functions, represented
 from ebbtide.studies.answers import Answers, of_prompts
 from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.layer_probes import Layers, Targets, probes
+from ebbtide.studies.layer_probes import Layers, Targets, probes, read
 from ebbtide.studies.representations_measures import FIVE, PENALTIES, each, last, layers_after, maps_of
 from ebbtide.studies.study import Claim
 from ebbtide.sweeps.axes import Point
@@ -101,8 +101,7 @@ def targets(found: Answers) -> Targets:
 
 
 def _read(arms: Arms, measure: Callable[[Layers], float]) -> Float[np.ndarray, " member"]:
-    found = probes(arms, SYSTEM, targets)
-    return np.asarray([np.nan if here is None else measure(here.inputs) for here in found])
+    return read(arms, SYSTEM, targets, lambda here: measure(here.inputs))
 
 
 def gained(explained: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
