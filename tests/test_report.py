@@ -4,21 +4,17 @@ import json
 import re
 import shlex
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import folders
 from ebbtide.cli import main, overrides, parser
 from ebbtide.errors import InputError
-from ebbtide.report import page
 from ebbtide.report.entries import NOT_RUN, Entry, entries_page
 from ebbtide.runs.folder import Run
 from ebbtide.studies import find_study
@@ -32,60 +28,12 @@ from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import load
 from ebbtide.training.fields import parse
+from report_tools import EVIL, Page
 from sweep_tools import BASE, LR, WIDTH
 from test_sweep_results import SWEEP, made
 from tiny import SPEC, contents, header, write_run
 
-EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>\u202e\x1b[2J&amp;'
 CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]
-VOID = {"meta", "img", "br", "line", "rect", "circle"}
-
-
-class Page(HTMLParser):
-    """A page taken apart: every element with its attributes, the text below every element with an id (and of the
-    whole page as ``), the text of style sheets, and whether all elements were closed in order."""
-
-    def __init__(self, data: bytes):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text: dict[str, str] = {"": ""}
-        self.style = ""
-        self.below: dict[str, list[tuple[str, dict[str, str]]]] = {"": []}
-        self._open: list[tuple[str, str | None]] = []
-        self.feed(data.decode())
-        self.close()
-        assert not self._open, "an element was not closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        self.elements.append((tag, found))
-        if "id" in found:
-            self.text[found["id"]], self.below[found["id"]] = "", []
-        for own in self._ids():
-            self.below[own].append((tag, found))
-        if tag not in VOID:
-            self._open.append((tag, found.get("id")))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self._open.pop()[0] == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1][0] == "style":
-            self.style += data
-        else:
-            for own in self._ids():
-                self.text[own] += data
-
-    def _ids(self) -> list[str]:
-        return ["", *[own for _, own in self._open if own]]
-
-    def numbers(self, section: str) -> list[float]:
-        """All numbers of a section in their full digits, in order."""
-        return [float(found["value"]) for tag, found in self.below[section] if tag == "data"]
-
-    def sections(self) -> list[str]:
-        return [found["id"] for tag, found in self.elements if tag == "section"]
 
 
 @pytest.fixture(autouse=True)
@@ -494,15 +442,6 @@ def test_a_picture_from_a_folder_stays_an_image():
     check_closed(Path("page.html").read_bytes())
 
 
-@given(st.text())
-def test_every_text_comes_back_as_it_was_or_spelled(text):
-    data = page.tag("p", text, title=text).text
-    found = Page(data.encode())
-    whole = "".join(c if c.isprintable() or c in "\n\u00a0" else ascii(c)[1:-1] for c in text)
-    assert [tag for tag, _ in found.elements] == ["p"] and found.text[""] == whole
-    assert found.elements[0][1]["title"] == whole
-
-
 # --- the same bytes
 
 
@@ -570,58 +509,6 @@ def test_a_judged_run_says_how_it_was_asked():
     a_run(Path("runs/two"), label={"study": "transience", "preset": "quick"})
     quick = TRANSIENCE.presets["quick"].spec
     assert run_command("transience", "quick", quick, run.header.spec) in told("two").text["e1"]
-
-
-# --- blocks
-
-
-@pytest.mark.parametrize(
-    ("members", "low", "high", "threshold"),
-    [([], None, None, 0.0), ([0.5], None, None, 0.5), ([0.1, 0.3], -0.4, 0.9, 0.2), ([1e-9, 2e-9], 0.0, 3e-9, 1.0)],
-)
-def test_members_are_drawn_inside_the_picture(members, low, high, threshold):
-    drawn = page.strip(members, low, high, threshold)
-    assert drawn is not None
-    places = [float(one["cx"]) for tag, one in Page(drawn.text.encode()).elements if tag == "circle"]
-    assert len(places) == len(members) and all(0 <= at <= 240 for at in places) and places == sorted(places)
-
-
-def test_the_shaded_side_begins_at_the_threshold():
-    drawn = page.strip([0.0, 1.0], 0.2, 0.8, 0.25)
-    assert drawn is not None
-    elements = Page(drawn.text.encode()).elements
-    (shaded,) = [one for _, one in elements if one.get("class") == "above"]
-    (line,) = [one for _, one in elements if one.get("class") == "threshold"]
-    assert shaded["x"] == line["x1"] == "66.0"  # 12 + 216 / 4
-    assert float(shaded["x"]) + float(shaded["width"]) == 240
-
-
-@pytest.mark.parametrize("members", [[-1e308, 1e308], [0.0]])
-def test_what_cannot_be_drawn_is_not(members):
-    assert page.strip(members, None, None, 0.0) is None or members == [0.0]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.40234, "0.402"),
-        (0.0, "0.000"),
-        (-0.25, "-0.250"),
-        (0.000312, "0.000312"),
-        (1280000.0, "1,280,000"),
-        (1e300, "1e+300"),
-    ],
-)
-def test_numbers_keep_their_digits_in_the_attribute(value, text):
-    found = Page(page.number(value).text.encode())
-    assert found.text[""] == text and found.numbers("") == [value]
-    assert page.number(None).text == page.number(float("nan")).text == page.number(float("inf")).text
-
-
-def test_only_the_number_of_a_preprint_becomes_a_link():
-    found = Page(page.paper(f"{EVIL} arXiv 2311.08360 {EVIL}").text.encode())
-    assert found.elements == [("a", {"href": "https://arxiv.org/abs/2311.08360", "rel": "noreferrer"})]
-    assert page.paper("a book").text == "a book"
 
 
 def test_a_page_of_entries_without_anything_is_whole():
