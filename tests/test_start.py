@@ -1,18 +1,24 @@
 """Runs that start from other runs' checkpoints, and parameters that training leaves alone."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.mechanisms.interventions import Ablate, Induction
 from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import Run
+from ebbtide.sweeps.axes import Axis
+from ebbtide.sweeps.plan import Estimate, group, plan, task_spec
+from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.driver import resume, train
+from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec, from_json
 from ebbtide.training.start import Start, named, shapes
 from tiny import SPEC, final_state
@@ -78,6 +84,58 @@ def test_a_run_that_starts_anew_from_the_beginning_of_another_is_it_again(donor,
             np.testing.assert_array_equal(ours[name], array, err_msg=name)
 
 
+def starts_from(spec: Spec, theirs: dict[str, np.ndarray]) -> list[int]:
+    """For every member of a run the place of the member of another run whose parameters it begins with."""
+    engine, name = Engine(spec), next(iter(theirs))
+    begun = [np.asarray(named(engine.init(m).params)[name]) for m in range(spec.members)]
+    return [next(i for i, one in enumerate(theirs[name]) if np.array_equal(one, mine)) for mine in begun]
+
+
+def test_a_member_starts_from_the_member_of_its_number_wherever_it_is(donor):
+    """Split into tasks, in another order, or as a run that begins with a later number: the number decides."""
+    spec, theirs = replace(DEEP, start=Start(run=str(donor.path), sequences=512)), at(donor, 512)
+    assert starts_from(spec, theirs) == [0, 1]
+    assert starts_from(replace(spec, vary={"seeds.member": [1, 0]}), theirs) == [1, 0]
+    later = replace(spec, members=1, seeds=replace(DEEP.seeds, member=1))
+    varied = replace(spec, members=1, vary={"seeds.member": [1]})
+    assert starts_from(later, theirs) == starts_from(varied, theirs) == [1]
+    assert later.addresses() == varied.addresses() == [spec.addresses()[1]]
+
+
+def test_the_number_of_a_donors_member_is_that_of_its_seeds(donor, tmp_path):
+    """A donor whose own members were numbered otherwise: the member of that number, not of that place."""
+    turned = replace(DEEP, sequences=256, vary={"seeds.member": [4, 1]})
+    train(turned, tmp_path / "turned", processes=0)
+    spec = replace(
+        DEEP, members=1, vary={"seeds.member": [1]}, start=Start(run=str(tmp_path / "turned"), sequences=256)
+    )
+    spec.check()
+    assert starts_from(spec, at(Run(tmp_path / "turned"), 256)) == [1]
+    with pytest.raises(InputError, match=r"seeds.member = 0: .* but 4, 1"):
+        replace(spec, vary={"seeds.member": [0]}).check()
+
+
+def test_a_sweep_grafts_the_same_however_it_is_split_into_tasks(donor):
+    base = to_builtins(replace(DEEP, start=Start(run=str(donor.path), sequences=512)))
+    base = {name: value for name, value in base.items() if name not in ("members", "vary")}
+    groups = group(sweep := Sweep(name="s", base=base, axes=(Axis(seeds=2),)), sweep.points())
+    for most in (1, 2):
+        how = {"task_seconds": 600, "slots": 1, "task_members": most}
+        (planned,) = plan(groups, (), lambda spec: Estimate(60.0, 1.0, 1e6, "x"), **how)
+        specs = [task_spec(planned.group.spec, one.values, len(one.addresses)) for one in planned.tasks]
+        assert [m for spec in specs for m in starts_from(spec, at(donor, 512))] == [0, 1]
+
+
+def test_another_run_in_a_donors_place_is_read_anew(tmp_path):
+    """What was read is remembered by what it was, not by where it lay."""
+    for init in (1, 2):
+        spec = replace(DEEP, sequences=256, seeds=replace(DEEP.seeds, init=init))
+        run = train(spec, tmp_path / "run", processes=0)
+        start = Start(run=str(run.path), sequences=256)
+        assert starts_from(replace(DEEP, start=start), at(run, 256)) == [0, 1]
+        shutil.rmtree(run.path)
+
+
 def test_one_member_may_be_the_start_of_all(donor, tmp_path):
     spec = replace(DEEP, start=Start(run=str(donor.path), sequences=512, member=1))
     train(spec, tmp_path / "run", processes=0)
@@ -138,7 +196,7 @@ def test_a_donor_of_another_shape_is_refused(donor):
     with pytest.raises(InputError, match="has no parameter blocks"):
         deep.check()
     many = replace(DEEP, members=3, start=Start(run=str(donor.path), sequences=0))
-    with pytest.raises(InputError, match="has 2 members"):
+    with pytest.raises(InputError, match=r"seeds.member = 2: .* has no member of this number, but 0, 1 \("):
         many.check()
     with pytest.raises(InputError, match="names no parameter"):
         replace(DEEP, freeze=("blocks.9.*",)).check()

@@ -62,7 +62,7 @@ class Engine:
         """The untrained member: parameters from the root (seeds.init, INIT, seeds.member + member)."""
         fresh = self._init(self.spec.root(Purpose.INIT, member))
         start = self.spec.start
-        return fresh if start is None else fresh._replace(params=start.merge(fresh.params, member))
+        return fresh if start is None else fresh._replace(params=start.merge(fresh.params, self.spec.number(member)))
 
     @cached_property
     def _init(self) -> Callable[[Key[Array, ""]], State]:

@@ -118,8 +118,6 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             self.stopping.check(self.evaluators)
         limits.check_memory(self)
         check_all(self.interventions, self.model, self.shape())
-        if self.start is not None:
-            self.start.check(self.model, self.shape(), self.members)
         if self.freeze:
             select(self.freeze, list(shapes(self.model, self.shape())), "freeze")
         most = 2**31 - self.members
@@ -131,6 +129,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             require(len(values) == self.members, f"vary.{name}", values, allowed)
             for value in dict.fromkeys(values):
                 self.check_value(name, value)
+        if self.start is not None:
+            self.start.check(self.model, self.shape(), [self.number(m) for m in range(self.members)])
 
     def _check_reading(self) -> None:
         """Models over joint tokens read the query's response alone, others every one; those over states no other."""
@@ -170,10 +170,16 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def root(self, purpose: Purpose, member: int) -> Key[Array, ""]:
         """Root key of a member's stream: (seeds.init or seeds.data, purpose, i)."""
-        varied = {name: int(self.vary[name][member]) for name in VARIED_SEEDS if name in self.vary}
-        index = varied.get("seeds.member", self.seeds.member + member)
-        seed, own = ("seeds.init", self.seeds.init) if purpose == Purpose.INIT else ("seeds.data", self.seeds.data)
-        return root(varied.get(seed, own), purpose, index)
+        name, own = ("seeds.init", self.seeds.init) if purpose == Purpose.INIT else ("seeds.data", self.seeds.data)
+        seed = int(self.vary[name][member]) if name in self.vary else own
+        return root(seed, purpose, self.number(member))
+
+    def number(self, member: int) -> int:
+        """The number of the member in place `member` of the run, its i: a varied `seeds.member`, else `seeds.member` +
+        `member`. It goes with a member from run to run; its place does not."""
+        if "seeds.member" in self.vary:
+            return int(self.vary["seeds.member"][member])
+        return self.seeds.member + member
 
     def with_values(self, values: dict[str, Any]) -> "Spec":
         """This spec with fields replaced; values may be traced."""

@@ -2,6 +2,7 @@
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import jax
@@ -12,15 +13,18 @@ import numpy as np
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.models.model import Model, Params, Shape
 from ebbtide.runs.folder import DamagedError, Manifest, Run
-from ebbtide.runs.reading import load_record
+from ebbtide.runs.reading import FileRecord, load_record
 
 PREFIX = "params."
+MEMBER = "seeds.member"
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The parameters that the globs `parts` name (blocks.1.*, readout.*) are those of another run's checkpoint at
-    `sequences`: member m starts from that run's member m, or all from `member`. The others are drawn as ever, and the
-    optimiser starts anew. Without its first `skip` layers that model is one of fewer: its blocks.1 is blocks.0 here.
+    `sequences`. A member starts from that run's member of the same number (`Spec.number`: the i of its seeds), wherever
+    the two stand in their runs, or every member from the one in place `member`. The other parameters are drawn as
+    ever, and the optimiser starts anew. Without its first `skip` layers that model is one of fewer: its blocks.1 is
+    blocks.0 here.
 
     With the same parts in `freeze` this grafts layers of one model into another (Singh et al. 2025, Fig. 3 and 4).
     """
@@ -31,8 +35,9 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     member: Annotated[int, msgspec.Meta(ge=0)] | None = None
     skip: Annotated[int, msgspec.Meta(ge=0)] = 0
 
-    def check(self, model: Model, shape: Shape, members: int) -> None:
-        """Raises `InputError` unless the checkpoint is there and fits the model where it is used."""
+    def check(self, model: Model, shape: Shape, numbers: list[int]) -> None:
+        """Raises `InputError` unless the checkpoint is there, fits the model where it is used, and has the members of
+        these numbers."""
         arrays = self._arrays()
         wanted = {name: leaf.shape for name, leaf in shapes(model, shape).items()}
         names = select(self.parts, list(wanted), "start.parts")
@@ -41,15 +46,12 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             allowed = f"has no parameter {name}" if have is None else f"{name} has shape {list(have.shape[1:])}"
             allowed += f", the model needs {list(wanted[name])}"
             require(have is not None and have.shape[1:] == wanted[name], "start.run", self.run, allowed)
-        there = len(next(iter(arrays.values())))
-        last = members - 1 if self.member is None else self.member
-        what = "start.member" if self.member is not None else "members"
-        value = last if self.member is not None else members
-        require(last < there, what, value, f"{self.run} has {there} members (start.member takes one for all)")
+        for number in numbers:
+            self._row(number)
 
-    def merge(self, params: Params, member: int) -> Params:
-        """The parameters of a member that has been drawn, with those that it starts from."""
-        arrays, row = self._arrays(), member if self.member is None else self.member
+    def merge(self, params: Params, number: int) -> Params:
+        """The parameters of the member of that number, drawn before, with those that it starts from."""
+        arrays, row = self._arrays(), self._row(number)
         chosen = set(select(self.parts, list(named(params)), "start.parts"))
 
         def one(path: Any, leaf: jax.Array) -> jax.Array:
@@ -57,6 +59,18 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             return jnp.asarray(arrays[name][row], leaf.dtype) if name in chosen else leaf
 
         return jax.tree_util.tree_map_with_path(one, params)
+
+    def _row(self, number: int) -> int:
+        """The place in the other run of the member that the member of this number starts from."""
+        there = member_numbers(Run(self.run))
+        if self.member is not None:
+            allowed = f"{self.run} has {len(there)} members"
+            require(self.member < len(there), "start.member", self.member, allowed)
+            return self.member
+        listed = ", ".join(map(str, there[:20])) + (", ..." if len(there) > 20 else "")
+        allowed = f"{self.run} has no member of this number, but {listed} (start.member takes one for all)"
+        require(number in there, "seeds.member", number, allowed)
+        return there.index(number)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         found = checkpoint(self.run, self.sequences)
@@ -76,7 +90,15 @@ def above(name: str, layers: int) -> str:
     return f"blocks.{int(layer) - layers}.{last}" if first == "blocks" else name
 
 
-@lru_cache(maxsize=4)
+def member_numbers(run: Run) -> list[int]:
+    """The number of each member of a run, in the order of their places: the i by which its seeds are told apart."""
+    spec = run.header.spec
+    if MEMBER in spec.get("vary", {}):
+        return [int(number) for number in spec["vary"][MEMBER]]
+    first = spec.get("seeds", {}).get("member", 0)
+    return list(range(first, first + spec["members"]))
+
+
 def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
     """The parameters [member, ...] at a run's checkpoint, by dotted name. Raises `InputError` when it is not there, or
     not whole."""
@@ -88,14 +110,25 @@ def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
     at = ", ".join(str(one) for one in sorted(kept))
     require(sequences in kept, "start.sequences", sequences, f"{run} has checkpoints at {at or 'none'} sequences")
     try:
-        return parameters(found, kept[sequences])
+        return _loaded(str(found.path.resolve()), kept[sequences].state)
     except DamagedError as error:
         raise InputError("start.run", run, str(error)) from error
 
 
+@lru_cache(maxsize=4)
+def _loaded(path: str, state: FileRecord) -> dict[str, np.ndarray]:
+    """The parameters in a file of a run, by what is in it (the record has its hash): another run in the same place is
+    read anew."""
+    return _parameters(Path(path), state)
+
+
 def parameters(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
     """The parameters [member, ...] that a checkpoint holds. Raises `DamagedError` when it is not whole."""
-    state = load_record(run.path, manifest.state)
+    return _parameters(run.path, manifest.state)
+
+
+def _parameters(folder: Path, record: FileRecord) -> dict[str, np.ndarray]:
+    state = load_record(folder, record)
     return {name.removeprefix(PREFIX): array for name, array in state.items() if name.startswith(PREFIX)}
 
 
