@@ -1,4 +1,4 @@
-"""Invariants of the few-shot task for every option, after transience.md 13.4."""
+"""Invariants of the few-shot task for every option: what the options promise, and the exact probabilities of what is drawn."""
 
 from itertools import permutations, product
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/ebbtide"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TEXTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *PACKAGE.rglob("*.md"), *SOURCES]]
+TESTS = sorted((ROOT / "tests").glob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 
 
@@ -275,6 +276,31 @@ def test_a_machine_path_would_have_been_noticed():
     for text in ("see /home/me/x", "`/work/a`", "(/tmp/b)", r"C:\Users"):
         assert MACHINE.search(text)
     assert not MACHINE.search("sources/work/a and https://x.org/home/")
+
+
+CITED = re.compile(r"(?<![\w/.:-])[\w./-]*\w\.md\b")
+
+
+def missing_pages(text: str, path: Path) -> list[str]:
+    """Pages that a file names and that are not there: from where the file lies, the root or the package; a page may name
+    another page without its folder."""
+    folders = [path.parent, ROOT, PACKAGE]
+    folders += [ROOT / "docs", ROOT / "docs/papers"] if path.suffix == ".md" else []
+    return [name for name in CITED.findall(text) if not any((folder / name).is_file() for folder in folders)]
+
+
+@pytest.mark.parametrize("path", [*TEXTS, *TESTS], ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_page_that_is_named_is_there(path):
+    assert missing_pages(path.read_text(), path) == []
+
+
+def test_a_page_that_is_not_there_would_have_been_noticed():
+    """A test of the test above. A section of a page that lies elsewhere is no help to who reads the code."""
+    page, code = ROOT / "docs/papers/transience.md", PACKAGE / "cli.py"
+    name = page.name
+    assert missing_pages(f"{name} 3.4, [a](../papers/{name}), https://x.org/{name}", page) == []
+    assert missing_pages(f"see {name} 3.4 and docs/papers/{name}", code) == [name]
+    assert missing_pages(f"[a](../papers/none-{name})", page) == [f"../papers/none-{name}"]
 
 
 def test_the_version_is_that_of_the_distribution():

@@ -92,9 +92,18 @@ def evaluator(name: str, task: Task, classes: int) -> Evaluator:
 
     Of functions in context the evaluators are others: see `function_task`.
 
-    Classes are uniform and all sequences follow the definition, whatever `zipf` and `p_bursty` of
-    training. Raises `InputError` for an unknown name. Source: Singh et al. 2023 section 3 and 2025
-    section 2; transience.md 3.3, 3.4.
+    `train` keeps the `zipf` and `p_bursty` of training (in the public code of Singh et al. its classes are uniform and
+    all its sequences bursty). Of all others the classes are uniform, and every sequence follows the definition. Three
+    scores are easily misread:
+
+    - `icl_reserved` cannot be solved by a model that never saw its two labels as answers: training only ever pushed
+      their outputs down. It stays at chance while `icl` is high;
+    - `iwl` is 0, below its chance of 1 / outputs, for a model that copies labels: none in context is the query's;
+    - the reserved labels count among the outputs: with 4 shared labels and 2 reserved ones a guess over all labels is
+      right in 1 of 6 cases, not 1 of 4.
+
+    Raises `InputError` for an unknown name. Source: Singh et al. 2023 (2311.08360) section 3 and 2025 (2503.05631)
+    section 2, and their public code (github.com/aadityasingh/icl-dynamics).
     """
     if not isinstance(task, FewShot):
         own = function_task(name, task)

@@ -33,7 +33,7 @@ def per_sequence(
 
     All are nan where the logits hold a nan: a diverged model has no strategy.
 
-    Source: transience.md 3.1 after the public code of Singh et al. 2023.
+    Source: the metrics of the public code of Singh et al. 2023 and 2025 (github.com/aadityasingh/icl-dynamics).
     """
     target, labels = prompt.target, prompt.labels
     loss = cross_entropy(logits, target)

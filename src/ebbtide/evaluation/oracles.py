@@ -97,7 +97,7 @@ def truth_table(suite: Suite, outputs: int, seed: int = 0) -> dict[str, dict[str
 
 def expected(oracle: str, evaluator: str, chance: float, outputs: int) -> float | None:
     """What theory says an oracle scores by the evaluator's headline metric; None where the answer
-    depends on the task (transience.md 3.4).
+    depends on the task.
 
     The entries hold for two context slots per sequence class (context = 2 * burst, with distractor)
     and noise small enough for the nearest exemplar to be of the query's class.

@@ -14,7 +14,7 @@ that often agree would add up to more than one. The maximum is unique wherever t
 independent, and expectation maximisation finds it: w_k <- w_k mean_s sum_y p_s(y) q_ks(y) / sum_l w_l q_ls(y).
 
 The prompts are those of the evaluators in `NEEDED`: classes are trained ones and the query's class is in context, so
-that every strategy has an answer, and the answers differ (transience.md 3.4). Where the query's class is not in
+that every strategy has an answer, and the answers differ (`oracles.expected`). Where the query's class is not in
 context (`iwl`, `ciwl`) ICL has none: the oracle still takes the nearest exemplar, a trained network does not.
 """
 

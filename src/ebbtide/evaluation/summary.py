@@ -1,4 +1,4 @@
-"""A learning curve in a few numbers per member (transience.md 6.11)."""
+"""A learning curve in a few numbers per member."""
 
 import numpy as np
 from jaxtyping import Float, Int

@@ -1,8 +1,8 @@
 """Interventions: what is changed inside a forward pass, as data that compose, in evaluation and through training.
 
-Source: the "artificial optogenetics" of Singh et al. 2024 (arXiv 2404.07129) and 2025 (2503.05631), transience.md 15,
-for any number of pairs. Layers and heads count from 0; `heads` = None is every head of the layer. They are applied in
-the order in which they are listed; one at a point sees what those before it made of the value.
+Source: the "artificial optogenetics" of Singh et al. 2024 (arXiv 2404.07129) and 2025 (2503.05631), for any
+number of pairs. Layers and heads count from 0; `heads` = None is every head of the layer. They are applied in the order
+in which they are listed; one at a point sees what those before it made of the value.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """What heads do, and what depends on them: measures of one model on one batch of prompts.
 
-Source: Singh et al. 2024 (2404.07129, Fig. 3-4, Tables 1-3) and 2025 (2503.05631, Fig. 2, 3 and 14); transience.md 8.2
-and 9.5. All are means over the prompts. Layers and heads count from 0.
+Source: Singh et al. 2024 (2404.07129, Fig. 3-4, Tables 1-3) and 2025 (2503.05631, Fig. 2, 3 and 14). All
+are means over the prompts. Layers and heads count from 0.
 """
 
 from collections.abc import Callable

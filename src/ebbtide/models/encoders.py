@@ -69,7 +69,8 @@ Block = dict[str, Convolution]
 
 
 class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=True):
-    r"""A residual network over square grey images, trained together with the model (transience.md 4.1).
+    r"""A residual network over square grey images, trained together with the model: that of the public
+    code of Chan et al. 2022 (2205.05055), in which the transience paper trained.
 
     Exemplars of `dim` = side^2 features are images, row by row. A stem (`stem` x `stem` convolution of
     stride `stem_stride` to `stem_channels`, norm, ReLU, and with `pool` a 3 x 3 max pool of stride 2), then for

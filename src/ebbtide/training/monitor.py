@@ -37,7 +37,8 @@ class Monitor:
       its smoothed evaluator has not risen for `patience` sequences). Without `stopping` it stays False.
 
     Raises `InputError` for what `evaluate` refuses and where `keep_best` or `stopping.evaluator` is not one of the
-    suite's evaluators. Source of the question: Singh et al. 2023 (2311.08360), on early stopping; transience.md 6.9.
+    suite's evaluators. Source of the question: Singh et al. 2023 (2311.08360), abstract: the loss does not tell when
+    ICL fades, so that stopping in time needs an evaluator of ICL. The paper gives no rule; this one is ours.
     """
 
     def __init__(
