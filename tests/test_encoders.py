@@ -161,7 +161,7 @@ def shaped(encoder: ResNet, dim: int, width: int) -> Any:
     (SMALL, 28, 32, 3_920),
 ])  # fmt: skip
 def test_parameter_counts(encoder, side, width, numbers):
-    """22,176 is the paper's, counted in the public code of Chan et al. 2022: 20,896 in matrices, 1,280 in scales and offsets."""
+    """22,176 is that of Chan et al.'s public code: 20,896 in matrices, 1,280 in scales and offsets."""
     params = shaped(encoder, side**2, width)
     assert count(params) == numbers
     matrices = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "w"]

@@ -1,4 +1,4 @@
-"""Invariants of the few-shot task for every option: what the options promise, and the exact probabilities of what is drawn."""
+"""Invariants of the few-shot task for every option, and how often it draws what."""
 
 from itertools import permutations, product
 

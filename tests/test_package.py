@@ -282,8 +282,8 @@ CITED = re.compile(r"(?<![\w/.:-])[\w./-]*\w\.md\b")
 
 
 def missing_pages(text: str, path: Path) -> list[str]:
-    """Pages that a file names and that are not there: from where the file lies, the root or the package; a page may name
-    another page without its folder."""
+    """Pages that a file names and that are not there: from where the file lies, the root or the package; a page may
+    name another page without its folder."""
     folders = [path.parent, ROOT, PACKAGE]
     folders += [ROOT / "docs", ROOT / "docs/papers"] if path.suffix == ".md" else []
     return [name for name in CITED.findall(text) if not any((folder / name).is_file() for folder in folders)]

@@ -36,8 +36,9 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     $$x \leftarrow x + \mathrm{Attn}(\mathrm{LN}(x)), \qquad x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)),$$
     then logits = LN(x_query) W + b, untied from the label table. The exemplar embedding is what `encoder` says, one
     linear layer by default; the label table has sd 0.02. Weights are LeCun normal, biases 0, LayerNorm eps 1e-5,
-    GELU in its tanh form. `attention_bias=False` is the public code of Singh et al. 2023 (frozen features) and 2025; the
-    model that the transience paper trains with a ResNet, by the code of Chan et al. 2022, has biases. `mlp_ratio = 0` is the attention-only model.
+    GELU in its tanh form. `attention_bias=False` is the public code of Singh et al. 2023 (frozen features) and 2025;
+    the model that the transience paper trains with a ResNet, by the code of Chan et al. 2022, has biases.
+    `mlp_ratio = 0` is the attention-only model.
 
     `pairing = "joint"` makes one token of a pair, $e_1 + l_1, \dots, e_M + l_M, e_q$: the sum of two linear embeddings
     is one of the two side by side, as in Nguyen & Reddy (arXiv 2412.00104), with a label of zeros for the query. There

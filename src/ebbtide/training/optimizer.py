@@ -30,7 +30,7 @@ PLACES: dict[str, Callable[[str], bool]] = {
 
 
 class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Regularisation of the weights w that `on` selects, with strength c (Singh et al. 2023, 2311.08360, sections 5, 6).
+    """Regularisation of the weights w that `on` selects, with strength c (2311.08360, sections 5 and 6).
 
     - `l2`: c/2 * sum |w|^2 in the loss: gradient + c w, before the optimiser sees it;
     - `norms`: c * sum over arrays of |w| in the loss: gradient + c w/|w|, 0 where w = 0. The formula is that of the
