@@ -11,11 +11,13 @@ from msgspec.structs import replace
 from ebbtide.cli import RUNS, main
 from ebbtide.errors import InputError
 from ebbtide.runs.folder import Run
-from ebbtide.studies import find_study
+from ebbtide.studies import STUDIES, find_study
 from ebbtide.studies.coopetition import COOPETITION, OWN_RUN
 from ebbtide.studies.coopetition_switch import SWITCH, WINDOW
-from ebbtide.studies.donor import Donor
-from ebbtide.studies.experiment import Experiment, Setting, above, make_sweep
+from ebbtide.studies.donor import SHARED, Donor
+from ebbtide.studies.experiment import Experiment, Setting, above, make_sweep, overridden
+from ebbtide.studies.study import Study
+from ebbtide.sweeps.sweep import Sweep
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot
 from ebbtide.training.driver import train
 from ebbtide.training.fields import assign_all
@@ -51,13 +53,19 @@ ARGUMENTS = ["run", "transience", "--experiment", "try"]
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """An empty working folder, and the experiment among those of a study."""
+    monkeypatch.chdir(tmp_path)
+    add_experiment(monkeypatch, EXPERIMENT)
+    return tmp_path
+
+
+def add_experiment(monkeypatch: pytest.MonkeyPatch, experiment: Experiment) -> None:
+    """Makes it one of the experiments of `transience`, in place of one of its name."""
     from ebbtide import studies
 
-    monkeypatch.chdir(tmp_path)
     known = find_study("transience")
-    study = known._replace(experiments=(*known.experiments, EXPERIMENT))
+    others = tuple(one for one in known.experiments if one.name != experiment.name)
+    study = known._replace(experiments=(*others, experiment))
     monkeypatch.setattr(studies, "STUDIES", tuple(study if one is known else one for one in studies.STUDIES))
-    return tmp_path
 
 
 def test_the_donor_is_trained_once_and_then_the_arms(here, capsys):
@@ -88,6 +96,81 @@ def test_a_folder_with_another_run_is_one_clear_line(here, capsys):
     assert capsys.readouterr().err == f"ebbtide: {words}\n"
 
 
+def test_overrides_reach_the_donor_and_the_arms_start_from_it(here, capsys):
+    """The donor is trained on the world that the arms are trained on, under a name of its own."""
+    assert main([*ARGUMENTS, "--source.seed", "77", "--dry-run"]) == 0
+    changed = overridden(find_study("transience"), EXPERIMENT, "quick", {"source.seed": 77})
+    assert changed.donor is not None and changed.donor.path != DONOR.path
+    assert changed.donor.path in capsys.readouterr().out
+    assert changed.donor.spec == replace(DONOR.spec, source=replace(DONOR.spec.source, seed=77))
+    assert changed.arms["from it"]["start"]["run"] == changed.donor.path and changed.arms["anew"] == {"start": None}
+    assert overridden(find_study("transience"), EXPERIMENT, "quick", {}).donor == DONOR
+
+
+WITH_DONORS = [
+    pytest.param(study, experiment, name, id=f"{study.name}-{experiment.name}-{name}")
+    for study in STUDIES
+    for experiment in study.experiments
+    for name, setting in experiment.settings.items()
+    if setting.donor
+]
+
+
+def in_common(study: Study, setting: Setting) -> dict[str, Any]:
+    """The fields of source, task, model and optimiser in which a donor and the base of its arms agree."""
+    assert setting.donor is not None
+    arms = Sweep(name="arms", study=study.name, preset=setting.preset, base=setting.base).spec()
+    found = {}
+    for part in SHARED:
+        ours, theirs = (to_builtins(getattr(spec, part)) for spec in (arms, setting.donor.spec))
+        pairs = [(part, ours, theirs)]
+        if isinstance(ours, dict):
+            pairs = [(f"{part}.{name}", ours[name], theirs.get(name)) for name in ours if name != "type"]
+        found |= {name: a for name, a, b in pairs if a == b}
+    return found
+
+
+@pytest.mark.parametrize(("study", "experiment", "preset"), WITH_DONORS)
+def test_what_donor_and_arms_have_in_common_stays_in_common(study, experiment, preset):
+    overrides = {
+        "source.seed": 77,
+        "optimizer.lr": 5e-4,
+        "batch": 8,
+        "seeds.init": 9,
+        "seeds.data": 70,
+        "sequences": 64,
+    }
+    before = experiment.setting(preset)
+    after = overridden(study, experiment, preset, overrides)
+    assert before.donor is not None and after.donor is not None
+    common = in_common(study, before)
+    assert len(common) > 10
+    now = in_common(study, after)
+    assert now.keys() == common.keys() and now["source.seed"] == 77
+    old, new = before.donor.spec, after.donor.spec
+    assert new.seeds.init == 9 and new.seeds.data - 70 == old.seeds.data - 50, "other streams stay other streams"
+    assert (new.sequences, new.schedule) == (old.sequences, old.schedule), "where arms begin is kept"
+    runs = {point["start"]["run"] for point in after.arms.values() if point.get("start")}
+    assert runs == {after.donor.path}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [("source", "functions", "cannot be given whole"), ("source.seed", -3, "source.seed")],
+)
+def test_an_override_that_a_donor_cannot_take_is_one_clear_line(field, value, words):
+    study = find_study("representations")
+    with pytest.raises(InputError, match=words) as caught:
+        overridden(study, study.experiment("pasting"), "quick", {field: value})
+    assert caught.value.field == field and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_field_that_arms_have_of_their_own_is_not_the_donors():
+    study = find_study("representations")
+    after = overridden(study, study.experiment("pasting"), "quick", {"model.layers": 6})
+    assert after.donor == study.experiment("pasting").setting("quick").donor
+
+
 def test_a_donor_that_was_interrupted_is_gone_on_with(here):
     assert not DONOR.ready()
     train(DONOR.spec, DONOR.path, processes=0, label=DONOR.label)
@@ -97,8 +180,11 @@ def test_a_donor_that_was_interrupted_is_gone_on_with(here):
     assert not DONOR.ready()
 
 
-def test_arms_of_another_shape_than_the_donor_are_one_clear_line(here, capsys):
+def test_arms_of_another_shape_than_the_donor_are_one_clear_line(here, capsys, monkeypatch):
+    """Arms that have a width of their own: it is not the donor's, so an override of it is not either."""
     train(DONOR.spec, DONOR.path, processes=0, label=DONOR.label)
+    arms = {name: point | {"model.width": 16} for name, point in SETTING.arms.items()}
+    add_experiment(monkeypatch, EXPERIMENT._replace(settings={"quick": SETTING._replace(arms=arms)}))
     assert main([*ARGUMENTS, "--model.width", "8"]) == 2
     error = capsys.readouterr().err
     assert "start.run" in error and "has shape" in error and error.count("\n") == 1

@@ -13,7 +13,7 @@ from ebbtide.commands import claims_verdict, console, print_verdict
 from ebbtide.errors import require
 from ebbtide.report.tables import short
 from ebbtide.studies.donor import Donor
-from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, digest, make_sweep
+from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, digest, make_sweep, overridden
 from ebbtide.studies.study import Study
 from ebbtide.sweep_commands import check_execution, print_plan, train_sweep
 
@@ -34,7 +34,7 @@ def run_experiment(study: Study, options: Namespace) -> int:
     check_execution(options)
     preset = f"{options.preset}*" if changed else options.preset
     out = Path(options.out or Path(RUNS) / f"{sweep.name}-{digest(sweep)[:8]}")
-    setting = experiment.setting(options.preset)
+    setting = overridden(study, experiment, options.preset, changed)
     missing = setting.donor if setting.donor and not setting.donor.ready() else None
     if options.dry_run and missing:
         console.print(f"first {escape(_donor(missing))}; the arms' plan can be made when it is there", soft_wrap=True)

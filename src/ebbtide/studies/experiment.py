@@ -210,18 +210,40 @@ def larger(name: str, statement: str, source: str, scalar: str, arm: str, than: 
 
 def make_sweep(study: Study, experiment: Experiment, preset: str, overrides: Point | None = None) -> Sweep:
     """The grid of an experiment: arms by members. Members share seeds across arms. `overrides` are fields that every
-    arm gets, also where an arm has its own. Raises `InputError` when two arms are the same then."""
-    setting = experiment.setting(preset)
-    arms = tuple(_arm(point) for point in _overridden(setting.arms, overrides or {}).values())
+    arm gets, also where an arm has its own, and the donor too (`Donor.overridden`). Raises `InputError` when two arms
+    are the same then."""
+    setting = overridden(study, experiment, preset, overrides or {})
     return Sweep(
         name=f"{study.name}-{experiment.name}-{preset}",
         study=study.name,
         preset=setting.preset,
-        base={**SEEDS, **setting.base, **(overrides or {})},
-        axes=(Axis(chain=arms), Axis(seeds=setting.members)),
+        base=setting.base,
+        axes=(Axis(chain=tuple(_arm(point) for point in setting.arms.values())), Axis(seeds=setting.members)),
         resources=setting.resources,
         task_members=setting.task_members,
     )
+
+
+def overridden(study: Study, experiment: Experiment, preset: str, overrides: Point) -> Setting:
+    """The setting of a preset, its seeds in `base`, with fields that a user has changed: in `base`, in arms that have
+    fields of their own there, and in the donor, from which the arms start then. Raises `InputError` when two arms are
+    the same then."""
+    setting = experiment.setting(preset)
+    arms, donor = _overridden(setting.arms, overrides), setting.donor
+    if donor and overrides:
+        before = Sweep(name="arms", study=study.name, preset=setting.preset, base={**SEEDS, **setting.base})
+        owned = {own for point in setting.arms.values() for own in point}
+        donor = donor.overridden(before.builtins(), owned, overrides)
+        arms = {name: _from_donor(point, setting.donor, donor) for name, point in arms.items()}
+    return setting._replace(arms=arms, base={**SEEDS, **setting.base, **overrides}, donor=donor)
+
+
+def _from_donor(point: Point, old: Donor | None, new: Donor) -> Point:
+    """An arm that starts from the old donor, started from the new one; any other arm as it is."""
+    start = point.get("start")
+    if isinstance(start, dict) and old is not None and start.get("run") == old.path:
+        return point | {"start": {**start, "run": new.path}}
+    return point
 
 
 def _overridden(arms: dict[str, Point], overrides: Point) -> dict[str, Point]:

@@ -53,6 +53,14 @@ def assign_all(data: dict[str, Any], values: dict[str, Any]) -> None:
         assign(data, name, values[name])
 
 
+def value_in(data: dict[str, Any], name: str) -> Any:
+    """The value of the field at dotted `name` of a spec in builtins; None where there is no such field."""
+    at: Any = data
+    for part in name.split("."):
+        at = at.get(part) if isinstance(at, dict) else None
+    return at
+
+
 def _defaults(data: dict[str, Any], path: list[str], tag: str, /, **given: Any) -> dict[str, Any]:
     """The struct `tag` of the union at `path`, defaults filled in so that later overrides find its fields;
     only what is given where there is no such struct or it needs more (conversion will explain)."""
