@@ -4,14 +4,16 @@ import shlex
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from ebbtide.cli import overrides, parser
-from ebbtide.studies.settings import defaults, differing, flat, run_command, scaled, seeds, value_text
+from ebbtide.studies.settings import copied_queries, defaults, differing, flat, run_command, scaled, seeds, value_text
 from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.training.fields import override
 from ebbtide.training.optimizer import Adam
+from ebbtide.training.probe import prompts_of
 from ebbtide.training.schedule import Cosine
 from ebbtide.training.spec import Seeds, Spec, from_builtins
 from ebbtide.training.watch import EarlyStopping
@@ -61,6 +63,34 @@ def test_seeds_and_scale_in_words():
     assert "model.layers 1 (paper: 12)" in words and "sequences 1,024 (paper: 1,600,000,000)" in words
     assert "model.layers" not in scaled(data, paper.spec, "note", ["model.layers"])
     assert scaled(msgspec.to_builtins(paper.spec), paper.spec, "note") == "note"
+
+
+def test_how_often_a_query_is_a_copy_is_said_where_it_is_not_as_in_the_paper():
+    paper, quick = TRANSIENCE.presets["paper"].spec, TRANSIENCE.presets["quick"].spec
+    said = "bursty sequences whose query equals a context exemplar"
+    assert f"{said} 50% (paper: 14%)" in scaled(msgspec.to_builtins(quick), paper, "note")
+    assert said not in scaled(msgspec.to_builtins(quick), paper, "note", ["source.exemplars"])
+    apart = replace(quick, task=replace(quick.task, exemplar_draw="without_replacement"))
+    assert f"{said} 0% (paper: 14%)" in scaled(msgspec.to_builtins(apart), paper, "note")
+    matched = replace(quick, task=replace(quick.task, exemplar_draw="match"))
+    assert f"{said} 100% (paper: 14%)" in scaled(msgspec.to_builtins(matched), paper, "note")
+
+
+def test_the_share_of_copied_queries_is_what_is_drawn():
+    """Counted in prompts of the quick preset, whose context has the query's class once."""
+    spec = TRANSIENCE.presets["quick"].spec
+    prompt = prompts_of(spec, "train", 4000)
+    copied = (np.asarray(prompt.exemplars[:-1]) == np.asarray(prompt.exemplars[-1])).all(-1).any(0)
+    share = copied_queries(flat(msgspec.to_builtins(spec)))
+    assert share == 0.5 and abs(copied.mean() - share) < 4 * np.sqrt(share * (1 - share) / 4000)
+
+
+@pytest.mark.parametrize("value", [None, "2", -1, 0, 2.5, 10**400, [2]])
+def test_fields_that_no_spec_has_copy_nothing(value):
+    fields = {"task.exemplar_draw": "independent", "task.burst": 1, "source.exemplars": 2}
+    assert copied_queries(fields | {"task.burst": value}) == 0.0
+    assert 0 <= copied_queries(fields | {"source.exemplars": value}) <= 1e-12
+    assert copied_queries(fields | {"task.exemplar_draw": value}) == 0.0
 
 
 @pytest.mark.parametrize(

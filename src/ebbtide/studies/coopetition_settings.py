@@ -59,6 +59,7 @@ PAPER_SIZE = replace(
 
 SCALED = (
     "2 layers of attention alone, width 32, 448 Gaussian classes of 2 noisy exemplars with 32 shared labels, learning "
-    "rate 2e-3, in place of width 64, 12,800 transformed characters of 20 drawings with a label each, 1e-5"
+    "rate 2e-3, in place of width 64, 12,800 transformed characters of 20 drawings with a label each, 1e-5; half "
+    "of the queries are exact copies of their context exemplar, in place of one in 20"
 )
 """How the preset `quick` differs from the paper's setting."""

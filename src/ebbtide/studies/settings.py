@@ -92,7 +92,25 @@ def scaled(spec: dict[str, Any], paper: Spec, note: str, but: Collection[str] = 
         for name, value in differing(spec, original).items()
         if name in original and not within(name, but) and name.partition(".")[0] not in INCIDENTAL
     ]
+    ours, theirs = copied_queries(flat(spec)), copied_queries(original)
+    if f"{ours:.0%}" != f"{theirs:.0%}" and not any(within(name, but) for name in COPYING):
+        changed.append(f"bursty sequences whose query equals a context exemplar {ours:.0%} (paper: {theirs:.0%})")
     return ", ".join(changed) or note
+
+
+COPYING = ("task.exemplar_draw", "task.burst", "source.exemplars", "source.infinite")
+"""Fields that decide how often a query is an exact copy of a context exemplar."""
+
+
+def copied_queries(fields: Flat) -> float:
+    """The share of bursty few-shot sequences whose query equals a context exemplar: the query's class is in context
+    `burst` times, each time with one of so many exemplars. 0 for any other task, and for fields that no spec has."""
+    draw, burst, exemplars, infinite = (fields.get(name) for name in COPYING)
+    if not isinstance(burst, int) or not 0 < burst < 2**31 or draw not in ("independent", "match"):
+        return 0.0
+    if draw == "match":
+        return 1.0
+    return 0.0 if infinite or not isinstance(exemplars, int) or exemplars < 1 else 1 - (1 - 1 / exemplars) ** burst
 
 
 def run_command(study: str, preset: str, base: Spec, spec: dict[str, Any]) -> str:

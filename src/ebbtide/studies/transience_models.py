@@ -19,7 +19,8 @@ ACCELERATOR = Resources(gpus=1, cpus=4, memory_gb=16, minutes=1440)
 
 QUICK_SCALE = (
     "2 layers of width 32 on 2 pairs, Gaussian classes (512) with 4 shared labels, learning rate 2e-3, batch 16, in "
-    "place of 12 layers of width 64 on 8 pairs, 1,600 Omniglot classes with a label each"
+    "place of 12 layers of width 64 on 8 pairs, 1,600 Omniglot classes with a label each; with E exemplars a class one "
+    "query in E is an exact copy of its context exemplar (with 2: half of them), in place of none"
 )
 PAPER_SCALE = "frozen features in place of the jointly trained ResNet; else the original's sizes"
 
