@@ -99,6 +99,17 @@ def one_line() -> Callable[[pytest.ExceptionInfo[InputError], str, Any], None]:
 
 
 @pytest.fixture(scope="session")
+def built_kernel() -> Path:
+    """The compiled kernel of this machine, built unless it is there."""
+    from ebbtide.kernel import build
+
+    try:
+        return build.ready()
+    except build.BuildError as error:
+        pytest.skip(f"the compiled kernel cannot be built here: {error}")
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with the real data files; tests that need it skip without it."""
     folder = Path(os.environ.get("EBBTIDE_DATA") or Path(__file__).parents[1] / "../shared/data")

@@ -134,6 +134,9 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
         with ProgressLine(console) as line:
             finished: Run = call(report=line, say=lambda text: console.print(escape(text)), **how)
     except Interrupted:
+        if not (out / "run.json").exists():
+            console.print("stopped before the run was begun; nothing was written")
+            return 130
         done = tables.short(Run(out).sequences())
         console.print(
             f"stopped; saved at {done} sequences. Continue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True

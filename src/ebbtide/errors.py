@@ -19,6 +19,11 @@ class InputError(ValueError):
         super().__init__(f"{one_line(field)} = {one_line(_repr(value))}: {one_line(allowed)}")
 
 
+class Interrupted(Exception):
+    """The work was stopped by Ctrl-C or a termination signal. What was saved stays; a run saves before this is
+    raised."""
+
+
 def _repr(value: object) -> str:
     try:
         return repr(value)

@@ -1,5 +1,6 @@
 """`ebbtide kernel`: whether the compiled kernel is built here, what it serves and why not, and how to build it."""
 
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,14 +10,17 @@ from rich.table import Table
 from ebbtide.commands import console
 from ebbtide.errors import InputError
 from ebbtide.kernel import build
+from ebbtide.kernel.library import load
 from ebbtide.machine import processor
 from ebbtide.training import kernels
+from ebbtide.training.driver import stop_requests
 
 
 def kernel_build(options: Namespace) -> int:
     """Builds the library for this machine, whether it is there or not."""
     try:
-        made = build.build(build.find_compiler())
+        with stop_requests() as stop:
+            made = build.build(build.find_compiler(), stop.is_set)
     except build.BuildError as error:
         raise InputError("kernel", "native", str(error)) from error
     console.print(f"built {escape(_home(made))}", soft_wrap=True)
@@ -44,10 +48,10 @@ def _library() -> list[tuple[str, str]]:
         return [("compiler", f"{error}: everything is trained by XLA")]
     found = [("compiler", f"{' '.join(compiler.words)}: {compiler.version}")]
     path = build.library(compiler)
-    if not path.exists():
+    if not os.path.lexists(path):
         return [*found, ("library", "not built: the first run that can use it builds it, or `ebbtide kernel build`")]
     try:
-        build.load(path)
+        load(path)
     except build.BuildError as error:
         return [*found, ("library", f"{error}: the next run builds it again")]
     return [*found, ("library", _home(path))]
@@ -68,4 +72,5 @@ def _studies(kind: str) -> Table:
 
 def _home(path: Path) -> str:
     """The path with ~ for the user's folder."""
-    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+    home = os.environ.get("HOME")
+    return f"~/{path.relative_to(home)}" if home and path.is_relative_to(home) else str(path)

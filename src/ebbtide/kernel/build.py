@@ -1,33 +1,41 @@
 """Builds the compiled kernel with the system's compiler, once for every source, compiler and processor."""
 
-import ctypes
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from ebbtide.machine import cache_folder, processor
+from ebbtide.errors import Interrupted
+from ebbtide.kernel.library import BuildError, folder, keep, load, open_library, private_folder, tidy
+from ebbtide.machine import features, processor
+from ebbtide.runs.atomic import TEMPORARY
 
 HERE = Path(__file__).parent
 SOURCES = ("vectors.h", "layers.h", "model.h", "ffi.cpp")
 LIBRARY = "ffi.cpp"
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-w", "-fPIC", "-shared")
 COMPILERS = ("c++", "g++", "clang++")
-SYMBOLS = ("EbbtideGradients", "EbbtideStep")
 PATIENCE = 300
 """Seconds after which a compiler is given up."""
+POLL = 0.1
+"""Seconds between two looks whether a stop was asked for."""
+ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL}
+"""Signals by which somebody, or a system short of memory, ends a process: no fault of the compiler's."""
 
 
-class BuildError(RuntimeError):
-    """The kernel cannot be built or loaded here; one line says why."""
+class EndedError(BuildError):
+    """The compiler was ended from outside: that says nothing about whether the kernel can be built here."""
 
 
 class Compiler(NamedTuple):
@@ -45,8 +53,11 @@ def find_compiler() -> Compiler:
     """$CXX, or the first of c++, g++ and clang++ that is there. Raises `BuildError` when none is."""
     asked = os.environ.get("CXX", "").strip()
     for name in [asked] if asked else COMPILERS:
-        words = shlex.split(name)
-        if shutil.which(words[0]) is None:
+        try:
+            words = shlex.split(name)
+        except ValueError as error:
+            raise BuildError(f"CXX = {name!r} is not a command: {error}") from error
+        if not words or shutil.which(words[0]) is None:
             continue
         return Compiler(tuple(words), _version(tuple(words)))
     raise BuildError(f"no C++ compiler ({asked or ', '.join(COMPILERS)}) is on the path")
@@ -54,11 +65,47 @@ def find_compiler() -> Compiler:
 
 @lru_cache
 def _version(words: tuple[str, ...]) -> str:
+    return _call([*words, "--version"]).text.strip().partition("\n")[0]
+
+
+class _Said(NamedTuple):
+    """How a compiler ended, and what it printed."""
+
+    code: int
+    text: str
+
+
+def _call(command: Sequence[str], stop: Callable[[], bool] = lambda: False) -> _Said:
+    """Runs a compiler in a session of its own: Ctrl-C in a terminal reaches this process, which ends the compiler, and
+    with it what it has started, once `stop` says so. Raises `Interrupted` then, and `BuildError` when the compiler
+    cannot be called or takes too long."""
     try:
-        said = subprocess.run([*words, "--version"], capture_output=True, text=True, timeout=PATIENCE)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"{words[0]} cannot be called: {error}") from error
-    return (said.stdout or said.stderr).strip().partition("\n")[0]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{command[0]} cannot be called: {error}") from error
+    began = time.monotonic()
+    with process:
+        try:
+            while True:
+                try:
+                    text, _ = process.communicate(timeout=POLL)
+                    return _Said(process.returncode, text)
+                except subprocess.TimeoutExpired:
+                    if stop():
+                        raise Interrupted from None
+                    if time.monotonic() - began > PATIENCE:
+                        raise BuildError(f"{command[0]} took more than {PATIENCE} seconds") from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def key(compiler: Compiler) -> str:
@@ -73,56 +120,53 @@ def key(compiler: Compiler) -> str:
 
 
 def library(compiler: Compiler) -> Path:
-    """Where the library is, or will be."""
-    return cache_folder() / f"kernel-{key(compiler)}.so"
+    """Where the library is, or will be: named by its key, and by the instructions that this processor has."""
+    return folder() / f"kernel-{key(compiler)}{features() and '-'}{features()}.so"
 
 
-def build(compiler: Compiler) -> Path:
-    """Compiles the library into the user's cache, complete or not at all, and tries to load it. Raises `BuildError`."""
+def build(compiler: Compiler, stop: Callable[[], bool] = lambda: False) -> Path:
+    """Compiles the library into the user's cache, complete or not at all, and tries to load it. Raises `BuildError`
+    when that fails, and `Interrupted` once `stop` says that a stop was asked for."""
     import jax
 
     target = library(compiler)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="kernel-") as folder:
-            made = Path(folder) / target.name
+        with tempfile.TemporaryDirectory(dir=private_folder(), prefix=TEMPORARY, ignore_cleanup_errors=True) as place:
+            made = Path(place) / target.name
             command = [*compiler.words, *compiler.flags(), "-I", jax.ffi.include_dir()]
-            command += ["-o", str(made), str(HERE / LIBRARY)]
-            said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-            if said.returncode != 0 or not made.exists():
-                lines = said.stderr.splitlines() or [f"code {said.returncode}"]
-                first = next((line for line in lines if "error" in line), lines[0])
-                raise BuildError(f"{compiler.words[0]} failed: {first[:200]}")
-            load(made)
-            made.replace(target)
-    except (OSError, subprocess.TimeoutExpired) as error:
+            said = _call([*command, "-o", str(made), str(HERE / LIBRARY)], stop)
+            if said.code != 0 or not made.exists():
+                _tell(compiler.words[0], said)
+            open_library(made)
+            keep(made, target)
+    except OSError as error:
         raise BuildError(f"the kernel could not be built: {error}") from error
     return target
 
 
-def load(path: Path) -> ctypes.CDLL:
-    """The library. Raises `BuildError` when it cannot be loaded, or is another one."""
+def _tell(name: str, said: _Said) -> None:
+    """Raises the `BuildError` that says why the compiler of this name has made nothing."""
+    ended = {one.name for one in ENDING if one == -said.code}
+    ended |= {one.name for one in ENDING if re.search(rf"{signal.strsignal(one)} signal terminated program", said.text)}
+    if ended:
+        raise EndedError(f"the compiler {name} was ended by {ended.pop()} (the system may be out of memory)")
+    lines = said.text.splitlines() or [f"code {said.code}"]
+    first = next((line for line in lines if "error" in line), lines[0])
+    raise BuildError(f"{name} failed: {first[:200]}")
+
+
+def ready(say: Callable[[str], None] = lambda text: None, stop: Callable[[], bool] = lambda: False) -> Path:
+    """The library, built now unless it is there and is what was built; says so before it builds. Raises `BuildError`,
+    and `Interrupted` once `stop` says that a stop was asked for."""
+    path = library(compiler := find_compiler())
+    tidy()
     try:
-        loaded = ctypes.CDLL(str(path))
-        for symbol in SYMBOLS:
-            getattr(loaded, symbol)
-    except (OSError, AttributeError) as error:
-        raise BuildError(f"{path} cannot be loaded: {error}") from error
-    return loaded
-
-
-def ready(say: Callable[[str], None] = lambda text: None) -> Path:
-    """The library, built now unless it is there and loads; says so before it builds. Raises `BuildError`."""
-    compiler = find_compiler()
-    path = library(compiler)
-    if path.exists():
-        try:
-            load(path)
-            return path
-        except BuildError:
-            pass  # damaged: make it again
+        load(path)
+        return path
+    except BuildError:
+        pass  # not there, damaged, or not this user's: make it again
     say("building the compiled kernel (once for this machine, some seconds)")
-    return build(compiler)
+    return build(compiler, stop)
 
 
 def short_name(path: Path) -> str:

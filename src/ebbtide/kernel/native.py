@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ebbtide.kernel.build import SYMBOLS, load
+from ebbtide.kernel.library import SYMBOLS, load
 from ebbtide.models.encoders import Linear
 from ebbtide.models.model import AnyPrompt, Model, Params, Shape
 from ebbtide.models.positions import Identical, Learned, Rotary

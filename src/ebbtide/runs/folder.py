@@ -239,6 +239,18 @@ def numeric(identity: dict[str, Any]) -> dict[str, Any]:
     return {"kernel": "xla"} | kept
 
 
+RECORDED_LATER = ("features",)
+"""Parts of the numeric identity that older runs do not have."""
+
+
+def differing(before: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """The names of the numeric identity in which `here` is not as `before`; what an older run has not recorded cannot
+    differ."""
+    one, other = numeric(before), numeric(here)
+    unknown = [name for name in RECORDED_LATER if name not in one]
+    return [name for name in sorted(one | other) if one.get(name) != other.get(name) and name not in unknown]
+
+
 def read_header(folder: Path) -> Header:
     """run.json. Raises `InputError` when there is none, or another version wrote it, or it is damaged."""
     if not os.path.lexists(folder / HEADER):

@@ -23,8 +23,8 @@ from ebbtide.runs.folder import (
     Run,
     Segment,
     checkpoint_name,
+    differing,
     inside,
-    numeric,
     read_manifest,
     segment_path,
 )
@@ -118,7 +118,7 @@ class Writer:
         self._drop_rolling()
 
     def _repeatable(self) -> bool:
-        same = numeric(self.identity) == numeric(self.run.header.identity)
+        same = not differing(self.run.header.identity, self.identity)
         before = self.manifest.repeatable if self.manifest else True
         return before and same and bool(self.identity.get("deterministic"))
 

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from ebbtide.errors import require
-from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Run, numeric
+from ebbtide.errors import Interrupted, require
+from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Run, differing, numeric
 from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
@@ -35,10 +35,6 @@ SAVE_SECONDS = 30.0
 
 SAME_REQUEST_SECONDS = 1.0
 """Stop signals closer together than this are one request."""
-
-
-class Interrupted(Exception):
-    """The run was stopped by Ctrl-C or a termination signal, after saving."""
 
 
 class Progress(NamedTuple):
@@ -81,7 +77,7 @@ def train(
 
     Raises `InputError` before anything is written when the spec, the folder or the layout cannot be
     used, `OSError` when the folder cannot be written, `WorkerError` when a worker died, and `Interrupted`
-    after saving when Ctrl-C (or SIGTERM) asks to stop.
+    after saving when Ctrl-C (or SIGTERM) asks to stop; no folder is made after that.
     """
     spec.check()
     path = Path(out)
@@ -128,7 +124,7 @@ def _train(
     with stop_requests() as stop:
         share = spec.members if hosts is None else -(-spec.members // jax.process_count())
         alone = hosts is None and how["width"] in (None, 1) and how["devices"] in (None, 1)
-        kernel = kernels.choose(spec, alone=alone, before=begun, say=how["say"])
+        kernel = kernels.choose(spec, alone=alone, before=begun, say=how["say"], stop=stop.is_set)
         if kernel.library:  # it trains one member at a time: there is no width to measure
             how |= {"width": 1, "devices": 1}
         team = Team(spec.members, choose(replace(spec, members=share), **how), hosts, kernel)
@@ -226,6 +222,8 @@ class _Loop:
         header = Header(
             SCHEMA, self.spec.digest(), spec, instruments, list(self.spec.metrics()), identity, self.label, now
         )
+        if self.stop.is_set():
+            raise Interrupted
         writer = Writer(self.path, header, found)
         if writer.manifest != (found[1] if found else None):  # another process committed between our look and our lock
             writer.close()
@@ -241,7 +239,7 @@ class _Loop:
             require(manifest.repeatable, "deterministic", True, "a part of this run was not repeatable")
         if (self.path / HEADER).exists():
             before, here = numeric(Run(self.path).header.identity), numeric(identity)
-            changed = [name for name in sorted(before | here) if here.get(name) != before.get(name)]
+            changed = differing(before, here)
             words = ", ".join(f"{name} {before.get(name)} (here {here.get(name)})" for name in changed)
             require(not changed, "deterministic", True, f"this run was begun with {words}")
 

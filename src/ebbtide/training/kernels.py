@@ -43,14 +43,20 @@ def reason_against(spec: Spec) -> str | None:
 
 
 def choose(
-    spec: Spec, *, alone: bool = True, before: str | None = None, say: Callable[[str], None] = lambda text: None
+    spec: Spec,
+    *,
+    alone: bool = True,
+    before: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Choice:
     """The kernel for a run of `spec`. `alone`: members are trained one at a time in their process; `before`: the name
     of the kernel that the run was begun with.
 
     `auto` takes the compiled kernel where it serves the spec, building it when this machine has not
     yet, and goes on with XLA where it was begun so; where it cannot be had on a CPU it says so in one line and takes
-    XLA. Raises `InputError` where `native` is asked for and cannot be had.
+    XLA. Raises `InputError` where `native` is asked for and cannot be had, or the compiler was ended from outside (a
+    run keeps to what it is begun with), and `Interrupted` once `stop` says that a stop was asked for.
     """
     kind = asked()
     if kind == "xla" or (kind == "auto" and before == XLA.name):
@@ -58,8 +64,10 @@ def choose(
     against = reason_against(spec) if alone else "members are trained side by side, or on several hosts"
     if against is None:
         try:
-            path = build.ready(say)
+            path = build.ready(say, stop)
             return Choice(path, f"native {build.short_name(path)}")
+        except build.EndedError as error:
+            raise InputError("kernel", kind, f"{error}; run the command again, or give --kernel xla") from error
         except build.BuildError as error:
             against = str(error)
     if kind == "native":

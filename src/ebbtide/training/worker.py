@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ebbtide.errors import InputError
-from ebbtide.machine import processor
+from ebbtide.machine import features, processor
 from ebbtide.training.wire import receive, send
 
 ENVIRONMENT = {
@@ -47,9 +47,13 @@ def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
             spec = from_builtins(command["spec"])
             if command["kernel"]:
+                from ebbtide.kernel.library import BuildError
                 from ebbtide.kernel.native import register
 
-                register(Path(command["kernel"]))
+                try:
+                    register(Path(command["kernel"]))
+                except BuildError as error:
+                    raise InputError("kernel", "native", str(error)) from error
             layout = command["width"], command["devices"]
             members = Members(spec, command["members"], command["state"], *layout, bool(command["kernel"]))
             return {"identity": identity()}, members
@@ -76,7 +80,8 @@ def identity() -> dict[str, Any]:
     versions = {name: version(name) for name in ("ebbtide", "jax", "jaxlib", "numpy", "optax")}
     one_thread = device.platform == "cpu" and all(os.environ.get(k) == v for k, v in ENVIRONMENT.items())
     told = device.platform == "gpu" and "--xla_gpu_deterministic_ops=true" in flags
-    what = {"device": device.device_kind, "platform": device.platform, "processor": processor()}
+    what = {"device": device.device_kind, "platform": device.platform}
+    what |= {"processor": processor(), "features": features()}
     return {**versions, **what, "one_thread": one_thread, "deterministic": one_thread or told}
 
 
