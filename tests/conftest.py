@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import compiled
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
 from ebbtide.sources.bank import Bank
@@ -20,6 +21,7 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
 
 os.environ["EBBTIDE_KERNEL"] = "xla"  # the compiled kernel has tests of its own
+compiled.begin()  # before anything is compiled
 settings.register_profile("ebbtide", deadline=None)  # no test asserts wall-clock time, on a busy machine either
 settings.load_profile("ebbtide")
 
@@ -37,6 +39,12 @@ def quick_compile() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What the tests of a file compiled is for the other processes, and theirs for the next file."""
+    if nextitem is None or nextitem.path != item.path:
+        compiled.exchange()
 
 
 @lru_cache

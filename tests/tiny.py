@@ -1,13 +1,8 @@
-"""A run small enough to train in a moment, run folders written by hand, and a compile cache for both."""
+"""A run small enough to train in a moment, and run folders written by hand."""
 
-import atexit
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
 import msgspec
 import numpy as np
 from msgspec.structs import replace
@@ -22,13 +17,6 @@ from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec
 from ebbtide.training.watch import Watch
-
-# Every run of one shape is the same program: compile it once a session, workers included.
-_CACHE = tempfile.mkdtemp(prefix="ebbtide-compiled-")
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-os.environ |= {"JAX_COMPILATION_CACHE_DIR": _CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
-jax.config.update("jax_compilation_cache_dir", _CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 SPEC = Spec(
     task=FewShot(),

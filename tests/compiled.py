@@ -1,0 +1,105 @@
+"""A compile cache that every process of the suite shares, and the next run of the suite after it.
+
+JAX writes an entry of its cache in place, so an entry may be seen half written, and a process that a test kills
+leaves one. Each pytest process (with the processes that it starts) therefore compiles into a folder of its own;
+whole entries are exchanged with a folder of this user between test files. That folder belongs to one version
+of JAX and one processor: a program that was compiled for another processor may use instructions that this one lacks.
+"""
+
+import atexit
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+from jax._src.compilation_cache import decompress_executable
+
+from ebbtide.machine import cache_folder, cores, processor
+
+LIMIT = 512 * 2**20
+"""Bytes that the user's folder may hold; beyond it the oldest entries go."""
+
+
+def machine() -> str:
+    """What a compiled program depends on beside the program and its options: versions, instructions, cores."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    flags = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
+    parts = (jax.__version__, version("jaxlib"), sys.version, processor(), " ".join(sorted(flags.split())), cores())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def private(folder: Path) -> Path | None:
+    """The folder, made for this user alone; None where another user could have written into it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    return folder if folder.is_dir() and found.st_uid == os.geteuid() and not found.st_mode & 0o022 else None
+
+
+def whole(entry: Path) -> bytes | None:
+    """The bytes of an entry of JAX's cache; None while it is being written, or where its writer was killed."""
+    try:
+        held = entry.read_bytes()
+        decompress_executable(held)
+    except Exception:
+        return None
+    return held
+
+
+def copy(one: Path, other: Path) -> None:
+    """Puts every whole entry of a folder that another lacks there; who reads there sees all of an entry or none."""
+    there = {path.name for path in other.iterdir()}
+    for entry in one.glob("*-cache"):
+        if entry.name not in there and (held := whole(entry)) is not None:
+            handle, name = tempfile.mkstemp(dir=other)
+            with os.fdopen(handle, "wb") as file:
+                file.write(held)
+            Path(name).replace(other / entry.name)
+
+
+def trim(folder: Path, limit: int = LIMIT) -> None:
+    """Removes the oldest entries until the rest hold no more than `limit` bytes."""
+    entries = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process may have given it its name, or removed it
+            entries.append((path.stat().st_mtime, path.stat().st_size, path))
+    entries.sort()
+    held = sum(size for _, size, _ in entries)
+    for _, size, path in entries:
+        if held <= limit:
+            return
+        path.unlink(missing_ok=True)
+        held -= size
+
+
+OWN = Path(tempfile.mkdtemp(prefix="ebbtide-compiled-"))
+SHARED = private(cache_folder() / "compiled-for-tests" / machine())
+
+
+def exchange() -> None:
+    """Gives what was compiled here to the user's folder and takes what other processes have put there."""
+    if SHARED is not None:
+        copy(OWN, SHARED)
+        copy(SHARED, OWN)
+
+
+def begin(least_seconds: float = 0.1) -> None:
+    """Lets this process and all that it starts compile into its own folder, which is removed at its end."""
+    atexit.register(shutil.rmtree, OWN, ignore_errors=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": str(OWN),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(least_seconds),
+    }
+    jax.config.update("jax_compilation_cache_dir", str(OWN))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least_seconds)
+    if SHARED is not None:
+        trim(SHARED)
+    exchange()
