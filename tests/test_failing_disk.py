@@ -116,7 +116,7 @@ def test_the_kernel_may_take_less_than_it_is_given(tmp_path, monkeypatch):
 
 def test_a_writer_that_does_not_look_what_was_written_is_caught(tmp_path, monkeypatch):
     """The tests above can fail: with a single write in place of the loop they do."""
-    monkeypatch.setattr(atomic, "_write", lambda descriptor, data: os.write(descriptor, data))
+    monkeypatch.setattr(atomic, "write_all", lambda descriptor, data: os.write(descriptor, data))
     play(tmp_path / "whole", COMMITS)
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
@@ -125,7 +125,7 @@ def test_a_writer_that_does_not_look_what_was_written_is_caught(tmp_path, monkey
 
 
 def test_a_writer_that_swallows_errors_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "_write", lambda descriptor, data: quietly(descriptor, data))
+    monkeypatch.setattr(atomic, "write_all", lambda descriptor, data: quietly(descriptor, data))
 
     def quietly(descriptor: int, data: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -171,6 +171,6 @@ def test_the_command_line_names_the_file_and_the_reason(tmp_path, monkeypatch, c
     with monkeypatch.context() as patch:
         Faulty(patch, tmp_path / ".tmp-table", 2, errno.ENOSPC)
         assert main(command) == 2
-    assert capsys.readouterr().err == f"ebbtide: {tmp_path}/.tmp-table.csv: No space left on device\n"
+    assert capsys.readouterr().err == f"ebbtide: {tmp_path}/table.csv: No space left on device\n"
     assert out.read_text() == "old" and sorted(p.name for p in tmp_path.iterdir()) == ["run", "table.csv"]
     assert main(command) == 0 and out.read_text() != "old"

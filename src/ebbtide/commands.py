@@ -277,11 +277,11 @@ def _flat(value: Any) -> str:
 
 def _figure(found: Run, out: Path, label: str, log: bool) -> None:
     from ebbtide.report.figure import curves_figure
-    from ebbtide.runs.atomic import write_file
+    from ebbtide.runs.output import check_output, write_output
 
     require(out.suffix in (".png", ".svg"), "figure", str(out), "must end in .png or .svg")
-    require(out.parent.is_dir(), "figure", str(out), f"the folder {out.parent} does not exist")
-    write_file(out, curves_figure(found, label, log=log)[f"figure{out.suffix}"])
+    check_output(out, "figure")
+    write_output(out, curves_figure(found, label, log=log)[f"figure{out.suffix}"], "figure")
     console.print(f"\nfigure  {escape(str(out))}", soft_wrap=True)
 
 
@@ -290,28 +290,27 @@ def export(options: Namespace) -> int:
     from ebbtide.report.export import export as write
 
     rows = write(find_run(options.run), options.format, Path(options.out))
-    console.print(f"{rows} rows to {escape(options.out)}", soft_wrap=True)
+    tell_written(Path(options.out), f"{rows} rows to {options.out}")
     return 0
 
 
 def report(options: Namespace) -> int:
     """Writes one page about runs, sweeps or whole studies."""
     from ebbtide.report.entries import NOT_RUN, entries_page
-    from ebbtide.report.table_file import check_file
-    from ebbtide.runs.atomic import write_file
+    from ebbtide.runs.output import check_output, write_output
     from ebbtide.studies.gather import gather
 
     out = Path(options.out)
     require(out.suffix in (".html", ".htm"), "out", options.out, "must end in .html")
-    check_file(out)
+    check_output(out)
     entries = gather(options.what, Path(options.runs))
     made = [one for one in entries if one.kind != NOT_RUN]
     count = f"{len(made)} runs and experiments" if len(made) > 1 else made[0].experiment or made[0].name
     title = options.what[0] if len(options.what) == 1 and len(entries) > 1 else count
-    write_file(out, entries_page(title, entries))
+    write_output(out, entries_page(title, entries))
     damaged = sum(one.damaged for one in entries)
     words = f" ({damaged} damaged)" if damaged else ""
-    console.print(f"{escape(count)}{words} to {escape(options.out)}", soft_wrap=True)
+    tell_written(out, f"{count}{words} to {options.out}")
     return 0
 
 
@@ -335,10 +334,12 @@ def bench(options: Namespace) -> int:
     from ebbtide.bench.bench import measure
     from ebbtide.bench.configs import CONFIGS, find_config
     from ebbtide.bench.table import Status, show
+    from ebbtide.runs.output import check_output
 
     configs = [find_config(options.config)] if options.config else list(CONFIGS.values())
     out = Path(options.json) if options.json else None
-    require(out is None or out.parent.is_dir(), "json", options.json, "the folder of this file does not exist")
+    if out:
+        check_output(out, "json")
     try:
         with Status() as status:
             found = measure(configs, quick=options.quick, say=status)
@@ -349,6 +350,14 @@ def bench(options: Namespace) -> int:
         found.write(out)
     show(found, Console(highlight=False, width=max(console.width, 200)))
     return 0
+
+
+def tell_written(out: Path, text: str) -> None:
+    """Says what was written to `out`: on the error stream where `out` is what this process prints to."""
+    from ebbtide.runs.output import is_stdout
+
+    to = Console(highlight=False, stderr=True) if is_stdout(out) else console
+    to.print(escape(text), soft_wrap=True)
 
 
 def find_run(name: str) -> Run:

@@ -178,15 +178,15 @@ def _sources() -> dict[str, Any]:
 
 def _figure(out: Path, show: Any) -> None:
     from ebbtide.report.drawings_figure import SHOWS, drawings_figure
-    from ebbtide.runs.atomic import write_file
+    from ebbtide.runs.output import check_output, write_output
     from ebbtide.sources.drawings import FILE, read_drawings
 
     require(show in SHOWS, "show", show, f"must be one of {', '.join(SHOWS)}{nearest(show, SHOWS)}")
     require(out.suffix in (".png", ".svg"), "figure", str(out), "must end in .png or .svg")
-    require(out.parent.is_dir(), "figure", str(out), f"the folder {out.parent} does not exist")
+    check_output(out, "figure")
     path = data_folder() / FILE
     require(path.is_file(), "what", "omniglot", f"no {FILE} in {path.parent}: run ebbtide data fetch omniglot")
-    write_file(out, drawings_figure(read_drawings(path), show)[f"figure{out.suffix}"])
+    write_output(out, drawings_figure(read_drawings(path), show)[f"figure{out.suffix}"], "figure")
     console.print(f"figure  {escape(str(out))}", soft_wrap=True)
 
 

@@ -15,6 +15,7 @@ from ebbtide.report import tables
 from ebbtide.report.probe_figure import heads_figure, lines_figure, plane_figure
 from ebbtide.report.progress import ProgressLine
 from ebbtide.runs.atomic import write_file
+from ebbtide.runs.output import check_output_folder
 from ebbtide.training.probe import Probed, probe_run
 
 FOLDER = "probes"
@@ -25,9 +26,10 @@ def probe(options: Namespace) -> int:
     run = find_run(options.run)
     require(options.sequences >= 2, "sequences", options.sequences, "must be at least 2")
     names = [name for name in options.measure.split(",") if name]
+    folder = Path(options.out) if options.out else run.path / FOLDER
+    check_output_folder(folder)
     with ProgressLine(console, lambda done: f"checkpoint {done[0]} of {done[1]}") as show:
         found = probe_run(run, names, options.on, sequences=options.sequences, say=show)
-    folder = Path(options.out) if options.out else run.path / FOLDER
     for one in found:
         path = folder / f"{one.name}-{one.evaluator}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ebbtide.cli import RUNS
-from ebbtide.commands import console
+from ebbtide.commands import console, tell_written
 from ebbtide.errors import one_line, require
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
@@ -70,15 +70,14 @@ def sweep_collect(options: Namespace) -> int:
     from ebbtide.sweeps.results import load
 
     rows = load(options.folder).write(Path(options.out), options.format, curves=options.curves)
-    console.print(f"{rows} rows to {escape(options.out)}", soft_wrap=True)
+    tell_written(Path(options.out), f"{rows} rows to {options.out}")
     return 0
 
 
 def sweep_figure(options: Namespace) -> int:
     """Draws a phase diagram or curves by the value of an axis."""
     from ebbtide.report.grid_figure import curves_by_figure, phase_figure
-    from ebbtide.report.table_file import check_file
-    from ebbtide.runs.atomic import write_file
+    from ebbtide.runs.output import check_output, write_output
     from ebbtide.sweeps.results import load
     from ebbtide.sweeps.views import curves_by, phase
 
@@ -86,7 +85,7 @@ def sweep_figure(options: Namespace) -> int:
     require(one, "figure", "both" if options.phase else "nothing", "give --phase X Y, or --curve NAME --by AXIS")
     require(bool(by) or not options.curve, "by", None, "--curve needs --by AXIS")
     require(out.suffix in (".png", ".svg"), "out", str(out), "must end in .png or .svg")
-    check_file(out)
+    check_output(out)
     results = load(options.folder)
     where = {name: value for name, value in (_pair(text, results) for text in options.where)}
     fixed = "".join(f", {name} = {_value(value)}" for name, value in where.items())
@@ -100,7 +99,7 @@ def sweep_figure(options: Namespace) -> int:
         chance = results.chance(options.curve)
         how: dict[str, Any] = {"metric": options.curve, "axis": by, "split": options.split}
         files = curves_by_figure(curves, **how, chance=chance, title=title)
-    write_file(out, files[f"figure{out.suffix}"])
+    write_output(out, files[f"figure{out.suffix}"])
     console.print(f"figure  {escape(str(out))}", soft_wrap=True)
     return 0
 

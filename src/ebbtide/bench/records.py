@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from ebbtide.runs.atomic import write_file
+from ebbtide.runs.output import write_output
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,9 +67,9 @@ class Record(msgspec.Struct):
     skipped: list[Skipped]
 
     def write(self, path: Path) -> None:
-        """Writes the JSON file in one step; every target with its verdict."""
+        """Writes the JSON file (see `write_output`); every target with its verdict."""
         data = msgspec.to_builtins(self)
         data["targets"] = [
             {**target, "verdict": one.verdict()} for target, one in zip(data["targets"], self.targets, strict=True)
         ]
-        write_file(path, msgspec.json.format(msgspec.json.encode(data), indent=1))
+        write_output(path, msgspec.json.format(msgspec.json.encode(data), indent=1), "json")

@@ -1,5 +1,6 @@
 """A run's curves in the layout of the public code (Singh et al. 2024 and 2025), for its plotting notebooks."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,7 @@ def write_hdf5(run: Run, out: Path) -> int:
     except ModuleNotFoundError as error:
         raise InputError("format", "hdf5", "needs h5py: pip install 'ebbtide[hdf5]'") from error
     require(out.parent.is_dir(), "out", str(out), f"the folder {out.parent} does not exist")
-    require(not out.exists(), "out", str(out), "exists; give the name of a new folder")
+    require(not os.path.lexists(out), "out", str(out), "exists; give the name of a new folder")
     temporary = out.with_name(TEMPORARY + out.name)
     if temporary.exists():
         atomic.remove(temporary)

@@ -1,4 +1,4 @@
-"""One table in a file: csv, json or parquet, whole or not at all."""
+"""One table in a file: csv, json or parquet."""
 
 import csv
 import io
@@ -8,24 +8,18 @@ from typing import Any
 import msgspec
 
 from ebbtide.errors import InputError, require
-from ebbtide.runs.atomic import write_file
+from ebbtide.runs.output import check_output, write_output
 
 FORMATS = ("csv", "json", "parquet")
 
 
-def check_file(out: Path) -> None:
-    """Raises `InputError` unless a file can be put there."""
-    require(out.parent.is_dir(), "out", str(out), f"the folder {out.parent} does not exist")
-    require(not out.is_dir(), "out", str(out), "is a folder; give a file")
-
-
 def write_table(out: Path, kind: str, columns: list[str], rows: list[dict[str, Any]]) -> int:
-    """Writes the rows as `kind` to `out` in one step; returns their number. Equal rows give equal bytes.
+    """Writes the rows as `kind` to `out` (see `write_output`); returns their number. Equal rows give equal bytes.
 
     Raises `InputError` for an unknown format, or parquet without the extra `export`.
     """
     require(kind in FORMATS, "format", kind, f"must be one of {', '.join(FORMATS)}")
-    check_file(out)
+    check_output(out)
     if kind == "csv":
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -38,7 +32,7 @@ def write_table(out: Path, kind: str, columns: list[str], rows: list[dict[str, A
         buffer = io.BytesIO()
         as_frame(columns, rows).write_parquet(buffer)
         data = buffer.getvalue()
-    write_file(out, data)
+    write_output(out, data)
     return len(rows)
 
 

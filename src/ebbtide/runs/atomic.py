@@ -58,9 +58,9 @@ def write_synced(path: Path, data: bytes, what: str) -> None:
     half = len(data) // 2
     with naming(path), _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as descriptor:
         passing(f"{what}.before_write")
-        _write(descriptor, data[:half])
+        write_all(descriptor, data[:half])
         passing(f"{what}.mid_write")
-        _write(descriptor, data[half:])
+        write_all(descriptor, data[half:])
         passing(f"{what}.before_fsync")
         os.fsync(descriptor)
     passing(f"{what}.after_fsync")
@@ -104,7 +104,8 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of `data` to an open file."""
     rest = memoryview(data)
     while rest:  # the kernel may take less than it is given
         rest = rest[os.write(descriptor, rest) :]

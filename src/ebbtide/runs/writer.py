@@ -28,6 +28,7 @@ from ebbtide.runs.folder import (
     read_manifest,
     segment_path,
 )
+from ebbtide.runs.output import check_output_folder
 from ebbtide.runs.reading import FileRecord, load_record
 from ebbtide.runs.signed import SCHEMA, DamagedError, sign
 
@@ -165,10 +166,8 @@ def strays(path: Path, checkpoint: Path | None, segments: list[Segment]) -> list
 
 def check_folder(path: Path, digest: str) -> None:
     """Raises `InputError` unless `path` is free, or holds the run with this spec digest and nobody writes it."""
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not there.is_dir():
-        raise InputError("out", str(path), f"{there} is a file; give a folder")
-    if there != path:
+    check_output_folder(path)
+    if not path.exists():
         return
     _check_run(path, digest)
     if holder := lock.holder(path):

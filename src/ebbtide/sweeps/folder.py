@@ -21,6 +21,7 @@ from ebbtide.errors import InputError, require
 from ebbtide.runs import atomic, lock
 from ebbtide.runs.atomic import TEMPORARY
 from ebbtide.runs.folder import HEADER, Run, inside
+from ebbtide.runs.output import check_output_folder
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import SCHEMA, DamagedError, sign, unsign
 from ebbtide.sweeps.plan import Task, TaskGroup
@@ -89,8 +90,8 @@ class SweepFolder:
 
         Raises `InputError` when it holds something else.
         """
+        check_output_folder(path)
         if path.exists():
-            require(path.is_dir(), "out", str(path), "is a file; give a folder")
             others = [p.name for p in inside(path) if p.name != lock.LOCK and not p.name.startswith(TEMPORARY)]
             ours = not others or (path / SWEEP).is_file()
             require(ours, "out", str(path), f"holds other files ({next(iter(others), '')} ...); give a new folder")
