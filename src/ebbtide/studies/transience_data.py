@@ -216,13 +216,13 @@ LABELS = Experiment(
             arms=_labels(1, 16),
             base=SHORT | {"sequences": 384_000, "schedule.evaluations": 13},
             minutes=2,
-            scaled=f"labels of their own, not shared; {QUICK_SCALE}",
+            scaled=f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
         "cpu": Setting(
             arms=_labels(1, 4, 16),
             base=SHORT,
             minutes=7,
-            scaled=f"labels of their own, not shared; {QUICK_SCALE}",
+            scaled=f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
         "paper": Setting(
             arms=_labels(1, 4, 16),
