@@ -177,6 +177,19 @@ def test_a_run_interrupted_again_and_again_still_ends_the_same(whole, tmp_path, 
     assert_same_run(run, whole)
 
 
+def at_the_end(progress: Progress) -> None:
+    if progress.sequences == progress.total:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_in_the_last_moment_is_not_lost(whole, tmp_path, short_slices):
+    """All is trained and saved, but what the caller does after training is not begun."""
+    with pytest.raises(Interrupted):
+        train(SPEC, tmp_path / "run", processes=0, report=at_the_end)
+    assert Run(tmp_path / "run").status() == "complete"
+    assert_same_run(train(SPEC, tmp_path / "run", processes=0), whole)
+
+
 def twice(progress: Progress) -> None:
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)

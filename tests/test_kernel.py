@@ -409,7 +409,7 @@ def test_without_a_compiler_that_works_xla_trains_with_one_note(tmp_path, monkey
     notes = [line for line in said if line.startswith("note")]
     assert len(notes) == 1 and reason in notes[0]
     assert run.header.identity["kernel"] == "xla" and run.status() == "complete"
-    assert not list((tmp_path / "ebbtide/kernel").iterdir()), "nothing is left of a build that failed"
+    assert not list(tmp_path.glob("ebbtide/kernel/*")), "nothing is left of a build that failed"
     monkeypatch.setenv(kernels.VARIABLE, "native")
     with pytest.raises(InputError, match="cannot be used here"):
         train(SPEC, tmp_path / "other", processes=0)

@@ -106,6 +106,7 @@ FLOORS = {
     "kernel": 2,
     "checks": 1,
     "errors": 1,
+    "interrupts": 1,
     "keys": 1,
     "machine": 1,
     "once": 1,

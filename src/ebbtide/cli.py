@@ -6,7 +6,8 @@ import sys
 from importlib import import_module
 
 from ebbtide import __version__
-from ebbtide.errors import InputError, one_line
+from ebbtide.errors import InputError, Interrupted, one_line
+from ebbtide.interrupts import CODE, STOPPED, leave_at_ctrl_c
 
 RUNS = "runs"
 VERBS = ("status", "collect", "figure")
@@ -183,7 +184,12 @@ def overrides(rest: list[str]) -> list[tuple[str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
+    """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
+
+    Without `arguments` the process is this command's alone: see `leave_at_ctrl_c`.
+    """
+    if arguments is None:
+        leave_at_ctrl_c()
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbs = {"sweep": VERBS, "data": DATA_VERBS, "kernel": KERNEL_VERBS}.get(words[0], ()) if words else ()
     if words[1:2] and words[1] in verbs:
@@ -205,6 +211,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, DamagedError) as error:
         sys.stderr.write(f"ebbtide: {error}\n")
         return 2
+    except (Interrupted, KeyboardInterrupt):
+        sys.stderr.write(f"{STOPPED}\n")
+        return CODE
     except BrokenPipeError:  # `ebbtide ls | head`
         sys.stderr.close()
         return 0

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ebbtide.cli import RUNS
 from ebbtide.errors import InputError, require
+from ebbtide.interrupts import raising
 from ebbtide.report import tables
 from ebbtide.runs.folder import Run, catalogue
 
@@ -341,7 +342,7 @@ def bench(options: Namespace) -> int:
     if out:
         check_output(out, "json")
     try:
-        with Status() as status:
+        with raising(), Status() as status:
             found = measure(configs, quick=options.quick, say=status)
     except KeyboardInterrupt:
         console.print("stopped; nothing was written")

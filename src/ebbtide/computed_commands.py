@@ -27,11 +27,7 @@ def run_computed(study: Computed, options: Namespace) -> int:
     preset = f"{options.preset}*" if options.fields else options.preset
     text = f"{study.name}, preset {preset}: {setting.seeds} seeds, computed in seconds, into {out}"
     console.print(escape(text), soft_wrap=True)
-    try:
-        verdict = conclude_computed(study, options.preset, options.fields, out)
-    except KeyboardInterrupt:
-        console.print("stopped; run it again to compute all of it")
-        return 130
+    verdict = conclude_computed(study, options.preset, options.fields, out)
     console.print()
     console.print(claims_verdict(verdict))
     print_verdict(out)

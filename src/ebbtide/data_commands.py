@@ -13,6 +13,7 @@ from rich.text import Text
 from ebbtide.commands import console
 from ebbtide.data.download import Progress
 from ebbtide.errors import InputError, nearest, require
+from ebbtide.interrupts import raising
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
 from ebbtide.sources.omniglot import data_folder
@@ -196,7 +197,7 @@ def _made(path: Path, how: str) -> None:
 
 def _interruptible(work: Callable[[Callable[[Progress], None]], int], kept: str) -> int:
     try:
-        with ProgressLine(console, _Words()) as line:
+        with raising(), ProgressLine(console, _Words()) as line:
             return work(line)
     except KeyboardInterrupt:
         console.print(f"stopped; {kept}. The same command goes on", soft_wrap=True)

@@ -140,7 +140,7 @@ class _Loop:
                 self.say(f"{left} tasks are in a long step: they go on, save after it and end by themselves")
         if self.full:
             raise DiskFullError(f"the disk is full ({self.full}): make room and run the sweep again; nothing is lost")
-        if self.waiting or self.later or self.active:
+        if self.waiting or self.later or self.active or self.stop():
             raise Interrupted
 
     def _submit(self) -> None:

@@ -206,6 +206,8 @@ class _Loop:
             self._train()
         finally:
             self.writer.close()
+        if self.stop.is_set():  # in the last moment: what follows the training is not begun
+            raise Interrupted
         return Run(self.path)
 
     def _open(self) -> tuple[Writer, list[Instrument]]:

@@ -1,0 +1,90 @@
+"""Ctrl-C on the command line, outside of training: one line and exit code 130, wherever it arrives."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ebbtide.cli import main
+from ebbtide.errors import Interrupted
+from ebbtide.interrupts import STOPPED, raising
+from tiny import contents, write_run
+
+AT_IMPORT = """
+import os, signal, sys
+
+class Sender:
+    def find_spec(self, name, path=None, target=None):
+        if name == {where!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Sender())
+"""
+AT_COLLECTION = """
+import gc, os, signal, sys
+
+def collected(phase, info):
+    if "jax" in sys.modules:
+        os.kill(os.getpid(), signal.SIGINT)
+
+gc.callbacks.append(collected)
+"""
+"""What a callback of the garbage collector raises is printed and forgotten."""
+COMMAND = "import sys; sys.argv = ['ebbtide', *{words!r}]; from ebbtide.cli import main; sys.exit(main())"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    curve = [[0.5, 0.9, 0.5]] * 2
+    curves = {"icl": curve, "iwl": [[0.0, 0.5, 0.9]] * 2}
+    return write_run(tmp_path_factory.mktemp("runs") / "run", curves, curve).path
+
+
+def interrupted(script: str, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    text = script + COMMAND.format(words=words)
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+TRAIN = ["run", "transience", "--out", "new", "--processes", "0"]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (AT_IMPORT.format(where="ebbtide.runs.folder"), TRAIN),
+        (AT_IMPORT.format(where="jax._src.lax.lax"), TRAIN),
+        (AT_COLLECTION, TRAIN),
+        (AT_COLLECTION, ["run", "toy-laws", "--out", "new"]),
+        (AT_IMPORT.format(where="matplotlib.figure"), ["show", "RUN", "--figure", "f.png"]),
+        (AT_IMPORT.format(where="matplotlib.figure"), ["resume", "RUN"]),
+        (AT_IMPORT.format(where="ebbtide.studies.gather"), ["report", "RUN", "--out", "new.html"]),
+    ],
+    ids=["first import", "import of jax", "start", "computed", "figure", "verdict", "report"],
+)
+def test_ctrl_c_at_any_moment_is_one_line_and_exit_code_130(run, tmp_path, script, words):
+    before = contents(run)
+    done = interrupted(script, [str(run) if word == "RUN" else word for word in words], tmp_path)
+    assert (done.returncode, done.stderr) == (130, f"{STOPPED}\n")
+    assert contents(run) == before and not list(tmp_path.iterdir())
+
+
+def test_a_job_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
+    script = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + AT_IMPORT.format(where="rich.console")
+    assert interrupted(script, ["ls"], tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Interrupted])
+def test_called_from_python_a_command_is_interrupted_as_ever(monkeypatch, capsys, error):
+    """It neither ends the process nor touches how signals are handled."""
+
+    def command(options: object) -> int:
+        raise error
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("ebbtide.commands.ls", command)
+    assert main(["ls"]) == 130 and capsys.readouterr().err == f"{STOPPED}\n"
+    assert signal.getsignal(signal.SIGINT) is before
+    with raising():
+        assert signal.getsignal(signal.SIGINT) is before
