@@ -123,7 +123,7 @@ TRANSIENCE = Study(
     question="Does in-context learning fade after it has emerged, while the loss keeps falling?",
     claims=CLAIMS,
     presets={
-        "quick": Preset(QUICK, 2, "Gaussian classes, 2 layers, shared labels; half of the queries are exact copies"),
+        "quick": Preset(QUICK, 2, "Gaussian classes, 2 layers, shared labels; half of the queries copied; no data"),
         "cpu": Preset(CPU, 12, "Omniglot as frozen features, 2 layers, shared labels"),
         "paper": Preset(PAPER_SIZE, None, "frozen features at the original size: 12 layers, 1,600 classes"),
     },
