@@ -10,15 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from ebbtide.runs.folder import Header
+from ebbtide.runs.writer import Writer
 from ebbtide.sweeps.axes import Axis
-from ebbtide.sweeps.driver import run_sweep
-from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.driver import make_plan, run_sweep
+from ebbtide.sweeps.folder import SweepFolder, planning
+from ebbtide.sweeps.plan import TaskGroup, group
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.driver import Interrupted
-from tiny import final_state
+from tiny import evaluations, final_state, header, watched
 
 BASE = {
     "batch": 16,
@@ -133,3 +138,38 @@ def planned(out: Path, sweep: Sweep = SWEEP) -> SweepFolder:
     with pytest.raises(Interrupted):
         run_sweep(sweep, out, on=_Idle())
     return SweepFolder(out)
+
+
+def made(path: Path, sweep: Sweep, members: int | None = None, leave: int = 0, bad: float = -1.0) -> SweepFolder:
+    """A sweep whose tasks have run, with curves that depend on the member alone; `leave` tasks have not begun, and
+    members with learning rate `bad` diverged."""
+    folder = SweepFolder.make(path, sweep)
+    with planning(path):
+        planned = make_plan(replace(sweep, task_members=members), group(sweep, sweep.points()), folder.members, 1)
+        folder.add([TaskGroup(msgspec.to_builtins(one.group.spec), one.tasks) for one in planned if one.tasks])
+    for task in list(folder.specs)[: len(folder.specs) - leave]:
+        if folder.run(task) is None:
+            _write(folder, task, bad)
+    return folder
+
+
+def _write(folder: SweepFolder, task: str, bad: float = -1.0) -> None:
+    spec, (_, what) = folder.spec(task), folder.specs[task]
+    head: Header = replace(header(spec), digest=spec.digest(), spec=msgspec.to_builtins(spec))
+    at = np.linspace(0, spec.sequences, 5)
+    seeds = [np.random.default_rng(int(address[:8], 16)) for address in what.addresses]
+    curves = {name: np.stack([rng.random(5) for rng in seeds]).astype(np.float32) for name in spec.evaluators}
+    loss = np.stack([rng.random(5) for rng in seeds]).astype(np.float32)
+    for i, rate in enumerate(what.values.get("optimizer.lr", [])):
+        if rate == bad:
+            curves["icl"][i, -1] = loss[i, -1] = np.nan
+    writer = Writer(folder.run_path(task), head)
+    writer.commit(
+        sequences=spec.sequences,
+        state=watched(spec.members),
+        evaluations=evaluations(head, curves, loss, at),
+        kept=True,
+        finished=True,
+        seconds=1.0,
+    )
+    writer.close()

@@ -1,11 +1,14 @@
 """Experiments: arms by members, claims compared member by member, verdict and figure in the sweep's folder."""
 
+from collections import defaultdict
+
 import msgspec
 import numpy as np
 import pytest
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
+from ebbtide.runs.folder import Run
 from ebbtide.studies import STUDIES, find_study
 from ebbtide.studies import experiment as experiment_module
 from ebbtide.studies.experiment import (
@@ -20,11 +23,12 @@ from ebbtide.studies.experiment import (
     larger,
     make_sweep,
 )
+from ebbtide.studies.study import Claim
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group
 from ebbtide.sweeps.results import load
-from sweep_tools import BASE
+from sweep_tools import BASE, made
 
 STUDY = find_study("transience")
 TINY = {**BASE, "sequences": 3200, "source.seed": 5, "keep_best": "icl"}
@@ -70,19 +74,85 @@ def test_the_verdict_says_what_it_rests_on(folder):
     assert (folder.path / "figure.png").read_bytes()[:4] == b"\x89PNG" and (folder.path / "figure.svg").exists()
 
 
-def test_a_member_that_did_not_finish_cannot_support_a_claim(folder, tmp_path):
-    import shutil
+NARROW = EXPERIMENT._replace(
+    claims=(*CLAIMS, above("slow", "icl is a number", "definition", "icl_peak", "slow", 0.0)),
+    settings={"quick": SETTING._replace(arms={"slow": {"model.width": 8}, "fast": {"model.width": 16}})},
+)
+"""Arms of different shapes, so that no task has members of both."""
 
-    copy = tmp_path / "s"
-    shutil.copytree(folder.path, copy)
-    gone = load(copy).rows[3].task  # the task of the fast arm's first member
-    assert gone is not None
-    shutil.rmtree(copy / "runs" / gone)
-    verdict, arms = judge_experiment(STUDY, EXPERIMENT, "quick", SweepFolder(copy))
-    if "fast" in arms.measured():
-        assert verdict.claims[0].verdict == "undecided" and None in verdict.claims[0].members
-    else:
-        assert verdict.claims[0].verdict == "fails" and verdict.claims[0].members == [None] * 3
+
+def test_an_arm_that_did_not_finish_takes_the_verdict_from_its_own_claims_alone(tmp_path):
+    """The other arm's claims are judged as ever, and the figures are drawn of what there is."""
+    folder = made(tmp_path / "s", make_sweep(STUDY, NARROW, "quick"), leave=1)
+    verdict = conclude_experiment(STUDY, NARROW, "quick", folder)
+    answers = {claim.claim: claim for claim in verdict.claims}
+    assert {name: claim.verdict for name, claim in answers.items()} == {
+        "sure": "undecided",
+        "impossible": "undecided",
+        "learns": "undecided",
+        "slow": "holds",
+    }
+    assert answers["learns"].note == "3 of 3 members of fast not finished" and answers["slow"].note == ""
+    assert find_verdict(folder.path) == verdict and (folder.path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_experiment_of_which_nothing_has_finished_is_undecided(tmp_path):
+    folder = made(tmp_path / "s", make_sweep(STUDY, NARROW, "quick"), leave=2)
+    verdict = conclude_experiment(STUDY, NARROW, "quick", folder)
+    assert {claim.verdict for claim in verdict.claims} == {"undecided"} and verdict.sequences == 0
+
+
+def test_a_member_that_diverged_supports_no_claim_whatever_its_numbers_are(tmp_path):
+    """Its first evaluation may well have been a good one."""
+    arms = {"slow": {"optimizer.lr": 1e-4}, "fast": {"optimizer.lr": 3e-3}}
+    first = Claim("first", "", "definition", "", 0.0, lambda found: found.curves("fast")["icl"][:, 0], ("fast",))
+    one = NARROW._replace(settings={"quick": SETTING._replace(arms=arms)}, claims=(first, *NARROW.claims))
+    folder = made(tmp_path / "s", make_sweep(STUDY, one, "quick"), bad=3e-3)
+    verdict, found = judge_experiment(STUDY, one, "quick", folder)
+    answers = {claim.claim: claim for claim in verdict.claims}
+    assert (first.estimate(found) > 0).all()
+    assert answers["first"].verdict == "fails" and answers["first"].note == "3 of 3 members of fast diverged"
+    assert answers["slow"].verdict == "holds"
+
+
+class Asked(Arms):
+    """Evidence that remembers the arms that were read; of no arm is there a member."""
+
+    def __init__(self) -> None:
+        self.arms: set[str] = set()
+
+    def curves(self, arm: str) -> dict[str, np.ndarray]:
+        self.arms.add(arm)
+        return defaultdict(lambda: np.full((2, 9), np.nan), sequences=np.linspace(0, 100, 9))
+
+    def sequences(self, arm: str) -> np.ndarray:
+        return self.curves(arm)["sequences"]
+
+    def scalar(self, arm: str, name: str) -> np.ndarray:
+        self.arms.add(arm)
+        return np.full(2, np.nan)
+
+    def best_again(self, arm: str, evaluator: str = "icl") -> np.ndarray:
+        return self.scalar(arm, evaluator)
+
+    def runs(self, arm: str) -> list[tuple[int, Run | None]]:
+        self.arms.add(arm)
+        return [(0, None), (1, None)]
+
+    def probed(self, arm: str, measure: str, evaluator: str) -> np.ndarray:
+        self.arms.add(arm)
+        return np.full((2, 9, 8, 8), np.nan)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda one: one.name)
+def test_a_claim_names_the_arms_that_it_reads(study):
+    """By these it is known which claims an arm that did not finish concerns, and where a claim can be asked."""
+    for experiment in study.experiments:
+        for claim in experiment.claims:
+            evidence = Asked()
+            values = claim.estimate(evidence)
+            assert evidence.arms == set(claim.arms) != set(), (experiment.name, claim.name)
+            assert len(values) == 2
 
 
 def test_the_best_model_is_measured_on_prompts_it_was_not_chosen_by(folder):

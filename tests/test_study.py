@@ -12,7 +12,18 @@ from scipy.stats import ttest_1samp
 from ebbtide.errors import InputError
 from ebbtide.runs.folder import Run
 from ebbtide.studies import STUDIES, find_study
-from ebbtide.studies.study import Claim, Study, Verdict, conclude, decide, judge, read_verdict
+from ebbtide.studies.study import (
+    Claim,
+    Lacking,
+    Study,
+    Verdict,
+    conclude,
+    decide,
+    digest_of_claims,
+    judge,
+    judge_claims,
+    read_verdict,
+)
 from ebbtide.studies.transience import TRANSIENCE
 from tiny import write_run
 
@@ -30,7 +41,9 @@ NAN, INF = np.nan, np.inf
         ([0.9, 0.9, 0.9, 0.0], "undecided"),
         ([0.2, 0.2, 0.2, 0.9], "undecided"),
         ([0.9], "undecided"),  # one member has no interval
-        ([0.1], "fails"),
+        ([0.1], "undecided"),
+        ([0.0, 0.1, 0.2, 0.24], "undecided"),  # none is above, but the interval has the threshold in it
+        ([0.5, 0.4, 0.3, 0.26], "undecided"),  # and its mirror image
         ([0.9, 0.9, 0.9, NAN], "undecided"),  # a diverged member cannot support a claim
         ([0.9, 0.9, 0.9, INF], "undecided"),
         ([0.1, 0.1, 0.1, NAN], "fails"),
@@ -48,6 +61,52 @@ def test_decide(values, verdict):
         assert (low, high) == pytest.approx((finite.mean() - half, finite.mean() + half))
     else:
         assert np.isnan(low) and np.isnan(high)
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.8, 0.7, NAN], [0.1, 0.0, 0.1, NAN], [NAN] * 4])
+def test_a_member_that_has_not_finished_leaves_a_claim_undecided(values):
+    """It may still go either way; one that has diverged can only count against."""
+    unfinished = np.isnan(values)
+    assert decide(np.array(values), 0.25, unfinished)[0] == "undecided"
+    assert decide(np.array(values[:3] * 2), 0.25, np.zeros(6, bool))[0] == decide(np.array(values[:3] * 2), 0.25)[0]
+
+
+def test_the_decision_at_the_threshold_is_wrong_as_often_on_both_sides():
+    """At a true mean of exactly the threshold 2.5 % of the verdicts say holds and as many fails."""
+    drawn = np.random.default_rng(0).normal(0.5, 0.1, (4000, 5))
+    found = [decide(values, 0.5)[0] for values in drawn]
+    for verdict in ("holds", "fails"):
+        assert 0.015 < found.count(verdict) / len(found) < 0.035
+
+
+def test_a_claim_whose_members_are_not_there_takes_nothing_from_the_others():
+    def not_there(evidence):
+        raise AssertionError("no member is there to be asked")
+
+    nothing, some = np.zeros(3, bool), np.array([True, False, False])
+    claims = [
+        Claim("gone", "", "", "", 0.0, not_there, ("gone",)),
+        Claim("diverged", "", "", "", 0.0, not_there, ("diverged",)),
+        Claim("partly", "", "", "", 0.0, lambda evidence: np.ones(3), ("partly",)),
+        Claim("whole", "", "", "", 0.0, lambda evidence: np.ones(3), ("whole",)),
+    ]
+    lacking = {
+        "gone": Lacking(~nothing, nothing, "3 of 3 members of gone not finished"),
+        "diverged": Lacking(nothing, ~nothing, "3 of 3 members of diverged diverged"),
+        "partly": Lacking(nothing, some, "1 of 3 members of partly diverged"),
+    }
+    found = judge_claims(claims, None, lambda claim: lacking.get(claim.name))
+    assert [one.verdict for one in found] == ["undecided", "fails", "undecided", "holds"]
+    assert [one.members for one in found] == [[None] * 3, [None] * 3, [None, 1.0, 1.0], [1.0] * 3]
+    assert [one.note for one in found] == [*(one.note for one in lacking.values()), ""]
+
+
+def test_the_digest_of_claims_tells_a_threshold_from_another():
+    one = Claim("a", "b", "c", "d", 0.5, lambda evidence: np.ones(3))
+    assert digest_of_claims([one]) == digest_of_claims([one._replace(estimate=np.asarray)])
+    changed = [one._replace(**{name: "x"}) for name in ("name", "statement", "source", "metric")]
+    others = [*changed, one._replace(threshold=0.6), one._replace(arms=("x",))]
+    assert len({digest_of_claims([claim]) for claim in (one, *others)}) == 7
 
 
 CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import polars
 import pytest
@@ -10,54 +9,14 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.report.grid_figure import curves_by_figure, phase_figure
-from ebbtide.runs.folder import Header
-from ebbtide.runs.writer import Writer
 from ebbtide.sweeps.axes import Axis
-from ebbtide.sweeps.driver import make_plan
-from ebbtide.sweeps.folder import SweepFolder, planning
-from ebbtide.sweeps.plan import TaskGroup, group
+from ebbtide.sweeps.plan import group
 from ebbtide.sweeps.results import SCALARS, Results, load
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.sweeps.views import curves_by, phase
-from sweep_tools import BASE, LR, WIDTH
-from tiny import evaluations, header, watched
+from sweep_tools import BASE, LR, WIDTH, made
 
 SWEEP = Sweep(name="try", base={**BASE, "sequences": 1600}, axes=(WIDTH, LR, Axis(seeds=2)))
-
-
-def made(path: Path, sweep: Sweep, members: int | None = None, leave: int = 0, bad: float = -1.0) -> SweepFolder:
-    """A sweep whose tasks have run, with curves that depend on the member alone; `leave` tasks have not begun, and
-    members with learning rate `bad` diverged."""
-    folder = SweepFolder.make(path, sweep)
-    with planning(path):
-        planned = make_plan(replace(sweep, task_members=members), group(sweep, sweep.points()), folder.members, 1)
-        folder.add([TaskGroup(msgspec.to_builtins(one.group.spec), one.tasks) for one in planned if one.tasks])
-    for task in list(folder.specs)[: len(folder.specs) - leave]:
-        if folder.run(task) is None:
-            write(folder, task, bad)
-    return folder
-
-
-def write(folder: SweepFolder, task: str, bad: float = -1.0) -> None:
-    spec, (_, what) = folder.spec(task), folder.specs[task]
-    head: Header = replace(header(spec), digest=spec.digest(), spec=msgspec.to_builtins(spec))
-    at = np.linspace(0, spec.sequences, 5)
-    seeds = [np.random.default_rng(int(address[:8], 16)) for address in what.addresses]
-    curves = {name: np.stack([rng.random(5) for rng in seeds]).astype(np.float32) for name in spec.evaluators}
-    loss = np.stack([rng.random(5) for rng in seeds]).astype(np.float32)
-    for i, rate in enumerate(what.values.get("optimizer.lr", [])):
-        if rate == bad:
-            curves["icl"][i, -1] = loss[i, -1] = np.nan
-    writer = Writer(folder.run_path(task), head)
-    writer.commit(
-        sequences=spec.sequences,
-        state=watched(spec.members),
-        evaluations=evaluations(head, curves, loss, at),
-        kept=True,
-        finished=True,
-        seconds=1.0,
-    )
-    writer.close()
 
 
 @pytest.fixture

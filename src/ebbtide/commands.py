@@ -181,7 +181,8 @@ def claims_verdict(verdict: Any) -> Table:
         estimate = "-" if c.estimate is None else f"{c.estimate:.3f}"
         if c.low is not None:
             estimate += f" [{c.low:.3f}, {c.high:.3f}]"
-        rows.append((c.statement, c.metric, f"> {c.threshold:g}", estimate, f"{c.above} of {c.n}", c.verdict))
+        said = f"{c.statement} ({c.note})" if c.note else c.statement
+        rows.append((said, c.metric, f"> {c.threshold:g}", estimate, f"{c.above} of {c.n}", c.verdict))
     return tables.verdict_table(rows)
 
 

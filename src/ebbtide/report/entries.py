@@ -130,7 +130,8 @@ def _section(one: Entry, anchor: str) -> Html:
 def _verdict(claims: Sequence[Any]) -> Html:
     rows: list[list[Content]] = []
     for c in claims:
-        said = page.join([c.statement, tag("span", f"{c.metric}. Source: {c.source}", class_="small")])
+        small = f"{c.metric}. Source: {c.source}" + (f". {c.note.capitalize()}" if c.note else "")
+        said = page.join([c.statement, tag("span", small, class_="small")])
         ends = ["[", page.number(c.low), ", ", page.number(c.high), "]"]
         interval = tag("span", *ends, class_="interval") if c.low is not None else None
         drawn = page.strip([x for x in c.members if x is not None], c.low, c.high, c.threshold)
@@ -151,7 +152,8 @@ def _legend() -> Html:
     return tag(
         "p",
         "A claim was written before the run. It holds when the whole interval of its estimate lies above what is "
-        "needed, fails when the interval lies below or no member is above, and is undecided otherwise. In the small "
+        "needed, fails when the whole interval lies below, and is undecided otherwise. A member that diverged supports "
+        "no claim: with one a claim cannot hold, and it fails when no other member is above. In the small "
         "pictures dots are members, the bar is the interval, the dashed line is what is needed and the shaded side is "
         "where the claim holds. A dash stands for a number that there is not; a star after a preset says that some "
         "of its fields were changed.",

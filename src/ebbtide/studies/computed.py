@@ -11,6 +11,7 @@ import io
 import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from ebbtide.runs.atomic import make_folder, write_file
 from ebbtide.runs.folder import DamagedError
 from ebbtide.runs.reading import read_bounded
 from ebbtide.studies.settings import field_words
-from ebbtide.studies.study import VERDICT, Claim, Scalars, Verdict, judge_claims, number
+from ebbtide.studies.study import VERDICT, Claim, Scalars, Verdict, digest_of_claims, judge_claims, number
 from ebbtide.training.fields import explain, override, parse
 
 COMPUTED, CURVES = "computed.json", "curves.npz"
@@ -138,6 +139,8 @@ def conclude_computed(study: Computed, preset: str, fields: list[tuple[str, str]
         scaled=study.presets[preset].note,
         seeds=f"{setting.seed} to {setting.seed + setting.seeds - 1}",
         command=record.command(),
+        version=version("ebbtide"),
+        claims_digest=digest_of_claims(study.claims),
     )
     figures = study.figure(setting, curves)
     if not there:

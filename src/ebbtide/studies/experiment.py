@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,17 @@ from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.evaluation.summary import Curves, summarise
 from ebbtide.runs.folder import Run
 from ebbtide.studies.donor import Donor
-from ebbtide.studies.study import Claim, Study, Verdict, judge_claims, number, verdict_in, write_verdict
+from ebbtide.studies.study import (
+    Claim,
+    Lacking,
+    Study,
+    Verdict,
+    digest_of_claims,
+    judge_claims,
+    number,
+    verdict_in,
+    write_verdict,
+)
 from ebbtide.sweeps.axes import MEMBER, Axis, Point
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import Results, Row, load
@@ -26,6 +37,8 @@ SEEDS: Point = {"seeds.init": 50, "seeds.data": 50, "seeds.evaluation": 50}
 
 UNITS = {"in_context_accuracy": "accuracy", "accuracy": "accuracy", "explained": "share of the response explained"}
 """What the figure's axis says of a headline metric."""
+ENDED = ("finished", "diverged")
+"""States of a member (`Results`) that has trained to its end."""
 AXES = ("sequences", "steps")
 """What curves have once, not for every member."""
 
@@ -109,6 +122,19 @@ class Arms:
     def measured(self) -> list[str]:
         """The arms of which a member has finished."""
         return [name for name in self.names if name in self._curves]
+
+    def lacking(self, claim: Claim) -> Lacking | None:
+        """The members of a claim's arms that have not finished, or diverged; None where there are none."""
+        unfinished, diverged, words = [], [], []
+        for arm in claim.arms:
+            states = [row.state for row in self._rows[arm]]
+            unfinished.append(np.asarray([state not in ENDED for state in states]))
+            diverged.append(np.asarray([state == "diverged" for state in states]))
+            for what, members in (("not finished", unfinished[-1]), ("diverged", diverged[-1])):
+                words += [f"{members.sum()} of {len(members)} members of {arm} {what}"] if members.any() else []
+        if not words:
+            return None
+        return Lacking(np.any(unfinished, axis=0), np.any(diverged, axis=0), ", ".join(words))
 
     def sequences(self, arm: str) -> Int[np.ndarray, " evaluation"]:
         """Where an arm was evaluated."""
@@ -271,6 +297,7 @@ def digest(sweep: Sweep) -> str:
 def judge_experiment(study: Study, experiment: Experiment, preset: str, folder: SweepFolder) -> tuple[Verdict, Arms]:
     """Every claim of the experiment on a sweep that has been run. `preset` ends in * when fields were overridden."""
     setting = experiment.setting(preset.rstrip("*"))
+    asked = experiment.asked(setting.arms)
     arms = Arms(load(folder.path), list(setting.arms))
     summary: dict[str, list[float | None]] = {}
     for arm in arms.measured():
@@ -285,13 +312,15 @@ def judge_experiment(study: Study, experiment: Experiment, preset: str, folder: 
         digest=digest(folder.sweep),
         sequences=max((int(arms.sequences(arm)[-1]) for arm in arms.measured()), default=0),
         interval=INTERVAL,
-        claims=judge_claims(experiment.asked(setting.arms), arms),
+        claims=judge_claims(asked, arms, arms.lacking),
         summary=summary,
         question=experiment.question,
         scaled=setting.scaled,
         seeds=f"{setting.members} members an arm ({MEMBER} 0 to {setting.members - 1}); "
         + ", ".join(f"{name} {value}" for name, value in seeds.items()),
         command="" if preset.endswith("*") else command,
+        version=version("ebbtide"),
+        claims_digest=digest_of_claims(asked),
     )
     return verdict, arms
 
@@ -309,9 +338,11 @@ def conclude_experiment(study: Study, experiment: Experiment, preset: str, folde
         if lines:
             panels.append(Panel(name, lines, levels.pop() if len(levels) == 1 else None))
     title = f"{study.name}, {experiment.name} ({preset}): {experiment.question}"
-    drawn = experiment.figures(arms, f"{study.name}, {experiment.name} ({preset})") if experiment.figures else {}
+    draw = experiment.figures if arms.measured() else None
+    drawn = draw(arms, f"{study.name}, {experiment.name} ({preset})") if draw else {}
     unit = UNITS[arms.headline()] if arms.measured() else ""
-    write_verdict(folder.path, verdict, arms_figure(panels, arms.names, title, unit) | drawn)
+    curves = arms_figure(panels, arms.names, title, unit) if panels else {}
+    write_verdict(folder.path, verdict, curves | drawn)
     return verdict
 
 

@@ -1,11 +1,14 @@
 """Questions and verdicts: claims written before the run, judged by an interval over members."""
 
+import hashlib
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+from jaxtyping import Bool, Float
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.statistics import INTERVAL, interval
@@ -81,8 +84,8 @@ class Study(NamedTuple):
 
 
 class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A claim with its answer. `members` are the estimates one by one; `above` counts those over the
-    threshold; a member without a finite estimate counts as the threshold's worst side (see `judge`)."""
+    """A claim with its answer. `members` are the estimates one by one (None: not finite, or not finished); `above`
+    counts those over the threshold. `note` says what kept the claim from being judged by all members."""
 
     claim: str
     statement: str
@@ -96,12 +99,13 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     above: int
     members: list[float | None]
     verdict: Decision
+    note: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """verdict.json: a study's (or its experiment's: `study/experiment`) answer and what it rests on; `scaled` says
-    how the setting differs from the paper's, `seeds` which were used, `command` how to run it again; each is empty
-    where it is not known."""
+    how the setting differs from the paper's, `seeds` which were used, `command` how to run it again; `version` of
+    ebbtide judged the claims whose digest is `claims_digest`; each is empty where it is not known."""
 
     study: str
     paper: str
@@ -115,33 +119,66 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scaled: str = ""
     seeds: str = ""
     command: str = ""
+    version: str = ""
+    claims_digest: str = ""
 
     def holds(self) -> bool:
         """Whether every claim holds."""
         return all(claim.verdict == "holds" for claim in self.claims)
 
 
-def decide(values: np.ndarray, threshold: float) -> tuple[Decision, float, float]:
-    """Holds if the whole interval is above the threshold, fails if it is all below, else undecided.
+def decide(
+    values: Float[np.ndarray, " members"], threshold: float, unfinished: Bool[np.ndarray, " members"] | None = None
+) -> tuple[Decision, float, float]:
+    """The verdict on one estimate per member, and the ends of the interval of their mean.
 
-    A member whose estimate is not finite (it diverged) cannot support a claim: it leaves the claim
-    undecided at best, and failed if no member is above the threshold.
+    *Holds*: every member has a finite estimate, and the whole interval is above the threshold. *Fails*: the whole
+    interval of the finite estimates is at it or below. Else *undecided*.
+
+    A member that diverged has no finite estimate and cannot support a claim: with such members a claim fails also when
+    none of the others is above the threshold. A member that is `unfinished` may still support it: as long as there is
+    one, the claim is undecided.
     """
     finite = values[np.isfinite(values)]
     low, high = (float(x) for x in interval(finite)) if len(finite) else (np.nan, np.nan)
-    if len(finite) == len(values) and low > threshold:
+    diverged = len(finite) < len(values)
+    if unfinished is not None and unfinished.any():
+        return "undecided", low, high
+    if not diverged and low > threshold:
         return "holds", low, high
-    if high < threshold or not (finite > threshold).any():
+    if high <= threshold or (diverged and not (finite > threshold).any()):
         return "fails", low, high
     return "undecided", low, high
 
 
-def judge_claims(claims: Iterable[Claim], evidence: Evidence) -> list[Judgement]:
-    """Every claim on what was measured."""
+class Lacking(NamedTuple):
+    """The members that cannot be asked: those that have not finished in every arm of a claim, and those that diverged
+    in one. `note` says so in words."""
+
+    unfinished: Bool[np.ndarray, " members"]
+    diverged: Bool[np.ndarray, " members"]
+    note: str
+
+    def any(self) -> Bool[np.ndarray, " members"]:
+        """The members that lack something."""
+        return self.unfinished | self.diverged
+
+
+def judge_claims(
+    claims: Iterable[Claim], evidence: Evidence, lacking: Callable[[Claim], Lacking | None] = lambda claim: None
+) -> list[Judgement]:
+    """Every claim on what was measured. `lacking` says which members cannot be asked (None: all can); their estimates
+    are nan. A claim of which no member can be asked is not estimated, and takes nothing from the others."""
     judgements = []
     for claim in claims:
-        values = np.asarray(claim.estimate(evidence), np.float64)
-        verdict, low, high = decide(values, claim.threshold)
+        gone = lacking(claim)
+        if gone is None:
+            values = np.asarray(claim.estimate(evidence), np.float64)
+        elif gone.any().all():
+            values = np.full(len(gone.any()), np.nan)
+        else:
+            values = np.where(gone.any(), np.nan, np.asarray(claim.estimate(evidence), np.float64))
+        verdict, low, high = decide(values, claim.threshold, gone.unfinished if gone else None)
         finite = values[np.isfinite(values)]
         judgements.append(
             Judgement(
@@ -157,9 +194,16 @@ def judge_claims(claims: Iterable[Claim], evidence: Evidence) -> list[Judgement]
                 above=int((values > claim.threshold).sum()),
                 members=[number(v) for v in values],
                 verdict=verdict,
+                note=gone.note if gone else "",
             )
         )
     return judgements
+
+
+def digest_of_claims(claims: Iterable[Claim]) -> str:
+    """SHA-256 of what the claims say: names, statements, sources, what is estimated, thresholds, arms."""
+    said = [(c.name, c.statement, c.source, c.metric, c.threshold, c.arms) for c in claims]
+    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 
 def judge(study: Study, run: Run) -> Verdict:
@@ -182,6 +226,8 @@ def judge(study: Study, run: Run) -> Verdict:
         scaled=scaled(spec, presets["paper"], study.presets["paper"].note) if "paper" in presets else "",
         seeds=seeds(spec),
         command=run_command(study.name, base, presets[base], spec) if base in presets else "",
+        version=version("ebbtide"),
+        claims_digest=digest_of_claims(study.claims),
     )
 
 

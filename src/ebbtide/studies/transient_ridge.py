@@ -66,7 +66,7 @@ def distances(arms: Arms, arm: str, evaluator: str = SHIFTED) -> Float[np.ndarra
         both = _baselines(found)
         scale = (both[0] ** 2).mean()
         rows.append(np.stack([((found.values() - one) ** 2).mean((1, 2)) / scale for one in both], axis=1))
-    whole = next((row for row in rows if row is not None), np.full((1, 2), np.nan))
+    whole = next((row for row in rows if row is not None), np.full((2, 2), np.nan))
     return np.stack([np.full_like(whole, np.nan) if row is None else row for row in rows])
 
 
