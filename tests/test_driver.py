@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ebbtide.runs.signed import sign
 from ebbtide.runs.writer import Writer
 from ebbtide.training import driver
 from ebbtide.training.driver import Interrupted, Progress, resume, spec_of, train
-from ebbtide.training.kernels import XLA, Choice
+from ebbtide.training.kernels import Choice
 from ebbtide.training.layout import Layout
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.team import Team, Worker, WorkerError
@@ -270,8 +271,8 @@ class Watched(Team):
 
     last: "Watched"
 
-    def __init__(self, members: int, layout: Layout, worker: Worker | None = None, kernel: Choice = XLA):
-        super().__init__(members, layout, worker, kernel)
+    def __init__(self, members: int, layout: Layout, worker: Worker | None, kernel: Choice, stop: threading.Event):
+        super().__init__(members, layout, worker, kernel, stop)
         Watched.last = self
 
     def process(self, i: int):

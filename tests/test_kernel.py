@@ -337,7 +337,7 @@ def test_what_is_long_enough_to_measure_is_trained_one_member_at_a_time(native, 
     class Seen(Exception):
         pass
 
-    def team(members: int, layout: Layout, worker: Worker | None, kernel: kernels.Choice) -> None:
+    def team(members: int, layout: Layout, worker: Worker | None, kernel: kernels.Choice, stop: object) -> None:
         seen.append((layout.width, layout.processes, kernel.library))
         raise Seen
 

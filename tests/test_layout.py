@@ -1,25 +1,28 @@
 """How members are laid out: what is given is kept, what is measured is measured once, and the rest is refused."""
 
 import itertools
+import queue
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
 from ebbtide.cli import main
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, Interrupted
 from ebbtide.runs.folder import Run
 from ebbtide.runs.signed import sign
 from ebbtide.training import layout
 from ebbtide.training.driver import train
-from ebbtide.training.kernels import Choice
+from ebbtide.training.kernels import XLA, Choice
 from ebbtide.training.layout import Layout, candidates, choose, expected_seconds, fastest, pace
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
-from ebbtide.training.team import Worker
+from ebbtide.training.team import Process, Team, Worker
 from ebbtide.training.watch import EarlyStopping
 from tiny import SPEC
 
@@ -34,7 +37,7 @@ class Stopwatch:
         self.rates = rates
         self.asked: list[Layout] = []
 
-    def __call__(self, spec: Spec, one: Layout) -> float:
+    def __call__(self, spec: Spec, one: Layout, stop: threading.Event | None) -> float:
         assert spec.keep_best is None and spec.stopping is None  # nobody looks at what is trained
         self.asked.append(one)
         return self.rates[one.processes, one.width]
@@ -190,6 +193,35 @@ def test_the_fastest_is_measured_once_and_remembered(stopwatch, machine):
     assert len(stopwatch.asked) == 4 and [p.suffix for p in machine.iterdir()] == [".json"]
 
 
+def test_a_stop_ends_the_measurement_and_nothing_is_remembered(monkeypatch, machine):
+    """Within one short training: what is outstanding is not waited for."""
+    monkeypatch.setattr(layout, "PAYS_FROM", 0.0)
+    stop, closed = threading.Event(), []
+
+    class Busy(Team):
+        """Its one worker never answers."""
+
+        def __init__(self, members: int, one: Layout, *, stop: threading.Event):
+            self.layout, self.kernel, self.stop = one, XLA, stop
+            self.workers: list[Worker] = [Silent()]
+            self.shares = [list(range(members))]
+
+    class Silent(Process):
+        def __init__(self) -> None:
+            self._answers = queue.Queue()
+
+        def send(self, command: dict[str, Any]) -> None:
+            stop.set()
+
+        def close(self) -> None:
+            closed.append(self)
+
+    monkeypatch.setattr(layout, "Team", Busy)
+    with pytest.raises(Interrupted):
+        layout.choose(FOUR, stop=stop)
+    assert len(closed) == 1 and not machine.exists()
+
+
 def test_members_whose_steps_are_long_have_nothing_to_gain_side_by_side(monkeypatch, stopwatch):
     assert choose(FOUR).chosen == "measured"
     monkeypatch.setattr(layout, "pace", never)
@@ -327,7 +359,7 @@ def test_a_run_keeps_its_width_where_nothing_is_given(run, monkeypatch, stopwatc
     class Refused(Exception):
         pass
 
-    def team(members: int, one: Layout, worker: Worker | None, kernel: Choice) -> None:
+    def team(members: int, one: Layout, worker: Worker | None, kernel: Choice, stop: object) -> None:
         seen.append(one)
         raise Refused
 

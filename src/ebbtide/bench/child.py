@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from ebbtide.bench.memory import peak
 from ebbtide.errors import InputError
 from ebbtide.training.wire import receive, send
-from ebbtide.training.worker import ENVIRONMENT
+from ebbtide.training.worker import ENVIRONMENT, end_with
 
 COLD = {
     "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -148,6 +148,7 @@ def obey(measured: Measured | None, command: dict[str, Any]) -> tuple[dict[str, 
 def main() -> None:
     """Serves the bench over standard streams; Ctrl-C is the bench's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(os.getppid())
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not break the protocol
     measured: Measured | None = None

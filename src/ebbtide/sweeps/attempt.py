@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources
+from ebbtide.training.team import killed_by
 
 BUSY, FULL, STOPPED = 75, 74, 130
 """Exit codes of `task.py`: another process trains it; the disk takes no more; saved and ended as asked."""
@@ -105,6 +105,5 @@ def _outcome(code: int, text: str) -> Outcome:
     if code in plain:
         return Outcome(plain[code], text)
     if code < 0:
-        name = signal.Signals(-code).name
-        return Outcome("killed", f"killed by {name}\n{text}".strip())
+        return Outcome("killed", f"killed by {killed_by(-code)}\n{text}".strip())
     return Outcome("failed", text or f"ended with code {code}")

@@ -127,7 +127,7 @@ def _train(
         kernel = kernels.choose(spec, alone=alone, before=begun, say=how["say"], stop=stop.is_set)
         if kernel.library:  # it trains one member at a time: there is no width to measure
             how |= {"width": 1, "devices": 1}
-        team = Team(spec.members, choose(replace(spec, members=share), **how), hosts, kernel)
+        team = Team(spec.members, choose(replace(spec, members=share), **how, stop=stop), hosts, kernel, stop)
         try:
             return _Loop(spec, path, team, deterministic, label, report, stop).run()
         finally:

@@ -58,7 +58,7 @@ class Hosts:
         answer, self._here = _obey(self._here, command)
         self._answers.append(_joined(_gather(answer)))
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self, stop: threading.Event | None = None) -> dict[str, Any]:
         found = self._answers.pop(0)
         if "error" in found:
             raise InputError(*found["error"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -50,6 +51,7 @@ def choose(
     devices: int | None = None,
     deterministic: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    stop: threading.Event | None = None,
 ) -> Layout:
     """The layout for a run of `spec` on this machine; what is given is kept.
 
@@ -57,7 +59,8 @@ def choose(
     another layout to be faster: made once per machine and shape of a spec, remembered in the user's
     cache, and only where nothing is given, the run is expected to be long, its steps to be short, and `deterministic`
     (no bit may depend on a measurement) is not asked for. On accelerators, all members side by side, over
-    all devices, in this process. Raises `InputError` for counts that cannot be.
+    all devices, in this process. Raises `InputError` for counts that cannot be, and `Interrupted` when `stop` is set
+    while it measures.
     """
     members, given = spec.members, (processes, width, devices)
     for name, value, least in (("processes", processes, 0), ("width", width, 1), ("devices", devices, 1)):
@@ -85,7 +88,7 @@ def choose(
         return plain
     if expected_seconds(spec) < PAYS_FROM or step_seconds(spec) > LONG_STEP:
         return plain
-    return _remembered(spec, plain, say)
+    return _remembered(spec, plain, say, stop)
 
 
 def expected_seconds(spec: Spec) -> float:
@@ -118,9 +121,9 @@ def fastest(rates: dict[Layout, float]) -> Layout:
     return next(layout for layout, rate in rates.items() if rate * BETTER >= top)
 
 
-def pace(spec: Spec, layout: Layout) -> float:
+def pace(spec: Spec, layout: Layout, stop: threading.Event | None = None) -> float:
     """Sequences per second, summed over the members, of a short training in this layout."""
-    team = Team(spec.members, layout)
+    team = Team(spec.members, layout, stop=stop)
     try:
         team.start(msgspec.to_builtins(spec), None)
         at = steps = 1
@@ -138,12 +141,11 @@ def pace(spec: Spec, layout: Layout) -> float:
 def _train(team: Team, step: int) -> float:
     """Seconds that all workers took to get to `step`."""
     began = time.perf_counter()
-    team.send({"do": "train", "step": step})
-    team.answers()
+    team.try_training(step)
     return time.perf_counter() - began
 
 
-def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None]) -> Layout:
+def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None], stop: threading.Event | None = None) -> Layout:
     file = cache_folder() / f"layout-{_key(spec)}.json"
     try:
         known = msgspec.json.decode(file.read_bytes(), type=Layout)
@@ -156,7 +158,7 @@ def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None]) -> Layout
     rates = {}
     for layout in candidates(spec.members, cores()):
         try:
-            rates[layout] = pace(short, layout)
+            rates[layout] = pace(short, layout, stop)
         except WorkerError:  # it may not fit into memory
             rates[layout] = 0.0
     best = fastest(rates)

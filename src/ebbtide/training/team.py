@@ -11,10 +11,21 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, Interrupted
 from ebbtide.training.kernels import XLA, Choice
 from ebbtide.training.wire import receive, send
-from ebbtide.training.worker import ENVIRONMENT, obey
+from ebbtide.training.worker import ENVIRONMENT, obey, out_of_memory
+
+POLL_SECONDS = 0.1
+"""Between two looks whether a stop was asked for."""
+REASONS = {
+    signal.SIGKILL: "the system may be out of memory",
+    signal.SIGILL: "an instruction that this processor does not have: give --kernel xla, or build the kernel again",
+    signal.SIGSEGV: "a fault of a compiled library",
+    signal.SIGBUS: "a fault of a compiled library, or a file that was cut while it was used",
+    signal.SIGABRT: "a fault of a compiled library",
+}
+"""What usually is behind the signal that ended a process."""
 
 
 class WorkerError(RuntimeError):
@@ -22,12 +33,22 @@ class WorkerError(RuntimeError):
     worker printed, which is a bug."""
 
 
+def killed_by(number: int) -> str:
+    """A signal by its name, and what usually is behind it."""
+    try:
+        one = signal.Signals(number)
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+    return f"{one.name} ({REASONS[one]})" if one in REASONS else one.name
+
+
 @runtime_checkable
 class Worker(Protocol):
-    """One worker: commands go in, answers come out in the same order."""
+    """One worker: commands go in, answers come out in the same order. Waiting for an answer ends with `Interrupted`
+    when `stop` is set; what is outstanding is lost then."""
 
     def send(self, command: dict[str, Any]) -> None: ...
-    def answer(self) -> dict[str, Any]: ...
+    def answer(self, stop: threading.Event | None = None) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
 
@@ -39,10 +60,15 @@ class Here:
         self._answers: list[dict[str, Any]] = []
 
     def send(self, command: dict[str, Any]) -> None:
-        answer, self._members = obey(self._members, command)
+        try:
+            answer, self._members = obey(self._members, command)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise WorkerError("this process ran out of memory") from error
         self._answers.append(answer)
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self, stop: threading.Event | None = None) -> dict[str, Any]:
         return self._answers.pop(0)
 
     def close(self) -> None: ...
@@ -54,7 +80,7 @@ class Process:
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ebbtide.training.worker"],
+            [sys.executable, "-m", "ebbtide.training.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -78,19 +104,29 @@ class Process:
         except BrokenPipeError:
             raise self._dead() from None
 
-    def answer(self) -> dict[str, Any]:
-        message = self._answers.get()
+    def answer(self, stop: threading.Event | None = None) -> dict[str, Any]:
+        message = self._next(stop)
         if message is None:
             raise self._dead()
         if "error" in message:
             raise InputError(*message["error"])
+        if "failed" in message:
+            raise WorkerError(message["failed"])
         return message
+
+    def _next(self, stop: threading.Event | None) -> dict[str, Any] | None:
+        while stop is not None:
+            try:
+                return self._answers.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                if stop.is_set():
+                    raise Interrupted from None
+        return self._answers.get()
 
     def _dead(self) -> WorkerError:
         code = self._process.wait()
         if code < 0:
-            name = signal.Signals(-code).name
-            return WorkerError(f"a worker process was killed by {name} (the system may be out of memory)")
+            return WorkerError(f"a worker process was killed by {killed_by(-code)}")
         self._errors.seek(0)
         tail = self._errors.read()[-4000:].decode(errors="replace").strip()
         return WorkerError(f"a worker process ended with code {code}\n{tail}")
@@ -110,10 +146,17 @@ class Process:
 class Team:
     """All workers of a run. Member m belongs to worker m mod (number of workers)."""
 
-    def __init__(self, members: int, layout: Any, worker: Worker | None = None, kernel: Choice = XLA):
+    def __init__(
+        self,
+        members: int,
+        layout: Any,
+        worker: Worker | None = None,
+        kernel: Choice = XLA,
+        stop: threading.Event | None = None,
+    ):
         """`layout.processes` workers in processes of their own; 0: `worker`, or one in this process. They train by
-        `kernel`."""
-        self.layout, self.kernel, processes = layout, kernel, layout.processes
+        `kernel`. When `stop` is set while they start, or in `try_training`, `Interrupted` is raised."""
+        self.layout, self.kernel, self.stop, processes = layout, kernel, stop, layout.processes
         self.workers: list[Worker] = [Process() for _ in range(processes)] if processes else [worker or Here()]
         self.shares = [list(range(members))[i :: len(self.workers)] for i in range(len(self.workers))]
 
@@ -129,15 +172,21 @@ class Team:
         for worker, share in zip(self.workers, self.shares, strict=True):
             mine = None if state is None else {name: array[share] for name, array in state.items()}
             worker.send({**common, "members": share, "state": mine})
-        answers = [worker.answer() for worker in self.workers]
+        answers = [worker.answer(self.stop) for worker in self.workers]
         return answers[0]
 
     def instruments(self) -> list[list[Any]]:
         """The run's evaluators with their chance levels. All workers are asked, so that all draw their
         evaluation prompts at the same time."""
         self.send({"do": "instruments"})
-        answers = [worker.answer() for worker in self.workers]
+        answers = [worker.answer(self.stop) for worker in self.workers]
         return answers[0]["instruments"]
+
+    def try_training(self, step: int) -> None:
+        """Trains to `step`, for what nobody keeps."""
+        self.send({"do": "train", "step": step})
+        for worker in self.workers:
+            worker.answer(self.stop)
 
     def answers(self) -> dict[str, Any]:
         """The oldest outstanding answer of every worker, arrays joined in the order of the members."""

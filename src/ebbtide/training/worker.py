@@ -6,6 +6,8 @@ Reads commands from standard input, answers on standard output, and ends when th
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +24,23 @@ ENVIRONMENT = {
 }
 """One thread per process: XLA on the CPU repeats its bits only so, and is faster so."""
 
+WATCH_SECONDS = 1.0
+"""How soon a worker ends whose driver was killed."""
+NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc")
+"""What XLA's errors say that are a MemoryError."""
+
+
+def end_with(parent: int) -> None:
+    """Ends this process soon after its parent has died, whatever it is doing: the end of the commands is seen only
+    between two of them, and one may take minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
 
 def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
     """Answers commands in order until the stream ends.
@@ -35,7 +54,16 @@ def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
             answer, members = obey(members, command)
         except InputError as error:
             answer = {"error": [error.field, str(error.value), error.allowed]}
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            answer = {"failed": "a worker process ran out of memory"}
         send(answers, answer)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of NumPy's or of XLA's says that there is not enough memory."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -86,8 +114,10 @@ def identity() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serves the driver over standard streams; Ctrl-C is the driver's to handle."""
+    """Serves the driver, whose process number is the first argument, over standard streams; Ctrl-C is the driver's to
+    handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(int(sys.argv[1]))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not break the protocol
     serve(sys.stdin.buffer, answers)
