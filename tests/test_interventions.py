@@ -21,6 +21,7 @@ from ebbtide.mechanisms.interventions import (
     Temperature,
     answer,
     check_all,
+    check_used,
     intervened,
 )
 from ebbtide.mechanisms.taps import AXES, axes, points, record
@@ -28,7 +29,7 @@ from ebbtide.models.deepset import DeepSet
 from ebbtide.models.positions import Rotary
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.prompt import FunctionPrompt, Prompt
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -258,9 +259,71 @@ def test_any_length_of_context_and_rotary_positions():
     ],
 )
 def test_what_a_model_does_not_have_is_refused(intervention, field, value, one_line):
-    with pytest.raises(InputError) as caught:
-        check_all((intervention,), MODEL, SHAPE)
-    one_line(caught, field, value)
+    for use in (lambda: check_all((intervention,), MODEL, SHAPE), lambda: used((intervention,))):
+        with pytest.raises(InputError) as caught:
+            use()
+        one_line(caught, field, value)
+
+
+def used(interventions: Any, model: Any = MODEL, prompt: Any = PROMPT) -> Any:
+    """A forward pass with interventions, of which only the shapes are computed."""
+    params = jax.eval_shape(lambda key: model.init(key, **SHAPE), jax.random.key(0))
+    return jax.eval_shape(lambda params: answer(model, params, prompt, interventions), params)
+
+
+@pytest.mark.parametrize(
+    ("intervention", "field", "words"),
+    [
+        (Ablate(at="block.0.attn.hook_z"), "at", "names no point of this model"),
+        (Ablate(at="blocks.0.hook_mlp_out", heads=(1,)), "heads", "blocks.0.hook_mlp_out has no heads"),
+        (Ablate(at="blocks.0.attn.hook_z", heads=(9,)), "heads", "must be from 0 to 3"),
+        (Ablate(at="blocks.0.attn.hook_z", heads=()), "heads", "length >= 1"),
+        (Ablate(at="blocks.0.attn.hook_z", heads=2), "heads", "expected array"),  # pyright: ignore
+        (Ablate(at="blocks.0.attn.hook_z", heads=(-1,)), "heads", "expected int >= 0"),
+        (Ablate(at="blocks.0.attn.hook_z", positions=(40,)), "positions", "must be from 0 to 6"),
+        (Ablate(at="blocks.0.attn.hook_z", how="Mean"), "how", "one of zero, mean"),  # pyright: ignore
+        (Ablate(at="blocks.0.attn.hook_z", how="resample"), "how", "one of zero, mean"),  # pyright: ignore
+        (Temperature(layer=7), "layer", "must be from 0 to 1"),
+        (Temperature(temperature=0.0), "temperature", "expected float > 0"),
+        (Induction(strength=2.0), "strength", "expected float <= 1"),
+        (Induction(strength=[0.5]), "strength", "expected float, got array"),  # pyright: ignore
+        (Forbid(keys="labels"), "keys", "one of exemplars, previous"),  # pyright: ignore
+    ],
+)
+def test_an_intervention_that_changes_nothing_or_something_else_is_refused_wherever_it_is_used(
+    intervention, field, words
+):
+    with pytest.raises(InputError, match=words) as caught:
+        used((Induction(), intervention))
+    assert caught.value.field == f"interventions.1.{field}" and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=words):
+        record(MODEL, PARAMS, PROMPT, "hook_embed", tap=intervened(MODEL, PARAMS, PROMPT, (intervention,)))
+
+
+@pytest.mark.parametrize("given", [Induction(), "induction", (Induction,), ({"type": "induction"},), (None,)])
+def test_what_is_no_tuple_of_interventions_is_refused(given):
+    with pytest.raises(InputError, match="must be a") as caught:
+        check_used(given, MODEL, PARAMS, PROMPT)
+    assert caught.value.field.startswith("interventions") and "\n" not in str(caught.value)
+
+
+def test_interventions_of_labels_are_refused_for_functions_and_for_other_models(one_line):
+    x = jnp.zeros((4, BATCH, 5))
+    functions = FunctionPrompt(x, x[:, :, 0], jnp.ones((3, BATCH), bool), {})
+    with pytest.raises(InputError, match="few-shot") as caught:
+        used((Induction(),), prompt=functions)
+    one_line(caught, "interventions.0", "Induction")
+    assert used((Ablate(at="blocks.0.attn.hook_z", heads=(0,)),), prompt=functions).shape == (4, BATCH, 6)
+    with pytest.raises(InputError, match="only a transformer"):
+        used((Ablate(at="hook_embed"),), model=Recurrent(width=16))
+
+
+def test_numbers_of_numpy_and_traced_numbers_are_numbers():
+    for head in np.arange(2):
+        used((Ablate(at="blocks.0.attn.hook_z", heads=(head,)), Induction(strength=np.float32(0.5))))
+    strengths = jnp.array([0.0, 1.0])
+    many = jax.vmap(lambda s: answer(MODEL, PARAMS, PROMPT, (Induction(strength=s),)))(strengths)  # pyright: ignore
+    np.testing.assert_allclose(many[1], answer(MODEL, PARAMS, PROMPT, (Induction(),)), rtol=1e-4, atol=1e-6)
 
 
 def test_models_without_points_are_refused(one_line):

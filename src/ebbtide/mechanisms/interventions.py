@@ -5,16 +5,17 @@ number of pairs. Layers and heads count from 0; `heads` = None is every head of 
 in which they are listed; one at a point sees what those before it made of the value.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import msgspec
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ebbtide.errors import require
+from ebbtide.errors import InputError, nearest, require
 from ebbtide.mechanisms.taps import axes, matching, points, record
 from ebbtide.models.layers import layer_norm
 from ebbtide.models.model import Params, Shape, Tap, untouched
@@ -25,6 +26,8 @@ Index = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 Indices = Annotated[tuple[Index, ...], msgspec.Meta(min_length=1)]
 Heads = Indices | None
 Strength = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Sizes = dict[str, tuple[int, ...]]
+"""The points of a model in the order of the forward pass, with their shapes."""
 NEVER = -1e20
 """The score of a token that may not be attended to, as that of a later token."""
 
@@ -52,7 +55,7 @@ def label_positions(model: Transformer, prompt: Prompt) -> Int[Array, " context"
 class Intervention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One change of a forward pass."""
 
-    def check(self, model: Transformer, shape: Shape, field: str) -> None:
+    def check(self, model: Transformer, sizes: Sizes, field: str) -> None:
         """Raises `InputError` when the model has no such layer, head, point or neuron."""
         for name in ("layer", "head"):
             size = {"layer": model.layers, "head": model.heads}[name]
@@ -81,15 +84,15 @@ class Ablate(Intervention, frozen=True, tag="ablate"):
     positions: Indices | None = None
     how: Literal["zero", "mean"] = "zero"
 
-    def check(self, model: Transformer, shape: Shape, field: str) -> None:
-        sizes = points(model, shape)
+    def check(self, model: Transformer, sizes: Sizes, field: str) -> None:
         for name in matching(self.at, list(sizes), f"{field}.at"):
             size = dict(zip(axes(name), sizes[name], strict=True))
             for plural in ("heads", "neurons", "positions"):
                 chosen, axis = getattr(self, plural), plural[:-1]
                 if chosen is not None:
                     allowed = f"{name} has no {plural}" if axis not in size else f"must be from 0 to {size[axis] - 1}"
-                    require(axis in size and max(chosen) < size[axis], f"{field}.{plural}", list(chosen), allowed)
+                    inside = axis in size and bool(max(chosen) < size[axis])
+                    require(inside, f"{field}.{plural}", [int(index) for index in chosen], allowed)
 
     def tap(self, scene: Scene) -> Tap:
         chosen = {"head": self.heads, "neuron": self.neurons, "position": self.positions}
@@ -118,9 +121,9 @@ class KeepClean(Intervention, frozen=True, tag="keep_clean"):
     at: str
     heads: Heads = None
 
-    def check(self, model: Transformer, shape: Shape, field: str) -> None:
-        super().check(model, shape, field)
-        for name in matching(self.at, list(points(model, shape)), f"{field}.at"):
+    def check(self, model: Transformer, sizes: Sizes, field: str) -> None:
+        super().check(model, sizes, field)
+        for name in matching(self.at, list(sizes), f"{field}.at"):
             has = self.heads is None or "head" in axes(name)
             require(has, f"{field}.heads", list(self.heads or ()), f"{name} has no heads")
 
@@ -203,8 +206,8 @@ class Forbid(Intervention, frozen=True, tag="forbid"):
     keys: Literal["exemplars", "previous"] = "exemplars"
     rows: Literal["labels", "all"] = "labels"
 
-    def check(self, model: Transformer, shape: Shape, field: str) -> None:
-        super().check(model, shape, field)
+    def check(self, model: Transformer, sizes: Sizes, field: str) -> None:
+        super().check(model, sizes, field)
         apart = self.keys == "previous" or model.by_turns
         require(apart, f"{field}.keys", self.keys, "needs model.pairing = 'interleaved' or 'copied'")
 
@@ -309,7 +312,9 @@ def intervened(
     model: Any, params: Params, prompt: Any, interventions: tuple[AnyIntervention, ...], then: Tap = untouched
 ) -> Tap:
     """The tap of these interventions, one after the other, and of `then`, which sees what they made. What they keep of
-    a pass without interventions costs that pass."""
+    a pass without interventions costs that pass. Raises `InputError` for what changes nothing or cannot be done: a
+    point, layer, head, neuron or position that the model does not have, an unknown word."""
+    check_used(interventions, model, params, prompt)
     if not interventions:
         return then
     wanted = [glob for one in interventions for glob in one.clean()]
@@ -335,14 +340,74 @@ def answer(
 def check_all(interventions: tuple[AnyIntervention, ...], model: Any, shape: Shape) -> None:
     """Raises `InputError` unless the model is a transformer that has what the interventions name."""
     if interventions:
-        transformer = isinstance(model, Transformer)
-        kind = model.__struct_config__.tag
-        require(transformer, "interventions", kind, "only a transformer has points to intervene at")
+        _check_kind(model)
+        _check_each(interventions, model, points(model, shape))
+
+
+def check_used(interventions: Any, model: Any, params: Params, prompt: Any) -> None:
+    """`check_all` for a forward pass on these prompts, of interventions that may be anything. Nothing is computed."""
+    several = isinstance(interventions, tuple | list)
+    allowed = "must be a tuple of interventions, e.g. (eb.Ablate(at='blocks.0.attn.hook_z'),)"
+    require(several, "interventions", interventions, allowed)
+    if not interventions:
+        return
+    _check_kind(model)
     for i, one in enumerate(interventions):
-        one.check(model, shape, f"interventions.{i}")
+        labels = isinstance(prompt, Prompt) or isinstance(one, Ablate | KeepClean | Temperature)
+        what = type(one).__name__
+        require(labels, f"interventions.{i}", what, "is of few-shot prompts: it speaks of labels and exemplars")
+    _check_each(interventions, model, _sizes(model, params, prompt))
 
 
-def along(value: Array, axis: int, indices: tuple[int, ...]) -> Bool[Array, "..."]:
+def _check_kind(model: Any) -> None:
+    allowed = "only a transformer has points to intervene at"
+    require(isinstance(model, Transformer), "interventions", model.__struct_config__.tag, allowed)
+
+
+def _check_each(interventions: Sequence[Any], model: Transformer, sizes: Sizes) -> None:
+    for i, one in enumerate(interventions):
+        field = f"interventions.{i}"
+        known = isinstance(one, AnyIntervention)
+        require(known, field, one, "must be an intervention, e.g. eb.Ablate(at='blocks.0.attn.hook_z')")
+        _check_values(one, field)
+        one.check(model, sizes, field)
+
+
+def _check_values(one: Intervention, field: str) -> None:
+    """Raises `InputError` for a value that a spec could not have either: made in Python, a struct takes any. Numbers of
+    NumPy and JAX are numbers; one that is being traced (a strength under `vmap`, say) is not known yet."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, jax.core.Tracer):
+            return 0.5
+        if isinstance(value, np.generic | np.ndarray | Array) and value.ndim == 0:
+            return value.item()
+        raise msgspec.ValidationError(f"Expected a number, got `{type(value).__name__}`")
+
+    for one_of in msgspec.structs.fields(one):
+        value = getattr(one, one_of.name)
+        words = get_args(one_of.type) if get_origin(one_of.type) is Literal else ()
+        try:
+            msgspec.convert(msgspec.to_builtins(value, enc_hook=plain), one_of.type)
+        except msgspec.ValidationError as error:
+            said = str(error).partition(" - at ")[0].replace("`", "")
+            allowed = f"must be one of {', '.join(words)}{nearest(str(value), words)}" if words else said
+            raise InputError(f"{field}.{one_of.name}", value, allowed[:1].lower() + allowed[1:]) from error
+
+
+def _sizes(model: Any, params: Params, prompt: Any) -> Sizes:
+    """The points of a forward pass on these prompts; nothing is computed."""
+    found: Sizes = {}
+
+    def tap(name: str, value: Array) -> Array:
+        found[name] = value.shape
+        return value
+
+    jax.eval_shape(lambda params, prompt: model.apply(params, prompt, tap), params, prompt)
+    return found
+
+
+def along(value: Array, axis: int, indices: tuple[Any, ...]) -> Bool[Array, "..."]:
     """True at `indices` of one axis; broadcasts against `value`."""
     where = jnp.zeros(value.shape[axis], bool).at[jnp.array(indices)].set(True)
     return where.reshape([-1 if i == axis else 1 for i in range(value.ndim)])

@@ -209,8 +209,11 @@ def find_measure(name: str) -> Measure:
 
 
 def measure(name: str, model: Any, params: Params, prompt: Prompt) -> Array:
-    """A measure of a model on prompts. Raises `InputError` for an unknown measure, or another model."""
+    """A measure of a model on few-shot prompts. Raises `InputError` for an unknown measure, another model, other
+    prompts."""
     found = find_measure(name)
     transformer = isinstance(model, Transformer)
     require(transformer, "measure", name, f"is of transformers; the model is {model.__struct_config__.tag}")
+    kind = type(prompt).__name__
+    require(isinstance(prompt, Prompt), "prompt", kind, f"must be few-shot prompts: {name} speaks of labels in context")
     return found.of(model, params, prompt)

@@ -1,5 +1,6 @@
 """Measures over training: every kept checkpoint of a run, every member."""
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -45,9 +46,10 @@ def checkpoints(run: Run) -> list[tuple[int, dict[str, np.ndarray]]]:
     return sorted(found, key=lambda one: one[0])
 
 
-def model_at(run: Run, member: int = 0, sequences: int | None = None) -> tuple[Spec, Params]:
-    """The spec of a run, and the parameters of one member at a kept checkpoint (None: the newest). Raises `InputError`
-    when there is no such checkpoint or member."""
+def model_at(run: Run | str | os.PathLike[str], member: int = 0, sequences: int | None = None) -> tuple[Spec, Params]:
+    """The spec of a run (or of the run in a folder), and the parameters of one member at a kept checkpoint (None: the
+    newest). Raises `InputError` when there is no such run, checkpoint or member."""
+    run = run if isinstance(run, Run) else Run(run)
     spec, kept = spec_of(run), {manifest.sequences: manifest for _, manifest in run.manifests()}
     require(len(kept) > 0, "run", str(run.path), "has no checkpoint")
     require(0 <= member < spec.members, "member", member, f"must be from 0 to {spec.members - 1}")
@@ -81,13 +83,14 @@ def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> P
 
 
 def probe_run(
-    run: Run, names: list[str], evaluator: str, *, sequences: int = 500, say: Say | None = None
+    run: Run | str | os.PathLike[str], names: list[str], evaluator: str, *, sequences: int = 500, say: Say | None = None
 ) -> list[Probed]:
     """The measures `names` of every member at every kept checkpoint, on `sequences` prompts of `evaluator`.
 
     The model is the trained one alone: interventions of its training are left out. Raises `InputError` for unknown
     names, or a run without a whole checkpoint.
     """
+    run = run if isinstance(run, Run) else Run(run)
     spec = spec_of(run)
     found = [find_measure(name) for name in names]
     require(len(names) > 0, "measure", names, "name at least one")
