@@ -58,5 +58,6 @@ def test_a_folder_into_which_others_may_write_is_not_used(tmp_path):
 
 
 def test_every_process_of_the_suite_compiles_into_a_folder_of_its_own():
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == jax.config.values["jax_compilation_cache_dir"] == str(compiled.OWN)
+    own = str(compiled.OWN)
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == jax.config.values["jax_compilation_cache_dir"] == own
     assert compiled.SHARED != compiled.OWN and len(compiled.machine()) == 16
