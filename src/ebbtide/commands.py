@@ -156,12 +156,14 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
 def _conclude(finished: Run, check: bool) -> int:
     if "study" not in finished.header.label:
         console.print(tables.curves_table(finished))
+        _diverged(finished.metrics())
         return 0
     from ebbtide.studies import find_study
     from ebbtide.studies.study import conclude
 
     verdict = conclude(find_study(finished.header.label["study"]), finished)
     console.print(tables.curves_table(finished))
+    _diverged(finished.metrics())
     console.print()
     console.print(claims_verdict(verdict))
     print_verdict(finished.path)
@@ -182,7 +184,7 @@ def claims_verdict(verdict: Any) -> Table:
         if c.low is not None:
             estimate += f" [{c.low:.3f}, {c.high:.3f}]"
         said = f"{c.statement} ({c.note})" if c.note else c.statement
-        rows.append((said, c.metric, f"> {c.threshold:g}", estimate, f"{c.above} of {c.n}", c.verdict))
+        rows.append((said, c.metric, f"> {c.threshold:g}", estimate, c.members_above(), c.verdict))
     return tables.verdict_table(rows)
 
 
@@ -227,7 +229,9 @@ def show(options: Namespace) -> int:
     found = find_run(options.run)
     header = found.header
     label = " ".join(header.label.values()) or "custom run"
-    console.print(f"[bold]{escape(found.path.name)}[/]  {escape(label)}  {found.status()}", soft_wrap=True)
+    curves = found.metrics() if found.sequences() else None
+    now = tables.status(found, curves)
+    console.print(f"[bold]{escape(found.path.name)}[/]  {escape(label)}  {now}", soft_wrap=True)
     identity = ", ".join(f"{k} {v}" for k, v in header.identity.items())
     console.print(
         f"created {header.created}; spec {header.digest[:12]}; {escape(identity)}", style="dim", soft_wrap=True
@@ -239,6 +243,7 @@ def show(options: Namespace) -> int:
         for one in [header.spec[part]] if isinstance(header.spec.get(part), dict) else header.spec.get(part) or []:
             console.print(f"{part:10} {escape(one if isinstance(one, str) else _flat(one))}", soft_wrap=True)
     _newest(found)
+    _diverged(curves or {})
     console.print()
     console.print(tables.curves_table(found))
     verdict = read_verdict(found)
@@ -268,6 +273,12 @@ def _newest(found: Run) -> None:
     if (best["stopped_at"] >= 0).any():
         each = ", ".join(tables.short(int(at)) if at >= 0 else "-" for at in best["stopped_at"])
         console.print(f"stopped    {each} (early stopping, in sequences)", soft_wrap=True)
+
+
+def _diverged(curves: Any) -> None:
+    """The members that diverged, and when."""
+    if words := tables.divergence(curves):
+        console.print(f"diverged   {words}; not finite from there on, and left out of all means", soft_wrap=True)
 
 
 def _flat(value: Any) -> str:

@@ -15,7 +15,8 @@ from ebbtide.report.tables import short
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, digest, make_sweep, overridden
 from ebbtide.studies.study import Study
-from ebbtide.sweep_commands import check_execution, print_plan, train_sweep
+from ebbtide.sweep_commands import check_execution, print_diverged, print_plan, train_sweep
+from ebbtide.sweeps.results import Results
 
 
 def run_experiment(study: Study, options: Namespace) -> int:
@@ -54,6 +55,7 @@ def run_experiment(study: Study, options: Namespace) -> int:
         return folder
     verdict = conclude_experiment(study, experiment, preset, folder)
     console.print(_arms_table(verdict, setting, experiment.scalars))
+    print_diverged(Results(out))
     console.print()
     console.print(claims_verdict(verdict))
     print_verdict(out)

@@ -205,6 +205,7 @@ def _totals(planned: list[Any], resources: Any, jobs: int) -> None:
 
 def _status(folder: SweepFolder) -> int:
     from ebbtide.sweeps.plan import group
+    from ebbtide.sweeps.results import Results
 
     wanted: Counter[str] = Counter()
     unplanned = 0
@@ -234,6 +235,7 @@ def _status(folder: SweepFolder) -> int:
         if run is not None:
             done = f"{short(run.sequences())} of {short(run.header.spec['sequences'])} sequences"
             console.print(f"running     {task}  {done}", soft_wrap=True)
+    print_diverged(Results(folder.path))
     aside = [task for task, now in states.items() if now == "quarantined"]
     for task in aside[:MOST_LINES]:
         last = folder.failures(task)[-1].text.strip().splitlines() or ["no message"]
@@ -242,6 +244,17 @@ def _status(folder: SweepFolder) -> int:
     if aside:
         console.print("try them again with --retry")
     return 1 if aside else 0
+
+
+def print_diverged(results: Any) -> None:
+    """The members of a sweep that diverged: by their axes, and when."""
+    rows = [row for row in results.rows if row.state == "diverged"]
+    for row in rows[:MOST_LINES]:
+        axes = ", ".join(f"{name} {_value(value)}" for name, value in row.axes.items())
+        at = short(row.scalars["diverged_sequences"])
+        console.print(f"diverged    {escape(axes)}: not finite from {at} sequences on", soft_wrap=True)
+    if len(rows) > MOST_LINES:
+        console.print(f"... and {len(rows) - MOST_LINES} more members diverged")
 
 
 def _line(p: Any) -> str:

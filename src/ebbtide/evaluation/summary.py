@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-Curves = dict[str, np.ndarray]
+from ebbtide.evaluation.divergence import Curves, finite_evaluations, names_of_evaluators
+
 WINDOW = 3
 """Evaluations averaged before a maximum or an end is read off: a single noisy point is no peak."""
 
@@ -41,10 +42,11 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     out["transience"] = out["icl_peak"] - out["icl_final"]
     loss = curves["train_loss"].copy()
     loss[:, 0] = loss[:, 1]  # no training batch precedes the first evaluation
+    whole = finite_evaluations(curves)
     for i in range(1, loss.shape[1]):  # a member that stopped early has a model, but trains no more
-        stopped = np.isnan(loss[:, i]) & ~np.isnan(curves.get("icl", nothing)[:, i])
+        stopped = np.isnan(loss[:, i]) & whole[:, i]
         loss[stopped, i] = loss[stopped, i - 1]
-    others = [name for name in curves if "/" not in name and name not in ("sequences", "steps", "icl", "train_loss")]
+    others = [name for name in names_of_evaluators(curves) if name != "icl"]
     smoothed = {name: nothing for name in ("iwl", "ciwl", "flip")} | {name: smooth(curves[name]) for name in others}
     smoothed["train_loss"] = smooth(loss)
     for name, curve in smoothed.items():

@@ -19,17 +19,23 @@ class Plane(NamedTuple):
 def joint_plane(outputs: Float[np.ndarray, "trajectory time feature"], components: int = 2) -> Plane:
     """Principal components of all trajectories together: features (logits on fixed prompts, say) are centred over
     trajectories and times, and projected on their leading axes; of each axis the largest weight is positive.
-    Source: joint trajectory PCA of Carroll et al. 2025 (2501.17745). Raises `InputError` for too many components."""
-    runs, times, width = outputs.shape
-    most = min(runs * times - 1, width)
+    A trajectory that is not finite throughout is left out: its points are nan. Source: joint trajectory PCA of Carroll
+    et al. 2025 (2501.17745). Raises `InputError` for too many components."""
+    every, times, width = outputs.shape
+    most = min(every * times - 1, width)
     require(1 <= components <= most, "components", components, f"must be from 1 to {most}")
-    x = outputs.reshape(runs * times, width).astype(np.float64)
+    whole = np.isfinite(outputs).all((1, 2))
+    runs, drawn = int(whole.sum()), np.full((every, times, components), np.nan)
+    if min(runs * times - 1, width) < components:
+        return Plane(drawn, np.full(components, np.nan))
+    x = outputs[whole].reshape(runs * times, width).astype(np.float64)
     x = x - x.mean(0)
     left, sizes, right = np.linalg.svd(x, full_matrices=False)
     signs = np.sign(right[np.arange(components), np.abs(right[:components]).argmax(1)])
     points = left[:, :components] * sizes[:components] * signs
     total = max(float((sizes**2).sum()), np.finfo(np.float64).tiny)
-    return Plane(points.reshape(runs, times, components), sizes[:components] ** 2 / total)
+    drawn[whole] = points.reshape(runs, times, components)
+    return Plane(drawn, sizes[:components] ** 2 / total)
 
 
 def ridge_probe(

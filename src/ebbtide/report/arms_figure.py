@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ebbtide.evaluation.statistics import interval
+from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.report.figure import render
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -55,7 +56,7 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "a
         for arm, (x, members) in panel.lines.items():
             _draw(axis, x, members, style[arm], log=panel.name == "train_loss")
         if panel.name == "train_loss":
-            axis.set_yscale("log")
+            set_log(axis, "y")
         else:
             axis.set_ylim(-0.03, 1.03)
         if panel.chance is not None:
@@ -77,22 +78,35 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "a
     figure.supylabel(unit, fontsize=9)
     counts = {len(members) for panel in panels for _, members in panel.lines.values()}
     words = "\n".join(textwrap.wrap(title, 34 * wide + 16))
+    lost = _not_finite(panels)
+    more = f"\n{lost} members are not finite to the end: drawn as far as they are, the mean is that of the others"
     figure.suptitle(
-        f"{words}\nthin lines: {max(counts, default=0)} members an arm; thick: their mean; band: its 95 % interval",
+        f"{words}\nthin lines: {max(counts, default=0)} members an arm; thick: their mean; band: its 95 % interval"
+        + (more if lost else ""),
         fontsize=9.5,
     )
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 
+def _not_finite(panels: list[Panel]) -> int:
+    """How many members of all arms an evaluator finds not finite at the end: they diverged, or have not finished."""
+    lost = [
+        {(arm, m) for arm, (_, members) in panel.lines.items() for m in np.flatnonzero(~np.isfinite(members[:, -1]))}
+        for panel in panels
+        if panel.name != "train_loss"  # of a member that stopped early there is none at the end
+    ]
+    return len(set[tuple[str, int]]().union(*lost))
+
+
 def _draw(axis: Any, x: np.ndarray, members: np.ndarray, style: dict[str, Any], *, log: bool) -> None:
-    """Members, mean and interval; on a logarithmic axis those of the logarithms."""
+    """Members, and mean and interval of those that are finite to the end; on a logarithmic axis of the logarithms."""
     for member in members:
         axis.plot(x, member, color=style["color"], lw=0.5, alpha=0.35)
-    finite = members[np.isfinite(members).any(axis=1)]
     there, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
-    finite = there(np.where(finite > 0, finite, np.nan) if log else finite)
+    finite = finite_to_the_end(there(np.where(members > 0, members, np.nan)) if log else members)
+    if not np.isfinite(finite).any():
+        return
     if len(finite) > 1:
         low, high = interval(finite)
         axis.fill_between(x, back(low), back(high), color=style["color"], alpha=0.15, lw=0)
-    if len(finite):
-        axis.plot(x, back(finite.mean(axis=0)), lw=1.8, **style)
+    axis.plot(x, back(finite.mean(axis=0)), lw=1.8, **style)

@@ -137,7 +137,7 @@ def _verdict(claims: Sequence[Any]) -> Html:
         drawn = page.strip([x for x in c.members if x is not None], c.low, c.high, c.threshold)
         needed = tag("span", "> ", tag("data", f"{c.threshold:g}", value=repr(c.threshold)), class_="number")
         estimate = page.join([page.number(c.estimate), " ", interval])
-        rows.append([said, page.badge(c.verdict), needed, estimate, drawn, f"{c.above} of {c.n}"])
+        rows.append([said, page.badge(c.verdict), needed, estimate, drawn, c.members_above()])
     columns = ["claim", "verdict", "needed", "estimate [95\u00a0%]", "members, interval, threshold", "members above"]
     return page.table(columns, rows, kind="cards verdict")
 

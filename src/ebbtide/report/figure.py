@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ebbtide.evaluation.divergence import diverged
 from ebbtide.evaluation.statistics import interval
 from ebbtide.evaluation.summary import peak
+from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.runs.folder import Run
 
 
@@ -44,7 +46,8 @@ LOSS = (Line("train_loss", "training loss", "#000000", "-", "o"),)
 
 def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes]:
     """figure.png and figure.svg: in-context accuracies, weights accuracies, loss; thin lines are
-    members, thick lines their mean, bands the 95 % interval of the mean; the ICL peak is marked."""
+    members, thick lines their mean, bands the 95 % interval of the mean; the ICL peak is marked. A member that
+    diverged is drawn as far as it is finite; the mean is that of the others."""
     from matplotlib.figure import Figure
 
     curves, chance = run.metrics(), run.chance()
@@ -52,7 +55,8 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
     members = curves["train_loss"].shape[0]
     figure = Figure(figsize=(7.2, 8.2), layout="constrained")
     panels: Sequence[Any] = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1, 0.6])
-    top = float(np.mean(x[peak(curves)])) if "icl" in curves else None
+    lost = diverged(curves)
+    top = float(np.mean(x[peak(curves)[~lost]])) if "icl" in curves and not lost.all() else None
     for panel, lines in zip(panels, (CONTEXT, WEIGHTS, LOSS), strict=True):
         for line in lines:
             if line.name in curves:
@@ -84,7 +88,7 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
     panels[1].set_title("from the weights", loc="left", fontsize=9)
     panels[2].set_title("training", loc="left", fontsize=9)
     panels[2].set_ylabel("loss (nats)")
-    panels[2].set_yscale("log")
+    set_log(panels[2], "y")
     panels[2].set_xlabel(f"sequences (per member; a step is {run.header.spec['batch']} sequences)")
     if top is not None:
         panels[0].annotate(
@@ -98,19 +102,21 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
             va="top",
         )
     if log:
-        panels[2].set_xscale("symlog", linthresh=max(x[1], 1))
+        panels[2].set_xscale("symlog", linthresh=max(x[min(1, len(x) - 1)], 1))
         panels[2].set_xlim(left=0)
     else:
         panels[2].xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
-    figure.suptitle(
-        f"{title}\n{members} members: thin lines; mean and its 95 % interval: thick line and band", fontsize=10
-    )
+    words = f"{members} members: thin lines; mean and its 95 % interval: thick line and band"
+    if lost.any():
+        words += f"\n{lost.sum()} of {members} members diverged" + ("" if lost.all() else "; mean: the others")
+    figure.suptitle(f"{title}\n{words}", fontsize=10)
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 
 def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: Line) -> None:
     for member in y:
         panel.plot(x, member, color=line.colour, lw=0.6, alpha=0.4)
+    y = finite_to_the_end(y)
     if len(y) > 1:
         low, high = interval(y)
         panel.fill_between(x, low, high, color=line.colour, alpha=0.15, lw=0)

@@ -7,6 +7,7 @@ from jaxtyping import Float, Num
 
 from ebbtide.evaluation.statistics import interval
 from ebbtide.report.arms_figure import COLOURS
+from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.report.figure import render
 
 DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
@@ -17,15 +18,14 @@ Line = tuple[Num[np.ndarray, " x"], Float[np.ndarray, "member x"]]
 
 def _spread(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str, style: Any = "-") -> None:
     """Thin lines for members, a thick one for their geometric mean, a band for its 95 % interval."""
-    logs = np.log(np.where(members > 0, members, np.nan))
-    logs = logs[np.isfinite(logs).any(axis=1)]
-    for member in np.exp(logs):
+    every = np.log(np.where(members > 0, members, np.nan))
+    for member in np.exp(every):
         panel.plot(x, member, color=colour, lw=0.4, alpha=0.35, ls=style)
-    if len(logs) > 1:
+    logs = finite_to_the_end(every)
+    if len(logs) > 1 and np.isfinite(logs).any():
         low, high = interval(logs)
         panel.fill_between(x, np.exp(low), np.exp(high), color=colour, alpha=0.15, lw=0)
-    if len(logs):
-        panel.plot(x, np.exp(logs.mean(axis=0)), color=colour, lw=1.8, label=label, ls=style)
+    panel.plot(x, np.exp(logs.mean(axis=0)), color=colour, lw=1.8, label=label, ls=style)
 
 
 def _tidy(panel: Any, words: str) -> None:
@@ -45,8 +45,7 @@ def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) 
     for panel, (name, lines) in zip(axes.flat, panels.items(), strict=True):
         for i, (arm, (x, members)) in enumerate(lines.items()):
             _spread(panel, x[x > 0], members[:, x > 0], COLOURS[i % len(COLOURS)], arm)
-        panel.set_xscale("log")
-        panel.set_yscale("log")
+        set_log(panel, "x", "y")
         _tidy(panel, name)
     axes.flat[0].set_ylabel(unit, fontsize=9)
     figure.supxlabel("sequences (per member)", fontsize=9)
@@ -69,7 +68,7 @@ def layers_figure(title: str, panels: dict[str, dict[str, Float[np.ndarray, "mem
             colour, layers = COLOURS[names.index(name) % len(COLOURS)], np.arange(members.shape[1])
             for member in members:
                 panel.plot(layers, member, color=colour, lw=0.4, alpha=0.5)
-            panel.plot(layers, members.mean(0), color=colour, lw=1.8, marker="o", ms=3, label=name)
+            panel.plot(layers, finite_to_the_end(members).mean(0), color=colour, lw=1.8, marker="o", ms=3, label=name)
         panel.set_ylim(-0.05, 1.05)
         panel.set_xticks(range(max(len(one[0]) for one in lines.values())))
         _tidy(panel, kind)
@@ -99,7 +98,7 @@ def context_figure(
     for panel, (kind, lines) in zip(axes.flat, panels.items(), strict=False):
         for name, (x, members) in lines.items():
             _spread(panel, x, members, looks[name][0], name, looks[name][1])
-        panel.set_yscale("log")
+        set_log(panel, "y")
         _tidy(panel, kind)
     for panel in axes.flat[len(panels) :]:
         panel.set_visible(False)

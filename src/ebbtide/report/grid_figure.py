@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ebbtide.evaluation.statistics import interval
+from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.report.figure import render
 
 SIGNED = ("transience",)
@@ -34,7 +35,8 @@ class Curve(NamedTuple):
 
 
 def phase_figure(phase: Phase, *, x: str, y: str, value: str, title: str) -> dict[str, bytes]:
-    """figure.png and figure.svg: one cell for every pair of values, hatched where nothing was trained or finished."""
+    """figure.png and figure.svg: one cell for every pair of values, hatched where no member ended with a
+    finite number."""
     from matplotlib.figure import Figure
 
     wide, high = 2.2 + 0.75 * len(phase.x), 1.9 + 0.45 * len(phase.y)
@@ -65,7 +67,7 @@ def phase_figure(phase: Phase, *, x: str, y: str, value: str, title: str) -> dic
     figure.colorbar(image, ax=panel).set_label(_unit(value), fontsize=9)
     counts = sorted({int(n) for n in phase.members[np.isfinite(phase.mean)]})
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
-    missing = "; hatched: not trained" if len(finite) < phase.mean.size else ""
+    missing = "; hatched: not trained, or diverged" if len(finite) < phase.mean.size else ""
     figure.suptitle(f"{title}\nmean of {seeds} members a cell{missing}", fontsize=10)
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
@@ -90,10 +92,11 @@ def curves_by_figure(
             colour = colours[one.value]
             for member in one.members:
                 panel.plot(one.sequences, member, color=colour, lw=0.5, alpha=0.45)
-            if len(one.members) > 2:  # of two members the interval is wider than the axis
-                low, high = interval(one.members)
+            members = finite_to_the_end(one.members)
+            if len(members) > 2:  # of two members the interval is wider than the axis
+                low, high = interval(members)
                 panel.fill_between(one.sequences, low, high, color=colour, alpha=0.15, lw=0)
-            panel.plot(one.sequences, one.members.mean(axis=0), color=colour, lw=1.8)
+            panel.plot(one.sequences, members.mean(axis=0), color=colour, lw=1.8)
         if split is not None:
             panel.set_title(f"{split.rpartition('.')[2]} = {_written(name)}", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
@@ -101,7 +104,7 @@ def curves_by_figure(
         if chance is not None:
             panel.axhline(chance, color="0.5", lw=0.8, ls=":", zorder=0)
         if metric == "train_loss":
-            panel.set_yscale("log")
+            set_log(panel, "y")
         else:
             panel.set_ylim(-0.03, 1.03)
         panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
@@ -118,7 +121,10 @@ def curves_by_figure(
     counts = sorted({len(one.members) for one in curves})
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     band = "; band: its 95 % interval" if counts[-1] > 2 else ""
-    figure.suptitle(f"{title}\nthin lines: {seeds} members each; thick: their mean{band}", fontsize=10)
+    words = f"thin lines: {seeds} members each; thick: their mean{band}"
+    lost = sum(int((~np.isfinite(one.members[:, -1])).sum()) for one in curves) if metric != "train_loss" else 0
+    words += f"\n{lost} members are not finite to the end: the mean is that of the others" if lost else ""
+    figure.suptitle(f"{title}\n{words}", fontsize=10)
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 

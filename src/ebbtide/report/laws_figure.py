@@ -87,5 +87,6 @@ def _competition(axis: Any, curves: Mapping[str, np.ndarray], arm: str, shown: i
     axis.set_xlim(0, end)
     axis.set_ylabel("loss / loss of a zero product", fontsize=9)
     settled = [curves[f"competition/{arm}/{name}"][shown][int(SETTLED * len(steps)) :] for name in names]
-    axis.set_ylim(-0.05, 1.1 * max(1.5, np.nanmax(settled)))
+    finite = np.concatenate(settled)
+    axis.set_ylim(-0.05, 1.1 * max([1.5, *finite[np.isfinite(finite)]]))
     axis.legend(frameon=False, fontsize=8, handlelength=2.8)

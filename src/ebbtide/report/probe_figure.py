@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ebbtide.report.curves import finite_to_the_end
 from ebbtide.report.figure import render
 
 LIMITS: dict[str, tuple[float, float]] = {"accuracy": (0.0, 1.0)}
@@ -18,7 +19,7 @@ def heads_figure(
     from matplotlib.figure import Figure
 
     times, members, layers, heads = values.shape
-    shown = [i for i in range(layers) if np.isfinite(values[:, :, i]).any()]
+    shown = [i for i in range(layers) if np.isfinite(values[:, :, i]).any()] or list(range(layers))
     rows = len(shown) * heads
     across = min(members, 4)
     down = -(-members // across)
@@ -68,7 +69,7 @@ def lines_figure(
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
     for (name, values), colour in zip(lines.items(), colours, strict=True):
         panel.plot(sequences, values, color=colour, lw=0.5, alpha=0.35)
-        panel.plot(sequences, np.nanmean(values, axis=1), color=colour, lw=2, label=name)
+        panel.plot(sequences, finite_to_the_end(values.T).mean(axis=0), color=colour, lw=2, label=name)
     panel.xaxis.set_major_formatter(lambda value, _: _short(value))
     panel.set_xlabel("sequences (per member)")
     panel.set_ylabel(unit)
@@ -93,7 +94,8 @@ def plane_figure(title: str, sequences: np.ndarray, plane: Any) -> dict[str, byt
         scatter = panel.scatter(path[:, 0], path[:, 1], c=sequences, cmap="viridis", s=14, zorder=2)
         panel.scatter(*path[0], s=70, facecolors="none", edgecolors="black", zorder=3)
         panel.scatter(*path[-1], s=40, color="black", zorder=3)
-        panel.annotate(str(m), path[-1], xytext=(5, 3), textcoords="offset points", fontsize=8)
+        if np.isfinite(path[-1]).all():
+            panel.annotate(str(m), path[-1], xytext=(5, 3), textcoords="offset points", fontsize=8)
     for axis, share, name in zip((panel.xaxis, panel.yaxis), plane.explained, ("first", "second"), strict=True):
         axis.set_label_text(f"{name} joint component ({share:.0%} of the variance)")
     panel.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 
 from ebbtide.evaluation.statistics import interval
 from ebbtide.report.arms_figure import COLOURS
+from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.report.figure import render
 from ebbtide.report.functions_figure import DASHES
 
@@ -31,6 +32,7 @@ def scaling_figure(title: str, panels: list[Panel]) -> dict[str, bytes]:
     axes: Any = figure.subplots(1, len(panels), squeeze=False)
     for axis, panel in zip(axes.flat, panels, strict=True):
         for i, (name, members) in enumerate(panel.members.items()):
+            members = finite_to_the_end(members)
             there = (members > 0).all(0) | (not panel.log)
             axis.plot(panel.sizes, np.where(there, members, np.nan).T, color=COLOURS[i], lw=0.5, alpha=0.5)
             low, high = interval(members)
@@ -43,7 +45,7 @@ def scaling_figure(title: str, panels: list[Panel]) -> dict[str, bytes]:
         axis.set_xticks(panel.sizes, [f"{size:,}" for size in panel.sizes])
         axis.minorticks_off()
         if panel.log:
-            axis.set_yscale("log")
+            set_log(axis, "y")
         axis.set_xlabel(panel.size, fontsize=9)
         axis.set_ylabel(panel.unit, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)

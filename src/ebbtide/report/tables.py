@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from jaxtyping import Float
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from ebbtide.errors import InputError
+from ebbtide.evaluation.divergence import Curves, diverged, diverged_at
 from ebbtide.runs.folder import DamagedError, Run, Unreadable
 
 STYLE = {"holds": "bold green", "fails": "bold red", "undecided": "bold yellow"}
@@ -46,35 +48,68 @@ def runs_table(runs: Iterable[Run | Unreadable], verdict: Callable[[Run], str]) 
 
 def _row(run: Run) -> list[str]:
     label, spec, done = run.header.label, run.header.spec, run.sequences()
-    row = [label.get("preset", "-"), run.status(), str(spec["members"])]
-    return [*row, f"{short(done)}/{short(spec['sequences'])}", *_now(run)]
+    curves = run.metrics() if done else None
+    row = [label.get("preset", "-"), status(run, curves), str(spec["members"])]
+    return [*row, f"{short(done)}/{short(spec['sequences'])}", *_now(curves)]
 
 
-def _now(run: Run) -> list[str]:
+def status(run: Run, curves: Curves | None) -> str:
+    """`Run.status()`, unless members have diverged by these curves: `diverged`, `1 of 4 diverged`, and before the end
+    of the run `interrupted, 1 of 4 diverged`."""
+    now = run.status()
+    lost = diverged(curves) if curves else np.zeros(1, bool)
+    if not lost.any():
+        return now
+    words = "diverged" if lost.all() else f"{lost.sum()} of {len(lost)} diverged"
+    return words if now == "complete" else f"{now}, {words}"
+
+
+def divergence(curves: Curves) -> str:
+    """`members 1 and 3 at 128k sequences, member 2 at 256k (of 4)`; empty where no member has diverged."""
+    at = diverged_at(curves) if curves else np.full(1, np.nan)
+    if not np.isfinite(at).any():
+        return ""
+    groups = []
+    for place in np.unique(at[np.isfinite(at)]):
+        *others, last = [str(m) for m in np.flatnonzero(at == place)]
+        who = f"members {', '.join(others)} and {last}" if others else f"member {last}"
+        groups.append(f"{who} at {short(place)}{'' if groups else ' sequences'}")
+    return f"{', '.join(groups)} (of {len(at)})"
+
+
+def means(curves: Curves, name: str) -> Float[np.ndarray, " evaluation"]:
+    """The mean of a curve over the members that have not diverged; over all where all have."""
+    lost = diverged(curves)
+    kept = np.where(np.isfinite(curves[name]), curves[name], np.nan)[~lost | lost.all()]
+    return kept.mean(axis=0, dtype=np.float64)
+
+
+def _written(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def _now(curves: Curves | None) -> list[str]:
     """Mean over members at the newest evaluation."""
-    if run.sequences() == 0:
-        return ["-"] * 3
-    curves = run.metrics()
-    wanted = ("icl", "iwl", "train_loss")
-    return [f"{curves[n][:, -1].mean():.3f}" if n in curves else "-" for n in wanted]
+    curves = curves or {}
+    return [_written(means(curves, n)[-1]) if n in curves else "-" for n in ("icl", "iwl", "train_loss")]
 
 
 def curves_table(run: Run, rows: int = 12) -> Table:
-    """Mean over members of every evaluator's headline metric at some evaluations, log-like spread."""
+    """Mean over the members that have not diverged of every evaluator's headline metric at some evaluations, log-like
+    spread."""
     curves, names = run.metrics(), [one.name for one in run.header.instruments]
+    mean = {name: means(curves, name) for name in [*names, *(f"{n}/error" for n in names), "train_loss"]}
     count = len(curves["sequences"])
     shown = sorted({round(i) for i in np.linspace(0, count - 1, min(rows, count))})
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ["sequences", "steps", *names, "loss"]:
         table.add_column(column.replace("_", " "), justify="right")
     for i in shown:
-        values = [f"{curves[name][:, i].mean():.3f}" for name in names]
-        loss = curves["train_loss"][:, i].mean()
-        steps = str(curves["steps"][i])
-        table.add_row(short(float(curves["sequences"][i])), steps, *values, "-" if np.isnan(loss) else f"{loss:.3f}")
+        values = [_written(mean[name][i]) for name in [*names, "train_loss"]]
+        table.add_row(short(float(curves["sequences"][i])), str(curves["steps"][i]), *values)
     table.add_section()
     table.add_row("chance", "", *[f"{run.chance()[name]:.3f}" for name in names], "", style="dim")
-    errors = [f"{curves[f'{name}/error'].mean():.3f}" for name in names]
+    errors = [_written(float(mean[f"{name}/error"].mean())) for name in names]
     table.add_row("± s.e.", "", *errors, "", style="dim")
     return table
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import msgspec
 from ebbtide.errors import InputError, one_line
 from ebbtide.report.entries import Entry, Grid
 from ebbtide.report.progress import clock
+from ebbtide.report.tables import divergence
 from ebbtide.runs.folder import DamagedError, Run
 from ebbtide.runs.reading import read_bounded
 from ebbtide.studies import STUDIES
@@ -89,6 +90,11 @@ def run_entry(run: Run) -> Entry:
             problem = f"Not judged yet. Judge it with: ebbtide resume {shlex.quote(run.path.name)}"
     except InputError as error:
         problem = _sentence(error.allowed)
+    if curves and (words := divergence(curves)):
+        problem = " ".join([f"Diverged: {words}.", problem]).strip()
+    figure, why = (_figure(run.path), "") if verdict else (b"", "")
+    if not figure:
+        figure, why = _drawn(lambda: _curves(run, curves))
     spec, settings, needs = _settings(header.spec, study)
     seconds = newest[1].seconds if newest else 0.0
     repeatable = newest is not None and newest[1].repeatable
@@ -111,12 +117,12 @@ def run_entry(run: Run) -> Entry:
         preset=header.label.get("preset", ""),
         question=(verdict.question if verdict else "") or (study.question if study else ""),
         paper=verdict.paper if verdict else study.paper if study else "",
-        problem=problem,
+        problem=" ".join([problem, why]).strip(),
         claims=verdict.claims if verdict else None,
         facts=facts,
         command=command or AGAIN,
         before="" if command else "The file spec.json is at the end of this section.",
-        figure=(_figure(run.path) if verdict else b"") or _drawn(run, curves),
+        figure=figure,
         grids=[settings, *_members(verdict, header.spec), Grid("Versions", ["what", "value"], identity)],
         texts=[("Every field of the spec (spec.json)", _json(header.spec))],
         created=header.created,
@@ -145,6 +151,12 @@ def sweep_entry(path: Path) -> Entry:
     if ended < len(rows):
         rest = Counter({state: n for state, n in states.items() if state not in ("finished", "diverged")})
         problem = f"Unfinished: {ended} of {len(rows)} members are trained ({_counted(rest)}). Continue with: {again}"
+    if states["diverged"]:
+        words = f"{states['diverged']} of {len(rows)} members diverged: see the table of members."
+        problem = " ".join([words, problem]).strip()
+    figure, why = (_figure(path), "") if verdict else (b"", "")
+    if not verdict and not known:
+        figure, why = _drawn(lambda: _charted(results))
     study = known.study if known else _study((verdict.study if verdict else "") or sweep.study or "")
     base = msgspec.to_builtins(sweep.spec())
     identities, created, seconds = _company(folder)
@@ -176,12 +188,12 @@ def sweep_entry(path: Path) -> Entry:
         preset=verdict.preset if verdict else known.preset if known else sweep.preset if sweep.study else "",
         question=(verdict.question if verdict else "") or (known.experiment.question if known else ""),
         paper=verdict.paper if verdict else study.paper if study else "",
-        problem=problem,
+        problem=" ".join([problem, why]).strip(),
         claims=verdict.claims if verdict else None,
         facts=facts,
         command=command or f"ebbtide sweep {sweep.name}.json",
         before="" if command else "The file is at the end of this section.",
-        figure=_figure(path) if verdict else b"" if known else _charted(results),
+        figure=figure,
         grids=[
             _arms(arms) if arms else _axes(axes),
             settings,
@@ -380,7 +392,15 @@ def _figure(path: Path) -> bytes:
     return b""
 
 
-def _drawn(run: Run, curves: dict[str, Any] | None) -> bytes:
+def _drawn(draw: Callable[[], bytes]) -> tuple[bytes, str]:
+    """A figure, and why there is none. Whatever drawing raises, the page is about more than this figure."""
+    try:
+        return draw(), ""
+    except Exception as error:
+        return b"", f"No figure: {one_line(f'{type(error).__name__}: {error}')}."
+
+
+def _curves(run: Run, curves: dict[str, Any] | None) -> bytes:
     """The curves of a run that has no figure of its own yet."""
     if curves is None or len(curves["sequences"]) < 3:
         return b""

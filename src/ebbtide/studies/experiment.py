@@ -119,9 +119,13 @@ class Arms:
         require(arm in self._curves, "arm", arm, "no member has finished")
         return self._curves[arm]
 
-    def measured(self) -> list[str]:
-        """The arms of which a member has finished."""
+    def recorded(self) -> list[str]:
+        """The arms that have curves: a member has finished, or diverged."""
         return [name for name in self.names if name in self._curves]
+
+    def measured(self) -> list[str]:
+        """The arms of which a member has finished and not diverged."""
+        return [name for name in self.names if any(row.state == "finished" for row in self._rows[name])]
 
     def lacking(self, claim: Claim) -> Lacking | None:
         """The members of a claim's arms that have not finished, or diverged; None where there are none."""
@@ -151,7 +155,8 @@ class Arms:
 
     def headline(self) -> str:
         """The metric by which the evaluators of the arms are read."""
-        run = next(run for arm in self.measured() for _, run in self.runs(arm) if run is not None)
+        tasks = (row.task for arm in self.recorded() for row in self._rows[arm] if row.task is not None)
+        run = next(run for task in tasks if (run := self._results.folder.run(task)) is not None)
         return run.header.instruments[0].headline
 
     def best_again(self, arm: str, evaluator: str = "icl") -> Float[np.ndarray, " member"]:
@@ -300,7 +305,7 @@ def judge_experiment(study: Study, experiment: Experiment, preset: str, folder: 
     asked = experiment.asked(setting.arms)
     arms = Arms(load(folder.path), list(setting.arms))
     summary: dict[str, list[float | None]] = {}
-    for arm in arms.measured():
+    for arm in arms.recorded():
         for name in experiment.scalars:
             summary[f"{arm}: {name}"] = [number(v) for v in arms.scalar(arm, name)]
     seeds = {name: value for name, value in folder.sweep.base.items() if "seed" in name}
@@ -310,7 +315,7 @@ def judge_experiment(study: Study, experiment: Experiment, preset: str, folder: 
         paper=study.paper,
         preset=preset,
         digest=digest(folder.sweep),
-        sequences=max((int(arms.sequences(arm)[-1]) for arm in arms.measured()), default=0),
+        sequences=max((int(arms.sequences(arm)[-1]) for arm in arms.recorded()), default=0),
         interval=INTERVAL,
         claims=judge_claims(asked, arms, arms.lacking),
         summary=summary,
@@ -330,9 +335,10 @@ def conclude_experiment(study: Study, experiment: Experiment, preset: str, folde
     from ebbtide.report.arms_figure import Panel, arms_figure
 
     verdict, arms = judge_experiment(study, experiment, preset, folder)
+    write_verdict(folder.path, verdict, {})  # a verdict does not wait for a figure
     panels = []
     for name in (*experiment.shows, "train_loss"):
-        has = [arm for arm in arms.measured() if name in arms.curves(arm)]
+        has = [arm for arm in arms.recorded() if name in arms.curves(arm)]
         levels = {arms.chance(arm).get(name) for arm in has}
         lines = {arm: (arms.sequences(arm).astype(float), arms.curves(arm)[name]) for arm in has}
         if lines:
@@ -340,7 +346,7 @@ def conclude_experiment(study: Study, experiment: Experiment, preset: str, folde
     title = f"{study.name}, {experiment.name} ({preset}): {experiment.question}"
     draw = experiment.figures if arms.measured() else None
     drawn = draw(arms, f"{study.name}, {experiment.name} ({preset})") if draw else {}
-    unit = UNITS[arms.headline()] if arms.measured() else ""
+    unit = UNITS[arms.headline()] if arms.recorded() else ""
     curves = arms_figure(panels, arms.names, title, unit) if panels else {}
     write_verdict(folder.path, verdict, curves | drawn)
     return verdict

@@ -101,6 +101,11 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verdict: Decision
     note: str = ""
 
+    def members_above(self) -> str:
+        """`4 of 4`; `2 of 4 (3 finite)` where the claim has no finite estimate for some members."""
+        finite = sum(value is not None for value in self.members)
+        return f"{self.above} of {self.n}" + (f" ({finite} finite)" if finite < self.n else "")
+
 
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """verdict.json: a study's (or its experiment's: `study/experiment`) answer and what it rests on; `scaled` says
@@ -234,6 +239,7 @@ def judge(study: Study, run: Run) -> Verdict:
 def conclude(study: Study, run: Run) -> Verdict:
     """Judges a run and writes verdict.json and the figures into its folder."""
     verdict = judge(study, run)
+    write_verdict(run.path, verdict, {})  # a verdict does not wait for a figure
     write_verdict(run.path, verdict, study.figure(run, verdict))
     return verdict
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ebbtide.errors import InputError, nearest, require
+from ebbtide.evaluation.divergence import diverged_at
 from ebbtide.evaluation.summary import Curves, summarise
 from ebbtide.report.export import curve_values
 from ebbtide.report.table_file import as_frame, write_table
@@ -26,8 +27,10 @@ SCALARS = (
     "half_decay_sequences",
     "crossover_sequences",
     *(f"{name}_{at}" for name in ("iwl", "ciwl", "flip", "train_loss") for at in ("at_peak", "final")),
+    "diverged_sequences",
 )
-"""What a row says of a finished member (see `evaluation.summary.summarise`), in this order."""
+"""What a row says of a finished member (see `evaluation.summary.summarise`), in this order; last, where it diverged
+(`evaluation.divergence`; nan: it did not)."""
 
 
 class Row(NamedTuple):
@@ -44,7 +47,7 @@ class Results:
     """A sweep's results as they are on the disk now; reading never waits for a running driver.
 
     `rows` are in the order of the sweep's points, whatever tasks the members were trained in. A row's state is
-    `finished`, `diverged` (finished, but the last ICL accuracy or loss is no number), `unfinished`, `missing` (never
+    `finished`, `diverged` (finished, but its last evaluation is no finite number), `unfinished`, `missing` (never
     begun), `quarantined` or `damaged`.
     """
 
@@ -59,7 +62,7 @@ class Results:
         """One row for every point of the sweep."""
         points = self.folder.sweep.points()
         found: list[Row | None] = [None] * len(points)
-        summaries: dict[str, tuple[str, dict[str, np.ndarray], np.ndarray]] = {}
+        summaries: dict[str, tuple[str, dict[str, np.ndarray]]] = {}
         for one in group(self.folder.sweep, points):
             for row, address in zip(one.rows, one.addresses, strict=True):
                 axes = {}
@@ -72,9 +75,9 @@ class Results:
                     continue
                 if member.task not in summaries:
                     summaries[member.task] = self._summary(member.task)
-                state, scalars, diverged = summaries[member.task]
+                state, scalars = summaries[member.task]
                 own = {name: float(values[member.place]) for name, values in scalars.items()}
-                if state == "finished" and diverged[member.place]:
+                if state == "finished" and np.isfinite(own["diverged_sequences"]):
                     state = "diverged"
                 found[row] = Row(axes, state, own, member.task, member.place)
         return [row for row in found if row is not None]
@@ -164,23 +167,20 @@ class Results:
     def _columns(self) -> list[str]:
         return [*self.axes, "state", *SCALARS]
 
-    def _summary(self, task: str) -> tuple[str, dict[str, np.ndarray], np.ndarray]:
-        """State of a task, and of its members the scalars and whether they diverged."""
-        nothing = np.zeros(len(self.folder.specs[task][1].addresses), bool)
+    def _summary(self, task: str) -> tuple[str, dict[str, np.ndarray]]:
+        """State of a task, and the scalars of its members."""
         try:
             state = self.folder.state(task)
             if state != "done":
                 begun = self.folder.run(task) is not None
-                return state if state == "quarantined" else "unfinished" if begun else "missing", {}, nothing
+                return state if state == "quarantined" else "unfinished" if begun else "missing", {}
             run = self.folder.run(task)
             assert run is not None
             curves = run.metrics()
-            scalars = summarise(curves, run.chance())
+            scalars = summarise(curves, run.chance()) | {"diverged_sequences": diverged_at(curves)}
         except (DamagedError, InputError):
-            return "damaged", {}, nothing
-        last = [curves["icl"][:, -1]] if "icl" in curves else []
-        bad = ~np.isfinite(np.stack([*last, scalars["train_loss_final"]])).all(axis=0)
-        return "finished", scalars, np.asarray(bad)
+            return "damaged", {}
+        return "finished", scalars
 
     def _metrics(self, task: str) -> Curves:
         if task not in self._curves:

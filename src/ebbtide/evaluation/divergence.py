@@ -1,0 +1,33 @@
+"""Where a member diverged: from there on, what is measured of it is no finite number."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Curves = dict[str, np.ndarray]
+NO_EVALUATORS = ("sequences", "steps", "train_loss")
+
+
+def names_of_evaluators(curves: Curves) -> list[str]:
+    """The names of the evaluators among curves (see `Run.metrics`)."""
+    return [name for name in curves if "/" not in name and name not in NO_EVALUATORS]
+
+
+def finite_evaluations(curves: Curves) -> Bool[np.ndarray, "member evaluation"]:
+    """Where a member is a model that can be read: all its evaluators give finite numbers. (The training loss is nan at
+    the first evaluation, and wherever a member has stopped early, so it does not count; an infinite one does.)"""
+    read = [np.isfinite(curves[name]) for name in names_of_evaluators(curves)]
+    return np.all([~np.isinf(curves["train_loss"]), *read], axis=0)
+
+
+def diverged_at(curves: Curves) -> Float[np.ndarray, " member"]:
+    """The sequences of the first evaluation from which on a member has no finite evaluation any more; nan of a member
+    that has not diverged."""
+    bad = ~finite_evaluations(curves)
+    good_after = np.cumsum(~bad[:, ::-1], axis=1)[:, ::-1]
+    lost = good_after == 0
+    return np.where(lost.any(axis=1), curves["sequences"].astype(float)[np.argmax(lost, axis=1)], np.nan)
+
+
+def diverged(curves: Curves) -> Bool[np.ndarray, " member"]:
+    """Which members have diverged."""
+    return np.isfinite(diverged_at(curves))
