@@ -319,8 +319,8 @@ def test_interventions_of_labels_are_refused_for_functions_and_for_other_models(
 
 
 def test_numbers_of_numpy_and_traced_numbers_are_numbers():
-    for head in np.arange(2):
-        used((Ablate(at="blocks.0.attn.hook_z", heads=(head,)), Induction(strength=np.float32(0.5))))
+    head: Any = np.int64(1)
+    used((Ablate(at="blocks.0.attn.hook_z", heads=(head,)), Induction(strength=np.float32(0.5))))  # pyright: ignore
     strengths = jnp.array([0.0, 1.0])
     many = jax.vmap(lambda s: answer(MODEL, PARAMS, PROMPT, (Induction(strength=s),)))(strengths)  # pyright: ignore
     np.testing.assert_allclose(many[1], answer(MODEL, PARAMS, PROMPT, (Induction(),)), rtol=1e-4, atol=1e-6)

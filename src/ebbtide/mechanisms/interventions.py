@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from ebbtide.errors import InputError, nearest, require
@@ -378,7 +379,7 @@ def _check_values(one: Intervention, field: str) -> None:
     NumPy and JAX are numbers; one that is being traced (a strength under `vmap`, say) is not known yet."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             return 0.5
         if isinstance(value, np.generic | np.ndarray | Array) and value.ndim == 0:
             return value.item()

@@ -105,7 +105,7 @@ def curves_table(run: Run, rows: int = 12) -> Table:
     for column in ["sequences", "steps", *names, "loss"]:
         table.add_column(column.replace("_", " "), justify="right")
     for i in shown:
-        values = [_written(mean[name][i]) for name in [*names, "train_loss"]]
+        values = [_written(float(mean[name][i])) for name in [*names, "train_loss"]]
         table.add_row(short(float(curves["sequences"][i])), str(curves["steps"][i]), *values)
     table.add_section()
     table.add_row("chance", "", *[f"{run.chance()[name]:.3f}" for name in names], "", style="dim")
