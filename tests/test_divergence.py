@@ -159,6 +159,7 @@ def test_a_run_that_diverged_is_concluded_and_no_claim_holds(tmp_path):
     verdict = conclude(find_study("transience"), a_run(tmp_path / "run"))
     assert {one.verdict for one in verdict.claims} == {"fails"}
     assert {one.members_above() for one in verdict.claims} == {"0 of 3 (0 finite)"}
+    assert {one.note for one in verdict.claims} == {"3 of 3 members diverged"}
     assert (tmp_path / "run" / "figure.png").exists() and (tmp_path / "run" / "verdict.json").exists()
 
 
@@ -166,6 +167,13 @@ def test_a_claim_says_how_many_members_are_finite(tmp_path):
     verdict = conclude(find_study("transience"), a_run(tmp_path / "run", 3, [2]))
     assert all(one.verdict != "holds" for one in verdict.claims)
     assert verdict.claims[0].members_above() == "2 of 3 (2 finite)"
+
+
+def test_no_estimate_of_a_member_that_diverged_counts_whatever_its_early_numbers(tmp_path):
+    study = find_study("transience")
+    early = study.claims[0]._replace(estimate=lambda s: np.ones(3), threshold=0.5)  # finite for every member
+    verdict = conclude(study._replace(claims=(early,)), a_run(tmp_path / "run", 3, [2]))
+    assert verdict.claims[0].members == [1.0, 1.0, None] and verdict.claims[0].verdict == "undecided"
 
 
 def test_a_verdict_does_not_wait_for_a_figure(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ebbtide.errors import InputError, nearest, require
+from ebbtide.evaluation.divergence import diverged
 from ebbtide.evaluation.statistics import INTERVAL, interval
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.folder import DamagedError, Run
@@ -214,6 +215,8 @@ def digest_of_claims(claims: Iterable[Claim]) -> str:
 def judge(study: Study, run: Run) -> Verdict:
     """Every claim of the study on a finished run."""
     scalars = study.summarise(run)
+    lost = diverged(run.metrics())
+    gone = Lacking(np.zeros_like(lost), lost, f"{lost.sum()} of {len(lost)} members diverged") if lost.any() else None
     summary = {name: [number(v) for v in values] for name, values in scalars.items()}
     preset, spec = run.header.label.get("preset", "custom"), run.header.spec
     presets = {name: one.spec for name, one in study.presets.items()}
@@ -225,7 +228,7 @@ def judge(study: Study, run: Run) -> Verdict:
         digest=run.header.digest,
         sequences=run.sequences(),
         interval=INTERVAL,
-        claims=judge_claims(study.claims, scalars),
+        claims=judge_claims(study.claims, scalars, lambda claim: gone),
         summary=summary,
         question=study.question,
         scaled=scaled(spec, presets["paper"], study.presets["paper"].note) if "paper" in presets else "",
