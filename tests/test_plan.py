@@ -172,6 +172,7 @@ def test_a_member_draws_the_same_wherever_it_is():
 
 
 def test_values_of_zero_and_defaults_are_the_same_member():
+    """One address, so one computation: `test_traced_values` holds the two to the same prompts."""
     assert addresses(Axis(field="task.zipf", values=[0.0]))[0] == addresses()[0]
 
 

@@ -143,18 +143,26 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: Bank, split: Split
     ) -> Prompt:
         """Examples `index` of the stream `key`: classes and exemplars of `split`, looked up in `bank`."""
-        # p(c) is made once, outside the map over examples.
-        uniform = isinstance(self.zipf, (int, float)) and self.zipf == 0
-        weights = None if uniform else draws.zipf_weights(split.classes.size, self.zipf)
-        edges = None if weights is None else jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights)])
-
         start = split.classes.start
         trained = start + split.classes.size <= source.sizes().classes  # held-out classes have no label in the weights
 
-        def one(i: Array) -> tuple[Array, ...]:
-            return self._one(jax.random.fold_in(key, i), split, weights, edges, start if trained else 0)
+        def drawn(weights: Array | None) -> tuple[Array, ...]:
+            """All sequences: of uniform classes, or of classes with these probabilities (made once for all)."""
+            edges = None if weights is None else jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights)])
 
-        classes, indices, tags, labels, target, own = jax.vmap(one, out_axes=(1, 1, 1, 1, 0, 0))(index)
+            def one(i: Array) -> tuple[Array, ...]:
+                return self._one(jax.random.fold_in(key, i), split, weights, edges, start if trained else 0)
+
+            return jax.vmap(one, out_axes=(1, 1, 1, 1, 0, 0))(index)
+
+        def skewed() -> tuple[Array, ...]:
+            return drawn(draws.zipf_weights(split.classes.size, self.zipf))
+
+        if isinstance(self.zipf, (int, float)):
+            found = drawn(None) if self.zipf == 0 else skewed()
+        else:  # a member whose value is 0 draws what a spec with 0 draws: the two have one address
+            found = jax.lax.cond(self.zipf == 0, lambda: drawn(None), skewed)
+        classes, indices, tags, labels, target, own = found
         classes = classes + start
         indices = indices + jnp.uint32(split.exemplars.start)
         own = own if trained else jnp.full_like(own, -1)
