@@ -1,5 +1,6 @@
 """One file in one step, and one writer at a time."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.runs import atomic
+from ebbtide.runs import atomic, lock
 from ebbtide.runs.folder import Run
 from ebbtide.runs.lock import holder
 from ebbtide.runs.writer import Writer
-from tiny import contents, header
+from tiny import contents, header, write_run
 
 
 class Killed(BaseException):
@@ -97,3 +98,23 @@ def test_the_lock_is_freed_when_its_holder_is_killed(tmp_path):
         holder.send_signal(signal.SIGKILL)
     assert Run(path).status() == "interrupted"
     Writer(path, header()).close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_line_and_leaves_no_folder(tmp_path, monkeypatch, number):
+    """Runs that lie there can be read, and written once locks are there."""
+
+    def refuse(descriptor: int, kind: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    old = write_run(tmp_path / "old", {"icl": [[0.5]]}, [[1.0]])
+    (tmp_path / "mine").mkdir()
+    before = contents(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.fcntl, "flock", refuse)
+        for name in ("new", "mine", "old"):
+            with pytest.raises(InputError, match=f"has no locks .{os.strerror(number)}"):
+                Writer(tmp_path / name, old.header)
+        assert old.status() == "complete" and not old.running()
+    assert contents(tmp_path) == before and sorted(p.name for p in tmp_path.iterdir()) == ["mine", "old"]
+    Writer(tmp_path / "mine", old.header).close()

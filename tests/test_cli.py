@@ -1,5 +1,6 @@
 """The command line: what it refuses, what it runs, what it prints."""
 
+import errno
 import json
 import os
 import signal
@@ -321,6 +322,17 @@ def test_a_killed_worker_is_one_line_how_to_go_on_and_exit_code_1(here, monkeypa
         "Continue with:",
         "  ebbtide resume runs/x",
     ]
+
+
+def test_a_disk_that_became_full_is_one_line_that_says_how_to_go_on(here, monkeypatch, capsys):
+    def full(*arguments, **options):
+        transient(here / "runs/x")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x/checkpoints")
+
+    monkeypatch.setattr(driver, "train", full)
+    assert main([*RUN, "--out", "runs/x"]) == 2
+    words = "what was saved before is whole. Continue with: ebbtide resume runs/x"
+    assert capsys.readouterr().err == f"ebbtide: runs/x/checkpoints: No space left on device; {words}\n"
 
 
 def test_the_default_folder_is_named_by_study_preset_and_digest(here, monkeypatch):

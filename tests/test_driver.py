@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -264,6 +265,36 @@ def test_a_folder_that_another_process_writes_is_left_alone(tmp_path):
         train(SPEC, tmp_path / "run", processes=0)
     writer.close()
     assert contents(tmp_path / "run") == before
+
+
+def test_a_start_that_takes_long_is_announced_until_something_is_reported(monkeypatch):
+    class Timer:
+        """Goes off when it is told to, unless it was cancelled."""
+
+        def __init__(self, seconds: float, say: Callable[[str], None], words: list[str]):
+            self.seconds, self.say, self.words, self.waiting = seconds, say, words, False
+            timers.append(self)
+
+        def start(self) -> None:
+            self.waiting = True
+
+        def cancel(self) -> None:
+            self.waiting = False
+
+    timers: list[Timer] = []
+    said, reports = [], []
+    monkeypatch.setattr(threading, "Timer", Timer)
+    with driver.announcing(SPEC, said.append, reports.append) as report:
+        (timer,) = timers
+        assert timer.waiting and timer.seconds == driver.QUIET_SECONDS
+        timer.say(*timer.words)
+        assert len(said) == 1 and "2 members" in said[0]
+        progress = Progress(1, 2, 2, 1.0, 1.0, {})
+        report(progress)
+        assert reports == [progress] and not timer.waiting
+    with pytest.raises(InputError), driver.announcing(SPEC, said.append, reports.append):
+        raise InputError("spec", 1, "is refused by a worker")
+    assert not timers[1].waiting
 
 
 class Watched(Team):

@@ -106,6 +106,24 @@ def test_every_call_of_a_resumed_run_may_fail(tmp_path):
     assert {"open", "write", "fsync", "replace"} <= fails_everywhere(tmp_path, errno.ENOSPC, short=False, start=2)
 
 
+@pytest.mark.parametrize("file", ["state.safetensors", "manifest.json"])
+def test_a_checkpoint_that_found_no_room_gives_back_what_it_took(tmp_path, monkeypatch, file):
+    """Else the disk stays full until the run is resumed."""
+    path, write = tmp_path / "run", atomic.write_synced
+
+    def full(target: Path, data: bytes, what: str) -> None:
+        write(target, data, what)
+        if target.name == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    play(path, 1)
+    before = contents(path, "metrics")
+    monkeypatch.setattr(atomic, "write_synced", full)
+    with pytest.raises(OSError, match="No space left"):
+        play(path, 2)
+    assert contents(path, "metrics") == before
+
+
 def test_the_kernel_may_take_less_than_it_is_given(tmp_path, monkeypatch):
     play(tmp_path / "whole", COMMITS)
     write = os.write

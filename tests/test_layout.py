@@ -19,7 +19,7 @@ from ebbtide.runs.signed import sign
 from ebbtide.training import layout
 from ebbtide.training.driver import train
 from ebbtide.training.kernels import XLA, Choice
-from ebbtide.training.layout import Layout, candidates, choose, expected_seconds, fastest, pace
+from ebbtide.training.layout import PROCESS, Layout, candidates, choose, expected_seconds, fastest, needed, pace
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.team import Process, Team, Worker
@@ -110,6 +110,18 @@ def test_counts_that_cannot_be_are_told_in_one_line(one_line, given, field, valu
     with pytest.raises(InputError, match=says) as caught:
         choose(FOUR, **given)
     one_line(caught, field, value)
+
+
+def test_processes_that_memory_has_no_room_for_are_refused_and_never_the_default(monkeypatch, one_line):
+    memory = needed(FOUR) + 2 * PROCESS + 1
+    monkeypatch.setattr("ebbtide.training.limits.physical_memory", lambda: memory)
+    monkeypatch.setattr(layout, "physical_memory", lambda: memory)
+    monkeypatch.setattr(layout, "cores", lambda: 64)
+    with pytest.raises(InputError, match=f"need at least .* bytes, {PROCESS:,} for a process") as caught:
+        choose(FOUR, processes=3)
+    one_line(caught, "processes", 3)
+    assert choose(FOUR, processes=2).processes == choose(FOUR).processes == 2
+    assert choose(replace(FOUR, members=2), processes=1024).processes == 2, "no more than there are members"
 
 
 def several_devices(monkeypatch: pytest.MonkeyPatch, devices: int, platform: str) -> None:

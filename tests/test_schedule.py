@@ -93,3 +93,13 @@ def test_a_window_of_millions_of_points_is_refused(one_line):
     with pytest.raises(InputError) as caught:
         Schedule(windows=(Window(start=0, end=4_000_000, every=2),)).check(4_000_000)
     one_line(caught, "schedule.windows.0.every", 2)
+
+
+def test_many_windows_are_refused_for_what_they_give_together(one_line):
+    """Each for itself is allowed."""
+    windows = tuple(Window(start=i, end=600_000 + i, every=1) for i in range(2))
+    for one in windows:
+        Schedule(windows=(one,)).check(1_000_000)
+    with pytest.raises(InputError, match="1,200,002 points together") as caught:
+        Schedule(windows=windows).check(1_000_000)
+    one_line(caught, "schedule.windows", "2 windows")

@@ -147,6 +147,11 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
         there = f" Continue with:\n  ebbtide resume {escape(str(out))}" if (out / "run.json").exists() else ""
         console.print(f"stopped at once, without saving.{there}", soft_wrap=True)
         return 130
+    except OSError as error:
+        if error.filename is None or not (out / "run.json").exists():
+            raise
+        again = f"{error.strerror}; what was saved before is whole. Continue with: ebbtide resume {out}"
+        raise OSError(error.errno, again, error.filename) from error
     except WorkerError as error:
         console.print(f"{escape(str(error))}\nContinue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True)
         return 1

@@ -1,5 +1,6 @@
 """The lock of a run folder: one writer at a time, freed by the kernel however the writer ends."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -12,6 +13,12 @@ from ebbtide.runs.atomic import naming
 LOCK = "lock"
 TRIES, PAUSE = 10, 0.05
 """A reader that looks whether the run is being written holds the lock for an instant: look again."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems without locks answer."""
+
+
+class _NoLocks(Exception):
+    """The file system cannot lock."""
 
 
 class BusyError(InputError):
@@ -21,9 +28,11 @@ class BusyError(InputError):
 def take(folder: Path) -> int:
     """The descriptor that holds the lock; closing it frees the lock.
 
-    Raises `InputError` when another process holds it, and `OSError` when it cannot be written.
+    Raises `InputError` when another process holds it, or the file system has no locks (no file is left then), and
+    `OSError` when it cannot be written.
     """
     path = folder / LOCK
+    fresh = not os.path.lexists(path)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         for _ in range(TRIES):
@@ -34,19 +43,28 @@ def take(folder: Path) -> int:
                 return descriptor
             time.sleep(PAUSE)
         raise BusyError("out", str(folder), f"is being written by {_text(descriptor) or 'another process'}")
+    except _NoLocks as error:
+        os.close(descriptor)
+        if fresh:
+            path.unlink(missing_ok=True)
+        allowed = f"its file system has no locks ({error}), by which two writers are kept apart; choose another folder"
+        raise InputError("out", str(folder), allowed) from error
     except BaseException:
         os.close(descriptor)
         raise
 
 
 def holder(folder: Path) -> str | None:
-    """Who is writing the run now (None: nobody). What the file says counts only while it is held."""
+    """Who is writing the run now (None: nobody, as far as a file system without locks can tell). What the file says
+    counts only while it is held."""
     try:
         descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         return None if _try(descriptor, fcntl.LOCK_SH) else _text(descriptor) or "another process"
+    except _NoLocks:
+        return None
     finally:
         os.close(descriptor)
 
@@ -57,6 +75,10 @@ def _try(descriptor: int, kind: int) -> bool:
         return True
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise _NoLocks(error.strerror) from error
+        raise
 
 
 def _text(descriptor: int) -> str:

@@ -1,5 +1,6 @@
 """Writing a run folder: one writer, every commit whole. See README.md beside this file."""
 
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -46,8 +47,15 @@ class Writer:
         """
         self.path = path
         check_folder(path, header.digest)
+        new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = lock.take(path)
+        try:
+            self._lock = lock.take(path)
+        except BaseException:
+            if new:
+                with contextlib.suppress(OSError):  # not empty: another process has it now
+                    path.rmdir()
+            raise
         try:
             _check_run(path, header.digest)  # it may have become another run's in between
             self._open(header, found)
@@ -103,18 +111,23 @@ class Writer:
             segments.append(Segment(first, last, FileRecord(name, len(data), sha256(data))))
         target = self.path / CHECKPOINTS / checkpoint_name(sequences)
         temporary = target.with_name(TEMPORARY + target.name)
-        atomic.make_folder(temporary)
-        atomic.passing("checkpoint.made")
-        data = pack(state)
-        atomic.write_synced(temporary / STATE, data, "state")
-        record = FileRecord(f"{CHECKPOINTS}/{target.name}/{STATE}", len(data), sha256(data))
-        digest = self.run.header.digest
-        manifest = Manifest(
-            SCHEMA, digest, sequences, kept, finished, seconds, self.identity, self._repeatable(), record, segments
-        )
-        atomic.write_synced(temporary / MANIFEST, sign(manifest), "manifest")
-        atomic.sync_folder(temporary)
-        atomic.rename(temporary, target, "checkpoint")
+        try:
+            atomic.make_folder(temporary)
+            atomic.passing("checkpoint.made")
+            data = pack(state)
+            atomic.write_synced(temporary / STATE, data, "state")
+            record = FileRecord(f"{CHECKPOINTS}/{target.name}/{STATE}", len(data), sha256(data))
+            digest = self.run.header.digest
+            manifest = Manifest(
+                SCHEMA, digest, sequences, kept, finished, seconds, self.identity, self._repeatable(), record, segments
+            )
+            atomic.write_synced(temporary / MANIFEST, sign(manifest), "manifest")
+            atomic.sync_folder(temporary)
+            atomic.rename(temporary, target, "checkpoint")
+        except OSError:
+            with contextlib.suppress(OSError):  # a full disk gets its space back; failing that, it is a leftover
+                atomic.remove(temporary)
+            raise
         self.segments, self.manifest, self.checkpoint = segments, manifest, target
         self._drop_rolling()
 

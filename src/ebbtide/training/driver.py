@@ -33,6 +33,9 @@ FIRST_STEPS = 8
 SAVE_SECONDS = 30.0
 """Time between rolling checkpoints: what a power cut can cost."""
 
+QUIET_SECONDS = 30.0
+"""A start that takes longer says so."""
+
 SAME_REQUEST_SECONDS = 1.0
 """Stop signals closer together than this are one request."""
 
@@ -129,7 +132,8 @@ def _train(
             how |= {"width": 1, "devices": 1}
         team = Team(spec.members, choose(replace(spec, members=share), **how, stop=stop), hosts, kernel, stop)
         try:
-            return _Loop(spec, path, team, deterministic, label, report, stop).run()
+            with announcing(spec, how["say"], report) as report:
+                return _Loop(spec, path, team, deterministic, label, report, stop).run()
         finally:
             team.close()
 
@@ -175,6 +179,24 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def announcing(spec: Spec, say: Callable[[str], None], report: Report) -> Iterator[Report]:
+    """`report`, where a start that takes long is announced in one line if nothing was reported until then."""
+    text = f"still starting: weights and prompts of {spec.members:,} members are drawn, programs are compiled"
+    waiting = threading.Timer(QUIET_SECONDS, say, [text])
+    waiting.daemon = True
+    waiting.start()
+
+    def heard(progress: Progress) -> None:
+        waiting.cancel()
+        report(progress)
+
+    try:
+        yield heard
+    finally:
+        waiting.cancel()
 
 
 class _Loop:

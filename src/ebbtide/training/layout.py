@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ebbtide.errors import require
 from ebbtide.machine import cache_folder, cores, processor
 from ebbtide.runs.atomic import write_file
+from ebbtide.training.limits import PROCESS, check_processes, needed, physical_memory
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.team import Team, WorkerError
@@ -71,7 +72,8 @@ def choose(
     on_cpu = jax.default_backend() == "cpu"
     if processes is None:
         most = max(members // (width or 1), 1)  # more would leave none with `width` members
-        processes = min(cores(), most) if on_cpu and devices in (None, 1) else 0
+        fit = max((physical_memory() - needed(spec)) // PROCESS, 1)
+        processes = min(cores(), most, fit) if on_cpu and devices in (None, 1) else 0
     if devices is None:
         devices = 1 if on_cpu else min(jax.local_device_count(), members)
     here = jax.local_device_count() if processes == 0 else 1
@@ -82,6 +84,8 @@ def choose(
     require(width % devices == 0, "width", width, allowed)
     share = -(-members // max(processes, 1))
     plain = Layout(min(processes, members), min(width, -(-share // devices) * devices), devices, "default")
+    if given[0] is not None:
+        check_processes(spec, plain.processes)
     if given != (None, None, None):
         return replace(plain, chosen="given")
     if not on_cpu or deterministic or members == 1:

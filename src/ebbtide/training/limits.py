@@ -28,6 +28,9 @@ MOST_AT = {
 FLOAT = 4
 """Bytes of a number."""
 
+PROCESS = 200_000_000
+"""Bytes that a worker process has for itself at least, with everything loaded and nothing drawn."""
+
 
 def check_integers(spec: msgspec.Struct) -> None:
     """Raises `InputError` for a whole number too large for its use."""
@@ -54,6 +57,13 @@ def check_memory(spec: Any) -> None:
         what = "weights, optimiser state, exemplars and prompts"
         allowed = f"{what} need at least {bytes_needed:,} bytes; this machine has {memory:,}"
         require(False, name, sizes[name], allowed)
+
+
+def check_processes(spec: Any, processes: int) -> None:
+    """Raises `InputError` when so many worker processes for `spec` need more memory than the machine has."""
+    total, memory = processes * PROCESS + needed(spec), physical_memory()
+    allowed = f"need at least {total:,} bytes, {PROCESS:,} for a process; this machine has {memory:,}"
+    require(total <= memory, "processes", processes, allowed)
 
 
 def integers(data: dict[str, Any], prefix: str = "") -> dict[str, int]:

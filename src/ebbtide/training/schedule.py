@@ -79,13 +79,17 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self, sequences: int) -> None:
         """Raises `InputError` when the first log-spaced point or a window lies beyond the run, or a window
-        is empty or has more than a million points."""
+        is empty, or has more than a million points, or all have together."""
+        total = 0
         for i, one in enumerate(self.windows):
             name = f"schedule.windows.{i}"
             allowed = f"must be from start = {one.start} to sequences = {sequences}"
             require(one.start <= one.end <= sequences, f"{name}.end", one.end, allowed)
             many = (one.end - one.start) // one.every
             require(many < MOST_POINTS, f"{name}.every", one.every, f"gives {many} points; at most {MOST_POINTS}")
+            total += many + 1
+        allowed = f"give {total:,} points together; at most {MOST_POINTS:,}"
+        require(total <= MOST_POINTS, "schedule.windows", f"{len(self.windows)} windows", allowed)
         if self.spacing == "log":
             require(self.first < sequences, "schedule.first", self.first, f"must be below sequences = {sequences}")
 
