@@ -128,6 +128,9 @@ class Asked(Arms):
     def sequences(self, arm: str) -> np.ndarray:
         return self.curves(arm)["sequences"]
 
+    def checkpoints(self, arm: str) -> np.ndarray:
+        return self.sequences(arm)
+
     def scalar(self, arm: str, name: str) -> np.ndarray:
         self.arms.add(arm)
         return np.full(2, np.nan)

@@ -1,12 +1,16 @@
 """Studies of functions in context: their measures know the exact predictors, and a small run is judged and drawn."""
 
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.evaluation.summary import Curves, fall_since
 from ebbtide.mechanisms.linear import explained_by_probe
-from ebbtide.studies import bayesian_averaging, bayesian_measures, bayesian_scaling, transient_ridge
+from ebbtide.runs.folder import Run
+from ebbtide.studies import abrupt_learning, bayesian_averaging, bayesian_measures, bayesian_scaling, transient_ridge
 from ebbtide.studies.answers import Answers, fresh_prompts, of_prompts, seen_prompts
 from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
 from ebbtide.sweeps.axes import Point
@@ -14,6 +18,7 @@ from ebbtide.sweeps.driver import run_sweep
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec
+from tiny import write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -103,6 +108,85 @@ def test_a_measure_of_prompts_is_made_once_for_all_that_are_asked_the_same():
     another = answered(bayesian_averaging.QUICK, [], prompts=100)
     assert one.asked is other.asked and [measure(found) for found in (one, other, another, one)] == [1, 1, 2, 1]
     assert all(len(found.outputs) == 0 for found in made), "it could not know them"
+
+
+def test_a_measure_of_prompts_does_not_depend_on_the_arm_that_is_measured_first():
+    """It is kept for every arm that is asked the same, whatever their models are."""
+    spec = transient_ridge.QUICK
+    asked = fresh_prompts(spec, "train", 10)
+    other = replace(spec, model=replace(spec.model, layers=7), batch=1)
+    found = []
+    for order in ((spec, other), (other, spec)):
+        measure = of_prompts(lambda one: (one.spec.model, one.spec.batch, one.spec.task, one.spec.source))
+        outputs = np.zeros((1, *asked.responses.shape, 1))
+        found += [measure(Answers(np.arange(1), outputs, asked, one)) for one in order]
+    assert all(one == found[0] for one in found) and found[0][2:] == (spec.task, spec.source)
+
+
+def test_the_truth_of_a_prompt_that_is_of_no_concept_is_none():
+    blank = answered(bayesian_averaging.QUICK, [], evaluator="prior")
+    none = blank.latent["concept"] < 0
+    truth = bayesian_measures.exact(blank).truth
+    assert none.any() and np.isnan(truth[:, none]).all() and np.isfinite(truth[:, ~none]).all()
+
+
+class WithGrids(Arms):
+    """Evidence whose evaluations and checkpoints are where they are said to be; the loss is 1 / sequences."""
+
+    def __init__(self, evaluations: np.ndarray, checkpoints: np.ndarray):
+        self._evaluations, self._checkpoints = evaluations, checkpoints
+
+    def curves(self, arm: str) -> Curves:
+        loss = 1e4 / np.maximum(self._evaluations, 1.0)
+        loss[0] = np.nan
+        return {"sequences": self._evaluations, "train_loss": loss[None]}
+
+    def checkpoints(self, arm: str) -> np.ndarray:
+        return self._checkpoints
+
+    def probed(self, arm: str, measure: str, evaluator: str) -> np.ndarray:
+        return (self._checkpoints / self._checkpoints[-1]).reshape(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("evaluations", [np.arange(0, 1001, 10), np.arange(0, 1001, 100), np.arange(0, 1001, 250)])
+def test_what_is_read_at_a_checkpoint_is_read_where_it_is_not_at_its_number(evaluations, monkeypatch):
+    """Nearest to both predictors at 500 sequences, the sixth checkpoint of eleven; that is the 51st evaluation, the
+    sixth or the third."""
+    arms = WithGrids(evaluations, np.arange(0, 1001, 100))
+    away = np.abs(np.arange(0, 1001, 100) - 500.0)[None]
+    monkeypatch.setattr(transient_ridge, "distances", lambda arms, arm: np.stack([away, away], axis=-1))
+    monkeypatch.setattr(bayesian_scaling, "over_training", lambda arms, arm: away)
+    expected = fall_since(evaluations, arms.curves("any")["train_loss"], np.array([500]))
+    for falls in (transient_ridge._falls, bayesian_scaling._falls):
+        np.testing.assert_array_equal(falls(arms, "any"), expected)
+    assert 0.2 < expected[0] < 0.6
+
+
+def test_the_fall_of_the_loss_is_from_where_it_is_said_to_be():
+    loss = np.array([[np.nan, 8, 8, 8, 4, 2, 2, 2.0]])
+    at = np.array([0, 10, 20, 30, 40, 1000, 1010, 1020])
+    for since, fall in ((0, 0.75), (20, 0.75), (30, 0.7), (1000, 0.25), (2000, 0.0)):
+        assert fall_since(at, loss, np.array([since]))[0] == pytest.approx(fall), since
+
+
+def test_an_attention_is_half_way_at_a_checkpoint_wherever_that_is():
+    """Checkpoints that are not evenly spaced: half of the rise is at the one in the middle."""
+    icl = np.array([[0.5, 0.5, 1.0, 1.0]])
+    arms = WithGrids(np.array([0, 400, 600, 1000]), np.array([0, 100, 200]))
+    curves = {"sequences": np.array([0, 400, 600, 1000]), "icl_holdout": icl}
+    arms.curves = lambda arm: curves  # pyright: ignore[reportAttributeAccessIssue]
+    assert abrupt_learning._precedes(arms)[0] == pytest.approx(500 - 100)
+
+
+def test_another_run_in_the_same_folder_is_another_snapshot(tmp_path):
+    """So what was computed of a run is not taken for what another run in its place would give."""
+    seen = set()
+    for members in (1, 2):
+        run = write_run(tmp_path / "run", {"icl": np.full((members, 3), 0.5)}, np.ones((members, 3)))
+        assert run.snapshot() == Run(run.path).snapshot()
+        seen.add(run.snapshot())
+        shutil.rmtree(run.path)
+    assert len(seen) == 2
 
 
 def test_the_slope_by_a_logarithm():

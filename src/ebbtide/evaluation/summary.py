@@ -1,7 +1,7 @@
 """A learning curve in a few numbers per member."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from ebbtide.evaluation.divergence import Curves, finite_evaluations, names_of_evaluators
 
@@ -14,6 +14,18 @@ def smooth(curve: Float[np.ndarray, "member evaluation"]) -> Float[np.ndarray, "
     half = WINDOW // 2
     n = curve.shape[1]
     return np.stack([curve[:, max(0, i - half) : min(n, i + half + 1)].mean(axis=1) for i in range(n)], axis=1)
+
+
+def fall_since(
+    sequences: Num[np.ndarray, " evaluation"],
+    loss: Float[np.ndarray, "member evaluation"],
+    since: Num[np.ndarray, " member"],
+) -> Float[np.ndarray, " member"]:
+    """How much each member's training loss falls from `since` (in sequences) to the end: 1 - loss at the end / loss at
+    the evaluation nearest to `since`. The loss is smoothed, without the evaluation at 0, before which there is none."""
+    smoothed = smooth(loss[:, 1:])
+    at = np.abs(sequences[1:] - since[:, None]).argmin(1)
+    return 1 - smoothed[:, -1] / smoothed[np.arange(len(loss)), at]
 
 
 def peak(curves: Curves) -> Int[np.ndarray, " member"]:

@@ -82,6 +82,14 @@ Found = tuple[Path, Manifest]
 """A checkpoint folder with its manifest."""
 
 
+class Snapshot(NamedTuple):
+    """A run as it is now: its folder, and the hash of its newest checkpoint's state. As a key of what was computed of a
+    run it tells another run in the same folder from this one."""
+
+    path: Path
+    state: str
+
+
 class Unreadable(NamedTuple):
     """A run folder whose run.json cannot be read, and why."""
 
@@ -123,6 +131,10 @@ class Run:
                         break
             else:
                 return None
+
+    def snapshot(self) -> Snapshot:
+        """The run as it is now."""
+        return Snapshot(self.path, next((manifest.state.sha256 for _, manifest in self.manifests()), ""))
 
     def verify(self, manifest: Manifest) -> None:
         """Raises `DamagedError` unless the state and all segments are as the manifest says."""

@@ -65,7 +65,7 @@ def _precedes(arms: Arms) -> np.ndarray:
     """How much earlier layer 0's attention to the token before is half way to its end than ICL is to its own."""
     strength = arms.probed(MANY, "previous_token", "icl_holdout")[:, :, 0].max(-1)
     x, curves = arms.sequences(MANY).astype(float), arms.curves(MANY)["icl_holdout"]
-    at = np.linspace(x[0], x[-1], strength.shape[1])
+    at = arms.checkpoints(MANY).astype(float)
     found = []
     for head, icl in zip(strength, curves, strict=True):
         half = (head[0] + head[-1]) / 2

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, wraps
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -19,7 +18,7 @@ from ebbtide.keys import Purpose, root
 from ebbtide.machine import cores
 from ebbtide.models.model import Model, Params
 from ebbtide.once import quick_jit
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import Run, Snapshot
 from ebbtide.studies.experiment import Arms
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import FunctionPrompt
@@ -87,14 +86,15 @@ class Answers(NamedTuple):
 
 
 def of_prompts(measure: Callable[[Answers], T]) -> Callable[[Answers], T]:
-    """A measure of the prompts, which knows no outputs: made once for all members and checkpoints that are asked the
-    same, and kept as long as the prompts are."""
+    """A measure of the prompts, which knows no outputs, and of the spec only the task and the source: made once for all
+    members and checkpoints that are asked the same, and kept as long as the prompts are."""
     kept: WeakKeyDictionary[Asked, T] = WeakKeyDictionary()
 
     @wraps(measure)
     def once(found: Answers) -> T:
         if found.asked not in kept:
-            kept[found.asked] = measure(found._replace(outputs=found.outputs[:0]))
+            world = Spec(task=found.spec.task, source=found.spec.source)  # nothing of the arm that happens to be first
+            kept[found.asked] = measure(found._replace(outputs=found.outputs[:0], spec=world))
         return kept[found.asked]
 
     return once
@@ -142,16 +142,16 @@ def answers(
     has not finished). `last` asks the last checkpoint alone; `changes` are fields of the task (context = 30: longer
     prompts)."""
     words = tuple(sorted(changes.items()))
-    return of_every_member(arms, arm, lambda path, place: of_member(path, place, evaluator, prompts, last, words))
+    return of_every_member(arms, arm, lambda run, place: of_member(run, place, evaluator, prompts, last, words))
 
 
-def of_every_member(arms: Arms, arm: str, measure: Callable[[Path, int], T]) -> list[T | None]:
+def of_every_member(arms: Arms, arm: str, measure: Callable[[Snapshot, int], T]) -> list[T | None]:
     """`measure` of every member of an arm, given its run and its place there (None: it has not finished). The first
     alone, which compiles what all need, the others in as many threads as there are cores."""
 
     def one(member: tuple[int, Run | None]) -> T | None:
         place, run = member
-        return None if run is None else measure(run.path, place)
+        return None if run is None else measure(run.snapshot(), place)
 
     first, *others = arms.runs(arm)
     with ThreadPoolExecutor(cores()) as pool:
@@ -160,10 +160,10 @@ def of_every_member(arms: Arms, arm: str, measure: Callable[[Path, int], T]) -> 
 
 @lru_cache(maxsize=128)
 def of_member(
-    path: Path, place: int, evaluator: str, prompts: int, last: bool, changes: tuple[tuple[str, Any], ...] = ()
+    snapshot: Snapshot, place: int, evaluator: str, prompts: int, last: bool, changes: tuple[tuple[str, Any], ...] = ()
 ) -> Answers:
     """What one member of a run answers: see `answers`."""
-    run = Run(path)
+    run = Run(snapshot.path)
     spec = spec_of(run)
     seen = evaluator == SEEN
     asked = seen_prompts(spec, place, prompts) if seen else fresh_prompts(spec, evaluator, prompts, **dict(changes))

@@ -25,13 +25,15 @@ class Exact(NamedTuple):
 
 @of_prompts
 def exact(found: Answers) -> Exact:
-    """What no training is needed for."""
+    """The exact predictors on the prompts."""
     assert isinstance(found.spec.source, Concepts)
     logs = np.asarray(found.spec.source.build().logs, np.float64)
     cues = found.inputs.argmax(-1)
     likelihood = np.moveaxis(logs[:, cues], 0, 2)
     average = concept_average(likelihood, found.responses)
-    truth = np.take_along_axis(likelihood, found.latent["concept"][None, :, None, None], axis=2)[:, :, 0]
+    concept = found.latent["concept"]
+    truth = np.take_along_axis(likelihood, concept[None, :, None, None], axis=2)[:, :, 0]
+    truth = np.where(concept[None, :, None] < 0, np.nan, truth)
     return Exact(average.predictive, marginal(likelihood), truth, average.posterior)
 
 

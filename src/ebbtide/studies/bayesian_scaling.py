@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.evaluation.summary import smooth
+from ebbtide.evaluation.summary import fall_since
 from ebbtide.report.functions_figure import Line, distances_figure
 from ebbtide.report.scaling_figure import Panel, scaling_figure
 from ebbtide.studies.answers import SEEN, Answers, answers
@@ -74,10 +74,8 @@ def _left(arms: Arms, arm: str) -> np.ndarray:
 
 def _falls(arms: Arms, arm: str) -> np.ndarray:
     """How much the training loss falls from the checkpoint nearest to the average to the end."""
-    loss = smooth(arms.curves(arm)["train_loss"][:, 1:])
     nearest = np.nan_to_num(over_training(arms, arm), nan=np.inf).argmin(1)
-    at = np.clip(nearest - 1, 0, loss.shape[1] - 1)
-    return 1 - loss[:, -1] / loss[np.arange(len(loss)), at]
+    return fall_since(arms.sequences(arm), arms.curves(arm)["train_loss"], arms.checkpoints(arm)[nearest])
 
 
 def _grows(arms: Arms) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from msgspec.structs import replace
 
-from ebbtide.errors import nearest, require
+from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.evaluation.summary import Curves, summarise
 from ebbtide.runs.folder import Run
@@ -143,6 +143,16 @@ class Arms:
     def sequences(self, arm: str) -> Int[np.ndarray, " evaluation"]:
         """Where an arm was evaluated."""
         return self.curves(arm)["sequences"]
+
+    def checkpoints(self, arm: str) -> Int[np.ndarray, " checkpoint"]:
+        """Where an arm's kept checkpoints are, in sequences: the axis of `probed`, and of what is asked of models at
+        every checkpoint. Raises `InputError` when no member of it has finished."""
+        from ebbtide.training.probe import checkpoints
+
+        run = next((run for _, run in self.runs(arm) if run is not None), None)
+        if run is None:
+            raise InputError("arm", arm, "no member has finished")
+        return np.asarray([at for at, _ in checkpoints(run)])
 
     def scalar(self, arm: str, name: str) -> Float[np.ndarray, " member"]:
         """A scalar of `summarise` for an arm's members. Raises `InputError` for an unknown arm or scalar."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from ebbtide.mechanisms.linear import explained_by_probe
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.transformer import Transformer
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import Snapshot
 from ebbtide.studies.answers import Answers, fresh_prompts, of_member
 from ebbtide.studies.experiment import Arms
 from ebbtide.training.probe import model_at
@@ -40,7 +39,7 @@ class Read(NamedTuple):
 def probes(arms: Arms, arm: str, targets: Callable[[Answers], Targets]) -> list[Read | None]:
     """What linear maps read in every member's last checkpoint (None: it has not finished), over `PROMPTS` fresh prompts
     and all slots; fitted on half of the prompts, judged on the others (`explained_by_probe`)."""
-    return [None if run is None else _probe(run.path, place, targets) for place, run in arms.runs(arm)]
+    return [None if run is None else _probe(run.snapshot(), place, targets) for place, run in arms.runs(arm)]
 
 
 def read(
@@ -51,14 +50,14 @@ def read(
 
 
 @lru_cache(maxsize=64)
-def _probe(path: Path, place: int, targets: Callable[[Answers], Targets]) -> Read:
-    spec, params = model_at(Run(path), place)
+def _probe(snapshot: Snapshot, place: int, targets: Callable[[Answers], Targets]) -> Read:
+    spec, params = model_at(snapshot.path, place)
     model = spec.model
     assert isinstance(model, Transformer)
     prompt = fresh_prompts(spec, "train", PROMPTS).prompt
     points = ["hook_embed", *(f"blocks.{i}.hook_resid_post" for i in range(model.layers))]
     seen = jax.jit(lambda p: record(model, p, prompt, *points)[1])(params)
-    wanted = targets(of_member(path, place, "train", PROMPTS, True))
+    wanted = targets(of_member(snapshot, place, "train", PROMPTS, True))
 
     def explained(first: int, wanted: dict[str, Target]) -> Layers:
         streams = [np.asarray(seen[point], np.float64)[first :: 2 if model.by_turns else 1] for point in points]

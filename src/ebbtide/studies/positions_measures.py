@@ -1,7 +1,6 @@
 """What study `positions` measures: errors at the query by shift and length, invariance gaps, and its figure."""
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from ebbtide.evaluation.bayes import penalty_of
 from ebbtide.evaluation.invariance import invariance_gap, shuffles
 from ebbtide.evaluation.statistics import paired_bootstraps
 from ebbtide.models.model import Model, Params
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import Snapshot
 from ebbtide.sources.functions import Functions
 from ebbtide.studies.answers import PROMPTS, Asked, answering, fresh_prompts, of_every_member
 from ebbtide.studies.experiment import Arms
@@ -63,15 +62,15 @@ def padded(prompt: FunctionPrompt, context: int) -> FunctionPrompt:
 
 
 @lru_cache(maxsize=128)
-def _member(path: Path, place: int) -> tuple[Spec, Params]:
-    return model_at(Run(path), place)
+def _member(run: Snapshot, place: int) -> tuple[Spec, Params]:
+    return model_at(run.path, place)
 
 
 @lru_cache(maxsize=4096)
-def _errors(path: Path, place: int, evaluator: str, pairs: int, prompts: int) -> Errors:
+def _errors(run: Snapshot, place: int, evaluator: str, pairs: int, prompts: int) -> Errors:
     """Squared errors at the query in units of the responses' mean square. Models over joint tokens, of which training
     draws prompts of all lengths up to its own, get shorter ones as it does: with absent pairs."""
-    spec, params = _member(path, place)
+    spec, params = _member(run, place)
     drawn = prompts_at(spec, evaluator, pairs, prompts)
     joint = getattr(spec.model, "pairing", "interleaved") == "joint"
     given = padded(drawn.prompt, spec.task.context) if joint else drawn.prompt
@@ -86,8 +85,8 @@ def errors(
     """For every member (None: it has not finished) the normalised squared error of every prompt's query: 1 is what an
     answer of 0 gets. `pairs` is the length of the prompts (None: that of training)."""
 
-    def of(path: Path, place: int) -> Errors:
-        return _errors(path, place, evaluator, pairs or _member(path, place)[0].task.context, prompts)
+    def of(run: Snapshot, place: int) -> Errors:
+        return _errors(run, place, evaluator, pairs or _member(run, place)[0].task.context, prompts)
 
     return of_every_member(arms, arm, of)
 
@@ -95,7 +94,7 @@ def errors(
 def _training_length(arms: Arms, arm: str) -> int:
     for place, run in arms.runs(arm):
         if run is not None:
-            return _member(run.path, place)[0].task.context
+            return _member(run.snapshot(), place)[0].task.context
     return 1
 
 
@@ -124,8 +123,8 @@ def shifts_won(arms: Arms, arm: str, than: str) -> Float[np.ndarray, " member"]:
 
 
 @lru_cache(maxsize=128)
-def _gap(path: Path, place: int) -> float:
-    spec, params = _member(path, place)
+def _gap(run: Snapshot, place: int) -> float:
+    spec, params = _member(run, place)
     drawn = prompts_at(spec, "train", spec.task.context, PROMPTS)
     order = shuffles(jax.random.key(0), spec.task.context, PROMPTS)
     return float(_gaps(spec.model)(params, drawn.prompt, order).mean())
@@ -169,7 +168,7 @@ def figures(arms: Arms, title: str, names: tuple[str, ...]) -> dict[str, bytes]:
     length = _training_length(arms, own[0])
     place, run = next(one for one in arms.runs(own[0]) if one[1] is not None)
     assert run is not None
-    spec, panels = _member(run.path, place)[0], {}
+    spec, panels = _member(run.snapshot(), place)[0], {}
     for kind in ("train", *SHIFTS):
         prompts = {max(1, round(length * share)): FIGURE_PROMPTS for share in SHORTER} | {length: PROMPTS}
         prompts |= {length * times: PROMPTS for times in LONGER} if kind == "train" else {}

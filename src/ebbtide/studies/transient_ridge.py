@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from ebbtide.evaluation.baselines import ridge
 from ebbtide.evaluation.bayes import finite_pool, penalty_of
-from ebbtide.evaluation.summary import smooth
+from ebbtide.evaluation.summary import fall_since
 from ebbtide.mechanisms.linear import joint_plane
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
@@ -88,10 +88,9 @@ def _leaves(arms: Arms, arm: str) -> np.ndarray:
 
 
 def _falls(arms: Arms, arm: str) -> np.ndarray:
-    """How much the training loss falls from the evaluation where a member is nearest to ridge to the end."""
-    to_ridge, loss = distances(arms, arm)[:, :, 0], smooth(arms.curves(arm)["train_loss"][:, 1:])
-    at = np.minimum(np.nan_to_num(to_ridge[:, 1:], nan=np.inf).argmin(1), loss.shape[1] - 1)
-    return 1 - loss[:, -1] / loss[np.arange(len(loss)), at]
+    """How much the training loss falls from the checkpoint where a member is nearest to ridge to the end."""
+    nearest = 1 + np.nan_to_num(distances(arms, arm)[:, 1:, 0], nan=np.inf).argmin(1)
+    return fall_since(arms.sequences(arm), arms.curves(arm)["train_loss"], arms.checkpoints(arm)[nearest])
 
 
 CLAIMS = (
