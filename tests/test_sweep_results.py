@@ -7,9 +7,13 @@ import polars
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.report.grid_figure import curves_by_figure, phase_figure
+from ebbtide.runs.signed import sign
 from ebbtide.sweeps.axes import Axis
+from ebbtide.sweeps.data import different_data
+from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group
 from ebbtide.sweeps.results import SCALARS, Results, load
 from ebbtide.sweeps.sweep import Sweep
@@ -68,6 +72,33 @@ def test_what_is_not_finished_says_so(tmp_path):
     states = [row["state"] for row in load(folder.path).table()]
     assert states == ["damaged"] * 2 + ["diverged"] * 2 + ["missing"] * 2 + ["quarantined"] * 2
     assert all(row["icl_peak"] is None for row in load(folder.path).table() if row["state"] != "diverged")
+
+
+def begun_with(folder: SweepFolder, task: str, **identity: str) -> None:
+    """Writes more of an identity into the run.json of a task."""
+    run = folder.run(task)
+    assert run is not None
+    (run.path / "run.json").write_bytes(sign(replace(run.header, identity=run.header.identity | identity)))
+
+
+def test_tasks_whose_data_were_changed_between_them_are_named_when_results_are_collected(tmp_path, capsys):
+    folder = made(tmp_path / "s", SWEEP, members=2)
+    collect = ["sweep", "collect", str(folder.path), "--out", str(tmp_path / "t.csv")]
+    one, two, three, old = folder.specs
+    for task in (one, two, three):
+        begun_with(folder, task, source_file="x.npz", source_sha256="a" * 64)
+    assert different_data(folder) == []
+    assert main(collect) == 0 and "warning" not in capsys.readouterr().out
+    begun_with(folder, two, source_sha256="b" * 64)
+    (sentence,) = different_data(folder)
+    assert sentence.startswith("x.npz had other content in some tasks than in others (SHA-256): ")
+    assert f"{'b' * 12} in {two}" in sentence and one in sentence and three in sentence and old not in sentence
+    before = (tmp_path / "t.csv").read_bytes()
+    assert main(collect) == 0
+    assert f"warning: {sentence}" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "t.csv").read_bytes() == before
+    begun_with(folder, two, source_file="y.npz")  # another file may have other content
+    assert different_data(folder) == []
 
 
 def test_members_of_an_earlier_description_are_not_in_the_table(tmp_path):

@@ -14,7 +14,7 @@ from ebbtide.cli import RUNS
 from ebbtide.errors import InputError, require
 from ebbtide.interrupts import raising
 from ebbtide.report import tables
-from ebbtide.runs.folder import Run, catalogue
+from ebbtide.runs.folder import INPUTS, Run, catalogue
 
 WIDE = 140
 """Columns where the output is not a terminal (a file or a pipe folds nothing)."""
@@ -237,7 +237,7 @@ def show(options: Namespace) -> int:
     curves = found.metrics() if found.sequences() else None
     now = tables.status(found, curves)
     console.print(f"[bold]{escape(found.path.name)}[/]  {escape(label)}  {now}", soft_wrap=True)
-    identity = ", ".join(f"{k} {v}" for k, v in header.identity.items())
+    identity = ", ".join(f"{k} {str(v)[:12] if k in INPUTS else v}" for k, v in header.identity.items())
     console.print(
         f"created {header.created}; spec {header.digest[:12]}; {escape(identity)}", style="dim", soft_wrap=True
     )
@@ -370,11 +370,11 @@ def bench(options: Namespace) -> int:
     return 0
 
 
-def tell_written(out: Path, text: str) -> None:
+def tell_written(out: Path | None, text: str) -> None:
     """Says what was written to `out`: on the error stream where `out` is what this process prints to."""
     from ebbtide.runs.output import is_stdout
 
-    to = Console(highlight=False, stderr=True) if is_stdout(out) else console
+    to = Console(highlight=False, stderr=True) if out and is_stdout(out) else console
     to.print(escape(text), soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ from ebbtide.report.tables import short
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, digest, make_sweep, overridden
 from ebbtide.studies.study import Study
-from ebbtide.sweep_commands import check_execution, print_diverged, print_plan, train_sweep
+from ebbtide.sweep_commands import check_execution, print_diverged, print_plan, tell_different_data, train_sweep
 from ebbtide.sweeps.results import Results
 
 
@@ -53,6 +53,7 @@ def run_experiment(study: Study, options: Namespace) -> int:
     folder = train_sweep(sweep, out, options, again.strip())
     if isinstance(folder, int):
         return folder
+    tell_different_data(folder)
     verdict = conclude_experiment(study, experiment, preset, folder)
     console.print(_arms_table(verdict, setting, experiment.scalars))
     print_diverged(Results(out))

@@ -71,7 +71,16 @@ def sweep_collect(options: Namespace) -> int:
 
     rows = load(options.folder).write(Path(options.out), options.format, curves=options.curves)
     tell_written(Path(options.out), f"{rows} rows to {options.out}")
+    tell_different_data(SweepFolder(Path(options.folder)), Path(options.out))
     return 0
+
+
+def tell_different_data(folder: SweepFolder, out: Path | None = None) -> None:
+    """Warns of data that were changed between tasks; not into `out`, where that is what this process prints to."""
+    from ebbtide.sweeps.data import different_data
+
+    for sentence in different_data(folder):
+        tell_written(out, f"warning: {sentence}")
 
 
 def sweep_figure(options: Namespace) -> int:
@@ -243,6 +252,7 @@ def _status(folder: SweepFolder) -> int:
         console.print(f"quarantined {task}  {escape(one_line(last[-1]))}  ({escape(str(where))})", soft_wrap=True)
     if aside:
         console.print("try them again with --retry")
+    tell_different_data(folder)
     return 1 if aside else 0
 
 

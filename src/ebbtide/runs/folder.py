@@ -247,12 +247,21 @@ class Run:
 def numeric(identity: dict[str, Any]) -> dict[str, Any]:
     """The part of a run's identity on which its bits depend: not how many processes shared the work. Runs made
     before there was a compiled kernel do not name one: they are XLA's."""
-    kept = {name: value for name, value in identity.items() if name not in ("processes", "chosen", "hosts")}
+    shared = ("processes", "chosen", "hosts", INPUT_NAME)
+    kept = {name: value for name, value in identity.items() if name not in shared}
     return {"kernel": "xla"} | kept
 
 
-RECORDED_LATER = ("features",)
+INPUT_NAME, INPUTS = "source_file", ("source_sha256", "start_sha256")
+"""What an identity says of the data that a run reads (see `training.inputs`)."""
+RECORDED_LATER = ("features", *INPUTS)
 """Parts of the numeric identity that older runs do not have."""
+
+
+def begun_under(header: Header, manifest: Manifest | None) -> dict[str, Any]:
+    """The identity in run.json; what an older ebbtide did not record there is as a later process found it."""
+    late = {name: value for name, value in manifest.identity.items() if name in RECORDED_LATER} if manifest else {}
+    return late | header.identity
 
 
 def differing(before: dict[str, Any], here: dict[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ from ebbtide.runs.folder import (
     Manifest,
     Run,
     Segment,
+    begun_under,
     checkpoint_name,
     differing,
     inside,
@@ -132,7 +133,7 @@ class Writer:
         self._drop_rolling()
 
     def _repeatable(self) -> bool:
-        same = not differing(self.run.header.identity, self.identity)
+        same = not differing(begun_under(self.run.header, self.manifest), self.identity)
         before = self.manifest.repeatable if self.manifest else True
         return before and same and bool(self.identity.get("deterministic"))
 

@@ -17,10 +17,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from ebbtide.errors import Interrupted, require
-from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Run, differing, numeric
+from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Run, begun_under, differing, numeric
 from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
+from ebbtide.training.inputs import changed, inputs
 from ebbtide.training.kernels import XLA
 from ebbtide.training.layout import LONG_STEP, choose, step_seconds
 from ebbtide.training.spec import Spec, from_builtins
@@ -114,7 +115,7 @@ def _train(
 ) -> Run:
     """`train` in the process that writes; `how` are the arguments of `choose`, `hosts` all processes as one worker."""
     check_folder(path, spec.digest())
-    begun = None
+    begun, read = None, inputs(spec)
     if (path / HEADER).exists():
         if found := _finished(Run(path)):
             require(found.repeatable or not deterministic, "deterministic", True, "this run was not repeatable")
@@ -122,7 +123,8 @@ def _train(
         before = Run(path).header.identity
         begun = before.get("kernel", XLA.name)
         given = [how[name] for name in ("processes", "width", "devices")]
-        if given == [None, None, None]:  # a run keeps its shape, wherever it is continued
+        there = (before.get("devices") or 1) <= jax.local_device_count()
+        if given == [None, None, None] and there:  # a run keeps its shape, wherever it can be continued so
             how |= {name: before.get(name) for name in ("width", "devices")}
     with stop_requests() as stop:
         share = spec.members if hosts is None else -(-spec.members // jax.process_count())
@@ -133,7 +135,7 @@ def _train(
         team = Team(spec.members, choose(replace(spec, members=share), **how, stop=stop), hosts, kernel, stop)
         try:
             with announcing(spec, how["say"], report) as report:
-                return _Loop(spec, path, team, deterministic, label, report, stop).run()
+                return _Loop(spec, path, team, read, deterministic, label, report, how["say"], stop).run()
         finally:
             team.close()
 
@@ -207,13 +209,16 @@ class _Loop:
         spec: Spec,
         path: Path,
         team: Team,
+        read: dict[str, str],
         deterministic: bool,
         label: dict[str, str],
         report: Report,
+        say: Callable[[str], None],
         stop: threading.Event,
     ):
+        """`read` is what the run's identity says of its data (see `inputs`)."""
         self.spec, self.path, self.team, self.label, self.report, self.stop = spec, path, team, label, report, stop
-        self.deterministic = deterministic
+        self.read, self.deterministic, self.say = read, deterministic, say
         self.points = set(spec.schedule.points(spec.sequences, spec.batch))
         self.kept = set(spec.schedule.kept(spec.sequences, spec.batch))
         self.rows: list[dict[str, np.ndarray]] = []
@@ -238,9 +243,8 @@ class _Loop:
         found, state = good if good else (None, None)
         started = self.team.start(spec, state)
         identity = started["identity"] | {"members": self.spec.members, "kernel": self.team.kernel.name}
-        identity |= msgspec.to_builtins(self.team.layout)
-        if self.deterministic:
-            self._check_deterministic(identity, found[1] if found else None)
+        identity |= msgspec.to_builtins(self.team.layout) | self.read
+        self._compare(identity, found[1] if found else None)
         instruments = [Instrument(*row) for row in self.team.instruments()]
         now = datetime.now(UTC).isoformat(timespec="seconds")
         header = Header(
@@ -254,18 +258,28 @@ class _Loop:
             raise BusyError("out", str(self.path), "was changed by another process; run the command again")
         return writer, instruments
 
-    def _check_deterministic(self, identity: dict[str, Any], manifest: Manifest | None) -> None:
+    def _compare(self, identity: dict[str, Any], manifest: Manifest | None) -> None:
+        """Says which data are not those that the run was begun with; with `deterministic` refuses any difference."""
+        there = (self.path / HEADER).exists()
+        before = begun_under(Run(self.path).header, manifest) if there else identity
+        other = changed(self.spec, before, identity)
+        if self.deterministic:
+            require(not other, "deterministic", True, "; ".join(other))
+            self._check_deterministic(identity, before, manifest)
+        for sentence in other:
+            self.say(f"note: {sentence}: this run is not repeatable any more")
+
+    def _check_deterministic(self, identity: dict[str, Any], before: dict[str, Any], manifest: Manifest | None) -> None:
         allowed = "training in this process is not repeatable bit for bit on the CPU: give --processes 1 or more"
         if identity["platform"] == "gpu":
             allowed = "set XLA_FLAGS=--xla_gpu_deterministic_ops=true first"
         require(identity["deterministic"], "deterministic", True, allowed)
         if manifest is not None:
             require(manifest.repeatable, "deterministic", True, "a part of this run was not repeatable")
-        if (self.path / HEADER).exists():
-            before, here = numeric(Run(self.path).header.identity), numeric(identity)
-            changed = differing(before, here)
-            words = ", ".join(f"{name} {before.get(name)} (here {here.get(name)})" for name in changed)
-            require(not changed, "deterministic", True, f"this run was begun with {words}")
+        one, other = numeric(before), numeric(identity)
+        names = differing(before, identity)
+        words = ", ".join(f"{name} {one.get(name)} (here {other.get(name)})" for name in names)
+        require(not names, "deterministic", True, f"this run was begun with {words}")
 
     def _train(self) -> None:
         spec, batch = self.spec, self.spec.batch

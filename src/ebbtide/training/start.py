@@ -60,6 +60,10 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
         return jax.tree_util.tree_map_with_path(one, params)
 
+    def content(self) -> str:
+        """The SHA-256 of the state in the checkpoint. Raises `InputError` when it is not there."""
+        return _kept(self.run, self.sequences)[1].state.sha256
+
     def _row(self, number: int) -> int:
         """The place in the other run of the member that the member of this number starts from."""
         there = member_numbers(Run(self.run))
@@ -102,6 +106,15 @@ def member_numbers(run: Run) -> list[int]:
 def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
     """The parameters [member, ...] at a run's checkpoint, by dotted name. Raises `InputError` when it is not there, or
     not whole."""
+    found, manifest = _kept(run, sequences)
+    try:
+        return _loaded(str(found.path.resolve()), manifest.state)
+    except DamagedError as error:
+        raise InputError("start.run", run, str(error)) from error
+
+
+def _kept(run: str, sequences: int) -> tuple[Run, Manifest]:
+    """A run, and its checkpoint at so many sequences. Raises `InputError` when one is not there."""
     try:
         found = Run(run)
     except InputError as error:
@@ -109,10 +122,7 @@ def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
     kept = {manifest.sequences: manifest for _, manifest in found.manifests()}
     at = ", ".join(str(one) for one in sorted(kept))
     require(sequences in kept, "start.sequences", sequences, f"{run} has checkpoints at {at or 'none'} sequences")
-    try:
-        return _loaded(str(found.path.resolve()), kept[sequences].state)
-    except DamagedError as error:
-        raise InputError("start.run", run, str(error)) from error
+    return found, kept[sequences]
 
 
 @lru_cache(maxsize=4)

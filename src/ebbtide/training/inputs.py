@@ -1,0 +1,100 @@
+"""What a run reads beside its spec, by its content: the data file of its source, the checkpoint that it starts from."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ebbtide.machine import cache_folder
+from ebbtide.runs.atomic import TEMPORARY, sha256, write_file
+from ebbtide.runs.folder import INPUT_NAME, SCHEMA, differing
+from ebbtide.runs.reading import read_bounded
+from ebbtide.runs.signed import DamagedError, sign, unsign
+from ebbtide.sources.features import FrozenFeatures
+from ebbtide.sources.omniglot import data_folder
+from ebbtide.training.spec import Spec
+
+LARGE = 2**20
+"""Bytes from which the hash of a file is remembered; smaller files are read each time."""
+MOST_REMEMBERED = 256
+LARGEST_RECORD = 2**16
+
+
+class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The SHA-256 of a file's content, and of what told that file and its state from others (`_key`)."""
+
+    schema: int
+    key: str
+    content: str
+
+
+def inputs(spec: Spec) -> dict[str, str]:
+    """What a run's identity says of the data it reads: the name of the file, and the SHA-256 of its content; of a
+    checkpoint to start from, the SHA-256 of its state. Raises `InputError` when one is not there."""
+    found = {}
+    if isinstance(spec.source, FrozenFeatures):
+        path = Path(spec.source.file()[0])
+        own = path.is_relative_to(data_folder())  # where that folder is, is this machine's affair
+        found |= {INPUT_NAME: str(path.relative_to(data_folder()) if own else path), "source_sha256": content(path)}
+    if spec.start is not None:
+        found["start_sha256"] = spec.start.content()
+    return found
+
+
+def changed(spec: Spec, before: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """A sentence for every input that is not what the run was begun with; `before` and `here` are identities."""
+    what = {"source_sha256": f"source: the file {here.get(INPUT_NAME)}"}
+    if spec.start is not None:
+        what["start_sha256"] = f"start: {spec.start.run} at {spec.start.sequences} sequences"
+    return [
+        f"{what[name]} has other content than when this run was begun "
+        f"(SHA-256 {str(before.get(name))[:12]} then, {str(here.get(name))[:12]} now)"
+        for name in differing(before, here)
+        if name in what
+    ]
+
+
+def content(path: Path) -> str:
+    """The SHA-256 of a file's content. That of a large file is remembered in the user's cache folder."""
+    with path.open("rb") as file:
+        key = _key(path, os.fstat(file.fileno()))
+        large = os.fstat(file.fileno()).st_size >= LARGE
+        if large and (known := _recall(key)):
+            return known
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if large and key == _key(path, os.fstat(file.fileno())):  # nobody wrote to it meanwhile
+            _remember(key, found)
+    return found
+
+
+def _key(path: Path, at: os.stat_result) -> str:
+    """Tells a file and its state from all others: writing to a file, or putting another in its place, changes one of
+    these."""
+    return sha256(repr((os.path.realpath(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino)).encode())
+
+
+def _folder() -> Path:
+    return cache_folder() / "contents"
+
+
+def _recall(key: str) -> str | None:
+    """What is remembered under this key; None where nothing is, or it is damaged."""
+    try:
+        data = read_bounded(_folder(), f"{key}.json", LARGEST_RECORD)
+        record = unsign(data, Remembered, str(_folder()), key)
+    except (DamagedError, ValueError, OSError):
+        return None
+    return record.content if record.key == key else None
+
+
+def _remember(key: str, found: str) -> None:
+    """Writes a record, and removes the oldest where there are too many. Errors are passed over: it is a cache."""
+    with contextlib.suppress(OSError):
+        _folder().mkdir(parents=True, exist_ok=True)
+        write_file(_folder() / f"{key}.json", sign(Remembered(SCHEMA, key, found)))
+        records = [p for p in _folder().iterdir() if not p.name.startswith(TEMPORARY)]
+        for old in sorted(records, key=lambda p: p.stat().st_mtime_ns)[:-MOST_REMEMBERED]:
+            old.unlink()
