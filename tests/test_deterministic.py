@@ -184,6 +184,14 @@ def test_a_run_begun_elsewhere_is_continued_without_the_promise(finished, begun,
     refused(["resume", str(run.path), "--deterministic"], capsys, "not repeatable")  # complete, but not so
 
 
+def test_a_run_begun_on_more_devices_than_are_here_goes_on_with_those_that_are(begun, alike):
+    run = foreign(begun, devices=64, width=64)
+    assert train(spec_of(run), run.path, processes=None).status() == "complete"
+    assert repeatable(run) == [False, True, True]
+    found = run.latest()
+    assert found is not None and found[1].identity["devices"] == 1
+
+
 def test_a_run_begun_elsewhere_that_has_no_checkpoint_yet_is_refused_too(begun, alike):
     """Its run.json stays, so nothing made here could be repeatable under it."""
     shutil.rmtree(begun.path / "checkpoints")

@@ -13,9 +13,10 @@ from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.labels import Shared
+from ebbtide.training import fields
 from ebbtide.training.fields import assign_all, override
 from ebbtide.training.optimizer import SGD, Adam
-from ebbtide.training.schedule import Cosine
+from ebbtide.training.schedule import Cosine, Schedule
 from ebbtide.training.spec import Spec, from_builtins
 
 
@@ -78,6 +79,17 @@ def test_a_field_of_a_struct_that_is_given_whole_changes_the_spec_and_not_what_w
         specs.append(from_builtins(data))
     assert [spec.model.width for spec in specs] == [8, 32]  # pyright: ignore[reportAttributeAccessIssue]
     assert given == {"model": msgspec.to_builtins(Transformer(width=32, heads=4))}
+
+
+def test_a_struct_that_is_not_there_yet_gets_the_defaults_that_are_made_for_each(monkeypatch):
+    class Part(msgspec.Struct, frozen=True):
+        needed: int
+        names: list[str] = msgspec.field(default_factory=lambda: ["a"])
+        schedule: Schedule = Schedule()
+
+    monkeypatch.setattr(fields, "_walk", lambda *arguments, **options: (Part | None, None))
+    found = fields._optional({}, ["part"])
+    assert found == {"needed": None, "names": ["a"], "schedule": msgspec.to_builtins(Schedule())}
 
 
 def test_an_override_changes_nothing_else():

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.runs.folder import Run
+from ebbtide.training import hosts
 from ebbtide.training.driver import train
 from ebbtide.training.worker import ENVIRONMENT
 from sweep_tools import until
@@ -92,6 +94,30 @@ def test_what_is_refused_ends_all_processes_with_the_same_line(alone):
     ended = end(start(alone.path, 2, "1", str(SPEC.sequences * 2)))
     assert [code for code, _ in ended] == [2, 2] and ended[0] == ended[1]
     assert "holds a run with another spec" in ended[0][1]
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 15, 16, 17, 31, 32, 33, 100])
+def test_a_message_longer_than_a_piece_arrives_whole(monkeypatch, length):
+    """What JAX does to arrays on their way is done here: integers are cut to 32 bits."""
+    monkeypatch.setattr(hosts, "LARGEST_PIECE", 16)
+    monkeypatch.setattr(hosts, "SMALLEST_MESSAGE", 4)
+    sent = []
+
+    def carried(array, is_source=True):
+        sent.append(np.asarray(array).nbytes)
+        return np.asarray(jnp.asarray(array))
+
+    monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", carried)
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", lambda array: carried(array)[None])
+    message = {"data": np.arange(length, dtype=np.uint8), "do": "state"}
+    for found in (hosts._broadcast(message), *hosts._gather(message)):
+        assert found["do"] == "state" and found["data"].tobytes() == message["data"].tobytes()
+    assert max(sent) <= 16
+
+
+def test_the_length_of_a_message_may_be_above_two_gibibytes():
+    for size in (0, 1, 2**31 - 1, 2**31, 3 * 2**40):
+        assert hosts._size(np.asarray(jnp.asarray(hosts._bytes(size)))) == size
 
 
 def test_without_other_processes_one_line_says_so(tmp_path):

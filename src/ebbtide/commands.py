@@ -1,5 +1,6 @@
 """What each command of the command line does. Every function returns the exit code."""
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
     from ebbtide.training.team import WorkerError
 
     how = {"processes": options.processes, "width": options.width, "deterministic": options.deterministic}
+    again = shlex.join(["ebbtide", "resume", str(out)])
     try:
         with ProgressLine(console) as line:
             finished: Run = call(report=line, say=lambda text: console.print(escape(text)), **how)
@@ -139,12 +141,10 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
             console.print("stopped before the run was begun; nothing was written")
             return 130
         done = tables.short(Run(out).sequences())
-        console.print(
-            f"stopped; saved at {done} sequences. Continue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True
-        )
+        console.print(f"stopped; saved at {done} sequences. Continue with:\n  {escape(again)}", soft_wrap=True)
         return 130
     except KeyboardInterrupt:
-        there = f" Continue with:\n  ebbtide resume {escape(str(out))}" if (out / "run.json").exists() else ""
+        there = f" Continue with:\n  {escape(again)}" if (out / "run.json").exists() else ""
         console.print(f"stopped at once, without saving.{there}", soft_wrap=True)
         return 130
     except OSError as error:
@@ -153,7 +153,7 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
         again = f"{error.strerror}; what was saved before is whole. Continue with: ebbtide resume {out}"
         raise OSError(error.errno, again, error.filename) from error
     except WorkerError as error:
-        console.print(f"{escape(str(error))}\nContinue with:\n  ebbtide resume {escape(str(out))}", soft_wrap=True)
+        console.print(f"{escape(str(error))}\nContinue with:\n  {escape(again)}", soft_wrap=True)
         return 1
     return _conclude(finished, options.check)
 

@@ -1,5 +1,6 @@
 """What `run STUDY --experiment NAME` and `studies STUDY` do."""
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ from ebbtide.report.tables import short
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, digest, make_sweep, overridden
 from ebbtide.studies.study import Study
-from ebbtide.sweep_commands import check_execution, print_diverged, print_plan, tell_different_data, train_sweep
+from ebbtide.sweep_commands import (
+    check_execution,
+    given_words,
+    print_diverged,
+    print_plan,
+    tell_different_data,
+    train_sweep,
+)
 from ebbtide.sweeps.results import Results
 
 
@@ -45,12 +53,12 @@ def run_experiment(study: Study, options: Namespace) -> int:
     console.print(f"[bold]{study.name}/{experiment.name}[/], preset {escape(preset)}: {experiment.question}")
     size = f"{len(setting.arms)} arms x {setting.members} members into {escape(str(out))}"
     console.print(f"{size}\n[dim]{escape(setting.scaled)}[/]", soft_wrap=True)
-    words = [f"--out {options.out}"] if options.out else []
-    words += [f"--{name} {text}" for name, text in options.fields]
-    again = f"ebbtide run {study.name} --experiment {experiment.name} --preset {options.preset} {' '.join(words)}"
-    if missing and (code := _train_donor(missing, again.strip())):
+    words = ["ebbtide", "run", study.name, "--experiment", experiment.name, "--preset", options.preset]
+    words += [*given_words(options), *[word for name, text in options.fields for word in (f"--{name}", text)]]
+    again = shlex.join(words)
+    if missing and (code := _train_donor(missing, again)):
         return code
-    folder = train_sweep(sweep, out, options, again.strip())
+    folder = train_sweep(sweep, out, options, again)
     if isinstance(folder, int):
         return folder
     tell_different_data(folder)

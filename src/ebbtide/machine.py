@@ -5,6 +5,8 @@ import hashlib
 import os
 import platform
 import pwd
+import resource
+import sys
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +46,12 @@ def features() -> str:
 def cores() -> int:
     """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory(*, of_children: bool = False) -> int:
+    """The most bytes of memory that this process has had, or the largest of its children that have ended."""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes, but bytes on macOS
 
 
 def cache_folder() -> Path:

@@ -1,5 +1,6 @@
 """What the `sweep` commands do. Every function returns the exit code."""
 
+import shlex
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -36,7 +37,8 @@ def sweep(options: Namespace) -> int:
     check_execution(options)
     if options.dry_run:
         return print_plan(found, out, options, measure=options.measure)
-    folder = train_sweep(found, out, options, f"ebbtide sweep {options.file}{_given(options)}", retry=options.retry)
+    again = shlex.join(["ebbtide", "sweep", options.file, *given_words(options)])
+    folder = train_sweep(found, out, options, again, retry=options.retry)
     return folder if isinstance(folder, int) else _status(folder)
 
 
@@ -275,12 +277,12 @@ def _line(p: Any) -> str:
     return f"{head}, {short(p.rate)}/s, {left} left" + (f" | {now}" if now else "")
 
 
-def _given(options: Namespace) -> str:
-    """The options to repeat when a sweep is continued."""
-    words = [f"--out {options.out}"] if options.out else []
-    words += [f"--executor {options.executor}"] if options.executor != "local" else []
-    words += [f"--jobs {options.jobs}"] if options.jobs else []
-    return "".join(f" {word}" for word in words)
+def given_words(options: Namespace) -> list[str]:
+    """The options to repeat when a sweep is continued, as words."""
+    words = ["--out", options.out] if options.out else []
+    words += ["--executor", options.executor] if options.executor != "local" else []
+    words += ["--jobs", str(options.jobs)] if options.jobs else []
+    return words
 
 
 def _span(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import resource
 import statistics
 import tempfile
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from ebbtide.machine import cache_folder
+from ebbtide.machine import cache_folder, peak_memory
 from ebbtide.runs.atomic import write_file
 from ebbtide.sweeps.plan import Estimate
 from ebbtide.training import kernels, limits
@@ -84,7 +83,7 @@ def measure(spec: Spec) -> None:
         train(replace(spec, members=1, vary={}), Path(folder) / "run", processes=1, report=enough)
     if seen:
         start = max(time.monotonic() - began - len(seen) * SLICE_SECONDS, 0.1)
-        remember(spec, Cost(seen[-1], start, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+        remember(spec, Cost(seen[-1], start, peak_memory(of_children=True)))
 
 
 class _Enough(Exception):

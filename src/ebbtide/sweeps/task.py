@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import errno
 import os
-import resource
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def run(folder: Path, task: str, processes: int | None) -> int:
     """Trains the task; returns the exit code."""
+    from ebbtide.machine import peak_memory
     from ebbtide.sweeps.estimate import Cost, remember
     from ebbtide.training.driver import Interrupted, train
 
@@ -36,7 +36,7 @@ def run(folder: Path, task: str, processes: int | None) -> int:
         train(spec, sweep.run_path(task), processes=processes, label=label, report=lambda p: rates.append(p.rate))
         if fresh and rates and processes == 0:  # one core, from the start to the end
             start = time.monotonic() - began - spec.members * spec.sequences / rates[-1]
-            remember(spec, Cost(rates[-1], start, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+            remember(spec, Cost(rates[-1], start, peak_memory()))
     except BusyError:
         return BUSY
     except Interrupted:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ebbtide.errors import InputError, nearest
+from ebbtide.traced import default
 
 
 def override(data: dict[str, Any], name: str, text: str) -> None:
@@ -81,8 +82,8 @@ def _optional(data: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
 
     for option in _options(_walk(Spec, data, path, union=True)[0]):
         if hasattr(option, "__struct_fields__"):
-            found = {one.name: one.default for one in msgspec.structs.fields(option)}
-            return {name: None if default is msgspec.NODEFAULT else default for name, default in found.items()}
+            found = {one.name: default(one) for one in msgspec.structs.fields(option)}
+            return {n: None if value is msgspec.NODEFAULT else msgspec.to_builtins(value) for n, value in found.items()}
     return None
 
 

@@ -7,7 +7,6 @@ process dies, JAX's runtime ends the others after its heartbeat timeout; the run
 it is started again, with any number of processes.
 """
 
-import io
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,11 +18,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ebbtide.errors import InputError, require
-from ebbtide.training.wire import receive, send
+from ebbtide.training.wire import pack, unpack
 from ebbtide.training.worker import obey
 
 SMALLEST_MESSAGE = 1024
 """Bytes; messages are padded to a power of two, so that few programs are compiled to carry them."""
+SIZE_BYTES = 8
+LARGEST_PIECE = 2**28
+"""Bytes that are sent at a time: a message may be longer than the largest array that every backend moves."""
 
 
 def join(members: int) -> int:
@@ -139,35 +141,45 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _broadcast(message: dict[str, Any] | None) -> dict[str, Any]:
     """Process 0's message, to everybody."""
-    data = _pack(message) if message is not None else np.zeros(0, np.uint8)
+    data = _packed(message) if message is not None else np.zeros(0, np.uint8)
     first = jax.process_index() == 0
-    size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(data), np.int32), is_source=first))
-    padded = np.zeros(_room(size), np.uint8)
-    padded[: len(data)] = data
-    return _unpack(np.asarray(multihost_utils.broadcast_one_to_all(padded, is_source=first))[:size])
+    size = _size(np.asarray(multihost_utils.broadcast_one_to_all(_bytes(len(data)), is_source=first)))
+    pieces = [np.asarray(multihost_utils.broadcast_one_to_all(p, is_source=first)) for p in _pieces(data, size)]
+    return unpack(np.concatenate(pieces)[:size].tobytes())
 
 
 def _gather(message: dict[str, Any]) -> list[dict[str, Any]]:
     """Everybody's message, in the order of the processes."""
-    data = _pack(message)
-    sizes = np.asarray(multihost_utils.process_allgather(np.asarray([len(data)], np.int32))).reshape(-1)
-    padded = np.zeros(_room(int(sizes.max())), np.uint8)
-    padded[: len(data)] = data
-    rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
-    return [_unpack(row[:size]) for row, size in zip(rows, sizes, strict=True)]
+    data = _packed(message)
+    told = np.asarray(multihost_utils.process_allgather(_bytes(len(data)))).reshape(-1, SIZE_BYTES)
+    sizes = [_size(row) for row in told]
+    pieces = [np.asarray(multihost_utils.process_allgather(p)) for p in _pieces(data, max(sizes))]
+    rows = np.concatenate([piece.reshape(len(sizes), -1) for piece in pieces], axis=1)
+    return [unpack(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def _bytes(size: int) -> np.ndarray:
+    """A length as bytes: JAX cuts integers to 32 bits."""
+    return np.frombuffer(size.to_bytes(SIZE_BYTES, "big"), np.uint8)
+
+
+def _size(data: np.ndarray) -> int:
+    """The length that `_bytes` wrote."""
+    return int.from_bytes(data.astype(np.uint8).tobytes(), "big")
+
+
+def _pieces(data: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`data`, filled up to the `size` of the longest message, in pieces; the last is padded."""
+    for start in range(0, size, LARGEST_PIECE):
+        part = data[start : start + LARGEST_PIECE]
+        padded = np.zeros(_room(min(size - start, LARGEST_PIECE)), np.uint8)
+        padded[: len(part)] = part
+        yield padded
 
 
 def _room(size: int) -> int:
     return max(SMALLEST_MESSAGE, 1 << max(size - 1, 0).bit_length())
 
 
-def _pack(message: dict[str, Any]) -> np.ndarray:
-    stream = io.BytesIO()
-    send(stream, message)
-    return np.frombuffer(stream.getvalue(), np.uint8)
-
-
-def _unpack(data: np.ndarray) -> dict[str, Any]:
-    message = receive(io.BytesIO(data.astype(np.uint8).tobytes()))
-    assert message is not None
-    return message
+def _packed(message: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(pack(message), np.uint8)

@@ -28,9 +28,19 @@ def _decode(value: Any) -> Any:
     return [_decode(item) for item in value] if isinstance(value, list) else value
 
 
+def pack(message: dict[str, Any]) -> bytes:
+    """A message (dicts, lists, scalars, NumPy arrays) as bytes."""
+    return msgspec.msgpack.encode(message, enc_hook=_encode)
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """The message in these bytes."""
+    return _decode(msgspec.msgpack.decode(data))
+
+
 def send(stream: IO[bytes], message: dict[str, Any]) -> None:
-    """Writes one message (dicts, lists, scalars, NumPy arrays)."""
-    data = msgspec.msgpack.encode(message, enc_hook=_encode)
+    """Writes one message, its length before it."""
+    data = pack(message)
     stream.write(_LENGTH.pack(len(data)) + data)
     stream.flush()
 
@@ -42,4 +52,4 @@ def receive(stream: IO[bytes]) -> dict[str, Any] | None:
         return None
     (length,) = _LENGTH.unpack(head)
     data = stream.read(length)
-    return _decode(msgspec.msgpack.decode(data)) if len(data) == length else None
+    return unpack(data) if len(data) == length else None
