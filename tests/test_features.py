@@ -114,10 +114,154 @@ def test_nothing_need_be_held_out(plain, raw):
     np.testing.assert_array_equal(built(whole), raw)
 
 
-def test_constant_coordinates_and_zero_vectors_stay_finite(tmp_path, plain):
-    path = save(tmp_path / "zero.npz", features=np.zeros(SHAPE))
+def test_constant_coordinates_and_zero_vectors_stay_finite(tmp_path, plain, raw):
+    raw[..., 1], raw[2, 1] = 0.0, 0.0
+    path = save(tmp_path / "zero.npz", features=raw)
     for standardise in ("coordinate", "norm", "coordinate_then_norm"):
-        np.testing.assert_array_equal(built(replace(plain, path=path, standardise=standardise)), 0)
+        x = built(replace(plain, path=path, standardise=standardise))
+        assert np.isfinite(x).all() and (x[..., 1] == 0).all() and x[:6, :3, 0].std() > 0.1
+
+
+STANDARDISE = ("none", "coordinate", "norm", "coordinate_then_norm")
+
+
+@pytest.mark.parametrize("standardise", STANDARDISE)
+@pytest.mark.parametrize("value", [0.0, 3.3, 1e-300])
+def test_features_that_tell_nothing_apart_are_refused(tmp_path, plain, standardise, value, one_line):
+    path = save(tmp_path / "same.npz", features=np.full(SHAPE, value))
+    with pytest.raises(InputError, match="its 18 exemplars for training are all the same") as caught:
+        built(replace(plain, path=path, standardise=standardise))
+    one_line(caught, "source.path", path)
+
+
+def test_what_becomes_the_same_by_standardisation_is_refused_and_says_by_which(tmp_path, plain, raw):
+    path = save(tmp_path / "line.npz", features=1 + np.abs(raw[..., :1]))
+    assert built(replace(plain, path=path)).std() > 0
+    with pytest.raises(InputError, match="all the same with standardise = 'norm'"):
+        built(replace(plain, path=path, standardise="norm"))
+
+
+def test_a_single_exemplar_may_be_all_there_is(plain, raw):
+    one = replace(plain, classes=1, exemplars=1, holdout_classes=0, holdout_exemplars=0)
+    np.testing.assert_array_equal(built(one), raw[:1, :1])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".npz", np.float64), (".npz", np.longdouble), (".safetensors", np.float64)]
+)
+def test_values_that_become_infinite_in_float32_are_refused(tmp_path, plain, raw, suffix, dtype, one_line):
+    raw = raw.astype(dtype)
+    raw[1, 2, 3], raw[9, 5, 0] = 1e39, -1e300
+    path = save(tmp_path / f"large{suffix}", features=raw)
+    for standardise in STANDARDISE:
+        with pytest.raises(InputError, match="2 of 240 values beyond the range of float32") as caught:
+            built(replace(plain, path=path, standardise=standardise))
+        one_line(caught, "source.path", path)
+
+
+@pytest.mark.parametrize("scale", [1e19, 1e30, 1e37])
+@pytest.mark.parametrize("standardise", STANDARDISE)
+def test_statistics_that_overflow_are_refused_and_never_make_features_zero(tmp_path, plain, raw, scale, standardise):
+    path = save(tmp_path / "large.npz", features=(raw * np.float32(scale)))
+    source = replace(plain, path=path, standardise=standardise)
+    if standardise == "none":
+        np.testing.assert_array_equal(built(source)[:6, :3], (raw * np.float32(scale))[:6, :3])
+        return
+    with pytest.raises(InputError, match=r"has values up to .*cannot be computed in float32") as caught:
+        built(source)
+    assert caught.value.field == "source.path" and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("coordinate", range(4))
+def test_one_coordinate_that_overflows_is_enough(tmp_path, plain, raw, coordinate):
+    raw[..., coordinate] *= np.float32(1e30)
+    path = save(tmp_path / "large.npz", features=raw)
+    for standardise in STANDARDISE[1:]:
+        with pytest.raises(InputError, match="cannot be computed in float32"):
+            built(replace(plain, path=path, standardise=standardise))
+
+
+def test_large_values_that_can_be_standardised_are_as_good_as_small_ones(tmp_path, plain, raw):
+    path = save(tmp_path / "large.npz", features=raw * np.float32(2.0**40))
+    for standardise in ("norm", "coordinate"):
+        one, other = (built(replace(plain, path=p, standardise=standardise)) for p in (plain.path, path))
+        np.testing.assert_allclose(one[:6, :3], other[:6, :3], rtol=2e-3, atol=1e-5)
+
+
+def old_build(source: Features) -> np.ndarray:
+    """What features were before their values were checked, by the same steps in float32."""
+    x = source.select(source.read()).astype(np.float32)
+    if source.standardise.startswith("coordinate"):
+        train = x[: source.classes, : source.exemplars].reshape(-1, x.shape[-1])
+        x = (x - train.mean(0)) / (train.std(0) + 1e-3)
+    if source.standardise.endswith("norm"):
+        norm = np.linalg.norm(x, axis=-1, keepdims=True)
+        x = x / np.maximum(norm, 1e-6) * np.sqrt(x.shape[-1])
+    return np.asarray(jnp.asarray(x))
+
+
+@pytest.mark.parametrize("standardise", STANDARDISE)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_checks_change_no_bit_of_good_features(tmp_path, plain, raw, standardise, dtype):
+    source = replace(plain, path=save(tmp_path / "good.npz", features=raw.astype(dtype)), standardise=standardise)
+    assert built(source).tobytes() == old_build(source).tobytes()
+
+
+@pytest.mark.parametrize("name", ["omniglot_features_pca64.npz", "omniglot_features.npz"])
+def test_the_checks_change_no_bit_of_real_features(real_data, name):
+    if not (real_data / name).is_file():
+        pytest.skip(f"no {name}")
+    source = Features(path=str(real_data / name), classes=1500, holdout_classes=100, standardise="coordinate_then_norm")
+    assert built(source).tobytes() == old_build(source).tobytes()
+
+
+# ---- archives that are not what they seem
+
+
+def add(path: Path, name: str, data: bytes) -> None:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, data)
+
+
+@pytest.mark.parametrize("other", ["features", "features.npy.npy", "readme.txt"])
+@pytest.mark.parametrize("data", [b"text", b"", b"\x93NUMPY"])
+def test_other_members_of_an_archive_do_not_stand_in_for_the_array(plain, raw, other, data):
+    add(Path(plain.path), other, data)
+    np.testing.assert_array_equal(built(plain)[:6, :3], raw[:6, :3])
+
+
+def test_of_two_members_of_one_name_header_and_data_are_the_same_one(tmp_path, plain, raw):
+    path, second = tmp_path / "second.npy", raw[:, :, :2].copy()
+    np.save(path, second)
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        add(Path(plain.path), "features.npy", path.read_bytes())
+    np.testing.assert_array_equal(built(plain)[:6, :3], second[:6, :3])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_array_without_numbers_is_refused(tmp_path, plain, suffix, axis, one_line):
+    shape = [*SHAPE]
+    shape[axis] = 0
+    path = save(tmp_path / f"none{suffix}", features=np.zeros(shape, np.float32))
+    with pytest.raises(InputError, match="with one or more of each") as caught:
+        replace(plain, path=path).check()
+    one_line(caught, "source.array", "features")
+
+
+def test_only_the_header_that_is_asked_for_is_read_and_once(plain, raw, monkeypatch):
+    """An archive may have many thousand members."""
+    for i in range(20):
+        add(Path(plain.path), f"other{i}.npy", b"not an array")
+    read: list[str] = []
+    real = zipfile.ZipFile.open
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda self, name, *a, **k: read.append(name) or real(self, name, *a))
+    for _ in range(5):
+        assert plain.shape() == SHAPE
+        plain.check()
+    assert read == ["features.npy"]
+    save(Path(plain.path), features=raw[:9])
+    assert plain.shape() == (9, *SHAPE[1:])  # another file in its place is read anew
 
 
 def with_nan(raw: np.ndarray) -> np.ndarray:

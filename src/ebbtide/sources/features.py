@@ -1,6 +1,8 @@
 """Frozen features from a file: any array `[class, exemplar, feature]`."""
 
 import io
+import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -78,16 +80,34 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.shape()[2])
 
     def build(self) -> Bank:
-        """Reads, orders, splits and standardises the array."""
-        x = self.select(self.read()).astype(np.float32)
-        each = self.exemplars
+        """Reads, orders, splits and standardises the array. Raises `InputError` where its numbers are too large for
+        that, or all the exemplars for training are the same in the end."""
+        with np.errstate(all="ignore"):  # what overflows is not finite, and refused
+            x = self._standardised(self.select(self.read()).astype(np.float32))
+        train, path = x[: self.classes, : self.exemplars], self.file()[0]
+        allowed = f"its {train[..., 0].size} exemplars for training are all the same"
+        allowed += "" if self.standardise == "none" else f" with standardise = {self.standardise!r}"
+        require(train[..., 0].size == 1 or bool((train != train[0, 0]).any()), "source.path", path, allowed)
+        return Bank(jnp.asarray(x), root(0, Purpose.SOURCE), jnp.float32(0))
+
+    def _standardised(self, x: np.ndarray) -> np.ndarray:
         if self.standardise.startswith("coordinate"):
-            train = x[: self.classes, :each].reshape(-1, x.shape[-1])
-            x = (x - train.mean(0)) / (train.std(0) + 1e-3)
+            train = x[: self.classes, : self.exemplars].reshape(-1, x.shape[-1])
+            mean, deviation = train.mean(0), train.std(0)
+            self._require_finite(x, "mean and standard deviation of a coordinate", mean, deviation)
+            x = (x - mean) / (deviation + 1e-3)
+            self._require_finite(x, "standardised values", x)
         if self.standardise.endswith("norm"):
             norm = np.linalg.norm(x, axis=-1, keepdims=True)
+            self._require_finite(x, "norm of an exemplar", norm)
             x = x / np.maximum(norm, 1e-6) * np.sqrt(x.shape[-1])
-        return Bank(jnp.asarray(x), root(0, Purpose.SOURCE), jnp.float32(0))
+        return x
+
+    def _require_finite(self, x: np.ndarray, what: str, *found: np.ndarray) -> None:
+        good = all(np.isfinite(one).all() for one in found)
+        largest = float(np.abs(x[np.isfinite(x)]).max(initial=0.0))
+        allowed = f"has values up to {largest:.1e}: the {what} cannot be computed in float32; divide the array by that"
+        require(good, "source.path", self.file()[0], allowed)
 
     def select(self, raw: np.ndarray) -> np.ndarray:
         """The classes and exemplars that are used: training ones first, held-out ones last."""
@@ -116,37 +136,51 @@ class Features(FrozenFeatures, frozen=True, tag="features", forbid_unknown_field
 def read_array(path: str, name: str) -> np.ndarray:
     """The array `name` of an `.npz` or `.safetensors` file, floating point, no NaN or infinity.
 
-    Raises `InputError` naming what is wrong. Nothing in the file can execute (no pickle).
+    Its numbers are within the range of float32. Raises `InputError` naming what is wrong. Nothing in the file can
+    execute (no pickle).
     """
     shape = array_shape(path, name)
     try:
         if path.endswith(".npz"):
             with np.load(path, allow_pickle=False) as file:
-                array = np.asarray(file[name])
+                array = np.asarray(file[f"{name}.npy"])  # by its full name: there may be another without the ending
         else:
             from safetensors.numpy import load_file
 
             array = load_file(path)[name]
+        if array.shape != shape:
+            raise ValueError(f"array {name!r} has shape {list(array.shape)}, not {list(shape)}")
     except Exception as error:  # the header may be sound and the data behind it damaged or pickled
         raise _unreadable(path, error) from error
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
         raise InputError("source.path", path, f"array {name!r} has {bad} of {array.size} values NaN or infinite")
-    assert array.shape == shape
+    if array.dtype.itemsize > 4:
+        far = int((np.abs(array) > np.finfo(np.float32).max).sum())
+        allowed = f"array {name!r} has {far} of {array.size} values beyond the range of float32 (3.4e+38)"
+        require(far == 0, "source.path", path, allowed)
     return array
 
 
 def array_shape(path: str, name: str) -> tuple[int, ...]:
     """Shape of array `name`, from the file's header alone; it must be three-dimensional, of floats."""
     require(is_file(path), "source.path", path, "no such file")
-    found = headers(path)
-    if name not in found:
-        known = ", ".join(sorted(found)[:8]) or "no arrays"
-        raise InputError("source.array", name, f"{Path(path).name} holds {known}{nearest(name, found)}")
-    shape, dtype = found[name]
+    at = Path(path).stat()
+    shape, dtype = _header(path, name, (at.st_size, at.st_mtime_ns, at.st_ino))
     require(dtype.startswith("float"), "source.array", name, f"must hold floating-point numbers, has {dtype}")
-    require(len(shape) == 3, "source.array", name, f"must be [class, exemplar, feature], has shape {list(shape)}")
+    allowed = f"must be [class, exemplar, feature], with one or more of each, has shape {list(shape)}"
+    require(len(shape) == 3 and all(shape), "source.array", name, allowed)
     return shape
+
+
+@lru_cache(maxsize=32)
+def _header(path: str, name: str, state: tuple[int, ...]) -> Header:
+    """The header of one array; a file in the same `state` is not read again."""
+    known = npz_names(path) if path.endswith(".npz") else list(headers(path))
+    if name not in known:
+        shown = ", ".join(sorted(known)[:8]) or "no arrays"
+        raise InputError("source.array", name, f"{Path(path).name} holds {shown}{nearest(name, known)}")
+    return headers(path, [name])[name]
 
 
 def is_file(path: str) -> bool:
@@ -157,16 +191,16 @@ def is_file(path: str) -> bool:
         return False
 
 
-def headers(path: str) -> dict[str, Header]:
-    """Shape and type of every array of an `.npz` or `.safetensors` file; nothing else of it is read."""
+def headers(path: str, names: list[str] | None = None) -> dict[str, Header]:
+    """Shape and type of every array of an `.npz` or `.safetensors` file, or of some; nothing else of it is read."""
     try:
         if path.endswith(".npz"):
-            return npz_headers(path)
+            return npz_headers(path, names)
         if path.endswith(".safetensors"):
             from safetensors import safe_open
 
             with safe_open(path, framework="numpy") as file:
-                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                slices = {name: file.get_slice(name) for name in names or file.keys()}
                 return {name: Header(tuple(s.get_shape()), _dtype(s.get_dtype())) for name, s in slices.items()}
     except Exception as error:  # whatever a damaged file makes its reader raise is the user's file, not a bug
         raise _unreadable(path, error) from error
@@ -184,21 +218,30 @@ def _dtype(name: str) -> str:
     return {"F": "float", "I": "int", "U": "uint"}.get(kind, kind) + bits
 
 
-def npz_headers(path: str) -> dict[str, Header]:
-    """Reads the header of every member without decompressing the data."""
-    import zipfile
+def npz_names(path: str) -> list[str]:
+    """The names of the arrays in an `.npz` file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _names(archive)
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise _unreadable(path, error) from error
 
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return list(dict.fromkeys(name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")))
+
+
+def npz_headers(path: str, names: list[str] | None = None) -> dict[str, Header]:
+    """Reads the header of every array, or of some, without decompressing the data."""
     found: dict[str, Header] = {}
     with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            if not member.endswith(".npy"):
-                continue
-            with archive.open(member) as file:
+        for name in names or _names(archive):
+            with archive.open(f"{name}.npy") as file:
                 head = io.BytesIO(file.read(LONGEST_HEADER))  # a header may claim gigabytes
                 version = np.lib.format.read_magic(head)
                 read_header: Any = (
                     np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
                 )
                 shape, _, dtype = read_header(head)
-                found[member[: -len(".npy")]] = Header(shape, dtype.name)
+                found[name] = Header(shape, dtype.name)
     return found
