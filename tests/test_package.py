@@ -110,6 +110,7 @@ FLOORS = {
     "keys": 1,
     "machine": 1,
     "once": 1,
+    "standard_output": 1,
     "traced": 1,
 }
 

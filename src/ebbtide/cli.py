@@ -8,6 +8,8 @@ from importlib import import_module
 from ebbtide import __version__
 from ebbtide.errors import InputError, Interrupted, one_line
 from ebbtide.interrupts import CODE, STOPPED, leave_at_ctrl_c
+from ebbtide.machine import forget_settings
+from ebbtide.standard_output import steady
 
 RUNS = "runs"
 VERBS = ("status", "collect", "figure")
@@ -186,11 +188,25 @@ def overrides(rest: list[str]) -> list[tuple[str, str]]:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
 
-    Without `arguments` the process is this command's alone: see `leave_at_ctrl_c`.
+    Without `arguments` the process is this command's alone: see `leave_at_ctrl_c`, `steady`, `forget_settings`.
     """
-    if arguments is None:
-        leave_at_ctrl_c()
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _command(list(arguments))
+    leave_at_ctrl_c()
+    forget_settings(os.environ)
+    output = steady()
+    code = _command(sys.argv[1:])
+    if output is None:
+        return code
+    output.flush()
+    if output.failure is None or isinstance(output.failure, BrokenPipeError):  # `ebbtide ls | head`
+        return code
+    sys.stderr.write(f"ebbtide: standard output: {output.failure.strerror}\n")
+    return code or 2
+
+
+def _command(words: list[str]) -> int:
+    """Runs the command that these words give; returns its exit code."""
     verbs = {"sweep": VERBS, "data": DATA_VERBS, "kernel": KERNEL_VERBS}.get(words[0], ()) if words else ()
     if words[1:2] and words[1] in verbs:
         words[:2] = [" ".join(words[:2])]

@@ -8,12 +8,29 @@ import pwd
 import resource
 import sys
 import tempfile
+from collections.abc import MutableMapping
 from functools import lru_cache
 from pathlib import Path
 
 VECTORS = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "vaes", "gfni", "popcnt", "abm", "xop")
 """How the names of x86 instruction sets begin that a compiler chooses arithmetic from. /proc/cpuinfo lists many more
 words, which change with the operating system."""
+
+SETTINGS = (
+    "JAX_ENABLE_X64",
+    "JAX_THREEFRY_PARTITIONABLE",
+    "JAX_RANDOM_SEED_OFFSET",
+    "JAX_NUMPY_DTYPE_PROMOTION",
+    "JAX_NUMPY_RANK_PROMOTION",
+)
+"""Variables that change what types and random streams JAX computes with: with them a spec would give other numbers
+under the same identity, or an error."""
+
+
+def forget_settings(environment: MutableMapping[str, str]) -> None:
+    """Removes `SETTINGS` from an environment: ebbtide computes in 32 bits, from streams of its own."""
+    for name in SETTINGS:
+        environment.pop(name, None)
 
 
 @lru_cache

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ebbtide.machine import forget_settings
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources
 from ebbtide.training.team import killed_by
@@ -37,13 +38,15 @@ class Attempt:
         self.folder, self.task = folder, task
         alone = resources.cpus == 1 and resources.gpus == 0
         workers = [] if resources.gpus else [f"--processes={0 if alone else resources.cpus}"]
+        environment = {**os.environ, **(ENVIRONMENT if not resources.gpus else {})}
+        forget_settings(environment)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the try
         self._process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-m", "ebbtide.sweeps.task", str(folder), task, *workers],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
-            env={**os.environ, **(ENVIRONMENT if not resources.gpus else {})},
+            env=environment,
             start_new_session=True,  # Ctrl-C reaches the driver only
         )
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ebbtide.errors import InputError, Interrupted
+from ebbtide.machine import forget_settings
 from ebbtide.training.kernels import XLA, Choice
 from ebbtide.training.wire import receive, send
 from ebbtide.training.worker import ENVIRONMENT, obey, out_of_memory
@@ -79,12 +80,14 @@ class Process:
 
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        environment = {**os.environ, **ENVIRONMENT}
+        forget_settings(environment)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ebbtide.training.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, **ENVIRONMENT},
+            env=environment,
             start_new_session=True,  # Ctrl-C reaches the driver only
         )
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, require
 from ebbtide.machine import features, processor
 from ebbtide.training.wire import receive, send
 
@@ -74,6 +74,7 @@ def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
             from ebbtide.training.spec import from_builtins
 
             spec = from_builtins(command["spec"])
+            check_jax()
             if command["kernel"]:
                 from ebbtide.kernel.library import BuildError
                 from ebbtide.kernel.native import register
@@ -95,6 +96,15 @@ def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         case "state":
             return members.state(), members
     raise ValueError(f"unknown command {command['do']!r}")
+
+
+def check_jax() -> None:
+    """Raises `InputError` when JAX in this process computes with other types or random streams than ebbtide's."""
+    import jax
+
+    for name, needed in (("jax_enable_x64", False), ("jax_threefry_partitionable", True)):
+        value = getattr(jax.config, name, needed)
+        require(value == needed, name, value, f"must be {needed} where members are trained in this process")
 
 
 def identity() -> dict[str, Any]:
