@@ -17,11 +17,13 @@ class StandardOutput:
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
+        """The number of characters, as if all were written."""
         with self._kept():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
+        """Hands on what is in the buffer."""
         with self._kept():
             self._stream.flush()
 
