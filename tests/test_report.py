@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import load
 from ebbtide.training.fields import parse
 from report_tools import EVIL, Page
-from sweep_tools import BASE, LR, WIDTH
-from test_sweep_results import SWEEP, made
+from sweep_tools import BASE, LR, WIDTH, made
+from test_sweep_results import SWEEP
 from tiny import SPEC, contents, header, write_run
 
 CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]
@@ -381,6 +382,32 @@ def test_a_verdict_of_another_spec_does_not_count():
     assert verdict is not None
     (run.path / "verdict.json").write_bytes(msgspec.json.encode(replace(verdict, digest="0" * 64)))
     assert "Not judged yet" in told("one").text["e1"]
+
+
+def test_a_page_says_which_version_judged_and_whether_its_claims_are_todays(judged):
+    run = a_run(Path("runs/one"))
+    shutil.copytree(judged, "runs/exp")
+    page = told("one", "exp")
+    for name in ("e1", "e2"):
+        assert f"version {version('ebbtide')}" in page.text[name] and "have changed" not in page.text[name]
+    for path in (run.path, Path("runs/exp")):
+        verdict = msgspec.json.decode((path / "verdict.json").read_bytes(), type=Verdict)
+        old = replace(verdict, version="0.0.9", claims_digest="0" * 64)
+        (path / "verdict.json").write_bytes(msgspec.json.encode(old))
+    page = told("one", "exp")
+    for name in ("e1", "e2"):
+        assert "version 0.0.9; its claims have changed since" in page.text[name]
+
+
+def test_a_verdict_of_before_there_were_digests_of_claims_says_nothing_of_them():
+    run = a_run(Path("runs/one"))
+    data = json.loads((run.path / "verdict.json").read_bytes())
+    del data["version"], data["claims_digest"]
+    for claim in data["claims"]:
+        del claim["note"]
+    (run.path / "verdict.json").write_text(json.dumps(data))
+    text = told("one").text["e1"]
+    assert "claims hold" in text and "Judged by" not in text
 
 
 def test_a_verdict_of_an_earlier_description_does_not_count(judged):

@@ -229,7 +229,8 @@ def fsck(options: Namespace) -> int:
 
 def show(options: Namespace) -> int:
     """One run: what it is, its curves, its verdict; optionally the figure to a file."""
-    from ebbtide.studies.study import read_verdict
+    from ebbtide.studies import STUDIES
+    from ebbtide.studies.study import judged_by, read_verdict
 
     found = find_run(options.run)
     header = found.header
@@ -255,6 +256,8 @@ def show(options: Namespace) -> int:
     if verdict:
         console.print()
         console.print(claims_verdict(verdict))
+        said = judged_by(verdict, next((one.claims for one in STUDIES if one.name == verdict.study), None))
+        console.print(Text(f"judged by {said}" if said else "", "dim"), soft_wrap=True)
     if options.figure:
         _figure(found, Path(options.figure), label, options.log)
     return 0

@@ -14,7 +14,7 @@ from ebbtide.report.progress import clock
 from ebbtide.report.tables import divergence
 from ebbtide.runs.folder import DamagedError, Run
 from ebbtide.runs.reading import read_bounded
-from ebbtide.studies import STUDIES
+from ebbtide.studies import COMPUTED, STUDIES
 from ebbtide.studies.computed import read_record
 from ebbtide.studies.experiment import Experiment, digest, find_verdict, make_sweep
 from ebbtide.studies.settings import (
@@ -30,7 +30,7 @@ from ebbtide.studies.settings import (
     value_text,
     within,
 )
-from ebbtide.studies.study import VERDICT, Study, Verdict, read_verdict, verdict_in
+from ebbtide.studies.study import VERDICT, Study, Verdict, judged_by, read_verdict, verdict_in
 from ebbtide.sweeps.axes import MEMBER, Point
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import SCALARS, Results
@@ -104,6 +104,7 @@ def run_entry(run: Run) -> Entry:
         ("Unlike the paper", (verdict.scaled if verdict else "") or (_scaled(study, header.spec) if study else "")),
         ("Data needed", needs),
         ("Interval", verdict.interval if verdict else ""),
+        ("Judged by", judged_by(verdict, study.claims if study else None)),
         ("Training time", f"{clock(seconds)} as the run recorded it" if seconds else ""),
     ]
     identity = [[name, value_text(value)] for name, value in header.identity.items()]
@@ -177,6 +178,7 @@ def sweep_entry(path: Path) -> Entry:
         ("Unlike the paper", (verdict.scaled if verdict else "") or unlike),
         ("Data needed", needs),
         ("Interval", verdict.interval if verdict else ""),
+        ("Judged by", judged_by(verdict, known.experiment.asked(arms) if known else None)),
         ("Training time", f"{clock(seconds)} over all tasks, as they recorded it" if seconds else ""),
     ]
     command = known.command if known else verdict.command if verdict else ""
@@ -224,6 +226,7 @@ def computed_entry(path: Path) -> Entry:
         ("Setting", verdict.scaled if verdict else ""),
         ("Data needed", "none: everything is made from the seeds"),
         ("Interval", verdict.interval if verdict else ""),
+        ("Judged by", judged_by(verdict, next((one.claims for one in COMPUTED if one.name == record.study), None))),
     ]
     return Entry(
         name=path.name,

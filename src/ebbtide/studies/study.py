@@ -212,6 +212,15 @@ def digest_of_claims(claims: Iterable[Claim]) -> str:
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 
+def judged_by(verdict: Verdict | None, claims: Iterable[Claim] | None) -> str:
+    """Words on the version of ebbtide that judged a verdict, and on whether its claims are today's `claims` (None: they
+    are not known here). Nothing where the verdict does not say."""
+    if verdict is None or not verdict.claims_digest:
+        return ""
+    changed = claims is not None and verdict.claims_digest != digest_of_claims(claims)
+    return f"version {verdict.version}" + ("; its claims have changed since" if changed else "")
+
+
 def judge(study: Study, run: Run) -> Verdict:
     """Every claim of the study on a finished run."""
     scalars = study.summarise(run)
