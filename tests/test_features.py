@@ -352,16 +352,38 @@ def test_a_pickled_object_is_refused_and_not_executed(tmp_path, one_line):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("changes", "field", "said"),
     [
-        ("classes", 9, "at most 8"),
-        ("exemplars", 5, "at most 4"),
-        ("holdout_classes", 11, "at most 0"),
-        ("classes", 0, "at least 1"),
+        ({"classes": 9}, "classes", "10 classes of 6 exemplars, 2 classes held out: at most 8; set --source.classes 8"),
+        ({"exemplars": 5}, "exemplars", "2 exemplars held out: at most 4; set --source.exemplars 4"),
+        ({"holdout_classes": 11}, "holdout_classes", "at most 9; set --source.holdout_classes 2"),
+        (
+            {"holdout_exemplars": 6, "exemplars": 6},
+            "holdout_exemplars",
+            "at most 5; set --source.holdout_exemplars 1 --source.exemplars 5",
+        ),
+        (
+            {"classes": 1024, "exemplars": 15, "holdout_classes": 23, "holdout_exemplars": 5},
+            "holdout_classes",
+            "set --source.holdout_classes 2 --source.classes 8 --source.exemplars 1",
+        ),
+        ({"classes": 0}, "classes", "at least 1"),
     ],
 )
-def test_a_file_too_small_for_the_split_is_refused(plain, field, value, said):
-    with pytest.raises(InputError, match=said) as caught:
-        replace(plain, **{field: value}).check()
-    assert caught.value.field in ("source.classes", "source.exemplars")
+def test_a_split_that_does_not_fit_names_the_field_to_change_and_all_values_that_would_do(plain, changes, field, said):
+    with pytest.raises(InputError) as caught:
+        replace(plain, **changes).check()
+    assert caught.value.field == f"source.{field}" and said in caught.value.allowed
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("have", range(1, 9))
+@pytest.mark.parametrize("each", range(1, 9))
+def test_the_values_that_a_message_gives_fit(tmp_path, have, each):
+    """From the defaults, which fit Omniglot, in one step."""
+    path = save(tmp_path / "own.npz", features=np.arange(have * each * 2, dtype=np.float32).reshape(have, each, 2))
+    with pytest.raises(InputError) as caught:
+        Features(path=path).check()
+    words = caught.value.allowed.partition("; set ")[2].split()
+    given = {n.removeprefix("--source."): int(v) for n, v in zip(words[::2], words[1::2], strict=True)}
+    replace(Features(path=path), **given).check()

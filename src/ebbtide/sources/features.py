@@ -69,12 +69,27 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """Raises `InputError` for a missing file, no such array, a wrong shape or not enough rows."""
         have, each, _ = self.shape()
         check_counts(self)
-        room = max(have - self.holdout_classes, 0)
-        allowed = f"the file has {have} classes, {self.holdout_classes} of them held out: at most {room}"
-        require(self.classes <= room, "source.classes", self.classes, allowed)
-        room = max(each - self.holdout_exemplars, 0)
-        allowed = f"the file has {each} exemplars a class, {self.holdout_exemplars} of them held out: at most {room}"
-        require(self.exemplars <= room, "source.exemplars", self.exemplars, allowed)
+        there = {"classes": have, "exemplars": each}
+        fits = self._fitting("classes", have) | self._fitting("exemplars", each)
+        wrong = {name: value for name, value in fits.items() if value != getattr(self, name)}
+        if not wrong:
+            return
+        name, most = next(iter(wrong.items()))
+        kind = name.removeprefix("holdout_")
+        allowed = f"the file has {have} classes of {each} exemplars"
+        if name == kind:
+            allowed += f", {fits[f'holdout_{kind}']} {kind} held out"
+        else:
+            most = there[kind] - 1
+        allowed += f": at most {most}; set {' '.join(f'--source.{n} {v}' for n, v in wrong.items())}"
+        raise InputError(f"source.{name}", getattr(self, name), allowed)
+
+    def _fitting(self, kind: str, there: int) -> dict[str, int]:
+        """The counts of `kind` that a file with so many allows: those given, or the nearest. Where none would be left
+        to train on, a quarter is held out."""
+        held = getattr(self, f"holdout_{kind}")
+        held = held if held < there else there // 4
+        return {f"holdout_{kind}": held, kind: min(getattr(self, kind), there - held)}
 
     def sizes(self) -> Sizes:
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.shape()[2])
