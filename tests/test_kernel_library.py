@@ -11,6 +11,7 @@ import pytest
 from ebbtide import train
 from ebbtide.cli import main
 from ebbtide.errors import InputError, Interrupted
+from ebbtide.interrupts import STOPPED
 from ebbtide.kernel import build, library
 from ebbtide.machine import cache_folder, features, processor
 from ebbtide.runs.folder import differing
@@ -292,6 +293,12 @@ def test_an_interrupt_before_a_run_is_begun_is_told_in_one_line(building, tmp_pa
     monkeypatch.chdir(tmp_path)
     assert main(["run", "transience", "--out", "run", "--processes", "0"]) == 130
     assert "nothing was written" in capsys.readouterr().out and not (tmp_path / "run").exists()
+
+
+def test_a_stop_ends_the_command_that_builds(building, tmp_path, capsys):
+    building("kill -INT $PPID; exec sleep 600")
+    assert main(["kernel", "build"]) == 130
+    assert capsys.readouterr().err == f"{STOPPED}\n" and not left(tmp_path)
 
 
 def test_a_run_of_the_kernel_is_told_by_the_name_it_had_before(cached, monkeypatch):

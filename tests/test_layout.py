@@ -1,6 +1,7 @@
 """How members are laid out: what is given is kept, what is measured is measured once, and the rest is refused."""
 
 import itertools
+import os
 import queue
 import shutil
 import threading
@@ -300,6 +301,29 @@ def test_a_damaged_or_unfitting_memory_is_measured_again_and_mended(stopwatch, m
     file.write_bytes(text)
     assert choose(FOUR) == Layout(2, 2, 1, "measured")
     assert choose(FOUR) == Layout(2, 2, 1, "remembered") and len(stopwatch.asked) == 8
+
+
+def lay_a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def lay_a_link(path: Path) -> None:
+    path.with_name("elsewhere").write_bytes(msgspec.json.encode(Layout(1, 1)))
+    path.symlink_to("elsewhere")
+
+
+def lay_a_large_file(path: Path) -> None:
+    path.write_bytes(msgspec.json.encode(Layout(1, 1)) + b" " * 100_000)
+
+
+@pytest.mark.parametrize("lay", [lay_a_pipe, lay_a_link, lay_a_large_file])
+def test_what_this_program_would_not_have_written_is_not_read_from_the_cache(stopwatch, machine, lay):
+    choose(FOUR)
+    (file,) = machine.iterdir()
+    file.unlink()
+    lay(file)
+    assert choose(FOUR).chosen == "measured"
+    assert choose(FOUR).chosen == "remembered" and file.is_file() and not file.is_symlink()
 
 
 def test_a_cache_that_cannot_be_written_is_harmless(stopwatch, machine):

@@ -1,5 +1,7 @@
 """From points to tasks: groups of one shape, content addresses, sizes of tasks."""
 
+import os
+
 import jax
 import msgspec
 import numpy as np
@@ -246,3 +248,18 @@ def test_a_guess_is_corrected_by_what_was_measured_beside_it(monkeypatch):
     assert estimate.slower([SPEC, wider]) == pytest.approx(3)
     assert estimate.of(wider, 3.0).seconds == pytest.approx(3 * estimate.of(wider).seconds)
     assert estimate.of(SPEC, 3.0) == estimate.of(SPEC) and estimate.of(SPEC).source == "measured"
+
+
+def test_costs_that_this_program_would_not_have_written_are_not_read(tmp_path, monkeypatch):
+    """A pipe would block for ever, a file without end fill the memory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    estimate.remember(SPEC, estimate.Cost(10.0, 1.0, 1e8))
+    (file,) = (tmp_path / "ebbtide").iterdir()
+    assert estimate.of(SPEC).source == "measured"
+    file.write_bytes(file.read_bytes() + b" " * 100_000)
+    assert estimate.of(SPEC).source == "guessed"
+    file.unlink()
+    os.mkfifo(file)
+    assert estimate.of(SPEC).source == "guessed"
+    estimate.remember(SPEC, estimate.Cost(10.0, 1.0, 1e8))
+    assert estimate.of(SPEC).source == "measured"

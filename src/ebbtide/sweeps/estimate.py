@@ -13,10 +13,12 @@ from msgspec.structs import replace
 
 from ebbtide.machine import cache_folder, peak_memory
 from ebbtide.runs.atomic import write_file
+from ebbtide.runs.reading import read_bounded
+from ebbtide.runs.signed import DamagedError
 from ebbtide.sweeps.plan import Estimate
 from ebbtide.training import kernels, limits
 from ebbtide.training.driver import SLICE_SECONDS, Progress, train
-from ebbtide.training.layout import core_seconds, measured_key
+from ebbtide.training.layout import LARGEST_CACHED, core_seconds, measured_key
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 
@@ -92,8 +94,9 @@ class _Enough(Exception):
 
 def _read(spec: Spec) -> Cost | None:
     try:
-        found = msgspec.json.decode(_file(spec).read_bytes(), type=Cost)
-    except (OSError, msgspec.MsgspecError):
+        file = _file(spec)
+        found = msgspec.json.decode(read_bounded(file.parent, file.name, LARGEST_CACHED), type=Cost)
+    except (OSError, DamagedError, msgspec.MsgspecError):
         return None
     return found if found.sensible() else None
 

@@ -64,7 +64,7 @@ def main() -> int:
     parser.add_argument("task")
     parser.add_argument("--processes", type=int)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STOPPED))  # until the training takes over
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(STOPPED))  # until the training takes over
     threading.Thread(target=_obey_parent, daemon=True).start()
     return run(options.folder, options.task, options.processes)
 

@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from ebbtide.errors import require
 from ebbtide.machine import cache_folder, cores, processor
 from ebbtide.runs.atomic import write_file
+from ebbtide.runs.reading import read_bounded
+from ebbtide.runs.signed import DamagedError
 from ebbtide.training.limits import PROCESS, check_processes, needed, physical_memory
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
@@ -30,6 +32,8 @@ LONG_STEP = 0.1
 starting many small operations, and such a step has none to save. A driver sends long ones one at a time."""
 GUESS = 2e10
 """Floating-point operations per second and core by which the length of a run is expected."""
+LARGEST_CACHED = 2**12
+"""Bytes of a file in the user's cache that are read."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -152,10 +156,10 @@ def _train(team: Team, step: int) -> float:
 def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None], stop: threading.Event | None = None) -> Layout:
     file = cache_folder() / f"layout-{_key(spec)}.json"
     try:
-        known = msgspec.json.decode(file.read_bytes(), type=Layout)
+        known = msgspec.json.decode(read_bounded(file.parent, file.name, LARGEST_CACHED), type=Layout)
         if 1 <= known.processes <= spec.members and known.width <= spec.members and known.devices == 1:
             return replace(known, chosen="remembered")
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, DamagedError, msgspec.MsgspecError):
         pass  # never measured here, or the file is damaged: measure
     say("measuring how to lay out the members (once for this machine and shape)")
     short = replace(spec, keep_best=None, stopping=None)
