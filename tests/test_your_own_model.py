@@ -13,6 +13,7 @@ import pytest
 
 import ebbtide as eb
 from ebbtide import verify
+from ebbtide.evaluation.evaluate import check_predict
 from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.evaluation.fewshot_suite import Batch, part
 from ebbtide.evaluation.metrics import METRICS, mean_and_error, per_sequence
@@ -356,6 +357,13 @@ def spoilt(value: float):
     return predict
 
 
+def probabilities(rows: int) -> np.ndarray:
+    weights = (
+        np.random.default_rng(0).random((rows, 6)).astype(np.float16)
+    )  # rounded: rows sum to 1 within a thousandth
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 BAD_LOGITS = [
     (lambda e, y: np.zeros((len(y), 5)), "shape of predict's logits", [100, 5], "must be [100, 6]: [batch, outputs]"),
     (lambda e, y: np.zeros((7, 6)), "shape of predict's logits", [7, 6], "must be [100, 6]"),
@@ -366,6 +374,15 @@ BAD_LOGITS = [
     (lambda e, y: [["a"] * 6] * len(y), "type of predict's logits", "list", "real numbers"),
     (lambda e, y: [[0.0], [0.0, 1.0]], "type of predict's logits", "list", "real numbers"),
     (lambda e, y: np.zeros((len(y), 6), complex), "type of predict's logits", "complex128", "real numbers"),
+    (
+        lambda e, y: np.zeros((len(y), 4)),
+        "shape of predict's logits",
+        [100, 4],
+        "2 of the 6 outputs are reserved labels",
+    ),
+    (lambda e, y: np.full((len(y), 6), 1 / 6), "predict's logits", "probabilities (rows that sum to 1)", "logarithm"),
+    (lambda e, y: probabilities(len(y)), "predict's logits", "probabilities (rows that sum to 1)", "must be logits"),
+    (lambda e, y: np.eye(6)[np.arange(len(y)) % 6], "predict's logits", "one-hot rows", "give 100 times them"),
     (spoilt(-np.inf), "predict's logits", -np.inf, "finite, is not for 2 of 100 prompts (evaluator icl); to mask"),
     (spoilt(1e300), "predict's logits", np.inf, "finite, is not for 2 of 100 prompts"),
 ]
@@ -377,6 +394,21 @@ def test_logits_that_cannot_be_used_are_told_in_one_line(one_line, small, predic
         eb.evaluate(predict, small)
     one_line(caught, field, value)
     assert allowed in caught.value.allowed and "icl" in caught.value.allowed
+
+
+def test_the_logarithm_of_probabilities_is_logits(small):
+    plain = eb.evaluate(lambda e, y: np.log(probabilities(len(y)).astype(np.float32)), small)
+    moved = eb.evaluate(lambda e, y: np.log(probabilities(len(y)).astype(np.float32)) + 3, small)
+    assert plain["icl"] == moved["icl"]
+    watch = eb.Monitor(small)
+    with pytest.raises(eb.InputError, match="one-hot"):
+        watch(0, lambda e, y: np.eye(6)[:1].repeat(len(y), 0))
+
+
+def test_what_cannot_be_called_is_told_in_one_line(one_line):
+    with pytest.raises(eb.InputError, match=r"examples, labels") as caught:
+        check_predict(object())
+    one_line(caught, "predict", "object")
 
 
 def test_a_nan_is_told_in_one_line(small):

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from ebbtide.training.schedule import Schedule as Schedule
     from ebbtide.training.schedule import WarmupInverseSqrt as WarmupInverseSqrt
     from ebbtide.training.schedule import Window as Window
+    from ebbtide.training.score import score as score
     from ebbtide.training.spec import Seeds as Seeds
     from ebbtide.training.spec import Spec as Spec
     from ebbtide.training.start import Start as Start
@@ -130,6 +131,7 @@ _HOMES = {
     "training.monitor": ["Monitor"],
     "training.optimizer": ["SGD", "Adam", "WeightDecay"],
     "training.schedule": ["Constant", "Cosine", "Schedule", "WarmupInverseSqrt", "Window"],
+    "training.score": ["score"],
     "training.spec": ["Seeds", "Spec"],
     "training.start": ["Start"],
     "training.team": ["WorkerError"],

@@ -20,6 +20,8 @@ from ebbtide.tasks.prompt import Prompt, part
 Predict = Callable[[Float[np.ndarray, "batch slots dim"], Int[np.ndarray, "batch context"]], Any]
 """(examples, labels) -> logits [batch, outputs] as a NumPy or JAX array or a PyTorch tensor."""
 SUITES = {"fewshot": FewShotSuite}
+ROUNDING = 0.01
+"""How far from 1 the sum of probabilities may be: those of bfloat16 are."""
 
 
 def evaluate(
@@ -51,6 +53,7 @@ def evaluate(
     """
     options = {"source": source, "task": task, "evaluators": evaluators, "sequences": sequences, "seed": seed}
     whole_number("batch", batch, 1)
+    check_predict(predict)
     return examine(predict, find_suite(suite, options), batch)
 
 
@@ -77,7 +80,8 @@ def examine(predict: Predict, suite: FewShotSuite, batch: int) -> Findings:
         for start in range(0, suite.sequences, batch):
             chunk = part(prompt, start, min(batch, suite.sequences - start))
             examples, labels, _ = batch_first(chunk)
-            logits = logits_of(predict(examples, labels), (len(labels), suite.outputs), one.name)
+            shape, reserved = (len(labels), suite.outputs), suite.task.reserved_labels
+            logits = logits_of(predict(examples, labels), shape, one.name, reserved)
             values.append(np.asarray(_metrics(jnp.asarray(logits), chunk, jnp.int32(one.group))))
             if asked is not None:
                 model.append(asked.outcomes(logits, start))
@@ -101,10 +105,19 @@ def _metrics(
     return per_sequence(logits, prompt, group)
 
 
-def logits_of(answer: Any, shape: tuple[int, int], evaluator: str) -> Float[np.ndarray, "batch labels"]:
-    """A model's answer as float32 in NumPy. PyTorch is recognised by its `detach` and never imported.
+def check_predict(predict: Any) -> None:
+    """Raises `InputError` for what cannot be called."""
+    allowed = "must be a function (examples, labels) -> logits; models of ebbtide's own runs are read by eb.score"
+    require(callable(predict), "predict", type(predict).__name__, allowed)
 
-    Raises `InputError` unless it holds real, finite numbers and has this shape.
+
+def logits_of(
+    answer: Any, shape: tuple[int, int], evaluator: str, reserved: int = 0
+) -> Float[np.ndarray, "batch labels"]:
+    """A model's answer as float32 in NumPy. PyTorch is recognised by its `detach` and never imported. Of the outputs
+    `reserved` are those of labels that never occur in training.
+
+    Raises `InputError` unless it holds real, finite numbers, has this shape, and is no probabilities.
     """
     if hasattr(answer, "detach"):
         answer = answer.detach().cpu().float().numpy()
@@ -119,10 +132,23 @@ def logits_of(answer: Any, shape: tuple[int, int], evaluator: str) -> Float[np.n
         kind = str(getattr(answer, "dtype", type(answer).__name__))
         raise InputError("type of predict's logits", kind, f"must be an array of real numbers {where}") from error
     want = f"must be {list(shape)}: [batch, outputs] {where}"
+    want += f"; {reserved} of the {shape[1]} outputs are reserved labels, never in training" if reserved else ""
     require(logits.shape == shape, "shape of predict's logits", list(logits.shape), want)
     wrong = int(shape[0] - np.isfinite(logits).all(axis=1).sum())
     if wrong:
         worst = float(logits[~np.isfinite(logits)][0])
         allowed = f"must be finite, is not for {wrong} of {shape[0]} prompts {where}; to mask a label use -1e9"
         raise InputError("predict's logits", worst, allowed)
+    _check_scale(logits, where)
     return logits
+
+
+def _check_scale(logits: Float[np.ndarray, "batch labels"], where: str) -> None:
+    """Raises `InputError` where every row sums to 1 and none has a number outside 0 to 1: these are probabilities, and
+    metrics that take them for logits would be wrong without a word. (Log-probabilities are logits.)"""
+    if ((logits < 0) | (logits > 1)).any() or np.abs(logits.sum(axis=1) - 1).max() > ROUNDING:
+        return
+    one_hot = bool(((logits == 0) | (logits == 1)).all())
+    what = "one-hot rows" if one_hot else "probabilities (rows that sum to 1)"
+    how = "give 100 times them" if one_hot else "give logits, or their logarithm"
+    raise InputError("predict's logits", what, f"must be logits {where}: {how}")

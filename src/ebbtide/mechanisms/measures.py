@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ebbtide.errors import nearest, require
+from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.metrics import METRICS, first_of_label, per_sequence
 from ebbtide.mechanisms.interventions import Ablate, AnyIntervention, Induction, KeepClean, answer, label_positions
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.layers import EPSILON
-from ebbtide.models.model import Params
+from ebbtide.models.model import AnyPrompt, Params
 from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.prompt import Prompt
 
@@ -208,12 +208,13 @@ def find_measure(name: str) -> Measure:
     return MEASURES[name]
 
 
-def measure(name: str, model: Any, params: Params, prompt: Prompt) -> Array:
+def measure(name: str, model: Any, params: Params, prompt: AnyPrompt) -> Array:
     """A measure of a model on few-shot prompts. Raises `InputError` for an unknown measure, another model, other
     prompts."""
     found = find_measure(name)
     transformer = isinstance(model, Transformer)
     require(transformer, "measure", name, f"is of transformers; the model is {model.__struct_config__.tag}")
-    kind = type(prompt).__name__
-    require(isinstance(prompt, Prompt), "prompt", kind, f"must be few-shot prompts: {name} speaks of labels in context")
+    if not isinstance(prompt, Prompt):
+        allowed = f"must be few-shot prompts: {name} speaks of labels in context"
+        raise InputError("prompt", type(prompt).__name__, allowed)
     return found.of(model, params, prompt)

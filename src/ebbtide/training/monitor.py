@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from ebbtide.errors import require
-from ebbtide.evaluation.evaluate import Predict, examine, find_suite
+from ebbtide.evaluation.evaluate import Predict, check_predict, examine, find_suite
 from ebbtide.evaluation.fewshot_suite import FewShotSuite, whole_number
 from ebbtide.evaluation.findings import Findings
 from ebbtide.evaluation.summary import Curves, summarise
@@ -69,6 +69,7 @@ class Monitor:
         larger than at the last call."""
         least = self.history[-1].sequences + 1 if self.history else 0
         whole_number("sequences", sequences, least)
+        check_predict(predict)
         record = Record(int(sequences), float(train_loss), examine(predict, self.suite, self.batch))
         self.history.append(record)
         if self._watch.better(self._value(record, self.keep_best), record.sequences)[0]:

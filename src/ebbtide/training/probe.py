@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,9 +11,8 @@ from jaxtyping import Array, Float, Int
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.mechanisms.measures import Measure, find_measure, measure
-from ebbtide.models.model import Params
+from ebbtide.models.model import AnyPrompt, Params
 from ebbtide.runs.folder import DamagedError, Run
-from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.driver import spec_of
 from ebbtide.training.members import unnamed
 from ebbtide.training.spec import Spec
@@ -70,8 +69,9 @@ def _params(spec: Spec, arrays: dict[str, np.ndarray], member: int, where: str) 
         raise InputError("run", where, str(error)) from error
 
 
-def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> Prompt:
-    """Prompts of one of a run's evaluators, those it was evaluated on where as many are asked for."""
+def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> Any:
+    """Prompts of one of a run's evaluators (`Prompt`; `FunctionPrompt` of functions), those it was evaluated on where
+    as many are asked for."""
     names = spec.evaluators
     require(
         evaluator in names, "on", evaluator, f"the run has the evaluators {', '.join(names)}{nearest(evaluator, names)}"
@@ -96,7 +96,7 @@ def probe_run(
     require(len(names) > 0, "measure", names, "name at least one")
     per_world = [prompts_of(spec, evaluator, sequences, m) for m in range(spec.members if spec.vary else 1)]
 
-    def all_of(params: Params, prompt: Prompt) -> list[Array]:
+    def all_of(params: Params, prompt: AnyPrompt) -> list[Array]:
         return [measure(name, spec.model, params, prompt) for name in names]
 
     compiled, times, rows = jax.jit(all_of), [], []
