@@ -73,6 +73,12 @@ def test_ctrl_c_at_any_moment_is_one_line_and_exit_code_130(run, tmp_path, scrip
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_after_the_work_is_done_changes_nothing(tmp_path):
+    script = "import atexit, os, signal; atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+    done = interrupted(script, ["ls"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_job_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
     script = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + AT_IMPORT.format(where="rich.console")
     assert interrupted(script, ["ls"], tmp_path).returncode == 0

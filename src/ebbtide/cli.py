@@ -7,7 +7,7 @@ from importlib import import_module
 
 from ebbtide import __version__
 from ebbtide.errors import InputError, Interrupted, one_line
-from ebbtide.interrupts import CODE, STOPPED, leave_at_ctrl_c
+from ebbtide.interrupts import CODE, STOPPED, finish, leave_at_ctrl_c
 from ebbtide.machine import forget_settings
 from ebbtide.standard_output import steady
 
@@ -196,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     forget_settings(os.environ)
     output = steady()
     code = _command(sys.argv[1:])
+    finish()
     if output is None:
         return code
     output.flush()

@@ -24,6 +24,12 @@ def leave_at_ctrl_c() -> None:
         signal.signal(signal.SIGINT, _leave)
 
 
+def finish() -> None:
+    """The work is done and its exit code known: while the interpreter takes itself apart, Ctrl-C changes nothing."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt inside, also on the command line: for work that has something to undo or to say
