@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -80,6 +81,21 @@ def trim(folder: Path, limit: int = LIMIT) -> None:
         held -= size
 
 
+AT_IMPORT: list[str] = []
+"""Where, in a test file, each program was compiled before the first test ran."""
+
+
+def heard(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+        where = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_stack()]
+        AT_IMPORT.append(next((place for place in reversed(where) if place.startswith("test_")), where[0]))
+
+
+def imported() -> None:
+    """The test files are all imported: what is compiled from here on a test needs."""
+    jax.monitoring.unregister_event_duration_listener(heard)
+
+
 OWN = Path(tempfile.mkdtemp(prefix="ebbtide-compiled-"))
 SHARED = private(cache_folder() / "compiled-for-tests" / machine())
 
@@ -91,7 +107,7 @@ def exchange() -> None:
         copy(SHARED, OWN)
 
 
-def begin(least_seconds: float = 0.1) -> None:
+def begin(least_seconds: float = 0.02) -> None:
     """Lets this process and all that it starts compile into its own folder, which is removed at its end."""
     atexit.register(shutil.rmtree, OWN, ignore_errors=True)
     os.environ |= {
@@ -100,6 +116,7 @@ def begin(least_seconds: float = 0.1) -> None:
     }
     jax.config.update("jax_compilation_cache_dir", str(OWN))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", least_seconds)
+    jax.monitoring.register_event_duration_secs_listener(heard)
     if SHARED is not None:
         trim(SHARED)
     exchange()

@@ -41,6 +41,10 @@ def quick_compile() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+def pytest_collection_finish() -> None:
+    compiled.imported()
+
+
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """What the tests of a file compiled is for the other processes, and theirs for the next file."""
     if nextitem is None or nextitem.path != item.path:

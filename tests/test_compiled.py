@@ -61,3 +61,9 @@ def test_every_process_of_the_suite_compiles_into_a_folder_of_its_own():
     own = str(compiled.OWN)
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == jax.config.values["jax_compilation_cache_dir"] == own
     assert compiled.SHARED != compiled.OWN and len(compiled.machine()) == 16
+
+
+def test_importing_the_test_files_compiles_nothing():
+    """Every pytest process imports all of them, and so does a run of one test: a model at the top of a file is
+    compiled each time."""
+    assert compiled.AT_IMPORT == []

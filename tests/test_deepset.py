@@ -21,7 +21,7 @@ from ebbtide.tasks.regression import Regression
 from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.spec import Spec, from_json
-from test_transformer import BATCH, CONTEXT, DIM, LABELS, prompt_of, recorded
+from test_transformer import BATCH, CONTEXT, DIM, LABELS, idle_taps, prompt_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -120,13 +120,8 @@ NAMES = ["hook_exemplar_embed", "hook_label_embed", "psi.0.hook_post", "psi.1.ho
 NAMES += ["xi.0.hook_post", "xi.1.hook_post", "hook_logits"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_tap_can_replace_its_value(name):
-    model, prompt = small(), prompt_of()
-    params = stirred(model, context=CONTEXT, dim=DIM, labels=LABELS)
-    other = recorded(model, params, prompt_of(seed=1))[name]
-    replaced = model.apply(params, prompt, lambda n, value: jnp.asarray(other) if n == name else value)
-    assert np.abs(np.asarray(replaced - model.apply(params, prompt))).max() > 1e-4
+def test_every_tap_can_replace_its_value():
+    assert idle_taps(small(), stirred(small(), context=CONTEXT, dim=DIM, labels=LABELS)) == []
 
 
 def test_its_points_are_named_and_have_the_axes_they_say():

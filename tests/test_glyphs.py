@@ -1,5 +1,7 @@
 """Glyphs: pure functions of a seed, drawn as images that can be told apart about as well as Omniglot's."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +22,16 @@ from tiny import SPEC
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 SOURCE = Glyphs(classes=90, exemplars=15, holdout_classes=10, holdout_exemplars=5)
-IMAGES = SOURCE.images()
 REDUCED = replace(SOURCE, features="pca64")
 FEW = Glyphs(classes=8, exemplars=3, holdout_classes=2, holdout_exemplars=2)
 
 PINNED = [[15193, 17300, 24883], [13212, 12114, 11255], [16792, 17927, 17674], [15873, 15007, 21357]]
+
+
+@cache
+def drawn() -> np.ndarray:
+    """The images of the source that most tests look at."""
+    return SOURCE.images()
 
 
 def nearest_mean(x: np.ndarray) -> float:
@@ -44,9 +51,9 @@ def ink(images: np.ndarray) -> np.ndarray:
 
 
 def test_glyphs_are_a_function_of_the_seed():
-    np.testing.assert_array_equal(SOURCE.images(), IMAGES)
+    np.testing.assert_array_equal(SOURCE.images(), drawn())
     other = replace(SOURCE, seed=1).images()
-    assert (other != IMAGES).any((-2, -1)).all()
+    assert (other != drawn()).any((-2, -1)).all()
 
 
 def test_the_random_stream_is_pinned():
@@ -59,18 +66,18 @@ def test_the_random_stream_is_pinned():
 def test_more_classes_or_exemplars_leave_the_others_as_they_are_bit_for_bit(counts):
     source = replace(SOURCE, **counts)
     more = source.images()
-    np.testing.assert_array_equal(more[:90, :15], IMAGES[:90, :15])
-    np.testing.assert_array_equal(more[source.classes :, :15], IMAGES[90:, :15])
-    np.testing.assert_array_equal(more[:90, source.exemplars :], IMAGES[:90, 15:])
+    np.testing.assert_array_equal(more[:90, :15], drawn()[:90, :15])
+    np.testing.assert_array_equal(more[source.classes :, :15], drawn()[90:, :15])
+    np.testing.assert_array_equal(more[:90, source.exemplars :], drawn()[:90, 15:])
 
 
 def test_more_held_out_ones_leave_the_others_as_they_are_bit_for_bit():
     more = replace(SOURCE, holdout_classes=13, holdout_exemplars=7).images()
-    np.testing.assert_array_equal(more[:100, :20], IMAGES)
+    np.testing.assert_array_equal(more[:100, :20], drawn())
 
 
 def test_all_drawings_differ():
-    flat = IMAGES.reshape(-1, 28 * 28)
+    flat = drawn().reshape(-1, 28 * 28)
     assert len(np.unique(flat, axis=0)) == len(flat)
 
 
@@ -97,8 +104,8 @@ def test_every_image_has_some_ink_and_not_too_much(side):
 
 def test_ink_of_all_images():
     """At the default: the mean is about Omniglot's 8 %."""
-    assert ink(IMAGES).min() > 0.015 and ink(IMAGES).max() < 0.25
-    assert 0.06 < ink(IMAGES).mean() < 0.09
+    assert ink(drawn()).min() > 0.015 and ink(drawn()).max() < 0.25
+    assert 0.06 < ink(drawn()).mean() < 0.09
 
 
 @pytest.mark.parametrize("motor", [0.0, 0.5, 2.0, 10.0])
@@ -167,7 +174,7 @@ def test_without_noise_all_exemplars_of_a_class_are_the_same_image_and_no_two_cl
 
 def test_exemplars_are_nearer_to_their_class_than_to_others():
     """For every class the mean squared distance of its exemplars is below that to the next class's."""
-    x = IMAGES.reshape(100, 20, -1) / 255
+    x = drawn().reshape(100, 20, -1) / 255
     within = ((x[:, :10] - x[:, 10:]) ** 2).sum(-1).mean(1)
     between = ((x[:, :10] - np.roll(x, 1, 0)[:, 10:]) ** 2).sum(-1).mean(1)
     assert within.mean() < 0.85 * between.mean()
@@ -230,7 +237,7 @@ def test_pca64_is_deterministic_and_held_out_ones_have_no_part_in_it():
 
 def test_components_are_those_of_the_singular_value_decomposition():
     """An independent computation; the sign of an axis is that which makes its largest weight positive."""
-    pixels = IMAGES.reshape(100, 20, -1)[:40]
+    pixels = drawn().reshape(100, 20, -1)[:40]
     train = pixels[:30, :8].reshape(-1, 784).astype(float)
     _, _, axes = np.linalg.svd(train - train.mean(0), full_matrices=False)
     axes = axes[:10] * np.sign(np.take_along_axis(axes[:10], np.abs(axes[:10]).argmax(1)[:, None], 1))

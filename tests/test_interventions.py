@@ -1,5 +1,6 @@
 """Taps and interventions: they change what they say, and nothing else."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -41,25 +42,32 @@ BATCH = 7
 def a_prompt(context: int = 3, seed: int = 0) -> Prompt:
     """Random exemplars; the target is among the labels in context, twice in some sequences."""
     rng = np.random.default_rng(seed)
-    slot = jnp.zeros((context + 1, BATCH), jnp.int32)
-    labels = jnp.asarray(rng.integers(0, 6, (context, BATCH)), jnp.int32)
-    target = labels[0]
-    x = jnp.asarray(rng.normal(size=(context + 1, BATCH, 5)), jnp.float32)
-    return Prompt(x, labels, target, slot, slot.astype(jnp.uint32), slot, target)
+    slot = np.zeros((context + 1, BATCH), np.int32)
+    labels = rng.integers(0, 6, (context, BATCH)).astype(np.int32)
+    x = rng.normal(size=(context + 1, BATCH, 5)).astype(np.float32)
+    return Prompt(*jax.device_put([x, labels, labels[0], slot, slot.astype(np.uint32), slot, labels[0]]))
 
 
 PROMPT = a_prompt()
-PARAMS = MODEL.init(jax.random.key(1), **SHAPE)
+
+
+@cache
+def weights() -> Any:
+    """The parameters that most tests use."""
+    return MODEL.init(jax.random.key(1), **SHAPE)
 
 
 def seen(*interventions: AnyIntervention, at: str = "*", model: Transformer = MODEL) -> dict[str, np.ndarray]:
     """Every point of a forward pass with interventions."""
-    params = PARAMS if model is MODEL else model.init(jax.random.key(1), **SHAPE)
+    params = weights() if model is MODEL else model.init(jax.random.key(1), **SHAPE)
     tap = intervened(model, params, PROMPT, interventions)
     return {name: np.asarray(value) for name, value in record(model, params, PROMPT, at, tap=tap)[1].items()}
 
 
-PLAIN = seen()
+@cache
+def untouched() -> dict[str, np.ndarray]:
+    """Every point of a forward pass without interventions."""
+    return seen()
 
 
 def test_every_point_has_named_axes():
@@ -71,15 +79,15 @@ def test_every_point_has_named_axes():
 
 
 def test_taps_that_are_off_leave_the_same_program():
-    plain = jax.make_jaxpr(MODEL.apply)(PARAMS, PROMPT)
-    tapped = jax.make_jaxpr(lambda params, prompt: record(MODEL, params, prompt)[0])(PARAMS, PROMPT)
-    none = jax.make_jaxpr(lambda params, prompt: answer(MODEL, params, prompt, ()))(PARAMS, PROMPT)
+    plain = jax.make_jaxpr(MODEL.apply)(weights(), PROMPT)
+    tapped = jax.make_jaxpr(lambda params, prompt: record(MODEL, params, prompt)[0])(weights(), PROMPT)
+    none = jax.make_jaxpr(lambda params, prompt: answer(MODEL, params, prompt, ()))(weights(), PROMPT)
     assert str(plain) == str(tapped) == str(none)
 
 
 def test_recording_changes_no_bit():
-    plain = jax.jit(MODEL.apply)(PARAMS, PROMPT)
-    logits, found = jax.jit(lambda p, x: record(MODEL, p, x, "blocks.*.attn.hook_pattern"))(PARAMS, PROMPT)
+    plain = jax.jit(MODEL.apply)(weights(), PROMPT)
+    logits, found = jax.jit(lambda p, x: record(MODEL, p, x, "blocks.*.attn.hook_pattern"))(weights(), PROMPT)
     np.testing.assert_array_equal(logits, plain)
     assert list(found) == ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]
     assert found["blocks.0.attn.hook_pattern"].shape == (BATCH, 4, 7, 7)
@@ -89,7 +97,7 @@ def test_recording_changes_no_bit():
 def test_a_point_replaced_by_itself_changes_no_bit():
     """Each point alone gets its value of another pass; the place is an argument, so nothing is optimised away."""
     names = list(points(MODEL, SHAPE))
-    clean = jax.jit(lambda params, prompt: record(MODEL, params, prompt, "*")[1])(PARAMS, PROMPT)
+    clean = jax.jit(lambda params, prompt: record(MODEL, params, prompt, "*")[1])(weights(), PROMPT)
 
     @jax.jit
     def patched(params, prompt, clean, chosen):
@@ -97,21 +105,21 @@ def test_a_point_replaced_by_itself_changes_no_bit():
         return record(MODEL, params, prompt, tap=tap)[0]
 
     for i in range(len(names)):
-        np.testing.assert_array_equal(patched(PARAMS, PROMPT, clean, i), clean["hook_logits"])
+        np.testing.assert_array_equal(patched(weights(), PROMPT, clean, i), clean["hook_logits"])
     for name in ("hook_embed", "blocks.0.attn.hook_pattern", "blocks.1.attn.hook_v"):
-        np.testing.assert_array_equal(seen(KeepClean(at=name))["hook_logits"], PLAIN["hook_logits"])
+        np.testing.assert_array_equal(seen(KeepClean(at=name))["hook_logits"], untouched()["hook_logits"])
 
 
 def test_under_vmap_grad_and_scan_and_reduced_inside():
-    both = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), PARAMS)
+    both = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), weights())
 
     def mean_pattern(params):
         reduce = lambda name, value: value.mean(0)  # noqa: E731
         return record(MODEL, params, PROMPT, "*.hook_pattern", reduce=reduce)[1]["blocks.1.attn.hook_pattern"]
 
     found = jax.vmap(mean_pattern)(both)
-    np.testing.assert_allclose(found[0], PLAIN["blocks.1.attn.hook_pattern"].mean(0), rtol=1e-5)
-    gradient = jax.grad(lambda p: mean_pattern(p)[0, 0, 0])(PARAMS)
+    np.testing.assert_allclose(found[0], untouched()["blocks.1.attn.hook_pattern"].mean(0), rtol=1e-5)
+    gradient = jax.grad(lambda p: mean_pattern(p)[0, 0, 0])(weights())
     assert np.abs(gradient["blocks"][1]["attn"]["q"]).max() > 0 == np.abs(gradient["readout"]["w"]).max()
     _, rows = jax.lax.scan(lambda c, p: (c, mean_pattern(p)), 0, both)
     np.testing.assert_allclose(rows, found, rtol=1e-5)
@@ -119,7 +127,7 @@ def test_under_vmap_grad_and_scan_and_reduced_inside():
 
 def test_a_glob_that_names_nothing_is_refused(one_line):
     with pytest.raises(InputError) as caught:
-        record(MODEL, PARAMS, PROMPT, "blocks.*.attn.hook_patern")
+        record(MODEL, weights(), PROMPT, "blocks.*.attn.hook_patern")
     one_line(caught, "point", "blocks.*.attn.hook_patern")
     assert "did you mean" in str(caught.value)
 
@@ -127,23 +135,23 @@ def test_a_glob_that_names_nothing_is_refused(one_line):
 def test_ablated_heads_neurons_and_positions():
     got = seen(Ablate(at="blocks.0.attn.hook_z", heads=(1, 3)))["blocks.0.attn.hook_z"]
     assert (got[:, :, [1, 3]] == 0).all()
-    np.testing.assert_array_equal(got[:, :, [0, 2]], PLAIN["blocks.0.attn.hook_z"][:, :, [0, 2]])
+    np.testing.assert_array_equal(got[:, :, [0, 2]], untouched()["blocks.0.attn.hook_z"][:, :, [0, 2]])
     got = seen(Ablate(at="blocks.*.mlp.hook_post", neurons=(0, 31), how="mean"))["blocks.0.mlp.hook_post"]
-    plain = PLAIN["blocks.0.mlp.hook_post"]
+    plain = untouched()["blocks.0.mlp.hook_post"]
     np.testing.assert_allclose(got[..., 31], np.broadcast_to(plain.mean(1)[:, None, 31], got.shape[:-1]), rtol=1e-5)
     np.testing.assert_array_equal(got[..., 1:31], plain[..., 1:31])
     got = seen(Ablate(at="hook_embed", positions=(2,)))["hook_embed"]
-    assert (got[2] == 0).all() and (got[[0, 1, 3]] == PLAIN["hook_embed"][[0, 1, 3]]).all()
+    assert (got[2] == 0).all() and (got[[0, 1, 3]] == untouched()["hook_embed"][[0, 1, 3]]).all()
 
 
 def test_kept_patterns_and_values_do_not_feel_an_ablation():
     """With layer 0's heads gone but all of layer 1's attention kept, only the direct path of layer 0 is missing."""
     gone = Ablate(at="blocks.0.attn.hook_z")
     kept = seen(gone, KeepClean(at="blocks.1.attn.hook_pattern"), KeepClean(at="blocks.1.attn.hook_v"))
-    np.testing.assert_array_equal(kept["blocks.1.attn.hook_z"], PLAIN["blocks.1.attn.hook_z"])
-    assert np.abs(kept["blocks.1.hook_resid_pre"] - PLAIN["blocks.1.hook_resid_pre"]).max() > 0.01
+    np.testing.assert_array_equal(kept["blocks.1.attn.hook_z"], untouched()["blocks.1.attn.hook_z"])
+    assert np.abs(kept["blocks.1.hook_resid_pre"] - untouched()["blocks.1.hook_resid_pre"]).max() > 0.01
     some = seen(gone, KeepClean(at="blocks.1.attn.hook_v", heads=(2,)))["blocks.1.attn.hook_v"]
-    np.testing.assert_array_equal(some[:, :, 2], PLAIN["blocks.1.attn.hook_v"][:, :, 2])
+    np.testing.assert_array_equal(some[:, :, 2], untouched()["blocks.1.attn.hook_v"][:, :, 2])
     np.testing.assert_array_equal(some[:, :, 0], seen(gone)["blocks.1.attn.hook_v"][:, :, 0])
 
 
@@ -181,8 +189,8 @@ def test_previous_token_rows():
     got = seen(PreviousToken(heads=(0,), strength=0.75))[name]
     for label in (1, 3, 5):
         assert (got[:, 0, label, label - 1] == 0.75).all() and (got[:, 0, label, label] == 0.25).all()
-    np.testing.assert_array_equal(got[:, 0, [0, 2, 4, 6]], PLAIN[name][:, 0, [0, 2, 4, 6]])
-    np.testing.assert_array_equal(got[:, 1:], PLAIN[name][:, 1:])
+    np.testing.assert_array_equal(got[:, 0, [0, 2, 4, 6]], untouched()[name][:, 0, [0, 2, 4, 6]])
+    np.testing.assert_array_equal(got[:, 1:], untouched()[name][:, 1:])
     every = seen(PreviousToken(rows="all"))[name]
     np.testing.assert_array_equal(every[:, :, 1:], np.broadcast_to(np.eye(7)[:-1], (BATCH, 4, 6, 7)))
 
@@ -201,8 +209,8 @@ def test_a_head_at_another_temperature():
     name = "blocks.0.attn.hook_attn_scores"
     got = seen(Temperature(layer=0, heads=(3,), temperature=0.5))[name]
     lower = np.tril_indices(7)
-    np.testing.assert_allclose(got[:, 3][:, *lower], 2 * PLAIN[name][:, 3][:, *lower], rtol=1e-6)
-    np.testing.assert_array_equal(got[:, :3], PLAIN[name][:, :3])
+    np.testing.assert_allclose(got[:, 3][:, *lower], 2 * untouched()[name][:, 3][:, *lower], rtol=1e-6)
+    np.testing.assert_array_equal(got[:, :3], untouched()[name][:, :3])
     assert seen(Temperature(layer=0, temperature=0.01))["blocks.0.attn.hook_pattern"][:, :, 0, 1:].max() == 0
 
 

@@ -19,11 +19,13 @@ from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import Run
 from ebbtide.training.driver import train
-from test_interventions import BATCH, MODEL, PARAMS, PROMPT, SHAPE
+from test_interventions import BATCH, MODEL, PROMPT, SHAPE, weights
 from tiny import SPEC
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-MIXED = PROMPT._replace(labels=PROMPT.labels.at[1].set((PROMPT.target + 1) % 6))
+LABELS = np.array(PROMPT.labels)
+LABELS[1] = (np.asarray(PROMPT.target) + 1) % 6
+MIXED = PROMPT._replace(labels=jax.device_put(LABELS))
 """Every context shows the target and another label."""
 
 
@@ -39,10 +41,10 @@ def clamped(monkeypatch, *interventions: Any) -> None:
 
 def test_the_strength_that_is_clamped_is_the_strength_that_is_measured(monkeypatch):
     clamped(monkeypatch, Induction(layer=1, heads=(2,), strength=0.75), PreviousToken(heads=(1,), strength=0.5))
-    found = measure("induction_strength", MODEL, PARAMS, MIXED)
+    found = measure("induction_strength", MODEL, weights(), MIXED)
     assert found.shape == (2, 4) and found[1, 2] == pytest.approx(0.5, abs=1e-6)
-    assert measure("label_attention", MODEL, PARAMS, MIXED)[1, 2] == pytest.approx(1, abs=1e-6)
-    before, itself = (measure(name, MODEL, PARAMS, MIXED) for name in ("previous_token", "self_attention"))
+    assert measure("label_attention", MODEL, weights(), MIXED)[1, 2] == pytest.approx(1, abs=1e-6)
+    before, itself = (measure(name, MODEL, weights(), MIXED) for name in ("previous_token", "self_attention"))
     assert before[0, 1] == pytest.approx(0.5) and itself[0, 1] == pytest.approx(0.5)
     assert np.isnan(before[1]).all() and np.isnan(itself[1]).all()
     assert 0 < before[0, 0] < 1
@@ -74,13 +76,13 @@ def test_ablations_agree_with_each_other():
     shallow = Transformer(layers=1, width=16, heads=2)
     found = measure("composition", shallow, shallow.init(jax.random.key(2), **SHAPE), MIXED)
     assert (found == found[0]).all()
-    assert measure("copy_curve", MODEL, PARAMS, MIXED).shape == (4, len(STRENGTHS))
-    assert measure("without_head", MODEL, PARAMS, MIXED).shape == (2, 4)
+    assert measure("copy_curve", MODEL, weights(), MIXED).shape == (4, len(STRENGTHS))
+    assert measure("without_head", MODEL, weights(), MIXED).shape == (2, 4)
 
 
 def test_unknown_measures_and_other_models_are_refused(one_line):
     with pytest.raises(InputError) as caught:
-        measure("induction_strenght", MODEL, PARAMS, MIXED)
+        measure("induction_strenght", MODEL, weights(), MIXED)
     one_line(caught, "measure", "induction_strenght")
     with pytest.raises(InputError, match="is of transformers"):
         measure("only_head", Recurrent(), None, MIXED)
@@ -158,15 +160,15 @@ def test_ridge_probes_read_what_is_linear_and_only_that():
 
 
 def test_a_linear_probe_over_training_agrees_with_the_one_outside():
-    found = measure("linear_probe", MODEL, PARAMS, MIXED)
-    seen = record(MODEL, PARAMS, MIXED, "blocks.1.hook_resid_post")[1]["blocks.1.hook_resid_post"][-1]
+    found = measure("linear_probe", MODEL, weights(), MIXED)
+    seen = record(MODEL, weights(), MIXED, "blocks.1.hook_resid_post")[1]["blocks.1.hook_resid_post"][-1]
     outside = ridge_probe(np.asarray(seen), np.asarray(MIXED.target), test=4 / 7)
     assert found.shape == (3,) and found[-1] == pytest.approx(outside)
 
 
 def test_outputs_are_probabilities_of_the_target():
-    found = measure("outputs", MODEL, PARAMS, MIXED)
-    logits = np.asarray(MODEL.apply(PARAMS, MIXED))
+    found = measure("outputs", MODEL, weights(), MIXED)
+    logits = np.asarray(MODEL.apply(weights(), MIXED))
     for b in range(BATCH):
         shown = sorted(set(np.asarray(MIXED.labels)[:, b].tolist()))
         p = np.exp(logits[b, shown]) / np.exp(logits[b, shown]).sum()

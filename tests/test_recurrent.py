@@ -22,7 +22,7 @@ from ebbtide.training.engine import Engine
 from ebbtide.training.fields import override
 from ebbtide.training.optimizer import Adam, WeightDecay
 from ebbtide.training.spec import Spec, from_builtins, from_json
-from test_transformer import BATCH, CONTEXT, DIM, LABELS, prompt_of, recorded
+from test_transformer import BATCH, CONTEXT, DIM, LABELS, idle_taps, prompt_of, recorded
 from tiny import SPEC
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -114,13 +114,8 @@ def test_shapes_of_the_taps():
     assert shapes["hook_logits"] == (BATCH, LABELS) and len(shapes) == 6
 
 
-@pytest.mark.parametrize("name", sorted(recorded(small(), stirred(small()), prompt_of())))
-def test_every_tap_can_replace_its_value(name):
-    """Putting another prompt's value at a tap changes the logits: what is tapped is what is used."""
-    model, params, prompt = small(), stirred(small()), prompt_of()
-    other = recorded(model, params, prompt_of(seed=1))[name]
-    replaced = model.apply(params, prompt, lambda n, value: jnp.asarray(other) if n == name else value)
-    assert np.abs(np.asarray(replaced - model.apply(params, prompt))).max() > 1e-4
+def test_every_tap_can_replace_its_value():
+    assert idle_taps(small(), stirred(small())) == []
 
 
 @pytest.mark.parametrize("slot", [0, 1, CONTEXT])
