@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 TESTERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test crash check verify clean
+.PHONY: demo test thorough crash check verify clean
 
 demo: $(VENV)/.installed  ## the transience study on the embedded default: verdict and figure
 	$(BIN)/ebbtide run transience --preset quick --check
 
 test: $(VENV)/.installed-test check  ## every check and every test, on two cores (TESTERS=0: one test after the other)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+
+thorough: $(VENV)/.installed-test check  ## before a release: everything, with many more examples (some hours)
+	EBBTIDE_TESTS=thorough $(BIN)/python -m pytest -m "" -n $(TESTERS) --dist loadfile
 
 crash: $(VENV)/.installed-test  ## a run killed a hundred times at random moments (ten to twenty minutes)
 	$(BIN)/python -m pytest -m crash -s

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebbtide.models.convolution import convolve
+from effort import examples
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -25,7 +26,7 @@ def drawn(kernel: int, side: int, fan_in: int = 2, fan_out: int = 3, images: int
     return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(quick=25, thorough=100))
 @given(kernel=st.integers(1, 7), side=st.integers(1, 11), stride=st.integers(1, 4))
 def test_values_and_gradients_are_those_of_a_convolution(kernel, side, stride):
     """Kernels larger than the image, strides larger than the kernel, and images that no stride divides are among

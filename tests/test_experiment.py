@@ -211,7 +211,11 @@ def test_every_experiment_can_be_planned_and_every_claim_is_asked_somewhere(stud
     assert len({claim.name for claim in experiment.claims}) == len(experiment.claims)
 
 
-PRESETS = [(study.name, e.name, preset) for study in STUDIES for e in study.experiments for preset in e.settings]
+PRESETS = [
+    pytest.param(study.name, one.name, preset, marks=[] if preset == next(iter(one.settings)) else pytest.mark.thorough)
+    for study, one in EVERY
+    for preset in one.settings
+]
 
 
 @pytest.mark.parametrize(("study", "experiment", "preset"), PRESETS)

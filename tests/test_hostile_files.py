@@ -29,6 +29,7 @@ from ebbtide.runs.folder import DamagedError, Run, decode_manifest, read_manifes
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.signed import sign
 from ebbtide.runs.writer import Writer, restore
+from effort import examples
 from folders import HEAD, play
 
 NEWEST, OLDER = "checkpoints/000000000768", "checkpoints/000000000512"
@@ -367,7 +368,9 @@ def decode(data: bytes) -> folder.Manifest | None:
         return None
 
 
-FUZZ = settings(max_examples=1000, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(
+    max_examples=examples(quick=150, thorough=2000), database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 POSITION = st.integers(0, 10_000)
 EDITS = st.lists(
     st.tuples(st.sampled_from(["set", "insert", "delete", "repeat"]), POSITION, st.binary(max_size=9)), min_size=1
@@ -381,7 +384,7 @@ JSON = st.recursive(
 
 @FUZZ
 @given(edits=EDITS)
-def test_a_thousand_manifests_with_changed_bytes(good, edits):
+def test_many_manifests_with_changed_bytes(good, edits):
     original = data = (good / NEWEST / "manifest.json").read_bytes()
     for kind, place, piece in edits:
         i = place % (len(data) + 1)
@@ -400,7 +403,7 @@ def test_a_thousand_manifests_with_changed_bytes(good, edits):
     fields=st.dictionaries(st.sampled_from(folder.Manifest.__struct_fields__), JSON, min_size=1, max_size=3),
     at=POSITION,
 )
-def test_a_thousand_signed_manifests_with_changed_fields(good, fields, at):
+def test_many_signed_manifests_with_changed_fields(good, fields, at):
     body = json.loads((good / NEWEST / "manifest.json").read_text())["body"]
     segment = body["segments"][at % 4]
     for name, value in fields.items():  # at the top, and the same values inside

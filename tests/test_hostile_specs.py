@@ -36,6 +36,7 @@ CHILD = """
 import contextlib, io, json, os, resource, sys
 from pathlib import Path
 import ebbtide.cli, ebbtide.commands, ebbtide.training.driver, ebbtide.studies
+from effort import examples
 limit, size = int(sys.argv[1]), int(Path("/proc/self/statm").read_text().split()[0])
 limit += size * os.sysconf("SC_PAGE_SIZE")
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -336,7 +337,7 @@ def spoilt(data: dict[str, Any], value: Any, at: list[int]) -> dict[str, Any]:
     return data
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(quick=80, thorough=1000))
 @given(value=anything, at=st.lists(st.integers(0, 20), min_size=1, max_size=4), named=names)
 def test_any_value_anywhere_is_a_spec_or_one_line(value, at, named):
     """Whatever is put in the place of a field: a sound spec that round-trips, or an `InputError`."""

@@ -43,6 +43,7 @@ from ebbtide.training.optimizer import SGD, Adam, WeightDecay
 from ebbtide.training.schedule import Cosine, Schedule
 from ebbtide.training.spec import Spec
 from ebbtide.training.team import Worker
+from effort import examples
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -147,7 +148,7 @@ def models(draw, kinds: list[dict[str, Any]] = TOKENS) -> Transformer:
     )
 
 
-@settings(max_examples=12, derandomize=True)
+@settings(max_examples=examples(quick=6, thorough=24), derandomize=True)
 @given(
     model=models(),
     context=st.integers(1, 6),
@@ -161,7 +162,7 @@ def test_gradients_of_any_shape_are_those_of_float64(library, model, context, ba
     hold_to_float64(model, params, prompt, {"context": context, "dim": dim, "labels": labels})
 
 
-@settings(max_examples=14, derandomize=True)
+@settings(max_examples=examples(quick=7, thorough=28), derandomize=True)
 @given(
     model=models(),
     context=st.integers(1, 6),
@@ -177,7 +178,7 @@ def test_gradients_of_functions_are_those_of_float64(library, model, context, ba
     hold_to_float64(model, params, prompt, {"context": context, "dim": dim, "labels": labels})
 
 
-@settings(max_examples=10, derandomize=True)
+@settings(max_examples=examples(quick=5, thorough=20), derandomize=True)
 @given(
     model=models([{"pairing": "states"}]),
     context=st.integers(1, 6),

@@ -21,6 +21,7 @@ from ebbtide.training.driver import Interrupted, train
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import Members
 from ebbtide.training.schedule import Schedule, Window
+from effort import examples
 from tiny import SPEC, same_bits
 
 STEPS = 16
@@ -110,7 +111,7 @@ points = st.frozensets(st.integers(0, STEPS), max_size=6)
 plans = st.builds(Plan, cuts=points, looks=points, saves=points, breaks=points)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(quick=12, thorough=80))
 @given(plan=plans)
 def test_any_slices_looks_saves_and_restarts_give_the_same_bits(reference, plan):
     assert_as_planned_or_not(plan, reference)
@@ -201,7 +202,7 @@ def test_an_engine_that_depends_on_its_schedule_would_have_been_noticed(referenc
 def test_the_search_itself_finds_such_an_engine(reference):
     """Hypothesis, too, comes upon a plan that shows it."""
 
-    @settings(max_examples=30, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+    @settings(max_examples=30, database=None, derandomize=True, phases=[Phase.generate])
     @given(plan=plans)
     def search(plan: Plan) -> None:
         assert_as_planned_or_not(plan, reference, ForgetsMoments)
@@ -264,7 +265,7 @@ def lived(spec: Any, path: Path, lengths: list[int], lives: list[int]) -> Run:
         return train(spec, path, processes=0)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(quick=4, thorough=16))
 @given(schedule=schedules, lengths=st.lists(st.integers(1, STEPS), min_size=1, max_size=4), lives=lives)
 def test_any_schedule_slices_and_interruptions_leave_the_same_run(
     reference, tmp_path_factory, schedule, lengths, lives

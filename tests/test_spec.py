@@ -26,6 +26,7 @@ from ebbtide.traced import replace_at, traced_fields
 from ebbtide.training.optimizer import SGD, Adam, WeightDecay
 from ebbtide.training.schedule import Constant, Cosine, Schedule, WarmupInverseSqrt
 from ebbtide.training.spec import Seeds, Spec, _lean, from_builtins, from_json
+from effort import examples
 
 SPEC = Spec(sequences=12_800)
 SPECS = [
@@ -313,7 +314,7 @@ def specs(draw) -> Spec:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(quick=60, thorough=600))
 @given(specs())
 def test_any_valid_spec_passes_and_round_trips(spec):
     spec.check()

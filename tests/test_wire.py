@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ebbtide.training.wire import receive, send
+from effort import examples
 
 ARRAYS = hnp.arrays(
     st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint32, np.bool_]),
@@ -48,7 +49,7 @@ def same(a, b) -> bool:
     return type(a) is type(b) and a == b
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(quick=60, thorough=600))
 @given(st.lists(MESSAGES, min_size=1, max_size=3))
 def test_messages_arrive_as_they_were_sent_and_in_order(messages):
     with stream_of(*messages) as stream:
@@ -57,7 +58,7 @@ def test_messages_arrive_as_they_were_sent_and_in_order(messages):
         assert receive(stream) is None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(quick=60, thorough=600))
 @given(MESSAGES, st.data())
 def test_a_message_cut_short_is_no_message(message, data):
     with stream_of(message) as stream:
