@@ -305,13 +305,13 @@ def test_an_intervention_that_changes_nothing_or_something_else_is_refused_where
         used((Induction(), intervention))
     assert caught.value.field == f"interventions.1.{field}" and "\n" not in str(caught.value)
     with pytest.raises(InputError, match=words):
-        record(MODEL, PARAMS, PROMPT, "hook_embed", tap=intervened(MODEL, PARAMS, PROMPT, (intervention,)))
+        record(MODEL, weights(), PROMPT, "hook_embed", tap=intervened(MODEL, weights(), PROMPT, (intervention,)))
 
 
 @pytest.mark.parametrize("given", [Induction(), "induction", (Induction,), ({"type": "induction"},), (None,)])
 def test_what_is_no_tuple_of_interventions_is_refused(given):
     with pytest.raises(InputError, match="must be a") as caught:
-        check_used(given, MODEL, PARAMS, PROMPT)
+        check_used(given, MODEL, weights(), PROMPT)
     assert caught.value.field.startswith("interventions") and "\n" not in str(caught.value)
 
 
@@ -330,8 +330,8 @@ def test_numbers_of_numpy_and_traced_numbers_are_numbers():
     head: Any = np.int64(1)
     used((Ablate(at="blocks.0.attn.hook_z", heads=(head,)), Induction(strength=np.float32(0.5))))  # pyright: ignore
     strengths = jnp.array([0.0, 1.0])
-    many = jax.vmap(lambda s: answer(MODEL, PARAMS, PROMPT, (Induction(strength=s),)))(strengths)  # pyright: ignore
-    np.testing.assert_allclose(many[1], answer(MODEL, PARAMS, PROMPT, (Induction(),)), rtol=1e-4, atol=1e-6)
+    many = jax.vmap(lambda s: answer(MODEL, weights(), PROMPT, (Induction(strength=s),)))(strengths)  # pyright: ignore
+    np.testing.assert_allclose(many[1], answer(MODEL, weights(), PROMPT, (Induction(),)), rtol=1e-4, atol=1e-6)
 
 
 def test_models_without_points_are_refused(one_line):
