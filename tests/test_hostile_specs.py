@@ -25,6 +25,7 @@ from ebbtide.training import limits
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Cosine
 from ebbtide.training.spec import Spec, from_builtins, from_json
+from effort import examples
 from tiny import SPEC
 
 # ---- through the command line, in a child process that may not take much memory
@@ -36,7 +37,6 @@ CHILD = """
 import contextlib, io, json, os, resource, sys
 from pathlib import Path
 import ebbtide.cli, ebbtide.commands, ebbtide.training.driver, ebbtide.studies
-from effort import examples
 limit, size = int(sys.argv[1]), int(Path("/proc/self/statm").read_text().split()[0])
 limit += size * os.sysconf("SC_PAGE_SIZE")
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
