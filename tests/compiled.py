@@ -96,8 +96,8 @@ def imported() -> None:
     jax.monitoring.unregister_event_duration_listener(heard)
 
 
-OWN = Path(tempfile.mkdtemp(prefix="ebbtide-compiled-"))
 SHARED = private(cache_folder() / "compiled-for-tests" / machine())
+OWN = Path(tempfile.mkdtemp(prefix="process-", dir=SHARED.parent if SHARED else None))
 
 
 def exchange() -> None:
@@ -119,4 +119,7 @@ def begin(least_seconds: float = 0.02) -> None:
     jax.monitoring.register_event_duration_secs_listener(heard)
     if SHARED is not None:
         trim(SHARED)
+        with suppress(OSError):  # another file system, or an entry that another process removed: `exchange` copies
+            for entry in SHARED.glob("*-cache"):  # no process that this one started can be writing yet
+                os.link(entry, OWN / entry.name)
     exchange()
