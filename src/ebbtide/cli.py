@@ -8,8 +8,6 @@ from importlib import import_module
 from ebbtide import __version__
 from ebbtide.errors import InputError, Interrupted, one_line
 from ebbtide.interrupts import CODE, STOPPED, finish, leave_at_ctrl_c
-from ebbtide.machine import forget_settings
-from ebbtide.standard_output import steady
 
 RUNS = "runs"
 VERBS = ("status", "collect", "figure")
@@ -193,6 +191,9 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is not None:
         return _command(list(arguments))
     leave_at_ctrl_c()
+    from ebbtide.machine import forget_settings
+    from ebbtide.standard_output import steady
+
     forget_settings(os.environ)
     output = steady()
     code = _command(sys.argv[1:])
