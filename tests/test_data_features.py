@@ -91,7 +91,7 @@ def test_the_source_reads_it(data):
     make(data, fake(), ignore)
     plain: dict[str, Any] = {"features": "hog", "standardise": "none", "class_order_seed": None}
     source = Omniglot(classes=5, holdout_classes=2, **plain)
-    source.check()
+    source.check_data()
     assert source.sizes() == (5, 2, 15, 5, 10)
     expected = bands(DRAWINGS.images().reshape(-1, SIDE, SIDE)).reshape(7, DRAWERS, 10)
     np.testing.assert_array_equal(source.build().features, expected)

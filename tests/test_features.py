@@ -39,7 +39,7 @@ def plain(tmp_path, raw) -> Features:
 
 
 def built(source: Features) -> np.ndarray:
-    source.check()
+    source.check_data()
     return np.asarray(source.build().features)
 
 
@@ -245,7 +245,7 @@ def test_an_array_without_numbers_is_refused(tmp_path, plain, suffix, axis, one_
     shape[axis] = 0
     path = save(tmp_path / f"none{suffix}", features=np.zeros(shape, np.float32))
     with pytest.raises(InputError, match="with one or more of each") as caught:
-        replace(plain, path=path).check()
+        replace(plain, path=path).check_data()
     one_line(caught, "source.array", "features")
 
 
@@ -258,7 +258,7 @@ def test_only_the_header_that_is_asked_for_is_read_and_once(plain, raw, monkeypa
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda self, name, *a, **k: read.append(name) or real(self, name, *a))
     for _ in range(5):
         assert plain.shape() == SHAPE
-        plain.check()
+        plain.check_data()
     assert read == ["features.npy"]
     save(Path(plain.path), features=raw[:9])
     assert plain.shape() == (9, *SHAPE[1:])  # another file in its place is read anew
@@ -371,8 +371,10 @@ def test_a_pickled_object_is_refused_and_not_executed(tmp_path, one_line):
     ],
 )
 def test_a_split_that_does_not_fit_names_the_field_to_change_and_all_values_that_would_do(plain, changes, field, said):
+    source = replace(plain, **changes)
     with pytest.raises(InputError) as caught:
-        replace(plain, **changes).check()
+        source.check()
+        source.check_data()
     assert caught.value.field == f"source.{field}" and said in caught.value.allowed
     assert len(str(caught.value).splitlines()) == 1
 
@@ -383,7 +385,7 @@ def test_the_values_that_a_message_gives_fit(tmp_path, have, each):
     """From the defaults, which fit Omniglot, in one step."""
     path = save(tmp_path / "own.npz", features=np.arange(have * each * 2, dtype=np.float32).reshape(have, each, 2))
     with pytest.raises(InputError) as caught:
-        Features(path=path).check()
+        Features(path=path).check_data()
     words = caught.value.allowed.partition("; set ")[2].split()
     given = {n.removeprefix("--source."): int(v) for n, v in zip(words[::2], words[1::2], strict=True)}
-    replace(Features(path=path), **given).check()
+    replace(Features(path=path), **given).check_data()

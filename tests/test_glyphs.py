@@ -17,7 +17,7 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training import limits
 from ebbtide.training.members import Members
 from ebbtide.training.spec import from_json
-from tiny import SPEC
+from tiny import SPEC, check_both
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -306,9 +306,9 @@ def test_a_pixel_takes_one_byte(monkeypatch):
     monkeypatch.setattr(limits, "physical_memory", lambda: 2**29)
     large = replace(SPEC, source=Glyphs(classes=12_672, exemplars=15, holdout_classes=128, holdout_exemplars=5))
     assert 12_800 * 20 * 784 < limits.needed(large) < 1.1 * 12_800 * 20 * 784
-    large.check()
+    check_both(large)
     with pytest.raises(InputError, match="need at least") as caught:
-        replace(large, source=replace(large.source, side=105)).check()
+        check_both(replace(large, source=replace(large.source, side=105)))
     assert caught.value.field in ("source.side", "source.classes")
 
 

@@ -26,7 +26,7 @@ from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Cosine
 from ebbtide.training.spec import Spec, from_builtins, from_json
 from effort import examples
-from tiny import SPEC
+from tiny import SPEC, check_both
 
 # ---- through the command line, in a child process that may not take much memory
 
@@ -344,7 +344,7 @@ def test_any_value_anywhere_is_a_spec_or_one_line(value, at, named):
     for data in (spoilt(msgspec.to_builtins(SPEC), value, at), {named: value}):
         try:
             spec = from_builtins(data)
-            spec.check()
+            check_both(spec)
         except InputError as error:
             assert str(error).isprintable() and len(str(error)) < 4 * LONGEST and error.field
         else:
@@ -392,9 +392,9 @@ def test_the_count_is_a_close_lower_bound_of_what_training_holds(spec):
 def test_what_just_fits_is_accepted_and_a_byte_less_is_not(monkeypatch, less):
     monkeypatch.setattr(limits, "physical_memory", lambda: limits.needed(SPEC) - less)
     if not less:
-        return SPEC.check()
+        return check_both(SPEC)
     with pytest.raises(InputError, match="need at least") as caught:
-        SPEC.check()
+        check_both(SPEC)
     assert caught.value.field in ("source.classes", "model.width", "evaluation_sequences")
 
 
@@ -405,7 +405,7 @@ def test_every_study_fits_a_small_machine(monkeypatch):
     for study in STUDIES:
         for preset in study.presets.values():
             if not isinstance(preset.spec.source, Omniglot):
-                preset.spec.check()
+                check_both(preset.spec)
 
 
 def test_numbers_that_are_large_but_sound_pass():
@@ -471,7 +471,7 @@ SAFETENSORS_SOUND = tensor([10, 6, 4], 960)
 
 def load(path: Path) -> Any:
     source = Features(path=str(path), **SHAPE)
-    replace(SPEC, source=source).source.check()
+    source.check_data()
     limits.check_memory(replace(SPEC, source=source))
     return source.build()
 

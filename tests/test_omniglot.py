@@ -22,7 +22,7 @@ from ebbtide.training.spec import Spec
 def test_without_data_the_message_says_how_to_get_it(tmp_path, monkeypatch, features, one_line):
     monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
     with pytest.raises(InputError) as caught:
-        Omniglot(features=features).check()
+        Omniglot(features=features).check_data()
     one_line(caught, "source", "omniglot")
     assert "EBBTIDE_DATA" in str(caught.value) and str(tmp_path) in str(caught.value)
 
@@ -37,13 +37,13 @@ def test_without_the_variable_the_cache_folder_is_used(tmp_path, monkeypatch):
 def test_the_file_is_split_as_asked(real_data, monkeypatch):
     monkeypatch.setenv("EBBTIDE_DATA", str(real_data))
     source = Omniglot()
-    source.check()
+    source.check_data()
     assert source.sizes() == (1500, 100, 15, 5, 64)
     x = np.asarray(source.build().features)
     assert x.shape == (1600, 20, 64)
     np.testing.assert_allclose(np.linalg.norm(x, axis=-1), 8.0, rtol=1e-5)
     with pytest.raises(InputError, match="at most 1523"):
-        Omniglot(classes=1524).check()
+        Omniglot(classes=1524).check_data()
 
 
 def test_characters_can_be_told_apart_on_held_out_drawings(real_data, monkeypatch):
@@ -82,7 +82,7 @@ def omniglot(*settings: dict[str, Any], **more: Any) -> Omniglot:
 
 
 def rows(source: Omniglot) -> np.ndarray:
-    source.check()
+    source.check_data()
     return np.asarray(source.build().features)
 
 
@@ -106,7 +106,7 @@ def test_specs_of_before_have_the_digests_they_had(source, digest):
 def test_each_kind_says_which_command_makes_it(tmp_path, monkeypatch, kind, transforms, one_line):
     monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
     with pytest.raises(InputError) as caught:
-        Omniglot(features=kind, standardise="none", transforms=transforms).check()
+        Omniglot(features=kind, standardise="none", transforms=transforms).check_data()
     one_line(caught, "source", "omniglot")
     text = str(caught.value)
     assert ("ebbtide data fetch omniglot" if kind == "pixels" else "ebbtide data features --encoder") in text
@@ -127,7 +127,7 @@ def test_pixels_are_bytes_in_the_bank_and_numbers_at_look_up(drawn):
 
 def test_pixels_are_not_standardised(drawn):
     with pytest.raises(InputError, match="pixels are kept as bytes: must be 'none'"):
-        Omniglot(features="pixels", classes=6, holdout_classes=3).check()
+        Omniglot(features="pixels", classes=6, holdout_classes=3).check_data()
 
 
 def test_memory_counts_a_byte_a_pixel(drawn):
@@ -183,7 +183,7 @@ def test_characters_are_shuffled_whole():
 @pytest.mark.parametrize("seed", [None, 0, 1337])
 def test_no_character_is_both_trained_on_and_held_out(drawn, layout, seed):
     source = omniglot(EIGHT, layout=layout, class_order_seed=seed)
-    source.check()
+    source.check_data()
     character = source.order(72) // 8
     assert not set(character[:56]) & set(character[72 - 16 :])
     held = rows(source)[56:]
@@ -195,7 +195,7 @@ def test_no_character_is_both_trained_on_and_held_out(drawn, layout, seed):
 @pytest.mark.parametrize(("holdout", "example"), [(12, 16), (1, 8), (9, 16), (63, 64)])
 def test_a_character_cut_in_two_is_refused(drawn, holdout, example):
     with pytest.raises(InputError, match=f"whole characters of 8 classes each, e.g. {example}$"):
-        omniglot(EIGHT, holdout_classes=holdout, classes=1).check()
+        omniglot(EIGHT, holdout_classes=holdout, classes=1).check_data()
 
 
 def test_all_characters_of_the_paper_fit(real_data, monkeypatch):
@@ -205,10 +205,10 @@ def test_all_characters_of_the_paper_fit(real_data, monkeypatch):
     monkeypatch.setenv("EBBTIDE_DATA", str(real_data))
     paper: dict[str, Any] = {"classes": 12_800, "holdout_classes": 184, "side": 28, "transforms": True}
     source = omniglot(PIXELS, paper)
-    source.check()
+    source.check_data()
     assert source.sizes() == (12_800, 184, 15, 5, 784)
     with pytest.raises(InputError, match="at most 12800"):
-        omniglot(PIXELS, paper, classes=12_801).check()
+        omniglot(PIXELS, paper, classes=12_801).check_data()
 
 
 CHARACTERS = 1623
@@ -273,7 +273,7 @@ def test_the_first_eighth_of_the_released_rows(drawn):
     assert x.shape == (9, DRAWERS, 784)
     np.testing.assert_array_equal(x, rows(omniglot(EIGHT, IN_ORDER, layout="released_script"))[:9])
     with pytest.raises(InputError, match="whole characters"):
-        omniglot(how, classes=7, holdout_classes=2).check()
+        omniglot(how, classes=7, holdout_classes=2).check_data()
 
 
 @pytest.mark.parametrize("spoil", ["cut", "shape", "missing", "other"])
@@ -309,7 +309,7 @@ def test_which_file_is_read(tmp_path, monkeypatch, given, name):
     np.savez(tmp_path / name, features=raw)
     sizes = {"classes": 4 * eight, "holdout_classes": 2 * eight}
     source = Omniglot(standardise="none", class_order_seed=None, **sizes, **given)
-    source.check()
+    source.check_data()
     np.testing.assert_array_equal(source.build().features, raw.astype(np.float32))
 
 

@@ -115,7 +115,7 @@ BAD = {
     "a traced value out of range": (Axis(field="task.zipf", values=[0.0, -1.0]), r"task\.zipf = -1"),
     "a seed that is none": (Axis(field="seeds.init", values=[0.5]), r"seeds\.init = 0\.5"),
     "not a number": (Axis(field="optimizer.lr", values=[float("nan")]), "finite"),
-    "more than the machine has": (Axis(field="model.width", values=[2**31]), "this machine has"),
+    "more than any machine has": (Axis(field="model.width", values=[2**31]), "no machine has"),
 }
 
 

@@ -21,7 +21,7 @@ from ebbtide.training.driver import resume, train
 from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec, from_json
 from ebbtide.training.start import Start, named, shapes
-from tiny import SPEC, final_state
+from tiny import SPEC, check_both, final_state
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 DEEP = replace(SPEC, model=Transformer(layers=2, width=16, heads=2), evaluators=("icl",))
@@ -64,7 +64,7 @@ def test_upper_layers_alone_start_one_layer_lower(donor, tmp_path):
     parts = ("blocks.*", "norm.*", "readout.*")
     start = Start(run=str(donor.path), sequences=1024, parts=parts, skip=1)
     spec = replace(DEEP, model=replace(DEEP.model, layers=1), start=start, freeze=parts)
-    spec.check()
+    check_both(spec)
     theirs, here = at(donor, 1024), shapes(spec.model, spec.shape())
     merged = named(start.merge(spec.model.init(jax.random.key(0), **spec.shape()), 1))
     assert set(merged) == set(here)
@@ -72,7 +72,7 @@ def test_upper_layers_alone_start_one_layer_lower(donor, tmp_path):
         source = name.replace("blocks.0.", "blocks.1.")
         assert np.array_equal(array, theirs[source][1]) == name.startswith(("blocks.", "norm.", "readout.")), name
     with pytest.raises(InputError, match=r"start.run = .*has no parameter blocks.1"):
-        replace(DEEP, start=start).check()
+        check_both(replace(DEEP, start=start))
 
 
 def test_a_run_that_starts_anew_from_the_beginning_of_another_is_it_again(donor, tmp_path):
@@ -109,10 +109,10 @@ def test_the_number_of_a_donors_member_is_that_of_its_seeds(donor, tmp_path):
     spec = replace(
         DEEP, members=1, vary={"seeds.member": [1]}, start=Start(run=str(tmp_path / "turned"), sequences=256)
     )
-    spec.check()
+    check_both(spec)
     assert starts_from(spec, at(Run(tmp_path / "turned"), 256)) == [1]
     with pytest.raises(InputError, match=r"seeds.member = 0: .* but 4, 1"):
-        replace(spec, vary={"seeds.member": [0]}).check()
+        check_both(replace(spec, vary={"seeds.member": [0]}))
 
 
 def test_a_sweep_grafts_the_same_however_it_is_split_into_tasks(donor):
@@ -167,7 +167,7 @@ def test_interventions_act_in_training_and_in_evaluation(tmp_path):
 
 def test_the_spec_reads_back_and_is_named_by_what_it_changes(donor):
     spec = graft(donor, interventions=(Induction(heads=(0,)), Ablate(at="blocks.0.attn.hook_z", heads=(1,))))
-    spec.check()
+    check_both(spec)
     assert from_json(spec.to_json()) == spec
     assert len({spec.digest(), DEEP.digest(), graft(donor).digest()}) == 3
 
@@ -184,22 +184,22 @@ def test_the_spec_reads_back_and_is_named_by_what_it_changes(donor):
 def test_starts_that_cannot_be_are_refused(donor, change, field):
     start = replace(Start(run=str(donor.path), sequences=512), **change)
     with pytest.raises(InputError) as caught:
-        replace(DEEP, start=start).check()
+        check_both(replace(DEEP, start=start))
     assert caught.value.field == field and len(str(caught.value).splitlines()) == 1
 
 
 def test_a_donor_of_another_shape_is_refused(donor):
     wide = replace(DEEP, model=Transformer(layers=2, width=32, heads=2), start=Start(run=str(donor.path), sequences=0))
     with pytest.raises(InputError, match=r"has shape \["):
-        wide.check()
+        check_both(wide)
     deep = replace(DEEP, model=Transformer(layers=3, width=16, heads=2), start=Start(run=str(donor.path), sequences=0))
     with pytest.raises(InputError, match="has no parameter blocks"):
-        deep.check()
+        check_both(deep)
     many = replace(DEEP, members=3, start=Start(run=str(donor.path), sequences=0))
     with pytest.raises(InputError, match=r"seeds.member = 2: .* has no member of this number, but 0, 1 \("):
-        many.check()
+        check_both(many)
     with pytest.raises(InputError, match="names no parameter"):
-        replace(DEEP, freeze=("blocks.9.*",)).check()
+        check_both(replace(DEEP, freeze=("blocks.9.*",)))
 
 
 def test_a_resumed_graft_goes_on_to_the_same_bits(donor, tmp_path):

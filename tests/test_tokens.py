@@ -127,7 +127,7 @@ def made(tmp_path, monkeypatch) -> Path:
 def test_the_source_reads_the_file(made):
     assert made.name == tokens_file(10, 4)
     source = Tokens(file_classes=10, file_exemplars=4, classes=7, exemplars=3, holdout_classes=3, holdout_exemplars=1)
-    source.check()
+    source.check_data()
     assert source.sizes() == (7, 3, 3, 1, DIM)
     bank = source.build()
     x = np.asarray(bank.features)
@@ -148,9 +148,9 @@ def test_the_file_says_where_it_is_from(made):
 
 def test_too_many_classes_and_a_missing_file_are_one_line(made, one_line):
     with pytest.raises(InputError, match="the file has 10 classes"):
-        Tokens(file_classes=10, file_exemplars=4, classes=8, exemplars=3, holdout_classes=3).check()
+        Tokens(file_classes=10, file_exemplars=4, classes=8, exemplars=3, holdout_classes=3).check_data()
     with pytest.raises(InputError) as caught:
-        Tokens(file_classes=3200, file_exemplars=5).check()
+        Tokens(file_classes=3200, file_exemplars=5).check_data()
     one_line(caught, "source", "tokens")
     assert "ebbtide data tokens --from wordllama --classes 3200 --exemplars 5" in str(caught.value)
 

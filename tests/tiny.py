@@ -13,6 +13,7 @@ from ebbtide.runs.folder import SCHEMA, Header, Instrument, Run
 from ebbtide.runs.writer import Writer, load_state
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
+from ebbtide.training.feasible import check_feasible
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec
@@ -36,6 +37,12 @@ LONG = replace(SPEC, members=4, sequences=307_200, schedule=Schedule(evaluations
 """Some seconds of training that commit often: for what must be caught on its way."""
 
 CHANCE = {"iwl": 1 / 66, "iwl_exemplar": 1 / 66, "train": 0.5, "flip": 0.5, "ciwl": 0.5}
+
+
+def check_both(spec: Spec) -> None:
+    """Raises `InputError` unless a spec describes a run that this machine can make, as `train` does."""
+    spec.check()
+    check_feasible(spec)
 
 
 def contents(folder: Path, *but: str) -> dict[str, bytes]:

@@ -79,6 +79,7 @@ def run(options: Namespace) -> int:
     from ebbtide.studies import find_any
     from ebbtide.studies.computed import Computed
     from ebbtide.training.driver import train
+    from ebbtide.training.feasible import check_feasible
     from ebbtide.training.fields import override
     from ebbtide.training.spec import from_builtins
 
@@ -100,6 +101,7 @@ def run(options: Namespace) -> int:
         override(data, name, text)
     spec = from_builtins(data)
     spec.check()
+    check_feasible(spec)
     if options.dry_run:
         console.print(escape(msgspec.json.format(spec.to_json(), indent=2).decode()), soft_wrap=True)
         return 0

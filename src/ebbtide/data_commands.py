@@ -16,6 +16,7 @@ from ebbtide.errors import InputError, nearest, require
 from ebbtide.interrupts import raising
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
+from ebbtide.sources.features import check_data
 from ebbtide.sources.omniglot import data_folder
 
 DATASETS = ("omniglot",)
@@ -157,6 +158,7 @@ def _source(name: str, kind: Any) -> int:
     source = kind(**({"path": ""} if name == "features" else {}))
     require(name != "features", "what", name, "this source reads a file of yours: give the file")
     source.check()
+    check_data(source)
     sizes = source.sizes()
     console.print(f"[bold]{name}[/]  {escape((kind.__doc__ or '').strip().splitlines()[0])}", soft_wrap=True)
     console.print(

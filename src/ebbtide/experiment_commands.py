@@ -14,7 +14,7 @@ from ebbtide.commands import claims_verdict, console, print_verdict
 from ebbtide.errors import require
 from ebbtide.report.tables import short
 from ebbtide.studies.donor import Donor
-from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, digest, make_sweep, overridden
+from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, folder_in, make_sweep, overridden
 from ebbtide.studies.study import Study
 from ebbtide.sweep_commands import (
     check_execution,
@@ -42,7 +42,7 @@ def run_experiment(study: Study, options: Namespace) -> int:
     sweep.check()
     check_execution(options)
     preset = f"{options.preset}*" if changed else options.preset
-    out = Path(options.out or Path(RUNS) / f"{sweep.name}-{digest(sweep)[:8]}")
+    out = Path(options.out) if options.out else folder_in(Path(RUNS), sweep)
     setting = overridden(study, experiment, options.preset, changed)
     missing = setting.donor if setting.donor and not setting.donor.ready() else None
     if options.dry_run and missing:

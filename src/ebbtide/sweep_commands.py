@@ -140,12 +140,13 @@ def print_plan(
     """What running a sweep would train: groups, tasks, time and memory. Groups are told apart by the fields in which
     they differ, or by `arms`, which name the points in equal parts."""
     from ebbtide.sweeps import estimate
-    from ebbtide.sweeps.driver import make_plan
+    from ebbtide.sweeps.driver import make_plan, preset_changed, unseen
     from ebbtide.sweeps.plan import group
     from ebbtide.training.layout import cores
 
     groups = group(found, found.points())
-    known = SweepFolder(out).members if (out / "sweep.json").is_file() else {}
+    before = SweepFolder(out) if (out / "sweep.json").is_file() else None
+    known = before.members if before else {}
     if measure:
         for i, one in enumerate(groups):
             if estimate.of(one.spec).source == "guessed":
@@ -179,6 +180,8 @@ def print_plan(
     if len(planned) > MOST_LINES:
         console.print(f"... and {len(planned) - MOST_LINES} more groups")
     _totals(planned, resources, jobs)
+    for text in (*preset_changed(before, found), *unseen(planned)):
+        console.print(escape(text), soft_wrap=True)
     return 0
 
 
@@ -215,12 +218,12 @@ def _totals(planned: list[Any], resources: Any, jobs: int) -> None:
 
 
 def _status(folder: SweepFolder) -> int:
-    from ebbtide.sweeps.plan import group
+    from ebbtide.sweeps.plan import group_unchecked
     from ebbtide.sweeps.results import Results
 
     wanted: Counter[str] = Counter()
     unplanned = 0
-    for one in group(folder.sweep, folder.sweep.points()):
+    for one in group_unchecked(folder.sweep, folder.sweep.points()):
         for address in dict.fromkeys(one.addresses):
             if address in folder.members:
                 wanted[folder.members[address].task] += 1

@@ -15,6 +15,7 @@ from ebbtide.evaluation.oracles import ORACLES
 from ebbtide.evaluation.strategies import NEEDED, Answers, answers
 from ebbtide.keys import Purpose, root
 from ebbtide.sources.bank import SourceLike
+from ebbtide.sources.features import check_data
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Polysemy
@@ -71,6 +72,7 @@ class FewShotSuite:
         whole_number("sequences", sequences, 2)
         whole_number("seed", seed, 0, 2**31 - 1)
         source.check()
+        check_data(source)
         task.check(source)
         instruments.check(names, task, source)
         sizes = source.sizes()

@@ -13,9 +13,13 @@ from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.keys import Purpose, root
-from ebbtide.sources.bank import Bank, Sizes, check_counts
+from ebbtide.sources.bank import Bank, Sizes, SourceLike, check_counts
+from ebbtide.sources.gaussian import Gaussian
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+UNKNOWN_DIM = 576
+"""Features of an exemplar that are assumed where only a file could say (a square number, like the pixels of an image).
+"""
 LONGEST_HEADER = 20_000
 """Bytes of an array's header that are looked at; NumPy itself accepts 10,000."""
 
@@ -66,9 +70,12 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         )
 
     def check(self) -> None:
+        """Raises `InputError` for sizes that no file could serve. Reads no file (see `check_data`)."""
+        check_counts(self)
+
+    def check_data(self) -> None:
         """Raises `InputError` for a missing file, no such array, a wrong shape or not enough rows."""
         have, each, _ = self.shape()
-        check_counts(self)
         there = {"classes": have, "exemplars": each}
         fits = self._fitting("classes", have) | self._fitting("exemplars", each)
         wrong = {name: value for name, value in fits.items() if value != getattr(self, name)}
@@ -92,7 +99,23 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return {f"holdout_{kind}": held, kind: min(getattr(self, kind), there - held)}
 
     def sizes(self) -> Sizes:
+        """How the file is divided; the number of features is read from its header."""
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.shape()[2])
+
+    def known_dim(self) -> int | None:
+        """The features of an exemplar, where the fields tell; None where only the file does."""
+        return None
+
+    def stand_in(self) -> Gaussian:
+        """A source that is divided like this one and reads no file: for checks of a spec, and for estimates of its
+        cost where the file is not. Its exemplars have `known_dim` features, or `UNKNOWN_DIM`."""
+        return Gaussian(
+            classes=self.classes,
+            exemplars=self.exemplars,
+            dim=self.known_dim() or UNKNOWN_DIM,
+            holdout_classes=self.holdout_classes,
+            holdout_exemplars=self.holdout_exemplars,
+        )
 
     def build(self) -> Bank:
         """Reads, orders, splits and standardises the array. Raises `InputError` where its numbers are too large for
@@ -146,6 +169,17 @@ class Features(FrozenFeatures, frozen=True, tag="features", forbid_unknown_field
 
     def file(self) -> tuple[str, str]:
         return self.path, self.array
+
+
+def check_data(source: SourceLike) -> None:
+    """Raises `InputError` when a source reads a file that is not on this machine or does not hold what it asks for."""
+    if isinstance(source, FrozenFeatures):
+        source.check_data()
+
+
+def without_file(source: Any) -> Any:
+    """The source, or the stand-in of one that reads a file."""
+    return source.stand_in() if isinstance(source, FrozenFeatures) else source
 
 
 def read_array(path: str, name: str) -> np.ndarray:

@@ -80,15 +80,25 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         raise InputError("source", "omniglot", allowed)
 
     def check(self) -> None:
-        """Raises `InputError` for missing data, too many classes, or a character cut in two."""
+        """Raises `InputError` for fields that do not go together."""
         if self.features == "pixels":
             allowed = "pixels are kept as bytes: must be 'none'"
             require(self.standardise == "none", "source.standardise", self.standardise, allowed)
         reducible = self.features not in ("pixels", "pca64")
         require(reducible or self.pca == 0, "source.pca", self.pca, f"must be 0 with features = {self.features!r}")
         super().check()
+
+    def check_data(self) -> None:
+        """Raises `InputError` for missing data, too many classes, or a character cut in two."""
+        super().check_data()
         if self._eight():
             self._check_whole_characters()
+
+    def known_dim(self) -> int | None:
+        """The pixels of an image, or the principal components that are kept."""
+        if self.features == "pixels":
+            return self.side**2
+        return 64 if self.features == "pca64" else self.pca or None
 
     def shape(self) -> tuple[int, ...]:
         """(classes, exemplars, features) that there are."""

@@ -1,5 +1,6 @@
 """One run or sweep folder as an entry of a page: read, checked, put into words. Nothing is computed anew."""
 
+import contextlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
@@ -16,7 +17,7 @@ from ebbtide.runs.folder import DamagedError, Run
 from ebbtide.runs.reading import read_bounded
 from ebbtide.studies import COMPUTED, STUDIES
 from ebbtide.studies.computed import read_record
-from ebbtide.studies.experiment import Experiment, digest, find_verdict, make_sweep
+from ebbtide.studies.experiment import Experiment, digest, find_verdict, folder_in, make_sweep
 from ebbtide.studies.settings import (
     Flat,
     data_needed,
@@ -34,12 +35,13 @@ from ebbtide.studies.study import VERDICT, Study, Verdict, judged_by, read_verdi
 from ebbtide.sweeps.axes import MEMBER, Point
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import SCALARS, Results
-from ebbtide.sweeps.sweep import Sweep
+from ebbtide.sweeps.sweep import Origin, Sweep
 from ebbtide.training.spec import Spec, from_builtins
 
 LARGEST_FIGURE = 2**24
 MOST_ROWS = 500
 """Rows of a sweep's table on the page; `ebbtide sweep collect` writes all."""
+CHANGED = "a preset: this version's experiment of this name makes another sweep"
 BROKEN = (InputError, DamagedError, OSError)
 """What reading a folder may raise that is the folder's fault."""
 AGAIN = """from pathlib import Path
@@ -49,7 +51,8 @@ ebbtide.train(from_json(Path("spec.json").read_bytes()), "again")"""
 
 
 class Asked(NamedTuple):
-    """The experiment that a sweep is: preset (with * when fields were changed), arms, command."""
+    """The experiment that a sweep is: preset (with * when fields were changed), arms, and the command that makes the
+    sweep (empty: a preset has changed since, and this version makes another one)."""
 
     study: Study
     experiment: Experiment
@@ -58,19 +61,42 @@ class Asked(NamedTuple):
     command: str
 
 
-def asked(sweep: Sweep) -> Asked | None:
-    """The experiment that makes exactly this sweep; None when none does."""
+def asked(sweep: Sweep, verdict: Verdict | None = None) -> Asked | None:
+    """The experiment that a sweep is, None when it is none: as its folder says; where an earlier version made that, the
+    one that makes exactly this sweep, or the one that its verdict names."""
+    made = _made_by(sweep)
+    origin = sweep.origin or (made[0] if made else None) or (_judged_as(sweep, verdict) if verdict else None)
+    study = _study(sweep.study or "")
+    if origin is None or study is None or origin.experiment not in [one.name for one in study.experiments]:
+        return None
+    each = list(sweep.axes[0].points()) if sweep.axes else []
+    arms = dict(zip(origin.arms, each, strict=True)) if len(each) == len(origin.arms) else {}
+    return Asked(study, study.experiment(origin.experiment), origin.preset, arms, made[1] if made else "")
+
+
+def _made_by(sweep: Sweep) -> tuple[Origin, str] | None:
+    """The experiment of this version that makes exactly this sweep, and its command."""
     for study, one, preset in ((s, e, p) for s in STUDIES for e in s.experiments for p in e.settings):
         if sweep.study != study.name or sweep.name != f"{study.name}-{one.name}-{preset}":
             continue
         usual = make_sweep(study, one, preset).base
         changed = {name: value for name, value in sweep.base.items() if name not in usual or usual[name] != value}
-        if digest(make_sweep(study, one, preset, changed)) == digest(sweep):
-            words = ["ebbtide", "run", study.name, "--experiment", one.name, "--preset", preset, "--check"]
-            words += [word for name, value in changed.items() for word in field_words(name, value)]
-            mark = "*" if changed else ""
-            return Asked(study, one, preset + mark, one.settings[preset].arms, shlex.join(words))
+        with contextlib.suppress(InputError):
+            again = make_sweep(study, one, preset, changed)
+            if again.origin is not None and digest(again) == digest(sweep):
+                words = ["ebbtide", "run", study.name, "--experiment", one.name, "--preset", preset, "--check"]
+                words += [word for name, value in changed.items() for word in field_words(name, value)]
+                return again.origin, shlex.join(words)
     return None
+
+
+def _judged_as(sweep: Sweep, verdict: Verdict) -> Origin | None:
+    """What a verdict says of the sweep that it is of; its summary names the arms, unless one has not finished."""
+    study, _, experiment = verdict.study.partition("/")
+    names = tuple(dict.fromkeys(name.rpartition(": ")[0] for name in verdict.summary))
+    if study != sweep.study or not experiment:
+        return None
+    return Origin(experiment=experiment, preset=verdict.preset, arms=names)
 
 
 def run_entry(run: Run) -> Entry:
@@ -135,20 +161,21 @@ def sweep_entry(path: Path) -> Entry:
     believed."""
     results = Results(path)
     sweep, folder, rows = results.folder.sweep, results.folder, results.table()
-    known, verdict, problem = asked(sweep), None, ""
-    again = f"ebbtide sweep {shlex.quote(path.name)} (where that folder lies)"
-    if known:
-        own = path.name == f"{sweep.name}-{digest(sweep)[:8]}"  # where its command looks for it
-        again = known.command if own else f"{known.command} --out {shlex.quote(path.name)} (where that folder lies)"
+    verdict, problem = None, ""
     states = Counter(row["state"] for row in rows)
     ended = states["finished"] + states["diverged"]
     try:
         verdict = find_verdict(path)
-        if verdict is None and (known or (path / VERDICT).exists()):
-            why = "since its description changed" if (path / VERDICT).exists() else "yet"
-            problem = f"Not judged {why}." + (f" Judge it with: {again}" if known else "")
     except InputError as error:
         problem = _sentence(error.allowed)
+    known = asked(sweep, verdict)
+    again = f"ebbtide sweep {shlex.quote(path.name)} (where that folder lies)"
+    if known and known.command:
+        own = path == folder_in(path.parent, sweep)  # where its command looks for it
+        again = known.command if own else f"{known.command} --out {shlex.quote(path.name)} (where that folder lies)"
+    if verdict is None and not problem and (known or (path / VERDICT).exists()):
+        why = "since its description changed" if (path / VERDICT).exists() else "yet"
+        problem = f"Not judged {why}." + (f" Judge it with: {again}" if known and known.command else "")
     if ended < len(rows):
         rest = Counter({state: n for state, n in states.items() if state not in ("finished", "diverged")})
         problem = f"Unfinished: {ended} of {len(rows)} members are trained ({_counted(rest)}). Continue with: {again}"
@@ -164,7 +191,7 @@ def sweep_entry(path: Path) -> Entry:
     axes = {name: list(dict.fromkeys(row[name] for row in rows)) for name in results.axes}
     _, settings, needs = _settings(base, study, [*axes, "members"])
     arms = known.arms if known else {}
-    setting = known.experiment.settings[known.preset.rstrip("*")] if known else None
+    setting = known.experiment.settings[known.preset.rstrip("*")] if known and known.command else None
     if setting and setting.needs:
         needs = setting.needs
     elif "source" in axes:
@@ -180,8 +207,10 @@ def sweep_entry(path: Path) -> Entry:
         ("Interval", verdict.interval if verdict else ""),
         ("Judged by", judged_by(verdict, known.experiment.asked(arms) if known else None)),
         ("Training time", f"{clock(seconds)} over all tasks, as they recorded it" if seconds else ""),
+        ("Changed since", CHANGED if known and not known.command else ""),
     ]
     command = known.command if known else verdict.command if verdict else ""
+    file = sweep if known is None or known.command else sweep.standalone()
     name = f"{known.study.name}/{known.experiment.name}" if known else sweep.name
     return Entry(
         name=path.name,
@@ -204,7 +233,7 @@ def sweep_entry(path: Path) -> Entry:
             *_set_aside(folder),
             _versions(identities),
         ],
-        texts=[(f"The sweep as a file ({sweep.name}.json)", sweep.to_json().decode())],
+        texts=[(f"The sweep as a file ({sweep.name}.json)", file.to_json().decode())],
         created=created,
     )
 

@@ -1,5 +1,6 @@
 """Experiments: a question asked of several arms that differ in one thing and train on the same seeds."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.evaluation.summary import Curves, summarise
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import Run, inside
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.study import (
     Claim,
@@ -27,9 +28,9 @@ from ebbtide.studies.study import (
     write_verdict,
 )
 from ebbtide.sweeps.axes import MEMBER, Axis, Point
-from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.folder import SWEEP, SweepFolder
 from ebbtide.sweeps.results import Results, Row, load
-from ebbtide.sweeps.sweep import Resources, Sweep
+from ebbtide.sweeps.sweep import Origin, Resources, Sweep
 
 SEEDS: Point = {"seeds.init": 50, "seeds.data": 50, "seeds.evaluation": 50}
 """Where the verdicts of experiments take their random numbers from: no tuning run has used these."""
@@ -262,6 +263,9 @@ def make_sweep(study: Study, experiment: Experiment, preset: str, overrides: Poi
         axes=(Axis(chain=tuple(_arm(point) for point in setting.arms.values())), Axis(seeds=setting.members)),
         resources=setting.resources,
         task_members=setting.task_members,
+        origin=Origin(
+            experiment=experiment.name, preset=f"{preset}*" if overrides else preset, arms=tuple(setting.arms)
+        ),
     )
 
 
@@ -304,9 +308,34 @@ def _arm(point: Point) -> Axis:
     return Axis(zip=tuple(Axis(field=name, values=[value]) for name, value in point.items()))
 
 
-def digest(sweep: Sweep) -> str:
-    """SHA-256 of a sweep's description."""
+def description_digest(sweep: Sweep) -> str:
+    """SHA-256 of a sweep's description: a folder's name, and what verdicts of earlier versions named."""
     return hashlib.sha256(sweep.to_json()).hexdigest()
+
+
+def asked_digest(sweep: Sweep) -> str:
+    """SHA-256 of what a sweep's description asks, without what its tasks are given and how often they are tried."""
+    usual = Sweep(name=sweep.name)
+    how = {name: getattr(usual, name) for name in ("resources", "task_minutes", "task_members", "tries")}
+    return description_digest(replace(sweep, **how))
+
+
+def digest(sweep: Sweep) -> str:
+    """SHA-256 of what a verdict on a sweep rests on: what was asked, and the base spec as it was then."""
+    return hashlib.sha256(f"{asked_digest(sweep)} {sweep.spec().digest()}".encode()).hexdigest()
+
+
+def folder_in(runs: Path, sweep: Sweep) -> Path:
+    """The folder of an experiment's sweep in `runs`: by its name, or one that was made when its tasks were given less
+    or more; where there is neither, the name of the one to make."""
+    made = runs / f"{sweep.name}-{description_digest(sweep)[:8]}"
+    if not (made / SWEEP).is_file():
+        for path in inside(runs):
+            if path.name.startswith(f"{sweep.name}-") and (path / SWEEP).is_file():
+                with contextlib.suppress(InputError):
+                    if asked_digest(SweepFolder(path).sweep) == asked_digest(sweep):
+                        return path
+    return made
 
 
 def judge_experiment(study: Study, experiment: Experiment, preset: str, folder: SweepFolder) -> tuple[Verdict, Arms]:
@@ -366,4 +395,7 @@ def find_verdict(folder: Path) -> Verdict | None:
     """The verdict in a sweep's folder, if it is of this sweep; None when there is none. Raises `InputError` when it is
     damaged."""
     verdict = verdict_in(folder)
-    return verdict if verdict and verdict.digest == digest(SweepFolder(folder).sweep) else None
+    if verdict is None:
+        return None
+    sweep = SweepFolder(folder).sweep
+    return verdict if verdict.digest in (digest(sweep), description_digest(sweep)) else None

@@ -11,6 +11,7 @@ from ebbtide.studies import COMPUTED, STUDIES
 from ebbtide.studies.computed import COMPUTED as RECORD
 from ebbtide.studies.computed import read_record
 from ebbtide.studies.entry import BROKEN, asked, computed_entry, run_entry, sweep_entry
+from ebbtide.studies.experiment import find_verdict
 from ebbtide.sweeps.folder import SWEEP, SweepFolder
 
 PRESETS = ("quick", "cpu", "paper")
@@ -74,7 +75,7 @@ def _belongs(path: Path, study: str) -> bool:
             own = read_record(path).study
         elif (path / SWEEP).exists():
             sweep = SweepFolder(path).sweep
-            known = asked(sweep)
+            known = asked(sweep) or asked(sweep, find_verdict(path))
             own = f"{known.study.name}/{known.experiment.name}" if known else sweep.study or ""
         else:
             own = Run(path).header.label.get("study", "")

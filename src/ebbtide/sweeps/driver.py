@@ -3,19 +3,19 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from ebbtide.errors import one_line
+from ebbtide.errors import InputError, one_line
 from ebbtide.sweeps import estimate
 from ebbtide.sweeps.attempt import Outcome
-from ebbtide.sweeps.executors import Executor, executor
-from ebbtide.sweeps.folder import SweepFolder, planning
-from ebbtide.sweeps.plan import Group, PlannedGroup, TaskGroup, group, plan
+from ebbtide.sweeps.executors import Executor, executor, trains_here
+from ebbtide.sweeps.folder import SWEEP, SweepFolder, planning
+from ebbtide.sweeps.plan import Group, PlannedGroup, TaskGroup, check_planned, group, plan
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.driver import Interrupted, stop_requests
 from ebbtide.training.layout import cores
@@ -53,6 +53,27 @@ def make_plan(sweep: Sweep, groups: list[Group], known: Collection[str], slots: 
     return plan(groups, known, cost, task_seconds=seconds, slots=slots, task_members=members)
 
 
+def unseen(planned: list[PlannedGroup]) -> Iterator[str]:
+    """A line about what this machine lacks for the tasks that are planned; none where it could train them."""
+    try:
+        check_planned(planned)
+    except InputError as error:
+        yield f"this machine could not train these tasks ({error}); each is checked again where it runs"
+
+
+def preset_changed(before: SweepFolder | None, sweep: Sweep) -> Iterator[str]:
+    """A line about a study's preset that is another one than when the folder was planned; else none."""
+    if before is None or before.sweep.resolved is None or before.sweep.study is None:
+        return
+    then, now = before.sweep, sweep
+    same = (then.study, then.preset, then.base) == (now.study, now.preset, now.base)
+    if same and then.spec() != now.spec():
+        yield (
+            f"{sweep.study}'s preset {sweep.preset} has changed since {before.path} was planned: members that this "
+            "changes are trained anew, finished ones that it does not change are kept"
+        )
+
+
 def run_sweep(
     sweep: Sweep,
     out: str | os.PathLike[str],
@@ -73,9 +94,18 @@ def run_sweep(
     when Ctrl-C (or SIGTERM) asks to stop, and `DiskFullError`.
     """
     sweep.check()
-    path = Path(out)
+    path, sweep = Path(out), sweep.resolve()
     groups = group(sweep, sweep.points())
-    make_plan(sweep, groups, (), jobs or cores())  # what cannot be run is said before anything is written
+    before = SweepFolder(path) if (path / SWEEP).is_file() else None
+    ended = {a for a, one in before.members.items() if before.state(one.task) == "done"} if before else set()
+    left = make_plan(sweep, groups, ended, jobs or cores())
+    if trains_here(on):
+        check_planned(left)  # what cannot be run is said before anything is written
+    else:
+        for text in unseen(left):
+            say(text)
+    for text in preset_changed(before, sweep):
+        say(text)
     folder = SweepFolder.make(path, sweep)
     tasks_on = executor(on, path, sweep.resources, jobs) if isinstance(on, str) else on
     with planning(path):

@@ -11,10 +11,12 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from ebbtide.errors import InputError
 from ebbtide.machine import cache_folder, peak_memory
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import DamagedError
+from ebbtide.sources.features import without_file
 from ebbtide.sweeps.plan import Estimate
 from ebbtide.training import kernels, limits
 from ebbtide.training.driver import SLICE_SECONDS, Progress, train
@@ -49,7 +51,7 @@ def of(spec: Spec, slower: float = 1.0) -> Estimate:
     known = _read(spec)
     if known is not None:
         return Estimate(spec.sequences / known.rate, known.start, known.memory, "measured")
-    one = replace(spec, members=1, vary={})
+    one = _one_member(spec)
     return Estimate(slower * core_seconds(one), START_SECONDS, BASE_BYTES + 3 * limits.needed(one), "guessed")
 
 
@@ -57,10 +59,18 @@ def slower(specs: Iterable[Spec]) -> float:
     """By what factor guesses are short of what was measured, the median over those of `specs` that were (1 where none
     was): what is guessed beside them is likely to be off by as much."""
     pairs = [(spec, _read(spec)) for spec in specs]
-    found = [
-        one.sequences / known.rate / core_seconds(replace(one, members=1, vary={})) for one, known in pairs if known
-    ]
+    found = [one.sequences / known.rate / core_seconds(_one_member(one)) for one, known in pairs if known]
     return statistics.median(found) if found else 1.0
+
+
+def _one_member(spec: Spec) -> Spec:
+    """One member of a spec; its exemplars are of a stand-in where this machine has not the file they come from."""
+    one = replace(spec, members=1, vary={})
+    try:
+        one.source.sizes()
+    except InputError:
+        return replace(one, source=without_file(one.source))
+    return one
 
 
 def remember(spec: Spec, cost: Cost) -> None:

@@ -10,6 +10,8 @@ from ebbtide.sweeps.sweep import Resources
 from ebbtide.training.layout import cores
 
 NAMES = ("local", "slurm", "slurm-local", "ray")
+ELSEWHERE = ("slurm", "ray")
+"""Executors whose tasks may run on other machines, with other files and more memory than this one."""
 
 
 @runtime_checkable
@@ -65,6 +67,13 @@ class Local:
         left = sum(not one.stop(until - time.monotonic()) for one in self.active.values())
         self.active.clear()
         return left
+
+
+def trains_here(on: str | Executor) -> bool:
+    """Whether an executor's tasks run on this machine."""
+    if isinstance(on, str):
+        return on not in ELSEWHERE
+    return getattr(on, "here", True)
 
 
 def check_name(name: str) -> None:

@@ -1,6 +1,6 @@
 """A sweep on the disk: its description, its plans, a run folder for every task, and what failed.
 
-    sweep.json          the description as it was last asked for
+    sweep.json          the description as it was last asked for, with the base spec in full
     plans/000001.json   tasks, as they were planned; never changed, a later plan only adds members that no plan has
     runs/NAME/          the run of task NAME (see runs/README.md)
     failures/NAME/0001.json  one record for each try of a task that ended badly
@@ -91,6 +91,7 @@ class SweepFolder:
         Raises `InputError` when it holds something else.
         """
         check_output_folder(path)
+        sweep = sweep.resolve()
         if path.exists():
             others = [p.name for p in inside(path) if p.name != lock.LOCK and not p.name.startswith(TEMPORARY)]
             ours = not others or (path / SWEEP).is_file()

@@ -12,6 +12,7 @@ from ebbtide.errors import require
 from ebbtide.sweeps.axes import MEMBER, Point
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.traced import default_at, replace_at, value_at
+from ebbtide.training.feasible import check_feasible
 from ebbtide.training.fields import assign_all
 from ebbtide.training.spec import Spec, from_builtins
 
@@ -85,11 +86,27 @@ def task_name(addresses: list[str]) -> str:
 
 
 def group(sweep: Sweep, points: list[Point]) -> list[Group]:
-    """Points by static shape, in the order of their first points. Every spec and every value is checked.
+    """Points by static shape, in the order of their first points, for a plan: every spec and every value is checked.
+
+    Raises `InputError` in one line for a point that describes no run. Whether this machine can train it is not asked
+    here (see `check_planned`).
+    """
+    found = group_unchecked(sweep, points)
+    for one in found:
+        one.spec.check()
+        for name, column in one.values.items():
+            for value in dict.fromkeys(column):
+                one.spec.check_value(name, value)
+    return found
+
+
+def group_unchecked(sweep: Sweep, points: list[Point]) -> list[Group]:
+    """Points by static shape, for reading what was trained before: that this version, or this machine, could train it
+    again is not asked.
 
     A field is varied where it is a traced number or a seed of the spec it is in; which structs that has follows
     from the fields that are given and those that are no numbers. Raises `InputError` in one line for a point that
-    cannot be trained.
+    is no spec.
     """
     base, fields = sweep.builtins(), sweep.fields()
     variable: dict[tuple[Any, ...], frozenset[str]] = {}
@@ -121,10 +138,6 @@ def _common(base: dict[str, Any], point: Point, varied: frozenset[str]) -> tuple
 
 def _group(points: list[Point], spec: Spec, names: list[str], rows: list[int]) -> Group:
     values = {name: [float(points[i].get(name, value_at(spec, name))) for i in rows] for name in names}
-    spec.check()
-    for name, column in values.items():
-        for value in dict.fromkeys(column):
-            spec.check_value(name, value)
     first = points[rows[0]]
     static = {name: value for name, value in first.items() if name not in names}
     addresses = [one[:DIGITS] for one in task_spec(spec, values, len(rows)).addresses()]
@@ -159,10 +172,16 @@ def plan(
                 fresh.append(i)
         most = task_members or max(1, int(target / max(cost.seconds, 1e-9)))
         tasks = [_task(one, part) for part in _even(fresh, most)]
-        if tasks:
-            task_spec(one.spec, tasks[0].values, len(tasks[0].addresses)).check()  # the largest fits into memory
         planned.append(PlannedGroup(one, cost, len(one.rows) - len(fresh), tasks))
     return planned
+
+
+def check_planned(planned: Iterable[PlannedGroup]) -> None:
+    """Raises `InputError` when this machine cannot train what is planned now: of each group the largest task is
+    asked."""
+    for one in planned:
+        if one.tasks:
+            check_feasible(task_spec(one.group.spec, one.tasks[0].values, len(one.tasks[0].addresses)))
 
 
 def _task(one: Group, members: list[int]) -> Task:

@@ -22,6 +22,8 @@ RAY_ADDRESS = "RAY_ADDRESS"
 class Ray:
     """A Ray cluster: the one that RAY_ADDRESS or `address` names, or one started on this machine for this driver."""
 
+    here = False
+
     def __init__(self, folder: Path, resources: Resources, jobs: int | None, address: str | None = None):
         """Raises `InputError` when Ray is not there, the cluster cannot be reached, or an option is unknown."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -16,7 +16,7 @@ from ebbtide.report.table_file import as_frame, write_table
 from ebbtide.runs.folder import DamagedError, Run
 from ebbtide.sweeps.axes import MEMBER
 from ebbtide.sweeps.folder import SweepFolder
-from ebbtide.sweeps.plan import group
+from ebbtide.sweeps.plan import group_unchecked
 from ebbtide.traced import value_at
 
 SCALARS = (
@@ -63,7 +63,7 @@ class Results:
         points = self.folder.sweep.points()
         found: list[Row | None] = [None] * len(points)
         summaries: dict[str, tuple[str, dict[str, np.ndarray]]] = {}
-        for one in group(self.folder.sweep, points):
+        for one in group_unchecked(self.folder.sweep, points):
             for row, address in zip(one.rows, one.addresses, strict=True):
                 axes = {}
                 for name in self.axes:

@@ -65,6 +65,7 @@ class Slurm:
         except ModuleNotFoundError as error:
             raise InputError("executor", "slurm", "needs submitit: pip install 'ebbtide[slurm]'") from error
         self.folder, self.resources, self.local, self.jobs = folder.absolute(), resources, local, jobs
+        self.here = local
         kind = submitit.LocalExecutor if local else submitit.SlurmExecutor
         try:
             self._executor: Any = kind(self.folder / FOLDER / "%j", max_num_timeout=TIMEOUTS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ebbtide.errors import InputError, one_line, require
 from ebbtide.sweeps.axes import MOST_POINTS, Axis, Point, product
@@ -34,6 +35,15 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     ray: dict[str, Any] = {}
 
 
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The experiment of `Sweep.study` that made a sweep, and its preset there; `arms` name the points in equal parts,
+    in their order."""
+
+    experiment: str
+    preset: str
+    arms: tuple[str, ...]
+
+
 class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A grid of members: the product of `axes` over the fields of a base spec.
 
@@ -41,6 +51,9 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     may set any field as well; `members` and `vary` belong to the engine, which makes a member of every point.
     `task_minutes` is how long one task should train, `task_members` in its place how many members it should have (for
     accelerators, which train many side by side); a task that fails `tries` times without progress is set aside.
+
+    The last two are in the file of a sweep's folder only. `resolved` is the base in full, as it was when the folder
+    was made: the study's preset may change later, the sweep does not. `origin` says which experiment made the sweep.
     """
 
     name: str
@@ -52,6 +65,8 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     task_minutes: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     task_members: Positive | None = None
     tries: Positive = 3
+    resolved: dict[str, Any] | None = None
+    origin: Origin | None = None
 
     def check(self) -> None:
         """Raises `InputError` in one line if this describes no grid; the specs are checked with the plan."""
@@ -86,18 +101,32 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     def builtins(self) -> dict[str, Any]:
         """The base spec in builtins, for `assign_all`."""
+        if self.resolved is not None:
+            return msgspec.to_builtins(from_builtins(self.resolved))
         spec = Spec()
         if self.study is not None:
             from ebbtide.studies import find_study
 
             spec = find_study(self.study).preset(self.preset).spec
-        data = msgspec.to_builtins(msgspec.structs.replace(spec, members=1, vary={}))
+        data = msgspec.to_builtins(replace(spec, members=1, vary={}))
         assign_all(data, self.base)
         return data
 
+    def resolve(self) -> "Sweep":
+        """This sweep with its base in full, for its folder."""
+        if self.resolved is not None:
+            return self
+        return replace(self, resolved=msgspec.to_builtins(self.spec()))
+
+    def standalone(self) -> "Sweep":
+        """The same grid described without a study: no version of a preset can change it."""
+        base = {name: value for name, value in self.builtins().items() if name not in ("members", "vary")}
+        return replace(self, study=None, preset="quick", base=base, resolved=None, origin=None)
+
     def to_json(self) -> bytes:
-        """Canonical JSON, which `read_sweep` reads as well."""
-        return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1)
+        """Canonical JSON of the description, which `read_sweep` reads as well."""
+        described = replace(self, resolved=None, origin=None)
+        return msgspec.json.format(msgspec.json.encode(described, order="sorted"), indent=1)
 
 
 def read_sweep(path: str | os.PathLike[str]) -> Sweep:
@@ -118,6 +147,9 @@ def read_sweep(path: str | os.PathLike[str]) -> Sweep:
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError("sweep", str(file), one_line(f"is not {file.suffix[1:].upper()}: {error}")) from error
     sweep = from_data(data)
+    for name in ("resolved", "origin"):
+        given = getattr(sweep, name)
+        require(given is None, name, given, "is written by ebbtide into a sweep's folder; use study, preset and base")
     sweep.check()
     return sweep
 

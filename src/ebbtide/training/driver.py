@@ -21,6 +21,7 @@ from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Ru
 from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
+from ebbtide.training.feasible import check_feasible
 from ebbtide.training.inputs import changed, inputs
 from ebbtide.training.kernels import XLA
 from ebbtide.training.layout import LONG_STEP, choose, step_seconds
@@ -84,6 +85,7 @@ def train(
     after saving when Ctrl-C (or SIGTERM) asks to stop; no folder is made after that.
     """
     spec.check()
+    check_feasible(spec)
     path = Path(out)
     require("\0" not in str(path), "out", str(path), "must be the name of a folder")
     how = {"width": width, "devices": devices, "deterministic": deterministic, "say": say}

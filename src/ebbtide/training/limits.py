@@ -27,6 +27,8 @@ MOST_AT = {
 
 FLOAT = 4
 """Bytes of a number."""
+MOST_BYTES = 2**46
+"""Seventy terabytes: no machine has so much memory."""
 
 PROCESS = 200_000_000
 """Bytes that a worker process has for itself at least, with everything loaded and nothing drawn."""
@@ -40,9 +42,13 @@ def check_integers(spec: msgspec.Struct) -> None:
         require(value < MOST, name, value, f"must be below 2^32 = {MOST}")
 
 
+def check_size(spec: Any) -> None:
+    """Raises `InputError` when a spec needs more memory than any machine has."""
+    _check_needed(spec, MOST_BYTES, f"no machine has more than {MOST_BYTES:,}")
+
+
 def check_memory(spec: Any) -> None:
-    """Raises `InputError` when a spec needs more memory than the machine has. Names the field that
-    asks for most: the one that, were it 1, would leave the least to ask for."""
+    """Raises `InputError` when a spec needs more memory than this machine has."""
     memory = physical_memory()
     if isinstance(spec.source, FrozenFeatures):
         path, shape = spec.source.file()[0], spec.source.shape()
@@ -50,13 +56,18 @@ def check_memory(spec: Any) -> None:
         stored = math.prod(shape) * each
         allowed = f"holds an array of shape {list(shape)}: {stored:,} bytes as {kind}; this machine has {memory:,}"
         require(stored <= memory, "source.path", path, allowed)
+    _check_needed(spec, memory, f"this machine has {memory:,}")
+
+
+def _check_needed(spec: Any, most: int, why: str) -> None:
+    """Raises `InputError` when a spec needs more than `most` bytes. Names the field that asks for most: the one that,
+    were it 1, would leave the least to ask for."""
     bytes_needed = needed(spec)
-    if bytes_needed > memory:
+    if bytes_needed > most:
         sizes = integers(msgspec.to_builtins(spec))
         name = min(sizes, key=lambda one: needed(replace_at(spec, one, 1)))
         what = "weights, optimiser state, exemplars and prompts"
-        allowed = f"{what} need at least {bytes_needed:,} bytes; this machine has {memory:,}"
-        require(False, name, sizes[name], allowed)
+        require(False, name, sizes[name], f"{what} need at least {bytes_needed:,} bytes; {why}")
 
 
 def check_processes(spec: Any, processes: int) -> None:

@@ -17,7 +17,7 @@ from ebbtide.models.model import Shape
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.concepts import Concepts
-from ebbtide.sources.features import Features
+from ebbtide.sources.features import Features, without_file
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
@@ -92,7 +92,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     freeze: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raises `InputError` (one line: field, value, what is allowed) if this cannot be run."""
+        """Raises `InputError` (one line: field, value, what is allowed) if this describes no run. The answer is the
+        same on every machine: no file is read (see `feasible.check_feasible` for what this machine can do)."""
         limits.check_integers(_typed(self))
         require(self.sequences <= MOST_SEQUENCES, "sequences", self.sequences, f"must be at most {MOST_SEQUENCES}")
         nearby = max(round(self.sequences / self.batch), 1) * self.batch
@@ -105,21 +106,25 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             tag = self.source.__struct_config__.tag
             wrong = isinstance(self.source, Functions | Concepts)
             require(not wrong, "source", tag, "is for regression and dynamics (functions) and cued (concepts)")
-        self.task.check(self.source)
+        plain = replace(self, source=without_file(self.source))
+        self.task.check(plain.source)
         self.model.check()
         self._check_reading()
-        self.model.encoder.check(self.source.sizes().dim)
+        self.model.encoder.check(plain.source.sizes().dim)
         self.optimizer.check()
         self.schedule.check(self.sequences)
-        evaluators.check(self.evaluators, self.task, self.source)
+        evaluators.check(self.evaluators, self.task, plain.source)
         allowed = f"must be null or one of the run's evaluators: {', '.join(self.evaluators)}"
         require(self.keep_best in (None, "icl", *self.evaluators), "keep_best", self.keep_best, allowed)
         if self.stopping is not None:
             self.stopping.check(self.evaluators)
-        limits.check_memory(self)
-        check_all(self.interventions, self.model, self.shape())
-        if self.freeze:
-            select(self.freeze, list(shapes(self.model, self.shape())), "freeze")
+        limits.check_size(plain)
+        check_all(self.interventions, self.model, plain.shape())
+        parts = {"start.parts": self.start.parts if self.start else (), "freeze": self.freeze}
+        if any(parts.values()):
+            names = list(shapes(self.model, plain.shape()))
+            for name, globs in parts.items():
+                select(globs, names, name)
         most = 2**31 - self.members
         require(self.seeds.member <= most, "seeds.member", self.seeds.member, f"must be at most {most}")
         names = self.variable()
@@ -129,8 +134,6 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             require(len(values) == self.members, f"vary.{name}", values, allowed)
             for value in dict.fromkeys(values):
                 self.check_value(name, value)
-        if self.start is not None:
-            self.start.check(self.model, self.shape(), [self.number(m) for m in range(self.members)])
 
     def _check_reading(self) -> None:
         """Models over joint tokens read the query's response alone, others every one; those over states no other."""
@@ -157,7 +160,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             return require(whole, name, value, "must be a whole number from 0, below 2^31")
         checked = replace_at(self, name, value)
         checked.source.check()
-        checked.task.check(checked.source)
+        checked.task.check(without_file(checked.source))
         checked.optimizer.check()
 
     def variable(self) -> list[str]:
