@@ -118,6 +118,7 @@ FLOORS = {
     "interrupts": 1,
     "keys": 1,
     "machine": 1,
+    "places": 1,
     "once": 1,
     "standard_output": 1,
     "traced": 1,

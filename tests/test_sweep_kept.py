@@ -13,7 +13,9 @@ import ebbtide.studies as studies
 import ebbtide.studies.gather as gather_module
 from ebbtide.cli import main
 from ebbtide.errors import InputError
+from ebbtide.places import locate, looking_in
 from ebbtide.runs.signed import SCHEMA, sign
+from ebbtide.sources.features import Features
 from ebbtide.studies import entry, find_study
 from ebbtide.studies.entry import asked
 from ebbtide.studies.experiment import (
@@ -30,13 +32,17 @@ from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.sweeps import driver
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.driver import run_sweep
-from ebbtide.sweeps.folder import Described, SweepFolder
+from ebbtide.sweeps.executors import NAMES, trains_here
+from ebbtide.sweeps.folder import Described, SweepFolder, places
 from ebbtide.sweeps.plan import group_unchecked
 from ebbtide.sweeps.results import load
 from ebbtide.sweeps.sweep import Resources, Sweep, read_sweep
 from ebbtide.training import limits
+from ebbtide.training.driver import Interrupted
+from ebbtide.training.start import checkpoint
 from sweep_tools import BASE, _Idle
 from test_sweep_results import made
+from tiny import write_run
 
 SHORT = BASE | {"sequences": 1600}
 SWEEP = Sweep(name="try", base=SHORT, axes=(Axis(seeds=2),))
@@ -142,13 +148,13 @@ def test_a_folder_of_an_earlier_version_has_its_preset_by_name(tmp_path, monkeyp
 
 def without(path: Path) -> None:
     """Makes of a sweep's folder one that an earlier version has written."""
-    rewritten(path, resolved=None, origin=None)
+    rewritten(path, resolved=None, origin=None, made_in=None)
 
 
-@pytest.mark.parametrize("field", ["resolved", "origin"])
+@pytest.mark.parametrize("field", ["resolved", "origin", "made_in"])
 def test_a_description_cannot_hold_what_folders_hold(tmp_path, field):
     data = msgspec.to_builtins(SWEEP)
-    data[field] = {"resolved": {}, "origin": {"experiment": "x", "preset": "quick", "arms": []}}[field]
+    data[field] = {"resolved": {}, "origin": {"experiment": "x", "preset": "quick", "arms": []}, "made_in": "."}[field]
     (tmp_path / "s.json").write_bytes(msgspec.json.encode(data))
     with pytest.raises(InputError) as caught:
         read_sweep(tmp_path / "s.json")
@@ -286,13 +292,54 @@ def test_the_sweep_of_a_shipped_experiment_is_the_same_after_its_preset_has_chan
     assert known is not None and known.experiment.name == one and not known.command
 
 
+# --- relative paths
+
+
+def test_a_relative_path_is_meant_from_the_folder_where_the_sweep_was_made(tmp_path, monkeypatch):
+    """Of a data file and of a run to start from; first the working folder, then that one, then the sweep's own."""
+    for name in ("made", "other", "moved"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "made")
+    from_file(Path("x.npz"))
+    write_run(Path("runs/donor"), {"icl": [[0.5, 0.6]]}, [[1.0, 0.9]])
+    folder = SweepFolder.make(Path("runs/s"), from_file(Path("x.npz")))
+    assert folder.sweep.made_in == str(tmp_path / "made") and "made_in" not in folder.sweep.to_json().decode()
+    path = tmp_path / "made" / "runs" / "s"
+    source = Features(path="x.npz", classes=64, exemplars=2, holdout_classes=8, holdout_exemplars=2)
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(InputError, match=r"no such file$"):
+        source.check_data()
+    with looking_in(places(path, folder.sweep)):
+        source.check_data()
+        assert locate("runs/donor") == str(tmp_path / "made/runs/donor") and len(source.read()) == 80
+        from_file(Path("x.npz"))
+        assert locate("x.npz") == "x.npz" and locate("y.npz") == "y.npz" and locate("\0") == "\0"
+        with pytest.raises(InputError, match=r"looked for from \., .*made, .*made\)"):
+            checkpoint("runs/none", 0)
+    assert locate("runs/donor") == "runs/donor"
+    shutil.move(tmp_path / "made" / "runs", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "made")
+    with looking_in(places(tmp_path / "moved" / "runs" / "s", folder.sweep)):
+        assert locate("runs/donor") == str(tmp_path / "moved/runs/donor")
+
+
+def test_a_sweep_goes_on_from_another_working_folder(tmp_path, monkeypatch):
+    """Its tasks find the data that its description names by a relative path."""
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    sweep = from_file(Path("x.npz"))
+    with pytest.raises(Interrupted):
+        run_sweep(sweep, "s", on=_Idle())
+    monkeypatch.chdir(tmp_path / "other")
+    assert main(["sweep", "../s", "--jobs", "1"]) == 0
+    assert states(tmp_path / "s") == ["finished"] * 2
+
+
 # --- planning where tasks do not run
 
 
 def test_a_login_node_plans_for_its_cluster(tmp_path, monkeypatch, capsys):
     """Neither the data nor the memory are here; the plan is the one that is made where they are."""
-    from ebbtide.training.driver import Interrupted
-
     sweep = from_file(tmp_path / "x.npz")
     with pytest.raises(Interrupted):
         run_sweep(sweep, tmp_path / "there", on=_Idle())
@@ -320,3 +367,13 @@ def test_a_local_sweep_that_this_machine_cannot_hold_is_refused_before_anything_
     with pytest.raises(InputError, match="this machine has 10,000"):
         run_sweep(SWEEP, tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_only_tasks_of_a_cluster_run_elsewhere():
+    assert {name: trains_here(name) for name in NAMES} == {
+        "local": True,
+        "slurm": False,
+        "slurm-local": True,
+        "ray": False,
+    }
+    assert trains_here(_Idle()) and not trains_here(Elsewhere())

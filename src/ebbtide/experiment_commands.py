@@ -12,6 +12,7 @@ from rich.text import Text
 from ebbtide.cli import RUNS
 from ebbtide.commands import claims_verdict, console, print_verdict
 from ebbtide.errors import require
+from ebbtide.places import looking_in
 from ebbtide.report.tables import short
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, folder_in, make_sweep, overridden
@@ -24,6 +25,7 @@ from ebbtide.sweep_commands import (
     tell_different_data,
     train_sweep,
 )
+from ebbtide.sweeps.folder import places
 from ebbtide.sweeps.results import Results
 
 
@@ -62,7 +64,8 @@ def run_experiment(study: Study, options: Namespace) -> int:
     if isinstance(folder, int):
         return folder
     tell_different_data(folder)
-    verdict = conclude_experiment(study, experiment, preset, folder)
+    with looking_in(places(folder.path, folder.sweep)):
+        verdict = conclude_experiment(study, experiment, preset, folder)
     console.print(_arms_table(verdict, setting, experiment.scalars))
     print_diverged(Results(out))
     console.print()

@@ -14,9 +14,10 @@ from rich.text import Text
 from ebbtide.cli import RUNS
 from ebbtide.commands import console, tell_written
 from ebbtide.errors import one_line, require
+from ebbtide.places import looking_in
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
-from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.folder import SweepFolder, places
 from ebbtide.traced import default, value_at
 
 MOST_LINES = 30
@@ -180,8 +181,9 @@ def print_plan(
     if len(planned) > MOST_LINES:
         console.print(f"... and {len(planned) - MOST_LINES} more groups")
     _totals(planned, resources, jobs)
-    for text in (*preset_changed(before, found), *unseen(planned)):
-        console.print(escape(text), soft_wrap=True)
+    with looking_in(places(out, found)):
+        for text in (*preset_changed(before, found), *unseen(planned)):
+            console.print(escape(text), soft_wrap=True)
     return 0
 
 

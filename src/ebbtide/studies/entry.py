@@ -69,6 +69,8 @@ def asked(sweep: Sweep, verdict: Verdict | None = None) -> Asked | None:
     study = _study(sweep.study or "")
     if origin is None or study is None or origin.experiment not in [one.name for one in study.experiments]:
         return None
+    if sweep.name != f"{study.name}-{origin.experiment}-{origin.preset.rstrip('*')}":
+        return None
     each = list(sweep.axes[0].points()) if sweep.axes else []
     arms = dict(zip(origin.arms, each, strict=True)) if len(each) == len(origin.arms) else {}
     return Asked(study, study.experiment(origin.experiment), origin.preset, arms, made[1] if made else "")

@@ -11,10 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 from ebbtide.errors import InputError, one_line
+from ebbtide.places import looking_in
+from ebbtide.runs.output import check_output_folder
 from ebbtide.sweeps import estimate
 from ebbtide.sweeps.attempt import Outcome
 from ebbtide.sweeps.executors import Executor, executor, trains_here
-from ebbtide.sweeps.folder import SWEEP, SweepFolder, planning
+from ebbtide.sweeps.folder import SWEEP, SweepFolder, places, planning
 from ebbtide.sweeps.plan import Group, PlannedGroup, TaskGroup, check_planned, group, plan
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.driver import Interrupted, stop_requests
@@ -96,14 +98,16 @@ def run_sweep(
     sweep.check()
     path, sweep = Path(out), sweep.resolve()
     groups = group(sweep, sweep.points())
+    check_output_folder(path)
     before = SweepFolder(path) if (path / SWEEP).is_file() else None
     ended = {a for a, one in before.members.items() if before.state(one.task) == "done"} if before else set()
     left = make_plan(sweep, groups, ended, jobs or cores())
-    if trains_here(on):
-        check_planned(left)  # what cannot be run is said before anything is written
-    else:
-        for text in unseen(left):
-            say(text)
+    with looking_in(places(path, sweep)):
+        if trains_here(on):
+            check_planned(left)  # what cannot be run is said before anything is written
+        else:
+            for text in unseen(left):
+                say(text)
     for text in preset_changed(before, sweep):
         say(text)
     folder = SweepFolder.make(path, sweep)

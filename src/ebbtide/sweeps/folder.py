@@ -192,6 +192,12 @@ class SweepFolder:
             raise InputError("sweep", str(self.path), f"is damaged: {error}") from error
 
 
+def places(path: Path, sweep: Sweep) -> list[Path | str | None]:
+    """From where relative paths in a sweep's specs are meant, beside the working folder, in this order: the folder in
+    which the sweep was made, the one in which its own lies among others (it is `runs/NAME` there)."""
+    return [sweep.made_in, path.absolute().parent.parent]
+
+
 @contextmanager
 def planning(path: Path) -> Iterator[None]:
     """Keeps other drivers from planning meanwhile. Raises `BusyError` when one does for two minutes."""

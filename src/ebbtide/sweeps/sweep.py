@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError, one_line, require
+from ebbtide.places import working_folder
 from ebbtide.sweeps.axes import MOST_POINTS, Axis, Point, product
 from ebbtide.training.fields import assign_all, explain
 from ebbtide.training.spec import Spec, from_builtins
@@ -35,6 +36,10 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     ray: dict[str, Any] = {}
 
 
+OF_A_FOLDER = ("resolved", "origin", "made_in")
+"""Fields that only the file in a sweep's folder has."""
+
+
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The experiment of `Sweep.study` that made a sweep, and its preset there; `arms` name the points in equal parts,
     in their order."""
@@ -52,8 +57,9 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     `task_minutes` is how long one task should train, `task_members` in its place how many members it should have (for
     accelerators, which train many side by side); a task that fails `tries` times without progress is set aside.
 
-    The last two are in the file of a sweep's folder only. `resolved` is the base in full, as it was when the folder
-    was made: the study's preset may change later, the sweep does not. `origin` says which experiment made the sweep.
+    The last three are in the file of a sweep's folder only. `resolved` is the base in full, as it was when the folder
+    was made: the study's preset may change later, the sweep does not. `origin` says which experiment made the sweep,
+    `made_in` the working folder, from which relative paths in its specs are meant.
     """
 
     name: str
@@ -67,6 +73,7 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     tries: Positive = 3
     resolved: dict[str, Any] | None = None
     origin: Origin | None = None
+    made_in: str | None = None
 
     def check(self) -> None:
         """Raises `InputError` in one line if this describes no grid; the specs are checked with the plan."""
@@ -113,19 +120,19 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return data
 
     def resolve(self) -> "Sweep":
-        """This sweep with its base in full, for its folder."""
+        """This sweep with its base in full and the working folder, for its own folder."""
         if self.resolved is not None:
             return self
-        return replace(self, resolved=msgspec.to_builtins(self.spec()))
+        return replace(self, resolved=msgspec.to_builtins(self.spec()), made_in=working_folder())
 
     def standalone(self) -> "Sweep":
         """The same grid described without a study: no version of a preset can change it."""
         base = {name: value for name, value in self.builtins().items() if name not in ("members", "vary")}
-        return replace(self, study=None, preset="quick", base=base, resolved=None, origin=None)
+        return replace(self, study=None, preset="quick", base=base, **dict.fromkeys(OF_A_FOLDER))
 
     def to_json(self) -> bytes:
         """Canonical JSON of the description, which `read_sweep` reads as well."""
-        described = replace(self, resolved=None, origin=None)
+        described = replace(self, **dict.fromkeys(OF_A_FOLDER))
         return msgspec.json.format(msgspec.json.encode(described, order="sorted"), indent=1)
 
 
@@ -147,7 +154,7 @@ def read_sweep(path: str | os.PathLike[str]) -> Sweep:
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError("sweep", str(file), one_line(f"is not {file.suffix[1:].upper()}: {error}")) from error
     sweep = from_data(data)
-    for name in ("resolved", "origin"):
+    for name in OF_A_FOLDER:
         given = getattr(sweep, name)
         require(given is None, name, given, "is written by ebbtide into a sweep's folder; use study, preset and base")
     sweep.check()

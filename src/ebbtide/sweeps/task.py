@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 from ebbtide.errors import one_line
+from ebbtide.places import looking_in
 from ebbtide.runs.lock import BusyError
 from ebbtide.sweeps.attempt import BUSY, FULL, STOPPED
-from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.folder import SweepFolder, places
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -33,7 +34,8 @@ def run(folder: Path, task: str, processes: int | None) -> int:
         sweep = SweepFolder(folder)
         spec, fresh = sweep.spec(task), sweep.run(task) is None
         label = {"sweep": sweep.sweep.name, "task": task}
-        train(spec, sweep.run_path(task), processes=processes, label=label, report=lambda p: rates.append(p.rate))
+        with looking_in(places(folder, sweep.sweep)):
+            train(spec, sweep.run_path(task), processes=processes, label=label, report=lambda p: rates.append(p.rate))
         if fresh and rates and processes == 0:  # one core, from the start to the end
             start = time.monotonic() - began - spec.members * spec.sequences / rates[-1]
             remember(spec, Cost(rates[-1], start, peak_memory()))

@@ -12,6 +12,7 @@ import numpy as np
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.models.model import Model, Params, Shape
+from ebbtide.places import locate, looked_in
 from ebbtide.runs.folder import DamagedError, Manifest, Run
 from ebbtide.runs.reading import FileRecord, load_record
 
@@ -66,7 +67,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def _row(self, number: int) -> int:
         """The place in the other run of the member that the member of this number starts from."""
-        there = member_numbers(Run(self.run))
+        there = member_numbers(Run(locate(self.run)))
         if self.member is not None:
             allowed = f"{self.run} has {len(there)} members"
             require(self.member < len(there), "start.member", self.member, allowed)
@@ -116,9 +117,10 @@ def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
 def _kept(run: str, sequences: int) -> tuple[Run, Manifest]:
     """A run, and its checkpoint at so many sequences. Raises `InputError` when one is not there."""
     try:
-        found = Run(run)
+        found = Run(locate(run))
     except InputError as error:
-        raise InputError("start.run", run, f"{error.allowed}; the run to start from must be trained first") from error
+        allowed = f"{error.allowed}; the run to start from must be trained first{looked_in(run)}"
+        raise InputError("start.run", run, allowed) from error
     kept = {manifest.sequences: manifest for _, manifest in found.manifests()}
     at = ", ".join(str(one) for one in sorted(kept))
     require(sequences in kept, "start.sequences", sequences, f"{run} has checkpoints at {at or 'none'} sequences")
