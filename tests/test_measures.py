@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from msgspec.structs import replace
 
 from ebbtide.cli import main
@@ -17,8 +18,11 @@ from ebbtide.mechanisms.taps import record
 from ebbtide.models.model import Model
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
+from ebbtide.probe_commands import _name, _print
+from ebbtide.report.probe_figure import heads_figure, rank_heads
 from ebbtide.runs.folder import Run
 from ebbtide.training.driver import train
+from ebbtide.training.probe import Probed
 from test_interventions import BATCH, MODEL, PROMPT, SHAPE, weights
 from tiny import SPEC
 
@@ -106,6 +110,42 @@ def test_every_measure_of_a_run_by_command(a_run, tmp_path, capsys):
             assert file["sequences"].tolist() == [0, 512, 1024]
             assert file["values"].shape[:2] == (3, 2) and file["values"].ndim == 2 + len(one.axes)
         assert (tmp_path / f"{name}-icl.png").read_bytes()[:4] == b"\x89PNG" and name in out
+
+
+def test_heads_of_different_members_are_averaged_by_rank_not_by_number(capsys):
+    """Every member has one strong head of layer 1, another one in each; a member that diverged does not count."""
+    values = np.full((2, 3, 2, 2), 0.1)
+    values[1, 0, 1, 0] = values[1, 1, 1, 1] = 0.9
+    values[1, 2] = np.nan
+    probed = Probed("induction_strength", MEASURES["induction_strength"], "icl", np.array([0, 1000]), values)
+    _print(probed)
+    title, head, _, last = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert "by rank, largest at the end first (1 not finite left out)" in title
+    ranks = [f"layer {i} rank {h}" for i in (0, 1) for h in (1, 2)]
+    assert head.split()[1:] == " ".join(ranks).split()
+    assert last.split()[1:] == ["0.10", "0.10", "0.90", "0.10"]
+    ranked, order = rank_heads(values)
+    assert order[:2, 1].tolist() == [[0, 1], [1, 0]] and ranked[1, :2, 1, 0].tolist() == [0.9, 0.9]
+
+
+def test_every_panel_of_a_map_of_heads_has_numbers_of_its_own(monkeypatch):
+    drawn: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    values = np.zeros((3, 5, 1, 2))
+    values[-1, 1, 0] = 0, 1  # of member 1 head 1 comes first
+    heads_figure("A title", "attention", np.array([0, 1000, 2000]), values)
+    panels = drawn[0].axes[:5]
+    words = [[label.get_text() for label in (*p.get_xticklabels(), *p.get_yticklabels())] for p in panels]
+    assert all(one[:3] == ["0", "1k", "2k"] for one in words)
+    assert words[0][3:] == ["0:0", "0:1"] and words[1][3:] == ["0:1", "0:0"]
+    assert "largest value at the end first" in drawn[0].get_suptitle()
+
+
+def test_the_title_of_a_run_in_a_sweep_names_the_sweep(tmp_path):
+    (tmp_path / "lots").mkdir()
+    (tmp_path / "lots" / "sweep.json").touch()
+    assert _name(tmp_path / "lots" / "runs" / "b98e93344d06d257") == "lots, task b98e9334"
+    assert _name(tmp_path / "mine") == "mine"
 
 
 def test_probing_changes_nothing_in_the_run(a_run):

@@ -1,23 +1,35 @@
 """Figures of measures over training: heat maps of heads by time, and lines."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from ebbtide.report.curves import finite_to_the_end
+from ebbtide.report.curves import NOTHING, finite_to_the_end
 from ebbtide.report.figure import render
 
 LIMITS: dict[str, tuple[float, float]] = {"accuracy": (0.0, 1.0)}
 """Colours go from one to the other; elsewhere from the smallest to the largest, about 0 if both signs occur."""
 
 
+def rank_heads(
+    values: Float[np.ndarray, "time member layer head"],
+) -> tuple[Float[np.ndarray, "time member layer head"], Int[np.ndarray, "member layer head"]]:
+    """The values with the heads of every member and layer in the order of their value at the last time, largest first,
+    and which heads these are. (Head 2 of one member is not head 2 of another: their seeds differ.)"""
+    order = np.argsort(-values[-1], axis=-1, kind="stable")
+    return np.take_along_axis(values, order[None], axis=-1), order
+
+
 def heads_figure(
     title: str, unit: str, sequences: np.ndarray, values: Float[np.ndarray, "time member layer head"]
 ) -> dict[str, bytes]:
-    """Heads (rows, by layer) by time (columns), a panel for every member: a heat map."""
+    """Heads (rows, by layer; of every layer the one with the largest value at the end first) by time (columns), a panel
+    for every member: a heat map."""
     from matplotlib.figure import Figure
 
+    values, order = rank_heads(values)
     times, members, layers, heads = values.shape
     shown = [i for i in range(layers) if np.isfinite(values[:, :, i]).any()] or list(range(layers))
     rows = len(shown) * heads
@@ -25,7 +37,7 @@ def heads_figure(
     down = -(-members // across)
     size = (min(2.2 + 2.6 * across, 13), min(1.6 + down * (0.9 + 0.16 * rows), 12))
     figure = Figure(figsize=size, layout="constrained")
-    panels: Any = np.atleast_1d(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)).ravel()
+    panels: Any = np.atleast_1d(figure.subplots(down, across, squeeze=False)).ravel()
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     low, high = LIMITS.get(unit, (low, high))
@@ -40,20 +52,23 @@ def heads_figure(
         grid = np.concatenate([values[:, m, i].T for i in shown])
         image = panel.imshow(grid, aspect="auto", interpolation="none", origin="upper", **how)
         panel.set_title(f"member {m}", fontsize=9, loc="left")
+        if not np.isfinite(grid).any():
+            panel.text(0.5, 0.5, NOTHING, transform=panel.transAxes, ha="center", va="center", fontsize=8, color="0.4")
         for k in range(1, len(shown)):
             panel.axhline(k * heads - 0.5, color="white", lw=1.5)
-        places = np.unique(np.linspace(0, times - 1, min(5, times)).round().astype(int))
+        places = np.unique(np.linspace(0, times - 1, min(4, times)).round().astype(int))
         panel.set_xticks(places, [_short(float(sequences[i])) for i in places], fontsize=7)
-        names = [f"{i}:{h}" for i in shown for h in range(heads)]
+        names = [f"{i}:{h}" for i in shown for h in order[m, i]]
         step = 1 if rows <= 32 else 4
         panel.set_yticks(range(0, rows, step), names[::step], fontsize=6)
     for panel in panels[:members:across]:
         panel.set_ylabel("layer:head", fontsize=8)
-    for panel in panels[max(0, members - across) : members]:
-        panel.set_xlabel("sequences at the checkpoint", fontsize=8)
+    figure.supxlabel("sequences at the checkpoint", fontsize=8)
     if image is not None:
         figure.colorbar(image, ax=list(panels[:members]), label=unit, shrink=0.9)
-    figure.suptitle(title, fontsize=10)
+    lead = "\n".join(textwrap.wrap(title, max(40, int(13 * size[0])), replace_whitespace=False))
+    words = "of each layer the head with the largest value at the end first; numbers are the member's own"
+    figure.suptitle(lead + "\n" + "\n".join(textwrap.wrap(words, max(40, int(13 * size[0])))), fontsize=9)
     return {kind: render(figure, kind) for kind in ("png", "svg")}
 
 
