@@ -1,9 +1,9 @@
 """The command line. Nothing heavy is imported before a command needs it."""
 
+import argparse
 import os
 import sys
 from importlib import import_module
-from typing import Any
 
 from ebbtide import __version__
 from ebbtide.errors import InputError, Interrupted, one_line
@@ -20,10 +20,8 @@ OVERRIDES = """any field of the spec by its dotted name: --task.context 4, --sou
 (`ebbtide run STUDY --dry-run` prints all fields with their values)"""
 
 
-def parser() -> Any:
-    """All commands and their options, as an argparse.ArgumentParser."""
-    import argparse  # not before `main` handles Ctrl-C
-
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
     top = argparse.ArgumentParser(
         prog="ebbtide",
         description="The lab bench for the training dynamics of in-context learning.",

@@ -78,6 +78,7 @@ def run(options: Namespace) -> int:
     """Trains a study's spec, judges its claims and draws its figure."""
     from ebbtide.studies import find_any
     from ebbtide.studies.computed import Computed
+    from ebbtide.studies.rehearsal import check_judgeable
     from ebbtide.training.driver import train
     from ebbtide.training.feasible import check_feasible
     from ebbtide.training.fields import override
@@ -102,6 +103,7 @@ def run(options: Namespace) -> int:
     spec = from_builtins(data)
     spec.check()
     check_feasible(spec)
+    check_judgeable(study, spec, dict(options.fields))
     if options.dry_run:
         console.print(escape(msgspec.json.format(spec.to_json(), indent=2).decode()), soft_wrap=True)
         return 0
@@ -166,9 +168,13 @@ def _conclude(finished: Run, check: bool) -> int:
         _diverged(finished.metrics())
         return 0
     from ebbtide.studies import find_study
+    from ebbtide.studies.rehearsal import check_judgeable
     from ebbtide.studies.study import conclude
+    from ebbtide.training.driver import spec_of
 
-    verdict = conclude(find_study(finished.header.label["study"]), finished)
+    study = find_study(finished.header.label["study"])
+    check_judgeable(study, spec_of(finished), {})
+    verdict = conclude(study, finished)
     console.print(tables.curves_table(finished))
     _diverged(finished.metrics())
     console.print()

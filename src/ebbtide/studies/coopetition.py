@@ -6,6 +6,7 @@ from jaxtyping import Float
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from ebbtide.errors import require
 from ebbtide.evaluation.summary import smooth, summarise
 from ebbtide.mechanisms.interventions import Forbid
 from ebbtide.report.figure import curves_figure
@@ -27,6 +28,9 @@ from ebbtide.training.start import select
 
 def _summarise(run: Run) -> Scalars:
     """The scalars of the curves, and what the heads of the kept checkpoints do."""
+    model = run.header.spec["model"]
+    require(model["type"] == "transformer", "model", model["type"], "must be a transformer: its heads are asked")
+    require(model["layers"] >= 2, "model.layers", model["layers"], "must be at least 2: heads of layer 1 are asked")
     curves = run.metrics()
     found = summarise(curves, run.chance())
     flip = smooth(curves["flip"])

@@ -1,0 +1,52 @@
+"""A run that its study could not judge is refused before it is trained, in one line that names the field."""
+
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.cli import main
+from ebbtide.studies import STUDIES
+from ebbtide.studies.rehearsal import check_judgeable
+from tiny import SPEC, write_run
+
+OWN = [(study, preset) for study in STUDIES if study.claims for preset in study.presets]
+
+
+@pytest.mark.parametrize(("study", "preset"), OWN, ids=[f"{s.name}-{p}" for s, p in OWN])
+def test_every_preset_can_be_judged(study, preset):
+    spec = study.preset(preset).spec
+    if type(spec.source).__name__ in ("Gaussian", "Glyphs"):  # others need files
+        check_judgeable(study, spec, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "says"),
+    [
+        (
+            ["coopetition", "--evaluators", '["train","icl"]'],
+            "evaluators = ",
+            "cannot be judged: there would be no 'flip'",
+        ),
+        (["coopetition", "--model.layers", "1"], "model.layers = 1", "must be at least 2"),
+        (["coopetition", "--model", '{"type":"recurrent"}'], "model = 'recurrent'", "must be a transformer"),
+    ],
+)
+def test_what_cannot_be_judged_is_not_trained(tmp_path, monkeypatch, capsys, words, field, says):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *words]) == 2
+    said = capsys.readouterr().err
+    assert field in said and says in said and len(said.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_evaluators_that_are_not_needed_can_be_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    evaluators = '["train","icl","flip","ciwl"]'
+    assert main(["run", "coopetition", "--evaluators", evaluators, "--dry-run"]) == 0
+
+
+def test_a_run_that_was_trained_and_cannot_be_judged_says_so_in_one_line(tmp_path, capsys):
+    curve = [[0.5, 0.6, 0.7]]
+    label = {"study": "coopetition", "preset": "quick*"}
+    run = write_run(tmp_path / "run", {"icl": curve, "iwl": curve}, [[4, 3, 2]], replace(SPEC, members=1), label=label)
+    assert main(["resume", str(run.path)]) == 2
+    said = capsys.readouterr().err
+    assert "model.layers = 1" in said and len(said.splitlines()) == 1
