@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from rich.console import Console
 
 from ebbtide import cli
 from ebbtide.bench import bench, child, machine, memory, table, whole, work
@@ -18,6 +17,7 @@ from ebbtide.bench.configs import CONFIGS, find_config, plain_transformer
 from ebbtide.bench.records import Record, Row, Skipped, Target
 from ebbtide.bench.rounds import Child, ChildError, summarise
 from ebbtide.errors import InputError
+from ebbtide.terminal import Terminal
 from ebbtide.training.schedule import Schedule
 from test_package import TREES, imports, name_of
 from tiny import SPEC
@@ -339,7 +339,7 @@ def test_the_json_file_holds_rows_machine_and_verdicts(tmp_path):
 
 def test_the_table_shows_everything():
     out = StringIO()
-    table.show(RECORD, Console(file=out, width=250))
+    table.show(RECORD, Terminal(file=out, width=250))
     text = out.getvalue()
     for part in ("x [y] (avx2), 2 cores", "80 GFLOP/s", "41 %", "700", "[note]", "is not installed", "missed", "0.060"):
         assert part in text

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from rich.console import Console
 
 from ebbtide.errors import InputError
 from ebbtide.report.figure import curves_figure
@@ -18,6 +17,7 @@ from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.runs.writer import Writer, load_state
 from ebbtide.studies.study import conclude
 from ebbtide.studies.transience import TRANSIENCE
+from ebbtide.terminal import Terminal
 from ebbtide.training.driver import resume, spec_of
 from make_golden import GOLDEN, fingerprint
 from tiny import contents, final_state
@@ -107,7 +107,7 @@ def test_fsck_finds_it_sound(copy):
 def test_table_figure_and_verdict_can_be_drawn(copy):
     table = curves_table(copy)
     assert table.row_count == len(copy.arrays()["sequences"]) + 2
-    Console(quiet=True).print(table)
+    Terminal(quiet=True).print(table)
     assert curves_figure(copy, "golden")["figure.png"].startswith(b"\x89PNG")
     verdict = conclude(TRANSIENCE, copy)
     assert verdict.digest == DIGEST and len(verdict.claims) == len(TRANSIENCE.claims)

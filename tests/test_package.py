@@ -120,6 +120,7 @@ FLOORS = {
     "machine": 1,
     "places": 1,
     "once": 1,
+    "terminal": 1,
     "standard_output": 1,
     "traced": 1,
 }

@@ -4,17 +4,17 @@ import io
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from ebbtide.report import progress, tables
 from ebbtide.report.progress import ProgressLine, line
 from ebbtide.runs.writer import Writer
+from ebbtide.terminal import Terminal
 from ebbtide.training.driver import Progress
 from tiny import header, write_run
 
 
 def text(table) -> list[str]:
-    console = Console(file=io.StringIO(), width=200)
+    console = Terminal(file=io.StringIO(), width=200)
     console.print(table)
     return console.file.getvalue().splitlines()  # pyright: ignore
 
@@ -69,7 +69,7 @@ def test_the_progress_line(eta, left):
 
 
 def test_where_there_is_no_terminal_a_line_comes_now_and_then(monkeypatch):
-    console = Console(file=io.StringIO(), width=200)
+    console = Terminal(file=io.StringIO(), width=200)
     report = Progress(1, 2, 3, 4, 5, {})
     with ProgressLine(console) as shown:
         for _ in range(3):

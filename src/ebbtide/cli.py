@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 from ebbtide import __version__
-from ebbtide.errors import InputError, Interrupted, one_line
+from ebbtide.errors import InputError, Interrupted, one_line, visible
 from ebbtide.interrupts import CODE, STOPPED, finish, leave_at_ctrl_c
 
 RUNS = "runs"
@@ -214,7 +214,7 @@ def _command(words: list[str]) -> int:
         words[:2] = [" ".join(words[:2])]
     options, rest = parser().parse_known_args(words)
     if rest and options.command != "run":
-        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+        parser().error(f"unrecognized arguments: {visible(' '.join(rest))}")
     from ebbtide.runs.folder import DamagedError
 
     try:
@@ -227,7 +227,7 @@ def _command(words: list[str]) -> int:
         home = import_module(f"ebbtide.{group}_commands" if own else "ebbtide.commands")
         return getattr(home, name)(options)
     except (InputError, DamagedError) as error:
-        sys.stderr.write(f"ebbtide: {error}\n")
+        sys.stderr.write(f"ebbtide: {visible(str(error))}\n")
         return 2
     except (Interrupted, KeyboardInterrupt):
         sys.stderr.write(f"{STOPPED}\n")

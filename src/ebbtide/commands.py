@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -16,13 +14,14 @@ from ebbtide.errors import InputError, require
 from ebbtide.interrupts import raising
 from ebbtide.report import tables
 from ebbtide.runs.folder import INPUTS, Run, catalogue
+from ebbtide.terminal import Terminal
 
 WIDE = 140
 """Columns where the output is not a terminal (a file or a pipe folds nothing)."""
 
-console = Console(highlight=False)
+console = Terminal()
 if not console.is_terminal:
-    console = Console(highlight=False, width=WIDE)
+    console = Terminal(width=WIDE)
 
 
 def studies(options: Namespace) -> int:
@@ -105,14 +104,13 @@ def run(options: Namespace) -> int:
     check_feasible(spec)
     check_judgeable(study, spec, dict(options.fields))
     if options.dry_run:
-        console.print(escape(msgspec.json.format(spec.to_json(), indent=2).decode()), soft_wrap=True)
+        console.print(msgspec.json.format(spec.to_json(), indent=2).decode(), soft_wrap=True)
         return 0
     preset = options.preset if not options.fields else f"{options.preset}*"
     out = Path(options.out or Path(RUNS) / f"{study.name}-{options.preset}-{spec.digest()[:8]}")
     label = {"study": study.name, "preset": preset}
     console.print(
-        f"{study.name}, preset {escape(preset)}: {spec.members} members x {tables.short(spec.sequences)} "
-        f"sequences into {escape(str(out))}",
+        f"{study.name}, preset {preset}: {spec.members} members x {tables.short(spec.sequences)} sequences into {out}",
         soft_wrap=True,
     )
     if (out / "run.json").exists() and Run(out).header.digest == spec.digest():
@@ -126,7 +124,7 @@ def resume(options: Namespace) -> int:
 
     found = find_run(options.run)
     at = f"{tables.short(found.sequences())} of {tables.short(found.header.spec['sequences'])} sequences"
-    console.print(f"{escape(str(found.path))}: {found.status()} at {at}", soft_wrap=True)
+    console.print(f"{found.path}: {found.status()} at {at}", soft_wrap=True)
     return _train(found.path, options, lambda **how: driver.resume(found, **how))
 
 
@@ -139,16 +137,16 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
     again = shlex.join(["ebbtide", "resume", str(out)])
     try:
         with ProgressLine(console) as line:
-            finished: Run = call(report=line, say=lambda text: console.print(escape(text)), **how)
+            finished: Run = call(report=line, say=lambda text: console.print(text), **how)
     except Interrupted:
         if not (out / "run.json").exists():
             console.print("stopped before the run was begun; nothing was written")
             return 130
         done = tables.short(Run(out).sequences())
-        console.print(f"stopped; saved at {done} sequences. Continue with:\n  {escape(again)}", soft_wrap=True)
+        console.print(f"stopped; saved at {done} sequences. Continue with:\n  {again}", soft_wrap=True)
         return 130
     except KeyboardInterrupt:
-        there = f" Continue with:\n  {escape(again)}" if (out / "run.json").exists() else ""
+        there = f" Continue with:\n  {again}" if (out / "run.json").exists() else ""
         console.print(f"stopped at once, without saving.{there}", soft_wrap=True)
         return 130
     except OSError as error:
@@ -157,7 +155,7 @@ def _train(out: Path, options: Namespace, call: Any) -> int:
         again = f"{error.strerror}; what was saved before is whole. Continue with: ebbtide resume {out}"
         raise OSError(error.errno, again, error.filename) from error
     except WorkerError as error:
-        console.print(f"{escape(str(error))}\nContinue with:\n  {escape(again)}", soft_wrap=True)
+        console.print(f"{error}\nContinue with:\n  {again}", soft_wrap=True)
         return 1
     return _conclude(finished, options.check)
 
@@ -185,7 +183,7 @@ def _conclude(finished: Run, check: bool) -> int:
 
 def print_verdict(folder: Path) -> None:
     """Where the verdict and the figure are."""
-    files = f"\nverdict {escape(str(folder / 'verdict.json'))}\nfigure  {escape(str(folder / 'figure.png'))}"
+    files = f"\nverdict {folder / 'verdict.json'}\nfigure  {folder / 'figure.png'}"
     console.print(files, soft_wrap=True)
 
 
@@ -209,7 +207,7 @@ def ls(options: Namespace) -> int:
     require(folder.is_dir() or options.folder == RUNS, "folder", options.folder, "no such folder")
     runs = catalogue(folder)
     if not runs:
-        console.print(f"no runs in {escape(str(folder))} (make one with: ebbtide run transience)")
+        console.print(f"no runs in {folder} (make one with: ebbtide run transience)")
         return 0
 
     def words(one: Run) -> str:
@@ -245,17 +243,15 @@ def show(options: Namespace) -> int:
     label = " ".join(header.label.values()) or "custom run"
     curves = found.metrics() if found.sequences() else None
     now = tables.status(found, curves)
-    console.print(f"[bold]{escape(found.path.name)}[/]  {escape(label)}  {now}", soft_wrap=True)
+    console.print(Text(found.path.name, "bold"), f" {label}  {now}", soft_wrap=True)
     identity = ", ".join(f"{k} {str(v)[:12] if k in INPUTS else v}" for k, v in header.identity.items())
-    console.print(
-        f"created {header.created}; spec {header.digest[:12]}; {escape(identity)}", style="dim", soft_wrap=True
-    )
+    console.print(f"created {header.created}; spec {header.digest[:12]}; {identity}", style="dim", soft_wrap=True)
     for part in ("source", "task", "model", "optimizer"):
         values = ", ".join(f"{k} {_flat(v)}" for k, v in header.spec[part].items() if k != "type")
-        console.print(f"{part:10} {header.spec[part].get('type', '')}: {escape(values)}", soft_wrap=True)
+        console.print(f"{part:10} {header.spec[part].get('type', '')}: {values}", soft_wrap=True)
     for part in ("interventions", "start", "freeze"):
         for one in [header.spec[part]] if isinstance(header.spec.get(part), dict) else header.spec.get(part) or []:
-            console.print(f"{part:10} {escape(one if isinstance(one, str) else _flat(one))}", soft_wrap=True)
+            console.print(f"{part:10} {one if isinstance(one, str) else _flat(one)}", soft_wrap=True)
     _newest(found)
     _diverged(curves or {})
     console.print()
@@ -311,7 +307,7 @@ def _figure(found: Run, out: Path, label: str, log: bool) -> None:
     require(out.suffix in (".png", ".svg"), "figure", str(out), "must end in .png or .svg")
     check_output(out, "figure")
     write_output(out, curves_figure(found, label, log=log)[f"figure{out.suffix}"], "figure")
-    console.print(f"\nfigure  {escape(str(out))}", soft_wrap=True)
+    console.print(f"\nfigure  {out}", soft_wrap=True)
 
 
 def export(options: Namespace) -> int:
@@ -377,7 +373,7 @@ def bench(options: Namespace) -> int:
         return 130
     if out:
         found.write(out)
-    show(found, Console(highlight=False, width=max(console.width, 200)))
+    show(found, Terminal(width=max(console.width, 200)))
     return 0
 
 
@@ -385,8 +381,8 @@ def tell_written(out: Path | None, text: str) -> None:
     """Says what was written to `out`: on the error stream where `out` is what this process prints to."""
     from ebbtide.runs.output import is_stdout
 
-    to = Console(highlight=False, stderr=True) if out and is_stdout(out) else console
-    to.print(escape(text), soft_wrap=True)
+    to = Terminal(stderr=True) if out and is_stdout(out) else console
+    to.print(text, soft_wrap=True)
 
 
 def find_run(name: str) -> Run:

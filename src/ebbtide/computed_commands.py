@@ -4,7 +4,6 @@ from argparse import Namespace
 from pathlib import Path
 
 import msgspec
-from rich.markup import escape
 from rich.table import Table
 
 from ebbtide.cli import RUNS
@@ -21,12 +20,12 @@ def run_computed(study: Computed, options: Namespace) -> int:
         require(getattr(options, name) == value, name, getattr(options, name), f"{study.name} trains nothing")
     setting = study.setting(options.preset, options.fields)
     if options.dry_run:
-        console.print(escape(msgspec.json.format(msgspec.json.encode(setting), indent=2).decode()), soft_wrap=True)
+        console.print(msgspec.json.format(msgspec.json.encode(setting), indent=2).decode(), soft_wrap=True)
         return 0
     out = Path(options.out or Path(RUNS) / f"{study.name}-{options.preset}-{setting.digest()[:8]}")
     preset = f"{options.preset}*" if options.fields else options.preset
     text = f"{study.name}, preset {preset}: {setting.seeds} seeds, computed in seconds, into {out}"
-    console.print(escape(text), soft_wrap=True)
+    console.print(text, soft_wrap=True)
     verdict = conclude_computed(study, options.preset, options.fields, out)
     console.print()
     console.print(claims_verdict(verdict))

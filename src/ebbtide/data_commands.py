@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -74,8 +73,9 @@ def data_tokens(options: Namespace) -> int:
         )
         if have < options.classes:
             console.print(
-                f"[yellow]fewer than the {options.classes} asked for[/]: none was filled up with tokens of another "
-                "cluster. Other --clusters, or fewer --exemplars, may give more classes",
+                f"fewer than the {options.classes} asked for: none was filled up with tokens of another cluster. "
+                "Other --clusters, or fewer --exemplars, may give more classes",
+                style="yellow",
                 soft_wrap=True,
             )
         return 0
@@ -94,7 +94,7 @@ def data_info(options: Namespace) -> int:
         return 0
     if what is None:
         found = data_files(folder)
-        console.print(f"data folder  {escape(str(folder))}", soft_wrap=True)
+        console.print(f"data folder  {folder}", soft_wrap=True)
         if not found:
             console.print("holds no data files; get Omniglot with: ebbtide data fetch omniglot")
             return 0
@@ -107,7 +107,7 @@ def data_info(options: Namespace) -> int:
                 arrays = ", ".join(f"{k} {list(a.shape)}" for k, a in contents(path).arrays.items())
             except InputError as error:
                 arrays = error.allowed
-            table.add_row(escape(path.name), escape(arrays), short(path.stat().st_size))
+            table.add_row(path.name, arrays, short(path.stat().st_size))
         console.print(table)
         return 0
     sources = _sources()
@@ -126,14 +126,12 @@ def data_info(options: Namespace) -> int:
 
 
 def _contents(found: Any) -> None:
-    console.print(
-        f"[bold]{escape(found.path.name)}[/]  {escape(str(found.path))}  {found.size:,} bytes", soft_wrap=True
-    )
+    console.print(Text(found.path.name, "bold"), f" {found.path}  {found.size:,} bytes", soft_wrap=True)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("array", "type", "shape"):
         table.add_column(name)
     for name, header in found.arrays.items():
-        table.add_row(escape(name), escape(header.dtype), escape(str(list(header.shape))))
+        table.add_row(name, header.dtype, str(list(header.shape)))
     console.print(table)
     for name, value in found.values.items():
         console.print(Text(f"{name}: {value}"), soft_wrap=True)
@@ -160,7 +158,7 @@ def _source(name: str, kind: Any) -> int:
     source.check()
     check_data(source)
     sizes = source.sizes()
-    console.print(f"[bold]{name}[/]  {escape((kind.__doc__ or '').strip().splitlines()[0])}", soft_wrap=True)
+    console.print(Text(name, "bold"), f" {(kind.__doc__ or '').strip().splitlines()[0]}", soft_wrap=True)
     console.print(
         f"{sizes.classes} classes + {sizes.holdout_classes} held out; {sizes.exemplars} exemplars + "
         f"{sizes.holdout_exemplars} held out; {sizes.dim} features (defaults: every field can be set)",
@@ -190,11 +188,11 @@ def _figure(out: Path, show: Any) -> None:
     path = data_folder() / FILE
     require(path.is_file(), "what", "omniglot", f"no {FILE} in {path.parent}: run ebbtide data fetch omniglot")
     write_output(out, drawings_figure(read_drawings(path), show)[f"figure{out.suffix}"], "figure")
-    console.print(f"figure  {escape(str(out))}", soft_wrap=True)
+    console.print(f"figure  {out}", soft_wrap=True)
 
 
 def _made(path: Path, how: str) -> None:
-    console.print(f"{escape(str(path))}  {path.stat().st_size:,} bytes ({escape(how)})", soft_wrap=True)
+    console.print(f"{path}  {path.stat().st_size:,} bytes ({how})", soft_wrap=True)
 
 
 def _interruptible(work: Callable[[Callable[[Progress], None]], int], kept: str) -> int:

@@ -31,9 +31,17 @@ def _repr(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
+def visible(text: str, keep: str = "") -> str:
+    """`text` with every character spelled that is not seen as itself: control characters and with them escape
+    sequences, changes of direction, characters without width, half characters; those in `keep` stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
 def one_line(text: str) -> str:
     """`text` without line breaks or terminal codes, and not longer than a reader wants."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: LONGEST + 1])
+    text = visible(text[: LONGEST + 1])
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 

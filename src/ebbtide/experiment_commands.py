@@ -5,7 +5,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -48,13 +47,15 @@ def run_experiment(study: Study, options: Namespace) -> int:
     setting = overridden(study, experiment, options.preset, changed)
     missing = setting.donor if setting.donor and not setting.donor.ready() else None
     if options.dry_run and missing:
-        console.print(f"first {escape(_donor(missing))}; the arms' plan can be made when it is there", soft_wrap=True)
+        console.print(f"first {_donor(missing)}; the arms' plan can be made when it is there", soft_wrap=True)
         return 0
     if options.dry_run:
         return print_plan(sweep, out, options, arms=list(setting.arms))
-    console.print(f"[bold]{study.name}/{experiment.name}[/], preset {escape(preset)}: {experiment.question}")
-    size = f"{len(setting.arms)} arms x {setting.members} members into {escape(str(out))}"
-    console.print(f"{size}\n[dim]{escape(setting.scaled)}[/]", soft_wrap=True)
+    console.print(
+        Text.assemble((f"{study.name}/{experiment.name}", "bold"), f", preset {preset}: {experiment.question}")
+    )
+    size = f"{len(setting.arms)} arms x {setting.members} members into {out}"
+    console.print(size, Text(setting.scaled, "dim"), sep="\n", soft_wrap=True)
     words = ["ebbtide", "run", study.name, "--experiment", experiment.name, "--preset", options.preset]
     words += [*given_words(options), *[word for name, text in options.fields for word in (f"--{name}", text)]]
     again = shlex.join(words)
@@ -86,15 +87,15 @@ def _train_donor(donor: Donor, again: str) -> int:
     from ebbtide.training.driver import Interrupted, train
     from ebbtide.training.team import WorkerError
 
-    console.print(f"first {escape(_donor(donor))}", soft_wrap=True)
+    console.print(f"first {_donor(donor)}", soft_wrap=True)
     try:
         with ProgressLine(console) as line:
             train(donor.spec, donor.path, label=donor.label, report=line)
     except (Interrupted, KeyboardInterrupt):
-        console.print(f"stopped; what was trained is saved. Continue with:\n  {escape(again)}", soft_wrap=True)
+        console.print(f"stopped; what was trained is saved. Continue with:\n  {again}", soft_wrap=True)
         return 130
     except WorkerError as error:
-        console.print(f"{escape(str(error))}\nContinue with:\n  {escape(again)}", soft_wrap=True)
+        console.print(f"{error}\nContinue with:\n  {again}", soft_wrap=True)
         return 1
     return 0
 
@@ -107,7 +108,7 @@ def _arms_table(verdict: Any, setting: Setting, names: tuple[str, ...]) -> Table
         table.add_column(name.replace("_", " "), justify="right")
     for arm in setting.arms:
         values = [[v for v in verdict.summary.get(f"{arm}: {name}", []) if v is not None] for name in names]
-        table.add_row(escape(arm), *[f"{sum(v) / len(v):.3f}" if v else "-" for v in values])
+        table.add_row(arm, *[f"{sum(v) / len(v):.3f}" if v else "-" for v in values])
     return table
 
 

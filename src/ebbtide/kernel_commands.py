@@ -4,7 +4,6 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from ebbtide.commands import console
@@ -23,7 +22,7 @@ def kernel_build(options: Namespace) -> int:
             made = build.build(build.find_compiler(), stop.is_set)
     except build.BuildError as error:
         raise InputError("kernel", "native", str(error)) from error
-    console.print(f"built {escape(_home(made))}", soft_wrap=True)
+    console.print(f"built {_home(made)}", soft_wrap=True)
     return 0
 
 
@@ -34,7 +33,7 @@ def kernel_status(options: Namespace) -> int:
     table.add_column(overflow="fold")
     kind = kernels.asked()
     for name, value in (("asked for", kind), ("processor", processor()), *_library()):
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     console.print(table)
     console.print()
     console.print(_studies(kind))
@@ -66,7 +65,7 @@ def _studies(kind: str) -> Table:
     for study in STUDIES:
         spec = study.presets["quick"].spec
         against = "asked for" if kind == "xla" else kernels.reason_against(spec)
-        table.add_row(study.name, "XLA" if against else "the compiled kernel", escape(against or ""))
+        table.add_row(study.name, "XLA" if against else "the compiled kernel", against or "")
     return table
 
 

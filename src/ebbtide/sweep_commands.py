@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -50,7 +49,7 @@ def train_sweep(found: Any, out: Path, options: Namespace, command: str, *, retr
     from ebbtide.training.driver import Interrupted
 
     def tell(text: str) -> None:
-        console.print(escape(text), soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     try:
         with ProgressLine(console, _line) as line:
@@ -112,7 +111,7 @@ def sweep_figure(options: Namespace) -> int:
         how: dict[str, Any] = {"metric": options.curve, "axis": by, "split": options.split}
         files = curves_by_figure(curves, **how, chance=chance, title=title)
     write_output(out, files[f"figure{out.suffix}"])
-    console.print(f"figure  {escape(str(out))}", soft_wrap=True)
+    console.print(f"figure  {out}", soft_wrap=True)
     return 0
 
 
@@ -173,10 +172,8 @@ def print_plan(
         times = [_span(cost.seconds), _span(work + cost.start) if size else "-"]
         memory = f"{cost.memory * min(resources.cpus, max(size, 1)) / 1e9:.1f} GB"
         counts = [str(len(one.group.rows)), str(one.known), tasks]
-        table.add_row(
-            *map(escape, static), ", ".join(one.group.values) or "-", *counts, *times, memory, f"[dim]{cost.source}[/]"
-        )
-    console.print(f"[bold]{found.name}[/]: {found.size()} members into {escape(str(out))}", soft_wrap=True)
+        table.add_row(*static, ", ".join(one.group.values) or "-", *counts, *times, memory, Text(cost.source, "dim"))
+    console.print(Text.assemble((found.name, "bold"), f": {found.size()} members into {out}"), soft_wrap=True)
     console.print(table)
     if len(planned) > MOST_LINES:
         console.print(f"... and {len(planned) - MOST_LINES} more groups")
@@ -214,9 +211,10 @@ def _totals(planned: list[Any], resources: Any, jobs: int) -> None:
             f"about {_span(max(work / jobs, longest))} with {jobs} tasks at a time on cores like this machine's"
         )
     if resources.gpus:
-        console.print("[dim]all times and memory are for CPU cores: nothing was measured on an accelerator[/]")
+        console.print("all times and memory are for CPU cores: nothing was measured on an accelerator", style="dim")
     elif guessed:
-        console.print("[dim]guessed: good to a factor of a few; --measure trains each such group for some seconds[/]")
+        words = "guessed: good to a factor of a few; --measure trains each such group for some seconds"
+        console.print(words, style="dim")
 
 
 def _status(folder: SweepFolder) -> int:
@@ -240,11 +238,11 @@ def _status(folder: SweepFolder) -> int:
         table.add_row(Text(state, style), str(len(tasks)), str(sum(wanted[task] for task in tasks)))
     if unplanned:
         table.add_row(Text("not planned yet", "dim"), "-", str(unplanned))
-    console.print(f"[bold]{folder.sweep.name}[/]  {escape(str(folder.path))}", soft_wrap=True)
+    console.print(Text(folder.sweep.name, "bold"), f" {folder.path}", soft_wrap=True)
     console.print(table)
     older = sum(len(task.addresses) for _, task in folder.specs.values()) - sum(wanted.values())
     if older > 0:
-        console.print(f"[dim]{older} more members here belong to earlier versions of this sweep[/]")
+        console.print(f"{older} more members here belong to earlier versions of this sweep", style="dim")
     running = [task for task, now in states.items() if now == "running"]
     for task in running[:MOST_LINES]:
         run = folder.run(task)
@@ -256,7 +254,7 @@ def _status(folder: SweepFolder) -> int:
     for task in aside[:MOST_LINES]:
         last = folder.failures(task)[-1].text.strip().splitlines() or ["no message"]
         where = folder.path / "failures" / task
-        console.print(f"quarantined {task}  {escape(one_line(last[-1]))}  ({escape(str(where))})", soft_wrap=True)
+        console.print(f"quarantined {task}  {one_line(last[-1])}  ({where})", soft_wrap=True)
     if aside:
         console.print("try them again with --retry")
     tell_different_data(folder)
@@ -269,7 +267,7 @@ def print_diverged(results: Any) -> None:
     for row in rows[:MOST_LINES]:
         axes = ", ".join(f"{name} {_value(value)}" for name, value in row.axes.items())
         at = short(row.scalars["diverged_sequences"])
-        console.print(f"diverged    {escape(axes)}: not finite from {at} sequences on", soft_wrap=True)
+        console.print(f"diverged    {axes}: not finite from {at} sequences on", soft_wrap=True)
     if len(rows) > MOST_LINES:
         console.print(f"... and {len(rows) - MOST_LINES} more members diverged")
 

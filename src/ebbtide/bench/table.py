@@ -2,13 +2,12 @@
 
 import time
 
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from ebbtide.bench.records import Record, Row
+from ebbtide.terminal import Terminal
 
 COLUMNS = (
     "config", "batch", "implementation", "members", "processes", "threads", "sequences/s", "GFLOP/s",
@@ -21,7 +20,7 @@ class Status:
     context manager; call it with a text."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Terminal(stderr=True)
         self._began = time.monotonic()
         self._live = Live(Text("starting"), console=self._console, refresh_per_second=4, transient=True)
 
@@ -41,11 +40,11 @@ class Status:
             self._console.print(Text(text), soft_wrap=True)
 
 
-def show(found: Record, console: Console) -> None:
+def show(found: Record, console: Terminal) -> None:
     """Prints the machine, the rows, what was skipped, and the targets."""
     machine = found.machine
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "jax", "numpy", "torch") if machine[name])
-    console.print(escape(f"{machine['cpu']} ({machine['vector']}), {machine['cores']} cores; {versions}"))
+    console.print(f"{machine['cpu']} ({machine['vector']}), {machine['cores']} cores; {versions}")
     for one in machine["ceilings"]:
         shape = " x ".join(map(str, one["shape"]))
         console.print(
@@ -58,7 +57,7 @@ def show(found: Record, console: Console) -> None:
         )
     console.print(rows_table(found.rows))
     for one in found.skipped:
-        console.print(escape(f"skipped: {one.config}: {one.what}: {one.why}"), style="dim", soft_wrap=True)
+        console.print(f"skipped: {one.config}: {one.what}: {one.why}", style="dim", soft_wrap=True)
     console.print(targets_table(found))
 
 
@@ -89,7 +88,7 @@ def rows_table(rows: list[Row]) -> Table:
             _number(row.first_step_seconds),
             "-" if row.peak_memory_mb is None else f"{row.peak_memory_mb:.0f}",
             _percent(row.overhead_share, 1),
-            escape(row.note),
+            row.note,
         )
     return table
 

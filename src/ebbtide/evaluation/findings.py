@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 import msgspec
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 
 from ebbtide.evaluation.strategies import NEEDED, Fraction
+from ebbtide.terminal import Terminal
 
 
 class Row(NamedTuple):
@@ -52,7 +53,7 @@ class Findings(msgspec.Struct, frozen=True):
         return Group(self._evaluators(), "", self._strategies())
 
     def __str__(self) -> str:
-        console = Console(width=100, color_system=None, force_terminal=False)
+        console = Terminal(width=100, color_system=None, force_terminal=False)
         with console.capture() as captured:
             console.print(self)
         return captured.get().rstrip()

@@ -10,6 +10,7 @@ from ebbtide.evaluation.divergence import diverged
 from ebbtide.evaluation.statistics import interval
 from ebbtide.evaluation.summary import peak
 from ebbtide.report.curves import finite_to_the_end, set_log
+from ebbtide.report.figure_text import write_plainly
 from ebbtide.runs.folder import Run
 
 
@@ -138,6 +139,7 @@ def render(figure: Any, kind: str) -> bytes:
     """A matplotlib figure as the bytes of a `png` or `svg` file; equal figures give equal bytes."""
     import matplotlib
 
+    write_plainly(figure)
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "ebbtide"}):  # the same figure gives the same bytes
         metadata = {"Date": None} if kind == "svg" else {"Software": None}

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ebbtide.errors import visible
+
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 VOID = ("meta", "img", "br", "line", "rect", "circle")
 WORDS = ("holds", "fails", "undecided")
@@ -37,7 +39,7 @@ Content = Html | str | float | None
 def escape(text: str, longest: int = LONGEST) -> str:
     """Text as HTML. What cannot be printed (control characters, changes of direction, half characters) is spelled."""
     cut = text if len(text) <= longest else f"{text[:longest]} ..."
-    return html.escape("".join(c if c.isprintable() or c in "\n\u00a0" else ascii(c)[1:-1] for c in cut))
+    return html.escape(visible(cut, keep="\n\u00a0"))
 
 
 def tag(name: str, /, *content: Content, **attributes: Html | str | float | None) -> Html:

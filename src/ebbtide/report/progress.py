@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from ebbtide.report.tables import short
+from ebbtide.terminal import Terminal
 
 EVERY = 10.0
 """Seconds between lines where the output is not a terminal."""
@@ -18,7 +18,7 @@ class ProgressLine:
     """Shows sequences, pace, time left and the strategies; a moving line on a terminal, else a line
     now and then. Use as a context manager; call it with a `Progress` (or what `words` makes a line of)."""
 
-    def __init__(self, console: Console, words: Callable[[Any], str] | None = None):
+    def __init__(self, console: Terminal, words: Callable[[Any], str] | None = None):
         self._console = console
         self._words = words or line
         self._live = Live(Text("starting: compiling"), console=console, refresh_per_second=4, transient=True)
@@ -38,7 +38,7 @@ class ProgressLine:
             self._live.update(Text(text))
         elif time.monotonic() - self._printed > EVERY:
             self._printed = time.monotonic()
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self._console.print(text, soft_wrap=True)
 
 
 def clock(seconds: float) -> str:

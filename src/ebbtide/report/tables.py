@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 from jaxtyping import Float
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -42,7 +41,7 @@ def runs_table(runs: Iterable[Run | Unreadable], verdict: Callable[[Run], str]) 
         except (InputError, DamagedError) as error:
             reason = error.allowed if isinstance(error, InputError) else str(error)
             row = ["-", "damaged", *["-"] * 5, reason]
-        table.add_row(*map(escape, [run.path.name, *row]))
+        table.add_row(run.path.name, *row)
     return table
 
 

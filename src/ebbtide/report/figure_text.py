@@ -1,0 +1,52 @@
+"""The texts of a figure: shown as they are, whatever they hold."""
+
+from functools import lru_cache
+from typing import Any
+
+from ebbtide.errors import visible
+
+LONGEST_LINE = 200
+"""Characters of a line that are drawn; no title of ours has as many."""
+MOST_LINES = 12
+LONGEST_TICK = 40
+"""Characters of a word at an axis: longer ones would leave no room to draw in."""
+
+
+def write_plainly(figure: Any) -> None:
+    """Makes every text of the figure mere text: a `$` is a dollar and begins no formula, what the font does not have is
+    spelled, and what is longer than any reader wants is cut. Formulas are left to the axes, which write powers of ten
+    as such."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+
+    formulas = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        words = axis.get_major_formatter()
+        if isinstance(words, FuncFormatter):  # words given by us: they are written anew whenever the axis is drawn
+            axis.set_major_formatter(FuncFormatter(lambda x, place, words=words: plain(words(x, place), LONGEST_TICK)))
+            ticks = axis.minorTicks
+        else:
+            ticks = [*axis.majorTicks, *axis.minorTicks]
+        formulas |= {id(label) for tick in ticks for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        if id(text) not in formulas:
+            text.set_parse_math(False)
+            text.set_text(plain(text.get_text()))
+
+
+def plain(text: str, longest: int = LONGEST_LINE) -> str:
+    """`text` as a figure can show it, its lines no longer than `longest`."""
+    lines = visible(text[: longest * MOST_LINES], keep="\n").split("\n")[:MOST_LINES]
+    return "\n".join(_drawn(line if len(line) <= longest else f"{line[:longest]} ...") for line in lines)
+
+
+def _drawn(line: str) -> str:
+    return line if line.isascii() else "".join(c if ord(c) in _glyphs() else ascii(c)[1:-1] for c in line)
+
+
+@lru_cache
+def _glyphs() -> frozenset[int]:
+    """The characters that the figures' font has."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
