@@ -180,7 +180,7 @@ def print_plan(
     _totals(planned, resources, jobs)
     with looking_in(places(out, found)):
         for text in (*preset_changed(before, found), *unseen(planned)):
-            console.print(escape(text), soft_wrap=True)
+            console.print(text, soft_wrap=True)
     return 0
 
 
