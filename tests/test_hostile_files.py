@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.runs import folder
 from ebbtide.runs.atomic import sha256
@@ -29,6 +30,7 @@ from ebbtide.runs.folder import DamagedError, Run, decode_manifest, read_manifes
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.signed import sign
 from ebbtide.runs.writer import Writer, restore
+from ebbtide.sweeps.folder import SweepFolder
 from effort import examples
 from folders import HEAD, play
 
@@ -339,6 +341,14 @@ HEADERS = {
     "negative members": {"spec": HEAD.spec | {"members": -1}},
     "members of text": {"spec": HEAD.spec | {"members": "2"}},
     "members true": {"spec": HEAD.spec | {"members": True}},
+    "members of 65 bits": {"spec": HEAD.spec | {"members": 2**64}},
+    "sequences of 400 digits": {"spec": HEAD.spec | {"sequences": 10**400}},
+    "no source": {"spec": {name: value for name, value in HEAD.spec.items() if name != "source"}},
+    "source a list": {"spec": HEAD.spec | {"source": [1]}},
+    "freeze a number": {"spec": HEAD.spec | {"freeze": 3}},
+    "label with codes": {"label": {"preset": "\x1b[2J all claims hold"}},
+    "created with codes": {"created": "\u202e2026"},
+    "label of 2 kB": {"label": {"preset": "x" * 2000}},
     "headline that is no metric": {"instruments": [{"name": "icl", "headline": "x", "chance": 0.5}]},
     "instruments of text": {"instruments": "icl"},
 }
@@ -357,6 +367,52 @@ def test_a_hostile_run_json_is_refused(path, one_line, name):
         Run(path)
     one_line(caught, "run", str(path))
     assert caught.value.allowed.startswith("run.json is damaged: ") and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["../../../victim", "x" * 16, "", "0" * 17, "\x1b[2J", "a/b"])
+def test_a_plan_names_no_folder_outside_its_sweep(tmp_path, one_line, name):
+    for part in ("plans", "runs", "failures"):
+        (tmp_path / "sweep" / part).mkdir(parents=True)
+    (tmp_path / "sweep/sweep.json").write_bytes(sign({"schema": folder.SCHEMA, "sweep": {"name": "try"}}))
+    tasks = [{"name": name, "values": {}, "addresses": ["0" * 32]}]
+    plan = sign({"schema": folder.SCHEMA, "groups": [{"spec": HEAD.spec, "tasks": tasks}]})
+    (tmp_path / "sweep/plans/000001.json").write_bytes(plan)
+    with pytest.raises(InputError, match="is no name of a task") as caught:
+        SweepFolder(tmp_path / "sweep")
+    one_line(caught, "sweep", str(tmp_path / "sweep"))
+
+
+AXES = {
+    "nothing": {},
+    "zip of unequal lengths": {"zip": [{"seeds": 2}, {"field": "optimizer.lr", "values": [1e-3]}]},
+    "log from 0": {"field": "optimizer.lr", "log": [0.0, 1.0, 3]},
+    "log below 0": {"field": "optimizer.lr", "log": [-1.0, 1.0, 3]},
+    "more points than can be": {"product": [{"seeds": 10**6}, {"field": "optimizer.lr", "linear": [0, 1, 10**6]}]},
+}
+
+
+@pytest.mark.parametrize("name", [*AXES, "name"])
+def test_a_sweep_that_describes_no_grid_is_refused_when_its_folder_is_opened(tmp_path, name):
+    described = {"name": "[/x]\x1b"} if name == "name" else {"name": "try", "axes": [AXES[name]]}
+    (tmp_path / "sweep.json").write_bytes(sign({"schema": folder.SCHEMA, "sweep": described}))
+    with pytest.raises(InputError) as caught:
+        SweepFolder(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1 and str(caught.value).isprintable()
+
+
+def test_a_folder_closed_to_this_user_is_one_row_of_the_list(path, monkeypatch, capsys):
+    shutil.copytree(path, path.parent / "closed")
+    read = folder.read_bounded
+
+    def closed(at: Path, *more: Any) -> bytes:
+        if at.name == "closed":
+            raise PermissionError(13, "Permission denied", str(at))
+        return read(at, *more)
+
+    monkeypatch.setattr(folder, "read_bounded", closed)
+    assert main(["ls", str(path.parent)]) == 0
+    said = capsys.readouterr().out
+    assert "Permission denied" in said and "complete" in said
 
 
 def decode(data: bytes) -> folder.Manifest | None:

@@ -277,7 +277,7 @@ def _newest(found: Run) -> None:
     layout += f"; kernel {how.get('kernel', 'xla')}"
     bits = "repeatable bit for bit" if newest[1].repeatable else "not repeatable bit for bit"
     console.print(f"layout     {layout}; {bits}", soft_wrap=True)
-    best, name = found.best(), found.header.spec["keep_best"]
+    best, name = found.best(), found.header.spec.get("keep_best")
     if name in [one.name for one in found.header.instruments]:
         pairs = zip(best["value"], best["sequences"], strict=True)
         each = ", ".join(f"{value:.3f} at {tables.short(int(at))}" if at >= 0 else "-" for value, at in pairs)

@@ -38,8 +38,9 @@ def runs_table(runs: Iterable[Run | Unreadable], verdict: Callable[[Run], str]) 
             if isinstance(run, Unreadable):
                 raise DamagedError(run.reason)
             row = [*_row(run), verdict(run)]
-        except (InputError, DamagedError) as error:
+        except (InputError, DamagedError, OSError) as error:
             reason = error.allowed if isinstance(error, InputError) else str(error)
+            reason = (error.strerror or "cannot be read") if isinstance(error, OSError) else reason
             row = ["-", "damaged", *["-"] * 5, reason]
         table.add_row(run.path.name, *row)
     return table

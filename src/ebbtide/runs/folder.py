@@ -28,6 +28,12 @@ from ebbtide.runs.signed import DamagedError, unsign
 
 HEADER, METRICS, CHECKPOINTS, ASIDE = "run.json", "metrics", "checkpoints", "aside"
 STATE, MANIFEST = "state.safetensors", "manifest.json"
+MOST_COUNT = 2**32
+"""Sequences, batch and members are 32-bit numbers."""
+LONGEST_TEXT = 1000
+"""Characters of a label or a name in run.json."""
+DEEPEST = 20
+"""Levels of lists and mappings in run.json; ours has six."""
 CHECKPOINT_NAME = re.compile(r"[0-9]{12}")
 
 
@@ -278,9 +284,14 @@ def read_header(folder: Path) -> Header:
         raise InputError("run", str(folder), "not a run folder (it has no run.json)")
     try:
         header = unsign(read_bounded(folder, HEADER, LARGEST_HEADER), Header, str(folder), HEADER)
-        for field in ("sequences", "batch", "members"):
-            if type(header.spec.get(field)) is not int or header.spec[field] < 1:
-                raise DamagedError(f"{HEADER}: spec.{field} is not a count")
+        _check_spec(header.spec)
+        texts = [*header.label, *header.label.values(), header.created, *header.metrics, *header.identity]
+        texts += [one.name for one in header.instruments]
+        long = [text for text in texts if len(text) > LONGEST_TEXT or not text.isprintable()]
+        if long:
+            raise DamagedError(f"{HEADER}: {long[0][:60]!r} is no name: it is too long or not printable")
+        if _deeper({"spec": header.spec, "identity": header.identity}, DEEPEST):
+            raise DamagedError(f"{HEADER}: is nested more than {DEEPEST} deep")
         unknown = [one.headline for one in header.instruments if one.headline not in header.metrics]
         if unknown:
             raise DamagedError(f"{HEADER}: {unknown[0][:60]!r} is none of its metrics")
@@ -288,6 +299,32 @@ def read_header(folder: Path) -> Header:
         reason = str(error).removeprefix(f"{HEADER}: ")
         raise InputError("run", str(folder), f"{HEADER} is damaged: {reason}") from error
     return header
+
+
+def _check_spec(spec: dict[str, Any]) -> None:
+    """Raises `DamagedError` unless what every reader uses of a spec, by whatever version, is there and of its type."""
+    for field in ("sequences", "batch", "members"):
+        if type(spec.get(field)) is not int or not 1 <= spec[field] < MOST_COUNT:
+            raise DamagedError(f"{HEADER}: spec.{field} is not a count from 1, below 2^32")
+    kinds = dict.fromkeys(("source", "task", "model", "optimizer"), (dict,))
+    kinds |= {"interventions": (list, type(None)), "freeze": (list, type(None)), "start": (dict, type(None))}
+    for field, allowed in kinds.items():
+        if not isinstance(spec.get(field), allowed):
+            raise DamagedError(f"{HEADER}: spec.{field} is not what a spec has there")
+
+
+def _deeper(data: Any, levels: int) -> bool:
+    """Whether lists and mappings lie inside each other more than so many levels deep."""
+    level = [data]
+    for _ in range(levels):
+        level = [
+            x
+            for one in level
+            for x in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+        ]
+        if not level:
+            return False
+    return any(isinstance(one, dict | list) for one in level)
 
 
 def inside(folder: Path) -> list[Path]:
@@ -352,9 +389,13 @@ def catalogue(folder: Path) -> list[Run | Unreadable]:
         return []
     found: list[Run | Unreadable] = []
     for path in sorted(folder.iterdir()):
-        if not path.name.startswith(TEMPORARY) and (path / HEADER).is_file():
-            try:
+        if path.name.startswith(TEMPORARY):
+            continue
+        try:
+            if (path / HEADER).is_file():
                 found.append(Run(path))
-            except InputError as error:
-                found.append(Unreadable(path, error.allowed))
+        except InputError as error:
+            found.append(Unreadable(path, error.allowed))
+        except OSError as error:  # closed to this user
+            found.append(Unreadable(path, error.strerror or "cannot be read"))
     return found

@@ -9,6 +9,7 @@ Everything else - what is done, running, missing, set aside - is derived from th
 """
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.spec import Spec
 
 SWEEP, PLANS, RUNS, FAILURES = "sweep.json", "plans", "runs", "failures"
+PLAN_NAME, TASK_NAME, ADDRESS = (re.compile(one) for one in (r"[0-9]{6}\.json", "[0-9a-f]{16}", "[0-9a-f]{32}"))
 LARGEST_PLAN = 2**30
 LARGEST_FAILURE = 2**20
 LONGEST_TRACEBACK = 20_000
@@ -78,6 +80,7 @@ class SweepFolder:
         self.path = path
         require((path / SWEEP).is_file(), "sweep", str(path), "not a sweep folder (it has no sweep.json)")
         self.sweep = self._read(SWEEP, Described).sweep
+        self.sweep.check()
         self._plans: dict[str, PlanRecord] = {}
         self.specs: dict[str, tuple[TaskGroup, Task]] = {}
         self.members: dict[str, Member] = {}
@@ -111,13 +114,22 @@ class SweepFolder:
     def reread(self) -> None:
         """Takes in plans that have come since."""
         for file in inside(self.path / PLANS):
-            if file.suffix == ".json" and not file.name.startswith(TEMPORARY) and file.name not in self._plans:
+            if PLAN_NAME.fullmatch(file.name) and file.name not in self._plans:
                 record = self._plans[file.name] = self._read(f"{PLANS}/{file.name}", PlanRecord)
+                self._check_names(file.name, record)
                 for group in record.groups:
                     for task in group.tasks:
                         self.specs[task.name] = (group, task)
                         for i, address in enumerate(task.addresses):
                             self.members.setdefault(address, Member(task.name, i))
+
+    def _check_names(self, file: str, record: PlanRecord) -> None:
+        """Raises `InputError` for a name that is none of ours: a task's name becomes a folder's."""
+        for task in (task for group in record.groups for task in group.tasks):
+            bad = [] if TASK_NAME.fullmatch(task.name) else [task.name]
+            bad += [one for one in task.addresses if not ADDRESS.fullmatch(one)]
+            allowed = f"is damaged: {PLANS}/{file}: {bad[:1]} is no name of a task or member"
+            require(not bad, "sweep", str(self.path), allowed)
 
     def add(self, groups: list[TaskGroup]) -> None:
         """Writes a plan. Call inside `planning`, so that no other driver plans the same members."""
