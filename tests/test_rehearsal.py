@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.studies import STUDIES
-from ebbtide.studies.rehearsal import check_judgeable
+from ebbtide.studies.rehearsal import check_judgeable, check_judgeable_arms
 from tiny import SPEC, write_run
 
 OWN = [(study, preset) for study in STUDIES if study.claims for preset in study.presets]
@@ -13,9 +13,14 @@ OWN = [(study, preset) for study in STUDIES if study.claims for preset in study.
 
 @pytest.mark.parametrize(("study", "preset"), OWN, ids=[f"{s.name}-{p}" for s, p in OWN])
 def test_every_preset_can_be_judged(study, preset):
-    spec = study.preset(preset).spec
-    if type(spec.source).__name__ in ("Gaussian", "Glyphs"):  # others need files
-        check_judgeable(study, spec, {})
+    check_judgeable(study, study.preset(preset).spec, {})
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda one: one.name)
+def test_every_preset_of_every_experiment_can_be_judged(study):
+    for experiment in study.experiments:
+        for preset in experiment.settings:
+            check_judgeable_arms(study, experiment, preset, {})
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,17 @@ def test_every_preset_can_be_judged(study, preset):
             "evaluators = ",
             "cannot be judged: there would be no 'flip'",
         ),
+        (
+            ["transience", "--experiment", "l2", "--evaluators", '["train"]'],
+            "evaluators = ",
+            "there would be no 'transience'",
+        ),
+        (
+            ["abrupt-learning", "--evaluators", '["train", "icl"]'],
+            "evaluators = ",
+            "abrupt-learning/data cannot be judged",
+        ),
+        (["transience", "--experiment", "early-stopping", "--keep_best", "null"], "keep_best = ", "the best model of"),
         (["coopetition", "--model.layers", "1"], "model.layers = 1", "must be at least 2"),
         (["coopetition", "--model", '{"type":"recurrent"}'], "model = 'recurrent'", "must be a transformer"),
     ],

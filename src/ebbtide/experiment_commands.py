@@ -15,6 +15,7 @@ from ebbtide.places import looking_in
 from ebbtide.report.tables import short
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Experiment, Setting, conclude_experiment, folder_in, make_sweep, overridden
+from ebbtide.studies.rehearsal import check_judgeable_arms
 from ebbtide.studies.study import Study
 from ebbtide.sweep_commands import (
     check_execution,
@@ -45,6 +46,8 @@ def run_experiment(study: Study, options: Namespace) -> int:
     preset = f"{options.preset}*" if changed else options.preset
     out = Path(options.out) if options.out else folder_in(Path(RUNS), sweep)
     setting = overridden(study, experiment, options.preset, changed)
+    if changed:
+        check_judgeable_arms(study, experiment, options.preset, changed)
     missing = setting.donor if setting.donor and not setting.donor.ready() else None
     if options.dry_run and missing:
         console.print(f"first {_donor(missing)}; the arms' plan can be made when it is there", soft_wrap=True)
