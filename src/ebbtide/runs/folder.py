@@ -24,7 +24,7 @@ from ebbtide.runs.reading import (
     read_bounded,
 )
 from ebbtide.runs.signed import SCHEMA as SCHEMA  # for those who write records
-from ebbtide.runs.signed import DamagedError, unsign
+from ebbtide.runs.signed import DamagedError, check_plain, unsign
 
 HEADER, METRICS, CHECKPOINTS, ASIDE = "run.json", "metrics", "checkpoints", "aside"
 STATE, MANIFEST = "state.safetensors", "manifest.json"
@@ -32,8 +32,6 @@ MOST_COUNT = 2**32
 """Sequences, batch and members are 32-bit numbers."""
 LONGEST_TEXT = 1000
 """Characters of a label or a name in run.json."""
-DEEPEST = 20
-"""Levels of lists and mappings in run.json; ours has six."""
 CHECKPOINT_NAME = re.compile(r"[0-9]{12}")
 
 
@@ -290,8 +288,9 @@ def read_header(folder: Path) -> Header:
         long = [text for text in texts if len(text) > LONGEST_TEXT or not text.isprintable()]
         if long:
             raise DamagedError(f"{HEADER}: {long[0][:60]!r} is no name: it is too long or not printable")
-        if _deeper({"spec": header.spec, "identity": header.identity}, DEEPEST):
-            raise DamagedError(f"{HEADER}: is nested more than {DEEPEST} deep")
+        check_plain([header.spec, header.identity], HEADER)
+        if not all(math.isfinite(one.chance) for one in header.instruments):
+            raise DamagedError(f"{HEADER}: a chance level is not finite")
         unknown = [one.headline for one in header.instruments if one.headline not in header.metrics]
         if unknown:
             raise DamagedError(f"{HEADER}: {unknown[0][:60]!r} is none of its metrics")
@@ -311,20 +310,6 @@ def _check_spec(spec: dict[str, Any]) -> None:
     for field, allowed in kinds.items():
         if not isinstance(spec.get(field), allowed):
             raise DamagedError(f"{HEADER}: spec.{field} is not what a spec has there")
-
-
-def _deeper(data: Any, levels: int) -> bool:
-    """Whether lists and mappings lie inside each other more than so many levels deep."""
-    level = [data]
-    for _ in range(levels):
-        level = [
-            x
-            for one in level
-            for x in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
-        ]
-        if not level:
-            return False
-    return any(isinstance(one, dict | list) for one in level)
 
 
 def inside(folder: Path) -> list[Path]:
@@ -355,6 +340,7 @@ def decode_manifest(data: bytes, checkpoint: str, where: str, name: str) -> Mani
         raise DamagedError(f"{name}: is that of checkpoint {manifest.sequences}")
     if not (math.isfinite(manifest.seconds) and manifest.seconds >= 0):
         raise DamagedError(f"{name}: seconds = {manifest.seconds}")
+    check_plain(manifest.identity, name)
     _check_file(manifest.state, f"{CHECKPOINTS}/{checkpoint}/{STATE}", name)
     row = 0
     for segment in manifest.segments:

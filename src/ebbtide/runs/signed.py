@@ -1,5 +1,7 @@
 """Records that carry their own SHA-256: `{"body": ..., "sha256": ...}`, the hash of the body's compact JSON."""
 
+import math
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,8 +12,14 @@ from ebbtide.runs.atomic import sha256
 SCHEMA = 2
 """Version of what is in a run folder. Every version keeps the envelope and `body.schema`."""
 
+DEEPEST = 20
+"""Levels of lists and mappings in a record; ours have six."""
+MOST_BITS = 64
+"""Of a whole number in a record."""
+
 T = TypeVar("T")
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding JSON raises, whatever the bytes are."""
 
 
 class DamagedError(Exception):
@@ -47,7 +55,7 @@ def unsign(data: bytes, kind: type[T], where: str, name: str) -> T:
         envelope = msgspec.json.decode(data, type=_Envelope)
         text = msgspec.json.format(bytes(envelope.body), indent=-1)
         whole = sha256(text) == envelope.sha256
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         _check_schema(data, _Version, where, name)  # schema 1 had no envelope on run.json
         _check_schema(data, _Versioned, where, name)
         raise DamagedError(f"{name}: {_line(error)}") from error
@@ -56,15 +64,35 @@ def unsign(data: bytes, kind: type[T], where: str, name: str) -> T:
     _check_schema(text, _Version, where, name)
     try:
         return msgspec.json.decode(text, type=kind)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DamagedError(f"{name}: {_line(error)}") from error
+
+
+def check_plain(data: Any, name: str) -> None:
+    """Raises `DamagedError` for what is in no record of ours, where a schema takes any JSON: lists and mappings nested
+    more than `DEEPEST` deep, whole numbers beyond 64 bits, numbers that are not finite. `name` is the file."""
+    level = [data]
+    for _ in range(DEEPEST + 1):
+        for value in level:
+            if type(value) is int and value.bit_length() > MOST_BITS:
+                raise DamagedError(f"{name}: holds a whole number of {value.bit_length()} bits")
+            if type(value) is float and not math.isfinite(value):
+                raise DamagedError(f"{name}: holds a number that is not finite")
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return
+    raise DamagedError(f"{name}: is nested more than {DEEPEST} deep")
+
+
+def _inside(data: Any) -> Iterable[Any]:
+    return data.values() if isinstance(data, dict) else data if isinstance(data, list | tuple) else ()
 
 
 def _check_schema(data: bytes, shape: type[_Version] | type[_Versioned], where: str, name: str) -> None:
     """Raises `InputError` when `data` gives a schema that is not ours; silent when it gives none."""
     try:
         found = msgspec.json.decode(data, type=shape)
-    except _UNREADABLE:
+    except UNREADABLE:
         return
     schema = found.body.schema if isinstance(found, _Versioned) else found.schema
     if schema > SCHEMA:

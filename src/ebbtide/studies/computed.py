@@ -23,6 +23,7 @@ from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.runs.atomic import make_folder, write_file
 from ebbtide.runs.folder import DamagedError
 from ebbtide.runs.reading import read_bounded
+from ebbtide.runs.signed import UNREADABLE, check_plain
 from ebbtide.studies.settings import field_words
 from ebbtide.studies.study import VERDICT, Claim, Scalars, Verdict, digest_of_claims, judge_claims, number
 from ebbtide.training.fields import explain, override, parse
@@ -107,9 +108,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_record(folder: Path) -> Record:
     """computed.json of a folder. Raises `DamagedError` when it is not what it should be."""
     try:
-        return msgspec.json.decode(read_bounded(folder, COMPUTED, LARGEST_RECORD), type=Record)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        record = msgspec.json.decode(read_bounded(folder, COMPUTED, LARGEST_RECORD), type=Record)
+    except UNREADABLE as error:
         raise DamagedError(f"{COMPUTED} is damaged: {error}") from error
+    check_plain([record.setting, *(parse(text) for _, text in record.fields)], COMPUTED)
+    return record
 
 
 def conclude_computed(study: Computed, preset: str, fields: list[tuple[str, str]], folder: Path) -> Verdict:

@@ -3,7 +3,7 @@
 import contextlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -279,8 +279,7 @@ def computed_entry(path: Path) -> Entry:
 def _computed_members(verdict: Verdict | None) -> Iterable[Grid]:
     """What was read off the curves of each seed; a claim may be about some of them only."""
     if verdict is not None:
-        count = max(len(values) for values in verdict.summary.values())
-        rows = [[name, *values] for name, values in verdict.summary.items()]
+        count, rows = _side_by_side(verdict.summary.items())
         yield Grid(f"Numbers of each seed ({count})", ["seed", *[f"{i}" for i in range(count)]], rows)
 
 
@@ -362,13 +361,19 @@ def _members(verdict: Verdict | None, spec: dict[str, Any]) -> Iterable[Grid]:
     lists: list[tuple[str, list[Any]]] = list(vary.items()) if isinstance(vary, dict) else []
     lists += [(f"{claim.claim}: {claim.metric}", claim.members) for claim in verdict.claims]
     lists += list(verdict.summary.items())
-    count = max((len(values) for _, values in lists), default=0)
-    rows = [[name, *values, *[None] * (count - len(values))] for name, values in lists]
+    count, rows = _side_by_side(lists)
     note = (
         "First what each claim estimates, then what else was read off the smoothed curves." if verdict.summary else ""
     )
     title = f"Numbers of each member ({count})" if spec else f"Numbers behind each claim ({count})"
     yield Grid(title, ["member", *[f"{i}" for i in range(count)]], rows, note)
+
+
+def _side_by_side(lists: Iterable[tuple[str, Sequence[Any]]]) -> tuple[int, list[list[Any]]]:
+    """How many numbers the longest list has, and a row for each list, filled up to so many."""
+    lists = list(lists)
+    count = max((len(values) for _, values in lists), default=0)
+    return count, [[name, *values, *[None] * (count - len(values))] for name, values in lists]
 
 
 def _settings(

@@ -14,8 +14,9 @@ from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.divergence import diverged
 from ebbtide.evaluation.statistics import INTERVAL, interval
 from ebbtide.runs.atomic import write_file
-from ebbtide.runs.folder import DamagedError, Run
+from ebbtide.runs.folder import MOST_COUNT, DamagedError, Run
 from ebbtide.runs.reading import read_bounded
+from ebbtide.runs.signed import UNREADABLE, check_plain
 from ebbtide.studies.settings import run_command, scaled, seeds
 from ebbtide.training.spec import Spec
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 VERDICT = "verdict.json"
 LARGEST_VERDICT = 2**24
 """Bytes; ours have some thousand, those over a sweep a few hundred for each member."""
+
+MOST_CLAIMS = 1000
 
 Scalars = dict[str, np.ndarray]
 Evidence = Any
@@ -277,9 +280,25 @@ def verdict_in(folder: Path) -> Verdict | None:
     if not (folder / VERDICT).is_file():
         return None
     try:
-        return msgspec.json.decode(read_bounded(folder, VERDICT, LARGEST_VERDICT), type=Verdict)
-    except (DamagedError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        verdict = msgspec.json.decode(read_bounded(folder, VERDICT, LARGEST_VERDICT), type=Verdict)
+        _check_verdict(verdict)
+    except (DamagedError, *UNREADABLE) as error:
         raise InputError("run", str(folder), f"{VERDICT} is damaged: {error}") from error
+    return verdict
+
+
+def _check_verdict(verdict: Verdict) -> None:
+    """Raises `DamagedError` for a verdict that `judge` cannot have given: too many claims, counts that are not those of
+    the members, one end of an interval, numbers that are not finite."""
+    if len(verdict.claims) > MOST_CLAIMS or not 0 <= verdict.sequences < MOST_COUNT:
+        raise DamagedError(f"{len(verdict.claims)} claims, at {verdict.sequences} sequences")
+    for one in verdict.claims:
+        if not (one.n == len(one.members) and 0 <= one.above <= one.n):
+            raise DamagedError(f"claim {one.claim[:60]!r}: {one.above} of {one.n} where {len(one.members)} are given")
+        if (one.low is None) != (one.high is None):
+            raise DamagedError(f"claim {one.claim[:60]!r}: an interval with one end")
+        check_plain([one.threshold, one.estimate, one.low, one.high, one.members], f"claim {one.claim[:60]!r}")
+    check_plain(list(verdict.summary.values()), "summary")
 
 
 def number(value: Any) -> float | None:

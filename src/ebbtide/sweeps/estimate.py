@@ -15,7 +15,7 @@ from ebbtide.errors import InputError
 from ebbtide.machine import cache_folder, peak_memory
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.reading import read_bounded
-from ebbtide.runs.signed import DamagedError
+from ebbtide.runs.signed import UNREADABLE, DamagedError
 from ebbtide.sources.features import without_file
 from ebbtide.sweeps.plan import Estimate
 from ebbtide.training import kernels, limits
@@ -106,7 +106,7 @@ def _read(spec: Spec) -> Cost | None:
     try:
         file = _file(spec)
         found = msgspec.json.decode(read_bounded(file.parent, file.name, LARGEST_CACHED), type=Cost)
-    except (OSError, DamagedError, msgspec.MsgspecError):
+    except (OSError, DamagedError, *UNREADABLE):
         return None
     return found if found.sensible() else None
 

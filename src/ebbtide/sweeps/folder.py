@@ -11,10 +11,10 @@ Everything else - what is done, running, missing, set aside - is derived from th
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,7 +24,7 @@ from ebbtide.runs.atomic import TEMPORARY
 from ebbtide.runs.folder import HEADER, Run, inside
 from ebbtide.runs.output import check_output_folder
 from ebbtide.runs.reading import read_bounded
-from ebbtide.runs.signed import SCHEMA, DamagedError, sign, unsign
+from ebbtide.runs.signed import SCHEMA, DamagedError, check_plain, sign, unsign
 from ebbtide.sweeps.plan import Task, TaskGroup
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.spec import Spec
@@ -79,7 +79,7 @@ class SweepFolder:
         """Opens a folder that holds a sweep. Raises `InputError` when it does not, or is damaged."""
         self.path = path
         require((path / SWEEP).is_file(), "sweep", str(path), "not a sweep folder (it has no sweep.json)")
-        self.sweep = self._read(SWEEP, Described).sweep
+        self.sweep = self._read(SWEEP, Described, lambda one: msgspec.to_builtins(one.sweep)).sweep
         self.sweep.check()
         self._plans: dict[str, PlanRecord] = {}
         self.specs: dict[str, tuple[TaskGroup, Task]] = {}
@@ -115,7 +115,7 @@ class SweepFolder:
         """Takes in plans that have come since."""
         for file in inside(self.path / PLANS):
             if PLAN_NAME.fullmatch(file.name) and file.name not in self._plans:
-                record = self._plans[file.name] = self._read(f"{PLANS}/{file.name}", PlanRecord)
+                record = self._plans[file.name] = self._read(f"{PLANS}/{file.name}", PlanRecord, _numbers)
                 self._check_names(file.name, record)
                 for group in record.groups:
                     for task in group.tasks:
@@ -197,11 +197,19 @@ class SweepFolder:
             atomic.rename(folder, gone, "failures")
             atomic.remove(gone)
 
-    def _read(self, name: str, kind: type[T]) -> T:
+    def _read(self, name: str, kind: type[T], plain: Callable[[T], Any]) -> T:
+        """A record of this kind; `plain` gives those of its fields that may hold any JSON."""
         try:
-            return unsign(read_bounded(self.path, name, LARGEST_PLAN), kind, str(self.path), name)
+            found = unsign(read_bounded(self.path, name, LARGEST_PLAN), kind, str(self.path), name)
+            check_plain(plain(found), name)
         except DamagedError as error:
             raise InputError("sweep", str(self.path), f"is damaged: {error}") from error
+        return found
+
+
+def _numbers(record: PlanRecord) -> Any:
+    """The specs and varied values of a plan."""
+    return [[group.spec, [task.values for task in group.tasks]] for group in record.groups]
 
 
 def places(path: Path, sweep: Sweep) -> list[Path | str | None]:
