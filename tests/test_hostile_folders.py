@@ -263,3 +263,14 @@ def test_any_signed_content_of_a_folder_is_told_or_refused_in_one_line(name, sou
             raise
         assert all_below(tmp_path, tmp_path / "out") == before, (seed, spoilt)
         shutil.rmtree(tmp_path / "there")
+
+
+def test_a_folder_of_many_more_points_than_were_planned_is_refused_before_they_are_made(tmp_path, capsys):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    grid = {"product": [{"seeds": 1000}, {"field": "optimizer.lr", "linear": [1e-3, 1e-2, 1000]}]}
+    (folder / "sweep.json").write_bytes(sign({"schema": SCHEMA, "sweep": {"name": "many", "axes": [grid]}}))
+    for text in (text for text in SWEEP_COMMANDS if "FOLDER/" not in text and "report" not in text):
+        words = text.replace("FOLDER", str(folder)).replace("OUT", str(tmp_path)).split()
+        code, _, errors = run_command(words, capsys)
+        assert code == 2 and "describes 1000000 points, its plans hold 0" in errors, text

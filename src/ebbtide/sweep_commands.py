@@ -30,7 +30,9 @@ def sweep(options: Namespace) -> int:
 
     file = Path(options.file)
     if (file / "sweep.json").is_file():  # go on with a folder
-        found, out = SweepFolder(file).sweep, file
+        before, out = SweepFolder(file), file
+        before.check_size()
+        found = before.sweep
     else:
         found = read_sweep(file)
         out = Path(options.out or Path(RUNS) / f"sweep-{found.name}")
@@ -64,7 +66,9 @@ def train_sweep(found: Any, out: Path, options: Namespace, command: str, *, retr
 
 def sweep_status(options: Namespace) -> int:
     """What of a sweep is done, running, waiting, set aside; exit code 1 when something is set aside."""
-    return _status(SweepFolder(Path(options.folder)))
+    folder = SweepFolder(Path(options.folder))
+    folder.check_size()
+    return _status(folder)
 
 
 def sweep_collect(options: Namespace) -> int:

@@ -34,6 +34,8 @@ PLAN_NAME, TASK_NAME, ADDRESS = (re.compile(one) for one in (r"[0-9]{6}\.json", 
 LARGEST_PLAN = 2**30
 LARGEST_FAILURE = 2**20
 LONGEST_TRACEBACK = 20_000
+MOST_UNPLANNED = 100_000
+"""Points of a folder's sweep that are read where its plans do not hold as many members: that takes some ten seconds."""
 PLANNING_SECONDS = 120.0
 """How long a driver waits while another one plans."""
 
@@ -130,6 +132,13 @@ class SweepFolder:
             bad += [one for one in task.addresses if not ADDRESS.fullmatch(one)]
             allowed = f"is damaged: {PLANS}/{file}: {bad[:1]} is no name of a task or member"
             require(not bad, "sweep", str(self.path), allowed)
+
+    def check_size(self) -> None:
+        """Raises `InputError` for a description of many more points than were ever planned: reading it takes minutes,
+        and whoever wrote the folder need not have made them."""
+        size, most = self.sweep.size(), max(MOST_UNPLANNED, len(self.members))
+        allowed = f"describes {size} points, its plans hold {len(self.members)}; at most {most} are read from a folder"
+        require(size <= most, "sweep", str(self.path), f"{allowed}: give the sweep's file and --out")
 
     def add(self, groups: list[TaskGroup]) -> None:
         """Writes a plan. Call inside `planning`, so that no other driver plans the same members."""

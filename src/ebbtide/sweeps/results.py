@@ -52,8 +52,9 @@ class Results:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        """Raises `InputError` when `path` holds no sweep."""
+        """Raises `InputError` when `path` holds no sweep, or one of many more points than were ever planned."""
         self.folder = SweepFolder(Path(path))
+        self.folder.check_size()
         self.axes = self.folder.sweep.fields()
         self._curves: dict[str, Curves] = {}
 
