@@ -310,6 +310,11 @@ def _check_spec(spec: dict[str, Any]) -> None:
     for field, allowed in kinds.items():
         if not isinstance(spec.get(field), allowed):
             raise DamagedError(f"{HEADER}: spec.{field} is not what a spec has there")
+    vary, seeds = spec.get("vary") or {}, spec.get("seeds") or {}
+    if not (isinstance(vary, dict) and all(isinstance(values, list | tuple) for values in vary.values())):
+        raise DamagedError(f"{HEADER}: spec.vary is not lists of values by field")
+    if not (isinstance(seeds, dict) and type(seeds.get("member", 0)) is int):
+        raise DamagedError(f"{HEADER}: spec.seeds.member is not a whole number")
 
 
 def inside(folder: Path) -> list[Path]:
