@@ -127,7 +127,7 @@ def test_pixels_are_bytes_in_the_bank_and_numbers_at_look_up(drawn):
 
 def test_pixels_are_not_standardised(drawn):
     with pytest.raises(InputError, match="pixels are kept as bytes: must be 'none'"):
-        Omniglot(features="pixels", classes=6, holdout_classes=3).check_data()
+        Omniglot(features="pixels", classes=6, holdout_classes=3).check()
 
 
 def test_memory_counts_a_byte_a_pixel(drawn):
@@ -286,7 +286,7 @@ def test_a_file_that_is_no_omniglot_gets_one_line(drawn, spoil):
     else:
         arrays: dict[str, Any] = {"images_packed": DRAWINGS.packed[:, :5] if spoil == "shape" else DRAWINGS.packed}
         np.savez(path, allow_pickle=False, **arrays)
-    for act in (omniglot(SMALL).check, lambda: read_drawings(path)):
+    for act in (omniglot(SMALL).check_data, lambda: read_drawings(path)):
         with pytest.raises(InputError) as caught:
             act()
         assert len(str(caught.value).splitlines()) == 1 and "omniglot.npz" in str(caught.value)

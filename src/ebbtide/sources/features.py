@@ -219,7 +219,7 @@ def array_shape(path: str, name: str) -> tuple[int, ...]:
     shape, dtype = _header(path, name, (at.st_size, at.st_mtime_ns, at.st_ino))
     require(dtype.startswith("float"), "source.array", name, f"must hold floating-point numbers, has {dtype}")
     allowed = f"must be [class, exemplar, feature], with one or more of each, has shape {list(shape)}"
-    require(len(shape) == 3 and all(shape), "source.array", name, allowed)
+    require(len(shape) == 3 and min(shape) > 0, "source.array", name, allowed)
     return shape
 
 
