@@ -25,6 +25,7 @@ from ebbtide.training.feasible import check_feasible
 from ebbtide.training.inputs import changed, inputs
 from ebbtide.training.kernels import XLA
 from ebbtide.training.layout import LONG_STEP, choose, step_seconds
+from ebbtide.training.saved import check_state
 from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.team import Team, Worker, WorkerError
 
@@ -243,6 +244,8 @@ class _Loop:
         spec = msgspec.to_builtins(self.spec)
         good = restore(Run(self.path)) if (self.path / HEADER).exists() else None
         found, state = good if good else (None, None)
+        if good:
+            check_state(self.spec, good[0][1], good[1])
         started = self.team.start(spec, state)
         identity = started["identity"] | {"members": self.spec.members, "kernel": self.team.kernel.name}
         identity |= msgspec.to_builtins(self.team.layout) | self.read

@@ -64,15 +64,14 @@ class Engine:
         start = self.spec.start
         return fresh if start is None else fresh._replace(params=start.merge(fresh.params, self.spec.number(member)))
 
+    def fresh(self, key: Key[Array, ""]) -> State:
+        """An untrained member whose parameters are drawn with `key`."""
+        params = self.spec.model.init(key, **self.spec.shape())
+        return State(params, self.spec.optimizer.init(params), jnp.uint32(0), jnp.float32(0), jnp.uint32(0))
+
     @cached_property
     def _init(self) -> Callable[[Key[Array, ""]], State]:
-        spec = self.spec
-
-        def fresh(key: Key[Array, ""]) -> State:
-            params = spec.model.init(key, **spec.shape())
-            return State(params, spec.optimizer.init(params), jnp.uint32(0), jnp.float32(0), jnp.uint32(0))
-
-        return quick_jit(fresh)
+        return quick_jit(self.fresh)
 
     def data(self, member: int) -> Data:
         """The member's data stream (seeds.data, DATA, seeds.member + member), its bank and its traced values."""

@@ -1,0 +1,67 @@
+"""What a checkpoint must hold for a spec to go on from it: checked before any worker is started."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ebbtide.runs.folder import Manifest
+from ebbtide.runs.signed import DamagedError
+from ebbtide.training.engine import Engine
+from ebbtide.training.members import BEST, WATCH
+from ebbtide.training.spec import Spec
+from ebbtide.training.start import PREFIX, named
+from ebbtide.training.watch import TRAINING, Watch
+
+Kind = tuple[tuple[int, ...], str]
+"""Shape and type of an array."""
+
+
+def check_state(spec: Spec, manifest: Manifest, state: dict[str, np.ndarray]) -> None:
+    """Raises `DamagedError`, naming the array, unless a checkpoint's state is one that training this spec to the
+    manifest's `sequences` can have left. The best models and what the run's watch keeps may be missing: earlier
+    versions did not save them."""
+    needed, optional = _expected(spec)
+    have = {name: (array.shape, str(array.dtype)) for name, array in state.items()}
+    for name in needed:
+        _require(name in have, manifest, f"lacks the array {name}")
+    for name, kind in have.items():
+        wanted = (needed | optional).get(name)
+        _require(wanted is not None, manifest, f"holds an array {name[:60]!r}, which this spec has no use for")
+        _require(kind == wanted, manifest, f"{name} is {_words(kind)}, this spec needs {_words(wanted)}")
+    for prefix in (BEST, WATCH):
+        names = [name for name in optional if name.startswith(prefix)]
+        lacking = [name for name in names if name not in have]
+        _require(lacking in ([], names), manifest, f"lacks the array {lacking[:1]}")
+    stopped = state.get(f"{WATCH}stopped_at", np.full(spec.members, TRAINING))
+    at = np.where(stopped == TRAINING, manifest.sequences, stopped)
+    wrong = np.flatnonzero(state["step"].astype(np.int64) * spec.batch != at)
+    if len(wrong):
+        m = int(wrong[0])
+        words = (
+            f"step of member {m} is {int(state['step'][m])}, at {int(at[m])} sequences it is {int(at[m]) // spec.batch}"
+        )
+        raise DamagedError(f"{manifest.state.path}: {words}")
+
+
+def _expected(spec: Spec) -> tuple[dict[str, Kind], dict[str, Kind]]:
+    """The arrays that a state must hold, and those that it may."""
+    leaves = named(jax.eval_shape(Engine(spec).fresh, jax.random.key(0)))
+    needed = {name: ((spec.members, *leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}
+    optional = (
+        {BEST + name.removeprefix(PREFIX): kind for name, kind in needed.items() if name.startswith(PREFIX)}
+        if spec.best_evaluator()
+        else {}
+    )
+    watched = Watch(spec.members, spec.stopping).arrays()
+    return needed, optional | {WATCH + name: (array.shape, str(array.dtype)) for name, array in watched.items()}
+
+
+def _require(condition: bool, manifest: Manifest, what: str) -> None:
+    if not condition:
+        raise DamagedError(f"{manifest.state.path}: {what}")
+
+
+def _words(kind: Any) -> str:
+    shape, dtype = kind
+    return f"{dtype} {list(shape)}"
