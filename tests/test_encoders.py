@@ -25,6 +25,7 @@ from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import Adam, WeightDecay
 from ebbtide.training.spec import Spec, from_json
 from make_golden import GOLDEN
+from tiny import check_both
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -343,9 +344,9 @@ def test_memory_that_no_machine_has_is_refused_at_once(pixels, one_line):
     stem = replace(spec.model.encoder, stem_channels=4096, stem_stride=1)
     spec = replace(spec, model=replace(spec.model, encoder=stem), evaluation_sequences=10**9)
     with pytest.raises(InputError) as caught:
-        spec.check()
+        check_both(spec)
     one_line(caught, "evaluation_sequences", 10**9)
     blocks = replace(spec.model.encoder, blocks=65)
     with pytest.raises(InputError) as caught:
-        replace(spec, model=replace(spec.model, encoder=blocks)).check()
+        check_both(replace(spec, model=replace(spec.model, encoder=blocks)))
     one_line(caught, "model.encoder.blocks", 65)
