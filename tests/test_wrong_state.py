@@ -44,6 +44,16 @@ def put(name: str, of: Callable[[np.ndarray], np.ndarray]) -> Callable[[State], 
     return change
 
 
+def stopped_at(sequences: int) -> Callable[[State], None]:
+    """Marks member 0 as stopped there, with the step that it would have."""
+
+    def change(state: State) -> None:
+        state["watch.stopped_at"] = np.array([sequences, -1])
+        state["step"] = np.array([sequences // SPEC.batch, state["step"][1]], np.uint32)
+
+    return change
+
+
 W = "params.readout.w"
 WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "a parameter is missing": (lambda state: state.pop(W), "lacks the array params.readout.w"),
@@ -68,8 +78,13 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
         "step of member 1 is 31, at 512 sequences it is 32",
     ),
     "a watch of another window": (put("watch.recent", lambda x: np.repeat(x, 3, 1)), "watch.recent is float32 [2, 3]"),
-    "a part of the watch is missing": (lambda state: state.pop("watch.top_at"), "lacks the array"),
-    "a part of the best models is missing": (lambda state: state.pop("best.readout.w"), "lacks the array"),
+    "a member that nothing may have stopped": (stopped_at(128), "watch.stopped_at is [128, -1]"),
+    "a member that stopped later than it is": (stopped_at(2048), "watch.stopped_at is [2048, -1]"),
+    "a part of the watch is missing": (lambda state: state.pop("watch.top_at"), "lacks the array watch.top_at"),
+    "a part of the best models is missing": (
+        lambda state: state.pop("best.readout.w"),
+        "lacks the array best.readout.w",
+    ),
     "best models of another shape": (put("best.readout.w", lambda x: x[:, 1:]), "best.readout.w is float32 [2, 15, "),
 }
 

@@ -32,8 +32,11 @@ def check_state(spec: Spec, manifest: Manifest, state: dict[str, np.ndarray]) ->
     for prefix in (BEST, WATCH):
         names = [name for name in optional if name.startswith(prefix)]
         lacking = [name for name in names if name not in have]
-        _require(lacking in ([], names), manifest, f"lacks the array {lacking[:1]}")
+        _require(lacking in ([], names), manifest, f"lacks the array {''.join(lacking[:1])}")
     stopped = state.get(f"{WATCH}stopped_at", np.full(spec.members, TRAINING))
+    may = (stopped >= 0) & (stopped <= manifest.sequences) & (spec.stopping is not None)
+    words = f"{WATCH}stopped_at is {stopped.tolist()}, which this spec cannot have at {manifest.sequences} sequences"
+    _require(bool((may | (stopped == TRAINING)).all()), manifest, words)
     at = np.where(stopped == TRAINING, manifest.sequences, stopped)
     wrong = np.flatnonzero(state["step"].astype(np.int64) * spec.batch != at)
     if len(wrong):
