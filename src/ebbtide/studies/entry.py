@@ -435,7 +435,7 @@ def _drawn(draw: Callable[[], bytes]) -> tuple[bytes, str]:
     """A figure, and why there is none. Whatever drawing raises, the page is about more than this figure."""
     try:
         return draw(), ""
-    except Exception as error:
+    except Exception as error:  # a drawing library may raise anything; one figure must not take the page
         return b"", f"No figure: {one_line(f'{type(error).__name__}: {error}')}."
 
 
