@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
@@ -33,13 +34,16 @@ PAPER = ResNet()
 SMALL = ResNet(stem=3, stem_channels=16, channels=(16, 32))
 TINY = ResNet(stem=3, stem_channels=4, channels=(4, 8), blocks=2)
 WIDTH = 8
-KEY = root(0, Purpose.INIT)
+
+
+def key() -> Array:
+    return root(0, Purpose.INIT)
 
 
 def stirred(encoder: Linear | ResNet, dim: int, width: int = WIDTH, dtype: type = np.float64):
     """Parameters of which none is 0 or 1: a forgotten offset or scale changes the result."""
     rng = np.random.default_rng(1)
-    params = encoder.init(KEY, dim, width)
+    params = encoder.init(key(), dim, width)
     return jax.tree.map(lambda p: jnp.asarray(np.asarray(p) + 0.3 * rng.normal(size=p.shape), dtype), params)
 
 
@@ -153,7 +157,7 @@ def count(params: Any) -> int:
 
 
 def shaped(encoder: ResNet, dim: int, width: int) -> Any:
-    return jax.eval_shape(lambda: encoder.init(KEY, dim, width))
+    return jax.eval_shape(lambda: encoder.init(key(), dim, width))
 
 
 @pytest.mark.parametrize(("encoder", "side", "width", "numbers"), [
@@ -177,7 +181,7 @@ def test_the_paper_s_images_shrink_from_105_to_4():
 
 
 def test_initial_weights():
-    params = jax.jit(lambda: PAPER.init(KEY, 105**2, 64))()
+    params = jax.jit(lambda: PAPER.init(key(), 105**2, 64))()
     np.testing.assert_allclose(np.std(params["stem"]["w"]), 49**-0.5, rtol=0.05)
     for block in params["blocks"]:
         for name, layer in block.items():
@@ -209,7 +213,7 @@ def test_gradient_against_finite_differences(norm):
     with jax.enable_x64(True):
         model = Transformer(layers=1, width=WIDTH, heads=2, encoder=replace(TINY, norm=norm, channels=(4, 12)))
         rng, context, batch, side, labels = np.random.default_rng(3), 2, 4, 9, 5
-        params = model.init(KEY, context=context, dim=side**2, labels=labels)
+        params = model.init(key(), context=context, dim=side**2, labels=labels)
         params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p) + 0.3 * rng.normal(size=p.shape)), params)
         shown, target = rng.integers(0, labels, (context, batch)), rng.integers(0, labels, batch)
         slot = jnp.zeros((context + 1, batch), jnp.int32)
@@ -243,7 +247,7 @@ def test_gradient_against_finite_differences(norm):
 
 def test_weight_decay_on_the_encoder_is_on_the_resnet_and_nothing_else():
     model = Transformer(layers=1, width=WIDTH, heads=2, encoder=TINY)
-    shapes = jax.eval_shape(lambda: model.init(KEY, context=2, dim=81, labels=5))
+    shapes = jax.eval_shape(lambda: model.init(key(), context=2, dim=81, labels=5))
     params = jax.tree.map(lambda p: jnp.ones(p.shape), shapes)
     pull = WeightDecay(coefficient=0.5, on="encoder").pull(params)
     assert {float(p.min()) for p in jax.tree.leaves(pull["exemplar"])} == {0.5}

@@ -151,7 +151,7 @@ def test_errors_are_normalised_squared_errors_on_prompts_that_all_arms_share(arm
 def _spec(arms: Arms, arm: str) -> Spec:
     place, run = arms.runs(arm)[0]
     assert run is not None
-    return positions_measures._member(run.path, place)[0]
+    return positions_measures._member(run.snapshot(), place)[0]
 
 
 def test_every_length_is_answered(arms):

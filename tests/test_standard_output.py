@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -53,12 +52,10 @@ def test_a_reader_that_has_gone_does_not_end_the_work(run):
 
 
 def test_a_full_disk_under_standard_output_is_one_line_and_exit_code_2(run, tmp_path):
-    def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
+    no_room = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
     with (tmp_path / "printed").open("wb") as file:
-        words = [*PROGRAM, "show", str(run)]
-        done = subprocess.run(words, stdout=file, stderr=subprocess.PIPE, text=True, preexec_fn=no_room)
+        words = [*no_room, *PROGRAM, "show", str(run)]
+        done = subprocess.run(words, stdout=file, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (2, "ebbtide: standard output: File too large\n")
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from ebbtide.cli import main
 from ebbtide.evaluation.metrics import METRICS, per_sequence
 from ebbtide.runs.folder import Run
+from ebbtide.runs.signed import DamagedError
 from ebbtide.runs.writer import load_state
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
@@ -251,10 +252,13 @@ def test_side_by_side_an_interruption_after_a_stop_changes_nothing(tmp_path, mon
 
 
 def test_a_run_that_forgot_who_stopped_would_have_been_noticed(one, tmp_path, monkeypatch):
-    """A test of the tests above."""
+    """A test of the tests above. A checkpoint that says so is refused; one that is taken gives another run."""
     monkeypatch.setattr(driver, "SLICE_SECONDS", 1e-9)
     arrays = Watch.arrays
     monkeypatch.setattr(Watch, "arrays", lambda self: arrays(self) | {"stopped_at": np.full(2, -1)})
+    with pytest.raises(DamagedError, match="step of member 0 is 32, at 592 sequences it is 37"):
+        interrupted(one, tmp_path / "refused", 530)
+    monkeypatch.setattr(driver, "check_state", lambda *_: None)
     with pytest.raises(AssertionError):
         assert_same_run(interrupted(one, tmp_path / "run", 530), one)
 

@@ -25,7 +25,7 @@ from tiny import contents, write_run
 CHILD = Path(__file__).with_name("writer_child.py")
 LOOKS, COMMITS = 25, 4
 """Times the reader looks at a run that is being written, and commits that are made during each look: neither
-runs away from the other, however slow one of them is."""
+runs away from the other, however slow one of them is. The reader looks again when they are made."""
 
 
 @contextmanager
@@ -76,6 +76,7 @@ def watch(path: Path, process: subprocess.Popen[str], seen: int = 0) -> int:
         allow(process, COMMITS)
         seen = look(path, seen)
         wait(process, COMMITS)
+        seen = look(path, seen)
     return seen
 
 

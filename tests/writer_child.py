@@ -6,7 +6,6 @@ Row i holds the value i everywhere. Prints a line for every commit.
 """
 
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -25,37 +24,35 @@ def rows(head: Header, first: int, count: int) -> dict[str, np.ndarray]:
 
 
 def segment_late() -> None:
-    """Defect: the segment comes into its place some time after the checkpoint that names it."""
-    write_file, rename = atomic.write_file, atomic.rename
+    """Defect: a checkpoint names a segment that comes into its place only with the next one."""
+    write_file = atomic.write_file
     late: list[tuple[Path, bytes]] = []
 
     def write(path: Path, data: bytes, what: str = "file") -> None:
         if what == "segment":
-            late.append((path, data))
+            for one in late:
+                write_file(*one, what)
+            late[:] = [(path, data)]
         else:
             write_file(path, data, what)
 
-    def renamed(source: Path, target: Path, what: str) -> None:
-        rename(source, target, what)
-        if what == "checkpoint" and late:
-            time.sleep(0.02)
-            write_file(*late.pop(), "late")
-
-    atomic.write_file, atomic.rename = write, renamed
+    atomic.write_file = write
 
 
 def segment_in_pieces() -> None:
-    """Defect: each commit writes its rows into the segment of the one before, in place."""
+    """Defect: each commit writes its rows into the segment of the one before, in place, and leaves them there until
+    the next."""
     write_file = atomic.write_file
+    whole: list[tuple[Path, bytes]] = []
 
     def write(path: Path, data: bytes, what: str = "file") -> None:
+        if what == "segment":
+            for before, held in whole[-2:-1]:
+                before.write_bytes(held)
+            for before, held in whole[-1:]:
+                before.write_bytes(held + data)
+            whole.append((path, data))
         write_file(path, data, what)
-        before = sorted(path.parent.glob("[0-9]*"))
-        if what == "segment" and len(before) > 1:
-            old = before[-2].read_bytes()
-            before[-2].write_bytes(old + data)
-            time.sleep(0.01)
-            before[-2].write_bytes(old)
 
     atomic.write_file = write
 

@@ -296,7 +296,7 @@ def _diverged(curves: Any) -> None:
 def _flat(value: Any) -> str:
     if isinstance(value, dict) and "type" in value:
         rest = ", ".join(f"{k} {_flat(v)}" for k, v in value.items() if k != "type")
-        return f"{value['type']}({rest})" if rest else value["type"]
+        return f"{value['type']}({rest})" if rest else str(value["type"])
     return str(value)
 
 
