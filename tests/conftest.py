@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import checked_calls  # noqa: F401  before ebbtide is imported
 import compiled
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
