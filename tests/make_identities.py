@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ebbtide.studies import COMPUTED, STUDIES, find_any, find_study
+from ebbtide.papers.registry import COMPUTED, STUDIES, find_any, find_study
 from ebbtide.studies.computed import conclude_computed
 from ebbtide.studies.experiment import (
     asked_digest,

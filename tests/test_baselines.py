@@ -13,7 +13,6 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Lasso, LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from ebbtide import verify_functions
 from ebbtide.errors import InputError
 from ebbtide.evaluation import baselines, baselines_convex
 from ebbtide.evaluation.baselines import averaging, kernel_smoother, least_squares, linear_posterior, nearest, ridge
@@ -22,6 +21,7 @@ from ebbtide.evaluation.bayes import finite_pool, mixed_ridge, pool_posterior, r
 from ebbtide.evaluation.concepts import concept_average, cue_frequencies, marginal
 from ebbtide.evaluation.invariance import invariance_gap
 from ebbtide.evaluation.statistics import paired_bootstrap
+from ebbtide.verify import functions as verify_functions
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

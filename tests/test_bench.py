@@ -42,7 +42,7 @@ def test_configurations_can_be_run(config):
 
 def test_the_reference_sizes():
     """The sizes the published figures are about; the quick one is the study's own preset."""
-    from ebbtide.studies.transience import QUICK
+    from ebbtide.papers.transience.study import QUICK
 
     assert CONFIGS["2L-shared"].spec == QUICK and CONFIGS["2L-shared"].batches == (QUICK.batch,)
     two, twelve = CONFIGS["2L"], CONFIGS["12L"]
@@ -104,7 +104,7 @@ def test_ctrl_c_ends_the_command_and_writes_nothing(tmp_path, monkeypatch, capsy
 
 def test_nothing_needs_the_benchmark_but_its_command():
     users = {name_of(path) for path, tree in TREES.items() if "bench" in imports(tree)}
-    assert {name for name in users if not name.startswith("ebbtide.bench")} == {"ebbtide.commands"}
+    assert {name for name in users if not name.startswith("ebbtide.bench")} == {"ebbtide.cli.commands"}
 
 
 # --- turns, runs and records

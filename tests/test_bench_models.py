@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from ebbtide.bench import plain_jax, plain_torch, work
 from ebbtide.bench.configs import plain_transformer
 from ebbtide.bench.prompts import Batch, HostSampler
+from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
 from ebbtide.models.deepset import DeepSet
@@ -20,7 +21,6 @@ from ebbtide.models.encoders import ResNet
 from ebbtide.models.positions import Rotary
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.once import quick_jit
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.tasks.prompt import Prompt
@@ -51,7 +51,7 @@ def case(request: pytest.FixtureRequest) -> Case:
         index = jnp.arange(spec.batch, dtype=jnp.uint32)
         return params, spec.task.sample(root(0, Purpose.DATA), index, source, source.build(), sizes.split())  # pyright: ignore
 
-    params, prompt = quick_jit(made)()
+    params, prompt = compile_fast(made)()
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape).astype(np.float32), params)
     return Case(spec, params, prompt)
@@ -261,7 +261,7 @@ def test_the_host_draws_the_same_kind_of_sequence():
     same = batch.labels == batch.target[:, None]
     index = jnp.arange(4000, dtype=jnp.uint32)
     source, key = spec.source, root(0, Purpose.DATA)
-    ours = quick_jit(lambda: spec.task.sample(key, index, source, source.build(), source.sizes().split()))()  # pyright: ignore
+    ours = compile_fast(lambda: spec.task.sample(key, index, source, source.build(), source.sizes().split()))()  # pyright: ignore
     matches = np.asarray(ours.labels == ours.target).T  # pyright: ignore
     for found in (same, matches):
         assert found.sum(1).min() == 3 and found.sum(1).mean() == pytest.approx(3 + 2 / 64, abs=0.02)

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main, overrides
 from ebbtide.errors import InputError
+from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.progress import ProgressLine
 from ebbtide.runs.folder import Run
 from ebbtide.studies.study import read_verdict
-from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.training import driver
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.spec import from_json
@@ -357,7 +357,7 @@ def test_studies_lists_claims_and_presets(capsys):
 
 
 def test_verify_has_its_exit_code(monkeypatch, capsys):
-    from ebbtide import verify
+    from ebbtide.verify import checks as verify
 
     for passed, code in ((True, 0), (False, 1)):
         check = verify.Check("name", passed, "detail")

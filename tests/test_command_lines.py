@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ebbtide.cli import main
-from ebbtide.studies import COMPUTED, STUDIES
+from ebbtide.papers.registry import COMPUTED, STUDIES
 from ebbtide.studies.computed import Computed
 from ebbtide.training.spec import Spec
 from effort import examples

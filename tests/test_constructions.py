@@ -7,8 +7,8 @@ from ebbtide.errors import InputError
 from ebbtide.evaluation.baselines import ridge
 from ebbtide.mechanisms.woven import Head, Layer, Unit, weave
 from ebbtide.models.transformer import Transformer
-from ebbtide.studies.constructions import lasso_descent, ridge_descent, selection, smoother
-from ebbtide.verify_functions import descent
+from ebbtide.verify.constructions import lasso_descent, ridge_descent, selection, smoother
+from ebbtide.verify.functions import descent
 
 N, BATCH, DIM = 6, 5, 3
 RATE = 0.05

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError
 from ebbtide.evaluation.concepts import concept_average
 from ebbtide.keys import Purpose, root
 from ebbtide.models.transformer import Transformer
-from ebbtide.once import quick_jit
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.functions import Functions
 from ebbtide.tasks.cued import Cued
@@ -38,7 +38,7 @@ SPEC = Spec(
 @lru_cache
 def draw(task: Cued = TASK, n: int = 4000) -> FunctionPrompt:
     key, split = root(2, Purpose.DATA), SOURCE.sizes().split()
-    return quick_jit(lambda i: task.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.arange(n, dtype=jnp.uint32))
+    return compile_fast(lambda i: task.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.arange(n, dtype=jnp.uint32))
 
 
 def table_of(prompt: FunctionPrompt, concept: int, rows: slice = slice(None)) -> np.ndarray:

@@ -175,7 +175,7 @@ def test_an_interruption_keeps_what_arrived(site, data, capsys, monkeypatch):
             return ""
 
     monkeypatch.setattr(download, "BLOCK", 1000)
-    monkeypatch.setattr("ebbtide.data_commands._Words", Impatient)
+    monkeypatch.setattr("ebbtide.cli.data._Words", Impatient)
     monkeypatch.setattr("ebbtide.report.progress.EVERY", -1.0)
     assert main(["data", "fetch", "omniglot"]) == 130
     assert "kept" in capsys.readouterr().out

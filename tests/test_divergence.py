@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from ebbtide.cli import main
 from ebbtide.evaluation.divergence import diverged, diverged_at
 from ebbtide.mechanisms.linear import joint_plane
+from ebbtide.papers.registry import find_study
 from ebbtide.report import arms_figure, contest_figure, figure, functions_figure, grid_figure, probe_figure
 from ebbtide.report import scaling_figure as scaling
 from ebbtide.report.curves import NOTHING, finite_to_the_end
 from ebbtide.runs.folder import Run
 from ebbtide.runs.writer import Writer
-from ebbtide.studies import find_study
 from ebbtide.studies.experiment import Experiment, Setting, above, conclude_experiment, larger, make_sweep
 from ebbtide.studies.study import conclude
 from ebbtide.sweeps.driver import make_plan

@@ -8,12 +8,13 @@ import pytest
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from ebbtide.cli import RUNS, main
+from ebbtide.cli import main
+from ebbtide.cli.parser import RUNS
 from ebbtide.errors import InputError
+from ebbtide.papers.coopetition.study import COOPETITION, OWN_RUN
+from ebbtide.papers.coopetition.switch import SWITCH, WINDOW
+from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.runs.folder import Run
-from ebbtide.studies import STUDIES, find_study
-from ebbtide.studies.coopetition import COOPETITION, OWN_RUN
-from ebbtide.studies.coopetition_switch import SWITCH, WINDOW
 from ebbtide.studies.donor import SHARED, Donor
 from ebbtide.studies.experiment import Experiment, Setting, above, make_sweep, overridden
 from ebbtide.studies.study import Study
@@ -31,7 +32,7 @@ FIELDS = {**BASE, "source.seed": 5, "keep_best": "icl"}
 def small(**fields: Any) -> Spec:
     """The preset of a study with so little to do."""
     data = to_builtins(find_study("transience").preset("quick").spec)
-    assign_all(data, FIELDS | fields)
+    assign_all(Spec, data, FIELDS | fields)
     return from_builtins(data)
 
 
@@ -60,12 +61,12 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def add_experiment(monkeypatch: pytest.MonkeyPatch, experiment: Experiment) -> None:
     """Makes it one of the experiments of `transience`, in place of one of its name."""
-    from ebbtide import studies
+    from ebbtide.papers import registry
 
     known = find_study("transience")
     others = tuple(one for one in known.experiments if one.name != experiment.name)
     study = known._replace(experiments=(*others, experiment))
-    monkeypatch.setattr(studies, "STUDIES", tuple(study if one is known else one for one in studies.STUDIES))
+    monkeypatch.setattr(registry, "STUDIES", tuple(study if one is known else one for one in registry.STUDIES))
 
 
 def test_the_donor_is_trained_once_and_then_the_arms(here, capsys):
@@ -235,7 +236,7 @@ def test_cooperations_donor_is_the_studys_own_run(monkeypatch, tmp_path):
     monkeypatch.setattr(
         "ebbtide.training.driver.train", lambda spec, out, **how: seen.update(spec=spec, out=out, **how)
     )
-    monkeypatch.setattr("ebbtide.commands._conclude", lambda run, check: 0)
+    monkeypatch.setattr("ebbtide.cli.study._conclude", lambda run, check: 0)
     assert main(["run", "coopetition"]) == 0
     assert (seen["spec"], str(seen["out"]), seen["label"]) == (OWN_RUN.spec, OWN_RUN.path, OWN_RUN.label)
 

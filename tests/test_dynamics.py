@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.analysis import layer_probes
+from ebbtide.analysis.layer_probes import Read
+from ebbtide.analysis.predictions import Answers, fresh_prompts
+from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.model import response_losses
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.once import quick_jit
+from ebbtide.papers.representations import dynamics as representations_dynamics
+from ebbtide.papers.representations import measures as representations_measures
+from ebbtide.papers.representations.dynamics import DYNAMICS, SYSTEM
+from ebbtide.papers.representations.study import REPRESENTATIONS
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies import layer_probes, representations_dynamics, representations_measures
-from ebbtide.studies.answers import Answers, fresh_prompts
 from ebbtide.studies.experiment import make_sweep
-from ebbtide.studies.layer_probes import Read
-from ebbtide.studies.representations import REPRESENTATIONS
-from ebbtide.studies.representations_dynamics import DYNAMICS, SYSTEM
 from ebbtide.sweeps.plan import group
 from ebbtide.tasks.dynamics import Dynamics, scaled
 from ebbtide.tasks.fewshot import FewShot
@@ -48,7 +50,7 @@ SPEC = Spec(
 
 def draw(n: int = 2000, task: Dynamics = TASK) -> FunctionPrompt:
     key, split = root(2, Purpose.DATA), SOURCE.sizes().split()
-    return quick_jit(lambda i: task.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.arange(n, dtype=jnp.uint32))
+    return compile_fast(lambda i: task.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.arange(n, dtype=jnp.uint32))
 
 
 def test_every_state_follows_from_the_three_before_by_the_prompts_own_system():
@@ -85,7 +87,7 @@ def test_a_history_is_scaled_to_one_and_zeros_stay():
 
 def test_an_example_depends_on_its_number_alone():
     whole, key, split = draw(50), root(2, Purpose.DATA), SOURCE.sizes().split()
-    some = quick_jit(lambda i: TASK.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.asarray([7, 3], jnp.uint32))
+    some = compile_fast(lambda i: TASK.sample(key, i, SOURCE, SOURCE.build(), split))(jnp.asarray([7, 3], jnp.uint32))
     np.testing.assert_allclose(whole.responses[:, jnp.asarray([7, 3])], some.responses, atol=1e-5)
 
 
@@ -120,7 +122,10 @@ def test_the_spec_survives_json():
 
 def test_a_model_over_states_answers_each_from_what_is_before_it():
     model, prompt = SPEC.model, draw(5)
-    params, answer = quick_jit(lambda key: model.init(key, **SPEC.shape()))(jax.random.key(0)), quick_jit(model.apply)
+    params, answer = (
+        compile_fast(lambda key: model.init(key, **SPEC.shape()))(jax.random.key(0)),
+        compile_fast(model.apply),
+    )
     assert "label" not in params and params["readout"]["w"].shape == (16, 2) and model.tokens(10) == 11
     there = answer(params, prompt)
     assert there.shape == (11, 5, 2)
@@ -142,7 +147,7 @@ def test_training_explains_states():
     engine = Engine(SPEC)
     start, data = engine.init(0), engine.data(0)
 
-    prompt, measured = fresh_prompts(SPEC, "train", 500).prompt, quick_jit(SPEC.model.loss)
+    prompt, measured = fresh_prompts(SPEC, "train", 500).prompt, compile_fast(SPEC.model.loss)
 
     def loss(state) -> float:
         return float(measured(state.params, prompt))
@@ -157,14 +162,14 @@ def test_copied_tokens_carry_their_exemplar_in_the_token_of_the_response():
     plain = replace(model, pairing="interleaved")
     source, task = Functions(dim=3), Regression(context=4)
     key, split = root(2, Purpose.DATA), source.sizes().split()
-    prompt = quick_jit(lambda i: task.sample(key, i, source, source.build(), split))(jnp.arange(5, dtype=jnp.uint32))
-    params = quick_jit(lambda key: model.init(key, context=4, dim=3, labels=0))(jax.random.key(0))
+    prompt = compile_fast(lambda i: task.sample(key, i, source, source.build(), split))(jnp.arange(5, dtype=jnp.uint32))
+    params = compile_fast(lambda key: model.init(key, context=4, dim=3, labels=0))(jax.random.key(0))
     without = {name: value for name, value in params.items() if name != "copy"}
-    same = quick_jit(lambda key: plain.init(key, context=4, dim=3, labels=0))(jax.random.key(0))
+    same = compile_fast(lambda key: plain.init(key, context=4, dim=3, labels=0))(jax.random.key(0))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), without, same))
 
     def tokens(one: Transformer, params) -> jax.Array:
-        return quick_jit(lambda p: record(one, p, prompt, "hook_embed")[1])(params)["hook_embed"]
+        return compile_fast(lambda p: record(one, p, prompt, "hook_embed")[1])(params)["hook_embed"]
 
     more = tokens(model, params) - tokens(plain, same)
     np.testing.assert_allclose(more[1::2], model.encoder.apply(params["copy"], prompt.inputs[:-1]), atol=1e-6)

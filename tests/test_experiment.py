@@ -8,8 +8,8 @@ import pytest
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
+from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.runs.folder import Run
-from ebbtide.studies import STUDIES, find_study
 from ebbtide.studies import experiment as experiment_module
 from ebbtide.studies.experiment import (
     Arms,

@@ -23,7 +23,7 @@ from ebbtide.training.spec import Spec, from_builtins
 def changed(*settings: tuple[str, str]) -> Spec:
     data = msgspec.to_builtins(Spec())
     for name, text in settings:
-        override(data, name, text)
+        override(Spec, data, name, text)
     return from_builtins(data)
 
 
@@ -75,7 +75,7 @@ def test_a_field_of_a_struct_that_is_given_whole_changes_the_spec_and_not_what_w
     specs = []
     for width in ({"model.width": 8, "model.positions.spare": 3}, {}):
         data = msgspec.to_builtins(Spec())
-        assign_all(data, given | width)
+        assign_all(Spec, data, given | width)
         specs.append(from_builtins(data))
     assert [spec.model.width for spec in specs] == [8, 32]  # pyright: ignore[reportAttributeAccessIssue]
     assert given == {"model": msgspec.to_builtins(Transformer(width=32, heads=4))}
@@ -88,7 +88,7 @@ def test_a_struct_that_is_not_there_yet_gets_the_defaults_that_are_made_for_each
         schedule: Schedule = Schedule()
 
     monkeypatch.setattr(fields, "_walk", lambda *arguments, **options: (Part | None, None))
-    found = fields._optional({}, ["part"])
+    found = fields._optional(Part, {}, ["part"])
     assert found == {"needed": None, "names": ["a"], "schedule": msgspec.to_builtins(Schedule())}
 
 

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.analysis.predictions import Answers, fresh_prompts, of_prompts, seen_prompts
 from ebbtide.evaluation.summary import Curves, fall_since
 from ebbtide.mechanisms.linear import explained_by_probe
+from ebbtide.papers.abrupt_learning import study as abrupt_learning
+from ebbtide.papers.bayesian_averaging import measures as bayesian_measures
+from ebbtide.papers.bayesian_averaging import scaling as bayesian_scaling
+from ebbtide.papers.bayesian_averaging import study as bayesian_averaging
+from ebbtide.papers.transient_ridge import study as transient_ridge
 from ebbtide.runs.folder import Run
-from ebbtide.studies import abrupt_learning, bayesian_averaging, bayesian_measures, bayesian_scaling, transient_ridge
-from ebbtide.studies.answers import Answers, fresh_prompts, of_prompts, seen_prompts
 from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
 from ebbtide.sweeps.axes import Point
 from ebbtide.sweeps.driver import run_sweep

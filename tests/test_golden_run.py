@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
+from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.figure import curves_figure
 from ebbtide.report.tables import curves_table
 from ebbtide.runs.folder import DamagedError, Run
@@ -16,7 +17,6 @@ from ebbtide.runs.fsck import examine
 from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.runs.writer import Writer, load_state
 from ebbtide.studies.study import conclude
-from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.terminal import Terminal
 from ebbtide.training.driver import resume, spec_of
 from make_golden import GOLDEN, fingerprint

@@ -36,7 +36,7 @@ ROOM = 300 * 2**20
 CHILD = """
 import contextlib, io, json, os, resource, sys
 from pathlib import Path
-import ebbtide.cli, ebbtide.commands, ebbtide.training.driver, ebbtide.studies
+import ebbtide.cli, ebbtide.cli.commands, ebbtide.training.driver, ebbtide.papers.registry
 limit, size = int(sys.argv[1]), int(Path("/proc/self/statm").read_text().split()[0])
 limit += size * os.sysconf("SC_PAGE_SIZE")
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -399,7 +399,7 @@ def test_what_just_fits_is_accepted_and_a_byte_less_is_not(monkeypatch, less):
 
 
 def test_every_study_fits_a_small_machine(monkeypatch):
-    from ebbtide.studies import STUDIES
+    from ebbtide.papers.registry import STUDIES
 
     monkeypatch.setattr(limits, "physical_memory", lambda: 4 * 2**30)
     for study in STUDIES:

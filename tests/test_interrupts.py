@@ -60,7 +60,7 @@ TRAIN = ["run", "transience", "--out", "new", "--processes", "0"]
         (AT_COLLECTION, ["run", "toy-laws", "--out", "new"]),
         (AT_IMPORT.format(where="matplotlib.figure"), ["show", "RUN", "--figure", "f.png"]),
         (AT_IMPORT.format(where="matplotlib.figure"), ["resume", "RUN"]),
-        (AT_IMPORT.format(where="ebbtide.studies.gather"), ["report", "RUN", "--out", "new.html"]),
+        (AT_IMPORT.format(where="ebbtide.pages.gather"), ["report", "RUN", "--out", "new.html"]),
     ],
     ids=["first import", "import of jax", "start", "computed", "figure", "verdict", "report"],
 )
@@ -92,7 +92,7 @@ def test_called_from_python_a_command_is_interrupted_as_ever(monkeypatch, capsys
         raise error
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr("ebbtide.commands.ls", command)
+    monkeypatch.setattr("ebbtide.cli.folders.ls", command)
     assert main(["ls"]) == 130 and capsys.readouterr().err == f"{STOPPED}\n"
     assert signal.getsignal(signal.SIGINT) is before
     with raising():

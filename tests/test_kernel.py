@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from ebbtide import train
 from ebbtide.bench.configs import CONFIGS
+from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError
 from ebbtide.kernel import build
 from ebbtide.kernel.native import Kernel, register, why_not
@@ -23,12 +24,11 @@ from ebbtide.models.deepset import DeepSet
 from ebbtide.models.encoders import ResNet
 from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
-from ebbtide.once import quick_jit
+from ebbtide.papers.transience.study import QUICK
 from ebbtide.runs.folder import Run, numeric
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
-from ebbtide.studies.transience import QUICK
 from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
@@ -201,11 +201,11 @@ def hold_to_float64(model: Transformer, params: Any, prompt: Any, shape: dict[st
     with jax.enable_x64(True):
         double = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
         wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)) if x.dtype == jnp.float32 else x, prompt)
-        exact, slopes = quick_jit(model.loss_and_grad)(double, wide)
+        exact, slopes = compile_fast(model.loss_and_grad)(double, wide)
     assert float(loss) == pytest.approx(float(exact), rel=1e-6, abs=2e-7)  # a small loss is a difference of logits
     if (off := distance(grads, slopes)) >= 1e-5:  # terms that cancel cost float32 digits, and then XLA as well
         with jax.default_matmul_precision("highest"):
-            _, theirs = quick_jit(model.loss_and_grad)(params, prompt)
+            _, theirs = compile_fast(model.loss_and_grad)(params, prompt)
         assert off < 2 * distance(theirs, slopes)
 
 

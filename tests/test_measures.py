@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from msgspec.structs import replace
 
 from ebbtide.cli import main
+from ebbtide.cli.probe import _name, _print
 from ebbtide.errors import InputError
 from ebbtide.mechanisms.interventions import Induction, PreviousToken, intervened
 from ebbtide.mechanisms.linear import joint_plane, ridge_probe
@@ -18,7 +19,6 @@ from ebbtide.mechanisms.taps import record
 from ebbtide.models.model import Model
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.probe_commands import _name, _print
 from ebbtide.report.probe_figure import heads_figure, rank_heads
 from ebbtide.runs.folder import Run
 from ebbtide.training.driver import train

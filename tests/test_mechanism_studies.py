@@ -7,11 +7,11 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.models.transformer import Transformer
+from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING, crossing
+from ebbtide.papers.coopetition.study import COOPERATION, COOPETITION, QUICK, graft_curve
+from ebbtide.papers.induction_heads.study import ALL, HALF, INDUCTION_HEADS, reached
 from ebbtide.runs.folder import Run
-from ebbtide.studies.abrupt_learning import ABRUPT_LEARNING, crossing
-from ebbtide.studies.coopetition import COOPERATION, COOPETITION, QUICK, graft_curve
 from ebbtide.studies.experiment import Arms, make_sweep
-from ebbtide.studies.induction_heads import ALL, HALF, INDUCTION_HEADS, reached
 from ebbtide.training.driver import train
 from tiny import SPEC
 

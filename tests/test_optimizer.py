@@ -14,7 +14,7 @@ from ebbtide.training.engine import Engine
 from ebbtide.training.fields import override
 from ebbtide.training.optimizer import SGD, Adam, WeightDecay
 from ebbtide.training.schedule import Constant, Cosine, WarmupInverseSqrt
-from ebbtide.training.spec import from_builtins
+from ebbtide.training.spec import Spec, from_builtins
 from tiny import SPEC
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -220,8 +220,8 @@ def test_members_may_differ_in_their_decay():
 
 def test_a_field_of_the_decay_brings_it():
     data = msgspec.to_builtins(SPEC)
-    override(data, "optimizer.decay.coefficient", "1e-4")
-    override(data, "optimizer.decay.on", "mlp")
+    override(Spec, data, "optimizer.decay.coefficient", "1e-4")
+    override(Spec, data, "optimizer.decay.on", "mlp")
     assert from_builtins(data).optimizer.decay == WeightDecay("l2", 1e-4, "mlp")
 
 

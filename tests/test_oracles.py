@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebbtide import verify
 from ebbtide.evaluation.evaluators import EVERY, NAMES, build_suite
 from ebbtide.evaluation.oracles import ORACLES, expected, truth_table
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Pair
 from ebbtide.tasks.labels import PerSequence
-from ebbtide.verify_functions import FUNCTION_CHECKS
+from ebbtide.verify import checks as verify
+from ebbtide.verify.functions import FUNCTION_CHECKS
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

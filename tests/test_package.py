@@ -89,41 +89,24 @@ def test_help_is_printed_by_the_module_too():
     assert done.returncode == 0 and "verify" in done.stdout and not done.stderr
 
 
-FLOORS = {
-    "cli": 6,
-    "commands": 6,
-    "experiment_commands": 6,
-    "computed_commands": 6,
-    "sweep_commands": 6,
-    "data_commands": 6,
-    "probe_commands": 6,
-    "kernel_commands": 6,
-    "bench": 5,
-    "studies": 5,
-    "sweeps": 5,
-    "verify": 5,
-    "verify_functions": 5,
-    "training": 4,
-    "evaluation": 3,
-    "mechanisms": 3,
-    "report": 3,
-    "tasks": 2,
-    "models": 2,
-    "sources": 2,
-    "runs": 2,
-    "data": 2,
-    "kernel": 2,
-    "checks": 1,
-    "errors": 1,
-    "interrupts": 1,
-    "keys": 1,
-    "machine": 1,
-    "places": 1,
-    "once": 1,
-    "terminal": 1,
-    "standard_output": 1,
-    "traced": 1,
-}
+ORDER = (
+    ("checks", "compile", "errors", "interrupts", "keys", "machine", "places", "standard_output", "traced"),
+    ("runs", "sources", "terminal"),
+    ("data", "tasks"),
+    ("models",),
+    ("evaluation", "kernel"),
+    ("mechanisms", "report"),
+    ("training",),
+    ("sweeps", "verify"),
+    ("studies",),
+    ("analysis",),
+    ("papers",),
+    ("bench", "pages"),
+    ("cli",),
+    ("__main__",),
+)
+FLOORS = {part: floor for floor, parts in enumerate(ORDER) for part in parts}
+"""A part of the package imports from floors below its own only."""
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -142,10 +125,10 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def too_high(part: str, tree: ast.AST) -> set[str]:
-    return {other for other in imports(tree) if FLOORS[other] > FLOORS[part]}
+    return {other for other in imports(tree) if other != part and FLOORS[other] >= FLOORS[part]}
 
 
-def test_nothing_imports_from_a_higher_floor():
+def test_everything_imports_from_lower_floors_only():
     def found(path: Path) -> set[str]:
         part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         return set() if part == "__init__" else too_high(part, TREES[path])
@@ -153,12 +136,56 @@ def test_nothing_imports_from_a_higher_floor():
     assert offenders(found) == {}
 
 
-def test_an_import_from_a_higher_floor_would_have_been_noticed():
+def test_every_part_has_a_floor():
+    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES} - {"__init__"}
+    assert parts == set(FLOORS)
+
+
+def test_an_import_from_the_same_or_a_higher_floor_would_have_been_noticed():
     """A test of the test above: also inside functions, and whichever way it is written."""
+    assert too_high("papers", ast.parse("import ebbtide.pages.html")) == {"pages"}
+    assert too_high("bench", ast.parse("from ebbtide.pages import html")) == {"pages"}
     lines = ("from ebbtide.training.spec import Spec", "import ebbtide.training.spec", "from ebbtide import training")
     for text in (*lines, *[f"def f():\n    {one}" for one in lines]):
         assert too_high("report", ast.parse(text)) == {"training"}
         assert too_high("studies", ast.parse(text)) == set()
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The circles of a graph: groups of names each of which leads to the others, and names that lead to themselves."""
+    reach = {name: set(following) for name, following in graph.items()}
+    for middle in graph:
+        for name in graph:
+            if middle in reach[name]:
+                reach[name] |= reach[middle]
+    groups = {tuple(sorted(o for o in graph if o in reach[n] and n in reach[o])) for n in graph if n in reach[n]}
+    return [list(group) for group in sorted(groups)]
+
+
+@pytest.mark.xfail(reason="a study names its experiments, an experiment its study", strict=True)
+def test_no_module_imports_itself_through_others():
+    """Within a package too, inside functions and for types alone."""
+    assert circles({name_of(path): modules(TREES[path]) for path in SOURCES}) == []
+
+
+def test_a_circle_would_have_been_noticed():
+    """A test of the test above."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a", "e"}, "e": set(), "f": {"f"}}) == [
+        ["a", "b", "c"],
+        ["f"],
+    ]
+
+
+def test_what_is_imported_by_its_name_is_known():
+    """Such an import is not seen by the tests above: public names, commands, the list of studies."""
+
+    def found(path: Path) -> list[str]:
+        calls = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)]
+        texts = [ast.unparse(call) for call in calls if ast.unparse(call.func).endswith("import_module")]
+        return [text for text in texts if "ebbtide" in text or "REGISTRY" in text]
+
+    known = {"__init__.py", "cli/__init__.py", "sweeps/bases.py"}
+    assert set(offenders(found)) == {f"src/ebbtide/{name}" for name in known}
 
 
 def test_reports_never_import_training_not_even_through_others():
@@ -176,10 +203,12 @@ def test_reports_never_import_training_not_even_through_others():
 
 
 def modules(tree: ast.AST) -> set[str]:
+    """The modules of the package that a module imports, anywhere in it; a package only where a name of its own is."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ebbtide"):
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else node.module for name in named}
     return found & set(MODULES)
 
 
@@ -306,7 +335,7 @@ def test_every_page_that_is_named_is_there():
 
 def test_a_page_that_is_not_there_would_have_been_noticed():
     """A test of the test above. A section of a page that lies elsewhere is no help to who reads the code."""
-    page, code = ROOT / "docs/papers/transience.md", PACKAGE / "cli.py"
+    page, code = ROOT / "docs/papers/transience.md", PACKAGE / "cli/parser.py"
     name = page.name
     assert missing_pages(f"{name} 3.4, [a](../papers/{name}), https://x.org/{name}", page) == []
     assert missing_pages(f"see {name} 3.4 and docs/papers/{name}", code) == [name]

@@ -9,13 +9,23 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.analysis.predictions import answers
 from ebbtide.evaluation.baselines import ridge
 from ebbtide.models.positions import Learned, NoPositions
 from ebbtide.models.transformer import Transformer
-from ebbtide.studies import positions, positions_measures
-from ebbtide.studies.answers import answers
-from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
-from ebbtide.studies.positions import (
+from ebbtide.papers.positions import measures as positions_measures
+from ebbtide.papers.positions import study as positions
+from ebbtide.papers.positions.measures import (
+    SHIFTS,
+    baseline_errors,
+    error,
+    errors,
+    gap,
+    padded,
+    prompts_at,
+    shifts_won,
+)
+from ebbtide.papers.positions.study import (
     BARE,
     CAUSAL,
     DEEPSET,
@@ -31,16 +41,7 @@ from ebbtide.studies.positions import (
     SHIFTED,
     SINE,
 )
-from ebbtide.studies.positions_measures import (
-    SHIFTS,
-    baseline_errors,
-    error,
-    errors,
-    gap,
-    padded,
-    prompts_at,
-    shifts_won,
-)
+from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import load
@@ -64,7 +65,7 @@ TINY = {
 def spec_of(arm: str) -> Spec:
     data = msgspec.to_builtins(QUICK)
     for name, value in QUICK_ARMS[arm].items():
-        override(data, name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
+        override(Spec, data, name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
     return from_builtins(data)
 
 

@@ -244,7 +244,7 @@ def test_a_spec_with_it_is_data():
     assert from_json(spec.to_json()) == spec and spec.digest() != Spec(model=Recurrent()).digest() != Spec().digest()
     data = msgspec.to_builtins(Spec())
     for name, text in (("model", "recurrent"), ("model.kind", "rnn")):  # as on the command line
-        override(data, name, text)
+        override(Spec, data, name, text)
     assert from_builtins(data) == spec
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError
 from ebbtide.evaluation.function_evaluators import FUNCTION_METRICS, function_task, per_prompt
 from ebbtide.keys import Purpose, root
@@ -17,7 +18,6 @@ from ebbtide.mechanisms.interventions import Temperature
 from ebbtide.models.positions import Learned, NoPositions
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.once import quick_jit
 from ebbtide.runs.folder import Run
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
@@ -51,7 +51,7 @@ SPEC = Spec(
 @lru_cache
 def draw(task: Regression = TASK, source: Functions = SOURCE, n: int = 2000) -> FunctionPrompt:
     split = source.sizes().split()
-    return quick_jit(lambda i: task.sample(KEY, i, source, source.build(), split))(jnp.arange(n, dtype=jnp.uint32))
+    return compile_fast(lambda i: task.sample(KEY, i, source, source.build(), split))(jnp.arange(n, dtype=jnp.uint32))
 
 
 def test_responses_are_the_weights_answer_and_noise():

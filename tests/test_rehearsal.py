@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.cli import main
-from ebbtide.studies import STUDIES
+from ebbtide.papers.registry import STUDIES
 from ebbtide.studies.rehearsal import check_judgeable, check_judgeable_arms
 from tiny import SPEC, write_run
 

@@ -16,15 +16,15 @@ from msgspec.structs import replace
 import folders
 from ebbtide.cli import main, overrides, parser
 from ebbtide.errors import InputError
-from ebbtide.report.entries import NOT_RUN, Entry, entries_page
+from ebbtide.pages.facts import asked
+from ebbtide.pages.gather import gather
+from ebbtide.pages.page import NOT_RUN, Entry, entries_page
+from ebbtide.papers.registry import find_study
+from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.runs.folder import Run
-from ebbtide.studies import find_study
-from ebbtide.studies.entry import asked
+from ebbtide.studies.describe import run_command, seeds
 from ebbtide.studies.experiment import conclude_experiment, find_verdict, make_sweep
-from ebbtide.studies.gather import gather
-from ebbtide.studies.settings import run_command, seeds
 from ebbtide.studies.study import Verdict, conclude, judge, read_verdict
-from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import load

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebbtide.report import page
+from ebbtide.pages import html as page
 from report_tools import EVIL, Page
 
 

@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.analysis import layer_probes
+from ebbtide.analysis.layer_probes import Read
+from ebbtide.analysis.predictions import Answers, fresh_prompts
 from ebbtide.errors import InputError
 from ebbtide.evaluation.baselines import linear_posterior
 from ebbtide.evaluation.bayes import mixed_features, penalty_of
+from ebbtide.papers.representations import measures as representations_measures
+from ebbtide.papers.representations import study as representations
+from ebbtide.papers.representations.pasting import COPIED, DONOR, EMBEDDED, FRONT_ENDS, PASTED, PASTING, RANDOM
+from ebbtide.papers.representations.study import DEEP, MIXED, MIXTURE, QUICK, REPRESENTATIONS, SHALLOW, SUPERVISED
 from ebbtide.report.functions_figure import layers_figure
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies import layer_probes, representations, representations_measures
-from ebbtide.studies.answers import Answers, fresh_prompts
-from ebbtide.studies.constructions import representation_ridge, ridge_descent
 from ebbtide.studies.experiment import make_sweep
-from ebbtide.studies.layer_probes import Read
-from ebbtide.studies.representations import DEEP, MIXED, MIXTURE, QUICK, REPRESENTATIONS, SHALLOW, SUPERVISED
-from ebbtide.studies.representations_pasting import COPIED, DONOR, EMBEDDED, FRONT_ENDS, PASTED, PASTING, RANDOM
 from ebbtide.sweeps.plan import group
 from ebbtide.training.start import shapes
+from ebbtide.verify.constructions import representation_ridge, ridge_descent
 from test_statisticians import Found
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.cli import overrides, parser
-from ebbtide.studies.settings import copied_queries, defaults, differing, flat, run_command, scaled, seeds, value_text
-from ebbtide.studies.transience import TRANSIENCE
+from ebbtide.papers.transience.study import TRANSIENCE
+from ebbtide.studies.describe import copied_queries, defaults, differing, flat, run_command, scaled, seeds, value_text
 from ebbtide.training.fields import override
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.probe import prompts_of
@@ -37,7 +37,7 @@ def test_the_command_trains_the_same_spec(name, preset):
     assert (options.command, options.study, options.preset) == ("run", "transience", preset)
     data = msgspec.to_builtins(TRANSIENCE.preset(options.preset).spec)
     for field, text in overrides(rest):
-        override(data, field, text)
+        override(Spec, data, field, text)
     assert from_builtins(data) == spec
     assert (name, preset) != ("the preset", "quick") or not rest
 

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.analysis.predictions import Answers, Asked, by_member, fresh_prompts
 from ebbtide.errors import InputError
 from ebbtide.evaluation.baselines import least_squares
 from ebbtide.evaluation.bayes import penalty_of, ridge_risk
-from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
-from ebbtide.sources.functions import Functions
-from ebbtide.studies import statisticians, statisticians_links
-from ebbtide.studies.answers import Answers, Asked, by_member, fresh_prompts
-from ebbtide.studies.contests import (
+from ebbtide.papers.statisticians import links as statisticians_links
+from ebbtide.papers.statisticians import study as statisticians
+from ebbtide.papers.statisticians.contests import (
     below_frontier,
     best_of,
     classifiers,
@@ -24,9 +23,11 @@ from ebbtide.studies.contests import (
     predictors,
     ridge_errors,
 )
+from ebbtide.papers.statisticians.links import EITHER, LINKS, REGRESSION, SIGNS
+from ebbtide.papers.statisticians.study import BASE, BOTH, HIGH, LABELS, LOW, QUICK, SELECTION, STATISTICIANS
+from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
+from ebbtide.sources.functions import Functions
 from ebbtide.studies.experiment import Arms, make_sweep
-from ebbtide.studies.statisticians import BASE, BOTH, HIGH, LABELS, LOW, QUICK, SELECTION, STATISTICIANS
-from ebbtide.studies.statisticians_links import EITHER, LINKS, REGRESSION, SIGNS
 from ebbtide.sweeps.plan import group
 from ebbtide.tasks.regression import Regression
 

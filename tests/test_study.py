@@ -10,8 +10,9 @@ from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
 from ebbtide.errors import InputError
+from ebbtide.papers.registry import STUDIES, find_study
+from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.runs.folder import Run
-from ebbtide.studies import STUDIES, find_study
 from ebbtide.studies.study import (
     Claim,
     Lacking,
@@ -24,7 +25,6 @@ from ebbtide.studies.study import (
     judge_claims,
     read_verdict,
 )
-from ebbtide.studies.transience import TRANSIENCE
 from tiny import write_run
 
 NAN, INF = np.nan, np.inf

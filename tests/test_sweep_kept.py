@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-import ebbtide.studies as studies
-import ebbtide.studies.gather as gather_module
+import ebbtide.pages.gather as gather_module
 from ebbtide.cli import main
 from ebbtide.errors import InputError
+from ebbtide.pages import facts as entry
+from ebbtide.pages.facts import asked
+from ebbtide.pages.gather import entry_of, gather
+from ebbtide.papers.registry import find_study
+from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.places import locate, looking_in
 from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.sources.features import Features
-from ebbtide.studies import entry, find_study
-from ebbtide.studies.entry import asked
 from ebbtide.studies.experiment import (
     Experiment,
     description_digest,
@@ -26,9 +28,7 @@ from ebbtide.studies.experiment import (
     judge_experiment,
     make_sweep,
 )
-from ebbtide.studies.gather import entry_of, gather
 from ebbtide.studies.study import Study, verdict_in, write_verdict
-from ebbtide.studies.transience import TRANSIENCE
 from ebbtide.sweeps import driver
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.driver import run_sweep
@@ -77,8 +77,8 @@ def change_preset(monkeypatch: pytest.MonkeyPatch, name: str = "transience", **c
 
 
 def replace_study(monkeypatch: pytest.MonkeyPatch, changed: Study) -> None:
-    every = tuple(changed if one.name == changed.name else one for one in studies.STUDIES)
-    for module in (studies, entry, gather_module):
+    every = tuple(changed if one.name == changed.name else one for one in registry.STUDIES)
+    for module in (registry, entry, gather_module):
         monkeypatch.setattr(module, "STUDIES", every)
 
 

@@ -18,13 +18,14 @@ from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.mechanisms import laws
 from ebbtide.mechanisms.laws import Competition, NestedLogits, Product, descend, draw
-from ebbtide.report.entries import NOT_RUN, entries_page
+from ebbtide.pages.gather import gather
+from ebbtide.pages.page import NOT_RUN, entries_page
+from ebbtide.papers.registry import COMPUTED, find_any, find_study
+from ebbtide.papers.toy_laws import study as toy_laws
+from ebbtide.papers.toy_laws.study import TOY_LAWS, Descent, ToyLaws
 from ebbtide.runs.folder import DamagedError
-from ebbtide.studies import COMPUTED, find_any, find_study, toy_laws
 from ebbtide.studies.computed import conclude_computed, read_record
-from ebbtide.studies.gather import gather
 from ebbtide.studies.study import Verdict, judge_claims
-from ebbtide.studies.toy_laws import TOY_LAWS, Descent, ToyLaws
 
 SEEDS = range(200, 203)
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import ebbtide as eb
-from ebbtide import verify
 from ebbtide.evaluation.evaluate import check_predict
 from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.evaluation.fewshot_suite import Batch, part
@@ -22,6 +21,7 @@ from ebbtide.evaluation.strategies import NEEDED, answers, fractions
 from ebbtide.evaluation.summary import summarise
 from ebbtide.keys import Purpose, root
 from ebbtide.training.watch import Watch
+from ebbtide.verify import checks as verify
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ebbtide.models.positions import Sinusoidal as Sinusoidal
     from ebbtide.models.recurrent import Recurrent as Recurrent
     from ebbtide.models.transformer import Transformer as Transformer
+    from ebbtide.papers.registry import find_study as find_study
     from ebbtide.runs.folder import Run as Run
     from ebbtide.sources.concepts import Concepts as Concepts
     from ebbtide.sources.features import Features as Features
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from ebbtide.sources.glyphs import Glyphs as Glyphs
     from ebbtide.sources.omniglot import Omniglot as Omniglot
     from ebbtide.sources.tokens import Tokens as Tokens
-    from ebbtide.studies import find_study as find_study
     from ebbtide.studies.study import conclude as conclude
     from ebbtide.sweeps.axes import Axis as Axis
     from ebbtide.sweeps.driver import run_sweep as run_sweep
@@ -116,7 +116,7 @@ _HOMES = {
     "sources.glyphs": ["Glyphs"],
     "sources.omniglot": ["Omniglot"],
     "sources.tokens": ["Tokens"],
-    "studies": ["find_study"],
+    "papers.registry": ["find_study"],
     "studies.study": ["conclude"],
     "sweeps.axes": ["Axis"],
     "sweeps.driver": ["run_sweep"],

@@ -7,8 +7,8 @@ from ebbtide.errors import InputError, nearest, require
 from ebbtide.models.encoders import Linear
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
+from ebbtide.papers.transience.study import QUICK
 from ebbtide.sources.gaussian import Gaussian
-from ebbtide.studies.transience import QUICK
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.training.optimizer import Adam

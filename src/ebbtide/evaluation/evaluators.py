@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from msgspec.structs import replace
 
+from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.function_evaluators import FUNCTION_METRICS, FunctionTask, function_task, per_prompt
 from ebbtide.evaluation.metrics import METRICS, chance, mean_and_error, per_sequence
 from ebbtide.keys import Purpose, root
 from ebbtide.models.model import AnyPrompt
-from ebbtide.once import quick_jit
 from ebbtide.sources.bank import Range, Sizes, SourceLike, Split
 from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, HoldoutPair, Keep, Pair
 from ebbtide.tasks.labels import Polysemy, Shared
@@ -223,4 +223,4 @@ def build_suite(names: tuple[str, ...], task: Task, source: Any, bank: Any, *, s
             parts.append(one.task.sample(key, index, source, bank, one.split(sizes)))
         return jax.tree.map(lambda *xs: jnp.stack(xs), *parts)
 
-    return Suite(chosen, quick_jit(draw)())
+    return Suite(chosen, compile_fast(draw)())

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ebbtide.compile import compile_fast
 from ebbtide.models.model import cross_entropy
-from ebbtide.once import quick_jit
 from ebbtide.tasks.prompt import Prompt
 
 METRICS = ("loss", "accuracy", "in_context_accuracy", "in_context_probability", "context_mass")
@@ -62,7 +62,7 @@ def chance(prompt: Prompt, outputs: int, group: int = 1) -> dict[str, float]:
     return {"accuracy": group / outputs, "in_context_accuracy": float(_guess(prompt.labels, prompt.target))}
 
 
-@quick_jit
+@compile_fast
 def _guess(labels: Int[Array, "context batch"], target: Int[Array, " batch"]) -> Float[Array, ""]:
     """How often a uniform guess among the labels in context is the target."""
     present = (labels == target).any(axis=0)

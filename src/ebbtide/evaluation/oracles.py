@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ebbtide.compile import compile_fast
 from ebbtide.evaluation.evaluators import Suite
 from ebbtide.evaluation.metrics import METRICS
 from ebbtide.keys import Purpose, root
-from ebbtide.once import quick_jit
 from ebbtide.tasks.prompt import Prompt
 
 Oracle = Callable[[Prompt, int, Key[Array, ""]], Float[Array, "batch labels"]]
@@ -84,7 +84,7 @@ def truth_table(suite: Suite, outputs: int, seed: int = 0) -> dict[str, dict[str
 
         return suite.measure(answer)
 
-    measured = np.asarray(quick_jit(lambda: jax.lax.map(scores, jnp.arange(len(ORACLES))))())
+    measured = np.asarray(compile_fast(lambda: jax.lax.map(scores, jnp.arange(len(ORACLES))))())
     return {
         oracle: {
             one.name: (float(mean), float(error))

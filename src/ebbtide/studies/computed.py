@@ -24,7 +24,7 @@ from ebbtide.runs.atomic import make_folder, write_file
 from ebbtide.runs.folder import DamagedError
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import UNREADABLE, check_plain
-from ebbtide.studies.settings import field_words
+from ebbtide.studies.describe import field_words
 from ebbtide.studies.study import VERDICT, Claim, Scalars, Verdict, digest_of_claims, judge_claims, number
 from ebbtide.training.fields import explain, override, parse
 
@@ -80,7 +80,7 @@ class Computed(NamedTuple):
         base = self.preset(preset).setting
         data: dict[str, Any] = msgspec.to_builtins(base)
         for name, text in fields:
-            override(data, name, text)
+            override(type(base), data, name, text)
         try:
             setting = msgspec.convert(data, type(base))
         except msgspec.ValidationError as error:

@@ -58,7 +58,7 @@ class Donor(NamedTuple):
                 )
                 require(not parts, name, value, allowed)
                 both[name] = value
-        assign_all(own, both)
+        assign_all(Spec, own, both)
         spec = from_builtins(own)
         if spec == self.spec:
             return self

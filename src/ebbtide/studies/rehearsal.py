@@ -128,7 +128,7 @@ def _specs(study: Study, experiment: Experiment, preset: str, changed: Point) ->
     found = {}
     for name, point in setting.arms.items():
         data = copy.deepcopy(base)
-        assign_all(data, point)
+        assign_all(Spec, data, point)
         found[name] = msgspec.structs.replace(from_builtins(data), members=setting.members)
     return found
 

@@ -17,7 +17,7 @@ from ebbtide.runs.atomic import write_file
 from ebbtide.runs.folder import MOST_COUNT, DamagedError, Run
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import UNREADABLE, check_plain
-from ebbtide.studies.settings import run_command, scaled, seeds
+from ebbtide.studies.describe import run_command, scaled, seeds
 from ebbtide.training.spec import Spec
 
 if TYPE_CHECKING:

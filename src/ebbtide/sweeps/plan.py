@@ -200,7 +200,7 @@ def _even(items: list[int], most: int) -> Iterator[list[int]]:
 
 def _made(base: dict[str, Any], point: Point) -> Spec:
     data = msgspec.json.decode(msgspec.json.encode(base))
-    assign_all(data, point)
+    assign_all(Spec, data, point)
     return from_builtins(data)
 
 

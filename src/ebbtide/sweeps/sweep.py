@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError, one_line, require
 from ebbtide.places import working_folder
 from ebbtide.sweeps.axes import MOST_POINTS, Axis, Point, product
+from ebbtide.sweeps.bases import preset_of
 from ebbtide.training.fields import assign_all, explain
 from ebbtide.training.spec import Spec, from_builtins
 
@@ -112,11 +113,9 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             return msgspec.to_builtins(from_builtins(self.resolved))
         spec = Spec()
         if self.study is not None:
-            from ebbtide.studies import find_study
-
-            spec = find_study(self.study).preset(self.preset).spec
+            spec = preset_of(self.study, self.preset)
         data = msgspec.to_builtins(replace(spec, members=1, vary={}))
-        assign_all(data, self.base)
+        assign_all(Spec, data, self.base)
         return data
 
     def resolve(self) -> "Sweep":

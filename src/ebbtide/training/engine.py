@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
+from ebbtide.compile import compile_fast
 from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
 from ebbtide.evaluation.function_evaluators import in_parts
 from ebbtide.kernel.native import Kernel
 from ebbtide.keys import Purpose
 from ebbtide.mechanisms.interventions import answer
 from ebbtide.models.model import AnyPrompt, Params, mean_loss
-from ebbtide.once import quick_jit
 from ebbtide.tasks.prompt import Prompt, part
 from ebbtide.training.optimizer import Adam, OptState
 from ebbtide.training.spec import Spec
@@ -71,7 +71,7 @@ class Engine:
 
     @cached_property
     def _init(self) -> Callable[[Key[Array, ""]], State]:
-        return quick_jit(self.fresh)
+        return compile_fast(self.fresh)
 
     def data(self, member: int) -> Data:
         """The member's data stream (seeds.data, DATA, seeds.member + member), its bank and its traced values."""

@@ -1,4 +1,7 @@
-"""Spec fields by dotted name: set from text, and explained in one line when they do not fit."""
+"""Fields of a struct by dotted name: set from text, and explained in one line when they do not fit.
+
+`kind` is the type of the struct, such as `Spec`; `data` is one in builtins.
+"""
 
 import copy
 import re
@@ -13,14 +16,14 @@ from ebbtide.errors import InputError, nearest
 from ebbtide.traced import default
 
 
-def override(data: dict[str, Any], name: str, text: str) -> None:
-    """Sets the field at dotted `name` of a spec in builtins to a value written as text: JSON where it
-    parses as JSON, else a string. Otherwise as `assign`."""
-    assign(data, name, parse(text))
+def override(kind: type, data: dict[str, Any], name: str, text: str) -> None:
+    """Sets the field at dotted `name` to a value written as text: JSON where it parses as JSON, else a string.
+    Otherwise as `assign`."""
+    assign(kind, data, name, parse(text))
 
 
-def assign(data: dict[str, Any], name: str, value: Any) -> None:
-    """Sets the field at dotted `name` of a spec in builtins. A float that is whole may fill a whole number.
+def assign(kind: type, data: dict[str, Any], name: str, value: Any) -> None:
+    """Sets the field at dotted `name`. A float that is whole may fill a whole number.
 
     Where a field holds one of several structs (`source`, `task.labels`, `model.positions`, `optimizer` ...)
     the value may be the struct's name, which brings its defaults; `source` also takes the path of a
@@ -33,25 +36,25 @@ def assign(data: dict[str, Any], name: str, value: Any) -> None:
     for i, part in enumerate(parents):
         _known(at, part, ".".join(parents[:i]), value)
         if at[part] is None:
-            at[part] = _optional(data, parents[: i + 1])
+            at[part] = _optional(kind, data, parents[: i + 1])
         at[part] = copy.copy(at[part])  # whoever gave this struct, or another spec, may hold it too
         at = at[part]
     _known(at, last, ".".join(parents), value)
     current = at[last]
     if isinstance(current, dict) and "type" in current and isinstance(value, str):
         if name == "source" and PurePath(value).suffix in (".npz", ".safetensors"):
-            value = _defaults(data, [*parents, last], "features", path=value)
+            value = _defaults(kind, data, [*parents, last], "features", path=value)
         elif value != current.get("type"):
-            value = _defaults(data, [*parents, last], value)
+            value = _defaults(kind, data, [*parents, last], value)
         else:
             value = current
     at[last] = value
 
 
-def assign_all(data: dict[str, Any], values: dict[str, Any]) -> None:
+def assign_all(kind: type, data: dict[str, Any], values: dict[str, Any]) -> None:
     """Assigns every value; a struct before its own fields, in whatever order they are given."""
     for name in sorted(values, key=lambda one: one.count(".")):
-        assign(data, name, values[name])
+        assign(kind, data, name, values[name])
 
 
 def value_in(data: dict[str, Any], name: str) -> Any:
@@ -62,12 +65,10 @@ def value_in(data: dict[str, Any], name: str) -> Any:
     return at
 
 
-def _defaults(data: dict[str, Any], path: list[str], tag: str, /, **given: Any) -> dict[str, Any]:
+def _defaults(kind: type, data: dict[str, Any], path: list[str], tag: str, /, **given: Any) -> dict[str, Any]:
     """The struct `tag` of the union at `path`, defaults filled in so that later overrides find its fields;
     only what is given where there is no such struct or it needs more (conversion will explain)."""
-    from ebbtide.training.spec import Spec
-
-    for option in _options(_walk(Spec, data, path, union=True)[0]):
+    for option in _options(_walk(kind, data, path, union=True)[0]):
         if option.__struct_config__.tag == tag:
             try:
                 return msgspec.to_builtins(option(**given))
@@ -76,11 +77,9 @@ def _defaults(data: dict[str, Any], path: list[str], tag: str, /, **given: Any) 
     return {"type": tag, **given}
 
 
-def _optional(data: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
+def _optional(kind: type, data: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
     """The fields of the struct that could be at `path`, where there is none: defaults, null where one is needed."""
-    from ebbtide.training.spec import Spec
-
-    for option in _options(_walk(Spec, data, path, union=True)[0]):
+    for option in _options(_walk(kind, data, path, union=True)[0]):
         if hasattr(option, "__struct_fields__"):
             found = {one.name: default(one) for one in msgspec.structs.fields(option)}
             return {n: None if value is msgspec.NODEFAULT else msgspec.to_builtins(value) for n, value in found.items()}

@@ -29,6 +29,7 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.regression import Regression
 from ebbtide.traced import default, default_at, replace_at, traced_fields, value_at
 from ebbtide.training import limits
+from ebbtide.training.fields import explain
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.start import Start, select, shapes
@@ -318,8 +319,6 @@ def from_json(text: bytes) -> Spec:
 
 def from_builtins(data: Any) -> Spec:
     """A spec from dicts, lists and scalars."""
-    from ebbtide.training.fields import explain
-
     _plain(data)
     try:
         return msgspec.convert(data, Spec)

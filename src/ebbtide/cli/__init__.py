@@ -1,0 +1,73 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+import os
+import sys
+from importlib import import_module
+
+from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, overrides, parser
+from ebbtide.errors import InputError, Interrupted, one_line, visible
+from ebbtide.interrupts import CODE, STOPPED, finish, leave_at_ctrl_c
+
+HOMES = {
+    **dict.fromkeys(("studies", "run", "resume"), "study"),
+    **dict.fromkeys(("ls", "show", "export", "report", "fsck"), "folders"),
+    **dict.fromkeys(("verify", "bench"), "checks"),
+}
+"""The module of a command; of any other it has the command's name."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
+
+    Without `arguments` the process is this command's alone: see `leave_at_ctrl_c`, `steady`, `forget_settings`.
+    """
+    if arguments is not None:
+        return _command(list(arguments))
+    leave_at_ctrl_c()
+    from ebbtide.machine import forget_settings
+    from ebbtide.standard_output import steady
+
+    forget_settings(os.environ)
+    output = steady()
+    code = _command(sys.argv[1:])
+    finish()
+    if output is None:
+        return code
+    output.flush()
+    if output.failure is None or isinstance(output.failure, BrokenPipeError):  # `ebbtide ls | head`
+        return code
+    sys.stderr.write(f"ebbtide: standard output: {output.failure.strerror}\n")
+    return code or 2
+
+
+def _command(words: list[str]) -> int:
+    """Runs the command that these words give; returns its exit code."""
+    verbs = {"sweep": VERBS, "data": DATA_VERBS, "kernel": KERNEL_VERBS}.get(words[0], ()) if words else ()
+    if words[1:2] and words[1] in verbs:
+        words[:2] = [" ".join(words[:2])]
+    options, rest = parser().parse_known_args(words)
+    if rest and options.command != "run":
+        parser().error(f"unrecognized arguments: {visible(' '.join(rest))}")
+    from ebbtide.runs.folder import DamagedError
+
+    try:
+        options.fields = overrides(rest)
+        name = options.command.replace(" ", "_")
+        group = name.partition("_")[0]
+        if getattr(options, "kernel", None) is not None:  # for this process and those it starts
+            os.environ["EBBTIDE_KERNEL"] = options.kernel
+        return getattr(import_module(f"ebbtide.cli.{HOMES.get(group, group)}"), name)(options)
+    except (InputError, DamagedError) as error:
+        sys.stderr.write(f"ebbtide: {visible(str(error))}\n")
+        return 2
+    except (Interrupted, KeyboardInterrupt):
+        sys.stderr.write(f"{STOPPED}\n")
+        return CODE
+    except BrokenPipeError:  # `ebbtide ls | head`
+        sys.stderr.close()
+        return 0
+    except OSError as error:  # a full disk, a folder that may not be written ...
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"ebbtide: {one_line(str(error.filename))}: {error.strerror}\n")
+        return 2

@@ -1,0 +1,8 @@
+"""`python -m ebbtide.cli`."""
+
+import sys
+
+from ebbtide.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The console on which commands print, and what several commands print on it."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ebbtide.cli.parser import RUNS
+from ebbtide.errors import InputError
+from ebbtide.report import tables
+from ebbtide.runs.folder import Run
+from ebbtide.terminal import Terminal
+
+WIDE = 140
+"""Columns where the output is not a terminal (a file or a pipe folds nothing)."""
+
+console = Terminal()
+if not console.is_terminal:
+    console = Terminal(width=WIDE)
+
+
+def print_verdict(folder: Path) -> None:
+    """Where the verdict and the figure are."""
+    files = f"\nverdict {folder / 'verdict.json'}\nfigure  {folder / 'figure.png'}"
+    console.print(files, soft_wrap=True)
+
+
+def claims_verdict(verdict: Any) -> Table:
+    """The claims of a verdict with their answers."""
+    rows = []
+    for c in verdict.claims:
+        estimate = "-" if c.estimate is None else f"{c.estimate:.3f}"
+        if c.low is not None:
+            estimate += f" [{c.low:.3f}, {c.high:.3f}]"
+        said = f"{c.statement} ({c.note})" if c.note else c.statement
+        rows.append((said, c.metric, f"> {c.threshold:g}", estimate, c.members_above(), c.verdict))
+    return tables.verdict_table(rows)
+
+
+def tell_written(out: Path | None, text: str) -> None:
+    """Says what was written to `out`: on the error stream where `out` is what this process prints to."""
+    from ebbtide.runs.output import is_stdout
+
+    to = Terminal(stderr=True) if out and is_stdout(out) else console
+    to.print(text, soft_wrap=True)
+
+
+def find_run(name: str) -> Run:
+    """The run folder of that name, here or in the default folder. Raises `InputError` when there is none."""
+    for path in (Path(name), Path(RUNS) / name):
+        if (path / "run.json").is_file():
+            return Run(path)
+    raise InputError("run", name, f"no run folder of this name, here or in {RUNS}/")
+
+
+def print_diverged(curves: Any) -> None:
+    """The members that diverged, and when."""
+    if words := tables.divergence(curves):
+        console.print(f"diverged   {words}; not finite from there on, and left out of all means", soft_wrap=True)

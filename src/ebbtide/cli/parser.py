@@ -1,0 +1,179 @@
+"""The commands and their options."""
+
+import argparse
+
+from ebbtide import __version__
+from ebbtide.errors import InputError
+
+RUNS = "runs"
+VERBS = ("status", "collect", "figure")
+"""Second words of `ebbtide sweep`."""
+KERNEL_VERBS = ("status", "build")
+DATA_VERBS = ("fetch", "features", "tokens", "info")
+"""Second words of `ebbtide data`."""
+OVERRIDES = """any field of the spec by its dotted name: --task.context 4, --source omniglot, --source FILE.npz,
+--task.labels shared, --model.width 32, --optimizer.lr 3e-4, --vary '{"optimizer.lr": [1e-3, 3e-4]}' ...
+(`ebbtide run STUDY --dry-run` prints all fields with their values)"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="ebbtide",
+        description="The lab bench for the training dynamics of in-context learning.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"ebbtide {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+
+    def kernel(one: argparse.ArgumentParser) -> None:
+        text = "auto (the compiled kernel where it serves), xla or native (default: $EBBTIDE_KERNEL, else auto)"
+        one.add_argument("--kernel", metavar="NAME", help=text)
+
+    def layout(one: argparse.ArgumentParser) -> None:
+        kernel(one)
+        one.add_argument("--processes", type=int, metavar="N", help="worker processes; 0: this one (default: measured)")
+        one.add_argument("--width", type=int, metavar="N", help="members side by side in a program (default: measured)")
+        one.add_argument("--deterministic", action="store_true", help="refuse whatever is not repeatable bit for bit")
+
+    studies = command("studies", "list the studies: paper, claims, presets, expected minutes")
+    studies.add_argument("study", nargs="?", help="one study, with its experiments and all their claims")
+    run = command("run", "run a study: train, judge its claims, draw its figure")
+    run.epilog = f"FIELD is {OVERRIDES}; of an experiment it holds for every arm"
+    run.usage = (
+        "ebbtide run STUDY [--preset NAME] [--out DIR] [--check] [--processes N] [--width N]\n"
+        "                   [--kernel NAME] [--deterministic] [--dry-run] [--FIELD VALUE ...]\n"
+        "       ebbtide run STUDY --experiment NAME [--preset NAME] [--out DIR] [--check]\n"
+        "                   [--executor NAME] [--jobs N] [--kernel NAME] [--dry-run] [--FIELD VALUE ...]"
+    )
+    run.add_argument("study", help="the study's name (see `ebbtide studies`)")
+    run.add_argument(
+        "--experiment", metavar="NAME", help="one of the study's experiments (see `ebbtide studies STUDY`)"
+    )
+    run.add_argument("--executor", default="local", help="with --experiment: local, slurm, slurm-local or ray")
+    run.add_argument(
+        "--jobs", type=int, metavar="N", help="with --experiment: tasks at a time (default: as many as fit)"
+    )
+    run.add_argument("--preset", default="quick", help="size: quick, cpu or paper (default: quick)")
+    run.add_argument("--out", help="run folder (default: runs/STUDY-PRESET-DIGEST)")
+    run.add_argument("--check", action="store_true", help="exit with 1 unless every claim holds")
+    layout(run)
+    run.add_argument("--dry-run", action="store_true", help="print the spec and stop")
+    listing = command("ls", "list the runs in a folder")
+    listing.add_argument("folder", nargs="?", default=RUNS, help=f"default: {RUNS}")
+    show = command("show", "show a run: spec, curves, verdict")
+    show.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
+    show.add_argument("--figure", metavar="FILE", help="draw the curves to FILE (.png or .svg)")
+    show.add_argument("--log", action="store_true", help="with --figure: logarithmic axis of sequences")
+    resume = command("resume", "continue an interrupted run")
+    resume.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
+    layout(resume)
+    resume.add_argument("--check", action="store_true", help="exit with 1 unless every claim holds")
+    export = command("export", "write a run's curves as one tidy table")
+    export.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
+    export.add_argument("--format", default="csv", help="csv, parquet or json (default: csv)")
+    export.add_argument("--out", required=True, help="file to write")
+    report = command("report", "write one self-contained HTML page about runs, sweeps or a whole study")
+    report.add_argument("what", nargs="+", help="study, run or sweep folder, or a folder's name inside --runs")
+    report.add_argument("--runs", default=RUNS, metavar="DIR", help=f"where a study's folders are (default: {RUNS})")
+    report.add_argument("--out", required=True, help="file to write (.html)")
+    fsck = command("fsck", "check every file of a run; says what a resume would do, changes nothing")
+    fsck.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
+    sweep = command("sweep", "train a grid of members, here or on a cluster; only what is missing")
+    sweep.usage = (
+        "ebbtide sweep FILE [--out DIR] [--executor NAME] [--jobs N] [--retry] [--dry-run [--measure]]\n"
+        "       ebbtide sweep status DIR | collect DIR ... | figure DIR ..."
+    )
+    sweep.add_argument("file", help="sweep file (.toml or .json), or a sweep's folder to go on with it")
+    sweep.add_argument("--out", help=f"folder of the sweep (default: {RUNS}/sweep-NAME)")
+    sweep.add_argument("--executor", default="local", help="local, slurm, slurm-local or ray (default: local)")
+    sweep.add_argument("--jobs", type=int, metavar="N", help="tasks at a time (default: as many as fit)")
+    kernel(sweep)
+    sweep.add_argument("--retry", action="store_true", help="try tasks again that were set aside")
+    sweep.add_argument("--dry-run", action="store_true", help="print the plan: groups, tasks, time, memory; and stop")
+    sweep.add_argument("--measure", action="store_true", help="with --dry-run: train each unknown shape for seconds")
+    status = command("sweep status", "what of a sweep is done, running, waiting, set aside")
+    status.add_argument("folder", help="folder of the sweep")
+    collect = command("sweep collect", "write a sweep's results as one tidy table, one row a member")
+    collect.add_argument("folder", help="folder of the sweep")
+    collect.add_argument("--format", default="csv", help="csv, parquet or json (default: csv)")
+    collect.add_argument("--out", required=True, help="file to write")
+    collect.add_argument("--curves", action="store_true", help="every evaluation of every member in place of a summary")
+    figure = command("sweep figure", "draw a sweep: a phase diagram of two axes, or curves by an axis")
+    figure.add_argument("folder", help="folder of the sweep")
+    figure.add_argument("--phase", nargs=2, metavar=("X", "Y"), help="two axes by their fields")
+    figure.add_argument("--value", default="transience", help="with --phase: the scalar (default: transience)")
+    figure.add_argument("--curve", metavar="NAME", help="an evaluator, or train_loss; needs --by")
+    figure.add_argument("--by", metavar="AXIS", help="with --curve: the axis that colours tell apart")
+    figure.add_argument("--split", metavar="AXIS", help="with --curve: the axis that has a panel for each value")
+    figure.add_argument("--where", action="append", default=[], metavar="AXIS=VALUE", help="fix another axis")
+    figure.add_argument("--out", required=True, help="file to write (.png or .svg)")
+    data = command("data", "get and make data files: Omniglot, its features, classes of tokens; look at them")
+    data.usage = "ebbtide data fetch omniglot | features | tokens | info   (each has --help)"
+    data.add_argument("verb", choices=DATA_VERBS, help="what to do")
+    fetch = command("data fetch", "get a data set and pack it into one file")
+    fetch.add_argument("dataset", help="omniglot")
+    fetch.add_argument("--from", dest="source", metavar="FOLDER", help="folder that holds it, instead of downloading")
+    features = command("data features", "run an encoder over Omniglot; an interrupted one goes on")
+    features.add_argument("--encoder", required=True, metavar="NAME", help="hog, efficientnet-lite0 or resnet18")
+    features.add_argument("--augment", action="store_true", help="eight classes of each character: turned, mirrored")
+    features.add_argument("--side", type=int, metavar="N", help="edge of the encoder's image (default: its own)")
+    features.add_argument("--pca", type=int, metavar="N", help="also a file reduced to N principal components")
+    features.add_argument("--weights", metavar="FILE", help="the network's weights (.safetensors or .pth)")
+    tokens = command("data tokens", "cluster a language model's token embeddings into classes")
+    tokens.add_argument(
+        "--from", dest="source", required=True, metavar="FILE", help="a .safetensors file, or wordllama"
+    )
+    tokens.add_argument("--array", metavar="NAME", help="the embedding matrix in it (default: found by its name)")
+    tokens.add_argument("--classes", type=int, default=1600, metavar="N", help="classes (default: 1600)")
+    tokens.add_argument("--exemplars", type=int, default=10, metavar="N", help="tokens of a class (default: 10)")
+    tokens.add_argument("--clusters", type=int, metavar="N", help="clusters of k-means (default: 5/4 of the classes)")
+    tokens.add_argument("--skip", type=int, default=259, metavar="N", help="first ids that are no words (default: 259)")
+    tokens.add_argument("--closest", type=float, default=-1.0, metavar="COSINE", help="least cosine to the centroid")
+    tokens.add_argument("--seed", type=int, default=0, metavar="N", help="of k-means (default: 0)")
+    info = command("data info", "what data there is, or what a file or source holds")
+    info.add_argument("what", nargs="?", metavar="omniglot|FILE|SOURCE", help="default: the data folder")
+    info.add_argument("--figure", metavar="FILE", help="draw characters of Omniglot to FILE (.png or .svg)")
+    info.add_argument("--show", default="drawers", help="with --figure: drawers, transforms or released_script")
+    probe = command("probe", "what the heads of a run's models do, at every kept checkpoint")
+    probe.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
+    probe.add_argument(
+        "--measure",
+        required=True,
+        metavar="NAME[,NAME]",
+        help="induction_strength, previous_token ... (an unknown name lists all)",
+    )
+    probe.add_argument("--on", default="icl", metavar="EVALUATOR", help="whose prompts (default: icl)")
+    probe.add_argument("--sequences", type=int, default=500, metavar="N", help="how many prompts (default: 500)")
+    probe.add_argument(
+        "--out", metavar="DIR", help="where numbers and figures go (default: probes/ in the run's folder)"
+    )
+    compiled = command("kernel", "the compiled kernel of the CPU: what it serves here and why, build it")
+    compiled.usage = "ebbtide kernel status | build"
+    compiled.add_argument("verb", choices=KERNEL_VERBS, help="what to do")
+    command("kernel status", "what trains the studies here, and why")
+    command("kernel build", "build the compiled kernel for this machine, again if it is there")
+    command("verify", "exact checks without training: oracles, samplers, loss at initialisation ...")
+    bench = command("bench", "how fast this machine is, and what of that ebbtide and plain code reach")
+    bench.add_argument("--config", metavar="NAME", help="2L, 2L-shared, 2L-shared-wide or 12L (default: all)")
+    bench.add_argument("--quick", action="store_true", help="under a minute a configuration, less of it")
+    bench.add_argument("--json", metavar="FILE", help="write machine, rows and targets to FILE")
+    return top
+
+
+def overrides(rest: list[str]) -> list[tuple[str, str]]:
+    """`--name value`, `--name=value` and `--name` (true) as pairs, in order."""
+    pairs: list[tuple[str, str]] = []
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise InputError("argument", word, "expected --FIELD VALUE (see ebbtide run --help)")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            value = words.pop(0) if words and not words[0].startswith("--") else "true"
+        pairs.append((name, value))
+    return pairs

@@ -1,0 +1,1 @@
+"""Pages about runs, sweeps and studies, made of what lies in their folders."""

@@ -1,0 +1,1 @@
+"""The studies of papers, one package for each paper; `registry` lists them."""

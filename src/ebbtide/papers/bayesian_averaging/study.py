@@ -1,0 +1,230 @@
+"""Study `bayesian-averaging`: does a trained model predict the average of its concepts, weighted by the context?"""
+
+import numpy as np
+from msgspec.structs import replace
+
+from ebbtide.analysis.layer_probes import Targets, read
+from ebbtide.analysis.predictions import Answers, answers
+from ebbtide.models.transformer import Transformer
+from ebbtide.papers.bayesian_averaging.measures import distance, each, exact, gap, log, regret, said, slot_regret
+from ebbtide.papers.bayesian_averaging.scaling import SCALING
+from ebbtide.papers.transience.study import TRANSIENCE
+from ebbtide.report.functions_figure import Line, distances_figure
+from ebbtide.sources.concepts import Concepts
+from ebbtide.studies.experiment import Arms, Experiment, Setting
+from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.sweeps.axes import Point
+from ebbtide.tasks.cued import Cued
+from ebbtide.training.optimizer import Adam
+from ebbtide.training.schedule import Cosine, Schedule
+from ebbtide.training.spec import Seeds, Spec
+
+PAPER = "Zhang et al. 2023, What and How does In-Context Learning Learn?, arXiv 2305.19420"
+
+QUICK = Spec(
+    task=Cued(context=12),
+    source=Concepts(concepts=8, cues=5, responses=4, seed=5),
+    model=Transformer(layers=2, width=32, heads=4),
+    optimizer=Adam(lr=3e-3, schedule=Cosine(warmup=100)),
+    batch=32,
+    sequences=320_000,
+    schedule=Schedule(evaluations=21, spacing="log", first=1600, checkpoints=21),
+    evaluators=("train", "prior", "wrong"),
+    evaluation_sequences=1000,
+    keep_best=None,
+    seeds=Seeds(init=50, data=50, evaluation=50),
+)
+PAPER_SIZE = replace(
+    QUICK,
+    task=Cued(context=24),
+    source=Concepts(concepts=128, cues=10, responses=8, seed=5),
+    model=Transformer(layers=8, width=128, heads=4),
+    optimizer=Adam(lr=3e-4, schedule=Cosine(warmup=1000)),
+    batch=256,
+    sequences=12_800_000,
+    members=5,
+)
+EIGHT, MANY, SHALLOW = "8 concepts", "32 concepts", "8 concepts, 1 layer"
+FIRST = 6
+"""The slot from which the regret's decay is fitted: before, the model still tells concepts apart."""
+
+
+def decay(arms: Arms, arm: str) -> np.ndarray:
+    """The slope of log(average regret) by log(number of slots), from slot `FIRST` on."""
+
+    def one(found: Answers) -> float:
+        total = np.cumsum(slot_regret(found))
+        count = np.arange(1, len(total) + 1)
+        late = count >= FIRST
+        return float(np.polyfit(np.log(count[late]), np.log(np.maximum(total / count, 1e-9)[late]), 1)[0])
+
+    return each(arms, arm, "train", one)
+
+
+def alike(arms: Arms, arm: str) -> np.ndarray:
+    """Correlation over prompts of the model's and the average's log-probability of the query's response, after a
+    context of wrong responses."""
+
+    def one(found: Answers) -> float:
+        both = said(log(found)[-1], found.responses)[-1], said(exact(found).average, found.responses)[-1]
+        return float(np.corrcoef(*both)[0, 1])
+
+    return each(arms, arm, "wrong", one)
+
+
+def posterior(found: Answers) -> Targets:
+    """The concepts' log posterior at every input, cut at -10: how far out a concept is no prediction depends on."""
+    return Targets({"log posterior": np.maximum(exact(found).posterior, -10.0)}, {})
+
+
+def decoded(arms: Arms, arm: str) -> np.ndarray:
+    """Share of the variance of `posterior` that a linear probe of the last residual stream explains."""
+    return read(arms, arm, posterior, lambda here: float(here.inputs["log posterior"][-1]))
+
+
+def _over_training(found: Answers) -> np.ndarray:
+    """Mean KL from the average and from the marginal at every checkpoint."""
+    here = exact(found)
+    return np.stack([distance(predictor, found) for predictor in (here.average, here.marginal)], axis=1)
+
+
+def _marginal_first(arms: Arms, arm: str) -> np.ndarray:
+    def one(found: Answers) -> float:
+        at = _over_training(found).argmin(0)
+        return float(1 - found.sequences[at[1]] / found.sequences[at[0]])
+
+    return each(arms, arm, "train", one, last=False)
+
+
+CLAIMS = (
+    Claim(
+        "average",
+        "the model predicts the Bayesian model average within .02 nats a slot",
+        "Prop. on BMA; .02: the pass rule set beforehand",
+        f".02 - KL(average || model) ({EIGHT})",
+        0.0,
+        lambda arms: 0.02 - gap(arms, EIGHT),
+        (EIGHT,),
+    ),
+    Claim(
+        "bound",
+        "its regret to the true concept is below log |Z| and what it lacks to the average",
+        "regret bound log |Z| / T",
+        f"log 8 + slots KL - regret of a prompt ({EIGHT})",
+        0.0,
+        lambda arms: np.log(8) + (QUICK.task.context + 1) * gap(arms, EIGHT) - regret(arms, EIGHT),
+        (EIGHT,),
+    ),
+    Claim(
+        "decays",
+        "the average regret falls like 1 / T",
+        "O(1/T); slope between -1.1 and -.8 set beforehand",
+        f".15 - |slope of log average regret by log slots + .95| ({EIGHT})",
+        0.0,
+        lambda arms: 0.15 - np.abs(decay(arms, EIGHT) + 0.95),
+        (EIGHT,),
+    ),
+    Claim(
+        "concepts",
+        "more concepts cost more regret",
+        "log |Z|",
+        f"regret of a prompt: {MANY} - {EIGHT}",
+        0.0,
+        lambda arms: regret(arms, MANY) - regret(arms, EIGHT),
+        (EIGHT, MANY),
+    ),
+    Claim(
+        "posterior",
+        "a linear probe reads the log posterior of the concepts",
+        "attention parameterises the average; R^2 .9 set beforehand",
+        f"R^2 - .9 ({EIGHT})",
+        0.0,
+        lambda arms: decoded(arms, EIGHT) - 0.9,
+        (EIGHT,),
+    ),
+    Claim(
+        "wrong",
+        "after wrong responses the model errs as the average does",
+        "misspecified examples; .95 set beforehand",
+        f"correlation over prompts - .95 ({EIGHT})",
+        0.0,
+        lambda arms: alike(arms, EIGHT) - 0.95,
+        (EIGHT,),
+    ),
+    Claim(
+        "depth",
+        "one layer less is further from the average",
+        "approximation error falls with depth",
+        f"KL(average || model): {SHALLOW} - {EIGHT}",
+        0.0,
+        lambda arms: gap(arms, SHALLOW) - gap(arms, EIGHT),
+        (EIGHT, SHALLOW),
+    ),
+    Claim(
+        "marginal first",
+        "training passes the marginal over concepts before it comes to the average",
+        "own: dynamics; half of the time set beforehand",
+        f"1 - sequences at the nearest to the marginal / to the average ({EIGHT})",
+        0.5,
+        lambda arms: _marginal_first(arms, EIGHT),
+        (EIGHT,),
+    ),
+)
+
+
+def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+    """distances.png: how far from the average and from the marginal every arm is over training."""
+    panels: dict[str, dict[str, Line]] = {"to the average over concepts": {}, "to the marginal": {}}
+    for arm in arms.measured():
+        found = [one for one in answers(arms, arm, "train") if one is not None]
+        both = np.stack([_over_training(one) for one in found])
+        for i, lines in enumerate(panels.values()):
+            lines[arm] = found[0].sequences, both[:, :, i]
+    return {"distances.png": distances_figure(title, "KL to the model (nats a slot)", panels)["png"]}
+
+
+ARMS: dict[str, Point] = {
+    EIGHT: {"source.concepts": 8},
+    MANY: {"source.concepts": 32},
+    SHALLOW: {"source.concepts": 8, "model.layers": 1},
+}
+SMALLER = "a finite set of tables (5 cues, 4 responses, 12 pairs) make the average exact; theory there"
+AVERAGING = Experiment(
+    name="averaging",
+    question="Is what is learned in context the Bayesian average over concepts?",
+    section="sections on Bayesian model averaging, regret and misspecified examples",
+    claims=CLAIMS,
+    settings={
+        "quick": Setting(
+            arms=ARMS,
+            base={},
+            minutes=4,
+            scaled=SMALLER,
+        ),
+        "cpu": Setting(arms=ARMS, base={"sequences": 1_280_000}, minutes=13, scaled=f"4 times as long; {SMALLER}"),
+        "paper": Setting(
+            arms=ARMS,
+            base={},
+            minutes=None,
+            scaled="10 cues, 8 responses, 24 pairs, 8 layers of width 128",
+            preset="paper",
+        ),
+    },
+    shows=("train", "prior", "wrong"),
+    scalars=("train_final", "prior_final", "wrong_final", "train_loss_final"),
+    figures=_figures,
+)
+
+BAYESIAN_AVERAGING = Study(
+    name="bayesian-averaging",
+    paper=PAPER,
+    question="Does a model of a mixture of concepts become the Bayesian model average?",
+    claims=(),
+    presets={
+        "quick": Preset(QUICK, None, "8 tables of 5 cues and 4 responses, 12 pairs"),
+        "paper": Preset(PAPER_SIZE, None, "128 tables of 10 cues and 8 responses, 24 pairs"),
+    },
+    summarise=TRANSIENCE.summarise,
+    figure=TRANSIENCE.figure,
+    experiments=(AVERAGING, SCALING),
+)

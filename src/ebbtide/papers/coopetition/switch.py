@@ -1,0 +1,161 @@
+"""Experiments of study `coopetition` that start from models trained for CIWL alone: when is it too early, or too late,
+for ICL?"""
+
+import numpy as np
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from ebbtide.models.transformer import Transformer
+from ebbtide.papers.coopetition.settings import QUICK, SCALED, SECOND_HALF
+from ebbtide.papers.induction_heads.study import sooner
+from ebbtide.papers.transience.models import TENTH
+from ebbtide.sources.glyphs import Glyphs
+from ebbtide.studies.donor import Donor
+from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below, larger
+from ebbtide.studies.study import Claim
+from ebbtide.sweeps.axes import Point
+from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot
+from ebbtide.tasks.labels import PerSequence, Shared
+from ebbtide.training.optimizer import Adam
+from ebbtide.training.schedule import Schedule, Window
+from ebbtide.training.spec import Seeds, Spec
+
+OTHER_DATA = Seeds(init=50, data=51, evaluation=50)
+"""Donors are trained on other sequences than what starts from them."""
+
+
+def ciwl_only(spec: Spec) -> Spec:
+    """The spec with training data that only CIWL solves: the query's label is in context, beside an exemplar of some
+    other class."""
+    assert isinstance(spec.task, FewShot)
+    task = replace(spec.task, burst=0, rest="unique", relabel=CopyQueryLabel(), distinct="label")
+    return replace(spec, task=task, seeds=OTHER_DATA, keep_best=None)
+
+
+def keeping(*sequences: int) -> Schedule:
+    """41 evaluations, and checkpoints kept at these sequence counts beside the first and the last."""
+    windows = tuple(Window(one, one, every=1, keep=True) for one in sequences)
+    return Schedule(evaluations=41, checkpoints=2, windows=windows)
+
+
+PLAIN, EARLY, LATER, LATE = "bursty data from the start", "after 4,000", "after 32,000", "after 320,000"
+SWITCH_DONOR = Donor(
+    "coopetition-ciwl-only",
+    ciwl_only(replace(QUICK, sequences=320_000, schedule=keeping(4_000, 32_000))),
+    {"donor": "coopetition/switch"},
+)
+
+
+def _rise(arms: Arms) -> np.ndarray:
+    """How far true ICL climbs above where the late switch found it."""
+    return arms.scalar(LATE, "flip_peak") - arms.curves(LATE)["flip"][:, 0]
+
+
+SWITCH = Experiment(
+    name="switch",
+    question="Until when can a model that was trained for CIWL alone still come to ICL?",
+    section="Fig. 4c: bursty data after 4M or 5M sequences of CIWL-only data: Flip .89, then falls; from 8M on no rise",
+    claims=(
+        above("climbs", "switched early, true ICL comes", "Fig. 4c (.89): half of it", "flip_peak", EARLY, 0.7),
+        larger("higher", "higher than without CIWL first", "Fig. 4c, 1b (.89, .71)", "flip_peak", EARLY, PLAIN),
+        Claim(
+            "transient",
+            "and it goes again",
+            "Fig. 4c",
+            f"flip_peak - flip_final ({EARLY})",
+            TENTH,
+            lambda arms: arms.scalar(EARLY, "flip_peak") - arms.scalar(EARLY, "flip_final"),
+            (EARLY,),
+        ),
+        Claim(
+            "too late",
+            "switched late, it never rises above its start",
+            "Fig. 4c (from 8M on)",
+            f".1 - (flip_peak - flip at the switch) ({LATE})",
+            0.0,
+            lambda arms: TENTH - _rise(arms),
+            (LATE,),
+        ),
+    ),
+    settings={
+        "quick": Setting(
+            arms={
+                PLAIN: {"start": None},
+                EARLY: SWITCH_DONOR.start(4_000),
+                LATER: SWITCH_DONOR.start(32_000),
+                LATE: SWITCH_DONOR.start(320_000),
+            },
+            base={"source.seed": 5, "sequences": 640_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
+            minutes=3,
+            scaled=f"switched after 4,000, 32,000 and 320,000 sequences in place of 4M to 16M; {SCALED}",
+            task_members=5,
+            donor=SWITCH_DONOR,
+        ),
+    },
+    shows=("flip", "icl", "ciwl"),
+    scalars=("flip_peak", "flip_final", "icl_peak", "icl_final", "ciwl_final", "train_loss_final"),
+)
+
+CHARACTERS = replace(
+    QUICK,
+    task=FewShot(context=2, burst=1, labels=Shared(64), reserved_labels=0),
+    source=Glyphs(features="pixels", classes=128, exemplars=2, motor=0.5, holdout_classes=100, seed=5),
+    model=Transformer(layers=2, width=64, heads=8, mlp_ratio=0),
+    optimizer=Adam(lr=3e-4),
+    batch=32,
+    evaluation_sequences=300,
+)
+"""A setting in which ICL-only data have a plateau: characters overlap, so the match is the slow part."""
+WINDOW_DONOR = Donor(
+    "coopetition-ciwl-only-characters",
+    ciwl_only(replace(CHARACTERS, sequences=1_024_000, schedule=keeping(1_600, 102_400))),
+    {"donor": "coopetition/window"},
+)
+SCRATCH = "from scratch"
+YOUNG, MIDDLE, OLD = "second half after 1,600", "second half after 102,400", "second half after 1,024,000"
+STUCK = 0.9 * 0.693
+"""Of the loss of copying either label at random, ln 2."""
+ICL_ONLY: Point = {
+    "task": to_builtins(replace(CHARACTERS.task, labels=PerSequence(64))),
+    "source": to_builtins(CHARACTERS.source),
+    "model": to_builtins(CHARACTERS.model),
+    "optimizer": to_builtins(CHARACTERS.optimizer),
+    "batch": CHARACTERS.batch,
+    "sequences": 448_000,
+    "schedule": to_builtins(Schedule(evaluations=41, checkpoints=3)),
+    "evaluators": ["train", "icl", "icl_holdout"],
+    "evaluation_sequences": 300,
+}
+
+WINDOW = Experiment(
+    name="window",
+    question="When has CIWL's half of the circuit what ICL needs?",
+    section="Fig. 4b: ICL-only data, second half of a CIWL-only model: loss .1 with that of 10M to 32M, else .8 to 1.9",
+    claims=(
+        above("too early", "with a young half it stays", "Fig. 4b (1.9, .9)", "train_loss_final", YOUNG, STUCK),
+        below("in time", "with a middle one ICL is learned", "Fig. 4b (.1)", "train_loss_final", MIDDLE, 0.3),
+        above("too late", "with an old one it is not", "Fig. 4b (.8)", "train_loss_final", OLD, STUCK),
+        sooner("helps", "a middle one: sooner than from scratch", "Fig. 4a, 4b (never)", MIDDLE, SCRATCH),
+    ),
+    settings={
+        "quick": Setting(
+            arms={
+                SCRATCH: {"start": None},
+                YOUNG: WINDOW_DONOR.graft(1_600, SECOND_HALF),
+                MIDDLE: WINDOW_DONOR.graft(102_400, SECOND_HALF),
+                OLD: WINDOW_DONOR.graft(1_024_000, SECOND_HALF),
+            },
+            base=ICL_ONLY,
+            minutes=4,
+            scaled=(
+                "2 layers of attention alone, width 64, pixels of 128 drawn characters of 2 drawings with 64 labels, "
+                "rate 3e-4, halves of donors trained on 1,600 to 1,024,000 sequences, in place of 12,800 transformed "
+                "characters of 20 drawings with a label each, 1e-5, donors of 4M to 64M"
+            ),
+            task_members=5,
+            donor=WINDOW_DONOR,
+        ),
+    },
+    shows=("train", "icl_holdout"),
+    scalars=("train_final", "icl_holdout_final", "train_loss_final"),
+)

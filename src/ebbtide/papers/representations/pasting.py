@@ -1,0 +1,192 @@
+"""Experiments `pasting` and `front-ends` of `representations`: do the upper layers of a trained model learn linearly in
+context by themselves, under a new front end, and which front end do they need?"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+from msgspec.structs import replace
+
+from ebbtide.analysis.predictions import Answers
+from ebbtide.evaluation.statistics import paired_bootstrap
+from ebbtide.models.transformer import Transformer
+from ebbtide.papers.representations.measures import (
+    FIVE,
+    PAPER_SIZE,
+    QUICK,
+    SCALED,
+    clean,
+    each,
+    exact,
+    last,
+    model_errors,
+    setting,
+)
+from ebbtide.report.contest_figure import Contest, bars_figure
+from ebbtide.studies.donor import Donor
+from ebbtide.studies.experiment import Arms, Experiment, Setting
+from ebbtide.studies.study import Claim
+from ebbtide.sweeps.axes import Point
+from ebbtide.training.schedule import Schedule
+from ebbtide.training.spec import Seeds, Spec
+
+
+def _donor(spec: Spec) -> Donor:
+    """The model whose upper layers are taken, trained on other sequences than those of what starts from it."""
+    seeds, schedule = Seeds(init=50, data=51, evaluation=50), Schedule(evaluations=9, checkpoints=2)
+    return Donor(
+        "representations-donor",
+        replace(spec, members=5, schedule=schedule, seeds=seeds),
+        {"donor": "representations/pasting"},
+    )
+
+
+DONOR, LONG_DONOR = _donor(QUICK), _donor(replace(QUICK, sequences=1_024_000))
+PAPER_DONOR = _donor(PAPER_SIZE)
+UPPER, PAPER_UPPER = 3, 8
+"""How many of the donor's layers are pasted."""
+PASTED, RANDOM, WHOLE = "pasted", "random upper layers", "trained whole"
+EMBEDDED, COPIED = "embeddings", "embeddings with copies"
+LINEAR: Point = {"source.layers": 0}
+"""The task of the front end: responses linear in the inputs themselves."""
+
+
+def _layers(donor: Donor) -> int:
+    assert isinstance(donor.spec.model, Transformer)
+    return donor.spec.model.layers
+
+
+def _pasting(donor: Donor, upper: int) -> dict[str, Point]:
+    """The donor's `upper` last layers stay as they are; the embeddings and one layer below are new and trained."""
+    parts = (*(f"blocks.{i}.*" for i in range(1, upper + 1)), "norm.*", "readout.*")
+    smaller = LINEAR | {"model.layers": upper + 1}
+    return {
+        PASTED: smaller | donor.graft(donor.spec.sequences, parts, skip=_layers(donor) - upper - 1),
+        RANDOM: smaller | {"freeze": list(parts)},
+        WHOLE: smaller,
+    }
+
+
+def _front_ends(donor: Donor, upper: int) -> dict[str, Point]:
+    """The same upper layers with nothing below: only embeddings and positions are new and trained."""
+    parts = ("blocks.*", "norm.*", "readout.*")
+    alone = donor.graft(donor.spec.sequences, parts, skip=_layers(donor) - upper)
+    alone |= LINEAR | {"model.layers": upper}
+    return {EMBEDDED: alone, COPIED: alone | {"model.pairing": "copied"}}
+
+
+def _settings(arms: Callable[[Donor, int], dict[str, Point]], minutes: float, words: str = "") -> dict[str, Setting]:
+    return {
+        "quick": Setting(
+            arms=arms(DONOR, UPPER), base={}, minutes=minutes, scaled=SCALED + words, task_members=3, donor=DONOR
+        ),
+        "cpu": Setting(
+            arms=arms(LONG_DONOR, UPPER),
+            base={"sequences": LONG_DONOR.spec.sequences},
+            minutes=None,
+            scaled=f"4 times as long; {SCALED}{words}",
+            task_members=3,
+            donor=LONG_DONOR,
+        ),
+        "paper": Setting(
+            arms=arms(PAPER_DONOR, PAPER_UPPER),
+            base={},
+            minutes=None,
+            scaled=f"{FIVE}; which layers it pastes was not found: here the upper eight of twelve{words}",
+            preset="paper",
+            donor=PAPER_DONOR,
+        ),
+    }
+
+
+def _total(found: Answers) -> float:
+    """Mean squared error at the query, its own noise included."""
+    return float(model_errors(found).mean()) + setting(found)[1] ** 2
+
+
+def _ridge(found: Answers) -> Float[np.ndarray, " prompt"]:
+    """The posterior mean's squared errors, before the noise: ridge on the inputs."""
+    return (exact(found)[-1] - clean(found)[-1]) ** 2
+
+
+def to_ridge(found: Answers) -> float:
+    """The model's error over ridge's, both with the query's noise."""
+    return _total(found) / (float(_ridge(found).mean()) + setting(found)[1] ** 2)
+
+
+CLAIMS = (
+    Claim(
+        "ridge",
+        "under one new layer the pasted upper layers come near ridge",
+        "pasting: upper layers alone learn linearly; 1.5 times set beforehand",
+        f"1.5 - error / ridge's, the query's noise included ({PASTED})",
+        0.0,
+        lambda arms: 1.5 - each(arms, PASTED, to_ridge),
+        (PASTED,),
+    ),
+    Claim(
+        "control",
+        "random upper layers do not: they err at least twice as much",
+        "pasting: the control; half set beforehand",
+        f".5 - error of {PASTED} / of {RANDOM}",
+        0.0,
+        lambda arms: 0.5 - each(arms, PASTED, _total) / each(arms, RANDOM, _total),
+        (PASTED, RANDOM),
+    ),
+)
+
+
+FRONT_CLAIMS = (
+    Claim(
+        "ridge",
+        "under embeddings alone, with inputs copied to their responses' tokens, upper layers come near ridge",
+        "pasting: linear embedding with copied format; 1.5 times, as for one layer",
+        f"1.5 - error / ridge's, the query's noise included ({COPIED})",
+        0.0,
+        lambda arms: 1.5 - each(arms, COPIED, to_ridge),
+        (COPIED,),
+    ),
+    Claim(
+        "copies",
+        "without the copies they err more",
+        "pasting: a linear embedding is worse",
+        f"error of {EMBEDDED} - of {COPIED}",
+        0.0,
+        lambda arms: each(arms, EMBEDDED, _total) - each(arms, COPIED, _total),
+        (EMBEDDED, COPIED),
+    ),
+)
+
+
+def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+    """contest.png: the errors of every arm's members and of ridge, before the query's noise."""
+    contests = {}
+    for arm in arms.measured():
+        found = [one for one in last(arms, arm) if one is not None]
+        errors = each(arms, arm, lambda one: float(model_errors(one).mean()))
+        ridge = {"ridge": paired_bootstrap(_ridge(found[0]), seed=0)}
+        contests[arm] = Contest("squared error for the query", errors, ridge)
+    return {"contest.png": bars_figure(title, contests)["png"]} if contests else {}
+
+
+PASTING = Experiment(
+    name="pasting",
+    question="Do the upper layers learn linearly in context by themselves?",
+    section="the pasting experiment: upper layers under a new front end, on linear prompts",
+    claims=CLAIMS,
+    settings=_settings(_pasting, 5, "; the front end is one layer; front-ends has the two others"),
+    shows=("train",),
+    scalars=("train_final", "train_loss_final"),
+    figures=_figures,
+)
+
+FRONT_ENDS = Experiment(
+    name="front-ends",
+    question="Do the upper layers need more below them than embeddings, and inputs copied to their responses?",
+    section="the pasting experiment: linear embedding, and with copied format",
+    claims=FRONT_CLAIMS,
+    settings=_settings(_front_ends, 6),
+    shows=("train",),
+    scalars=("train_final", "train_loss_final"),
+    figures=_figures,
+)

@@ -1,0 +1,140 @@
+"""Experiment `links` of `statisticians`: one model of regression and classification, which tells them by the labels."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from ebbtide.analysis.predictions import Answers, answers, by_member
+from ebbtide.evaluation.baselines import least_squares
+from ebbtide.papers.statisticians.contests import classifiers, errors_of, wrong_signs
+from ebbtide.report.contest_figure import frontier_figure
+from ebbtide.studies.experiment import Arms, Experiment, Setting
+from ebbtide.studies.study import Claim
+from ebbtide.sweeps.axes import Point
+
+PROMPTS = 6400
+"""As many as the paper evaluates on."""
+REGRESSION, SIGNS, EITHER = "regression", "classification", "regression or classification"
+Score = Callable[[Arms, str], Float[np.ndarray, " member"]]
+
+
+def _asked(arms: Arms, arm: str, link: str) -> list[Answers | None]:
+    """What an arm answers where every prompt has this link; inputs and weights are the same for both."""
+    return answers(arms, arm, "train", prompts=PROMPTS, last=True, link=link)
+
+
+def squared(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+    """Mean squared error of prompts of regression, which have no noise."""
+    found = _asked(arms, arm, "linear")
+    return by_member(found, lambda one: float(errors_of(one, one.values()[-1, -1], 0.0).mean()))
+
+
+def wrong(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+    """Share of wrong signs of prompts of classification."""
+    return by_member(_asked(arms, arm, "step"), lambda one: float(wrong_signs(one, one.values()[-1, -1]).mean()))
+
+
+def _near(name: str, statement: str, source: str, metric: str, limit: float, score: Score, own: str) -> Claim:
+    return Claim(
+        name,
+        statement,
+        source,
+        f"{limit:g} - ({metric}, {EITHER} - {own})",
+        0.0,
+        lambda arms: limit - (score(arms, EITHER) - score(arms, own)),
+        (EITHER, own),
+    )
+
+
+def _worse(name: str, statement: str, metric: str, score: Score, arm: str) -> Claim:
+    return Claim(
+        name,
+        statement,
+        "Fig. of algorithm selection: models of one task are far off on the other",
+        f"{metric}, {arm} - {EITHER}",
+        0.0,
+        lambda arms: score(arms, arm) - score(arms, EITHER),
+        (arm, EITHER),
+    )
+
+
+CORNER = "Fig. of algorithm selection, regression and classification: at the corner"
+CLAIMS = (
+    _near(
+        "as regression",
+        "on regression the model of both is near the model of regression alone",
+        f"{CORNER}; a twentieth of the response's variance, as in base",
+        "squared error",
+        0.05,
+        squared,
+        REGRESSION,
+    ),
+    _near(
+        "as classification",
+        "on classification it is near the model of classification alone",
+        f"{CORNER}; 1.5 points, as in base",
+        "share of wrong signs",
+        0.015,
+        wrong,
+        SIGNS,
+    ),
+    _worse(
+        "regression alone", "regression alone is worse on classification", "share of wrong signs", wrong, REGRESSION
+    ),
+    _worse("classification alone", "classification alone is worse on regression", "squared error", squared, SIGNS),
+)
+
+
+def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+    """corner.png: the paper's figure, errors of both kinds of prompts, from these models."""
+    some = [(one, two) for one, two in zip(*(_asked(arms, EITHER, link) for link in ("linear", "step")), strict=True)]
+    both = next(((one, two) for one, two in some if one is not None and two is not None), None)
+    if both is None:
+        return {}
+    real, signs = both
+    fitted = errors_of(real, least_squares(real.inputs, real.responses, [len(real.inputs) - 1])[0], 0.0).mean()
+    said = classifiers(signs.inputs, signs.responses)
+    marks = {
+        "least squares, logistic regression": np.array([fitted, wrong_signs(signs, said["logistic"]).mean()]),
+        "least squares for both": np.array([fitted, wrong_signs(signs, said["least squares"]).mean()]),
+    }
+    points = {arm: np.stack([squared(arms, arm), wrong(arms, arm)], axis=1) for arm in arms.measured()}
+    say = ("squared error of regression", "share of wrong signs of classification")
+    return {"corner.png": frontier_figure(title, say, {}, points, marks)["png"]}
+
+
+def _arms(dim: int) -> dict[str, Point]:
+    """Without noise, twice as many pairs as dimensions, as in the paper."""
+    common: Point = {"task.context": 2 * dim, "task.noise": [0.0]}
+    links = {REGRESSION: "linear", SIGNS: "step", EITHER: "mixed"}
+    return {arm: common | {"task.link": link} for arm, link in links.items()}
+
+
+SCALED = "3 layers of width 32 with 4 heads, pre-norm, in place of 12 of width 64 with one; squared error for signs too"
+LINKS = Experiment(
+    name="links",
+    question="Trained on regression and classification, does it choose by the labels?",
+    section="Section 5, algorithm selection: regression and classification",
+    claims=CLAIMS,
+    settings={
+        "quick": Setting(arms=_arms(4), base={}, minutes=5, task_members=3, scaled=f"{SCALED}; 4 dimensions for 20"),
+        "cpu": Setting(
+            arms=_arms(8),
+            base={"source.dim": 8, "sequences": 6_400_000},
+            minutes=None,
+            scaled=f"{SCALED}; 8 dimensions for 20",
+        ),
+        "paper": Setting(
+            arms=_arms(20),
+            base={},
+            minutes=None,
+            scaled="5 members an arm, the paper trains one; squared error for signs too; a prompt's link is drawn for "
+            "itself, where the paper takes a step of each in turn",
+            preset="paper",
+        ),
+    },
+    shows=("train",),
+    scalars=("train_final", "train_loss_final"),
+    figures=_figures,
+)

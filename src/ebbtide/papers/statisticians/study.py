@@ -1,0 +1,366 @@
+"""Study `statisticians`: does a transformer do in context what the best statistical method does, and choose it?"""
+
+import numpy as np
+from jaxtyping import Float
+from msgspec.structs import replace
+
+from ebbtide.analysis.predictions import Answers, answers, by_member
+from ebbtide.evaluation.bayes import penalty_of
+from ebbtide.evaluation.statistics import paired_bootstrap
+from ebbtide.models.positions import NoPositions
+from ebbtide.models.transformer import Transformer
+from ebbtide.papers.statisticians.contests import (
+    below_frontier,
+    best_of,
+    mixed_errors,
+    model_errors,
+    predictors,
+    ridge_errors,
+)
+from ebbtide.papers.statisticians.links import LINKS, PROMPTS
+from ebbtide.papers.transience.study import TRANSIENCE
+from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
+from ebbtide.sources.functions import Functions
+from ebbtide.studies.experiment import Arms, Experiment, Setting
+from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.sweeps.axes import Point
+from ebbtide.tasks.regression import Regression
+from ebbtide.training.optimizer import Adam
+from ebbtide.training.schedule import Constant, Cosine, Schedule
+from ebbtide.training.spec import Seeds, Spec
+
+PAPER = (
+    "Bai et al. 2023, Transformers as Statisticians: Provable In-Context Learning with In-Context Algorithm Selection, "
+    "NeurIPS 2023, arXiv 2306.04637"
+)
+
+QUICK = Spec(
+    task=Regression(context=4, noise=(0.1, 0.5)),
+    source=Functions(dim=4, seed=5),
+    model=Transformer(
+        layers=3,
+        width=32,
+        heads=4,
+        mlp_ratio=2,
+        positions=NoPositions(),
+        pairing="joint",
+        attention="relu",
+        mask="none",
+        norm="pre",
+        activation="relu",
+    ),
+    optimizer=Adam(lr=4e-3, schedule=Cosine(warmup=1400)),
+    batch=64,
+    sequences=1_792_000,
+    schedule=Schedule(evaluations=13, spacing="log", first=6400, checkpoints=2),
+    evaluators=("train",),
+    evaluation_sequences=1000,
+    keep_best=None,
+    seeds=Seeds(init=50, data=50, evaluation=50),
+)
+LINEAR, NOISY, SPARSE, LABELS, DECODER = "linear", "noisy", "sparse", "labels", "noisy, decoder"
+LOW, HIGH = 0.1, 0.5
+QUIET, LOUD, BOTH = "noise .1", "noise .5", "noise .1 or .5"
+GRID = 81
+"""Penalties of the frontier."""
+
+
+def _found(arms: Arms, arm: str) -> list[Answers | None]:
+    return answers(arms, arm, "train", prompts=PROMPTS, last=True)
+
+
+def _at(arms: Arms, arm: str, noise: float) -> list[Answers | None]:
+    """What an arm answers where every prompt has this noise; inputs, weights and the noise's directions are the same
+    for every arm and noise."""
+    return answers(arms, arm, "train", prompts=PROMPTS, last=True, noise=(noise,))
+
+
+def _own_noise(found: Answers) -> float:
+    task = found.spec.task
+    assert isinstance(task, Regression)
+    return task.noise[0]
+
+
+def _model(found: Answers) -> float:
+    return float(model_errors(found, _own_noise(found)).mean())
+
+
+def _others(arms: Arms, arm: str) -> dict[str, np.ndarray]:
+    """Errors of every classical predictor on an arm's prompts, which are the same for all its members."""
+    some = next((one for one in _found(arms, arm) if one is not None), None)
+    return {} if some is None else predictors(some, _own_noise(some))
+
+
+def _best(arms: Arms, arm: str, kind: str = "") -> float:
+    """The mean error of the best predictor whose name begins with `kind`; nan where no member has finished."""
+    kept = {name: one for name, one in _others(arms, arm).items() if name.startswith(kind)}
+    return float(kept[best_of(kept)].mean()) if kept else np.nan
+
+
+def _error(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+    return by_member(_found(arms, arm), _model)
+
+
+WITHIN = "within 10 % / 1.5 points: what separates bars in the paper's figure of base tasks"
+BASE_CLAIMS = (
+    Claim(
+        LINEAR,
+        "without noise and with twice as many pairs as dimensions it is near least squares, which makes no error",
+        "Fig. of base tasks, linear regression, N = 2d; a twentieth of the response's variance",
+        "0.05 - (squared error - least squares')",
+        0.0,
+        lambda arms: 0.05 - (_error(arms, LINEAR) - _best(arms, LINEAR, "least")),
+        (LINEAR,),
+    ),
+    Claim(
+        NOISY,
+        "with noise .5 and as many pairs as dimensions it is near ridge with the posterior's penalty",
+        f"the same, noisy regression, N = d; {WITHIN}",
+        "1.1 - squared error / ridge's",
+        0.0,
+        lambda arms: 1.1 - _error(arms, NOISY) / _best(arms, NOISY, "ridge"),
+        (NOISY,),
+    ),
+    Claim(
+        SPARSE,
+        "with sparse weights and fewer pairs than dimensions it is near the Lasso with the best of four penalties",
+        f"the same, sparse regression, N < d; {WITHIN}",
+        "1.1 - squared error / the Lasso's",
+        0.0,
+        lambda arms: 1.1 - _error(arms, SPARSE) / _best(arms, SPARSE, "Lasso"),
+        (SPARSE,),
+    ),
+    Claim(
+        "sparser",
+        "and better than least squares, so it uses that they are sparse",
+        "the same",
+        "least squares' squared error - the model's",
+        0.0,
+        lambda arms: _best(arms, SPARSE, "least") - _error(arms, SPARSE),
+        (SPARSE,),
+    ),
+    Claim(
+        LABELS,
+        "of signs it predicts as well as logistic regression",
+        f"the same, classification, N = 2d; {WITHIN}",
+        "0.015 - (share of wrong labels - logistic regression's)",
+        0.0,
+        lambda arms: 0.015 - (_error(arms, LABELS) - _best(arms, LABELS, "logistic")),
+        (LABELS,),
+    ),
+    Claim(
+        "decoder",
+        "a decoder, which answers every input from what comes before it, is near ridge too",
+        f"the paper's GPT-2 decoders; {WITHIN}",
+        "1.1 - squared error at the query / ridge's",
+        0.0,
+        lambda arms: 1.1 - _error(arms, DECODER) / _best(arms, DECODER, "ridge"),
+        (DECODER,),
+    ),
+)
+
+
+def _excess(arms: Arms, arm: str, noise: float) -> Float[np.ndarray, " member"]:
+    """Mean squared error of the members less the noise's variance, where every prompt has this noise."""
+    return by_member(_at(arms, arm, noise), lambda found: float(model_errors(found, noise).mean()) - noise**2)
+
+
+def _of_mixed(arms: Arms, noise: float) -> float:
+    """The same of the optimum, ridge of both noise levels weighed by the evidence."""
+    some = next((one for one in _at(arms, BOTH, noise) if one is not None), None)
+    return np.nan if some is None else float(mixed_errors(some, noise, (LOW, HIGH)).mean()) - noise**2
+
+
+def point(arms: Arms, arm: str) -> Float[np.ndarray, "member 2"]:
+    """Mean squared errors of an arm's members at the two noise levels."""
+    return np.stack([_excess(arms, arm, noise) + noise**2 for noise in (LOW, HIGH)], axis=1)
+
+
+def frontier(arms: Arms) -> Float[np.ndarray, "penalty 2"]:
+    """The errors of ridge with one penalty for both noise levels, from a tenth of the smaller one's penalty to ten
+    times the larger one's, on the same prompts."""
+    columns = []
+    for noise in (LOW, HIGH):
+        some = next((one for one in _at(arms, BOTH, noise) if one is not None), None)
+        if some is None:
+            return np.full((1, 2), np.nan)
+        source = some.spec.source
+        assert isinstance(source, Functions)
+        ends = penalty_of(LOW, source.deviation) / 10, penalty_of(HIGH, source.deviation) * 10
+        columns.append([ridge_errors(some, noise, float(one)).mean() for one in np.geomspace(*ends, GRID)])
+    return np.asarray(columns).T
+
+
+def _near(name: str, noise: float) -> Claim:
+    return Claim(
+        name,
+        f"where the noise is {noise:g}, the model of both is near the optimum, ridge weighed by evidence",
+        "Fig. of algorithm selection; within 15 % of the excess over the noise's variance",
+        f"1.15 - excess / the optimum's, noise {noise:g}",
+        0.0,
+        lambda arms: 1.15 - _excess(arms, BOTH, noise) / _of_mixed(arms, noise),
+        (BOTH,),
+    )
+
+
+def _other(name: str, arm: str, noise: float) -> Claim:
+    return Claim(
+        name,
+        f"the model of {arm} alone is worse than it where the noise is {noise:g}",
+        "Fig. of algorithm selection: single-noise models sit at the ends of the frontier",
+        f"excess at noise {noise:g}: {arm} - {BOTH}",
+        0.0,
+        lambda arms: _excess(arms, arm, noise) - _excess(arms, BOTH, noise),
+        (arm, BOTH),
+    )
+
+
+SELECTION_CLAIMS = (
+    _near("near at .1", LOW),
+    _near("near at .5", HIGH),
+    Claim(
+        "below",
+        "its two errors lie below the whole frontier of ridge with one penalty for both: it chooses by the prompt",
+        "Fig. of algorithm selection: below and left of the curve",
+        "smallest over penalties of the larger of the two gains",
+        0.0,
+        lambda arms: below_frontier(point(arms, BOTH), frontier(arms)),
+        (BOTH,),
+    ),
+    _other("quiet", QUIET, HIGH),
+    _other("loud", LOUD, LOW),
+)
+
+
+def _bars(arms: Arms, title: str) -> dict[str, bytes]:
+    """contest.png: the model's error and every predictor's; above each panel the difference to the best of them."""
+    panels = {}
+    for arm in arms.measured():
+        others = {name: paired_bootstrap(errors, seed=0) for name, errors in _others(arms, arm).items()}
+        unit = "share of wrong labels" if arm == LABELS else "squared error for the query"
+        gap = paired(arms, arm)
+        words = f"{arm}\nmodel - {gap[0]}:\n{gap[1]:.3f} [{gap[2]:.3f}, {gap[3]:.3f}]"
+        panels[words] = Contest(unit, _error(arms, arm), others)
+    return {"contest.png": bars_figure(title, panels)["png"]} if panels else {}
+
+
+def paired(arms: Arms, arm: str) -> tuple[str, float, float, float]:
+    """The best predictor's name, and the model's error (mean over members) less its error: the mean over prompts and
+    its 95 % bootstrap interval."""
+    others = _others(arms, arm)
+    best = best_of(others)
+    model = np.mean([model_errors(one, _own_noise(one)) for one in _found(arms, arm) if one is not None], axis=0)
+    return best, *paired_bootstrap(model - others[best], seed=0)
+
+
+def _frontier(arms: Arms, title: str) -> dict[str, bytes]:
+    """frontier.png: the paper's figure of algorithm selection from these models and prompts."""
+    if BOTH not in arms.measured():
+        return {}
+    curve = frontier(arms)
+    marks = {"weighed by evidence": np.asarray([_of_mixed(arms, noise) + noise**2 for noise in (LOW, HIGH)])}
+    marks["each with its own penalty"] = curve.min(0)
+    points = {arm: point(arms, arm) for arm in arms.measured()}
+    say = (f"squared error, noise {LOW:g}", f"squared error, noise {HIGH:g}")
+    return {"frontier.png": frontier_figure(title, say, {"ridge, one penalty for both": curve}, points, marks)["png"]}
+
+
+def _base_arms(dim: int, sparse: int) -> dict[str, Point]:
+    """Pairs and noise as in the paper, in proportion to the dimension."""
+    return {
+        LINEAR: {"task.noise": [0.0], "task.context": 2 * dim},
+        NOISY: {"task.noise": [HIGH], "task.context": dim},
+        SPARSE: {"task.noise": [0.0], "task.context": sparse, "source.nonzero": 3},
+        LABELS: {"task.noise": [0.0], "task.context": 2 * dim, "task.link": "sign"},
+    }
+
+
+def _decoder(dim: int, sparse: int, width: int, heads: int) -> dict[str, Point]:
+    """A small GPT-2 over x and y in turn that is asked for every response, on the prompts of the noisy arm."""
+    model: Point = {
+        "model.pairing": "interleaved",
+        "model.mask": "causal",
+        "model.attention": "softmax",
+        "model.norm": "pre",
+        "model.activation": "gelu",
+        "model.width": width,
+        "model.heads": heads,
+        "model.mlp_ratio": 4,
+        "model.positions": {"type": "learned"},
+    }
+    return {DECODER: _base_arms(dim, sparse)[NOISY] | model}
+
+
+SELECTION_ARMS: dict[str, Point] = {
+    QUIET: {"task.noise": [LOW]},
+    LOUD: {"task.noise": [HIGH]},
+    BOTH: {"task.noise": [LOW, HIGH]},
+}
+
+SCALED = (
+    "3 layers of width 32 with 4 heads, pre-norm (post-norm, as in the paper, learns more slowly at this size), rate "
+    "4e-3 with a cosine, in place of 12 layers of width 64 with one head and rate 1e-4; "
+)
+PAPER_SIZE = replace(
+    QUICK,
+    task=Regression(context=20, noise=(LOW, HIGH)),
+    source=Functions(dim=20, seed=5),
+    model=replace(QUICK.model, layers=12, width=64, heads=1, mlp_ratio=1, norm="post"),
+    optimizer=Adam(lr=1e-4, schedule=Constant()),
+    sequences=19_200_000,
+    schedule=Schedule(evaluations=41, spacing="log", first=6400, checkpoints=2),
+)
+SMALL_ARMS = _base_arms(8, 6) | _decoder(8, 6, 32, 2)
+SHORT: Point = {"source.dim": 8, "sequences": 512_000, "optimizer.schedule.warmup": 400}
+LONGER: Point = {"source.dim": 8, "sequences": 2_048_000}
+LONG: Point = {"source.dim": 8, "task.context": 8, "model.layers": 4, "sequences": 6_400_000}
+LARGE = "a prompt's noise is drawn for itself, where the paper takes a step of each in turn"
+FIVE = "5 members an arm, the paper trains one"
+
+BASE = Experiment(
+    name="base",
+    question="Is a transformer as good as the best statistical method for the task it was trained on?",
+    section="Section 5, base tasks: linear, noisy, sparse regression, classification",
+    claims=BASE_CLAIMS,
+    settings={
+        "quick": Setting(arms=SMALL_ARMS, base=SHORT, minutes=4, scaled=f"{SCALED}8 dimensions for 20"),
+        "cpu": Setting(
+            arms=SMALL_ARMS, base=LONGER, minutes=17, scaled=f"{SCALED}8 dimensions for 20; 4 times as long"
+        ),
+        "paper": Setting(
+            arms=_base_arms(20, 10) | _decoder(20, 10, 256, 8), base={}, minutes=None, scaled=FIVE, preset="paper"
+        ),
+    },
+    shows=("train",),
+    scalars=("train_final", "train_loss_final"),
+    figures=_bars,
+)
+SELECTION = Experiment(
+    name="selection",
+    question="Trained on two noise levels, does it choose the penalty by the prompt?",
+    section="Section 5, algorithm selection: the Bayes corner below the frontier of single penalties",
+    claims=SELECTION_CLAIMS,
+    settings={
+        "quick": Setting(
+            arms=SELECTION_ARMS, base={}, minutes=3, task_members=3, scaled=f"{SCALED}4 dimensions and pairs for 20"
+        ),
+        "cpu": Setting(arms=SELECTION_ARMS, base=LONG, minutes=None, scaled=f"{SCALED}8 dimensions and pairs for 20"),
+        "paper": Setting(arms=SELECTION_ARMS, base={}, minutes=None, scaled=f"{LARGE}; {FIVE}", preset="paper"),
+    },
+    shows=("train",),
+    scalars=("train_final", "train_loss_final"),
+    figures=_frontier,
+)
+STATISTICIANS = Study(
+    name="statisticians",
+    paper=PAPER,
+    question="Does a transformer do in context what the best statistical method does, and choose among methods?",
+    claims=(),
+    presets={
+        "quick": Preset(QUICK, None, "4 dimensions, 4 pairs, noise .1 or .5"),
+        "paper": Preset(PAPER_SIZE, None, "20 dimensions, 20 pairs, 12 layers"),
+    },
+    summarise=TRANSIENCE.summarise,
+    figure=TRANSIENCE.figure,
+    experiments=(BASE, SELECTION, LINKS),
+)

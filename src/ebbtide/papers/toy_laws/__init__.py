@@ -1,0 +1,1 @@
+"""Study `toy-laws`: the toy laws of three papers - plateaus of products, coopetition, nested logits - in seconds."""

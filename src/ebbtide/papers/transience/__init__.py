@@ -1,0 +1,1 @@
+"""Study `transience`: in-context learning emerges, then fades, while the loss keeps falling."""

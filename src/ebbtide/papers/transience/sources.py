@@ -1,0 +1,191 @@
+"""Experiments of the transience paper on where exemplars come from: images, frozen features, token embeddings."""
+
+import numpy as np
+
+from ebbtide.papers.transience.models import ACCELERATOR, LARGE, PAPER_SCALE, QUICK_SCALE, SHORT, TENTH
+from ebbtide.studies.experiment import Arms, Experiment, Setting, above, larger
+from ebbtide.studies.study import Claim
+from ebbtide.sweeps.axes import Point
+
+GAUSSIAN, GLYPHS, OMNIGLOT, PIXELS = "Gaussian", "glyphs", "Omniglot features", "glyph pixels, ResNet"
+EVALUATORS: Point = {"evaluators": ["train", "icl", "icl_holdout", "iwl", "ciwl", "flip"]}
+LONG: Point = SHORT | EVALUATORS | {"sequences": 2_560_000, "schedule.evaluations": 41}
+FIXED: Point = {name: value for name, value in LONG.items() if name != "source.seed"}
+"""The same for sources whose classes are not drawn from a seed."""
+
+
+def _replaced(arm: str) -> Claim:
+    def estimate(arms: Arms) -> np.ndarray:
+        iwl, ciwl = (arms.scalar(arm, f"{n}_final") - arms.scalar(arm, f"{n}_at_peak") for n in ("iwl", "ciwl"))
+        return np.fmax(iwl, ciwl)
+
+    metric = f"larger rise of iwl or ciwl from the ICL peak to the end ({arm})"
+    words = f"{arm}: in-weights learning rises meanwhile"
+    return Claim(f"{arm} weights", words, "Fig. 1 (IWL); CIWL after 2503.05631", metric, 0.3, estimate, (arm,))
+
+
+def _main(arm: str) -> tuple[Claim, ...]:
+    """The claims of the study's own run, of one arm."""
+    return (
+        above(f"{arm} rises", f"{arm}: ICL rises half the way from chance to 1", "Fig. 1", "icl_peak", arm, 0.75),
+        above(f"{arm} falls", f"{arm}: then it falls by a fifth of all answers", "Fig. 1", "transience", arm, 0.2),
+        _replaced(arm),
+    )
+
+
+def glyphs(classes: int, exemplars: int, **more: str | float) -> Point:
+    """Characters drawn from a seed that no tuning run has seen, of a steadier hand than the default's."""
+    counts = {"classes": classes, "exemplars": exemplars, "holdout_classes": 64, "holdout_exemplars": 2}
+    return {"source": {"type": "glyphs", "features": "pixels", "motor": 0.5, "seed": 5, **counts, **more}}
+
+
+def omniglot(classes: int, exemplars: int = 15, **more: str | bool | int) -> Point:
+    """Frozen features of real characters, in a class order that no tuning run has seen."""
+    counts = {"classes": classes, "exemplars": exemplars, "holdout_classes": 23, "holdout_exemplars": 5}
+    return {"source": {"type": "omniglot", "features": "pca64", **counts, **more}}
+
+
+RESNET: Point = {
+    "model": {
+        "type": "transformer",
+        "layers": 2,
+        "width": 32,
+        "heads": 4,
+        "encoder": {"type": "resnet", "stem": 3, "stem_channels": 16, "channels": [16, 32]},
+    }
+}
+
+MAIN = Experiment(
+    name="main",
+    question="Does ICL rise and fall, whatever the exemplars are?",
+    section="section 3, Fig. 1",
+    claims=(*_main(GAUSSIAN), *_main(GLYPHS), *_main(OMNIGLOT), *_main(PIXELS)),
+    settings={
+        "quick": Setting(
+            arms={GAUSSIAN: {"source.classes": 512}, GLYPHS: glyphs(512, 2, features="pca64")},
+            base=LONG,
+            minutes=3,
+            scaled=f"glyphs: 512 classes of 2 drawings, 64 principal components of their pixels; {QUICK_SCALE}",
+        ),
+        "cpu": Setting(
+            arms={OMNIGLOT: omniglot(192)},
+            base=LONG | {"sequences": 5_120_000},
+            minutes=None,
+            scaled=f"192 characters of 15 drawings as frozen features (64-d); {QUICK_SCALE}",
+            needs="Omniglot features",
+        ),
+        "pixels": Setting(
+            arms={PIXELS: glyphs(512, 2) | RESNET},
+            base=LONG | {"sequences": 1_280_000, "schedule.evaluations": 21},
+            minutes=23,
+            scaled=f"512 glyphs of 2 drawings, 28 pixels, ResNet of 3,920 parameters trained jointly; {QUICK_SCALE}",
+        ),
+        "paper": Setting(
+            arms={
+                PIXELS: glyphs(1600, 20, motor=1.0, side=105)
+                | {"model.encoder": "resnet", "model.attention_bias": True},
+            },
+            base=LARGE,
+            minutes=None,
+            scaled="glyphs at 105 pixels in place of Omniglot (`--source omniglot --source.features pixels`)",
+            preset="paper",
+            resources=ACCELERATOR,
+            task_members=2,
+        ),
+    },
+    shows=("icl", "icl_holdout", "iwl", "ciwl", "flip"),
+)
+
+_WORDS, _FEW = "1,500 clusters of 10 tokens", "3,000 clusters of 5 tokens"
+TOKENS = Experiment(
+    name="tokens",
+    question="Does ICL rise and fall on a language model's token embeddings?",
+    section="section 4.3: ICL is transient on LLaMA's token embeddings",
+    claims=(
+        above("rises", "10 tokens a class: ICL rises", "section 4.3", "icl_peak", _WORDS, 0.75),
+        above("falls", "and falls", "section 4.3", "transience", _WORDS, TENTH),
+        above("rises too", "5 tokens a class: ICL rises", "section 4.3", "icl_peak", _FEW, 0.75),
+        above("falls too", "and falls", "section 4.3", "transience", _FEW, TENTH),
+    ),
+    settings={
+        "cpu": Setting(
+            arms={
+                _WORDS: {"source": {"type": "tokens", "classes": 1500, "holdout_classes": 100}},
+                _FEW: {
+                    "source": {
+                        "type": "tokens",
+                        "file_classes": 3200,
+                        "file_exemplars": 5,
+                        "classes": 3000,
+                        "exemplars": 5,
+                        "holdout_classes": 100,
+                    }
+                },
+            },
+            base=FIXED | {"sequences": 7_680_000},
+            minutes=12,
+            scaled=f"WordLlama's 256-d embeddings of LLaMA-2's vocabulary in place of LLaMA's; {QUICK_SCALE}",
+            needs="token embeddings (ebbtide data tokens)",
+        ),
+    },
+)
+
+_SOME, _ALL, _EIGHT = "192 classes", "1,600 classes", "12,800 classes"
+FEATURES = Experiment(
+    name="features",
+    question="Is transience an artefact of the jointly trained encoder?",
+    section="appendix: frozen ResNet features of Omniglot, 1,600 and 12,800 classes",
+    claims=(
+        above("rises", "frozen features: ICL rises", "appendix", "icl_peak", _SOME, 0.75),
+        above("falls", "and falls", "appendix", "transience", _SOME, TENTH),
+        above("rises too", "1,600 classes: ICL rises", "appendix", "icl_peak", _ALL, 0.75),
+        above("falls too", "and falls within the budget", "appendix", "transience", _ALL, TENTH),
+        larger("later", "more classes keep more", "section 4.2", "icl_final", _ALL, _SOME, TENTH),
+        above("rises at 12,800", "12,800 classes: ICL rises", "appendix", "icl_peak", _EIGHT, 0.75),
+        above("falls at 12,800", "and falls within the budget", "appendix", "transience", _EIGHT, TENTH),
+    ),
+    settings={
+        "cpu": Setting(
+            arms={_SOME: omniglot(192), _ALL: omniglot(1600)},
+            base=FIXED | {"sequences": 5_120_000},
+            minutes=12,
+            scaled=f"EfficientNet features reduced to 64-d in place of ResNet-18's 512-d; {QUICK_SCALE}",
+            needs="Omniglot features",
+        ),
+        "transforms": Setting(
+            arms={
+                _ALL: omniglot(1600, features="hog", pca=64),
+                _EIGHT: omniglot(12_800, features="hog", pca=64, transforms=True, holdout_classes=184),
+            },
+            base=FIXED | {"sequences": 5_120_000},
+            minutes=11,
+            scaled=f"histograms of oriented gradients reduced to 64-d in place of ResNet-18's features; {QUICK_SCALE}",
+            needs="ebbtide data features --encoder hog --pca 64, without and with --augment",
+        ),
+        "paper": Setting(
+            arms={
+                _ALL: {"source.features": "full"},
+                _EIGHT: {
+                    "source": {
+                        "type": "omniglot",
+                        "features": "resnet18",
+                        "transforms": True,
+                        "classes": 12_800,
+                        "exemplars": 20,
+                        "holdout_classes": 184,
+                        "holdout_exemplars": 0,
+                    }
+                },
+            },
+            base=LARGE,
+            minutes=None,
+            scaled=PAPER_SCALE,
+            preset="paper",
+            needs="Omniglot features, with --augment",
+            resources=ACCELERATOR,
+            task_members=5,
+        ),
+    },
+)
+
+SOURCE_EXPERIMENTS = (MAIN, TOKENS, FEATURES)
