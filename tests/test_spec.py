@@ -23,9 +23,10 @@ from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.fewshot import FewShot, Pair
 from ebbtide.tasks.labels import Fixed, PerSequence, Polysemy, Shared
 from ebbtide.traced import replace_at, traced_fields
+from ebbtide.training.identity import without_defaults
 from ebbtide.training.optimizer import SGD, Adam, WeightDecay
 from ebbtide.training.schedule import Constant, Cosine, Schedule, WarmupInverseSqrt
-from ebbtide.training.spec import Seeds, Spec, _lean, from_builtins, from_json
+from ebbtide.training.spec import Seeds, Spec, from_builtins, from_json
 from effort import examples
 
 SPEC = Spec(sequences=12_800)
@@ -82,7 +83,7 @@ def test_a_field_that_a_later_version_adds_does_not_rename_a_run():
         curiosity: float = 0.5
 
     def name(spec: Spec) -> str:
-        return sha256(msgspec.json.encode(_lean(spec), order="sorted"))
+        return sha256(msgspec.json.encode(without_defaults(spec), order="sorted"))
 
     assert name(Later(batch=32)) == name(Spec(batch=32)) != name(Later(batch=32, curiosity=0.6))
 

@@ -4,6 +4,7 @@ A field annotated `Traced` enters the compiled program as a value, not as a cons
 different values share one program. Code that uses such a field must not branch on it in Python.
 """
 
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -15,16 +16,26 @@ Traced = Annotated[float, msgspec.Meta(extra={"traced": True})]
 def traced_fields(struct: msgspec.Struct, prefix: str = "") -> list[str]:
     """Dotted names of all traced fields of a spec, e.g. `optimizer.lr`."""
     names: list[str] = []
-    hints = get_type_hints(type(struct), include_extras=True)
+    own = _traced(type(struct))
     for name in struct.__struct_fields__:
-        value, hint = getattr(struct, name), hints[name]
+        value = getattr(struct, name)
         if isinstance(value, msgspec.Struct):
             names += traced_fields(value, f"{prefix}{name}.")
-        elif get_origin(hint) is Annotated and any(
-            isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("traced") for meta in get_args(hint)
-        ):
+        elif name in own:
             names.append(prefix + name)
     return names
+
+
+@lru_cache
+def _traced(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """The names of the fields of a struct that are annotated `Traced`."""
+    hints = get_type_hints(kind, include_extras=True)
+    metas = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Annotated}
+    return frozenset(
+        name
+        for name, given in metas.items()
+        if any(isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("traced") for meta in given)
+    )
 
 
 def replace_at(struct: S, name: str, value: object) -> S:
@@ -47,7 +58,11 @@ def default_at(struct: msgspec.Struct, name: str) -> Any:
     """The default of the field at dotted `name`, in the struct that there is."""
     parent, _, last = name.rpartition(".")
     holder = value_at(struct, parent) if parent else struct
-    return next(default(one) for one in msgspec.structs.fields(holder) if one.name == last)
+    return next(default(one) for one in fields_of(type(holder)) if one.name == last)
+
+
+fields_of = lru_cache(msgspec.structs.fields)
+"""The fields of a type of struct, with their defaults (`msgspec.structs.FieldInfo`)."""
 
 
 def default(field: Any) -> Any:

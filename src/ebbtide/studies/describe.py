@@ -11,7 +11,8 @@ from ebbtide.sources.features import Features, FrozenFeatures
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.traced import default
 from ebbtide.training.fields import override
-from ebbtide.training.spec import DEEPEST, VARIED_SEEDS, Spec, from_builtins
+from ebbtide.training.identity import DEEPEST
+from ebbtide.training.spec import VARIED_SEEDS, Spec, from_builtins
 
 Flat = dict[str, Any]
 """Fields by dotted name, structs before their fields; a struct that is one of several is named by its tag."""

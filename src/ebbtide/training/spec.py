@@ -1,6 +1,5 @@
 """The whole description of a run, as data."""
 
-import hashlib
 import math
 from typing import Annotated, Any
 
@@ -27,8 +26,8 @@ from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.regression import Regression
-from ebbtide.traced import default, default_at, replace_at, traced_fields, value_at
-from ebbtide.training import limits
+from ebbtide.traced import replace_at, traced_fields
+from ebbtide.training import identity, limits
 from ebbtide.training.fields import explain
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Schedule
@@ -40,8 +39,6 @@ Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 MOST_SEQUENCES = 2**32 - 1
 MOST_HELD = 2**30
 """Bytes of images that an encoder may hold at a time in an evaluation."""
-DEEPEST = 10
-"""Structs, lists and mappings inside each other: a spec has five."""
 
 
 class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,7 +92,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def check(self) -> None:
         """Raises `InputError` (one line: field, value, what is allowed) if this describes no run. The answer is the
         same on every machine: no file is read (see `feasible.check_feasible` for what this machine can do)."""
-        limits.check_integers(_typed(self))
+        limits.check_integers(identity.typed(self))
         require(self.sequences <= MOST_SEQUENCES, "sequences", self.sequences, f"must be at most {MOST_SEQUENCES}")
         nearby = max(round(self.sequences / self.batch), 1) * self.batch
         allowed = f"must be a multiple of batch = {self.batch}, e.g. {nearby}"
@@ -130,7 +127,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         require(self.seeds.member <= most, "seeds.member", self.seeds.member, f"must be at most {most}")
         names = self.variable()
         for name, values in self.vary.items():
-            require(name in names, "vary", name, f"must be one of {', '.join(names)}{nearest(name, names)}")
+            if name not in names:
+                raise InputError("vary", name, f"must be one of {', '.join(names)}{nearest(name, names)}")
             allowed = f"needs one value for each of the {self.members} members"
             require(len(values) == self.members, f"vary.{name}", values, allowed)
             for value in dict.fromkeys(values):
@@ -227,86 +225,18 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def to_json(self) -> bytes:
         """Canonical JSON: sorted keys, every field present, numbers in the type of their field."""
-        return msgspec.json.encode(_typed(self), order="sorted")
+        return identity.canonical_json(self)
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all fields that differ from their defaults: the name of this
         computation. A field that a later version adds does not rename older runs; a default it changes does."""
-        return hashlib.sha256(msgspec.json.encode(_lean(_typed(self)), order="sorted")).hexdigest()
+        return identity.digest(self)
 
     def addresses(self) -> list[str]:
         """For every member the SHA-256 of what it computes: all fields that differ from their defaults, those
         that may differ between members by name. It does not matter which fields are written as varied, nor
         what other members the run has."""
-        spec, names = _typed(self), self.variable()
-        at = dict(zip(names, (value_at(spec, name) for name in names), strict=True))
-        plain = dict(zip(names, (default_at(spec, name) for name in names), strict=True))
-        common = replace(spec, members=1, vary={})
-        for name in names:
-            common = replace_at(common, name, plain[name])
-        stem = hashlib.sha256(msgspec.json.encode(_lean(common), order="sorted"))
-        found = []
-        for m in range(self.members):
-            own = at | {"seeds.member": at["seeds.member"] + m} | {name: vs[m] for name, vs in spec.vary.items()}
-            differs = {name: float(value) for name, value in own.items() if value != plain[name]}
-            one = stem.copy()
-            one.update(msgspec.json.encode(differs, order="sorted"))
-            found.append(one.hexdigest())
-        return found
-
-
-def _lean(value: Any) -> Any:
-    """Builtins of a value without the fields of structs that are at their defaults."""
-    match value:
-        case msgspec.Struct():
-            tag = type(value).__struct_config__.tag
-            found = {one.name: getattr(value, one.name) for one in msgspec.structs.fields(value)}
-            plain = {one.name: default(one) for one in msgspec.structs.fields(value)}
-            lean = {name: _lean(item) for name, item in found.items() if item != plain[name]}
-            return lean if tag is None else {"type": tag} | lean
-        case dict():
-            return {name: _lean(item) for name, item in value.items()}
-        case list() | tuple():
-            return [_lean(item) for item in value]
-    return value
-
-
-def _typed(spec: Spec) -> Spec:
-    """Python callers can put anything into a field; hold it to the types that files are held to."""
-    _plain(spec)
-    return from_builtins(msgspec.to_builtins(spec))
-
-
-def _plain(data: Any, name: str = "spec", depth: int = 0) -> None:
-    """Only what JSON can hold, so that every spec can be read back: no NaN or infinity, no NumPy
-    scalars (whose digits may differ from the number meant), no text that is not Unicode."""
-    require(depth <= DEEPEST, name, data, f"must not be nested more than {DEEPEST} deep")
-    match data:
-        case msgspec.Struct():
-            items = [(field, getattr(data, field)) for field in data.__struct_fields__]
-        case dict():
-            items = list(data.items())
-            for key in data:
-                require(type(key) is str, name, key, "names must be text")
-                _plain_scalar(key, name)
-        case list() | tuple():
-            items = list(enumerate(data))
-        case _:
-            return _plain_scalar(data, name)
-    for key, value in items:
-        _plain(value, f"{key}" if depth == 0 else f"{name}.{key}", depth + 1)
-
-
-def _plain_scalar(value: Any, name: str) -> None:
-    kind = type(value)
-    what = f"{kind.__module__}.{kind.__name__}"
-    allowed = f"must be a plain Python number, text or list, not {what}; convert it (e.g. with .item() or list())"
-    require(value is None or kind in (bool, int, float, str), name, value, allowed)
-    if isinstance(value, float):
-        require(math.isfinite(value), name, value, "must be a finite number")
-    if isinstance(value, str):
-        whole = not any("\ud800" <= c <= "\udfff" for c in value)
-        require(whole, name, value, "must be Unicode text")
+        return identity.addresses(self, self.variable())
 
 
 def from_json(text: bytes) -> Spec:
@@ -319,7 +249,7 @@ def from_json(text: bytes) -> Spec:
 
 def from_builtins(data: Any) -> Spec:
     """A spec from dicts, lists and scalars."""
-    _plain(data)
+    identity.check_json(data)
     try:
         return msgspec.convert(data, Spec)
     except msgspec.ValidationError as error:
