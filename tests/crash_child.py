@@ -24,7 +24,7 @@ SLICE_SECONDS, SAVE_SECONDS = 0.05, 0.2
 
 
 class Hook:
-    """Stands in for `atomic.passing`."""
+    """Stands in for `atomic.crash_point`."""
 
     def __init__(self, point: str, nth: int):
         self.point, self.left = point, nth
@@ -56,7 +56,7 @@ def attempt(folder: Path, spec: Spec, point: str, nth: int, pipe: int) -> None:
     """One step to a slice and a commit after each, so that the run passes every point many times."""
     Steps(pipe)
     driver.SLICE_SECONDS, driver.SAVE_SECONDS = 1e-9, -1.0
-    atomic.passing = Hook(point, nth)
+    atomic.crash_point = Hook(point, nth)
     driver.train(spec, folder, processes=0)
 
 
@@ -131,7 +131,7 @@ def drop_before_commit() -> None:
 
 def rows_again() -> None:
     """Defect: opening does not go back to the checkpoint but takes in the segment beyond it."""
-    strays = writer.strays
+    uncommitted_files = writer.uncommitted_files
 
     def keep(self: writer.Writer, header: Header, found) -> None:
         opened(self, header, found)
@@ -145,7 +145,9 @@ def rows_again() -> None:
 
     opened = writer.Writer._open
     writer.Writer._open = keep
-    writer.strays = lambda path, checkpoint, segments: [p for p in strays(path, checkpoint, segments) if p.is_dir()]
+    writer.uncommitted_files = lambda path, checkpoint, segments: [
+        p for p in uncommitted_files(path, checkpoint, segments) if p.is_dir()
+    ]
 
 
 DEFECTS = {one.__name__: one for one in (header_in_place, checkpoint_in_place, drop_before_commit, rows_again)}

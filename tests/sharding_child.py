@@ -16,7 +16,7 @@ from ebbtide.errors import InputError
 from ebbtide.runs.folder import Run
 from ebbtide.training import driver
 from ebbtide.training.driver import Interrupted, Progress, train
-from ebbtide.training.members import Members, named
+from ebbtide.training.members import Members, to_dotted
 from ebbtide.training.schedule import Schedule
 from tiny import SPEC, final_state
 
@@ -50,7 +50,7 @@ def first_batches(members: Members) -> Arrays:
 
 def spread(members: Members) -> Arrays:
     """Of every array of every group: on how many devices it lies, and the members on one of them."""
-    leaves = [leaf for state in members.states for leaf in named(state).values()]
+    leaves = [leaf for state in members.states for leaf in to_dotted(state).values()]
     found = [(len(x.sharding.device_set), x.sharding.shard_shape(x.shape)[0] if x.ndim else 0) for x in leaves]
     return {"devices": np.array([d for d, _ in found]), "members": np.array([m for _, m in found])}
 

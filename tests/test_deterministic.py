@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import Run, numeric
+from ebbtide.runs.folder import Run, numeric_identity
 from ebbtide.runs.signed import sign
 from ebbtide.training import worker
 from ebbtide.training.driver import spec_of, train
@@ -210,4 +210,4 @@ def test_a_run_made_in_this_process_is_not_repeatable_nor_made_so(made_here, tmp
 
 def test_what_bits_depend_on_is_not_how_many_processes_share_the_work():
     identity = {"jax": "1", "processes": 2, "width": 1, "devices": 1, "chosen": "measured", "members": 4}
-    assert numeric(identity) == {"jax": "1", "width": 1, "devices": 1, "members": 4, "kernel": "xla"}
+    assert numeric_identity(identity) == {"jax": "1", "width": 1, "devices": 1, "members": 4, "kernel": "xla"}

@@ -284,7 +284,7 @@ def test_a_start_that_takes_long_is_announced_until_something_is_reported(monkey
     timers: list[Timer] = []
     said, reports = [], []
     monkeypatch.setattr(threading, "Timer", Timer)
-    with driver.announcing(SPEC, said.append, reports.append) as report:
+    with driver.announce_slow_start(SPEC, said.append, reports.append) as report:
         (timer,) = timers
         assert timer.waiting and timer.seconds == driver.QUIET_SECONDS
         timer.say(*timer.words)
@@ -292,7 +292,7 @@ def test_a_start_that_takes_long_is_announced_until_something_is_reported(monkey
         progress = Progress(1, 2, 2, 1.0, 1.0, {})
         report(progress)
         assert reports == [progress] and not timer.waiting
-    with pytest.raises(InputError), driver.announcing(SPEC, said.append, reports.append):
+    with pytest.raises(InputError), driver.announce_slow_start(SPEC, said.append, reports.append):
         raise InputError("spec", 1, "is refused by a worker")
     assert not timers[1].waiting
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import DamagedError, Header, Run, Unreadable, catalogue, read_manifest
+from ebbtide.runs.folder import DamagedError, Header, Run, UnreadableRun, list_runs, read_manifest
 from ebbtide.runs.signed import SCHEMA, sign, unsign
 from ebbtide.runs.writer import Writer
 from tiny import SPEC, evaluations, final_state, header, write_run
@@ -215,11 +215,11 @@ def test_the_catalogue_lists_run_folders_only(tmp_path):
     write_run(tmp_path / ".tmp-c", {"icl": [[0.5, 0.6]]}, [[1, 1]])
     (tmp_path / "notes").mkdir()
     (tmp_path / "file").write_text("x")
-    assert [run.path.name for run in catalogue(tmp_path)] == ["a", "b"]
-    assert catalogue(tmp_path / "nowhere") == []
+    assert [run.path.name for run in list_runs(tmp_path)] == ["a", "b"]
+    assert list_runs(tmp_path / "nowhere") == []
     change(tmp_path / "a/run.json", "flip")
-    damaged, run = catalogue(tmp_path)
-    assert isinstance(damaged, Unreadable) and damaged.path.name == "a" and "run.json is damaged" in damaged.reason
+    damaged, run = list_runs(tmp_path)
+    assert isinstance(damaged, UnreadableRun) and damaged.path.name == "a" and "run.json is damaged" in damaged.reason
     assert isinstance(run, Run) and run.path.name == "b"
 
 

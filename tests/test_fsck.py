@@ -120,14 +120,14 @@ def test_nothing_is_written_and_a_folder_that_cannot_be_written_is_read(path, mo
         assert not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         return opened(file, flags, *arguments, **options)
 
-    def passing(point: str) -> None:
+    def crash_point(point: str) -> None:
         raise AssertionError(point)
 
     for one in everything:
         one.chmod(one.stat().st_mode & 0o555)
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", read_only)
-        patch.setattr(atomic, "passing", passing)
+        patch.setattr(atomic, "crash_point", crash_point)
         report = examine(path)
         with pytest.raises(AssertionError):  # the watch sees a writer
             Writer(path, HEAD)

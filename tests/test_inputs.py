@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import Run, differing
+from ebbtide.runs.folder import Run, identity_differences
 from ebbtide.runs.signed import sign
 from ebbtide.sources.features import Features
 from ebbtide.sources.tokens import Tokens, tokens_file
@@ -98,9 +98,12 @@ def test_an_older_run_is_compared_with_what_its_last_checkpoint_recorded(begun, 
 
 def test_what_was_never_recorded_cannot_differ():
     here = {"jax": "1", "source_file": "a", "source_sha256": "b", "start_sha256": "c"}
-    assert differing({"jax": "1"}, here) == []
-    assert differing(here, here | {"source_file": "elsewhere"}) == []
-    assert differing(here, here | {"source_sha256": "x", "start_sha256": "y"}) == ["source_sha256", "start_sha256"]
+    assert identity_differences({"jax": "1"}, here) == []
+    assert identity_differences(here, here | {"source_file": "elsewhere"}) == []
+    assert identity_differences(here, here | {"source_sha256": "x", "start_sha256": "y"}) == [
+        "source_sha256",
+        "start_sha256",
+    ]
 
 
 def test_a_source_that_reads_no_file_records_none():

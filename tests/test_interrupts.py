@@ -9,7 +9,7 @@ import pytest
 
 from ebbtide.cli import main
 from ebbtide.errors import Interrupted
-from ebbtide.interrupts import STOPPED, raising
+from ebbtide.interrupts import STOPPED, raise_on_ctrl_c
 from ebbtide.runs.atomic import TEMPORARY
 from tiny import contents, write_run
 
@@ -95,5 +95,5 @@ def test_called_from_python_a_command_is_interrupted_as_ever(monkeypatch, capsys
     monkeypatch.setattr("ebbtide.cli.folders.ls", command)
     assert main(["ls"]) == 130 and capsys.readouterr().err == f"{STOPPED}\n"
     assert signal.getsignal(signal.SIGINT) is before
-    with raising():
+    with raise_on_ctrl_c():
         assert signal.getsignal(signal.SIGINT) is before

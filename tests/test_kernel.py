@@ -25,7 +25,7 @@ from ebbtide.models.encoders import ResNet
 from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.transience.study import QUICK
-from ebbtide.runs.folder import Run, numeric
+from ebbtide.runs.folder import Run, numeric_identity
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
@@ -342,7 +342,7 @@ def test_what_is_long_enough_to_measure_is_trained_one_member_at_a_time(native, 
         seen.append((layout.width, layout.processes, kernel.library))
         raise Seen
 
-    monkeypatch.setattr("ebbtide.training.layout.PAYS_FROM", 0.0)
+    monkeypatch.setattr("ebbtide.training.layout.MEASURE_FROM_SECONDS", 0.0)
     monkeypatch.setattr("ebbtide.training.driver.Team", team)
     with pytest.raises(Seen):
         train(SPEC, tmp_path / "run")
@@ -363,7 +363,9 @@ def test_a_run_goes_on_by_what_it_was_begun_with(library, tmp_path, monkeypatch)
     monkeypatch.setenv(kernels.VARIABLE, "auto")
     assert kernels.choose(SPEC, before="xla") == kernels.XLA
     assert kernels.choose(SPEC).library == library and kernels.choose(SPEC, before="native 0").library == library
-    assert numeric({"jax": "1"}) == {"jax": "1", "kernel": "xla"}, "a run from before there was a kernel is XLA's"
+    assert numeric_identity({"jax": "1"}) == {"jax": "1", "kernel": "xla"}, (
+        "a run from before there was a kernel is XLA's"
+    )
 
 
 @pytest.mark.parametrize(
@@ -397,7 +399,7 @@ def test_what_is_not_served_is_trained_by_xla_with_one_note(monkeypatch, changes
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=lambda one: one.name)
 def test_every_configuration_of_the_benchmark_is_served(config):
-    assert kernels.reason_against(config.spec) is None
+    assert kernels.unsupported_reason(config.spec) is None
 
 
 @pytest.mark.parametrize(("compiler", "reason"), [("no-such-compiler", "is on the path"), ("false", "false failed")])

@@ -13,8 +13,8 @@ from ebbtide.cli import main
 from ebbtide.errors import InputError, Interrupted
 from ebbtide.interrupts import STOPPED
 from ebbtide.kernel import build, library
-from ebbtide.machine import cache_folder, features, processor
-from ebbtide.runs.folder import differing
+from ebbtide.machine import cache_folder, instruction_sets, processor
+from ebbtide.runs.folder import identity_differences
 from ebbtide.training import kernels, worker
 from tiny import SPEC
 
@@ -244,19 +244,19 @@ def test_what_killed_builds_left_is_removed_and_one_that_goes_on_is_not(cached):
 
 def test_processors_of_one_name_with_other_instructions_have_libraries_of_their_own(monkeypatch):
     here = build.library(build.find_compiler())
-    monkeypatch.setattr(build, "features", lambda: "another0")
+    monkeypatch.setattr(build, "instruction_sets", lambda: "another0")
     other = build.library(build.find_compiler())
     assert other != here
     assert build.short_name(other) == build.short_name(here), "older runs name the library so"
-    assert worker.identity()["features"] == features() and worker.identity()["processor"] == processor()
+    assert worker.identity()["features"] == instruction_sets() and worker.identity()["processor"] == processor()
 
 
 def test_what_an_older_run_has_not_recorded_cannot_differ():
     old, here = {"jax": "1", "kernel": "native 1"}, {"jax": "1", "kernel": "native 1", "features": "a"}
-    assert differing(old, here) == [] and differing(here, here) == []
-    assert differing(here, here | {"features": "b"}) == ["features"]
-    assert differing(here, old) == ["features"]
-    assert differing(old, here | {"jax": "2"}) == ["jax"]
+    assert identity_differences(old, here) == [] and identity_differences(here, here) == []
+    assert identity_differences(here, here | {"features": "b"}) == ["features"]
+    assert identity_differences(here, old) == ["features"]
+    assert identity_differences(old, here | {"jax": "2"}) == ["jax"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from ebbtide.training.kernels import XLA, Choice
 from ebbtide.training.layout import PROCESS, Layout, candidates, choose, expected_seconds, fastest, needed, pace
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
-from ebbtide.training.team import Process, Team, Worker
+from ebbtide.training.team import SubprocessWorker, Team, Worker
 from ebbtide.training.watch import EarlyStopping
 from tiny import SPEC
 
@@ -59,7 +59,7 @@ def machine(monkeypatch, tmp_path) -> Path:
 def stopwatch(monkeypatch) -> Stopwatch:
     """Measuring pays always, and is canned."""
     made = Stopwatch(WIDE_WINS)
-    monkeypatch.setattr(layout, "PAYS_FROM", 0.0)
+    monkeypatch.setattr(layout, "MEASURE_FROM_SECONDS", 0.0)
     monkeypatch.setattr(layout, "pace", made)
     return made
 
@@ -208,7 +208,7 @@ def test_the_fastest_is_measured_once_and_remembered(stopwatch, machine):
 
 def test_a_stop_ends_the_measurement_and_nothing_is_remembered(monkeypatch, machine):
     """Within one short training: what is outstanding is not waited for."""
-    monkeypatch.setattr(layout, "PAYS_FROM", 0.0)
+    monkeypatch.setattr(layout, "MEASURE_FROM_SECONDS", 0.0)
     stop, closed = threading.Event(), []
 
     class Busy(Team):
@@ -219,7 +219,7 @@ def test_a_stop_ends_the_measurement_and_nothing_is_remembered(monkeypatch, mach
             self.workers: list[Worker] = [Silent()]
             self.shares = [list(range(members))]
 
-    class Silent(Process):
+    class Silent(SubprocessWorker):
         def __init__(self) -> None:
             self._answers = queue.Queue()
 
@@ -239,7 +239,7 @@ def test_members_whose_steps_are_long_have_nothing_to_gain_side_by_side(monkeypa
     assert choose(FOUR).chosen == "measured"
     monkeypatch.setattr(layout, "pace", never)
     long = replace(FOUR, batch=100_000, sequences=1_000_000)
-    assert layout.step_seconds(long) > layout.LONG_STEP > layout.step_seconds(FOUR)
+    assert layout.step_seconds(long) > layout.LONG_STEP_SECONDS > layout.step_seconds(FOUR)
     assert choose(long) == Layout(2, 1, 1, "default")
 
 
@@ -342,7 +342,7 @@ def test_where_measuring_is_out_of_place_it_is_not_done(monkeypatch, stopwatch, 
     monkeypatch.setattr(layout, "pace", never)
     assert choose(FOUR, deterministic=True) == Layout(2, 1, 1, "default")  # no bit depends on a stopwatch
     assert choose(replace(SPEC, members=1)) == Layout(1, 1, 1, "default")
-    monkeypatch.setattr(layout, "PAYS_FROM", 300.0)
+    monkeypatch.setattr(layout, "MEASURE_FROM_SECONDS", 300.0)
     assert choose(FOUR) == Layout(2, 1, 1, "default")  # a run of a second
     assert not machine.exists()
 
@@ -354,7 +354,7 @@ def test_deterministic_does_not_even_look_at_what_is_remembered(stopwatch):
 def test_a_run_is_expected_to_last_longer_the_more_there_is_to_do():
     """Members beyond the cores wait for each other; up to them they cost nothing."""
     seconds = expected_seconds(SPEC)
-    assert 0 < seconds < layout.PAYS_FROM
+    assert 0 < seconds < layout.MEASURE_FROM_SECONDS
     assert expected_seconds(FOUR) == pytest.approx(2 * seconds)
     assert expected_seconds(replace(SPEC, members=1)) == pytest.approx(seconds)
     assert expected_seconds(replace(SPEC, sequences=10 * SPEC.sequences)) == pytest.approx(10 * seconds)

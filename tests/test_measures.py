@@ -22,7 +22,7 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.report.probe_figure import heads_figure, rank_heads
 from ebbtide.runs.folder import Run
 from ebbtide.training.driver import train
-from ebbtide.training.probe import Probed
+from ebbtide.training.probe import ProbeResult
 from test_interventions import BATCH, MODEL, PROMPT, SHAPE, weights
 from tiny import SPEC
 
@@ -117,7 +117,7 @@ def test_heads_of_different_members_are_averaged_by_rank_not_by_number(capsys):
     values = np.full((2, 3, 2, 2), 0.1)
     values[1, 0, 1, 0] = values[1, 1, 1, 1] = 0.9
     values[1, 2] = np.nan
-    probed = Probed("induction_strength", MEASURES["induction_strength"], "icl", np.array([0, 1000]), values)
+    probed = ProbeResult("induction_strength", MEASURES["induction_strength"], "icl", np.array([0, 1000]), values)
     _print(probed)
     title, head, _, last = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert "by rank, largest at the end first (1 not finite left out)" in title

@@ -14,7 +14,7 @@ from ebbtide.evaluation.metrics import METRICS
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training import members as members_module
 from ebbtide.training.engine import Engine
-from ebbtide.training.members import Members, named
+from ebbtide.training.members import Members, to_dotted
 from ebbtide.training.optimizer import Adam, Descent
 from ebbtide.training.spec import Spec, from_json
 from tiny import SPEC, same_bits
@@ -68,7 +68,7 @@ def _inputs(text: bytes, member: int) -> dict[str, np.ndarray]:
     prompt = values.task.sample(data.key, index, values.source, data.bank, values.source.sizes().split())
     bank = data.bank._replace(key=jax.random.key_data(data.bank.key))
     tree = (jax.random.key_data(data.key), bank, engine.init(member), prompt, engine.suite(member).prompts)
-    return {name: np.asarray(leaf) for name, leaf in named(tree).items()}
+    return {name: np.asarray(leaf) for name, leaf in to_dotted(tree).items()}
 
 
 def inputs(spec: Spec, member: int) -> dict[str, np.ndarray]:

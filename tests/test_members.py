@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.training.engine import Engine
-from ebbtide.training.members import Members, named, unnamed
+from ebbtide.training.members import Members, to_dotted, unnamed
 from ebbtide.training.spec import Spec
 from tiny import SPEC, same_bits
 
@@ -35,7 +35,7 @@ def two() -> dict[str, np.ndarray]:
 
 def test_names_and_leaves_round_trip():
     tree = {"a": [jnp.arange(3.0), jnp.zeros((2, 2))], "b": (jnp.int32(7),)}
-    arrays = named(tree)
+    arrays = to_dotted(tree)
     assert set(arrays) == {"a.0", "a.1", "b.0"}
     back = unnamed(tree, {k: np.asarray(v) for k, v in arrays.items()})
     assert jax.tree.structure(back) == jax.tree.structure(tree)
@@ -173,7 +173,7 @@ def test_distinct_sequences_come_again_in_the_same_order():
     for at in range(STEPS):
         index = np.arange(at * spec.batch, (at + 1) * spec.batch) % 24
         params, optimizer = step(params, optimizer, jnp.uint32(at), jnp.asarray(index, jnp.uint32))
-    for name, array in named(params).items():
+    for name, array in to_dotted(params).items():
         np.testing.assert_allclose(ours[f"params.{name}"][0], array, atol=1e-5, err_msg=name)
     fresh = trained(SPEC, [0]).state()
     assert max(np.abs(ours[name] - fresh[name]).max() for name in fresh if name.startswith("params.")) > 1e-3

@@ -177,11 +177,11 @@ def test_decay_pulls_what_it_should_as_it_should(form, on):
     before, after = flat(params), flat(after)
     assert any(name.endswith(SELECTED[on][0]) for name in before)
     for name, w in before.items():
-        pull = np.zeros_like(w)
+        decay_term = np.zeros_like(w)
         if any(name.endswith(one) for one in SELECTED[on]):
             norm = np.linalg.norm(w)
-            pull = c * w if form != "norms" else c * w / norm if norm else pull
-        np.testing.assert_allclose(after[name], w - lr * factor * (1 + pull), rtol=1e-6)
+            decay_term = c * w if form != "norms" else c * w / norm if norm else decay_term
+        np.testing.assert_allclose(after[name], w - lr * factor * (1 + decay_term), rtol=1e-6)
 
 
 def test_coupled_decay_goes_through_adam_and_decoupled_does_not():

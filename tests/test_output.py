@@ -13,7 +13,7 @@ from drawings_tools import make_drawings
 from ebbtide import cli
 from ebbtide.bench.records import Record
 from ebbtide.errors import InputError
-from ebbtide.runs.output import check_output, refusal, write_output
+from ebbtide.runs.output import check_output, unwritable_reason, write_output
 from sweep_tools import planned
 from tiny import write_run
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_written_to_is_refused_in_one_line_and_stays(tmp_path, mo
     [("REG", True), ("IFO", True), ("CHR", True), ("BLK", False), ("SOCK", False), ("DIR", False)],
 )
 def test_by_the_type_of_a_file_it_is_written_to_or_refused(kind, written):
-    assert bool(refusal(getattr(stat, f"S_IF{kind}") | 0o644)) != written
+    assert bool(unwritable_reason(getattr(stat, f"S_IF{kind}") | 0o644)) != written
 
 
 def test_a_link_to_itself_is_told_by_its_name(tmp_path):

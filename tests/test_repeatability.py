@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from ebbtide.runs.folder import Run
 from ebbtide.training.driver import train
-from ebbtide.training.members import Members, named
+from ebbtide.training.members import Members, to_dotted
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.worker import ENVIRONMENT
 from tiny import SPEC, final_state, same_bits
@@ -73,7 +73,7 @@ REPEATS = 200
 def bits(tree: Any) -> str:
     """A hash of every bit of a pytree's arrays."""
     text = hashlib.sha256()
-    for name, leaf in named(tree).items():
+    for name, leaf in to_dotted(tree).items():
         text.update(name.encode() + np.asarray(leaf).tobytes())
     return text.hexdigest()
 

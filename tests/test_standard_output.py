@@ -14,7 +14,7 @@ import pytest
 from ebbtide.errors import InputError
 from ebbtide.machine import SETTINGS, forget_settings
 from ebbtide.standard_output import StandardOutput
-from ebbtide.training.team import Here, Process
+from ebbtide.training.team import InProcessWorker, SubprocessWorker
 from tiny import write_run
 
 PROGRAM = [sys.executable, "-m", "ebbtide.cli"]
@@ -75,10 +75,10 @@ def test_workers_do_not_see_what_would_change_their_numbers(monkeypatch):
             seen.append(env)
 
     monkeypatch.setattr(subprocess, "Popen", Popen)
-    monkeypatch.setattr(Process, "_listen", lambda self: None)
+    monkeypatch.setattr(SubprocessWorker, "_listen", lambda self: None)
     for name in SETTINGS:
         monkeypatch.setenv(name, "1")
-    Process()._errors.close()
+    SubprocessWorker()._errors.close()
     assert "JAX_ENABLE_X64" in SETTINGS and not set(SETTINGS) & set(seen[0]) and seen[0]["NPROC"] == "1"
     environment = {"JAX_ENABLE_X64": "1", "HOME": "/h"}
     forget_settings(environment)
@@ -98,6 +98,8 @@ def test_members_are_not_trained_in_a_process_of_64_bits():
     jax.config.update("jax_enable_x64", True)
     try:
         with pytest.raises(InputError, match=r"^jax_enable_x64 = True: must be False"):
-            Here().send({"do": "start", "spec": {"sequences": 16, "batch": 16}, "members": [0], "kernel": None})
+            InProcessWorker().send(
+                {"do": "start", "spec": {"sequences": 16, "batch": 16}, "members": [0], "kernel": None}
+            )
     finally:
         jax.config.update("jax_enable_x64", False)

@@ -20,7 +20,7 @@ from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.driver import resume, train
 from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec, from_json
-from ebbtide.training.start import Start, named, shapes
+from ebbtide.training.start import Start, shapes, to_dotted
 from tiny import SPEC, check_both, final_state
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -66,7 +66,7 @@ def test_upper_layers_alone_start_one_layer_lower(donor, tmp_path):
     spec = replace(DEEP, model=replace(DEEP.model, layers=1), start=start, freeze=parts)
     check_both(spec)
     theirs, here = at(donor, 1024), shapes(spec.model, spec.shape())
-    merged = named(start.merge(spec.model.init(jax.random.key(0), **spec.shape()), 1))
+    merged = to_dotted(start.merge(spec.model.init(jax.random.key(0), **spec.shape()), 1))
     assert set(merged) == set(here)
     for name, array in merged.items():
         source = name.replace("blocks.0.", "blocks.1.")
@@ -87,7 +87,7 @@ def test_a_run_that_starts_anew_from_the_beginning_of_another_is_it_again(donor,
 def starts_from(spec: Spec, theirs: dict[str, np.ndarray]) -> list[int]:
     """For every member of a run the place of the member of another run whose parameters it begins with."""
     engine, name = Engine(spec), next(iter(theirs))
-    begun = [np.asarray(named(engine.init(m).params)[name]) for m in range(spec.members)]
+    begun = [np.asarray(to_dotted(engine.init(m).params)[name]) for m in range(spec.members)]
     return [next(i for i, one in enumerate(theirs[name]) if np.array_equal(one, mine)) for mine in begun]
 
 

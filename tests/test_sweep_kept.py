@@ -15,9 +15,10 @@ from ebbtide.errors import InputError
 from ebbtide.pages import facts as entry
 from ebbtide.pages.facts import asked
 from ebbtide.pages.gather import entry_of, gather
+from ebbtide.papers import registry
 from ebbtide.papers.registry import find_study
 from ebbtide.papers.transience.study import TRANSIENCE
-from ebbtide.places import locate, looking_in
+from ebbtide.places import looking_in, resolve_path
 from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.sources.features import Features
 from ebbtide.studies.experiment import (
@@ -311,16 +312,16 @@ def test_a_relative_path_is_meant_from_the_folder_where_the_sweep_was_made(tmp_p
         source.check_data()
     with looking_in(places(path, folder.sweep)):
         source.check_data()
-        assert locate("runs/donor") == str(tmp_path / "made/runs/donor") and len(source.read()) == 80
+        assert resolve_path("runs/donor") == str(tmp_path / "made/runs/donor") and len(source.read()) == 80
         from_file(Path("x.npz"))
-        assert locate("x.npz") == "x.npz" and locate("y.npz") == "y.npz" and locate("\0") == "\0"
+        assert resolve_path("x.npz") == "x.npz" and resolve_path("y.npz") == "y.npz" and resolve_path("\0") == "\0"
         with pytest.raises(InputError, match=r"looked for from \., .*made, .*made\)"):
             checkpoint("runs/none", 0)
-    assert locate("runs/donor") == "runs/donor"
+    assert resolve_path("runs/donor") == "runs/donor"
     shutil.move(tmp_path / "made" / "runs", tmp_path / "moved")
     shutil.rmtree(tmp_path / "made")
     with looking_in(places(tmp_path / "moved" / "runs" / "s", folder.sweep)):
-        assert locate("runs/donor") == str(tmp_path / "moved/runs/donor")
+        assert resolve_path("runs/donor") == str(tmp_path / "moved/runs/donor")
 
 
 def test_a_sweep_goes_on_from_another_working_folder(tmp_path, monkeypatch):

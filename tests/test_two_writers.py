@@ -15,7 +15,7 @@ import pytest
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import Run, catalogue
+from ebbtide.runs.folder import Run, list_runs
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.lock import holder
 from ebbtide.runs.writer import Writer, check_folder
@@ -66,7 +66,7 @@ def look(path: Path, seen: int) -> int:
     assert found is not None and found[1].sequences >= 2, f"no new checkpoint of which every file verifies: {found}"
     report = examine(path)
     assert report.sound() and report.resume.startswith("resume continues from checkpoints/"), report
-    (listed,) = catalogue(path.parent)
+    (listed,) = list_runs(path.parent)
     assert isinstance(listed, Run)
     return rows
 
@@ -127,14 +127,14 @@ def test_the_folder_is_checked_again_under_the_lock(tmp_path, monkeypatch):
     """Another run may move in between the first look and the lock; the lock is free again afterwards."""
     from ebbtide.runs import lock
 
-    path, take = tmp_path / "run", lock.take
+    path, acquire = tmp_path / "run", lock.acquire
 
     def late(folder: Path) -> int:
-        monkeypatch.setattr(lock, "take", take)
+        monkeypatch.setattr(lock, "acquire", acquire)
         play(folder, 1)
-        return take(folder)
+        return acquire(folder)
 
-    monkeypatch.setattr(lock, "take", late)
+    monkeypatch.setattr(lock, "acquire", late)
     with pytest.raises(InputError, match="another spec"):
         Writer(path, msgspec.structs.replace(HEAD, digest="0" * 64))
     assert holder(path) is None and Run(path).header.digest == HEAD.digest

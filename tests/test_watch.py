@@ -23,7 +23,7 @@ def judged(stopping: EarlyStopping, *rows: tuple[int, float]) -> Watch:
     """A watch of one member that was shown these values at these sequences."""
     watch = Watch(1, stopping)
     for at, value in rows:
-        watch.judge(f32(value), at)
+        watch.update_stopping(f32(value), at)
     return watch
 
 
@@ -39,22 +39,22 @@ def test_only_a_strictly_better_value_is_the_best():
         (30, (0.4, 0.1, 0.0), (False, False, True)),
         (40, (NAN, 0.2, 0.0), (False, False, False)),
     ]
-    for at, values, better in rows:
-        assert tuple(watch.better(f32(*values), at)) == better
+    for at, values, update_best in rows:
+        assert tuple(watch.update_best(f32(*values), at)) == update_best
     assert watch.best_value.tolist() == f32(0.6, 0.2, 0.0).tolist() and watch.best_at.tolist() == [20, 10, 30]
 
 
 def test_a_member_that_never_was_a_number_has_no_best():
     watch = Watch(2, None)
     for at in (0, 10):
-        assert watch.better(f32(NAN, 0.1), at).tolist() == [False, at == 0]
+        assert watch.update_best(f32(NAN, 0.1), at).tolist() == [False, at == 0]
     assert watch.best_value[0] == -np.inf and watch.best_at.tolist() == [-1, 0]
 
 
 def test_without_stopping_nobody_stops():
     watch = Watch(1, None)
     for at in range(0, 1000, 10):
-        watch.judge(f32(0.0), at)
+        watch.update_stopping(f32(0.0), at)
     assert not watch.stopped.any()
 
 
@@ -79,7 +79,7 @@ def test_smoothed_value_rise_and_patience_by_hand():
     watch = Watch(1, EarlyStopping(patience=30, window=3, margin=0.1))
     for at, value, smoothed, rise, stopped in TABLE:
         before = watch.recent.copy()
-        watch.judge(f32(value), at)
+        watch.update_stopping(f32(value), at)
         assert (watch.top_at[0], watch.stopped_at[0]) == (rise, stopped), at
         if smoothed is None:
             assert np.array_equal(watch.recent, before)
@@ -127,12 +127,12 @@ def test_a_nan_that_pushes_a_low_value_out_of_the_window_is_no_rise():
 def test_a_stopped_member_is_frozen_and_the_others_are_not():
     watch = Watch(2, EarlyStopping(patience=10, window=2))
     for at, values in ((0, f32(0.5, 0.5)), (10, f32(0.4, 0.6))):
-        watch.better(values, at)
-        watch.judge(values, at)
+        watch.update_best(values, at)
+        watch.update_stopping(values, at)
     assert watch.stopped.tolist() == [True, False]
     before = watch.arrays()
-    assert watch.better(f32(0.9, 0.9), 20).tolist() == [False, True]
-    watch.judge(f32(0.9, 0.9), 20)
+    assert watch.update_best(f32(0.9, 0.9), 20).tolist() == [False, True]
+    watch.update_stopping(f32(0.9, 0.9), 20)
     after = watch.arrays()
     for name in before:
         assert np.array_equal(before[name][0], after[name][0]), name
@@ -142,10 +142,10 @@ def test_a_stopped_member_is_frozen_and_the_others_are_not():
 def test_what_it_gives_away_is_its_own_copy():
     watch = Watch(2, EarlyStopping(patience=10))
     first = watch.arrays()
-    watch.judge(f32(0.5, 0.5), 0)
+    watch.update_stopping(f32(0.5, 0.5), 0)
     assert same_bits(first, Watch(2, EarlyStopping(patience=10)).arrays())
     other = Watch(2, EarlyStopping(patience=10), first)
-    other.judge(f32(0.1, 0.1), 0)
+    other.update_stopping(f32(0.1, 0.1), 0)
     assert first["top_value"].tolist() == [-np.inf, -np.inf]
 
 
@@ -156,20 +156,20 @@ STORIES = st.lists(st.tuples(st.integers(1, 30), VALUES, VALUES), min_size=1, ma
 def told(story: list[Any], stopping: EarlyStopping, cut: int | None = None) -> tuple[Watch, list[list[bool]]]:
     """The watch after a story of (sequences since the last, values), and which were better when;
     taken down and set up again from its arrays before row `cut`."""
-    watch, at, better = Watch(2, stopping), 0, []
+    watch, at, update_best = Watch(2, stopping), 0, []
     for i, (more, *values) in enumerate(story):
         if i == cut:
             watch = Watch(2, stopping, watch.arrays())
-        better.append(watch.better(f32(*values), at).tolist())
-        watch.judge(f32(*values), at)
+        update_best.append(watch.update_best(f32(*values), at).tolist())
+        watch.update_stopping(f32(*values), at)
         at += more
-    return watch, better
+    return watch, update_best
 
 
 def harmless(story: list[Any], stopping: EarlyStopping, cut: int) -> bool:
     """Whether an interruption changes nothing."""
-    (whole, better), (again, better_again) = told(story, stopping), told(story, stopping, cut)
-    return same_bits(whole.arrays(), again.arrays()) and better == better_again
+    (whole, update_best), (again, better_again) = told(story, stopping), told(story, stopping, cut)
+    return same_bits(whole.arrays(), again.arrays()) and update_best == better_again
 
 
 @given(STORIES, st.integers(1, 60), st.integers(1, 5), st.sampled_from([0.0, 0.1]), st.data())

@@ -15,7 +15,7 @@ import pytest
 from ebbtide.errors import InputError
 from ebbtide.sweeps.attempt import _outcome
 from ebbtide.training import team, worker
-from ebbtide.training.team import Here, Process, WorkerError
+from ebbtide.training.team import InProcessWorker, SubprocessWorker, WorkerError
 from ebbtide.training.wire import receive, send
 
 BUSY = "from ebbtide.training.worker import end_with; import sys, time; end_with(int(sys.argv[1])); time.sleep(3600)"
@@ -61,8 +61,8 @@ def test_a_worker_is_told_whose_it_is(monkeypatch):
             seen.append(words)
 
     monkeypatch.setattr(subprocess, "Popen", Popen)
-    monkeypatch.setattr(Process, "_listen", lambda self: None)
-    Process()._errors.close()
+    monkeypatch.setattr(SubprocessWorker, "_listen", lambda self: None)
+    SubprocessWorker()._errors.close()
     assert seen[0][1:] == ["-m", "ebbtide.training.worker", str(os.getpid())]
 
 
@@ -93,13 +93,13 @@ def answer_to(command: dict[str, Any]) -> dict[str, Any] | None:
 def test_a_worker_without_memory_says_so_in_one_line(monkeypatch, error):
     monkeypatch.setattr(worker, "obey", fail(error))
     monkeypatch.setattr(team, "obey", fail(error))
-    process = Process.__new__(Process)
+    process = SubprocessWorker.__new__(SubprocessWorker)
     process._answers = queue.Queue()
     process._answers.put(answer_to({"do": "train", "step": 1}))
     with pytest.raises(WorkerError, match=r"^a worker process ran out of memory$"):
         process.answer()
     with pytest.raises(WorkerError, match=r"^this process ran out of memory$"):
-        Here().send({"do": "train", "step": 1})
+        InProcessWorker().send({"do": "train", "step": 1})
 
 
 def test_another_error_is_a_bug_and_keeps_its_traceback(monkeypatch):
@@ -125,7 +125,7 @@ def test_what_ended_a_process_is_told_by_its_signal(number, says):
         def wait(self) -> int:
             return -number
 
-    process = Process.__new__(Process)
+    process = SubprocessWorker.__new__(SubprocessWorker)
     process._process = Ended()  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(WorkerError, match=f"^a worker process was killed by {says}$"):
         raise process._dead()

@@ -39,7 +39,7 @@ def test_the_rename_of_a_whole_checkpoint_is_the_commit(tmp_path, monkeypatch):
             found = Run(path).latest()
             seen.append(found and found[0].name)
 
-    monkeypatch.setattr(atomic, "passing", watch)
+    monkeypatch.setattr(atomic, "crash_point", watch)
     play(path, 1)
     assert seen == [({"state.safetensors", "manifest.json"}, 1, ".tmp-", None), "000000000000"]
 
@@ -167,8 +167,8 @@ class Reaper:
         self.left, self.torn, self.locks = n, torn, []
         for name in ("write", "fsync", "replace", "mkdir", "rmdir", "unlink"):
             patch.setattr(os, name, self.watch(name, getattr(os, name)))
-        take = lock.take
-        patch.setattr(lock, "take", lambda path: self.locks.append(take(path)) or self.locks[-1])
+        acquire = lock.acquire
+        patch.setattr(lock, "acquire", lambda path: self.locks.append(acquire(path)) or self.locks[-1])
 
     def watch(self, name: str, call: Any) -> Any:
         def watched(*arguments: Any, **options: Any) -> Any:

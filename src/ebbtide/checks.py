@@ -1,10 +1,10 @@
-"""What an exact check reports."""
+"""The result of an exact check."""
 
 from typing import NamedTuple
 
 
 class Check(NamedTuple):
-    """One exact check: what was checked, whether it passed, and the numbers."""
+    """The result of one exact check: what was checked, whether it passed, and the numbers."""
 
     name: str
     passed: bool

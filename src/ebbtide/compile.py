@@ -1,4 +1,4 @@
-"""Programs that run once or twice: compiled quickly rather than to run quickly."""
+"""Compilation of programs that run only once or twice, where compiling takes longer than running."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def compile_fast(function: Callable[P, T]) -> Callable[P, T]:
-    """`function` compiled as one program without the compiler's costly optimisations.
+    """`jax.jit(function)` without XLA's expensive optimisations, for programs that run once or twice.
 
-    Drawing initial weights or evaluation prompts takes milliseconds; compiling it takes seconds. So
-    compiled, evaluation prompts take 1.9 s in place of 3.3 s (LOG.md, 2026-11-23).
+    Drawing initial weights or evaluation prompts takes milliseconds, compiling the program takes seconds. Without
+    optimisation the evaluation prompts are ready after 1.9 s in place of 3.3 s (LOG.md, 2026-11-23).
     """
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})

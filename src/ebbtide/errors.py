@@ -1,17 +1,20 @@
-"""Errors a user can cause, each told in one line."""
+"""Errors that a user can cause, each reported in one line."""
 
 import difflib
 from collections.abc import Iterable
 
 LONGEST = 400
-"""Characters of a field, value or explanation that a message shows."""
+"""Most characters of a field, a value or an explanation that a message shows."""
 
 
 class InputError(ValueError):
-    """A value the user gave cannot be used.
+    """A value that the user gave and that cannot be used.
 
-    The message is one line that names the field, the value and what is allowed, whatever they hold.
-    The command line prints it and exits with code 2; nothing has been written.
+    The message is one line: the field, the value and what is allowed, each cut to a readable length. The command line
+    prints it and exits with code 2; nothing has been written.
+
+    >>> InputError("batch", 0, "must be at least 1")
+    InputError('batch = 0: must be at least 1')
     """
 
     def __init__(self, field: str, value: object, allowed: str):
@@ -20,8 +23,8 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """The work was stopped by Ctrl-C or a termination signal. What was saved stays; a run saves before this is
-    raised."""
+    """The work was stopped by Ctrl-C or a termination signal. What was committed stays; a run commits before it raises
+    this."""
 
 
 def _repr(value: object) -> str:
@@ -32,15 +35,15 @@ def _repr(value: object) -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """`text` with every character spelled that is not seen as itself: control characters and with them escape
-    sequences, changes of direction, characters without width, half characters; those in `keep` stay."""
+    """`text` with every invisible character written as an escape: control characters (and so terminal commands),
+    changes of writing direction, characters without width, unpaired surrogates. Characters in `keep` stay."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks or terminal codes, and not longer than a reader wants."""
+    """`text` without line breaks and terminal commands, cut to `LONGEST` characters."""
     text = visible(text[: LONGEST + 1])
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
@@ -52,6 +55,6 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
 
 def require(condition: bool, field: str, value: object, allowed: str) -> None:
-    """Raises `InputError` unless `condition` holds."""
+    """Raises `InputError(field, value, allowed)` unless `condition` holds."""
     if not condition:
         raise InputError(field, value, allowed)

@@ -1,4 +1,4 @@
-"""Ctrl-C on the command line, outside of training: one line and exit code 130, whatever the program is doing."""
+"""Ctrl-C on the command line outside of training: one line and exit code 130, whatever the program is doing."""
 
 import contextlib
 import os
@@ -13,27 +13,26 @@ STOPPED = "ebbtide: stopped; what was saved is kept, and the same command goes o
 
 
 def leave_at_ctrl_c() -> None:
-    """From here on Ctrl-C ends this process at once, with one line.
+    """Makes Ctrl-C end this process at once, with one line, from here on.
 
-    Python's own handler raises KeyboardInterrupt wherever the program is: inside an import, or a callback of a library,
-    it is swallowed and the program goes on. Nothing has to be undone: files are whole or not there, workers end when
-    this process does. While something trains, `stop_requests` handles Ctrl-C. Does nothing where Ctrl-C is ignored (a
-    job in the background), or outside the main thread.
+    Python's own handler raises KeyboardInterrupt wherever the program is; inside an import or a library's callback it
+    is swallowed and the program goes on. Nothing has to be undone: files are complete or absent, and workers end when
+    this process ends. While something trains, `stop_requests` handles Ctrl-C. Does nothing where Ctrl-C is ignored (a
+    job in the background) or outside the main thread.
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _leave)
 
 
-def finish() -> None:
-    """The work is done and its exit code known: while the interpreter takes itself apart, Ctrl-C changes nothing."""
+def ignore_ctrl_c() -> None:
+    """Ignores Ctrl-C while the interpreter shuts down, once the exit code is known."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
-def raising() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt inside, also on the command line: for work that has something to undo or to say
-    then."""
+def raise_on_ctrl_c() -> Iterator[None]:
+    """Lets Ctrl-C raise KeyboardInterrupt while the block runs, for work that has something to undo or to report."""
     if signal.getsignal(signal.SIGINT) is not _leave:
         yield
         return

@@ -1,8 +1,8 @@
-"""Randomness without state: every key is a pure function of (seed, purpose, index).
+"""Random keys without state: every key is a pure function of (seed, purpose, index).
 
-Initialisation, data, evaluation and source have separate roots, so changing one seed leaves the
-other streams as they were. The generator is named, so that a change of JAX's default cannot
-silently change a stream (golden arrays in the tests pin it).
+Initialisation, training data, evaluation and source have separate root keys, so changing one seed leaves the other
+streams as they were. The generator is named explicitly, so that a change of JAX's default cannot change a stream;
+golden arrays in the tests pin the streams.
 """
 
 from enum import IntEnum
@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, Key
 
 
 class Purpose(IntEnum):
-    """What a key is for. The numbers are part of every stream: never renumber."""
+    """The purpose of a key. The numbers are part of every random stream: never renumber them."""
 
     INIT = 0
     DATA = 1
@@ -22,6 +22,6 @@ class Purpose(IntEnum):
 
 
 def root(seed: int, purpose: Purpose, index: int | Int[Array, ""] = 0) -> Key[Array, ""]:
-    """The root key of one stream: fold_in(fold_in(key(seed), purpose), index)."""
+    """The root key of a random stream: fold_in(fold_in(key(seed), purpose), index)."""
     key = jax.random.key(seed, impl="threefry2x32")
     return jax.random.fold_in(jax.random.fold_in(key, int(purpose)), index)

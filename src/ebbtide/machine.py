@@ -1,4 +1,4 @@
-"""This machine: its processor, its cores, and where what can be made again is kept for this user."""
+"""Properties of this machine (processor, cores, memory), and the user's cache folder."""
 
 import contextlib
 import hashlib
@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 
 VECTORS = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "vaes", "gfni", "popcnt", "abm", "xop")
-"""How the names of x86 instruction sets begin that a compiler chooses arithmetic from. /proc/cpuinfo lists many more
-words, which change with the operating system."""
+"""Prefixes of the x86 instruction sets that affect which arithmetic a compiler chooses. /proc/cpuinfo lists many more
+flags, which change with the operating system."""
 
 SETTINGS = (
     "JAX_ENABLE_X64",
@@ -23,19 +23,19 @@ SETTINGS = (
     "JAX_NUMPY_DTYPE_PROMOTION",
     "JAX_NUMPY_RANK_PROMOTION",
 )
-"""Variables that change what types and random streams JAX computes with: with them a spec would give other numbers
-under the same identity, or an error."""
+"""Environment variables that change the types or random streams of JAX. With them a spec would give other numbers under
+the same identity, or an error."""
 
 
 def forget_settings(environment: MutableMapping[str, str]) -> None:
-    """Removes `SETTINGS` from an environment: ebbtide computes in 32 bits, from streams of its own."""
+    """Removes `SETTINGS` from an environment: ebbtide computes in 32 bits, with its own random streams."""
     for name in SETTINGS:
         environment.pop(name, None)
 
 
 @lru_cache
 def processor() -> str:
-    """The name of this machine's processor: vector widths differ, and with them the order of sums."""
+    """The name of this machine's processor. Processors differ in vector width, and with it in the order of sums."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -44,9 +44,9 @@ def processor() -> str:
 
 
 @lru_cache
-def features() -> str:
-    """The processor's instruction sets as 8 hexadecimal digits (empty where they are not known): virtual machines
-    whose processors have one name may offer different ones."""
+def instruction_sets() -> str:
+    """A hash of the processor's instruction sets, 8 hexadecimal digits (empty where they are not known). Virtual
+    machines with the same processor name may offer different instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
@@ -61,12 +61,12 @@ def features() -> str:
 
 
 def cores() -> int:
-    """The cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory(*, of_children: bool = False) -> int:
-    """The most bytes of memory that this process has had, or the largest of its children that have ended."""
+    """The peak memory of this process in bytes, or of the largest of its children that have ended."""
     peak = resource.getrusage(resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes, but bytes on macOS
 
@@ -74,8 +74,9 @@ def peak_memory(*, of_children: bool = False) -> int:
 def cache_folder() -> Path:
     """The user's cache folder for ebbtide, an absolute path; it need not exist.
 
-    $XDG_CACHE_HOME, or .cache in the home folder. Relative ones are ignored, as the XDG standard says: what lies in the
-    working directory is not this user's cache. A user without a home folder has a folder among the temporary files.
+    $XDG_CACHE_HOME/ebbtide, or .cache/ebbtide in the home folder. Relative values are ignored, as the XDG standard
+    demands: the working folder is not the user's cache. A user without a home folder gets a folder among the temporary
+    files.
     """
     homes = [os.environ.get("HOME", "")]
     with contextlib.suppress(KeyError):

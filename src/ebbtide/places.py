@@ -1,7 +1,7 @@
-"""Where a relative path in a spec leads: from the working folder, else from the places of the sweep that is worked on.
+"""Resolution of relative paths in specs: from the working folder, else from the folders of the sweep at hand.
 
-A spec may name a data file or a run to start from by a relative path, and a spec's digest tells specs with other
-paths apart. So the path stays as it is written, and whoever works on a sweep says from where it may be meant.
+A spec may name a data file or a donor run by a relative path, and specs with different paths have different digests. So
+the path stays as it is written, and the code that works on a sweep adds the folders from which it may be meant.
 """
 
 import os
@@ -10,31 +10,32 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PLACES = "EBBTIDE_PLACES"
-"""The variable that tells child processes: one absolute path a line."""
+"""The environment variable through which child processes learn the extra folders, one absolute path per line."""
 
 
-def locate(path: str) -> str:
-    """`path`, where it is absolute or leads to something from the working folder; else from the first place where it
-    does; where it does from none, `path` as it is."""
+def resolve_path(path: str) -> str:
+    """`path` itself where it is absolute or exists from the working folder; else the first existing path from one of
+    the extra folders (`places`); else `path` unchanged."""
     if Path(path).is_absolute() or _exists(Path(path)):
         return path
     there = (Path(place) / path for place in places())
     return next((str(one) for one in there if _exists(one)), path)
 
 
-def looked_in(path: str) -> str:
-    """Words that say where a path that leads nowhere was looked for; none where there was one place."""
+def search_note(path: str) -> str:
+    """The words " (looked for from ...)" for messages about a missing path; empty where only one folder was
+    searched."""
     only = Path(path).is_absolute() or not places()
     return "" if only else f" (looked for from {', '.join(['.', *places()])})"
 
 
 def places() -> list[str]:
-    """Folders that relative paths may be meant from, beside the working folder, in the order they are tried."""
+    """The folders, beside the working folder, in which relative paths are looked up, in the order of the search."""
     return [one for one in os.environ.get(PLACES, "").split("\n") if one]
 
 
 def working_folder() -> str | None:
-    """The working folder as text, None where it has no name that a file could hold."""
+    """The working folder as text; None where its name cannot be written to a file."""
     try:
         name = str(Path.cwd())
         name.encode()
@@ -45,7 +46,8 @@ def working_folder() -> str | None:
 
 @contextmanager
 def looking_in(folders: Iterable[Path | str | None]) -> Iterator[None]:
-    """Relative paths may also be meant from these folders meanwhile, in this process and in those that it starts."""
+    """Adds folders to the search for relative paths while the block runs, in this process and in those that it
+    starts."""
     before = os.environ.get(PLACES)
     os.environ[PLACES] = "\n".join(str(one) for one in folders if one is not None)
     try:

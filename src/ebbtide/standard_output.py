@@ -1,4 +1,4 @@
-"""The command line's standard output: that it takes no more, or not every character, does not end the work."""
+"""Standard output of the command line: a closed pipe or a missing character does not end the work."""
 
 import contextlib
 import io
@@ -9,21 +9,21 @@ from typing import Any
 
 
 class StandardOutput:
-    """A text stream in place of `stream` that keeps the first error of writing in `failure`, and is silent from then
-    on: a run is worth more than the lines about it."""
+    """A text stream around `stream` that keeps the first write error in `failure` and discards all later text: a run is
+    worth more than the lines about it."""
 
     def __init__(self, stream: Any):
         self._stream = stream
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        """The number of characters, as if all were written."""
+        """Writes the text and returns its length, also where it could not be written."""
         with self._kept():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Hands on what is in the buffer."""
+        """Flushes the buffer."""
         with self._kept():
             self._stream.flush()
 
@@ -42,9 +42,9 @@ class StandardOutput:
         return getattr(self._stream, name)
 
 
-def steady() -> StandardOutput | None:
-    """Puts a `StandardOutput` in the place of this process's, which escapes what its encoding does not have; None where
-    there is none."""
+def install_standard_output() -> StandardOutput | None:
+    """Replaces `sys.stdout` by a `StandardOutput` that escapes characters outside its encoding, and returns it; None
+    where the process has no standard output."""
     if sys.stdout is None:
         return None
     if isinstance(sys.stdout, io.TextIOWrapper):

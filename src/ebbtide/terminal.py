@@ -1,4 +1,4 @@
-"""The terminal: text that is shown as text, whatever it holds and wherever it comes from."""
+"""The terminal: text is shown as text, whatever it contains."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,9 +11,9 @@ from ebbtide.errors import visible
 
 
 class Terminal(Console):
-    """A console on which text is only text: nothing in it is read as markup or as the name of an emoji, and what would
-    command the terminal (escape sequences, other control characters, changes of direction) or what the terminal's
-    encoding does not have is spelled. Styles are given beside a text: `Text("words", "bold")`, `style="dim"`.
+    """A console that shows text as it is: no markup, no emoji names, and terminal commands (escape sequences, control
+    characters, changes of direction) or characters outside the terminal's encoding are written as escapes. Styles are
+    given beside a text: `Text("words", "bold")`, `style="dim"`.
 
     The package has no other console, and a test holds it to that.
     """
@@ -22,11 +22,11 @@ class Terminal(Console):
         super().__init__(**{**options, "markup": False, "emoji": False, "highlight": False})
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """The text as it is shown: so columns are measured by what stands in them."""
+        """The text as it will be shown, so that column widths are measured on what is printed."""
         return super().render_str(self._shown(text), **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """All that is printed passes here; what moves the cursor of a progress line stays as it is."""
+        """The segments to print, with escapes in their text; cursor movements of a progress line pass unchanged."""
         for one in super().render(renderable, options):
             yield one if one.control else Segment(self._shown(one.text), one.style)
 

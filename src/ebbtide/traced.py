@@ -1,7 +1,7 @@
 """Numbers of a spec that may differ between the members of one run.
 
-A field annotated `Traced` enters the compiled program as a value, not as a constant: members with
-different values share one program. Code that uses such a field must not branch on it in Python.
+A field annotated `Traced` enters the compiled program as a value and not as a constant, so members with different
+values share one program. Code that uses such a field must not branch on it in Python.
 """
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ Traced = Annotated[float, msgspec.Meta(extra={"traced": True})]
 
 
 def traced_fields(struct: msgspec.Struct, prefix: str = "") -> list[str]:
-    """Dotted names of all traced fields of a spec, e.g. `optimizer.lr`."""
+    """The dotted names of all traced fields of a spec, e.g. `optimizer.lr`."""
     names: list[str] = []
     own = _traced(type(struct))
     for name in struct.__struct_fields__:
@@ -39,7 +39,7 @@ def _traced(kind: type[msgspec.Struct]) -> frozenset[str]:
 
 
 def replace_at(struct: S, name: str, value: object) -> S:
-    """`struct` with the field at dotted `name` replaced; no check of `value`, which may be traced."""
+    """`struct` with the field at dotted `name` replaced; `value` is not checked, since it may be traced."""
     head, _, tail = name.partition(".")
     if tail:
         value = replace_at(getattr(struct, head), tail, value)
@@ -55,7 +55,7 @@ def value_at(struct: msgspec.Struct, name: str) -> Any:
 
 
 def default_at(struct: msgspec.Struct, name: str) -> Any:
-    """The default of the field at dotted `name`, in the struct that there is."""
+    """The default of the field at dotted `name`."""
     parent, _, last = name.rpartition(".")
     holder = value_at(struct, parent) if parent else struct
     return next(default(one) for one in fields_of(type(holder)) if one.name == last)
@@ -66,6 +66,6 @@ fields_of = lru_cache(msgspec.structs.fields)
 
 
 def default(field: Any) -> Any:
-    """The default of a struct's field (`msgspec.structs.FieldInfo`); `NODEFAULT` where there is none."""
+    """The default of a struct's field (`msgspec.structs.FieldInfo`), `NODEFAULT` where it has none."""
     made = field.default_factory is not msgspec.NODEFAULT
     return field.default_factory() if made else field.default

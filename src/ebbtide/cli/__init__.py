@@ -6,7 +6,7 @@ from importlib import import_module
 
 from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, overrides, parser
 from ebbtide.errors import InputError, Interrupted, one_line, visible
-from ebbtide.interrupts import CODE, STOPPED, finish, leave_at_ctrl_c
+from ebbtide.interrupts import CODE, STOPPED, ignore_ctrl_c, leave_at_ctrl_c
 
 HOMES = {
     **dict.fromkeys(("studies", "run", "resume"), "study"),
@@ -19,18 +19,19 @@ HOMES = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
 
-    Without `arguments` the process is this command's alone: see `leave_at_ctrl_c`, `steady`, `forget_settings`.
+    Without `arguments` the process is this command's alone: see `leave_at_ctrl_c`,
+    `install_standard_output`, `forget_settings`.
     """
     if arguments is not None:
         return _command(list(arguments))
     leave_at_ctrl_c()
     from ebbtide.machine import forget_settings
-    from ebbtide.standard_output import steady
+    from ebbtide.standard_output import install_standard_output
 
     forget_settings(os.environ)
-    output = steady()
+    output = install_standard_output()
     code = _command(sys.argv[1:])
-    finish()
+    ignore_ctrl_c()
     if output is None:
         return code
     output.flush()

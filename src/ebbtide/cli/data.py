@@ -12,7 +12,7 @@ from rich.text import Text
 from ebbtide.cli.console import console
 from ebbtide.data.download import Progress
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.interrupts import raising
+from ebbtide.interrupts import raise_on_ctrl_c
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
 from ebbtide.sources.features import check_data
@@ -197,7 +197,7 @@ def _made(path: Path, how: str) -> None:
 
 def _interruptible(work: Callable[[Callable[[Progress], None]], int], kept: str) -> int:
     try:
-        with raising(), ProgressLine(console, _Words()) as line:
+        with raise_on_ctrl_c(), ProgressLine(console, _Words()) as line:
             return work(line)
     except KeyboardInterrupt:
         console.print(f"stopped; {kept}. The same command goes on", soft_wrap=True)

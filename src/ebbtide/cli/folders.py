@@ -10,7 +10,7 @@ from ebbtide.cli.console import claims_verdict, console, find_run, print_diverge
 from ebbtide.cli.parser import RUNS
 from ebbtide.errors import require
 from ebbtide.report import tables
-from ebbtide.runs.folder import INPUTS, Run, catalogue
+from ebbtide.runs.folder import INPUTS, Run, list_runs
 
 
 def ls(options: Namespace) -> int:
@@ -19,7 +19,7 @@ def ls(options: Namespace) -> int:
 
     folder = Path(options.folder)
     require(folder.is_dir() or options.folder == RUNS, "folder", options.folder, "no such folder")
-    runs = catalogue(folder)
+    runs = list_runs(folder)
     if not runs:
         console.print(f"no runs in {folder} (make one with: ebbtide run transience)")
         return 0

@@ -64,7 +64,7 @@ def _studies(kind: str) -> Table:
         table.add_column(column)
     for study in STUDIES:
         spec = study.presets["quick"].spec
-        against = "asked for" if kind == "xla" else kernels.reason_against(spec)
+        against = "asked for" if kind == "xla" else kernels.unsupported_reason(spec)
         table.add_row(study.name, "XLA" if against else "the compiled kernel", against or "")
     return table
 

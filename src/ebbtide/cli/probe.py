@@ -16,7 +16,7 @@ from ebbtide.report.probe_figure import heads_figure, lines_figure, plane_figure
 from ebbtide.report.progress import ProgressLine
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.output import check_output_folder
-from ebbtide.training.probe import Probed, probe_run
+from ebbtide.training.probe import ProbeResult, probe_run
 
 FOLDER = "probes"
 
@@ -41,7 +41,7 @@ def probe(options: Namespace) -> int:
     return 0
 
 
-def draw(one: Probed, run: str) -> dict[str, bytes]:
+def draw(one: ProbeResult, run: str) -> dict[str, bytes]:
     """The figure of a measure."""
     title = f"{run}: {one.name} on {one.evaluator} prompts\n{one.measure.what}"
     values = one.values
@@ -66,7 +66,7 @@ def _name(path: Path) -> str:
     return f"{path.parents[1].name}, task {path.name[:8]}" if inside else path.name
 
 
-def _print(one: Probed) -> None:
+def _print(one: ProbeResult) -> None:
     """The mean over the members that are finite to the end, at a few checkpoints; of what has a value for every prompt
     their mean. Heads of different members are not the same head: they are averaged by rank, within each layer."""
     axes, values, words = one.measure.axes, one.values, f"{one.name} ({one.evaluator}): mean over members"
@@ -97,7 +97,7 @@ def _ranked(values: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
     return rank_heads(values)[0] if axes == HEADS else rank_heads(values[:, :, None])[0][:, :, 0]
 
 
-def _columns(one: Probed) -> list[str]:
+def _columns(one: ProbeResult) -> list[str]:
     shape, axes = one.values.shape[2:], one.measure.axes
     if axes == ("part",):
         return list(PARTS)
@@ -112,7 +112,7 @@ def _columns(one: Probed) -> list[str]:
     return [f"rank {h + 1}" for h in range(shape[0])]
 
 
-def _npz(one: Probed) -> bytes:
+def _npz(one: ProbeResult) -> bytes:
     """sequences, values [checkpoint, member, ...] and what the other axes are."""
     buffer = io.BytesIO()
     axes = np.array(["checkpoint", "member", *one.measure.axes])

@@ -14,7 +14,7 @@ from ebbtide.data.download import PART, Progress, Report
 from ebbtide.data.encoders import Encoder
 from ebbtide.errors import InputError, require
 from ebbtide.runs.atomic import make_folder, remove, write_file
-from ebbtide.runs.lock import LOCK, take
+from ebbtide.runs.lock import LOCK, acquire
 from ebbtide.sources.drawings import FILE, Drawings, read_drawings
 from ebbtide.sources.features import read_array
 from ebbtide.sources.images import eight_transforms
@@ -48,7 +48,7 @@ def make_features(folder: Path, encoder: Encoder, report: Report, *, augment: bo
         return target, "was there"
     pieces = target.with_name(target.name + PART)
     make_folder(pieces)
-    held = take(pieces)
+    held = acquire(pieces)
     try:
         recipe = msgspec.json.encode(given, order="sorted")
         path = pieces / RECIPE

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ebbtide.errors import Interrupted
 from ebbtide.kernel.library import BuildError, folder, keep, load, open_library, private_folder, tidy
-from ebbtide.machine import features, processor
+from ebbtide.machine import instruction_sets, processor
 from ebbtide.runs.atomic import TEMPORARY
 
 HERE = Path(__file__).parent
@@ -121,7 +121,7 @@ def key(compiler: Compiler) -> str:
 
 def library(compiler: Compiler) -> Path:
     """Where the library is, or will be: named by its key, and by the instructions that this processor has."""
-    return folder() / f"kernel-{key(compiler)}{features() and '-'}{features()}.so"
+    return folder() / f"kernel-{key(compiler)}{instruction_sets() and '-'}{instruction_sets()}.so"
 
 
 def build(compiler: Compiler, stop: Callable[[], bool] = lambda: False) -> Path:

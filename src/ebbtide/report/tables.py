@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ebbtide.errors import InputError
 from ebbtide.evaluation.divergence import Curves, diverged, diverged_at
-from ebbtide.runs.folder import DamagedError, Run, Unreadable
+from ebbtide.runs.folder import DamagedError, Run, UnreadableRun
 
 STYLE = {"holds": "bold green", "fails": "bold red", "undecided": "bold yellow"}
 MARK = {"holds": "holds", "fails": "FAILS", "undecided": "undecided"}
@@ -23,7 +23,7 @@ def short(count: float) -> str:
     return f"{count:.3g}"
 
 
-def runs_table(runs: Iterable[Run | Unreadable], verdict: Callable[[Run], str]) -> Table:
+def runs_table(runs: Iterable[Run | UnreadableRun], verdict: Callable[[Run], str]) -> Table:
     """One line a run: what it is, how far it is, where its strategies stand (mean over members), its
     verdict in a few words; of a damaged one, the reason."""
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -35,7 +35,7 @@ def runs_table(runs: Iterable[Run | Unreadable], verdict: Callable[[Run], str]) 
     table.add_column("verdict", overflow="fold")
     for run in runs:
         try:
-            if isinstance(run, Unreadable):
+            if isinstance(run, UnreadableRun):
                 raise DamagedError(run.reason)
             row = [*_row(run), verdict(run)]
         except (InputError, DamagedError, OSError) as error:

@@ -1,4 +1,4 @@
-"""All writing to run folders: files that are either whole or not there, step by named step."""
+"""Writing files so that they are either complete or absent, in named steps that tests can interrupt."""
 
 import contextlib
 import hashlib
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
-"""Prefix of files and folders that are not committed; readers ignore them."""
+"""Prefix of uncommitted files and folders; readers ignore them."""
 
 _WRITTEN = ("before_write", "mid_write", "before_fsync", "after_fsync")
 _RENAMED = ("before_rename", "after_rename", "committed")
@@ -25,11 +25,11 @@ POINTS = (
     *(f"aside.{stage}" for stage in _RENAMED),  # on opening: what no good checkpoint names
     "leftover.before_removal",  # on opening: temporaries
 )
-"""Every point a commit or an opening passes, in the order of the protocol (see README.md)."""
+"""Every step of a commit and of opening a run, in the order of the protocol (see README.md)."""
 
 
-def passing(point: str) -> None:
-    """Called at each of `POINTS`; does nothing. Tests replace it to stop the process there."""
+def crash_point(point: str) -> None:
+    """Called at each of `POINTS`; does nothing. Tests replace it to kill the process there."""
 
 
 def sha256(data: bytes) -> str:
@@ -38,13 +38,13 @@ def sha256(data: bytes) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` durable."""
+    """Makes renames inside `folder` durable (fsync)."""
     with naming(folder), _opened(folder, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
 
 
 def make_folder(path: Path) -> None:
-    """Makes one folder, if it is not there; a link in its place is refused."""
+    """Creates one folder unless it exists; refuses a link in its place."""
     with naming(path):
         try:
             path.mkdir()
@@ -57,19 +57,19 @@ def write_synced(path: Path, data: bytes, what: str) -> None:
     """Writes a file and waits until it is on the disk; not atomic by itself."""
     half = len(data) // 2
     with naming(path), _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as descriptor:
-        passing(f"{what}.before_write")
+        crash_point(f"{what}.before_write")
         write_all(descriptor, data[:half])
-        passing(f"{what}.mid_write")
+        crash_point(f"{what}.mid_write")
         write_all(descriptor, data[half:])
-        passing(f"{what}.before_fsync")
+        crash_point(f"{what}.before_fsync")
         os.fsync(descriptor)
-    passing(f"{what}.after_fsync")
+    crash_point(f"{what}.after_fsync")
 
 
 def write_file(path: Path, data: bytes, what: str = "file") -> None:
     """Puts `data` at `path` in one step: temporary file, fsync, rename, fsync of the folder.
 
-    Raises `OSError` naming the file; what was at `path` is then still there.
+    Raises `OSError` naming the file; the previous content of `path` is then unchanged.
     """
     temporary = path.with_name(TEMPORARY + path.name)
     try:
@@ -82,19 +82,19 @@ def write_file(path: Path, data: bytes, what: str = "file") -> None:
 
 
 def rename(source: Path, target: Path, what: str) -> None:
-    """Renames within one file system, replacing a file, and waits until that is on the disk."""
-    passing(f"{what}.before_rename")
+    """Renames within one file system, replacing a file, and waits until the rename is on the disk."""
+    crash_point(f"{what}.before_rename")
     with naming(target):
         source.replace(target)
-    passing(f"{what}.after_rename")
+    crash_point(f"{what}.after_rename")
     sync_folder(target.parent)
     if source.parent != target.parent:
         sync_folder(source.parent)
-    passing(f"{what}.committed")
+    crash_point(f"{what}.committed")
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link, or a folder with all that is in it."""
+    """Removes a file, a link, or a folder with everything in it."""
     with naming(path):
         if path.is_dir() and not path.is_symlink():
             for inner in list(path.iterdir()):
@@ -122,7 +122,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of a call that knows only a descriptor names no file: this adds it."""
+    """Adds the file name to an `OSError` of a call that knows only a descriptor."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reading a run folder, and the names and records in it. See README.md beside this file."""
+"""Reading a run folder: its records, checkpoints and evaluations. See README.md beside this file."""
 
 import math
 import os
@@ -29,14 +29,14 @@ from ebbtide.runs.signed import DamagedError, check_plain, unsign
 HEADER, METRICS, CHECKPOINTS, ASIDE = "run.json", "metrics", "checkpoints", "aside"
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 MOST_COUNT = 2**32
-"""Sequences, batch and members are 32-bit numbers."""
+"""Upper limit of sequences, batch and members: they are 32-bit numbers."""
 LONGEST_TEXT = 1000
-"""Characters of a label or a name in run.json."""
+"""Most characters of a label or a name in run.json."""
 CHECKPOINT_NAME = re.compile(r"[0-9]{12}")
 
 
 class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An evaluator as a run remembers it: its headline metric and that metric's chance level."""
+    """An evaluator as a run stores it: its headline metric and the chance level of that metric."""
 
     name: str
     headline: str
@@ -44,7 +44,8 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """run.json: what the run is. `spec` is opaque here; `identity` says what its bits depend on."""
+    """run.json: the spec (not interpreted here), the evaluators and metrics, and the identity on which the bits
+    depend."""
 
     schema: int
     digest: str
@@ -57,7 +58,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rows `first` to `last` (inclusive) of the evaluations."""
+    """A file with rows `first` to `last` (inclusive) of the evaluations."""
 
     first: int
     last: int
@@ -65,10 +66,12 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The commit record of a checkpoint. `seconds` is the training time so far; `finished` says that
-    the run ends here, be it before its planned sequences. `identity` is that of the process which
-    wrote it; `repeatable` says that all steps up to here were deterministic, under the numeric identity
-    in run.json: the same spec gives the same bits there again."""
+    """The commit record of a checkpoint.
+
+    `seconds` is the training time so far. `finished` says that the run ends here, perhaps before its planned sequences.
+    `identity` is the identity of the process that wrote the checkpoint. `repeatable` says that all steps so far were
+    deterministic under the numeric identity in run.json, so that the same spec gives the same bits again.
+    """
 
     schema: int
     digest: str
@@ -87,29 +90,29 @@ Found = tuple[Path, Manifest]
 
 
 class Snapshot(NamedTuple):
-    """A run as it is now: its folder, and the hash of its newest checkpoint's state. As a key of what was computed of a
-    run it tells another run in the same folder from this one."""
+    """A run at one moment: its folder, and the hash of its newest checkpoint's state. As a cache key it tells apart two
+    runs that were made in the same folder one after the other."""
 
     path: Path
     state: str
 
 
-class Unreadable(NamedTuple):
-    """A run folder whose run.json cannot be read, and why."""
+class UnreadableRun(NamedTuple):
+    """A run folder whose run.json cannot be read, with the reason."""
 
     path: Path
     reason: str
 
 
 class Run:
-    """A run folder, read only. Sees what is committed, also while the run is being written."""
+    """A run folder, read only. Shows what is committed, also while the run is being written."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self.header = read_header(self.path)
 
     def manifests(self) -> Iterator[Found]:
-        """Checkpoints whose manifest is whole, newest first; the files they name are not read."""
+        """The checkpoints whose manifest is intact, newest first. The files that a manifest names are not read."""
         names = checkpoint_names(self.path)
         fresh = True
         while names:
@@ -137,11 +140,11 @@ class Run:
                 return None
 
     def snapshot(self) -> Snapshot:
-        """The run as it is now."""
+        """The run as it is now, as a cache key."""
         return Snapshot(self.path, next((manifest.state.sha256 for _, manifest in self.manifests()), ""))
 
     def verify(self, manifest: Manifest) -> None:
-        """Raises `DamagedError` unless the state and all segments are as the manifest says."""
+        """Raises `DamagedError` unless the state and all segments match the manifest."""
         self.check_belongs(manifest)
         for segment in manifest.segments:
             self.check_segment(segment)
@@ -149,12 +152,12 @@ class Run:
         self.check_state(manifest, {name: one.shape for name, one in layouts.items()})
 
     def check_belongs(self, manifest: Manifest) -> None:
-        """Raises `DamagedError` when the manifest is that of another spec."""
+        """Raises `DamagedError` when the manifest belongs to another spec."""
         if manifest.digest != self.header.digest:
             raise DamagedError(f"checkpoint {manifest.sequences}: belongs to another spec")
 
     def check_segment(self, segment: Segment) -> None:
-        """Raises `DamagedError` unless the segment verifies and holds its rows in the shape of this run."""
+        """Raises `DamagedError` unless the segment's file verifies and holds its rows in the shape of this run."""
         head, rows = self.header, segment.last + 1 - segment.first
         members = head.spec["members"]
         values = (members, rows, len(head.instruments), len(head.metrics), 2)
@@ -174,7 +177,7 @@ class Run:
                 raise DamagedError(f"{manifest.state.path}: {name[:60]!r} is not an array over {members} members")
 
     def sequences(self) -> int:
-        """Sequences each member has seen at the newest checkpoint (0 before the first)."""
+        """The number of sequences that each member has seen at the newest checkpoint (0 before the first)."""
         return next((m.sequences for _, m in self.manifests()), 0)
 
     def running(self) -> bool:
@@ -182,15 +185,15 @@ class Run:
         return lock.holder(self.path) is not None
 
     def status(self) -> str:
-        """`complete`, `running` or `interrupted`: derived, never stored."""
+        """`complete`, `running` or `interrupted`: derived from the folder, never stored."""
         newest = next(self.manifests(), None)
         if newest and newest[1].finished:
             return "complete"
         return "running" if self.running() else "interrupted"
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The committed evaluations as stored: `sequences` [row], `train_loss` [member, row] and
-        `values` [member, row, evaluator, metric, (mean, standard error)].
+        """The committed evaluations as stored: `sequences` [row], `train_loss` [member, row] and `values` [member, row,
+        evaluator, metric, (mean, standard error)].
 
         Raises `DamagedError` when a committed segment does not verify.
         """
@@ -206,12 +209,14 @@ class Run:
         return {name: np.concatenate([p[name] for p in parts], axis=a) for name, a in axis.items()}
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """Curves by name.
+        """The curves of a run by name.
 
-        `sequences` and `steps` [evaluation]; `train_loss` [member, evaluation], the mean loss of the
-        training batches since the evaluation before (nats; nan at 0); for every evaluator E:
-        `E` (its headline metric), `E/error` (that mean's standard error over the evaluation
-        sequences), and `E/metric` and `E/metric/error` for every metric, all [member, evaluation].
+        `sequences` and `steps` [evaluation]; `train_loss` [member, evaluation], the mean loss of the training batches
+        since the previous evaluation (nats; nan at 0); and for every evaluator E the curve `E` (its headline metric),
+        `E/error` (the standard error of that mean over the evaluation sequences), `E/metric` and `E/metric/error` for
+        every metric, all [member, evaluation].
+
+        Raises `DamagedError` when a committed segment does not verify, `InputError` before the first evaluation.
         """
         raw = self.arrays()
         out = {"sequences": raw["sequences"], "steps": raw["sequences"] // self.header.spec["batch"]}
@@ -225,12 +230,12 @@ class Run:
         return out
 
     def best(self) -> dict[str, np.ndarray]:
-        """Of every member the model that had the best `keep_best`, as of the newest good checkpoint.
+        """The best model of every member by the headline metric of `keep_best`, as of the newest intact checkpoint.
 
-        `value` (that metric), `sequences` (when; -1: no evaluation was a number), `stopped_at` (when
-        early stopping stopped the member, in sequences; -1: it did not) and its parameters by dotted
-        name, all with a leading axis over the members. Raises `InputError` when there is no good
-        checkpoint, and `DamagedError` when the state lacks them.
+        `value` (that metric), `sequences` (when it was reached; -1: no evaluation was a number), `stopped_at` (when
+        early stopping stopped the member, in sequences; -1: it did not) and the parameters by dotted name, all with a
+        leading axis over the members. Raises `InputError` when no checkpoint is intact, and `DamagedError` when the
+        state lacks these arrays.
         """
         found = self.latest()
         if found is None:
@@ -244,40 +249,40 @@ class Run:
         return out | {name.removeprefix("best."): v for name, v in state.items() if name.startswith("best.")}
 
     def chance(self) -> dict[str, float]:
-        """Chance level of every evaluator's headline metric."""
+        """The chance level of every evaluator's headline metric."""
         return {one.name: one.chance for one in self.header.instruments}
 
 
-def numeric(identity: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's identity on which its bits depend: not how many processes shared the work. Runs made
-    before there was a compiled kernel do not name one: they are XLA's."""
+def numeric_identity(identity: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run's identity on which its bits depend (the number of processes is no part of it). Runs older than
+    the compiled kernel do not name a kernel: theirs is XLA."""
     shared = ("processes", "chosen", "hosts", INPUT_NAME)
     kept = {name: value for name, value in identity.items() if name not in shared}
     return {"kernel": "xla"} | kept
 
 
 INPUT_NAME, INPUTS = "source_file", ("source_sha256", "start_sha256")
-"""What an identity says of the data that a run reads (see `training.inputs`)."""
+"""Keys of an identity that describe the data files that a run reads (see `training.inputs`)."""
 RECORDED_LATER = ("features", *INPUTS)
-"""Parts of the numeric identity that older runs do not have."""
+"""Keys of the numeric identity that runs of earlier versions do not have."""
 
 
-def begun_under(header: Header, manifest: Manifest | None) -> dict[str, Any]:
-    """The identity in run.json; what an older ebbtide did not record there is as a later process found it."""
+def original_identity(header: Header, manifest: Manifest | None) -> dict[str, Any]:
+    """The identity in run.json, completed by the given manifest where an earlier version did not record a key."""
     late = {name: value for name, value in manifest.identity.items() if name in RECORDED_LATER} if manifest else {}
     return late | header.identity
 
 
-def differing(before: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """The names of the numeric identity in which `here` is not as `before`; what an older run has not recorded cannot
-    differ."""
-    one, other = numeric(before), numeric(here)
+def identity_differences(before: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """The keys of the numeric identity in which `here` differs from `before`; a key that an older run did not record
+    cannot differ."""
+    one, other = numeric_identity(before), numeric_identity(here)
     unknown = [name for name in RECORDED_LATER if name not in one]
     return [name for name in sorted(one | other) if one.get(name) != other.get(name) and name not in unknown]
 
 
 def read_header(folder: Path) -> Header:
-    """run.json. Raises `InputError` when there is none, or another version wrote it, or it is damaged."""
+    """The header in run.json. Raises `InputError` when it is missing, damaged, or written by another version."""
     if not os.path.lexists(folder / HEADER):
         raise InputError("run", str(folder), "not a run folder (it has no run.json)")
     try:
@@ -301,7 +306,7 @@ def read_header(folder: Path) -> Header:
 
 
 def _check_spec(spec: dict[str, Any]) -> None:
-    """Raises `DamagedError` unless what every reader uses of a spec, by whatever version, is there and of its type."""
+    """Raises `DamagedError` unless the fields of a spec that every reader needs are present with the right types."""
     for field in ("sequences", "batch", "members"):
         if type(spec.get(field)) is not int or not 1 <= spec[field] < MOST_COUNT:
             raise DamagedError(f"{HEADER}: spec.{field} is not a count from 1, below 2^32")
@@ -318,7 +323,7 @@ def _check_spec(spec: dict[str, Any]) -> None:
 
 
 def inside(folder: Path) -> list[Path]:
-    """What is in a folder, by name; nothing when it is not there."""
+    """The entries of a folder, sorted by name; none when the folder does not exist."""
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -331,15 +336,15 @@ def checkpoint_names(folder: Path) -> list[str]:
 
 
 def read_manifest(checkpoint: Path) -> Manifest:
-    """The manifest of a checkpoint folder. Raises `DamagedError` when it is not whole, or names other
-    files than a manifest in this place can."""
+    """The manifest of a checkpoint folder. Raises `DamagedError` when it is not intact, or names files that do not
+    belong to this checkpoint."""
     folder, name = checkpoint.parents[1], f"{CHECKPOINTS}/{checkpoint.name}/{MANIFEST}"
     data = read_bounded(folder, name, LARGEST_MANIFEST)
     return decode_manifest(data, checkpoint.name, str(folder), name)
 
 
 def decode_manifest(data: bytes, checkpoint: str, where: str, name: str) -> Manifest:
-    """The manifest in `data`, believed to be that of the checkpoint of this name."""
+    """The manifest in the bytes `data`, checked to be that of the checkpoint named `checkpoint`."""
     manifest = unsign(data, Manifest, where, name)
     if checkpoint != checkpoint_name(manifest.sequences):
         raise DamagedError(f"{name}: is that of checkpoint {manifest.sequences}")
@@ -357,28 +362,28 @@ def decode_manifest(data: bytes, checkpoint: str, where: str, name: str) -> Mani
 
 
 def checkpoint_name(sequences: int) -> str:
-    """The folder of a checkpoint."""
+    """The folder name of the checkpoint at `sequences`."""
     return f"{sequences:012d}"
 
 
 def segment_path(first: int, last: int) -> str:
-    """The file of the rows `first` to `last`, relative to the run folder."""
+    """The path, relative to the run folder, of the file with rows `first` to `last`."""
     return f"{METRICS}/{first:06d}-{last:06d}.safetensors"
 
 
 def _check_file(record: FileRecord, path: str, name: str) -> None:
-    """A manifest can only name the files of its own run: their names follow from what they hold."""
+    """Raises `DamagedError` when a manifest names a file that is not its own: file names follow from their content."""
     if record.path != path:
         raise DamagedError(f"{name}: names {record.path[:60]!r} in place of {path}")
     if not 0 < record.size <= LARGEST_FILE or not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
         raise DamagedError(f"{name}: says nothing possible of {path}")
 
 
-def catalogue(folder: Path) -> list[Run | Unreadable]:
-    """All runs directly inside `folder`, by name; what is not a run folder is passed over."""
+def list_runs(folder: Path) -> list[Run | UnreadableRun]:
+    """All runs directly inside `folder`, by name; entries that are no run folder are skipped."""
     if not folder.is_dir():
         return []
-    found: list[Run | Unreadable] = []
+    found: list[Run | UnreadableRun] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(TEMPORARY):
             continue
@@ -386,7 +391,7 @@ def catalogue(folder: Path) -> list[Run | Unreadable]:
             if (path / HEADER).is_file():
                 found.append(Run(path))
         except InputError as error:
-            found.append(Unreadable(path, error.allowed))
+            found.append(UnreadableRun(path, error.allowed))
         except OSError as error:  # closed to this user
-            found.append(Unreadable(path, error.strerror or "cannot be read"))
+            found.append(UnreadableRun(path, error.strerror or "cannot be read"))
     return found

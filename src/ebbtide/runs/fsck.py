@@ -1,4 +1,4 @@
-"""What is in a run folder, file by file, and what a resume would do about it. Changes nothing."""
+"""Examination of a run folder, file by file, and what a resume would do about it. Changes nothing."""
 
 import os
 from collections.abc import Callable
@@ -22,18 +22,18 @@ from ebbtide.runs.folder import (
 )
 from ebbtide.runs.reading import check_record
 from ebbtide.runs.signed import DamagedError
-from ebbtide.runs.writer import strays
+from ebbtide.runs.writer import uncommitted_files
 
 
 class Finding(NamedTuple):
-    """One line: a file or folder, its state, and what to know about it."""
+    """A file or folder with its condition, and a remark about it."""
 
     kind: Literal["ok", "damaged", "leftover"]
     text: str
 
 
 class Report(NamedTuple):
-    """All findings and what `resume` would do. Leftovers are no damage."""
+    """All findings, and what `resume` would do. Leftovers are no damage."""
 
     findings: list[Finding]
     resume: str
@@ -44,7 +44,8 @@ class Report(NamedTuple):
 
 
 def examine(path: Path) -> Report:
-    """Reads every file of a run folder, also of one being written or with a damaged run.json.
+    """The report on a run folder, after reading every file; works while the run is being written and with a damaged
+    run.json.
 
     Raises `InputError` when it is not a run folder.
     """
@@ -55,7 +56,7 @@ class _Examination:
     def __init__(self, path: Path):
         self.path = path
         self.findings: list[Finding] = []
-        self.refusal = ""
+        self.unwritable_reason = ""
         self.newest: Found | None = None
         self.checked: dict[str, str] = {}
 
@@ -72,7 +73,7 @@ class _Examination:
         now = self.newest[0].name if self.newest else ""
         for name, reason in broken:
             after = f"resume moves checkpoint {name} to {ASIDE}/" if name > now else "resume does not need it"
-            self.note("damaged", f"{reason}; {after}" if not self.refusal else reason)
+            self.note("damaged", f"{reason}; {after}" if not self.unwritable_reason else reason)
         self._leftovers(holder, {name for name, _ in broken})
         return Report(self.findings, self._resume(run))
 
@@ -82,7 +83,7 @@ class _Examination:
         except InputError as error:
             if not any(os.path.lexists(self.path / part) for part in (HEADER, METRICS, CHECKPOINTS)):
                 raise
-            self.refusal = error.allowed
+            self.unwritable_reason = error.allowed
             self.note("damaged", error.allowed)
             return None
         self.note("ok", f"{HEADER}: schema {run.header.schema}, spec {run.header.digest[:12]}")
@@ -98,7 +99,7 @@ class _Examination:
             if path.is_dir():  # else: a rolling one, dropped by the writer at work
                 broken.append((name, str(error)))
                 if isinstance(error, InputError):
-                    self.refusal = error.allowed
+                    self.unwritable_reason = error.allowed
             return
         for reason in self._files(run, manifest):
             broken.append((name, reason))
@@ -111,7 +112,7 @@ class _Examination:
             self.newest = self.newest or (path, manifest)
 
     def _files(self, run: Run | None, manifest: Manifest) -> list[str]:
-        """What is wrong with the state and the segments of a checkpoint; each segment is read once."""
+        """The damage in the state and the segments of a checkpoint; each segment is read once."""
 
         def state() -> None:
             layouts = check_record(self.path, manifest.state)
@@ -132,7 +133,7 @@ class _Examination:
         removed = "the writer at work uses it" if holder else "resume removes it"
         segments = self.newest[1].segments if self.newest else []
         try:
-            found = strays(self.path, self.newest[0] if self.newest else None, segments)
+            found = uncommitted_files(self.path, self.newest[0] if self.newest else None, segments)
         except InputError:  # another schema; said already
             found = []
         for one in found:
@@ -146,8 +147,8 @@ class _Examination:
             self.note("leftover", f"{one.relative_to(self.path)}: put aside by an earlier resume; nothing reads it")
 
     def _resume(self, run: Run | None) -> str:
-        if self.refusal or run is None:
-            return f"resume refuses: {self.refusal}"
+        if self.unwritable_reason or run is None:
+            return f"resume refuses: {self.unwritable_reason}"
         if self.newest is None:
             return "resume starts from the beginning: there is no good checkpoint"
         path, manifest = self.newest

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one writer at a time, freed by the kernel however the writer ends."""
+"""The lock of a run folder: one writer at a time, released by the kernel however the writer ends."""
 
 import errno
 import fcntl
@@ -12,9 +12,10 @@ from ebbtide.runs.atomic import naming
 
 LOCK = "lock"
 TRIES, PAUSE = 10, 0.05
-"""A reader that looks whether the run is being written holds the lock for an instant: look again."""
+"""A reader that checks for a writer holds the lock for an instant, so acquiring it is tried several times (`PAUSE` in
+seconds)."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What file systems without locks answer."""
+"""Error numbers of file systems that have no locks."""
 
 
 class _NoLocks(Exception):
@@ -22,14 +23,14 @@ class _NoLocks(Exception):
 
 
 class BusyError(InputError):
-    """Another process writes the folder now; nothing was changed."""
+    """Another process is writing the folder; nothing was changed."""
 
 
-def take(folder: Path) -> int:
-    """The descriptor that holds the lock; closing it frees the lock.
+def acquire(folder: Path) -> int:
+    """The descriptor that holds the lock; closing it releases the lock.
 
-    Raises `InputError` when another process holds it, or the file system has no locks (no file is left then), and
-    `OSError` when it cannot be written.
+    Raises `InputError` when another process holds it or the file system has no locks (no file is left behind then), and
+    `OSError` when the lock file cannot be written.
     """
     path = folder / LOCK
     fresh = not os.path.lexists(path)
@@ -55,8 +56,8 @@ def take(folder: Path) -> int:
 
 
 def holder(folder: Path) -> str | None:
-    """Who is writing the run now (None: nobody, as far as a file system without locks can tell). What the file says
-    counts only while it is held."""
+    """A description of the process that writes the run now; None when there is none, as far as a file system without
+    locks can tell. The text in the lock file counts only while the lock is held."""
     try:
         descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -82,6 +83,6 @@ def _try(descriptor: int, kind: int) -> bool:
 
 
 def _text(descriptor: int) -> str:
-    """The start of the file as one printable line: it may hold anything."""
+    """The beginning of the lock file as one printable line; the file may contain anything."""
     text = os.pread(descriptor, 200, 0).decode(errors="replace")
     return "".join(c if c.isprintable() else " " for c in text).strip()

@@ -1,4 +1,4 @@
-"""Files and folders that the user names: what may be there already, and how new content gets there."""
+"""Files and folders that the user names for output: what they may be, and how they are written."""
 
 import os
 import stat
@@ -10,8 +10,8 @@ from ebbtide.runs.atomic import naming, write_all, write_file
 
 
 def check_output(out: Path, field: str = "out") -> None:
-    """Raises `InputError`, naming the option `field`, unless `write_output` can write there: to a file, new or old, to
-    a pipe or to a character device, also through a link."""
+    """Raises `InputError`, naming the option `field`, unless `write_output` can write to `out`: a regular file, new or
+    old, a pipe or a character device, also through a link."""
     require(out.parent.is_dir(), field, str(out), f"the folder {out.parent} does not exist")
     if not os.path.lexists(out):
         return
@@ -20,12 +20,12 @@ def check_output(out: Path, field: str = "out") -> None:
     except FileNotFoundError:
         raise InputError(field, str(out), f"is a link to {out.readlink()}, which does not exist") from None
     if not is_stdout(out):
-        reason = refusal(mode)
+        reason = unwritable_reason(mode)
         require(not reason, field, str(out), reason)
 
 
-def refusal(mode: int) -> str:
-    """Why nothing is written to what has this `st_mode`; empty where something can be."""
+def unwritable_reason(mode: int) -> str:
+    """Why nothing can be written to a file of this `st_mode`; empty where writing is possible."""
     if stat.S_ISDIR(mode):
         return "is a folder; give a file"
     writable = stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
@@ -33,10 +33,10 @@ def refusal(mode: int) -> str:
 
 
 def write_output(out: Path, data: bytes, field: str = "out") -> None:
-    """Puts `data` where the user asked for it. Raises what `check_output` raises, or `OSError` naming `out`.
+    """Writes `data` to `out`. Raises what `check_output` raises, or `OSError` naming `out`.
 
-    A regular file is replaced in one step: it is the old one or the new one. Of a link, the file that it leads to is
-    replaced, and the link stays. Pipes and character devices (/dev/stdout) are written to and never replaced.
+    A regular file is replaced in one step: readers see the old content or the new. For a link, the file it leads to is
+    replaced and the link stays. Pipes and character devices (/dev/stdout) are written to and never replaced.
     """
     check_output(out, field)
     try:
@@ -52,7 +52,7 @@ def write_output(out: Path, data: bytes, field: str = "out") -> None:
 
 
 def is_stdout(out: Path) -> bool:
-    """Whether `out` is what this process prints to, e.g. /dev/stdout."""
+    """Whether `out` is the standard output of this process, e.g. /dev/stdout."""
     try:
         return os.path.samestat(out.stat(), os.fstat(1))
     except OSError:
@@ -60,7 +60,7 @@ def is_stdout(out: Path) -> bool:
 
 
 def check_output_folder(path: Path) -> None:
-    """Raises `InputError` unless `path` is a folder, or could be made one."""
+    """Raises `InputError` unless `path` is a folder, or a folder can be made there."""
     there = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not there.exists():
         raise InputError("out", str(path), f"{there} is a link to {there.readlink()}, which does not exist")

@@ -1,4 +1,4 @@
-"""Bytes that can be believed: what is read from a run folder is bounded, checked, then parsed."""
+"""Bounded, verified reading of files in a run folder: size first, then hash, then content."""
 
 import errno
 import hashlib
@@ -16,24 +16,24 @@ from safetensors.numpy import load
 from ebbtide.runs.signed import DamagedError
 
 LARGEST_HEADER = 2**20
-"""Bytes of run.json; also of the list of arrays in front of a safetensors file. Ours have a few thousand."""
+"""Most bytes of run.json, and of the list of arrays at the start of a safetensors file. Our own have a few thousand."""
 LARGEST_MANIFEST = 2**22
-"""Bytes; about 20,000 segments."""
+"""Most bytes of a manifest: about 20,000 segments."""
 LARGEST_FILE = 2**40
-"""Bytes of a state or a segment."""
+"""Most bytes of a state or a segment."""
 
 DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EIO)
-"""Failures to open that mean a file is not what it should be."""
+"""Error numbers of opening a file that mean the file is missing or of the wrong kind."""
 DIMENSIONS = 32
 """Most axes of an array."""
 ITEM = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "U32": 4, "I32": 4, "F32": 4} | {
     kind: 8 for kind in ("U64", "I64", "F64")
 }
-"""Bytes of the element types NumPy and safetensors share."""
+"""Bytes per element of the types that NumPy and safetensors share."""
 
 
 class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file by path relative to the run folder, with its length in bytes and SHA-256."""
+    """A file by its path relative to the run folder, with its length in bytes and its SHA-256."""
 
     path: str
     size: int
@@ -54,9 +54,9 @@ class _Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def open_inside(folder: Path, name: str) -> BinaryIO:
-    """Opens the regular file `name` (parts divided by /) below `folder`; follows no link on the way.
+    """The open regular file `name` (parts divided by /) below `folder`; follows no link on the way.
 
-    Raises `DamagedError` naming it when it is not there or no such file, `OSError` when it may not be opened.
+    Raises `DamagedError` naming the file when it is missing or of another kind, `OSError` when it may not be opened.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -86,9 +86,10 @@ def read_bounded(folder: Path, name: str, largest: int) -> bytes:
 
 
 def check_record(folder: Path, record: FileRecord) -> dict[str, Layout]:
-    """What is in a recorded safetensors file; reads it once, in pieces, and loads nothing.
+    """The element types and shapes in a recorded safetensors file, verified by reading it once in pieces; no array is
+    loaded.
 
-    Raises `DamagedError` naming the file when its bytes are not those recorded or are no such file.
+    Raises `DamagedError` naming the file when its bytes differ from the record or are not safetensors.
     """
     with _sized(folder, record) as file:
         head = _head(file, record)
@@ -100,7 +101,7 @@ def check_record(folder: Path, record: FileRecord) -> dict[str, Layout]:
 
 
 def load_record(folder: Path, record: FileRecord) -> dict[str, np.ndarray]:
-    """The arrays of a recorded safetensors file, checked as by `check_record` while loading."""
+    """The arrays of a recorded safetensors file, verified as by `check_record` while loading."""
     with _sized(folder, record) as file:
         head = _head(file, record)
         data = head + _read(file, record.path, record.size - len(head))
@@ -129,7 +130,8 @@ def _read(file: BinaryIO, name: str, count: int) -> bytes:
 
 
 def _head(file: BinaryIO, record: FileRecord) -> bytes:
-    """The length of the list of arrays (8 bytes) and the list: not parsed, but of a length that can be."""
+    """The length of the list of arrays (8 bytes) and the list itself; its length is checked, its content is not yet
+    parsed."""
     head = _read(file, record.path, 8)
     length = int.from_bytes(head, "little")
     if record.size < 8 or length > min(LARGEST_HEADER, record.size - 8):
@@ -143,7 +145,7 @@ def _compare(record: FileRecord, digest: str) -> None:
 
 
 def _layouts(head: bytes, record: FileRecord) -> dict[str, Layout]:
-    """The arrays listed in front of a file, which must fill it without gap or overlap."""
+    """The arrays listed at the start of a file, which must fill the file without gap or overlap."""
     try:
         listed = msgspec.json.decode(head[8:], type=dict[str, _Tensor])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

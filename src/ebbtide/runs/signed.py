@@ -10,20 +10,20 @@ from ebbtide.errors import InputError
 from ebbtide.runs.atomic import sha256
 
 SCHEMA = 2
-"""Version of what is in a run folder. Every version keeps the envelope and `body.schema`."""
+"""Version of the run folder format. Every version keeps the envelope and `body.schema`."""
 
 DEEPEST = 20
-"""Levels of lists and mappings in a record; ours have six."""
+"""Most levels of nested lists and mappings in a record; our own have six."""
 MOST_BITS = 64
-"""Of a whole number in a record."""
+"""Most bits of a whole number in a record."""
 
 T = TypeVar("T")
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoding JSON raises, whatever the bytes are."""
+"""The exceptions that decoding JSON raises for arbitrary bytes."""
 
 
 class DamagedError(Exception):
-    """A file of a run folder is missing, cut short or changed; says which and how."""
+    """A file of a run folder that is missing, truncated or changed; the message says which and how."""
 
 
 class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,16 +40,16 @@ class _Versioned(msgspec.Struct, frozen=True):
 
 
 def sign(body: Any, *, indent: int = -1) -> bytes:
-    """The record as it is written; `indent` spreads it over lines for people."""
+    """A record as bytes with its hash; `indent` spreads it over lines for human readers."""
     data = msgspec.json.encode(body)
     return msgspec.json.format(b'{"body":%s,"sha256":"%s"}' % (data, sha256(data).encode()), indent=indent)
 
 
 def unsign(data: bytes, kind: type[T], where: str, name: str) -> T:
-    """The body of a record of `kind`. `where` and `name` are the folder and file for messages.
+    """The body of a record of type `kind`; `where` and `name` are the folder and the file for messages.
 
-    The hash is checked on the text, before any of it is believed, then the schema, then the fields.
-    Raises `DamagedError` when it is not what was written, `InputError` when another version wrote it.
+    The hash is checked first, then the schema, then the fields. Raises `DamagedError` when the record is not intact,
+    `InputError` when another version wrote it.
     """
     try:
         envelope = msgspec.json.decode(data, type=_Envelope)
@@ -69,8 +69,8 @@ def unsign(data: bytes, kind: type[T], where: str, name: str) -> T:
 
 
 def check_plain(data: Any, name: str) -> None:
-    """Raises `DamagedError` for what is in no record of ours, where a schema takes any JSON: lists and mappings nested
-    more than `DEEPEST` deep, whole numbers beyond 64 bits, numbers that are not finite. `name` is the file."""
+    """Raises `DamagedError` for JSON that no record of ours contains: nesting deeper than `DEEPEST`, whole numbers
+    beyond 64 bits, numbers that are not finite. `name` is the file."""
     level = [data]
     for _ in range(DEEPEST + 1):
         for value in level:
@@ -89,7 +89,7 @@ def _inside(data: Any) -> Iterable[Any]:
 
 
 def _check_schema(data: bytes, shape: type[_Version] | type[_Versioned], where: str, name: str) -> None:
-    """Raises `InputError` when `data` gives a schema that is not ours; silent when it gives none."""
+    """Raises `InputError` when `data` names another schema version; does nothing when it names none."""
     try:
         found = msgspec.json.decode(data, type=shape)
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""Writing a run folder: one writer, every commit whole. See README.md beside this file."""
+"""Writing a run folder: one writer, atomic commits. See README.md beside this file."""
 
 import contextlib
 import itertools
@@ -23,10 +23,10 @@ from ebbtide.runs.folder import (
     Manifest,
     Run,
     Segment,
-    begun_under,
     checkpoint_name,
-    differing,
+    identity_differences,
     inside,
+    original_identity,
     read_manifest,
     segment_path,
 )
@@ -36,22 +36,21 @@ from ebbtide.runs.signed import SCHEMA, DamagedError, sign
 
 
 class Writer:
-    """The one writer of a run folder; holds its lock from opening to `close` (or death)."""
+    """The one writer of a run folder; holds its lock from opening until `close` (or the end of the process)."""
 
     def __init__(self, path: Path, header: Header, found: Found | None = None):
-        """Creates the folder, or opens the one that holds this very run.
+        """Creates the folder, or opens one that holds the same run.
 
-        `found` is the newest good checkpoint, if the caller has verified it a moment ago: it is not
-        read again unless another one has come. Raises `InputError` when the folder holds another
-        spec, something that is not a run, or is being written by another process (nothing is changed
-        then), and `OSError` when it cannot be written.
+        `found` is the newest intact checkpoint where the caller has just verified it; it is read again only when a
+        newer one has appeared. Raises `InputError` when the folder holds another spec or other files, or another
+        process is writing it (nothing is changed then), and `OSError` when it cannot be written.
         """
         self.path = path
         check_folder(path, header.digest)
         new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock = lock.take(path)
+            self._lock = lock.acquire(path)
         except BaseException:
             if new:
                 with contextlib.suppress(OSError):  # not empty: another process has it now
@@ -66,7 +65,7 @@ class Writer:
 
     def _open(self, header: Header, found: Found | None) -> None:
         self.identity = header.identity
-        atomic.passing("folder.made")
+        atomic.crash_point("folder.made")
         if not os.path.lexists(self.path / HEADER):
             atomic.write_file(self.path / HEADER, sign(header, indent=1), "header")
         for name in (METRICS, CHECKPOINTS):
@@ -81,12 +80,12 @@ class Writer:
         self._tidy()
 
     def close(self) -> None:
-        """Frees the lock."""
+        """Releases the lock."""
         os.close(self._lock)
 
     @property
     def rows(self) -> int:
-        """Evaluations committed so far."""
+        """The number of evaluations committed so far."""
         return self.segments[-1].last + 1 if self.segments else 0
 
     def commit(
@@ -99,10 +98,10 @@ class Writer:
         finished: bool,
         seconds: float,
     ) -> None:
-        """Commits the new evaluations (None: there are none) and a checkpoint, as one.
+        """Commits the new evaluations (None: there are none) and a checkpoint, in one step.
 
-        Raises `OSError` naming the file that could not be written: close this writer then. On the disk
-        is the run as it was before or with this commit, and opening it again says which.
+        Raises `OSError` naming the file that could not be written; close this writer then. The folder holds the run
+        either without or with this commit, and opening it again shows which.
         """
         segments = list(self.segments)
         if evaluations is not None:
@@ -114,7 +113,7 @@ class Writer:
         temporary = target.with_name(TEMPORARY + target.name)
         try:
             atomic.make_folder(temporary)
-            atomic.passing("checkpoint.made")
+            atomic.crash_point("checkpoint.made")
             data = pack(state)
             atomic.write_synced(temporary / STATE, data, "state")
             record = FileRecord(f"{CHECKPOINTS}/{target.name}/{STATE}", len(data), sha256(data))
@@ -133,27 +132,27 @@ class Writer:
         self._drop_rolling()
 
     def _repeatable(self) -> bool:
-        same = not differing(begun_under(self.run.header, self.manifest), self.identity)
+        same = not identity_differences(original_identity(self.run.header, self.manifest), self.identity)
         before = self.manifest.repeatable if self.manifest else True
         return before and same and bool(self.identity.get("deterministic"))
 
     def _drop_rolling(self) -> None:
-        """Removes the rolling checkpoints before the newest. Each becomes a temporary first, so that none
-        is ever seen by half."""
+        """Removes the rolling checkpoints before the newest. Each is renamed to a temporary first, so that a reader
+        never sees half of it."""
         for path, older in list(self.run.manifests()):
             if path != self.checkpoint and not older.kept:
                 gone = path.with_name(f"{TEMPORARY}dropped-{path.name}")
                 atomic.rename(path, gone, "rolling")
                 atomic.remove(gone)
-                atomic.passing("rolling.dropped")
+                atomic.crash_point("rolling.dropped")
 
     def _tidy(self) -> None:
-        """Removes what is left of an earlier writer; moves what no good checkpoint names aside."""
+        """Removes the leftovers of an earlier writer, and moves files that no intact checkpoint names into `aside/`."""
         for folder in (self.path, self.path / METRICS, self.path / CHECKPOINTS):
             for leftover in sorted(folder.glob(f"{TEMPORARY}*")):
-                atomic.passing("leftover.before_removal")
+                atomic.crash_point("leftover.before_removal")
                 atomic.remove(leftover)
-        for path in strays(self.path, self.checkpoint, self.segments):
+        for path in uncommitted_files(self.path, self.checkpoint, self.segments):
             aside = self.path / ASIDE
             atomic.make_folder(aside)
             taken = {p.name[:4] for p in aside.iterdir()}
@@ -162,9 +161,9 @@ class Writer:
         self._drop_rolling()
 
 
-def strays(path: Path, checkpoint: Path | None, segments: list[Segment]) -> list[Path]:
-    """What is no part of a run whose newest good checkpoint is this (None: there is none): segments it
-    does not name, later checkpoints, and what in the place of a checkpoint has no whole manifest."""
+def uncommitted_files(path: Path, checkpoint: Path | None, segments: list[Segment]) -> list[Path]:
+    """The files that do not belong to a run whose newest intact checkpoint is `checkpoint` (None: it has none):
+    segments it does not name, later checkpoints, and checkpoint folders without an intact manifest."""
     known = {segment.file.path for segment in segments}
     now = checkpoint.name if checkpoint else ""
     found = [p for p in inside(path / METRICS) if f"{METRICS}/{p.name}" not in known]
@@ -179,7 +178,8 @@ def strays(path: Path, checkpoint: Path | None, segments: list[Segment]) -> list
 
 
 def check_folder(path: Path, digest: str) -> None:
-    """Raises `InputError` unless `path` is free, or holds the run with this spec digest and nobody writes it."""
+    """Raises `InputError` unless `path` is free, or holds a run of this spec digest that no other process is
+    writing."""
     check_output_folder(path)
     if not path.exists():
         return
@@ -199,19 +199,20 @@ def _check_run(path: Path, digest: str) -> None:
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
-    """Arrays as a safetensors file. Its writer takes the memory of an array as it lies: it must lie in order."""
+    """The arrays as bytes of a safetensors file. They are made contiguous first, because safetensors copies memory as
+    it lies."""
     return save({name: np.asarray(array, order="C") for name, array in arrays.items()})
 
 
 def load_state(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
-    """The state arrays of a checkpoint, each with a leading member axis, verified while loading."""
+    """The state arrays of a checkpoint, each with a leading axis over the members, verified while loading."""
     state = load_record(run.path, manifest.state)
     run.check_state(manifest, {name: array.shape for name, array in state.items()})
     return state
 
 
 def restore(run: Run) -> tuple[Found, dict[str, np.ndarray]] | None:
-    """The newest good checkpoint with its state, or None; every file of it is read once."""
+    """The newest intact checkpoint with its state, or None; every file of it is read once."""
     for path, manifest in run.manifests():
         try:
             run.check_belongs(manifest)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.keys import Purpose, root
-from ebbtide.places import locate, looked_in
+from ebbtide.places import resolve_path, search_note
 from ebbtide.sources.bank import Bank, Sizes, SourceLike, check_counts
 from ebbtide.sources.gaussian import Gaussian
 
@@ -169,7 +169,7 @@ class Features(FrozenFeatures, frozen=True, tag="features", forbid_unknown_field
     array: str = "features"
 
     def file(self) -> tuple[str, str]:
-        return locate(self.path), self.array
+        return resolve_path(self.path), self.array
 
 
 def check_data(source: SourceLike) -> None:
@@ -214,7 +214,7 @@ def read_array(path: str, name: str) -> np.ndarray:
 
 def array_shape(path: str, name: str) -> tuple[int, ...]:
     """Shape of array `name`, from the file's header alone; it must be three-dimensional, of floats."""
-    require(is_file(path), "source.path", path, f"no such file{looked_in(path)}")
+    require(is_file(path), "source.path", path, f"no such file{search_note(path)}")
     at = Path(path).stat()
     shape, dtype = _header(path, name, (at.st_size, at.st_mtime_ns, at.st_ino))
     require(dtype.startswith("float"), "source.array", name, f"must hold floating-point numbers, has {dtype}")

@@ -233,7 +233,7 @@ def planning(path: Path) -> Iterator[None]:
     until = time.monotonic() + PLANNING_SECONDS
     while True:
         try:
-            held = lock.take(path)
+            held = lock.acquire(path)
             break
         except lock.BusyError:
             if time.monotonic() > until:

@@ -17,14 +17,24 @@ import numpy as np
 from msgspec.structs import replace
 
 from ebbtide.errors import Interrupted, require
-from ebbtide.runs.folder import HEADER, SCHEMA, Header, Instrument, Manifest, Run, begun_under, differing, numeric
+from ebbtide.runs.folder import (
+    HEADER,
+    SCHEMA,
+    Header,
+    Instrument,
+    Manifest,
+    Run,
+    identity_differences,
+    numeric_identity,
+    original_identity,
+)
 from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
 from ebbtide.training.feasible import check_feasible
 from ebbtide.training.inputs import changed, inputs
 from ebbtide.training.kernels import XLA
-from ebbtide.training.layout import LONG_STEP, choose, step_seconds
+from ebbtide.training.layout import LONG_STEP_SECONDS, choose, step_seconds
 from ebbtide.training.saved import check_state
 from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.team import Team, Worker, WorkerError
@@ -97,7 +107,7 @@ def train(
     from ebbtide.training import hosts
 
     if hosts.join(spec.members) == 0:
-        with hosts.leading():
+        with hosts.share_ending():
             return _train(spec, path, {"processes": 0, **how}, hosts.Hosts(), *rest)
     failed = hosts.follow()
     if failed == "Interrupted":
@@ -137,7 +147,7 @@ def _train(
             how |= {"width": 1, "devices": 1}
         team = Team(spec.members, choose(replace(spec, members=share), **how, stop=stop), hosts, kernel, stop)
         try:
-            with announcing(spec, how["say"], report) as report:
+            with announce_slow_start(spec, how["say"], report) as report:
                 return _Loop(spec, path, team, read, deterministic, label, report, how["say"], stop).run()
         finally:
             team.close()
@@ -187,7 +197,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def announcing(spec: Spec, say: Callable[[str], None], report: Report) -> Iterator[Report]:
+def announce_slow_start(spec: Spec, say: Callable[[str], None], report: Report) -> Iterator[Report]:
     """`report`, where a start that takes long is announced in one line if nothing was reported until then."""
     text = f"still starting: weights and prompts of {spec.members:,} members are drawn, programs are compiled"
     waiting = threading.Timer(QUIET_SECONDS, say, [text])
@@ -266,7 +276,7 @@ class _Loop:
     def _compare(self, identity: dict[str, Any], manifest: Manifest | None) -> None:
         """Says which data are not those that the run was begun with; with `deterministic` refuses any difference."""
         there = (self.path / HEADER).exists()
-        before = begun_under(Run(self.path).header, manifest) if there else identity
+        before = original_identity(Run(self.path).header, manifest) if there else identity
         other = changed(self.spec, before, identity)
         if self.deterministic:
             require(not other, "deterministic", True, "; ".join(other))
@@ -281,8 +291,8 @@ class _Loop:
         require(identity["deterministic"], "deterministic", True, allowed)
         if manifest is not None:
             require(manifest.repeatable, "deterministic", True, "a part of this run was not repeatable")
-        one, other = numeric(before), numeric(identity)
-        names = differing(before, identity)
+        one, other = numeric_identity(before), numeric_identity(identity)
+        names = identity_differences(before, identity)
         words = ", ".join(f"{name} {one.get(name)} (here {other.get(name)})" for name in names)
         require(not names, "deterministic", True, f"this run was begun with {words}")
 
@@ -296,7 +306,7 @@ class _Loop:
         self.warm = False
         expected = step_seconds(spec) * -(-spec.members // len(self.team.workers))
         slice_steps = max(1, min(int(SLICE_SECONDS / expected), FIRST_STEPS))
-        self.slow = expected > LONG_STEP
+        self.slow = expected > LONG_STEP_SECONDS
         outstanding = deque[tuple[str, int]]()
 
         def ask(do: str, sequences: int) -> None:
@@ -352,7 +362,7 @@ class _Loop:
         eta = (total - sequences) / max(pace, 1e-9)
         members = self.spec.members
         self.report(Progress(sequences, total, members, pace * members, eta, self.latest))
-        self.slow = pace * LONG_STEP < self.spec.batch
+        self.slow = pace * LONG_STEP_SECONDS < self.spec.batch
         return max(1, min(int(pace * SLICE_SECONDS) // self.spec.batch, 4 * steps))
 
     def _note(self, sequences: int, answer: dict[str, np.ndarray]) -> None:

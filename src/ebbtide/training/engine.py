@@ -18,7 +18,7 @@ from ebbtide.models.model import AnyPrompt, Params, mean_loss
 from ebbtide.tasks.prompt import Prompt, part
 from ebbtide.training.optimizer import Adam, OptState
 from ebbtide.training.spec import Spec
-from ebbtide.training.start import hold
+from ebbtide.training.start import restore_frozen
 
 Values = dict[str, Float[Array, ""]]
 
@@ -152,7 +152,7 @@ class Engine:
             else:
                 loss, grads = self.loss_and_grad(state.params, prompt)
                 params, optimizer = spec.optimizer.update(grads, state.optimizer, state.params, state.step, total)
-                params = hold(params, state.params, spec.freeze)
+                params = restore_frozen(params, state.params, spec.freeze)
             return State(params, optimizer, state.step + 1, state.summed + loss, state.counted + 1)
 
         return jax.lax.fori_loop(jnp.uint32(0), n, step, state)

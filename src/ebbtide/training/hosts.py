@@ -70,7 +70,7 @@ class Hosts:
 
 
 @contextmanager
-def leading() -> Iterator[None]:
+def share_ending() -> Iterator[None]:
     """Tells the others how it ended, however it ends: they end alike."""
     ended: dict[str, Any] = {"do": "close"}
     try:

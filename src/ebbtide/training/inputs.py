@@ -10,7 +10,7 @@ import msgspec
 
 from ebbtide.machine import cache_folder
 from ebbtide.runs.atomic import TEMPORARY, sha256, write_file
-from ebbtide.runs.folder import INPUT_NAME, SCHEMA, differing
+from ebbtide.runs.folder import INPUT_NAME, SCHEMA, identity_differences
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import DamagedError, sign, unsign
 from ebbtide.sources.features import FrozenFeatures
@@ -52,7 +52,7 @@ def changed(spec: Spec, before: dict[str, Any], here: dict[str, Any]) -> list[st
     return [
         f"{what[name]} has other content than when this run was begun "
         f"(SHA-256 {str(before.get(name))[:12]} then, {str(here.get(name))[:12]} now)"
-        for name in differing(before, here)
+        for name in identity_differences(before, here)
         if name in what
     ]
 

@@ -33,7 +33,7 @@ def asked() -> str:
     return kind
 
 
-def reason_against(spec: Spec) -> str | None:
+def unsupported_reason(spec: Spec) -> str | None:
     """Why the compiled kernel does not serve a spec; None: it does."""
     if jax.default_backend() != "cpu":
         return "it is for the CPU"
@@ -61,7 +61,7 @@ def choose(
     kind = asked()
     if kind == "xla" or (kind == "auto" and before == XLA.name):
         return XLA
-    against = reason_against(spec) if alone else "members are trained side by side, or on several hosts"
+    against = unsupported_reason(spec) if alone else "members are trained side by side, or on several hosts"
     if against is None:
         try:
             path = build.ready(say, stop)

@@ -21,16 +21,16 @@ from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.team import Team, WorkerError
 
-PAYS_FROM = 300.0
+MEASURE_FROM_SECONDS = 300.0
 """Expected seconds of a run from which it is worth measuring the layout first."""
 PROBE_SECONDS = 0.5
-BETTER = 1.1
+LEAST_SPEEDUP = 1.1
 """A layout must be this many times faster than a simpler one to be chosen over it."""
 MOST_PROCESSES = 1024
-LONG_STEP = 0.1
+LONG_STEP_SECONDS = 0.1
 """Seconds from which a step is long. Nothing is measured where a member's is: members side by side save the cost of
 starting many small operations, and such a step has none to save. A driver sends long ones one at a time."""
-GUESS = 2e10
+FLOPS_PER_CORE = 2e10
 """Floating-point operations per second and core by which the length of a run is expected."""
 LARGEST_CACHED = 2**12
 """Bytes of a file in the user's cache that are read."""
@@ -94,7 +94,7 @@ def choose(
         return replace(plain, chosen="given")
     if not on_cpu or deterministic or members == 1:
         return plain
-    if expected_seconds(spec) < PAYS_FROM or step_seconds(spec) > LONG_STEP:
+    if expected_seconds(spec) < MEASURE_FROM_SECONDS or step_seconds(spec) > LONG_STEP_SECONDS:
         return plain
     return _remembered(spec, plain, say, stop)
 
@@ -107,7 +107,7 @@ def expected_seconds(spec: Spec) -> float:
 def core_seconds(spec: Spec) -> float:
     """A guess at what one core needs for one member, from its matrix products."""
     one = spec.model.products(batch=1, **spec.shape())
-    return sum(product.flops() for product in one) * spec.sequences / GUESS
+    return sum(product.flops() for product in one) * spec.sequences / FLOPS_PER_CORE
 
 
 def step_seconds(spec: Spec) -> float:
@@ -126,7 +126,7 @@ def candidates(members: int, cores: int) -> Iterator[Layout]:
 def fastest(rates: dict[Layout, float]) -> Layout:
     """The first layout that no other beats by the factor `BETTER`."""
     top = max(rates.values())
-    return next(layout for layout, rate in rates.items() if rate * BETTER >= top)
+    return next(layout for layout, rate in rates.items() if rate * LEAST_SPEEDUP >= top)
 
 
 def pace(spec: Spec, layout: Layout, stop: threading.Event | None = None) -> float:

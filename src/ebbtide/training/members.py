@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, UInt
 from ebbtide.runs.folder import Instrument
 from ebbtide.training.engine import Data, Engine, State
 from ebbtide.training.spec import Spec
-from ebbtide.training.start import dot, named
+from ebbtide.training.start import dotted_name, to_dotted
 from ebbtide.training.watch import Watch
 
 BEST, WATCH = "best.", "watch."
@@ -27,7 +27,7 @@ def unnamed(template: Any, arrays: dict[str, Any]) -> Any:
     leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
     found = []
     for path, leaf in leaves:
-        name = dot(path)
+        name = dotted_name(path)
         array = arrays[name]
         if array.shape != leaf.shape:
             raise ValueError(f"{name} has shape {array.shape}, the spec needs {leaf.shape}")
@@ -66,7 +66,7 @@ class Members:
             data.append(engine.data(member))
         self.step = max(int(np.asarray(one.step)) for one in states)
         if spec.best_evaluator() and not self.best:
-            rows = [named(one.params) for one in states]
+            rows = [to_dotted(one.params) for one in states]
             self.best = {BEST + name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
         fill = -len(members) % width
         groups = [slice(i, i + width) for i in range(0, len(members), width)]
@@ -113,7 +113,7 @@ class Members:
         """The state of all members here, leading axis over them, by dotted names; their best models'
         parameters under `best.`, and what the watch keeps under `watch.`."""
         stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *self._each())
-        found = {name: np.asarray(leaf) for name, leaf in named(stacked).items()}
+        found = {name: np.asarray(leaf) for name, leaf in to_dotted(stacked).items()}
         best = {name: array.copy() for name, array in self.best.items()}  # the next evaluation may write into it
         return found | best | {WATCH + name: array for name, array in self.watch.arrays().items()}
 
@@ -121,11 +121,11 @@ class Members:
         """Keeps the parameters of the members that are better than ever, and stops those that may stop."""
         at, spec = self.step * self.spec.batch, self.spec
         if name := spec.best_evaluator():
-            for i in np.flatnonzero(self.watch.better(self._headline(values, name), at)):
-                for name, leaf in named(each[i].params).items():
+            for i in np.flatnonzero(self.watch.update_best(self._headline(values, name), at)):
+                for name, leaf in to_dotted(each[i].params).items():
                     self.best[BEST + name][i] = np.asarray(leaf)
         if spec.stopping is not None:
-            self.watch.judge(self._headline(values, spec.stopping.evaluator), at)
+            self.watch.update_stopping(self._headline(values, spec.stopping.evaluator), at)
 
     def _headline(self, values: Float[np.ndarray, "members evaluators metrics 2"], name: str) -> np.ndarray:
         i = self.spec.evaluators.index(name)

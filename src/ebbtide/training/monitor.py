@@ -72,10 +72,10 @@ class Monitor:
         check_predict(predict)
         record = Record(int(sequences), float(train_loss), examine(predict, self.suite, self.batch))
         self.history.append(record)
-        if self._watch.better(self._value(record, self.keep_best), record.sequences)[0]:
+        if self._watch.update_best(self._value(record, self.keep_best), record.sequences)[0]:
             self.best = record
         if self.stopping is not None:
-            self._watch.judge(self._value(record, self.stopping.evaluator), record.sequences)
+            self._watch.update_stopping(self._value(record, self.stopping.evaluator), record.sequences)
         return record
 
     @property

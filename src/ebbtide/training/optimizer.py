@@ -52,7 +52,7 @@ class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises `InputError` for a negative strength."""
         require(self.coefficient >= 0, "optimizer.decay.coefficient", self.coefficient, "must be 0 or larger")
 
-    def pulls(self, params: Params) -> Params:
+    def decay_factors(self, params: Params) -> Params:
         """A number for every array: c (c/|w| of `norms`) where `on` says, else 0."""
 
         def one(path: Any, w: Array) -> Array:
@@ -65,9 +65,9 @@ class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         return jax.tree_util.tree_map_with_path(one, params)
 
-    def pull(self, params: Params) -> Params:
+    def decay_term(self, params: Params) -> Params:
         """What is added to the gradient (or the direction): its number times every array."""
-        return jax.tree.map(jnp.multiply, self.pulls(params), params)
+        return jax.tree.map(jnp.multiply, self.decay_factors(params), params)
 
 
 class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,13 +95,13 @@ class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         self, grads: Params, state: OptState, params: Params, step: UInt[Array, ""], total: int
     ) -> tuple[Params, OptState]:
         """One step; `total` is the length of the run in steps (schedules that need it)."""
-        pull = None if self.decay is None else self.decay.pull(params)
+        decay_term = None if self.decay is None else self.decay.decay_term(params)
         late = self.decay is not None and self.decay.form == "decoupled"
-        if pull is not None and not late:
-            grads = jax.tree.map(jnp.add, grads, pull)
+        if decay_term is not None and not late:
+            grads = jax.tree.map(jnp.add, grads, decay_term)
         direction, state = self.direction().update(grads, state)
-        if pull is not None and late:
-            direction = jax.tree.map(jnp.add, direction, pull)
+        if decay_term is not None and late:
+            direction = jax.tree.map(jnp.add, direction, decay_term)
         rate = self.lr * self.schedule.factor(step, total)
         return jax.tree.map(lambda p, u: p - rate * u, params, direction), state
 
@@ -125,9 +125,9 @@ class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only
         corrections = [1 - jnp.float32(b) ** count for b in (self.b1, self.b2)]
         rate = self.lr * self.schedule.factor(step, total)
         numbers = jnp.stack([jnp.float32(x) for x in (rate, *corrections, self.b1, self.b2, self.eps)])
-        pulls = (self.decay or WeightDecay()).pulls(params)
+        decay_factors = (self.decay or WeightDecay()).decay_factors(params)
         late = self.decay is not None and self.decay.form == "decoupled"
-        loss, params, mu, nu = kernel.step(params, state.mu, state.nu, prompt, numbers, pulls, late)
+        loss, params, mu, nu = kernel.step(params, state.mu, state.nu, prompt, numbers, decay_factors, late)
         return loss, params, optax.ScaleByAdamState(count, mu, nu)
 
 

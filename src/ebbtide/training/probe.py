@@ -22,7 +22,7 @@ Say = Callable[[tuple[int, int]], None]
 """Told how many checkpoints are done, and of how many."""
 
 
-class Probed(NamedTuple):
+class ProbeResult(NamedTuple):
     """A measure of a run: `values` [checkpoint, member, ...], the axes of ... are `measure.axes`."""
 
     name: str
@@ -84,7 +84,7 @@ def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> A
 
 def probe_run(
     run: Run | str | os.PathLike[str], names: list[str], evaluator: str, *, sequences: int = 500, say: Say | None = None
-) -> list[Probed]:
+) -> list[ProbeResult]:
     """The measures `names` of every member at every kept checkpoint, on `sequences` prompts of `evaluator`.
 
     The model is the trained one alone: interventions of its training are left out. Raises `InputError` for unknown
@@ -111,6 +111,6 @@ def probe_run(
         if say is not None:
             say((i + 1, len(kept)))
     return [
-        Probed(name, one, evaluator, np.asarray(times), np.stack([np.stack([m[i] for m in row]) for row in rows]))
+        ProbeResult(name, one, evaluator, np.asarray(times), np.stack([np.stack([m[i] for m in row]) for row in rows]))
         for i, (name, one) in enumerate(zip(names, found, strict=True))
     ]

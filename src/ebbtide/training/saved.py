@@ -10,7 +10,7 @@ from ebbtide.runs.signed import DamagedError
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import BEST, WATCH
 from ebbtide.training.spec import Spec
-from ebbtide.training.start import PREFIX, named
+from ebbtide.training.start import PREFIX, to_dotted
 from ebbtide.training.watch import TRAINING, Watch
 
 Kind = tuple[tuple[int, ...], str]
@@ -49,7 +49,7 @@ def check_state(spec: Spec, manifest: Manifest, state: dict[str, np.ndarray]) ->
 
 def _expected(spec: Spec) -> tuple[dict[str, Kind], dict[str, Kind]]:
     """The arrays that a state must hold, and those that it may."""
-    leaves = named(jax.eval_shape(Engine(spec).fresh, jax.random.key(0)))
+    leaves = to_dotted(jax.eval_shape(Engine(spec).fresh, jax.random.key(0)))
     needed = {name: ((spec.members, *leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}
     optional = (
         {BEST + name.removeprefix(PREFIX): kind for name, kind in needed.items() if name.startswith(PREFIX)}

@@ -12,7 +12,7 @@ import numpy as np
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.models.model import Model, Params, Shape
-from ebbtide.places import locate, looked_in
+from ebbtide.places import resolve_path, search_note
 from ebbtide.runs.folder import DamagedError, Manifest, Run
 from ebbtide.runs.reading import FileRecord, load_record
 
@@ -53,10 +53,10 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def merge(self, params: Params, number: int) -> Params:
         """The parameters of the member of that number, drawn before, with those that it starts from."""
         arrays, row = self._arrays(), self._row(number)
-        chosen = set(select(self.parts, list(named(params)), "start.parts"))
+        chosen = set(select(self.parts, list(to_dotted(params)), "start.parts"))
 
         def one(path: Any, leaf: jax.Array) -> jax.Array:
-            name = dot(path)
+            name = dotted_name(path)
             return jnp.asarray(arrays[name][row], leaf.dtype) if name in chosen else leaf
 
         return jax.tree_util.tree_map_with_path(one, params)
@@ -67,7 +67,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def _row(self, number: int) -> int:
         """The place in the other run of the member that the member of this number starts from."""
-        there = member_numbers(Run(locate(self.run)))
+        there = member_numbers(Run(resolve_path(self.run)))
         if self.member is not None:
             allowed = f"{self.run} has {len(there)} members"
             require(self.member < len(there), "start.member", self.member, allowed)
@@ -78,17 +78,21 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return there.index(number)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        found = checkpoint(self.run, self.sequences)
-        return {above(name, self.skip): array for name, array in found.items() if not below(name, self.skip)}
+        arrays = checkpoint(self.run, self.sequences)
+        return {
+            without_first_layers(name, self.skip): array
+            for name, array in arrays.items()
+            if not in_first_layers(name, self.skip)
+        }
 
 
-def below(name: str, layers: int) -> bool:
+def in_first_layers(name: str, layers: int) -> bool:
     """Whether a parameter belongs to one of the first so many layers."""
     first, _, rest = name.partition(".")
     return first == "blocks" and int(rest.partition(".")[0]) < layers
 
 
-def above(name: str, layers: int) -> str:
+def without_first_layers(name: str, layers: int) -> str:
     """Its name in the model without the first so many layers."""
     first, _, rest = name.partition(".")
     layer, _, last = rest.partition(".")
@@ -117,9 +121,9 @@ def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
 def _kept(run: str, sequences: int) -> tuple[Run, Manifest]:
     """A run, and its checkpoint at so many sequences. Raises `InputError` when one is not there."""
     try:
-        found = Run(locate(run))
+        found = Run(resolve_path(run))
     except InputError as error:
-        allowed = f"{error.allowed}; the run to start from must be trained first{looked_in(run)}"
+        allowed = f"{error.allowed}; the run to start from must be trained first{search_note(run)}"
         raise InputError("start.run", run, allowed) from error
     kept = {manifest.sequences: manifest for _, manifest in found.manifests()}
     at = ", ".join(str(one) for one in sorted(kept))
@@ -146,15 +150,15 @@ def _parameters(folder: Path, record: FileRecord) -> dict[str, np.ndarray]:
 
 def shapes(model: Model, shape: Shape) -> dict[str, Any]:
     """The shapes of a model's parameters by dotted name."""
-    return named(jax.eval_shape(lambda key: model.init(key, **shape), jax.random.key(0)))
+    return to_dotted(jax.eval_shape(lambda key: model.init(key, **shape), jax.random.key(0)))
 
 
-def named(params: Any) -> dict[str, Any]:
+def to_dotted(params: Any) -> dict[str, Any]:
     """The leaves of a pytree by dotted name, e.g. `params.blocks.0.attn.q`."""
-    return {dot(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+    return {dotted_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
 
 
-def dot(path: Any) -> str:
+def dotted_name(path: Any) -> str:
     """The dotted name of a place in a tree."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
@@ -167,12 +171,12 @@ def select(globs: tuple[str, ...], names: list[str], field: str) -> list[str]:
     return [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
 
 
-def hold(new: Params, old: Params, globs: tuple[str, ...]) -> Params:
+def restore_frozen(new: Params, old: Params, globs: tuple[str, ...]) -> Params:
     """`new`, but `old` where a glob names the parameter."""
     if not globs:
         return new
 
     def one(path: Any, after: jax.Array, before: jax.Array) -> jax.Array:
-        return before if any(fnmatchcase(dot(path), glob) for glob in globs) else after
+        return before if any(fnmatchcase(dotted_name(path), glob) for glob in globs) else after
 
     return jax.tree_util.tree_map_with_path(one, new, old)

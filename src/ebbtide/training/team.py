@@ -53,7 +53,7 @@ class Worker(Protocol):
     def close(self) -> None: ...
 
 
-class Here:
+class InProcessWorker:
     """A worker in this process: for accelerators, tests and debugging."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Here:
     def close(self) -> None: ...
 
 
-class Process:
+class SubprocessWorker:
     """A worker in a process of its own, on one thread; it ends when this process does."""
 
     def __init__(self) -> None:
@@ -160,7 +160,9 @@ class Team:
         """`layout.processes` workers in processes of their own; 0: `worker`, or one in this process. They train by
         `kernel`. When `stop` is set while they start, or in `try_training`, `Interrupted` is raised."""
         self.layout, self.kernel, self.stop, processes = layout, kernel, stop, layout.processes
-        self.workers: list[Worker] = [Process() for _ in range(processes)] if processes else [worker or Here()]
+        self.workers: list[Worker] = (
+            [SubprocessWorker() for _ in range(processes)] if processes else [worker or InProcessWorker()]
+        )
         self.shares = [list(range(members))[i :: len(self.workers)] for i in range(len(self.workers))]
 
     def send(self, command: dict[str, Any]) -> None:

@@ -60,13 +60,13 @@ class Watch:
         names = ("best_value", "best_at", "recent", "top_value", "top_at", "stopped_at")
         return {name: getattr(self, name).copy() for name in names}
 
-    def better(self, values: Float[np.ndarray, " members"], at: int) -> Bool[np.ndarray, " members"]:
+    def update_best(self, values: Float[np.ndarray, " members"], at: int) -> Bool[np.ndarray, " members"]:
         """Which members' values at `at` sequences are better than all before (nan never is)."""
         found = ~self.stopped & (values > self.best_value)
         self.best_value[found], self.best_at[found] = values[found], at
         return found
 
-    def judge(self, values: Float[np.ndarray, " members"], at: int) -> None:
+    def update_stopping(self, values: Float[np.ndarray, " members"], at: int) -> None:
         """Takes the next smoothed value of every member that trains, and stops those that have waited too long.
 
         A nan is not a rise.

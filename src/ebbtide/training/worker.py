@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ebbtide.errors import InputError, require
-from ebbtide.machine import features, processor
+from ebbtide.machine import instruction_sets, processor
 from ebbtide.training.wire import receive, send
 
 ENVIRONMENT = {
@@ -119,7 +119,7 @@ def identity() -> dict[str, Any]:
     one_thread = device.platform == "cpu" and all(os.environ.get(k) == v for k, v in ENVIRONMENT.items())
     told = device.platform == "gpu" and "--xla_gpu_deterministic_ops=true" in flags
     what = {"device": device.device_kind, "platform": device.platform}
-    what |= {"processor": processor(), "features": features()}
+    what |= {"processor": processor(), "features": instruction_sets()}
     return {**versions, **what, "one_thread": one_thread, "deterministic": one_thread or told}
 
 
