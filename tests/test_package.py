@@ -342,6 +342,34 @@ def test_a_page_that_is_not_there_would_have_been_noticed():
     assert missing_pages(f"[a](../papers/none-{name})", page) == [f"../papers/none-{name}"]
 
 
+FENCED = re.compile(r"```.*?```", re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s#]*)#([^)\s]+)\)")
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def missing_headings(text: str, path: Path) -> list[str]:
+    """The links of a page to headings that are not there, on the page itself or on another one."""
+    links = [(name, anchor) for name, anchor in LINK.findall(FENCED.sub("", text)) if "://" not in name]
+    pages = {name: anchors((path.parent / name).read_text() if name else text) for name, _ in links}
+    return [f"{name}#{anchor}" for name, anchor in links if anchor not in pages[name]]
+
+
+def test_every_heading_that_is_linked_to_is_there():
+    pages = [path for path in TEXTS if path.suffix == ".md"]
+    assert offenders(lambda path: missing_headings(path.read_text(), path), pages) == {}
+
+
+def test_a_heading_that_is_not_there_would_have_been_noticed():
+    """A test of the test above."""
+    text = "# One `thing`, two\n[a](#one-thing-two) [b](#three) [c](README.md#data) [d](README.md#none)"
+    assert missing_headings(text, ROOT / "LOG.md") == ["#three", "README.md#none"]
+
+
 def test_the_version_is_that_of_the_distribution():
     from importlib.metadata import version
 
