@@ -1,4 +1,4 @@
-"""Runs a spec into a run folder: schedules the workers, commits what they return, stops cleanly."""
+"""The driver of a run: schedules the workers, commits their results, stops cleanly."""
 
 import os
 import signal
@@ -40,21 +40,21 @@ from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.team import Team, Worker, WorkerError
 
 SLICE_SECONDS = 1.0
-"""Length of one training command: how soon progress shows and Ctrl-C acts."""
+"""Length of one training command in seconds: how often progress is reported, and how soon Ctrl-C acts."""
 FIRST_STEPS = 8
 """Steps of the first command, before the pace is known; fewer where steps are expected to be long."""
 SAVE_SECONDS = 30.0
-"""Time between rolling checkpoints: what a power cut can cost."""
+"""Seconds between rolling checkpoints: the most training time that a power failure can cost."""
 
 QUIET_SECONDS = 30.0
-"""A start that takes longer says so."""
+"""Seconds without a report after which a slow start is announced."""
 
 SAME_REQUEST_SECONDS = 1.0
-"""Stop signals closer together than this are one request."""
+"""Stop signals closer together than this many seconds count as one request."""
 
 
 class Progress(NamedTuple):
-    """What a running run reports: sequences are per member, the rate is summed over members."""
+    """The progress of a run: sequences per member, their rate summed over members, seconds left, latest metrics."""
 
     sequences: int
     total: int
@@ -80,20 +80,43 @@ def train(
     report: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Run:
-    """Trains all members of `spec` into the run folder `out` and returns the run.
+    """Trains all members of `spec` into the run folder `out`, and returns the run.
 
-    A folder that holds this very spec is continued from its newest good checkpoint. The members are
-    shared out to `processes` processes of one thread each (0: this process) and mapped `width` at a
-    time over `devices` devices; what is not given is chosen (see `layout.choose`, which may `say` so).
-    On the CPU a run is repeatable bit for bit unless it is made in this process. `deterministic`
-    makes sure: it refuses what is not, among it to continue a run that was made elsewhere.
+    A folder that holds a run of the same spec is continued from its newest intact checkpoint. On the CPU a run is
+    repeatable bit for bit, unless it trains in this process (`processes=0`).
 
-    `distributed` shares the members out to the processes of JAX's distributed runtime instead (see `hosts`): every
-    process makes this call, and gets the run; `out` must be on a file system that all of them see.
+    Args:
+        spec: the run. Its schedule counts in *sequences* per member, not in steps.
+        out: the run folder; it must be new, empty, or hold a run of this spec.
+        processes: worker processes of one thread each, among which the members are shared; 0: this process. None:
+            chosen by `layout.choose`, as are `width` and `devices`.
+        width: members mapped side by side by `vmap` in each process.
+        devices: devices over which they are spread.
+        distributed: shares the members among the processes of JAX's distributed runtime (see `hosts`). Every process
+            makes this call and gets the run; all must see `out`.
+        deterministic: refuses whatever could make the run not repeatable, such as continuing a run begun elsewhere.
+        label: text stored in run.json, e.g. the study and its preset.
+        report: called with the `Progress` about once a second.
+        say: called with one-line remarks, e.g. about the layout that was measured.
 
-    Raises `InputError` before anything is written when the spec, the folder or the layout cannot be
-    used, `OSError` when the folder cannot be written, `WorkerError` when a worker died, and `Interrupted`
-    after saving when Ctrl-C (or SIGTERM) asks to stop; no folder is made after that.
+    Raises:
+        InputError: the spec, the folder or the layout cannot be used; nothing has been written.
+        OSError: the folder cannot be written.
+        WorkerError: a worker died.
+        Interrupted: Ctrl-C or SIGTERM asked to stop; everything has been saved.
+
+    >>> spec = eb.Spec(
+    ...     source=eb.Gaussian(classes=64, dim=8, holdout_classes=8),
+    ...     model=eb.Transformer(width=16, heads=2),
+    ...     evaluators=("icl",),
+    ...     batch=16,
+    ...     sequences=64,
+    ...     evaluation_sequences=16,
+    ...     schedule=eb.Schedule(evaluations=2, checkpoints=2),
+    ... )
+    >>> run = eb.train(spec, "runs/tiny", processes=0)
+    >>> run.status(), run.metrics()["icl"].shape  # [member, evaluation]
+    ('complete', (1, 2))
     """
     spec.check()
     check_feasible(spec)
@@ -126,7 +149,8 @@ def _train(
     label: dict[str, str],
     report: Report,
 ) -> Run:
-    """`train` in the process that writes; `how` are the arguments of `choose`, `hosts` all processes as one worker."""
+    """`train` in the process that writes the folder. `how` are the arguments of `choose`; `hosts` are all processes of
+    a distributed run, as one worker."""
     check_folder(path, spec.digest())
     begun, read = None, inputs(spec)
     if (path / HEADER).exists():
@@ -154,27 +178,32 @@ def _train(
 
 
 def resume(run: Run, **options: Any) -> Run:
-    """Continues a run from its newest good checkpoint; takes the options of `train`."""
+    """Continues a run from its newest intact checkpoint; takes the keyword arguments of `train` and raises what it
+    raises.
+
+    >>> eb.resume(eb.Run("runs/tiny")).status()
+    'complete'
+    """
     return train(spec_of(run), run.path, label=run.header.label, **options)
 
 
 def spec_of(run: Run) -> Spec:
-    """The spec of a run. Raises `InputError` when this version cannot read it or it was changed."""
+    """The spec of a run. Raises `InputError` when this version cannot read it or its content was changed."""
     spec = from_builtins(run.header.spec)
     require(spec.digest() == run.header.digest, "run", str(run.path), "run.json: spec and digest do not agree")
     return spec
 
 
 def _finished(run: Run) -> Manifest | None:
-    """The run's last checkpoint if it is there and good (a damaged one is made again)."""
+    """The manifest of a finished run's last checkpoint if it is intact, else None."""
     found = run.latest() if run.status() == "complete" else None
     return found[1] if found and found[1].finished else None
 
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C, a second or more later, raises at once
-    (sooner it is the same request: some tools signal both the process and its group)."""
+    """An event that Ctrl-C and SIGTERM set. A second Ctrl-C, at least a second later, raises at once; a sooner one
+    counts as the same request, because some tools signal both the process and its group."""
     stop, first = threading.Event(), 0.0
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -198,7 +227,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 @contextmanager
 def announce_slow_start(spec: Spec, say: Callable[[str], None], report: Report) -> Iterator[Report]:
-    """`report`, where a start that takes long is announced in one line if nothing was reported until then."""
+    """`report`, with one line to `say` when nothing has been reported within `QUIET_SECONDS`."""
     text = f"still starting: weights and prompts of {spec.members:,} members are drawn, programs are compiled"
     waiting = threading.Timer(QUIET_SECONDS, say, [text])
     waiting.daemon = True
@@ -215,7 +244,7 @@ def announce_slow_start(spec: Spec, say: Callable[[str], None], report: Report) 
 
 
 class _Loop:
-    """One call of `train`: keeps two slices of work outstanding so that workers never wait."""
+    """One call of `train`. Keeps two slices of work outstanding, so that workers never wait."""
 
     def __init__(
         self,
@@ -229,7 +258,7 @@ class _Loop:
         say: Callable[[str], None],
         stop: threading.Event,
     ):
-        """`read` is what the run's identity says of its data (see `inputs`)."""
+        """`read` is the part of the run's identity that describes its data files (see `inputs`)."""
         self.spec, self.path, self.team, self.label, self.report, self.stop = spec, path, team, label, report, stop
         self.read, self.deterministic, self.say = read, deterministic, say
         self.points = set(spec.schedule.points(spec.sequences, spec.batch))
@@ -240,7 +269,7 @@ class _Loop:
         """Sequences at which the last member stopped early."""
 
     def run(self) -> Run:
-        """Trains to the end. The folder is made once the workers have started without complaint."""
+        """Trains to the end and returns the run. The folder is made once all workers have started."""
         self.writer, self.instruments = self._open()
         try:
             self._train()
@@ -274,7 +303,8 @@ class _Loop:
         return writer, instruments
 
     def _compare(self, identity: dict[str, Any], manifest: Manifest | None) -> None:
-        """Says which data are not those that the run was begun with; with `deterministic` refuses any difference."""
+        """Reports which data differ from those that the run was begun with; with `deterministic` refuses any
+        difference."""
         there = (self.path / HEADER).exists()
         before = original_identity(Run(self.path).header, manifest) if there else identity
         other = changed(self.spec, before, identity)
@@ -349,7 +379,7 @@ class _Loop:
             raise Interrupted
 
     def _slice(self, sequences: int, steps: int) -> int:
-        """Records the pace and returns how many steps make a slice of `SLICE_SECONDS`."""
+        """The number of steps in a slice of `SLICE_SECONDS`, from the pace up to `sequences`."""
         now, total = time.monotonic(), self.spec.sequences
         if not self.warm:  # the first slice compiles: it says nothing of the pace
             self.timed.clear()

@@ -1,4 +1,4 @@
-"""The only training loop: many steps per compiled call, data drawn inside."""
+"""The training loop: many optimiser steps per compiled call, with the data drawn inside it."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -24,10 +24,10 @@ Values = dict[str, Float[Array, ""]]
 
 
 class State(NamedTuple):
-    """Everything about one member that training changes. Data position is the step count.
+    """The state of one member that training changes. The position in the data stream is the step count.
 
-    `summed` and `counted` gather the training loss since the last evaluation; they are saved too, so
-    that it does not matter where a run was interrupted.
+    `summed` and `counted` accumulate the training loss since the last evaluation. They are part of every checkpoint, so
+    the result does not depend on where a run was interrupted.
     """
 
     params: Params
@@ -38,7 +38,7 @@ class State(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What one member trains and is evaluated on."""
+    """The data stream of one member: its key, the source's bank, and the values of the member's varied fields."""
 
     key: Key[Array, ""]
     bank: Any
@@ -46,26 +46,26 @@ class Data(NamedTuple):
 
 
 class Engine:
-    """The compiled functions of one spec. Members are arguments, so all share one program.
+    """The compiled functions of one spec. Members are arguments, so that all members share one program.
 
-    The number of steps of a call is a traced value: schedules change neither the program nor a bit
-    of the result.
+    The number of steps of a call is a traced value: a schedule changes neither the program nor a bit of the result.
     """
 
     def __init__(self, spec: Spec, native: bool = False):
-        """`native`: the compiled kernel does what it can of a step; it must have been registered (`kernel.native`)."""
+        """`native` lets the compiled kernel do the parts of a step that it can; register it first (`kernel.native`)."""
         self.spec = spec
         self.kernel = Kernel(spec.model, **spec.shape()) if native else None
         self._banks: dict[tuple[float, ...], tuple[Any, Suite]] = {}
 
     def init(self, member: int) -> State:
-        """The untrained member: parameters from the root (seeds.init, INIT, seeds.member + member)."""
+        """The untrained state of a member, its parameters drawn from the root (seeds.init, INIT, seeds.member +
+        member)."""
         fresh = self._init(self.spec.root(Purpose.INIT, member))
         start = self.spec.start
         return fresh if start is None else fresh._replace(params=start.merge(fresh.params, self.spec.number(member)))
 
     def fresh(self, key: Key[Array, ""]) -> State:
-        """An untrained member whose parameters are drawn with `key`."""
+        """An untrained state whose parameters are drawn with `key`."""
         params = self.spec.model.init(key, **self.spec.shape())
         return State(params, self.spec.optimizer.init(params), jnp.uint32(0), jnp.float32(0), jnp.uint32(0))
 
@@ -74,14 +74,14 @@ class Engine:
         return compile_fast(self.fresh)
 
     def data(self, member: int) -> Data:
-        """The member's data stream (seeds.data, DATA, seeds.member + member), its bank and its traced values."""
+        """The data stream of a member, with the root (seeds.data, DATA, seeds.member + member)."""
         values = self.spec.values(member)
         bank, _ = self._world(member)
         key = self.spec.root(Purpose.DATA, member)
         return Data(key, bank, {name: jnp.float32(value) for name, value in values.items()})
 
     def suite(self, member: int) -> Suite:
-        """The member's evaluation prompts; shared unless source or task values vary."""
+        """The evaluation prompts of a member; shared between members unless fields of source or task vary."""
         return self._world(member)[1]
 
     def _world(self, member: int) -> tuple[Any, Suite]:
@@ -97,15 +97,16 @@ class Engine:
 
     @cached_property
     def train(self) -> Callable[[State, Data, UInt[Array, ""]], State]:
-        """(state, data, n) -> the state after n more optimiser steps; the old state is given up."""
+        """The compiled function (state, data, n) -> the state after n more optimiser steps; it reuses the memory of the
+        old state."""
         return jax.jit(self._train, donate_argnums=0)
 
     def answer(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*asked batch labels"]:
-        """The outputs of the model, with the spec's interventions."""
+        """The outputs of the model, under the spec's interventions."""
         return answer(self.spec.model, params, prompt, self.spec.interventions)
 
     def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
-        """`mean_loss` of the outputs, and its gradient."""
+        """`mean_loss` of the outputs, and its gradient with respect to the parameters."""
         if self.kernel is not None:
             return self.kernel.loss_and_grad(params, prompt)
         if not self.spec.interventions:
@@ -128,7 +129,7 @@ class Engine:
         return jax.jit(measured)
 
     def _in_parts(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*asked batch labels"]:
-        """`answer`, for as many sequences at a time as the spec says."""
+        """`answer`, computed for at most as many sequences at a time as the spec allows."""
         if not isinstance(prompt, Prompt):
             return in_parts(lambda some: self.answer(params, some), prompt)
         size, of = self.spec.evaluation_part(), self.spec.evaluation_sequences

@@ -1,6 +1,6 @@
-"""Fields of a struct by dotted name: set from text, and explained in one line when they do not fit.
+"""Fields of a struct by dotted name: assignment from text, and one-line explanations of invalid values.
 
-`kind` is the type of the struct, such as `Spec`; `data` is one in builtins.
+`kind` is the type of the struct, such as `Spec`; `data` is such a struct in builtins.
 """
 
 import copy
@@ -18,17 +18,17 @@ from ebbtide.traced import default
 
 def override(kind: type, data: dict[str, Any], name: str, text: str) -> None:
     """Sets the field at dotted `name` to a value written as text: JSON where it parses as JSON, else a string.
-    Otherwise as `assign`."""
+    Otherwise like `assign`."""
     assign(kind, data, name, parse(text))
 
 
 def assign(kind: type, data: dict[str, Any], name: str, value: Any) -> None:
-    """Sets the field at dotted `name`. A float that is whole may fill a whole number.
+    """Sets the field at dotted `name`. A whole number written as a float may fill an integer field.
 
-    Where a field holds one of several structs (`source`, `task.labels`, `model.positions`, `optimizer` ...)
-    the value may be the struct's name, which brings its defaults; `source` also takes the path of a
-    `.npz` or `.safetensors` file. A field of a struct that is not there (`stopping.patience`) brings that struct.
-    Raises `InputError` for a field that does not exist.
+    Where a field holds one of several structs (`source`, `task.labels`, `model.positions`, `optimizer` ...) the value
+    may be the struct's name, which brings its defaults; `source` also takes the path of a `.npz` or `.safetensors`
+    file. Setting a field of an absent struct (`stopping.patience`) creates that struct. Raises `InputError` for a field
+    that does not exist.
     """
     value = int(value) if isinstance(value, float) and value.is_integer() else value  # 1e6 sequences
     *parents, last = name.split(".")
@@ -66,8 +66,8 @@ def value_in(data: dict[str, Any], name: str) -> Any:
 
 
 def _defaults(kind: type, data: dict[str, Any], path: list[str], tag: str, /, **given: Any) -> dict[str, Any]:
-    """The struct `tag` of the union at `path`, defaults filled in so that later overrides find its fields;
-    only what is given where there is no such struct or it needs more (conversion will explain)."""
+    """The struct tagged `tag` of the union at `path` with its defaults, so that later overrides find its fields; only
+    the given values where there is no such struct or it needs more (conversion will explain)."""
     for option in _options(_walk(kind, data, path, union=True)[0]):
         if option.__struct_config__.tag == tag:
             try:
@@ -78,7 +78,7 @@ def _defaults(kind: type, data: dict[str, Any], path: list[str], tag: str, /, **
 
 
 def _optional(kind: type, data: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
-    """The fields of the struct that could be at `path`, where there is none: defaults, null where one is needed."""
+    """The fields of the optional struct at `path` where it is absent: its defaults, None where a value is required."""
     for option in _options(_walk(kind, data, path, union=True)[0]):
         if hasattr(option, "__struct_fields__"):
             found = {one.name: default(one) for one in msgspec.structs.fields(option)}
@@ -97,7 +97,7 @@ def _known(at: Any, part: str, parent: str, value: Any) -> None:
 
 
 def parse(text: str) -> Any:
-    """A value written as text: JSON where it parses as JSON, else the text itself."""
+    """The value of a text: JSON where it parses as JSON, else the text itself."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
@@ -105,7 +105,7 @@ def parse(text: str) -> Any:
 
 
 def explain(error: msgspec.ValidationError, data: Any, kind: type) -> InputError:
-    """One line for a validation error: the field's dotted name, the value given, what is allowed."""
+    """The `InputError` for a validation error: the field's dotted name, the value given, and what is allowed."""
     message, _, where = str(error).partition(" - at ")
     where = where.strip("`").partition("[...]")[0]  # a key of a mapping, which msgspec does not name
     path = [part for part in re.split(r"[.\[\]]", where) if part not in ("", "$")]
@@ -128,7 +128,7 @@ def explain(error: msgspec.ValidationError, data: Any, kind: type) -> InputError
 
 
 def _walk(kind: Any, data: Any, path: list[str], union: bool = False) -> tuple[Any, Any]:
-    """The type and the value at `path`, unions resolved by tag unless it is the last and `union`."""
+    """The type and the value at `path`. Unions are resolved by tag; the last one is not where `union` is set."""
     for i, part in enumerate(path):
         hints = typing.get_type_hints(kind) if hasattr(kind, "__struct_fields__") else {}
         of_items = typing.get_origin(kind) in (tuple, list) and part.isdigit()

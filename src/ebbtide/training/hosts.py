@@ -1,10 +1,10 @@
 """One run over the processes of JAX's distributed runtime: several hosts with accelerators, one run folder.
 
 Every process calls `train(..., distributed=True)`. Member m belongs to process m mod P, which trains it on its own
-devices. Process 0 is the driver and the one writer of the folder: it broadcasts the commands of the wire protocol and
-gathers the answers; the others follow. Members never talk to each other, so that is all that is ever sent. When a
-process dies, JAX's runtime ends the others after its heartbeat timeout; the run goes on from its last checkpoint when
-it is started again, with any number of processes.
+devices. Process 0 is the driver and the only writer of the folder: it broadcasts the commands of the wire protocol and
+gathers the answers; the other processes follow. Members never communicate, so nothing else is sent. When a process
+dies, JAX's runtime ends the others after its heartbeat timeout; started again, with any number of processes, the run
+continues from its last checkpoint.
 """
 
 import signal
@@ -22,18 +22,18 @@ from ebbtide.training.wire import pack, unpack
 from ebbtide.training.worker import obey
 
 SMALLEST_MESSAGE = 1024
-"""Bytes; messages are padded to a power of two, so that few programs are compiled to carry them."""
+"""Bytes. Messages are padded to powers of two from this size on, so that few programs are compiled to carry them."""
 SIZE_BYTES = 8
 LARGEST_PIECE = 2**28
-"""Bytes that are sent at a time: a message may be longer than the largest array that every backend moves."""
+"""Most bytes sent at a time; a message may be longer than the largest array that every backend can move."""
 
 
 def join(members: int) -> int:
-    """Joins the runtime, if this process has not yet; returns its number.
+    """The number of this process in the distributed runtime, which it joins if it has not yet.
 
-    JAX finds the others by SLURM's, Open MPI's, Kubernetes' or the TPU's own variables, or the caller has called
-    `jax.distributed.initialize(address, processes, number)` before. Raises `InputError` when it finds nothing, or there
-    are more processes than members.
+    JAX finds the other processes by the variables of SLURM, Open MPI, Kubernetes or the TPU runtime, or the caller has
+    called `jax.distributed.initialize(address, processes, number)` before. Raises `InputError` when no runtime is
+    found, or there are more processes than members.
     """
     if not jax.distributed.is_initialized():
         try:
@@ -49,7 +49,7 @@ def join(members: int) -> int:
 
 
 class Hosts:
-    """All processes as one worker, seen from process 0."""
+    """All processes of a distributed run as one worker, seen from process 0."""
 
     def __init__(self) -> None:
         self._here: Any = None
@@ -71,7 +71,7 @@ class Hosts:
 
 @contextmanager
 def share_ending() -> Iterator[None]:
-    """Tells the others how it ended, however it ends: they end alike."""
+    """Sends the outcome of the block in process 0 to the other processes, so that all end alike."""
     ended: dict[str, Any] = {"do": "close"}
     try:
         yield
@@ -86,9 +86,10 @@ def share_ending() -> Iterator[None]:
 
 
 def follow() -> str | None:
-    """What the other processes do: obey until process 0 has ended. Returns how it failed (None: it did not).
+    """The loop of every process but the first: carries out commands until process 0 has ended. Returns its error, None
+    where it succeeded.
 
-    Stop signals are process 0's to handle. Raises `InputError` when the run could not be made.
+    Stop signals are handled by process 0. Raises `InputError` when the run could not be made.
     """
     members: Any = None
     before = {}
@@ -107,7 +108,7 @@ def follow() -> str | None:
 
 
 def _obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Carries out a command for the members of this process."""
+    """The answer to a command, and the members of this process after it."""
     if command["do"] == "start":
         mine = _share(command["members"], jax.process_index())
         state = command["state"]
@@ -124,7 +125,7 @@ def _share(members: list[int], process: int) -> list[int]:
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The answers of all processes as one: arrays in the order of the members; an error wherever one was."""
+    """The answers of all processes as one: arrays in the order of the members; an error if any process had one."""
     for part in parts:
         if "error" in part:
             return part
@@ -140,7 +141,7 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _broadcast(message: dict[str, Any] | None) -> dict[str, Any]:
-    """Process 0's message, to everybody."""
+    """The message of process 0, in every process."""
     data = _packed(message) if message is not None else np.zeros(0, np.uint8)
     first = jax.process_index() == 0
     size = _size(np.asarray(multihost_utils.broadcast_one_to_all(_bytes(len(data)), is_source=first)))
@@ -149,7 +150,7 @@ def _broadcast(message: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _gather(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Everybody's message, in the order of the processes."""
+    """The messages of all processes, in their order."""
     data = _packed(message)
     told = np.asarray(multihost_utils.process_allgather(_bytes(len(data)))).reshape(-1, SIZE_BYTES)
     sizes = [_size(row) for row in told]
@@ -159,17 +160,17 @@ def _gather(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _bytes(size: int) -> np.ndarray:
-    """A length as bytes: JAX cuts integers to 32 bits."""
+    """A length as bytes, because JAX truncates integers to 32 bits."""
     return np.frombuffer(size.to_bytes(SIZE_BYTES, "big"), np.uint8)
 
 
 def _size(data: np.ndarray) -> int:
-    """The length that `_bytes` wrote."""
+    """The length that `_bytes` encoded."""
     return int.from_bytes(data.astype(np.uint8).tobytes(), "big")
 
 
 def _pieces(data: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """`data`, filled up to the `size` of the longest message, in pieces; the last is padded."""
+    """`data`, padded to the `size` of the longest message, in pieces."""
     for start in range(0, size, LARGEST_PIECE):
         part = data[start : start + LARGEST_PIECE]
         padded = np.zeros(_room(min(size - start, LARGEST_PIECE)), np.uint8)

@@ -1,4 +1,4 @@
-"""What a run reads beside its spec, by its content: the data file of its source, the checkpoint that it starts from."""
+"""Content hashes of the files that a run reads: its source's data file, and the checkpoint that it starts from."""
 
 import contextlib
 import hashlib
@@ -18,13 +18,13 @@ from ebbtide.sources.omniglot import data_folder
 from ebbtide.training.spec import Spec
 
 LARGE = 2**20
-"""Bytes from which the hash of a file is remembered; smaller files are read each time."""
+"""Bytes from which the hash of a file is cached; smaller files are hashed each time."""
 MOST_REMEMBERED = 256
 LARGEST_RECORD = 2**16
 
 
 class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The SHA-256 of a file's content, and of what told that file and its state from others (`_key`)."""
+    """A cache record: the SHA-256 of a file's content, under the key of the file and its state (`_key`)."""
 
     schema: int
     key: str
@@ -32,8 +32,8 @@ class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def inputs(spec: Spec) -> dict[str, str]:
-    """What a run's identity says of the data it reads: the name of the file, and the SHA-256 of its content; of a
-    checkpoint to start from, the SHA-256 of its state. Raises `InputError` when one is not there."""
+    """The part of a run's identity that describes its data: the name of the source's file and the SHA-256 of its
+    content; for a checkpoint to start from, the SHA-256 of its state. Raises `InputError` when a file is missing."""
     found = {}
     if isinstance(spec.source, FrozenFeatures):
         path = Path(spec.source.file()[0])
@@ -45,7 +45,8 @@ def inputs(spec: Spec) -> dict[str, str]:
 
 
 def changed(spec: Spec, before: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """A sentence for every input that is not what the run was begun with; `before` and `here` are identities."""
+    """A sentence for every input that differs from the one the run was begun with; `before` and `here` are
+    identities."""
     what = {"source_sha256": f"source: the file {here.get(INPUT_NAME)}"}
     if spec.start is not None:
         what["start_sha256"] = f"start: {spec.start.run} at {spec.start.sequences} sequences"
@@ -58,7 +59,7 @@ def changed(spec: Spec, before: dict[str, Any], here: dict[str, Any]) -> list[st
 
 
 def content(path: Path) -> str:
-    """The SHA-256 of a file's content. That of a large file is remembered in the user's cache folder."""
+    """The SHA-256 of a file's content; that of a large file is cached in the user's cache folder."""
     with path.open("rb") as file:
         key = _key(path, os.fstat(file.fileno()))
         large = os.fstat(file.fileno()).st_size >= LARGE
@@ -71,8 +72,7 @@ def content(path: Path) -> str:
 
 
 def _key(path: Path, at: os.stat_result) -> str:
-    """Tells a file and its state from all others: writing to a file, or putting another in its place, changes one of
-    these."""
+    """A text that changes when the file is written to or replaced."""
     return sha256(repr((os.path.realpath(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino)).encode())
 
 
@@ -81,7 +81,7 @@ def _folder() -> Path:
 
 
 def _recall(key: str) -> str | None:
-    """What is remembered under this key; None where nothing is, or it is damaged."""
+    """The cached hash under this key; None where there is none or its record is damaged."""
     try:
         data = read_bounded(_folder(), f"{key}.json", LARGEST_RECORD)
         record = unsign(data, Remembered, str(_folder()), key)
@@ -91,7 +91,7 @@ def _recall(key: str) -> str | None:
 
 
 def _remember(key: str, found: str) -> None:
-    """Writes a record, and removes the oldest where there are too many. Errors are passed over: it is a cache."""
+    """Writes a record, and removes the oldest ones where there are too many. Ignores errors: it is a cache."""
     with contextlib.suppress(OSError):
         _folder().mkdir(parents=True, exist_ok=True)
         write_file(_folder() / f"{key}.json", sign(Remembered(SCHEMA, key, found)))

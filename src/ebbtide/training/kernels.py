@@ -1,4 +1,5 @@
-"""Which kernel a run is trained by: XLA's, or the compiled one where it is asked for, built and fits."""
+"""The choice of the kernel that trains a run: XLA, or the compiled kernel where it is requested, serves the spec and
+can be built."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +18,7 @@ KINDS = ("auto", "xla", "native")
 
 
 class Choice(NamedTuple):
-    """What trains a run: the path of the compiled library (none: XLA), and the name that the run's identity has."""
+    """The kernel of a run: the path of the compiled library (None: XLA), and its name in the run's identity."""
 
     library: Path | None = None
     name: str = "xla"
@@ -27,14 +28,15 @@ XLA = Choice()
 
 
 def asked() -> str:
-    """auto, xla or native: the value of $EBBTIDE_KERNEL (`--kernel`). Raises `InputError` for another."""
+    """The requested kernel: auto, xla or native, the value of $EBBTIDE_KERNEL (`--kernel`). Raises `InputError` for
+    another."""
     kind = os.environ.get(VARIABLE) or "auto"
     require(kind in KINDS, "kernel", kind, f"must be one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
     return kind
 
 
 def unsupported_reason(spec: Spec) -> str | None:
-    """Why the compiled kernel does not serve a spec; None: it does."""
+    """Why the compiled kernel does not serve a spec; None where it does."""
     if jax.default_backend() != "cpu":
         return "it is for the CPU"
     if spec.interventions:
@@ -53,10 +55,10 @@ def choose(
     """The kernel for a run of `spec`. `alone`: members are trained one at a time in their process; `before`: the name
     of the kernel that the run was begun with.
 
-    `auto` takes the compiled kernel where it serves the spec, building it when this machine has not
-    yet, and goes on with XLA where it was begun so; where it cannot be had on a CPU it says so in one line and takes
-    XLA. Raises `InputError` where `native` is asked for and cannot be had, or the compiler was ended from outside (a
-    run keeps to what it is begun with), and `Interrupted` once `stop` says that a stop was asked for.
+    `auto` takes the compiled kernel where it serves the spec, and builds it when this machine has not yet; it stays
+    with XLA where the run was begun with XLA. Where the kernel cannot be had on a CPU it says so in one line and takes
+    XLA. Raises `InputError` where `native` is requested and cannot be had or the compiler was killed (a run keeps the
+    kernel it was begun with), and `Interrupted` once `stop` returns true.
     """
     kind = asked()
     if kind == "xla" or (kind == "auto" and before == XLA.name):

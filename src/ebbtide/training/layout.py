@@ -1,4 +1,4 @@
-"""How the members of a run are laid out: over processes, side by side, over devices. Measured, not guessed."""
+"""The layout of a run's members over processes, `vmap` width and devices: given, default, or measured."""
 
 import hashlib
 import platform
@@ -22,25 +22,26 @@ from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.team import Team, WorkerError
 
 MEASURE_FROM_SECONDS = 300.0
-"""Expected seconds of a run from which it is worth measuring the layout first."""
+"""Expected length of a run from which it is worth measuring layouts first."""
 PROBE_SECONDS = 0.5
+"""Seconds of training by which one layout is measured."""
 LEAST_SPEEDUP = 1.1
 """A layout must be this many times faster than a simpler one to be chosen over it."""
 MOST_PROCESSES = 1024
 LONG_STEP_SECONDS = 0.1
-"""Seconds from which a step is long. Nothing is measured where a member's is: members side by side save the cost of
-starting many small operations, and such a step has none to save. A driver sends long ones one at a time."""
+"""Seconds from which a step counts as long. Layouts are not measured then: training members side by side saves the cost
+of launching many small operations, which long steps do not have. A driver sends long steps one at a time."""
 FLOPS_PER_CORE = 2e10
-"""Floating-point operations per second and core by which the length of a run is expected."""
+"""Floating-point operations per second and core, assumed when the length of a run is estimated."""
 LARGEST_CACHED = 2**12
-"""Bytes of a file in the user's cache that are read."""
+"""Most bytes of a file in the user's cache that are read."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`processes` workers (0: this process) whose members are mapped `width` at a time side by side,
-    spread over `devices` devices; `chosen` says how: given, default, measured or remembered."""
+    """`processes` workers (0: this process) whose members are mapped `width` at a time by `vmap`, over `devices`
+    devices; `chosen` says how the layout was chosen: given, default, measured or remembered."""
 
     processes: Count
     width: Annotated[int, msgspec.Meta(ge=1)] = 1
@@ -58,14 +59,13 @@ def choose(
     say: Callable[[str], None] = lambda text: None,
     stop: threading.Event | None = None,
 ) -> Layout:
-    """The layout for a run of `spec` on this machine; what is given is kept.
+    """The layout for a run of `spec` on this machine; arguments that are given are kept.
 
-    On the CPU, one process for every core and one member at a time, unless a measurement shows
-    another layout to be faster: made once per machine and shape of a spec, remembered in the user's
-    cache, and only where nothing is given, the run is expected to be long, its steps to be short, and `deterministic`
-    (no bit may depend on a measurement) is not asked for. On accelerators, all members side by side, over
-    all devices, in this process. Raises `InputError` for counts that cannot be, and `Interrupted` when `stop` is set
-    while it measures.
+    On the CPU: one process per core and one member at a time, unless a measurement shows another layout to be faster.
+    Layouts are measured once per machine and shape of spec and cached; only where nothing is given, the run is expected
+    to be long and its steps short, and not with `deterministic` (no bit may depend on a measurement). On accelerators:
+    all members side by side, over all devices, in this process. Raises `InputError` for impossible counts, and
+    `Interrupted` when `stop` is set during a measurement.
     """
     members, given = spec.members, (processes, width, devices)
     for name, value, least in (("processes", processes, 0), ("width", width, 1), ("devices", devices, 1)):
@@ -100,18 +100,18 @@ def choose(
 
 
 def expected_seconds(spec: Spec) -> float:
-    """A guess at the length of a run, all cores at work, good to a factor of a few."""
+    """The estimated length of a run with all cores at work, good to a factor of a few."""
     return core_seconds(spec) * spec.members / min(cores(), spec.members)
 
 
 def core_seconds(spec: Spec) -> float:
-    """A guess at what one core needs for one member, from its matrix products."""
+    """The estimated time that one core needs for one member, from its matrix products."""
     one = spec.model.products(batch=1, **spec.shape())
     return sum(product.flops() for product in one) * spec.sequences / FLOPS_PER_CORE
 
 
 def step_seconds(spec: Spec) -> float:
-    """A guess at what one core needs for one step of one member."""
+    """The estimated time that one core needs for one step of one member."""
     return core_seconds(spec) / spec.steps()
 
 
@@ -124,7 +124,7 @@ def candidates(members: int, cores: int) -> Iterator[Layout]:
 
 
 def fastest(rates: dict[Layout, float]) -> Layout:
-    """The first layout that no other beats by the factor `BETTER`."""
+    """The first layout that no other beats by the factor `LEAST_SPEEDUP`."""
     top = max(rates.values())
     return next(layout for layout, rate in rates.items() if rate * LEAST_SPEEDUP >= top)
 
@@ -147,7 +147,7 @@ def pace(spec: Spec, layout: Layout, stop: threading.Event | None = None) -> flo
 
 
 def _train(team: Team, step: int) -> float:
-    """Seconds that all workers took to get to `step`."""
+    """Seconds until all workers have reached `step`."""
     began = time.perf_counter()
     team.try_training(step)
     return time.perf_counter() - began
@@ -182,7 +182,7 @@ def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None], stop: thr
 
 
 def _key(spec: Spec) -> str:
-    """What the best layout depends on: the machine, the version of JAX, and the shape of the program."""
+    """The cache key of the best layout: the machine, the version of JAX, and the shape of the program."""
     shape = replace(
         spec,
         seeds=Seeds(),
@@ -198,6 +198,6 @@ def _key(spec: Spec) -> str:
 
 
 def measured_key(shape: Spec, *more: str) -> str:
-    """The name of what was measured on this machine, with this version of JAX, for this shape of a program."""
+    """The cache key of a measurement on this machine, with this version of JAX, for this shape of a program."""
     machine = [platform.machine(), processor(), str(cores()), version("jax"), *more]
     return hashlib.sha256("\n".join(machine).encode() + shape.to_json()).hexdigest()[:16]

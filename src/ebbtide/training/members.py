@@ -1,4 +1,4 @@
-"""A share of a run's members, trained in one process."""
+"""The members of a run that one process trains."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,14 +16,14 @@ from ebbtide.training.start import dotted_name, to_dotted
 from ebbtide.training.watch import Watch
 
 BEST, WATCH = "best.", "watch."
-"""Prefixes of what a checkpoint holds beside the members' `State`: parameters of the best models, `Watch`."""
+"""Prefixes in a checkpoint, beside the members' `State`: parameters of the best models, and the arrays of `Watch`."""
 
 Program = Callable[[State, Data, UInt[Array, ""], Bool[Array, " width"]], State]
 
 
 def unnamed(template: Any, arrays: dict[str, Any]) -> Any:
-    """The pytree shaped like `template` with the leaves of `arrays`. Raises `KeyError` or
-    `ValueError` when a leaf is missing or has another shape."""
+    """The pytree shaped like `template` with the leaves of `arrays`, by dotted name: the inverse of `to_dotted`. Raises
+    `KeyError` or `ValueError` when a leaf is missing or has another shape."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
     found = []
     for path, leaf in leaves:
@@ -36,11 +36,11 @@ def unnamed(template: Any, arrays: dict[str, Any]) -> Any:
 
 
 class Members:
-    """Trains `members` (indices into the run's members) by three commands.
+    """The members of one process (`members`: their indices in the run), trained by three commands.
 
-    With `width` 1 they take turns in one compiled program, so a member's bits do not depend on who
-    else is here. With `width` > 1 that many are mapped side by side by `vmap`, over `devices` devices:
-    width / devices on each. The last group is filled up with copies, which nobody sees.
+    With `width` 1 they take turns in one compiled program, so a member's bits do not depend on the other members. With
+    `width` > 1 that many are mapped side by side by `vmap` over `devices` devices, width / devices on each. The last
+    group is padded with copies, whose results are dropped.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Members:
         devices: int = 1,
         native: bool = False,
     ):
-        """Starts from `state` (arrays with a leading axis over these members), or anew. `native`: see `Engine`."""
+        """Starts from `state` (arrays with a leading axis over these members), or untrained. `native`: see `Engine`."""
         self.spec, self.members, self.width = spec, members, width
         self.engine = engine = Engine(spec, native)
         mine = state or {}
@@ -93,7 +93,7 @@ class Members:
         self.step = step
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        """All metrics of all members, the mean training loss since the last call (nan if none), and the
+        """All metrics of all members, the mean training loss since the last call (nan if there was no step), and the
         sequences at which each member stopped (-1: it has not). Keeps the best models."""
         values, losses = [], []
         each = self._each()
@@ -110,15 +110,15 @@ class Members:
         return {"values": stacked, "train_loss": losses, "stopped_at": self.watch.stopped_at.copy()}
 
     def state(self) -> dict[str, np.ndarray]:
-        """The state of all members here, leading axis over them, by dotted names; their best models'
-        parameters under `best.`, and what the watch keeps under `watch.`."""
+        """The state of all members, with a leading axis over them, by dotted name; the parameters of their best models
+        under `best.`, and the arrays of the watch under `watch.`."""
         stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *self._each())
         found = {name: np.asarray(leaf) for name, leaf in to_dotted(stacked).items()}
         best = {name: array.copy() for name, array in self.best.items()}  # the next evaluation may write into it
         return found | best | {WATCH + name: array for name, array in self.watch.arrays().items()}
 
     def _look(self, values: Float[np.ndarray, "members evaluators metrics 2"], each: list[State]) -> None:
-        """Keeps the parameters of the members that are better than ever, and stops those that may stop."""
+        """Stores the parameters of members that are better than ever before, and stops the members that may stop."""
         at, spec = self.step * self.spec.batch, self.spec
         if name := spec.best_evaluator():
             for i in np.flatnonzero(self.watch.update_best(self._headline(values, name), at)):
@@ -144,7 +144,7 @@ def _alone(engine: Engine) -> Program:
 
 
 def _side_by_side(engine: Engine, devices: int) -> tuple[Program, Callable[[Any], Any]]:
-    """The program for a group of members, and what puts a group's arrays in their place."""
+    """The program that trains a group of members, and the function that places a group's arrays on the devices."""
 
     def train(states: State, data: Data, n: UInt[Array, ""], going: Bool[Array, " width"]) -> State:
         trained = jax.vmap(engine.train, in_axes=(0, 0, None))(states, data, n)

@@ -1,4 +1,4 @@
-"""Watches a model that someone else's loop trains: all evaluators, the best model so far, early stopping."""
+"""Monitoring of a model that a user's own loop trains: all evaluators, the best model so far, early stopping."""
 
 from typing import Any, SupportsFloat
 
@@ -14,8 +14,8 @@ from ebbtide.training.watch import EarlyStopping, Watch
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One evaluation: after how many training `sequences`, the training loss that the loop reported (nats; nan:
-    none), and what was found."""
+    """One evaluation: after how many training `sequences`, the training loss that the loop reported (nats; nan: none),
+    and the findings of every evaluator."""
 
     sequences: int
     train_loss: float
@@ -26,19 +26,19 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Monitor:
-    """To be called every so often by a training loop: `record = watch(sequences, predict, train_loss=loss)`.
+    """An observer for a training loop: `record = watch(sequences, predict, train_loss=loss)`, called every so often.
 
     `suite` and its `options` are those of `evaluate`; the prompts are drawn once. After a call
 
     - `watch.history` holds all records, oldest first;
     - `watch.best` is the record with the highest `keep_best` (an evaluator's headline metric), and `watch.improved`
       says that it is the newest: the moment to save the model;
-    - `watch.stop` says whether to stop, by the rule of `stopping` (`EarlyStopping`, the rule of ebbtide's own runs:
-      its smoothed evaluator has not risen for `patience` sequences). Without `stopping` it stays False.
+    - `watch.stop` says whether to stop, by the rule of `stopping` (`EarlyStopping`, as in ebbtide's own runs: the
+      smoothed evaluator has not risen for `patience` sequences). Without `stopping` it stays False.
 
-    Raises `InputError` for what `evaluate` refuses and where `keep_best` or `stopping.evaluator` is not one of the
-    suite's evaluators. Source of the question: Singh et al. 2023 (2311.08360), abstract: the loss does not tell when
-    ICL fades, so that stopping in time needs an evaluator of ICL. The paper gives no rule; this one is ours.
+    Raises `InputError` for what `evaluate` refuses, and where `keep_best` or `stopping.evaluator` is not an evaluator
+    of the suite. Motivation: Singh et al. 2023 (2311.08360), abstract: the training loss does not show when ICL fades,
+    so stopping in time needs an evaluator of ICL. The paper gives no rule; this one is ours.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Monitor:
         self._watch = Watch(1, stopping)
 
     def __call__(self, sequences: int, predict: Predict, *, train_loss: SupportsFloat = float("nan")) -> Record:
-        """Evaluates the model as it is after so many training sequences. Raises `InputError` unless `sequences` is
-        larger than at the last call."""
+        """The record of the model as it is after `sequences` training sequences. Raises `InputError` unless `sequences`
+        is larger than at the last call."""
         least = self.history[-1].sequences + 1 if self.history else 0
         whole_number("sequences", sequences, least)
         check_predict(predict)
@@ -80,7 +80,7 @@ class Monitor:
 
     @property
     def stop(self) -> bool:
-        """Whether the early-stop rule says to stop; once it has, it stays so."""
+        """Whether the early-stopping rule says to stop; once true, it stays true."""
         return bool(self._watch.stopped[0])
 
     @property
@@ -89,15 +89,15 @@ class Monitor:
         return bool(self.history) and self.history[-1] is self.best
 
     def curves(self) -> Curves:
-        """The headline metric of every evaluator, [1, record], `train_loss` alike, and `sequences` [record]: the
-        shape of a run's `metrics()` with one member."""
+        """The headline metric of every evaluator and `train_loss`, [1, record], and `sequences` [record]: the form of a
+        run's `metrics()` with one member."""
         rows = {name: np.array([[one[name] for one in self.history]], np.float32) for name in self.suite.names}
         loss = np.array([[one.train_loss for one in self.history]], np.float32)
         return {"sequences": np.array([one.sequences for one in self.history], np.int64), "train_loss": loss} | rows
 
     def summary(self) -> dict[str, float]:
-        """The curves in a few numbers, those of `evaluation.summary.summarise` (icl_peak, transience ...; nan where
-        an evaluator or the training loss is missing). Raises `InputError` before the second record."""
+        """The scalars of `evaluation.summary.summarise` (icl_peak, transience ...; nan where an evaluator or the
+        training loss is missing). Raises `InputError` before the second record."""
         count = len(self.history)
         require(count >= 2, "records of the monitor", count, "a summary needs at least 2")
         chance = {name: row.chance for name, row in self.history[0].findings.headlines().items()}

@@ -1,4 +1,4 @@
-"""Optimisers: thin, typed fronts of optax whose learning rate may differ between members."""
+"""Optimisers: typed interfaces to optax, with a learning rate that may differ between members."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -26,22 +26,22 @@ PLACES: dict[str, Callable[[str], bool]] = {
     "encoder": lambda name: name.startswith("exemplar."),
     "embeddings": lambda name: name.startswith(("label.", "position")),
 }
-"""Parameters by their dotted name in the tree, e.g. `blocks.0.attn.q`."""
+"""Which parameters `WeightDecay.on` selects, by their dotted name, e.g. `blocks.0.attn.q`."""
 
 
 class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Regularisation of the weights w that `on` selects, with strength c (2311.08360, sections 5 and 6).
+    """Regularisation of the weights w that `on` selects, with coefficient c (2311.08360, sections 5 and 6).
 
     - `l2`: c/2 * sum |w|^2 in the loss: gradient + c w, before the optimiser sees it;
     - `norms`: c * sum over arrays of |w| in the loss: gradient + c w/|w|, 0 where w = 0. The formula is that of the
-      public code of Singh et al., the arrays are ours: theirs holds q, k and v in one array and 32 learned positions,
-      ours three arrays and as many positions as tokens. At equal c the pull on q, k and v is 1.72 to 1.75 times theirs
-      (about sqrt 3; measured on a model of 5 tokens), that on the position table 2.6 times;
+      public code of Singh et al.; the arrays differ: theirs has q, k and v in one array and 32 learned positions, ours
+      three arrays and as many positions as tokens. At equal c the decay term of q, k and v is 1.72 to 1.75 times theirs
+      (about sqrt 3; measured on a model of 5 tokens), that of the position table 2.6 times;
     - `decoupled`: p <- p - lr * factor * (direction + c p) (Loshchilov & Hutter 2019, AdamW).
 
-    The strengths of the three are not comparable. `on`: every array, biases, norms and tables included; the MLPs; the
-    attention; the exemplar embedding; or the label and position tables. A model without such parameters is left
-    alone. The training loss that a run reports is the cross-entropy alone.
+    Coefficients of the three forms are not comparable. `on`: every array, biases, norms and tables included; the MLPs;
+    the attention; the exemplar embedding; or the label and position tables. A model without such parameters is
+    unchanged. The training loss that a run reports does not include the regularisation.
     """
 
     form: Literal["l2", "norms", "decoupled"] = "l2"
@@ -49,11 +49,11 @@ class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on: Literal["all", "mlp", "attention", "encoder", "embeddings"] = "all"
 
     def check(self) -> None:
-        """Raises `InputError` for a negative strength."""
+        """Raises `InputError` for a negative coefficient."""
         require(self.coefficient >= 0, "optimizer.decay.coefficient", self.coefficient, "must be 0 or larger")
 
     def decay_factors(self, params: Params) -> Params:
-        """A number for every array: c (c/|w| of `norms`) where `on` says, else 0."""
+        """For every array the factor of its decay term: c (`norms`: c/|w|) where `on` selects the array, else 0."""
 
         def one(path: Any, w: Array) -> Array:
             if not PLACES[self.on](jax.tree_util.keystr(path, simple=True, separator=".")):
@@ -66,35 +66,36 @@ class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return jax.tree_util.tree_map_with_path(one, params)
 
     def decay_term(self, params: Params) -> Params:
-        """What is added to the gradient (or the direction): its number times every array."""
+        """The term that is added to the gradient (or to the direction): decay factor times array."""
         return jax.tree.map(jnp.multiply, self.decay_factors(params), params)
 
 
 class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """p <- p - lr * factor(t) * direction; subclasses give the direction."""
+    """Base of the optimisers: p <- p - lr * factor(t) * direction, with the direction given by the subclass."""
 
     lr: Traced
     schedule: LearningRate = Constant()
     decay: WeightDecay | None = None
 
     def direction(self) -> optax.GradientTransformation:
-        """From gradients to the direction of ascent, with its state."""
+        """The optax transformation from gradients to the direction of ascent."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises `InputError` unless the learning rate is positive and the decay is none or positive."""
+        """Raises `InputError` unless the learning rate is positive and the decay coefficient is not negative."""
         require(self.lr > 0, "optimizer.lr", self.lr, "must be larger than 0")
         if self.decay is not None:
             self.decay.check()
 
     def init(self, params: Params) -> OptState:
-        """The state before the first step."""
+        """The optimiser state before the first step."""
         return self.direction().init(params)
 
     def update(
         self, grads: Params, state: OptState, params: Params, step: UInt[Array, ""], total: int
     ) -> tuple[Params, OptState]:
-        """One step; `total` is the length of the run in steps (schedules that need it)."""
+        """The parameters and optimiser state after one step; `total` is the length of the run in steps, for schedules
+        that need it."""
         decay_term = None if self.decay is None else self.decay.decay_term(params)
         late = self.decay is not None and self.decay.form == "decoupled"
         if decay_term is not None and not late:
@@ -120,7 +121,7 @@ class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only
     def update_by(
         self, kernel: Kernel, state: OptState, params: Params, prompt: AnyPrompt, step: UInt[Array, ""], total: int
     ) -> tuple[Float[Array, ""], Params, OptState]:
-        """The loss, and what `update` makes of its gradient, all by the compiled kernel."""
+        """The loss, and the parameters and state after one step, all computed by the compiled kernel."""
         count = state.count + 1
         corrections = [1 - jnp.float32(b) ** count for b in (self.b1, self.b2)]
         rate = self.lr * self.schedule.factor(step, total)
@@ -132,7 +133,7 @@ class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only
 
 
 class SGD(Descent, frozen=True, tag="sgd", forbid_unknown_fields=True, kw_only=True):
-    """Stochastic gradient descent with heavy-ball momentum: the direction is m <- momentum * m + g."""
+    """Stochastic gradient descent with heavy-ball momentum: direction m <- momentum * m + g."""
 
     lr: Traced = 1e-2
     momentum: Fraction = 0.0

@@ -1,4 +1,4 @@
-"""Measures over training: every kept checkpoint of a run, every member."""
+"""Measures over training: every member at every kept checkpoint of a run."""
 
 import os
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from ebbtide.training.spec import Spec
 from ebbtide.training.start import parameters
 
 Say = Callable[[tuple[int, int]], None]
-"""Told how many checkpoints are done, and of how many."""
+"""Called with (checkpoints done, checkpoints in all)."""
 
 
 class ProbeResult(NamedTuple):
-    """A measure of a run: `values` [checkpoint, member, ...], the axes of ... are `measure.axes`."""
+    """A measure over training: `values` [checkpoint, member, ...], where `measure.axes` names the further axes."""
 
     name: str
     measure: Measure
@@ -33,8 +33,8 @@ class ProbeResult(NamedTuple):
 
 
 def checkpoints(run: Run) -> list[tuple[int, dict[str, np.ndarray]]]:
-    """The parameters [member, ...] at every kept checkpoint of a run, oldest first, by dotted name. Raises `InputError`
-    when there is none that is whole."""
+    """The parameters [member, ...] by dotted name at every kept checkpoint of a run with its sequences, oldest first.
+    Raises `InputError` when no checkpoint is intact."""
     found = []
     for _, manifest in run.manifests():
         try:
@@ -46,8 +46,20 @@ def checkpoints(run: Run) -> list[tuple[int, dict[str, np.ndarray]]]:
 
 
 def model_at(run: Run | str | os.PathLike[str], member: int = 0, sequences: int | None = None) -> tuple[Spec, Params]:
-    """The spec of a run (or of the run in a folder), and the parameters of one member at a kept checkpoint (None: the
-    newest). Raises `InputError` when there is no such run, checkpoint or member."""
+    """The spec of a run, and the parameters of one member at a kept checkpoint.
+
+    Args:
+        run: a run, or the path of its folder.
+        member: the member's place in the run.
+        sequences: the *sequences* of a kept checkpoint; None: the newest.
+
+    Raises:
+        InputError: there is no such run, checkpoint or member.
+
+    >>> spec, params = eb.model_at("runs/tiny")
+    >>> sorted(params)
+    ['blocks', 'exemplar', 'label', 'norm', 'positions', 'readout']
+    """
     run = run if isinstance(run, Run) else Run(run)
     spec, kept = spec_of(run), {manifest.sequences: manifest for _, manifest in run.manifests()}
     require(len(kept) > 0, "run", str(run.path), "has no checkpoint")
@@ -70,8 +82,20 @@ def _params(spec: Spec, arrays: dict[str, np.ndarray], member: int, where: str) 
 
 
 def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> Any:
-    """Prompts of one of a run's evaluators (`Prompt`; `FunctionPrompt` of functions), those it was evaluated on where
-    as many are asked for."""
+    """Prompts of one of a run's evaluators: `Prompt`, or `FunctionPrompt` for function tasks.
+
+    With `sequences` equal to the spec's `evaluation_sequences` these are the prompts that the run was evaluated on.
+
+    Args:
+        spec: the spec of the run.
+        evaluator: the name of an evaluator of its task.
+        sequences: the number of prompts.
+        member: whose prompts, where source or task differ between members.
+
+    >>> spec, params = eb.model_at("runs/tiny")
+    >>> eb.prompts_of(spec, "icl", 5).exemplars.shape  # [slot, sequence, feature]
+    (17, 5, 64)
+    """
     names = spec.evaluators
     require(
         evaluator in names, "on", evaluator, f"the run has the evaluators {', '.join(names)}{nearest(evaluator, names)}"
@@ -85,10 +109,21 @@ def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> A
 def probe_run(
     run: Run | str | os.PathLike[str], names: list[str], evaluator: str, *, sequences: int = 500, say: Say | None = None
 ) -> list[ProbeResult]:
-    """The measures `names` of every member at every kept checkpoint, on `sequences` prompts of `evaluator`.
+    """The measures `names` of every member at every kept checkpoint of a run.
 
-    The model is the trained one alone: interventions of its training are left out. Raises `InputError` for unknown
-    names, or a run without a whole checkpoint.
+    Args:
+        run: a run, or the path of its folder.
+        names: measures (`ebbtide probe --list` shows them).
+        evaluator: the evaluator whose prompts are used.
+        sequences: the number of prompts.
+        say: called with (checkpoints done, checkpoints in all).
+
+    The trained model is measured without the interventions of its training. Raises `InputError` for unknown names, or a
+    run without an intact checkpoint.
+
+    >>> (result,) = eb.probe_run("runs/tiny", ["induction_strength"], "icl", sequences=8)
+    >>> result.measure.axes, result.values.shape  # [checkpoint, member, layer, head]
+    (('layer', 'head'), (2, 1, 2, 8))
     """
     run = run if isinstance(run, Run) else Run(run)
     spec = spec_of(run)

@@ -1,4 +1,4 @@
-"""What a checkpoint must hold for a spec to go on from it: checked before any worker is started."""
+"""Checks that a checkpoint's state fits its spec, before any worker is started."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ Kind = tuple[tuple[int, ...], str]
 
 
 def check_state(spec: Spec, manifest: Manifest, state: dict[str, np.ndarray]) -> None:
-    """Raises `DamagedError`, naming the array, unless a checkpoint's state is one that training this spec to the
-    manifest's `sequences` can have left. The best models and what the run's watch keeps may be missing: earlier
-    versions did not save them."""
+    """Raises `DamagedError`, naming the array, unless training this spec to the manifest's `sequences` can have
+    produced the state. The best models and the arrays of the watch may be missing: earlier versions did not save
+    them."""
     needed, optional = _expected(spec)
     have = {name: (array.shape, str(array.dtype)) for name, array in state.items()}
     for name in needed:
@@ -48,7 +48,7 @@ def check_state(spec: Spec, manifest: Manifest, state: dict[str, np.ndarray]) ->
 
 
 def _expected(spec: Spec) -> tuple[dict[str, Kind], dict[str, Kind]]:
-    """The arrays that a state must hold, and those that it may."""
+    """The arrays that a state must have, and those that it may have."""
     leaves = to_dotted(jax.eval_shape(Engine(spec).fresh, jax.random.key(0)))
     needed = {name: ((spec.members, *leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}
     optional = (

@@ -1,4 +1,4 @@
-"""Learning-rate schedules and the points at which a run is evaluated and checkpointed."""
+"""Learning-rate schedules, and the sequence counts at which a run is evaluated and checkpointed."""
 
 from typing import Annotated, Literal
 
@@ -15,7 +15,8 @@ Steps = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Constant(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_fields=True):
-    """Factor min(1, (t + 1) / warmup) at step t."""
+    """Constant learning rate after linear warm-up: factor min(1, (t + 1) / warmup) at step t. `warmup` is in
+    *steps*."""
 
     warmup: Steps = 0
 
@@ -24,7 +25,8 @@ class Constant(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_field
 
 
 class WarmupInverseSqrt(msgspec.Struct, frozen=True, tag="warmup_inverse_sqrt", forbid_unknown_fields=True):
-    """Factor min(t / warmup, sqrt(warmup / t)), t from 1 (Chan et al. 2022: warmup 4,000 steps)."""
+    """Linear warm-up, then inverse square root: factor min(t / warmup, sqrt(warmup / t)) at step t, counted from 1
+    (Chan et al. 2022, arXiv 2205.05055: warmup of 4,000 *steps*)."""
 
     warmup: Annotated[int, msgspec.Meta(ge=1)] = 4000
 
@@ -34,7 +36,7 @@ class WarmupInverseSqrt(msgspec.Struct, frozen=True, tag="warmup_inverse_sqrt", 
 
 
 class Cosine(msgspec.Struct, frozen=True, tag="cosine", forbid_unknown_fields=True):
-    """Linear warm-up, then half a cosine from 1 down to `final` at the last step."""
+    """Linear warm-up over `warmup` *steps*, then half a cosine from 1 down to `final` at the last step."""
 
     warmup: Steps = 0
     final: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
@@ -49,8 +51,8 @@ LearningRate = Constant | WarmupInverseSqrt | Cosine
 
 
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """More points where something happens: every `every` sequences from `start` to `end`, both included;
-    with `keep` each is also a checkpoint kept for ever."""
+    """More evaluations: one every `every` sequences from `start` to `end`, both included; with `keep` each is also a
+    permanent checkpoint. All counts are in *sequences*."""
 
     start: Annotated[int, msgspec.Meta(ge=0)]
     end: Annotated[int, msgspec.Meta(ge=1)]
@@ -58,17 +60,19 @@ class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep: bool = False
 
     def points(self, batch: int) -> list[int]:
-        """Sequence counts of the window, each moved to the nearest whole batch."""
+        """The sequence counts of the window, each rounded to the nearest whole batch."""
         return [round(x / batch) * batch for x in range(self.start, self.end + 1, self.every)]
 
 
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When to look and when to save, in sequences.
+    """When a run is evaluated and checkpointed, in *sequences* per member.
 
-    `evaluations` points between 0 and the end, both included, linearly spaced or (`log`) spaced by
-    equal ratios from `first` on; every one is moved to the nearest whole batch. `checkpoints` of
-    them are kept as checkpoints for ever, evenly chosen, the first and the last included. `windows` add
-    to both.
+    `evaluations` points between 0 and the end, both included, linearly spaced or (`log`) in equal ratios from `first`
+    on, each rounded to the nearest whole batch. `checkpoints` of them, evenly chosen with the first and the last, are
+    kept permanently. `windows` add to both.
+
+    >>> eb.Schedule(evaluations=3, checkpoints=2).points(sequences=6400, batch=32)
+    [0, 3200, 6400]
     """
 
     evaluations: Annotated[int, msgspec.Meta(ge=2)] = 40
@@ -78,8 +82,8 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     windows: tuple[Window, ...] = ()
 
     def check(self, sequences: int) -> None:
-        """Raises `InputError` when the first log-spaced point or a window lies beyond the run, or a window
-        is empty, or has more than a million points, or all have together."""
+        """Raises `InputError` when the first log-spaced point or a window lies beyond the run, or a window is empty, or
+        there are more than a million points."""
         total = 0
         for i, one in enumerate(self.windows):
             name = f"schedule.windows.{i}"
@@ -94,7 +98,7 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             require(self.first < sequences, "schedule.first", self.first, f"must be below sequences = {sequences}")
 
     def points(self, sequences: int, batch: int) -> list[int]:
-        """Sequence counts of all evaluations: increasing multiples of `batch`, 0 and the end included."""
+        """The sequence counts of all evaluations: increasing multiples of `batch`, with 0 and the end."""
         if self.spacing == "log":
             raw = np.concatenate([[0], np.geomspace(self.first, sequences, self.evaluations - 1)])
         else:
@@ -103,7 +107,7 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return sorted({round(x / batch) * batch for x in raw} | {0, sequences} | {x for x in dense if x <= sequences})
 
     def kept(self, sequences: int, batch: int) -> list[int]:
-        """Sequence counts of the checkpoints that are never removed."""
+        """The sequence counts of the permanent checkpoints."""
         points = self.points(sequences, batch)
         chosen = np.linspace(0, len(points) - 1, min(self.checkpoints, len(points)))
         dense = {x for window in self.windows if window.keep for x in window.points(batch)}

@@ -1,4 +1,4 @@
-"""What an evaluator reads off a model as it is, or changed inside: the metrics that a run records."""
+"""The metrics of one evaluator for a model, with or without interventions."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ from ebbtide.training.spec import Spec, from_builtins, from_json
 
 
 class Score(NamedTuple):
-    """The metrics of one evaluator: their means over its prompts, and the standard errors of the means, by name.
-    `headline` names the metric that the evaluator is read by: the one that tables and figures show."""
+    """The metrics of one evaluator: means over its prompts, and standard errors of the means, by name. `headline` is
+    the metric by which tables and figures show the evaluator."""
 
     evaluator: str
     headline: str
@@ -41,17 +41,23 @@ def score(
 ) -> Score:
     """Every metric of an evaluator for a model of this spec, on the evaluation prompts of its run.
 
-    Without interventions these are the numbers that the run recorded when it had these parameters. `interventions` come
-    after those of the spec, which act in every pass of its run. `evaluator` is any evaluator of the spec's task, also
-    one that the run does not have. `member` counts where the members of the run have different evaluation prompts
-    (`vary` of source or task).
+    Without interventions these are the numbers that the run recorded when it had these parameters.
 
-        spec, params = eb.model_at("runs/mine")
-        whole = eb.score(spec, params, "icl")
-        without = eb.score(spec, params, "icl", (eb.Ablate(at="blocks.1.attn.hook_z", heads=(2,)),))
-        print(whole.value, whole.error, without.value)
+    Args:
+        spec: the spec of the run, e.g. from `model_at`.
+        params: parameters of one member.
+        evaluator: any evaluator of the spec's task, also one that the run does not record.
+        interventions: applied after those of the spec, which act in every pass of its run.
+        member: whose evaluation prompts, where source or task differ between members.
 
-    Raises `InputError` for an evaluator or an intervention that this spec cannot have, and an unknown member.
+    Raises:
+        InputError: this spec has no such evaluator, intervention or member.
+
+    >>> spec, params = eb.model_at("runs/tiny")
+    >>> whole = eb.score(spec, params, "icl")
+    >>> ablated = eb.score(spec, params, "icl", (eb.Ablate(at="blocks.1.attn.hook_z", heads=(2,)),))
+    >>> whole.headline, whole.error > 0, whole.value != ablated.value or whole.means != ablated.means
+    ('in_context_accuracy', True, True)
     """
     require(0 <= member < spec.members, "member", member, f"must be from 0 to {spec.members - 1}")
     evaluators.check((evaluator,), spec.task, spec.source)
@@ -71,12 +77,12 @@ def score(
 
 @lru_cache(maxsize=8)
 def _engine(spec: bytes) -> Engine:
-    """The compiled functions of a spec: once for many parameters."""
+    """The compiled functions of a spec, cached for many parameters."""
     return Engine(from_json(spec))
 
 
 def _number(value: Any) -> Any:
-    """A number of NumPy or JAX as one of Python."""
+    """A NumPy or JAX number as a Python number."""
     if getattr(value, "ndim", None) == 0:
         return value.item()
     raise InputError("interventions", type(value).__name__, "must be made of numbers and words")

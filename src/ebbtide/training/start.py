@@ -1,4 +1,4 @@
-"""Where a run's parameters come from when they are not drawn, and which of them training leaves alone."""
+"""Initial parameters taken from another run's checkpoint, and parameters that training keeps frozen."""
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -21,13 +21,15 @@ MEMBER = "seeds.member"
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The parameters that the globs `parts` name (blocks.1.*, readout.*) are those of another run's checkpoint at
-    `sequences`. A member starts from that run's member of the same number (`Spec.number`: the i of its seeds), wherever
-    the two stand in their runs, or every member from the one in place `member`. The other parameters are drawn as
-    ever, and the optimiser starts anew. Without its first `skip` layers that model is one of fewer: its blocks.1 is
-    blocks.0 here.
+    """Initial parameters from another run (the donor): those that the globs `parts` name (blocks.1.*, readout.*) come
+    from its checkpoint at `sequences`, the others are drawn as usual, and the optimiser starts anew.
 
-    With the same parts in `freeze` this grafts layers of one model into another (Singh et al. 2025, Fig. 3 and 4).
+    Every member starts from the donor's member with the same number (`Spec.number`, the i of its seeds), whatever
+    places the two have in their runs; with `member`, all start from the donor's member at that place. `skip` leaves out
+    the donor's first layers: its blocks.{skip} is blocks.0 here.
+
+    With the same parts in `Spec.freeze` this grafts layers of one model into another (Singh et al. 2025, arXiv
+    2503.05631, Fig. 3 and 4).
     """
 
     run: str
@@ -37,8 +39,8 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     skip: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def check(self, model: Model, shape: Shape, numbers: list[int]) -> None:
-        """Raises `InputError` unless the checkpoint is there, fits the model where it is used, and has the members of
-        these numbers."""
+        """Raises `InputError` unless the checkpoint exists, fits the model where it is used, and has members with these
+        numbers."""
         arrays = self._arrays()
         wanted = {name: leaf.shape for name, leaf in shapes(model, shape).items()}
         names = select(self.parts, list(wanted), "start.parts")
@@ -51,7 +53,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             self._row(number)
 
     def merge(self, params: Params, number: int) -> Params:
-        """The parameters of the member of that number, drawn before, with those that it starts from."""
+        """The parameters of the member with this number: `params`, with the parts that come from the donor replaced."""
         arrays, row = self._arrays(), self._row(number)
         chosen = set(select(self.parts, list(to_dotted(params)), "start.parts"))
 
@@ -62,11 +64,11 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return jax.tree_util.tree_map_with_path(one, params)
 
     def content(self) -> str:
-        """The SHA-256 of the state in the checkpoint. Raises `InputError` when it is not there."""
+        """The SHA-256 of the state in the donor's checkpoint. Raises `InputError` when there is no such checkpoint."""
         return _kept(self.run, self.sequences)[1].state.sha256
 
     def _row(self, number: int) -> int:
-        """The place in the other run of the member that the member of this number starts from."""
+        """The donor's place of the member from which the member with this number starts."""
         there = member_numbers(Run(resolve_path(self.run)))
         if self.member is not None:
             allowed = f"{self.run} has {len(there)} members"
@@ -87,20 +89,20 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def in_first_layers(name: str, layers: int) -> bool:
-    """Whether a parameter belongs to one of the first so many layers."""
+    """Whether a parameter belongs to one of the first `layers` layers."""
     first, _, rest = name.partition(".")
     return first == "blocks" and int(rest.partition(".")[0]) < layers
 
 
 def without_first_layers(name: str, layers: int) -> str:
-    """Its name in the model without the first so many layers."""
+    """The name of a parameter in the model without its first `layers` layers."""
     first, _, rest = name.partition(".")
     layer, _, last = rest.partition(".")
     return f"blocks.{int(layer) - layers}.{last}" if first == "blocks" else name
 
 
 def member_numbers(run: Run) -> list[int]:
-    """The number of each member of a run, in the order of their places: the i by which its seeds are told apart."""
+    """The number of every member of a run, in the order of their places: the i by which their seeds differ."""
     spec = run.header.spec
     if MEMBER in spec.get("vary", {}):
         return [int(number) for number in spec["vary"][MEMBER]]
@@ -109,8 +111,8 @@ def member_numbers(run: Run) -> list[int]:
 
 
 def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
-    """The parameters [member, ...] at a run's checkpoint, by dotted name. Raises `InputError` when it is not there, or
-    not whole."""
+    """The parameters [member, ...] at a run's checkpoint, by dotted name. Raises `InputError` when it is missing or
+    damaged."""
     found, manifest = _kept(run, sequences)
     try:
         return _loaded(str(found.path.resolve()), manifest.state)
@@ -119,7 +121,7 @@ def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
 
 
 def _kept(run: str, sequences: int) -> tuple[Run, Manifest]:
-    """A run, and its checkpoint at so many sequences. Raises `InputError` when one is not there."""
+    """A run and its checkpoint at `sequences`. Raises `InputError` when one is missing."""
     try:
         found = Run(resolve_path(run))
     except InputError as error:
@@ -133,13 +135,13 @@ def _kept(run: str, sequences: int) -> tuple[Run, Manifest]:
 
 @lru_cache(maxsize=4)
 def _loaded(path: str, state: FileRecord) -> dict[str, np.ndarray]:
-    """The parameters in a file of a run, by what is in it (the record has its hash): another run in the same place is
-    read anew."""
+    """The parameters in a file of a run, cached by content (the record has its hash): another run made in the same
+    folder is read anew."""
     return _parameters(Path(path), state)
 
 
 def parameters(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
-    """The parameters [member, ...] that a checkpoint holds. Raises `DamagedError` when it is not whole."""
+    """The parameters [member, ...] in a checkpoint. Raises `DamagedError` when it is damaged."""
     return _parameters(run.path, manifest.state)
 
 
@@ -149,22 +151,22 @@ def _parameters(folder: Path, record: FileRecord) -> dict[str, np.ndarray]:
 
 
 def shapes(model: Model, shape: Shape) -> dict[str, Any]:
-    """The shapes of a model's parameters by dotted name."""
+    """The shapes of a model's parameters, by dotted name."""
     return to_dotted(jax.eval_shape(lambda key: model.init(key, **shape), jax.random.key(0)))
 
 
 def to_dotted(params: Any) -> dict[str, Any]:
-    """The leaves of a pytree by dotted name, e.g. `params.blocks.0.attn.q`."""
+    """The leaves of a pytree by dotted name, e.g. `params.blocks.0.attn.q`. Its inverse is `members.unnamed`."""
     return {dotted_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
 
 
 def dotted_name(path: Any) -> str:
-    """The dotted name of a place in a tree."""
+    """The dotted name of a path in a pytree."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def select(globs: tuple[str, ...], names: list[str], field: str) -> list[str]:
-    """The parameters that some glob names. Raises `InputError` for a glob that names none."""
+    """The names that some glob matches. Raises `InputError` for a glob that matches none."""
     for glob in globs:
         allowed = f"names no parameter of this model{nearest(glob, names)}; one is {names[0]}"
         require(any(fnmatchcase(name, glob) for name in names), field, glob, allowed)
@@ -172,7 +174,7 @@ def select(globs: tuple[str, ...], names: list[str], field: str) -> list[str]:
 
 
 def restore_frozen(new: Params, old: Params, globs: tuple[str, ...]) -> Params:
-    """`new`, but `old` where a glob names the parameter."""
+    """The parameters `new`, with those that a glob names taken from `old`."""
     if not globs:
         return new
 

@@ -1,4 +1,4 @@
-"""The workers of a run as the driver sees them: send a command to all, take the answers in order."""
+"""The workers of a run as the driver sees them: commands go to all, answers come back in order."""
 
 import os
 import queue
@@ -18,7 +18,7 @@ from ebbtide.training.wire import receive, send
 from ebbtide.training.worker import ENVIRONMENT, obey, out_of_memory
 
 POLL_SECONDS = 0.1
-"""Between two looks whether a stop was asked for."""
+"""Seconds between two checks for a stop request."""
 REASONS = {
     signal.SIGKILL: "the system may be out of memory",
     signal.SIGILL: "an instruction that this processor does not have: give --kernel xla, or build the kernel again",
@@ -26,16 +26,16 @@ REASONS = {
     signal.SIGBUS: "a fault of a compiled library, or a file that was cut while it was used",
     signal.SIGABRT: "a fault of a compiled library",
 }
-"""What usually is behind the signal that ended a process."""
+"""The usual reason behind a signal that ended a process."""
 
 
 class WorkerError(RuntimeError):
-    """A worker ended without answering. One line when it was killed; else it holds the end of what the
+    """A worker ended without an answer. The message is one line when it was killed; otherwise it ends with what the
     worker printed, which is a bug."""
 
 
 def killed_by(number: int) -> str:
-    """A signal by its name, and what usually is behind it."""
+    """The name of a signal, and the usual reason behind it."""
     try:
         one = signal.Signals(number)
     except ValueError:  # a real-time signal
@@ -45,8 +45,8 @@ def killed_by(number: int) -> str:
 
 @runtime_checkable
 class Worker(Protocol):
-    """One worker: commands go in, answers come out in the same order. Waiting for an answer ends with `Interrupted`
-    when `stop` is set; what is outstanding is lost then."""
+    """One worker: it answers commands in their order. Waiting for an answer raises `Interrupted` when `stop` is set;
+    outstanding answers are lost then."""
 
     def send(self, command: dict[str, Any]) -> None: ...
     def answer(self, stop: threading.Event | None = None) -> dict[str, Any]: ...
@@ -54,7 +54,7 @@ class Worker(Protocol):
 
 
 class InProcessWorker:
-    """A worker in this process: for accelerators, tests and debugging."""
+    """A worker in this process, for accelerators, tests and debugging."""
 
     def __init__(self) -> None:
         self._members: Any = None
@@ -76,7 +76,7 @@ class InProcessWorker:
 
 
 class SubprocessWorker:
-    """A worker in a process of its own, on one thread; it ends when this process does."""
+    """A worker in a process of its own with one thread; it ends when this process ends."""
 
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
@@ -158,7 +158,7 @@ class Team:
         stop: threading.Event | None = None,
     ):
         """`layout.processes` workers in processes of their own; 0: `worker`, or one in this process. They train by
-        `kernel`. When `stop` is set while they start, or in `try_training`, `Interrupted` is raised."""
+        `kernel`. Raises `Interrupted` when `stop` is set while they start, or in `try_training`."""
         self.layout, self.kernel, self.stop, processes = layout, kernel, stop, layout.processes
         self.workers: list[Worker] = (
             [SubprocessWorker() for _ in range(processes)] if processes else [worker or InProcessWorker()]
@@ -166,12 +166,12 @@ class Team:
         self.shares = [list(range(members))[i :: len(self.workers)] for i in range(len(self.workers))]
 
     def send(self, command: dict[str, Any]) -> None:
-        """The same command to every worker."""
+        """Sends the same command to every worker."""
         for worker in self.workers:
             worker.send(command)
 
     def start(self, spec: dict[str, Any], state: dict[str, Any] | None) -> dict[str, Any]:
-        """Gives every worker its members; returns the first one's answer when all are ready."""
+        """Gives every worker its members; returns the first worker's answer when all are ready."""
         common = {"do": "start", "spec": spec, "width": self.layout.width, "devices": self.layout.devices}
         common["kernel"] = self.kernel.library and str(self.kernel.library)
         for worker, share in zip(self.workers, self.shares, strict=True):
@@ -181,20 +181,20 @@ class Team:
         return answers[0]
 
     def instruments(self) -> list[list[Any]]:
-        """The run's evaluators with their chance levels. All workers are asked, so that all draw their
+        """The run's evaluators with their chance levels. All workers are sent the command, so that all draw their
         evaluation prompts at the same time."""
         self.send({"do": "instruments"})
         answers = [worker.answer(self.stop) for worker in self.workers]
         return answers[0]["instruments"]
 
     def try_training(self, step: int) -> None:
-        """Trains to `step`, for what nobody keeps."""
+        """Trains to `step` for a measurement; the result is dropped."""
         self.send({"do": "train", "step": step})
         for worker in self.workers:
             worker.answer(self.stop)
 
     def answers(self) -> dict[str, Any]:
-        """The oldest outstanding answer of every worker, arrays joined in the order of the members."""
+        """The oldest outstanding answer of every worker, with arrays joined in the order of the members."""
         parts = [worker.answer() for worker in self.workers]
         order = np.argsort(np.concatenate([np.asarray(share) for share in self.shares]))
         return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}

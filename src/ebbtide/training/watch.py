@@ -1,4 +1,4 @@
-"""What a run remembers of each member beside its state: its best model, and whether it has stopped."""
+"""The best model of every member, and early stopping."""
 
 from typing import Annotated, Any
 
@@ -11,16 +11,16 @@ from ebbtide.errors import require
 TRAINING = -1
 """`stopped_at` of a member that has not stopped."""
 LONGEST_WINDOW = 1000
-"""Evaluations: every checkpoint holds a window of each member."""
+"""Most evaluations in a smoothing window: every checkpoint holds the window of each member."""
 
 
 class EarlyStopping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Stops a member whose smoothed `evaluator` has not risen for `patience` sequences.
+    """Early stopping of a member whose smoothed `evaluator` has not risen for `patience` *sequences*.
 
-    Smoothed is the mean of the headline metric over the last `window` evaluations (fewer at the start).
-    It has risen when it exceeds its best value so far by more than `margin`. A stopped member keeps
-    its model to the end of the run, which ends when all have stopped. ICL may stay at chance for long
-    before it emerges: a patience shorter than that stops a run which would have learned.
+    The smoothed value is the mean of the headline metric over the last `window` evaluations (fewer at the start). It
+    has risen when it exceeds its best value so far by more than `margin`. A stopped member keeps its model to the end
+    of the run, which ends when all members have stopped. ICL may stay at chance for long before it emerges; a shorter
+    patience stops such a run before it has learned.
     """
 
     patience: Annotated[int, msgspec.Meta(ge=1)]
@@ -35,10 +35,10 @@ class EarlyStopping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Watch:
-    """Sees every evaluation of `members` members and keeps what must survive an interruption.
+    """The best value and the early-stopping state of `members` members, updated at every evaluation.
 
-    `arrays` and `Watch(..., arrays)` are inverse: the arrays are part of every checkpoint. All counts
-    are in sequences.
+    `arrays` and `Watch(..., arrays)` are inverses: the arrays are part of every checkpoint, so an interruption changes
+    nothing. All counts are in sequences.
     """
 
     def __init__(self, members: int, stopping: EarlyStopping | None, arrays: dict[str, np.ndarray] | None = None):
@@ -56,21 +56,19 @@ class Watch:
             setattr(self, name, np.array(array))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that it keeps, each with a leading axis over the members."""
+        """The whole state of the watch, each array with a leading axis over the members."""
         names = ("best_value", "best_at", "recent", "top_value", "top_at", "stopped_at")
         return {name: getattr(self, name).copy() for name in names}
 
     def update_best(self, values: Float[np.ndarray, " members"], at: int) -> Bool[np.ndarray, " members"]:
-        """Which members' values at `at` sequences are better than all before (nan never is)."""
+        """Which members have their best value so far at `at` sequences (a nan is never best)."""
         found = ~self.stopped & (values > self.best_value)
         self.best_value[found], self.best_at[found] = values[found], at
         return found
 
     def update_stopping(self, values: Float[np.ndarray, " members"], at: int) -> None:
-        """Takes the next smoothed value of every member that trains, and stops those that have waited too long.
-
-        A nan is not a rise.
-        """
+        """Adds the next value of every member in training, and stops those whose smoothed value has not risen for too
+        long. A nan is no rise."""
         if self.stopping is None:
             return
         going = ~self.stopped

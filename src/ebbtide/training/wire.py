@@ -34,19 +34,19 @@ def pack(message: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The message in these bytes."""
+    """The message in the bytes `data`."""
     return _decode(msgspec.msgpack.decode(data))
 
 
 def send(stream: IO[bytes], message: dict[str, Any]) -> None:
-    """Writes one message, its length before it."""
+    """Writes one message, preceded by its length."""
     data = pack(message)
     stream.write(_LENGTH.pack(len(data)) + data)
     stream.flush()
 
 
 def receive(stream: IO[bytes]) -> dict[str, Any] | None:
-    """The next message, or None when the other side has gone."""
+    """The next message, or None when the other side has closed the stream."""
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None

@@ -1,6 +1,6 @@
 """A worker process: `python -m ebbtide.training.worker` trains members on one thread.
 
-Reads commands from standard input, answers on standard output, and ends when the driver has gone.
+Reads commands from standard input, answers on standard output, and ends when the driver has ended.
 """
 
 import os
@@ -22,17 +22,18 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "JAX_PLATFORMS": "cpu",
 }
-"""One thread per process: XLA on the CPU repeats its bits only so, and is faster so."""
+"""Environment of a worker: one thread per process. Only so are XLA's results on the CPU repeatable, and they are
+faster."""
 
 WATCH_SECONDS = 1.0
-"""How soon a worker ends whose driver was killed."""
+"""Seconds within which a worker ends after its driver was killed."""
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc")
-"""What XLA's errors say that are a MemoryError."""
+"""Texts in XLA's errors that mean a lack of memory."""
 
 
 def end_with(parent: int) -> None:
-    """Ends this process soon after its parent has died, whatever it is doing: the end of the commands is seen only
-    between two of them, and one may take minutes."""
+    """Ends this process soon after its parent has died, whatever it is doing. The end of the command stream alone is
+    noticed only between two commands, and one may take minutes."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -45,8 +46,8 @@ def end_with(parent: int) -> None:
 def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
     """Answers commands in order until the stream ends.
 
-    `start` (spec, members, their state or None, width, devices, kernel: the compiled library or
-    None), then any of `instruments`, `train` (step), `evaluate`, `state`.
+    `start` (spec, members, their state or None, width, devices, kernel: the compiled library or None), then any of
+    `instruments`, `train` (step), `evaluate`, `state`.
     """
     members: Any = None
     while (command := receive(commands)) is not None:
@@ -62,12 +63,12 @@ def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error of NumPy's or of XLA's says that there is not enough memory."""
+    """Whether an error of NumPy or XLA means a lack of memory."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Carries out one command; returns the answer and the members."""
+    """The answer to a command, and the members after it."""
     match command["do"]:
         case "start":
             from ebbtide.training.members import Members
@@ -99,7 +100,7 @@ def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
 
 def check_jax() -> None:
-    """Raises `InputError` when JAX in this process computes with other types or random streams than ebbtide's."""
+    """Raises `InputError` when JAX in this process is set to other types or random streams than ebbtide's."""
     import jax
 
     for name, needed in (("jax_enable_x64", False), ("jax_threefry_partitionable", True)):
@@ -108,8 +109,8 @@ def check_jax() -> None:
 
 
 def identity() -> dict[str, Any]:
-    """What the bits of a run depend on beside its spec and layout (numeric identity). Deterministic: on
-    the CPU with one thread; on a GPU when XLA was told so."""
+    """What the bits of a run depend on beside its spec and layout (the numeric identity). `deterministic` is true on
+    the CPU with one thread, and on a GPU when XLA was set to be deterministic."""
     from importlib.metadata import version
 
     import jax
@@ -124,8 +125,8 @@ def identity() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serves the driver, whose process number is the first argument, over standard streams; Ctrl-C is the driver's to
-    handle."""
+    """Serves the driver, whose process number is the first argument, over the standard streams. Ctrl-C is handled by
+    the driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(int(sys.argv[1]))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
