@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ebbtide import cli
 from ebbtide.bench import bench, child, machine, memory, table, whole, work
 from ebbtide.bench.configs import CONFIGS, find_config, plain_transformer
-from ebbtide.bench.records import Record, Row, Skipped, Target
+from ebbtide.bench.records import Benchmark, Row, Skipped, Target
 from ebbtide.bench.rounds import Child, ChildError, summarise
 from ebbtide.errors import InputError
 from ebbtide.terminal import Terminal
@@ -80,7 +80,7 @@ def test_bad_input_is_refused_before_anything_is_measured(arguments, named, caps
 def test_the_command_measures_prints_and_writes(tmp_path, capsys, monkeypatch):
     asked: list[Any] = []
 
-    def measure(configs: Any, *, quick: bool, say: Any) -> Record:
+    def measure(configs: Any, *, quick: bool, say: Any) -> Benchmark:
         asked.append(([config.name for config in configs], quick))
         return RECORD
 
@@ -94,7 +94,7 @@ def test_the_command_measures_prints_and_writes(tmp_path, capsys, monkeypatch):
 
 
 def test_ctrl_c_ends_the_command_and_writes_nothing(tmp_path, monkeypatch, capsys):
-    def measure(*_: Any, **__: Any) -> Record:
+    def measure(*_: Any, **__: Any) -> Benchmark:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ebbtide.bench.bench.measure", measure)
@@ -118,11 +118,11 @@ def test_ratios_are_taken_within_a_round():
 
 def test_a_shortened_run_keeps_the_density_of_evaluations():
     spec = replace(SPEC, sequences=16_000, schedule=Schedule(evaluations=11, checkpoints=3))
-    short, intervals = whole.shortened(spec, 5000)
+    short, intervals = whole.shorten(spec, 5000)
     assert (short.sequences, short.schedule.evaluations, intervals) == (4800, 4, 3)
     assert np.diff(short.schedule.points(short.sequences, short.batch)).tolist() == [1600] * 3
     short.check()
-    shorter, intervals = whole.shortened(spec, 1000)
+    shorter, intervals = whole.shorten(spec, 1000)
     assert (shorter.sequences, intervals) == (992, 0)
     shorter.check()
 
@@ -130,7 +130,7 @@ def test_a_shortened_run_keeps_the_density_of_evaluations():
 def test_the_share_of_looking_is_that_of_the_whole_schedule():
     spec = replace(SPEC, sequences=1600, schedule=Schedule(evaluations=10, checkpoints=5))
     costs = {"evaluation": 0.2, "checkpoint": 0.1}  # 2 s and, with 300 s / 30 s rolling ones, 1.5 s
-    assert whole.share(spec, 1600 / 300, costs) == pytest.approx(3.5 / 303.5)
+    assert whole.overhead_share(spec, 1600 / 300, costs) == pytest.approx(3.5 / 303.5)
 
 
 def test_timing_a_method_leaves_it_as_it_was():
@@ -139,7 +139,7 @@ def test_timing_a_method_leaves_it_as_it_was():
             return 10 // n
 
     method = Clerk.work
-    with pytest.raises(ZeroDivisionError), whole.timed(Clerk, "work") as took:
+    with pytest.raises(ZeroDivisionError), whole.record_calls(Clerk, "work") as took:
         assert Clerk().work(5) == 2
         Clerk().work(0)
     assert [call.arguments[1] for call in took] == [5, 0] and Clerk.work is method
@@ -147,9 +147,9 @@ def test_timing_a_method_leaves_it_as_it_was():
 
 @pytest.mark.parametrize("intervals", [0, 4])
 def test_whole_runs_are_measured_through_the_driver(tmp_path, intervals):
-    alone = whole.alone(replace(SPEC, members=1), str(tmp_path / "a"), intervals)
+    alone = whole.measure_member(replace(SPEC, members=1), str(tmp_path / "a"), intervals)
     assert alone.keys() == {"sequences_per_second", "evaluation", "checkpoint"} and min(alone.values()) > 0
-    answer = whole.together(SPEC, str(tmp_path / "b"), 0, 0.0, intervals)
+    answer = whole.measure_run(SPEC, str(tmp_path / "b"), 0, 0.0, intervals)
     assert answer.keys() == {"sequences_per_second", "first_step_seconds", "megabytes"}
     assert answer["sequences_per_second"] > 0 and answer["first_step_seconds"] > 0
 
@@ -157,7 +157,7 @@ def test_whole_runs_are_measured_through_the_driver(tmp_path, intervals):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 def test_memory_is_that_of_all_processes():
     code = "import sys; b = bytearray(60_000_000); print(len(b), flush=True); sys.stdin.read()"
-    with memory.Watch() as watch:
+    with memory.MemoryWatch() as watch:
         one = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert one.stdin and one.stdout and one.stdout.readline()
         assert one.pid in memory.children()
@@ -170,7 +170,7 @@ def test_memory_is_that_of_all_processes():
 
 def test_a_measured_trainer_counts_the_sequences_of_all_members():
     command = {"implementation": "ebbtide", "spec": msgspec.to_builtins(SPEC), "members": 2, "threads": 1}
-    measured = child.Measured(command)
+    measured = child.TimedTrainer(command)
     done = measured.train(0.01)
     assert done["sequences"] > 0 and done["sequences"] % (2 * SPEC.batch) == 0 and done["seconds"] > 0
     with pytest.raises(InputError, match="must be one of ebbtide, ebbtide by XLA, plain JAX"):
@@ -263,7 +263,7 @@ def test_a_benchmark_has_every_part(canned):
             assert rows["ebbtide, grid", batch, 2 * members, 2, 1].sequences_per_second == 2000
             assert rows["ebbtide, grid", batch, members, 1, 2].ratio_to_ebbtide == 2
         alone = rows["ebbtide, whole run", batch, 1, 1, 1]
-        share = whole.share(spec, 1000.0, {"evaluation": 0.5, "checkpoint": 0.1})
+        share = whole.overhead_share(spec, 1000.0, {"evaluation": 0.5, "checkpoint": 0.1})
         assert alone.overhead_share == share
         assert alone.sequences_per_second == pytest.approx(900 * (1 - share))  # too short for an evaluation
     assert {(one.what, one.why) for one in found.skipped} == {
@@ -298,7 +298,7 @@ ROW = Row(
     sequences_per_second=500.0,
     fraction_of_roofline=0.41,
 )
-RECORD = Record(
+RECORD = Benchmark(
     {
         "cpu": "x [y]",
         "vector": "avx2",

@@ -5,7 +5,7 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.evaluation.baselines import ridge
-from ebbtide.mechanisms.woven import Head, Layer, Unit, weave
+from ebbtide.mechanisms.construction import Head, Layer, Unit, construct_model
 from ebbtide.models.transformer import Transformer
 from ebbtide.verify.constructions import lasso_descent, ridge_descent, selection, smoother
 from ebbtide.verify.functions import descent
@@ -137,4 +137,4 @@ def test_what_does_not_fit_into_a_layer_is_refused(prompts):
         (Layer([], [Unit([], 0.0, [])]), "model.mlp_ratio"),
     ):
         with pytest.raises(InputError, match=message):
-            weave(model, [layer], x=slice(0, 2), y=2, marks=np.zeros((3, 4)), reads=[])
+            construct_model(model, [layer], x=slice(0, 2), y=2, marks=np.zeros((3, 4)), reads=[])

@@ -12,9 +12,9 @@ import pytest
 from drawings_tools import make_drawings
 from ebbtide.cli import main
 from ebbtide.data import encoders, make_features
-from ebbtide.data.download import Progress
+from ebbtide.data.download import WorkProgress
 from ebbtide.data.encoders import Encoder, find_encoder
-from ebbtide.data.make_features import principal, reduce_features
+from ebbtide.data.make_features import normalised_components, reduce_features
 from ebbtide.errors import InputError
 from ebbtide.sources.drawings import DRAWERS, SIDE, read_drawings
 from ebbtide.sources.omniglot import Omniglot
@@ -23,7 +23,7 @@ DRAWINGS = make_drawings(7)
 make = make_features.make_features
 
 
-def ignore(progress: Progress) -> None:
+def ignore(progress: WorkProgress) -> None:
     pass
 
 
@@ -172,7 +172,7 @@ def test_principal_components():
     """Uncorrelated, by falling variance, and all of them keep every distance of the standardised rows."""
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 3).astype(np.float32)
-    z = principal(x, 6)
+    z = normalised_components(x, 6)
     covariance = z.T @ z / len(z)
     variances = np.diag(covariance)
     np.testing.assert_allclose(covariance, np.diag(variances), atol=1e-5)
@@ -180,7 +180,7 @@ def test_principal_components():
     y = (x - x.mean(0)) / (x.std(0) + 1e-3)
     y /= np.linalg.norm(y, axis=1, keepdims=True)
     np.testing.assert_allclose(z[:50] @ z[:50].T, (y - y.mean(0))[:50] @ (y - y.mean(0))[:50].T, atol=1e-4)
-    np.testing.assert_allclose(principal(x, 2), z[:, :2], atol=1e-5)
+    np.testing.assert_allclose(normalised_components(x, 2), z[:, :2], atol=1e-5)
 
 
 def test_reduced_features_are_named_and_read(data):

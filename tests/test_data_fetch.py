@@ -12,7 +12,7 @@ from drawings_tools import make_drawings, members, parts, png, write_zip
 from ebbtide.cli import main
 from ebbtide.data import archives, download
 from ebbtide.data.archives import fetch_omniglot
-from ebbtide.data.download import Progress
+from ebbtide.data.download import WorkProgress
 from ebbtide.errors import InputError
 from ebbtide.sources.drawings import BYTES, DRAWERS, SIDE, read_drawings
 
@@ -20,7 +20,7 @@ DRAWINGS = make_drawings()
 NAMES = ("images_background", "images_evaluation")
 
 
-def ignore(progress: Progress) -> None:
+def ignore(progress: WorkProgress) -> None:
     pass
 
 
@@ -241,18 +241,18 @@ def test_a_file_far_too_large_is_not_downloaded(site, data, monkeypatch):
 def test_two_downloads_of_one_file_do_not_mix(tmp_path):
     target = tmp_path / "a.zip"
     with (
-        download._held(tmp_path / "a.zip.part"),
+        download._locked_part(tmp_path / "a.zip.part"),
         pytest.raises(InputError, match="by another process"),
     ):
         download.download("http://127.0.0.1:9/a.zip", target, md5="", most=10, report=ignore)
 
 
 def test_progress_is_reported(site, data):
-    seen: list[Progress] = []
+    seen: list[WorkProgress] = []
     fetch_omniglot(data, seen.append)
     size = (site.folder / "images_background.zip").stat().st_size
-    assert Progress("images_background.zip", size, size, "bytes") in seen
-    assert seen[-1] == Progress("images", 7 * DRAWERS, 7 * DRAWERS, "images")
+    assert WorkProgress("images_background.zip", size, size, "bytes") in seen
+    assert seen[-1] == WorkProgress("images", 7 * DRAWERS, 7 * DRAWERS, "images")
 
 
 def spoiled(zips: Path, monkeypatch, change) -> Path:

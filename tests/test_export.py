@@ -9,7 +9,7 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.evaluation.metrics import METRICS
-from ebbtide.report.export import COLUMNS, export, tidy
+from ebbtide.report.export import COLUMNS, export, tidy_rows
 from ebbtide.report.table_file import FORMATS
 from tiny import contents, write_run
 
@@ -62,7 +62,7 @@ def test_every_format_holds_the_run_s_numbers(run, tmp_path, kind):
 
 
 def test_rows_are_sorted(run):
-    keys = [row[:2] for row in tidy(run)]
+    keys = [row[:2] for row in tidy_rows(run)]
     assert keys == sorted(keys)
 
 

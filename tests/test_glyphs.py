@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError
 from ebbtide.evaluation.metrics import METRICS
 from ebbtide.sources import strokes
-from ebbtide.sources.components import components
+from ebbtide.sources.components import principal_components
 from ebbtide.sources.glyphs import COMPONENTS, Glyphs
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training import limits
@@ -243,14 +243,14 @@ def test_components_are_those_of_the_singular_value_decomposition():
     axes = axes[:10] * np.sign(np.take_along_axis(axes[:10], np.abs(axes[:10]).argmax(1)[:, None], 1))
     projected = (pixels - train.mean(0)) @ axes.T
     expected = projected / projected[:30, :8].std((0, 1))
-    np.testing.assert_allclose(components(pixels, 30, 8, 10), expected, atol=1e-3)
+    np.testing.assert_allclose(principal_components(pixels, 30, 8, 10), expected, atol=1e-3)
 
 
 def test_a_constant_coordinate_is_zero_not_infinite():
     """Fewer directions than components: the variance along the others is nothing."""
     pixels = np.zeros((6, 2, 9), np.uint8)
     pixels[:, :, 0] = np.arange(12).reshape(6, 2)
-    made = components(pixels, 6, 2, 4)
+    made = principal_components(pixels, 6, 2, 4)
     assert np.isfinite(made).all() and np.abs(made[..., 1:]).max() < 1e-3
     np.testing.assert_allclose(made[..., 0].std(), 1, rtol=1e-6)
 

@@ -23,7 +23,7 @@ from ebbtide.mechanisms.interventions import (
     answer,
     check_all,
     check_used,
-    intervened,
+    intervention_tap,
 )
 from ebbtide.mechanisms.taps import AXES, axes, points, record
 from ebbtide.models.deepset import DeepSet
@@ -60,7 +60,7 @@ def weights() -> Any:
 def seen(*interventions: AnyIntervention, at: str = "*", model: Transformer = MODEL) -> dict[str, np.ndarray]:
     """Every point of a forward pass with interventions."""
     params = weights() if model is MODEL else model.init(jax.random.key(1), **SHAPE)
-    tap = intervened(model, params, PROMPT, interventions)
+    tap = intervention_tap(model, params, PROMPT, interventions)
     return {name: np.asarray(value) for name, value in record(model, params, PROMPT, at, tap=tap)[1].items()}
 
 
@@ -305,7 +305,7 @@ def test_an_intervention_that_changes_nothing_or_something_else_is_refused_where
         used((Induction(), intervention))
     assert caught.value.field == f"interventions.1.{field}" and "\n" not in str(caught.value)
     with pytest.raises(InputError, match=words):
-        record(MODEL, weights(), PROMPT, "hook_embed", tap=intervened(MODEL, weights(), PROMPT, (intervention,)))
+        record(MODEL, weights(), PROMPT, "hook_embed", tap=intervention_tap(MODEL, weights(), PROMPT, (intervention,)))
 
 
 @pytest.mark.parametrize("given", [Induction(), "induction", (Induction,), ({"type": "induction"},), (None,)])

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ebbtide.cli import main
 from ebbtide.cli.probe import _name, _print
 from ebbtide.errors import InputError
-from ebbtide.mechanisms.interventions import Induction, PreviousToken, intervened
+from ebbtide.mechanisms.interventions import Induction, PreviousToken, intervention_tap
 from ebbtide.mechanisms.linear import joint_plane, ridge_probe
 from ebbtide.mechanisms.measures import MEASURES, PARTS, STRENGTHS, measure
 from ebbtide.mechanisms.taps import record
@@ -38,7 +38,9 @@ def clamped(monkeypatch, *interventions: Any) -> None:
     plain = record
 
     def changed(model: Model, params: Any, prompt: Any, *globs: str, **how: Any) -> Any:
-        return plain(model, params, prompt, *globs, **how | {"tap": intervened(model, params, prompt, interventions)})
+        return plain(
+            model, params, prompt, *globs, **how | {"tap": intervention_tap(model, params, prompt, interventions)}
+        )
 
     monkeypatch.setattr("ebbtide.mechanisms.measures.record", changed)
 

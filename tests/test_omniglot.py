@@ -12,7 +12,7 @@ from drawings_tools import make_drawings
 from ebbtide.errors import InputError
 from ebbtide.sources.drawings import DRAWERS, SIDE, overlap, read_drawings, shrink
 from ebbtide.sources.images import eight_transforms
-from ebbtide.sources.layout import SCRIPT, as_released, released_script_order, shuffle_characters
+from ebbtide.sources.layout import SCRIPT, released_script_order, shuffle_characters, to_released_order
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.training.limits import needed
 from ebbtide.training.spec import Spec
@@ -253,7 +253,7 @@ def test_rows_are_put_as_the_script_puts_them():
     character, drawing, transform = np.meshgrid(np.arange(5), np.arange(20), np.arange(8), indexing="ij")
     numbers = np.argsort(SCRIPT)[transform]  # what the script calls each of `eight_transforms`
     correct = np.stack([character, drawing, numbers], -1).swapaxes(1, 2).reshape(40, 20, 3)
-    np.testing.assert_array_equal(as_released(correct), released_script_order(5, 20))
+    np.testing.assert_array_equal(to_released_order(correct), released_script_order(5, 20))
 
 
 def test_the_released_layout_of_pixels(drawn):

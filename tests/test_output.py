@@ -11,7 +11,7 @@ import pytest
 
 from drawings_tools import make_drawings
 from ebbtide import cli
-from ebbtide.bench.records import Record
+from ebbtide.bench.records import Benchmark
 from ebbtide.errors import InputError
 from ebbtide.runs.output import check_output, unwritable_reason, write_output
 from sweep_tools import planned
@@ -173,7 +173,7 @@ def test_bench_looks_at_its_file_before_it_measures(place, capsys):
     assert cli.main(["bench", "--json", "x.json"]) == 2
     assert "json = 'x.json': is a link to nowhere, which does not exist" in capsys.readouterr().err
     (place / "nowhere").write_bytes(OLD)
-    Record({}, [], [], []).write(place / "x.json")
+    Benchmark({}, [], [], []).write(place / "x.json")
     assert Path("x.json").readlink() == Path("nowhere")
     assert (place / "nowhere").read_bytes().startswith(b"{")
 

@@ -241,13 +241,14 @@ def test_the_base_spec_may_be_written_in_any_order():
 def test_a_guess_is_corrected_by_what_was_measured_beside_it(monkeypatch):
     """Three times as slow as guessed, so what was never measured is thought to be as well; a measurement stays."""
     wider = replace(SPEC, batch=2 * SPEC.batch)
-    first = estimate.of(SPEC)
-    assert first.source == "guessed" and estimate.slower([SPEC, wider]) == 1
+    first = estimate.estimate_cost(SPEC)
+    assert first.source == "guessed" and estimate.correction_factor([SPEC, wider]) == 1
     cost = estimate.Cost(rate=SPEC.sequences / first.seconds / 3, start=1.0, memory=1e8)
     monkeypatch.setattr(estimate, "_read", lambda spec: cost if spec == SPEC else None)
-    assert estimate.slower([SPEC, wider]) == pytest.approx(3)
-    assert estimate.of(wider, 3.0).seconds == pytest.approx(3 * estimate.of(wider).seconds)
-    assert estimate.of(SPEC, 3.0) == estimate.of(SPEC) and estimate.of(SPEC).source == "measured"
+    assert estimate.correction_factor([SPEC, wider]) == pytest.approx(3)
+    assert estimate.estimate_cost(wider, 3.0).seconds == pytest.approx(3 * estimate.estimate_cost(wider).seconds)
+    assert estimate.estimate_cost(SPEC, 3.0) == estimate.estimate_cost(SPEC)
+    assert estimate.estimate_cost(SPEC).source == "measured"
 
 
 def test_costs_that_this_program_would_not_have_written_are_not_read(tmp_path, monkeypatch):
@@ -255,11 +256,11 @@ def test_costs_that_this_program_would_not_have_written_are_not_read(tmp_path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     estimate.remember(SPEC, estimate.Cost(10.0, 1.0, 1e8))
     (file,) = (tmp_path / "ebbtide").iterdir()
-    assert estimate.of(SPEC).source == "measured"
+    assert estimate.estimate_cost(SPEC).source == "measured"
     file.write_bytes(file.read_bytes() + b" " * 100_000)
-    assert estimate.of(SPEC).source == "guessed"
+    assert estimate.estimate_cost(SPEC).source == "guessed"
     file.unlink()
     os.mkfifo(file)
-    assert estimate.of(SPEC).source == "guessed"
+    assert estimate.estimate_cost(SPEC).source == "guessed"
     estimate.remember(SPEC, estimate.Cost(10.0, 1.0, 1e8))
-    assert estimate.of(SPEC).source == "measured"
+    assert estimate.estimate_cost(SPEC).source == "measured"

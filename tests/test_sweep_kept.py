@@ -34,7 +34,7 @@ from ebbtide.sweeps import driver
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.executors import NAMES, trains_here
-from ebbtide.sweeps.folder import Described, SweepFolder, places
+from ebbtide.sweeps.folder import StoredSweep, SweepFolder, places
 from ebbtide.sweeps.plan import group_unchecked
 from ebbtide.sweeps.results import load
 from ebbtide.sweeps.sweep import Resources, Sweep, read_sweep
@@ -196,7 +196,7 @@ def told_of(path: Path) -> tuple[Any, ...]:
 def rewritten(path: Path, **changes: Any) -> Path:
     """A sweep's folder whose description says something else."""
     now = replace(SweepFolder(path).sweep, **changes)
-    (path / "sweep.json").write_bytes(sign(Described(SCHEMA, now), indent=1))
+    (path / "sweep.json").write_bytes(sign(StoredSweep(SCHEMA, now), indent=1))
     return path
 
 

@@ -12,7 +12,7 @@ import msgspec
 from ebbtide.bench import machine, plain_torch, whole
 from ebbtide.bench.child import BY_XLA
 from ebbtide.bench.configs import Config
-from ebbtide.bench.records import Record, Row, Skipped, Target
+from ebbtide.bench.records import Benchmark, Row, Skipped, Target
 from ebbtide.bench.rounds import Child, ChildError, Pace, take_turns
 from ebbtide.bench.work import Ceiling, flops
 from ebbtide.training.spec import Spec
@@ -40,11 +40,11 @@ FULL = Effort(rounds=5, turn=1.0, run=15.0, product=0.25, budget=float("inf"))
 QUICK = Effort(rounds=3, turn=0.5, run=4.0, product=0.05, budget=57.0)
 
 
-def measure(configs: list[Config], *, quick: bool, say: Say) -> Record:
+def measure(configs: list[Config], *, quick: bool, say: Say) -> Benchmark:
     """Measures the configurations one after the other. Quick: the first batch size of each, fewer
     rounds, no grid, no compiled PyTorch, under a minute a configuration."""
     began = time.monotonic()
-    found = Record(machine.describe() | {"quick": quick, "ceilings": []}, [], [], [])
+    found = Benchmark(machine.describe() | {"quick": quick, "ceilings": []}, [], [], [])
     with Child(1) as one, Child(machine.cores()) as all_threads:
         for child in (one, all_threads):  # both load their libraries meanwhile
             child.tell("multiply", shapes=[(8, 8, 8)], seconds=0.001)
@@ -60,7 +60,7 @@ def measure(configs: list[Config], *, quick: bool, say: Say) -> Record:
 class _Measurement:
     """One configuration at one batch size."""
 
-    def __init__(self, config: Config, batch: int, quick: bool, found: Record, say: Say, began: float):
+    def __init__(self, config: Config, batch: int, quick: bool, found: Benchmark, say: Say, began: float):
         self.config, self.batch, self.quick, self.found, self.began = config, batch, quick, found, began
         self.spec = config.at(batch)
         self.say = lambda text: say(f"{config.name}, batch {batch}: {text}")
@@ -211,7 +211,7 @@ class _Measurement:
         """The spec of a whole run of so many members, on as many cores as there are."""
         spec: Spec = msgspec.structs.replace(self.spec, members=members)
         pace = self.paces["ebbtide"].sequences_per_second * min(self.cores, members) / members
-        return whole.shortened(spec, max(pace * self.effort.run, 64 * self.batch))
+        return whole.shorten(spec, max(pace * self.effort.run, 64 * self.batch))
 
     def _run(self, do: str, name: str, spec: Spec, **command: Any) -> dict[str, Any] | None:
         """The answer of a child that trains a run, or None where that would not fit or fails."""
@@ -235,7 +235,7 @@ class _Measurement:
         if answer is None:
             return None
         rate = answer["sequences_per_second"]
-        share = whole.share(self.spec, self.paces["ebbtide"].sequences_per_second, answer)
+        share = whole.overhead_share(self.spec, self.paces["ebbtide"].sequences_per_second, answer)
         if not intervals:  # too short for an evaluation: it is charged their share
             rate *= 1 - share
         note = f"{intervals} evaluations inside" if intervals else "charged with the share of evaluations"

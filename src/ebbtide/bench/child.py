@@ -43,7 +43,7 @@ class Trainer(Protocol):
     def train(self, steps: int) -> None: ...
 
 
-class Ours:
+class EbbtideTrainer:
     """ebbtide's own loop, as its workers run it: by the kernel that a run would take, or by XLA."""
 
     def __init__(self, spec: Any, members: int, by_xla: bool):
@@ -70,7 +70,7 @@ def make(implementation: str, spec: Any, members: int, threads: int) -> Trainer:
     """The implementation of this name."""
     match implementation:
         case "ebbtide" | "ebbtide by XLA":
-            return Ours(spec, members, by_xla=implementation == BY_XLA)
+            return EbbtideTrainer(spec, members, by_xla=implementation == BY_XLA)
         case "plain JAX":
             from ebbtide.bench.plain_jax import PlainJax
 
@@ -82,7 +82,7 @@ def make(implementation: str, spec: Any, members: int, threads: int) -> Trainer:
     raise InputError("implementation", implementation, f"must be one of {', '.join(IMPLEMENTATIONS)}")
 
 
-class Measured:
+class TimedTrainer:
     """A trainer with its pace, so that a request in seconds becomes a number of steps."""
 
     def __init__(self, command: dict[str, Any]):
@@ -114,11 +114,11 @@ class Measured:
         return {"sequences": steps * self.sequences, "seconds": time.perf_counter() - began}
 
 
-def obey(measured: Measured | None, command: dict[str, Any]) -> tuple[dict[str, Any], Measured | None]:
+def obey(measured: TimedTrainer | None, command: dict[str, Any]) -> tuple[dict[str, Any], TimedTrainer | None]:
     """Carries out one command; returns the answer and the trainer."""
     match command["do"]:
         case "start":
-            measured = Measured(command)
+            measured = TimedTrainer(command)
             answer = {"compile_seconds": measured.compiled, "note": measured.trainer.note}
             return answer, measured
         case "train":
@@ -127,21 +127,21 @@ def obey(measured: Measured | None, command: dict[str, Any]) -> tuple[dict[str, 
         case "memory":
             return {"megabytes": peak()}, measured
         case "multiply":
-            from ebbtide.bench.machine import multiply
+            from ebbtide.bench.machine import multiply_rates
 
-            return {"flops": [multiply(tuple(s), command["seconds"]) for s in command["shapes"]]}, measured
+            return {"flops": [multiply_rates(tuple(s), command["seconds"]) for s in command["shapes"]]}, measured
         case "copy":
-            from ebbtide.bench.machine import copy
+            from ebbtide.bench.machine import copy_rate
 
-            return {"bandwidth": [copy(size, command["seconds"]) for size in command["sizes"]]}, measured
+            return {"bandwidth": [copy_rate(size, command["seconds"]) for size in command["sizes"]]}, measured
         case "together" | "alone" as how:
             from ebbtide.bench import whole
             from ebbtide.training.spec import from_builtins
 
             spec, folder, intervals = from_builtins(command["spec"]), command["folder"], command["intervals"]
             if how == "alone":
-                return whole.alone(spec, folder, intervals), measured
-            return whole.together(spec, folder, command["processes"], command["began"], intervals), measured
+                return whole.measure_member(spec, folder, intervals), measured
+            return whole.measure_run(spec, folder, command["processes"], command["began"], intervals), measured
     raise ValueError(f"unknown command {command['do']!r}")
 
 
@@ -151,7 +151,7 @@ def main() -> None:
     end_with(os.getppid())
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not break the protocol
-    measured: Measured | None = None
+    measured: TimedTrainer | None = None
     while (command := receive(sys.stdin.buffer)) is not None:
         try:
             answer, measured = obey(measured, command)

@@ -49,7 +49,7 @@ def fastest(call: Callable[[], Any], seconds: float) -> float:
     return best
 
 
-def multiply(shape: Shape, seconds: float) -> dict[str, float]:
+def multiply_rates(shape: Shape, seconds: float) -> dict[str, float]:
     """Operations per second of a product [m, k] x [k, n] of float32, by library."""
     m, k, n = shape
     a, b = np.ones((m, k), np.float32), np.ones((k, n), np.float32)
@@ -66,7 +66,7 @@ def multiply(shape: Shape, seconds: float) -> dict[str, float]:
     return {name: 2 * m * k * n / fastest(call, seconds) for name, call in calls.items()}
 
 
-def copy(size: int, seconds: float) -> float:
+def copy_rate(size: int, seconds: float) -> float:
     """Bytes per second of a copy with a working set of `size` bytes; a byte read and written is two."""
     source = np.ones(max(size // 8, 1), np.float32)
     target = np.zeros_like(source)

@@ -39,7 +39,7 @@ def share(process: int | str = "self") -> float:
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:")), 0.0)
 
 
-class Watch:
+class MemoryWatch:
     """Follows the memory that this process and all its children take together. Use as a context manager.
 
     Pages that they share (libraries) count once: it is what the machine must have.
@@ -50,7 +50,7 @@ class Watch:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "MemoryWatch":
         self._thread.start()
         return self
 

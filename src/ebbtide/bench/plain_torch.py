@@ -102,13 +102,13 @@ class PlainTorch:
 
     def choose(self) -> None:
         """Keeps the fastest Adam. To be called once everything is compiled."""
-        timed = []
+        record_calls = []
         for optimizer in self.adams:
             self.optimizer = optimizer
             self.train(1)
             steps = max(1, round(TRIAL_SECONDS / self._seconds(1)))
-            timed.append(min(self._seconds(steps) / steps for _ in range(3)))
-        fastest = int(np.argmin(timed))
+            record_calls.append(min(self._seconds(steps) / steps for _ in range(3)))
+        fastest = int(np.argmin(record_calls))
         self.optimizer, self.adams = self.adams[fastest], [self.adams[fastest]]
         name = ("loop", "foreach", "fused")[fastest]
         self.note = f"batches drawn beforehand; Adam: {name}"

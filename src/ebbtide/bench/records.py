@@ -58,7 +58,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return "met" if above and below else "missed"
 
 
-class Record(msgspec.Struct):
+class Benchmark(msgspec.Struct):
     """Everything one call of the benchmark measured."""
 
     machine: dict[str, Any]

@@ -6,7 +6,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ebbtide.bench.records import Record, Row
+from ebbtide.bench.records import Benchmark, Row
 from ebbtide.terminal import Terminal
 
 COLUMNS = (
@@ -40,7 +40,7 @@ class Status:
             self._console.print(Text(text), soft_wrap=True)
 
 
-def show(found: Record, console: Terminal) -> None:
+def show(found: Benchmark, console: Terminal) -> None:
     """Prints the machine, the rows, what was skipped, and the targets."""
     machine = found.machine
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "jax", "numpy", "torch") if machine[name])
@@ -93,7 +93,7 @@ def rows_table(rows: list[Row]) -> Table:
     return table
 
 
-def targets_table(found: Record) -> Table:
+def targets_table(found: Benchmark) -> Table:
     """One line for each target: met, missed or not measured."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for column in ("", "config", "batch", "target", "measured", "asked"):

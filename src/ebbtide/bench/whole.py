@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from ebbtide.bench.memory import Watch
+from ebbtide.bench.memory import MemoryWatch
 from ebbtide.runs.writer import Writer
 from ebbtide.training.driver import SAVE_SECONDS, Progress, train
 from ebbtide.training.members import Members
 from ebbtide.training.spec import Spec
 
 
-def shortened(spec: Spec, sequences: float) -> tuple[Spec, int]:
+def shorten(spec: Spec, sequences: float) -> tuple[Spec, int]:
     """The spec cut to about so many sequences per member with its own density of evaluations, and the
     number of whole intervals between evaluations in it: 0 where not even one fits."""
     interval = spec.sequences // (spec.schedule.evaluations - 1) // spec.batch * spec.batch
@@ -25,7 +25,7 @@ def shortened(spec: Spec, sequences: float) -> tuple[Spec, int]:
     return replace(spec, sequences=length, schedule=schedule), intervals
 
 
-def together(spec: Spec, folder: str, processes: int, began: float, intervals: int) -> dict[str, Any]:
+def measure_run(spec: Spec, folder: str, processes: int, began: float, intervals: int) -> dict[str, Any]:
     """Trains a run as the command line does; `began` is when the process was asked for (monotonic clock).
 
     The pace is that from the first report to the end, the last evaluation and checkpoint included. A
@@ -37,7 +37,7 @@ def together(spec: Spec, folder: str, processes: int, began: float, intervals: i
     def report(progress: Progress) -> None:
         seen.append((time.monotonic(), progress.sequences))
 
-    with Watch() as watch:
+    with MemoryWatch() as watch:
         train(spec, folder, processes=processes, report=report)
         end = (time.monotonic(), spec.sequences)
     first, last = seen[0], end if intervals else seen[-1]
@@ -57,7 +57,7 @@ class Call(NamedTuple):
 
 
 @contextmanager
-def timed(owner: type, name: str) -> Iterator[list[Call]]:
+def record_calls(owner: type, name: str) -> Iterator[list[Call]]:
     """Every call of a method while the block runs."""
     method, calls = getattr(owner, name), []
 
@@ -75,7 +75,7 @@ def timed(owner: type, name: str) -> Iterator[list[Call]]:
         setattr(owner, name, method)
 
 
-def alone(spec: Spec, folder: str, intervals: int) -> dict[str, float]:
+def measure_member(spec: Spec, folder: str, intervals: int) -> dict[str, float]:
     """Trains a run of one member in this process, where nothing overlaps: its pace, and the seconds of
     one evaluation and of one checkpoint (state and commit), medians without the first, which compiles.
 
@@ -83,10 +83,10 @@ def alone(spec: Spec, folder: str, intervals: int) -> dict[str, float]:
     between evaluations it counts training commands only.
     """
     with (
-        timed(Members, "train") as trained,
-        timed(Members, "evaluate") as evaluations,
-        timed(Members, "state") as states,
-        timed(Writer, "commit") as commits,
+        record_calls(Members, "train") as trained,
+        record_calls(Members, "evaluate") as evaluations,
+        record_calls(Members, "state") as states,
+        record_calls(Writer, "commit") as commits,
     ):
         train(spec, folder, processes=0)
         end = time.perf_counter()
@@ -100,7 +100,7 @@ def alone(spec: Spec, folder: str, intervals: int) -> dict[str, float]:
     }
 
 
-def share(spec: Spec, sequences_per_second: float, costs: dict[str, float]) -> float:
+def overhead_share(spec: Spec, sequences_per_second: float, costs: dict[str, float]) -> float:
     """Share of a member's time that evaluation and checkpoints take at the spec's own schedule, rolling
     checkpoints included."""
     training = spec.sequences / sequences_per_second

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ebbtide.cli.console import console
-from ebbtide.data.download import Progress
+from ebbtide.data.download import WorkProgress
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.interrupts import raise_on_ctrl_c
 from ebbtide.report.progress import ProgressLine, clock
@@ -29,7 +29,7 @@ def data_fetch(options: Namespace) -> int:
     require(name in DATASETS, "dataset", name, f"must be one of {', '.join(DATASETS)}{nearest(name, DATASETS)}")
     source = Path(options.source) if options.source else None
 
-    def work(report: Callable[[Progress], None]) -> int:
+    def work(report: Callable[[WorkProgress], None]) -> int:
         path, how = fetch_omniglot(data_folder(), report, source=source)
         _made(path, how)
         return 0
@@ -46,7 +46,7 @@ def data_features(options: Namespace) -> int:
     weights = Path(options.weights) if options.weights else None
     encoder = find_encoder(options.encoder, side=options.side, weights=weights)
 
-    def work(report: Callable[[Progress], None]) -> int:
+    def work(report: Callable[[WorkProgress], None]) -> int:
         _made(*make_features(data_folder(), encoder, report, augment=options.augment))
         if options.pca is not None:
             _made(*reduce_features(data_folder(), encoder.name, options.pca, augment=options.augment))
@@ -62,7 +62,7 @@ def data_tokens(options: Namespace) -> int:
     settings = ("classes", "exemplars", "array", "clusters", "skip", "closest", "seed")
     given: dict[str, Any] = {name: getattr(options, name) for name in settings}
 
-    def work(report: Callable[[Progress], None]) -> int:
+    def work(report: Callable[[WorkProgress], None]) -> int:
         path, found = make_tokens(data_folder(), options.source, report, **given)
         _made(path, "made")
         have = len(found.token)
@@ -195,7 +195,7 @@ def _made(path: Path, how: str) -> None:
     console.print(f"{path}  {path.stat().st_size:,} bytes ({how})", soft_wrap=True)
 
 
-def _interruptible(work: Callable[[Callable[[Progress], None]], int], kept: str) -> int:
+def _interruptible(work: Callable[[Callable[[WorkProgress], None]], int], kept: str) -> int:
     try:
         with raise_on_ctrl_c(), ProgressLine(console, _Words()) as line:
             return work(line)
@@ -210,7 +210,7 @@ class _Words:
     def __init__(self) -> None:
         self._first: tuple[str, float, int] | None = None
 
-    def __call__(self, p: Progress) -> str:
+    def __call__(self, p: WorkProgress) -> str:
         now = time.monotonic()
         if self._first is None or self._first[0] != p.what:
             self._first = (p.what, now, p.done)

@@ -144,7 +144,7 @@ def print_plan(
     """What running a sweep would train: groups, tasks, time and memory. Groups are told apart by the fields in which
     they differ, or by `arms`, which name the points in equal parts."""
     from ebbtide.sweeps import estimate
-    from ebbtide.sweeps.driver import make_plan, preset_changed, unseen
+    from ebbtide.sweeps.driver import make_plan, missing_resources, preset_changed
     from ebbtide.sweeps.plan import group
     from ebbtide.training.layout import cores
 
@@ -153,7 +153,7 @@ def print_plan(
     known = before.members if before else {}
     if measure:
         for i, one in enumerate(groups):
-            if estimate.of(one.spec).source == "guessed":
+            if estimate.estimate_cost(one.spec).source == "guessed":
                 console.print(f"measuring group {i + 1} of {len(groups)} on one core (twenty seconds or more)")
                 estimate.measure(one.spec)
     resources = found.resources
@@ -183,7 +183,7 @@ def print_plan(
         console.print(f"... and {len(planned) - MOST_LINES} more groups")
     _totals(planned, resources, jobs)
     with looking_in(places(out, found)):
-        for text in (*preset_changed(before, found), *unseen(planned)):
+        for text in (*preset_changed(before, found), *missing_resources(planned)):
             console.print(text, soft_wrap=True)
     return 0
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from ebbtide.data.download import Progress, Report, download, file_md5
+from ebbtide.data.download import Report, WorkProgress, download, file_md5
 from ebbtide.errors import InputError, require
 from ebbtide.runs.atomic import remove, write_file
 from ebbtide.sources.drawings import DRAWERS, FILE, SIDE, Drawings, drawings_shape, read_drawings
@@ -120,10 +120,10 @@ def pack(places: dict[Part, Path], report: Report) -> Drawings:
             character.images[drawer] = decode(where, data)
             done += 1
             if done % EVERY == 0:
-                report(Progress("images", done, total, "images"))
+                report(WorkProgress("images", done, total, "images"))
         _check(part, place, found)
         rows += [(part.is_evaluation, *key, found[key]) for key in sorted(found)]
-    report(Progress("images", done, total, "images"))
+    report(WorkProgress("images", done, total, "images"))
     drawers = range(1, DRAWERS + 1)
     return Drawings(
         packed=np.stack([np.stack([row[3].images[d] for d in drawers]) for row in rows]),

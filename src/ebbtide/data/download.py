@@ -24,7 +24,7 @@ PATIENCE = 30
 PART = ".part"
 
 
-class Progress(NamedTuple):
+class WorkProgress(NamedTuple):
     """How far a piece of work is: `done` of `total` (0: not known) in `unit`."""
 
     what: str
@@ -33,7 +33,7 @@ class Progress(NamedTuple):
     unit: str
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[WorkProgress], None]
 
 
 def download(url: str, target: Path, *, md5: str, most: int, report: Report) -> None:
@@ -44,7 +44,7 @@ def download(url: str, target: Path, *, md5: str, most: int, report: Report) -> 
     too large, wrong checksum (the part is then removed).
     """
     part = target.with_name(target.name + PART)
-    with _held(part) as descriptor:
+    with _locked_part(part) as descriptor:
         empty, reason = 0, ""
         while empty < TRIES:
             before = os.fstat(descriptor).st_size
@@ -99,7 +99,7 @@ def _get(url: str, part: Path, descriptor: int, most: int, report: Report) -> bo
         total = have + int(length) if length and length.isdigit() else 0
         os.lseek(descriptor, have, os.SEEK_SET)
         name = part.name.removesuffix(PART)
-        report(Progress(name, have, total, "bytes"))
+        report(WorkProgress(name, have, total, "bytes"))
         while block := answer.read(BLOCK):
             have += len(block)
             if max(have, total) > most:
@@ -108,7 +108,7 @@ def _get(url: str, part: Path, descriptor: int, most: int, report: Report) -> bo
                 rest = memoryview(block)
                 while rest:  # the kernel may take less than it is given
                     rest = rest[os.write(descriptor, rest) :]
-            report(Progress(name, have, total, "bytes"))
+            report(WorkProgress(name, have, total, "bytes"))
         return have == total if total else True
 
 
@@ -135,7 +135,7 @@ def file_md5(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _held(part: Path) -> Iterator[int]:
+def _locked_part(part: Path) -> Iterator[int]:
     """The part file, open and ours alone; freed by the kernel however this process ends."""
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.data.download import PART, Progress, Report
+from ebbtide.data.download import PART, Report, WorkProgress
 from ebbtide.data.encoders import Encoder
 from ebbtide.errors import InputError, require
 from ebbtide.runs.atomic import make_folder, remove, write_file
@@ -44,7 +44,7 @@ def make_features(folder: Path, encoder: Encoder, report: Report, *, augment: bo
     given: dict[str, Any] = {"encoder": encoder.name, "recipe": encoder.recipe, "side": encoder.side}
     given |= {"transforms": augment, "omniglot": digest}
     if target.is_file():
-        _same(target, given)
+        _check_same_recipe(target, given)
         return target, "was there"
     pieces = target.with_name(target.name + PART)
     make_folder(pieces)
@@ -75,14 +75,14 @@ def reduce_features(folder: Path, encoder: str, dims: int, *, augment: bool = Fa
     require(1 <= dims < raw.shape[-1], "pca", dims, f"must be from 1 to {raw.shape[-1] - 1}")
     target, given = folder / features_file(encoder, transforms=augment, pca=dims), given | {"pca": dims}
     if target.is_file():
-        _same(target, given)
+        _check_same_recipe(target, given)
         return target, "was there"
-    found = principal(raw.reshape(-1, raw.shape[-1]), dims).reshape(*raw.shape[:2], dims)
+    found = normalised_components(raw.reshape(-1, raw.shape[-1]), dims).reshape(*raw.shape[:2], dims)
     write_file(target, _npz(features=found.astype(np.float16), **given))
     return target, "made"
 
 
-def principal(rows: Float[np.ndarray, "row feature"], dims: int) -> Float[np.ndarray, "row dims"]:
+def normalised_components(rows: Float[np.ndarray, "row feature"], dims: int) -> Float[np.ndarray, "row dims"]:
     """Standardised, scaled to norm 1, projected on `dims` principal components."""
     x = rows.astype(np.float32)
     x -= x.mean(0)
@@ -108,7 +108,7 @@ def _encode(drawings: Drawings, encoder: Encoder, augment: bool, pieces: Path, r
     for start in range(0, total, PIECE):
         rows = slice(start, min(start + PIECE, total))
         path = pieces / f"{start:05}.npy"
-        piece = _kept(path, (rows.stop - start) * (TRANSFORMS if augment else 1))
+        piece = _read_piece(path, (rows.stop - start) * (TRANSFORMS if augment else 1))
         if piece is None:
             images = drawings.images(rows)
             images = eight_transforms(images) if augment else images
@@ -120,11 +120,11 @@ def _encode(drawings: Drawings, encoder: Encoder, augment: bool, pieces: Path, r
             np.save(file, piece, allow_pickle=False)
             write_file(path, file.getvalue())
         found.append(piece)
-        report(Progress(encoder.name, rows.stop, total, "characters"))
+        report(WorkProgress(encoder.name, rows.stop, total, "characters"))
     return np.concatenate(found)
 
 
-def _kept(path: Path, rows: int) -> np.ndarray | None:
+def _read_piece(path: Path, rows: int) -> np.ndarray | None:
     """A piece that an earlier call saved; None if there is none, or it is not whole."""
     try:
         piece = np.load(path, allow_pickle=False)
@@ -133,7 +133,7 @@ def _kept(path: Path, rows: int) -> np.ndarray | None:
     return piece if piece.dtype == np.float16 and piece.ndim == 3 and len(piece) == rows else None
 
 
-def _same(target: Path, given: dict[str, Any]) -> None:
+def _check_same_recipe(target: Path, given: dict[str, Any]) -> None:
     """Raises `InputError` when the file that is there was made otherwise."""
     with np.load(target, allow_pickle=False) as file:
         for name, value in given.items():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ebbtide.data.download import Progress, Report
+from ebbtide.data.download import Report, WorkProgress
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.runs.atomic import write_file
 from ebbtide.sources.tokens import tokens_file
@@ -28,7 +28,7 @@ ROWS = 4096
 """Tokens compared with all centroids at a time."""
 
 
-class State(NamedTuple):
+class KMeansState(NamedTuple):
     """Centroids of norm 1, each row's nearest one, and its cosine to that."""
 
     centroids: Float[np.ndarray, "k dim"]
@@ -142,7 +142,7 @@ def cluster(
 
 def spherical_kmeans(
     x: Float[np.ndarray, "row dim"], k: int, seed: int, report: Report, *, least: int = 1, wanted: int = 0
-) -> State:
+) -> KMeansState:
     """k centroids by cosine (Dhillon, Modha 2001), from k rows drawn without replacement.
 
     While fewer than `wanted` clusters have `least` members, those with fewer each move into one of the largest (to
@@ -150,19 +150,19 @@ def spherical_kmeans(
     belongs to its nearest centroid. The same call gives the same clusters.
     """
     centroids = x[np.random.default_rng(seed).choice(len(x), k, replace=False)]
-    best = state = _rounds(x, State(centroids, *_assign(x, centroids)), ROUNDS)
+    best = state = _rounds(x, KMeansState(centroids, *_assign(x, centroids)), ROUNDS)
     for move in range(MOVES):
-        report(Progress(f"k-means, {best.enough(least):,} clusters of {least} tokens", move, MOVES, "rounds"))
+        report(WorkProgress(f"k-means, {best.enough(least):,} clusters of {least} tokens", move, MOVES, "rounds"))
         if best.enough(least) >= wanted:
             break
         centroids = _divide(x, state, least)
-        state = _rounds(x, State(centroids, *_assign(x, centroids)), SETTLE)
+        state = _rounds(x, KMeansState(centroids, *_assign(x, centroids)), SETTLE)
         best = max(best, state, key=lambda one: one.enough(least))
-    report(Progress(f"k-means, {best.enough(least):,} clusters of {least} tokens", MOVES, MOVES, "rounds"))
+    report(WorkProgress(f"k-means, {best.enough(least):,} clusters of {least} tokens", MOVES, MOVES, "rounds"))
     return best
 
 
-def _rounds(x: np.ndarray, state: State, most: int) -> State:
+def _rounds(x: np.ndarray, state: KMeansState, most: int) -> KMeansState:
     """Rounds of k-means until nothing changes; an empty cluster moves to the row farthest from its centroid."""
     for _ in range(most):
         counts, order = state.counts(), np.argsort(state.own, kind="stable")
@@ -171,13 +171,13 @@ def _rounds(x: np.ndarray, state: State, most: int) -> State:
         sums[filled] = np.add.reduceat(x[order], (np.cumsum(counts) - counts)[filled], axis=0)
         sums[empty] = x[np.argsort(state.cosine, kind="stable")[: len(empty)]]
         centroids = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        before, state = state, State(centroids, *_assign(x, centroids))
+        before, state = state, KMeansState(centroids, *_assign(x, centroids))
         if (state.own == before.own).all():
             break
     return state
 
 
-def _divide(x: np.ndarray, state: State, least: int) -> np.ndarray:
+def _divide(x: np.ndarray, state: KMeansState, least: int) -> np.ndarray:
     """Centroids of clusters with fewer than `least` members put into the largest that have room for two."""
     counts, centroids = state.counts(), state.centroids.copy()
     small = np.flatnonzero(counts < least)

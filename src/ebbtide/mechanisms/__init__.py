@@ -1,1 +1,1 @@
-"""See inside a model, reach inside it, and over training: taps, interventions, measures."""
+"""Mechanistic interpretability: named activations (taps), interventions, measures of heads, also over training."""

@@ -1,4 +1,4 @@
-"""What can be read off a model from outside: linear probes by ridge, and the plane in which training moves."""
+"""Linear analysis of activations and outputs: ridge probes, and the plane of training trajectories."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ from ebbtide.errors import require
 
 
 class Plane(NamedTuple):
-    """The leading principal components of several trajectories taken together: `points` [trajectory, time, component],
-    and the share of the variance that each component explains."""
+    """The leading principal components of several trajectories together: `points` [trajectory, time, component], and
+    the share of the variance that each component explains."""
 
     points: Float[np.ndarray, "trajectory time component"]
     explained: Float[np.ndarray, " component"]
@@ -18,9 +18,12 @@ class Plane(NamedTuple):
 
 def joint_plane(outputs: Float[np.ndarray, "trajectory time feature"], components: int = 2) -> Plane:
     """Principal components of all trajectories together: features (logits on fixed prompts, say) are centred over
-    trajectories and times, and projected on their leading axes; of each axis the largest weight is positive.
+    trajectories and times and projected on their leading axes, each with the sign that makes its largest weight
+    positive.
+
     A trajectory that is not finite throughout is left out: its points are nan. Source: joint trajectory PCA of Carroll
-    et al. 2025 (2501.17745). Raises `InputError` for too many components."""
+    et al. 2025 (arXiv 2501.17745). Raises `InputError` for too many components.
+    """
     every, times, width = outputs.shape
     most = min(every * times - 1, width)
     require(1 <= components <= most, "components", components, f"must be from 1 to {most}")
@@ -45,9 +48,9 @@ def ridge_probe(
     penalty: float = 1.0,
     test: float = 0.5,
 ) -> float:
-    """Accuracy with which a linear map tells `label` from `x`, on rows it was not fitted to: the last share `test`.
+    """Accuracy of a linear probe for `label` on held-out rows, the last share `test` of `x`.
 
-    One-hot targets Y, both centred on the rows of the fit, W = (X'X + penalty I)^-1 X'Y; the guess is the largest
+    One-hot targets Y, both centred on the rows of the fit, W = (X'X + penalty I)^-1 X'Y; the prediction is the largest
     output. Raises `InputError` for a penalty that is not positive or when a part has no row.
     """
     cut = _rows_of_fit(len(x), test)
@@ -63,8 +66,7 @@ def explained_by_probe(
     penalty: float = 1.0,
     test: float = 0.5,
 ) -> float:
-    """Share of the variance of `y` that a linear map of `x` explains, on rows it was not fitted to: the last share
-    `test`.
+    """R^2 of a linear probe for `y` on held-out rows, the last share `test` of `x`.
 
     R^2 = 1 - |Y - X W|^2 / |Y - mean Y|^2 over all targets together, W by ridge on the first rows, centred on them.
     Raises `InputError` for a penalty that is not positive or when a part has no row.
@@ -75,7 +77,7 @@ def explained_by_probe(
 
 
 def _rows_of_fit(rows: int, test: float) -> int:
-    """How many rows come before the last share `test`."""
+    """The number of rows before the last share `test`."""
     cut = rows - round(test * rows)
     require(0 < cut < rows, "test", test, f"must leave rows on both sides of {rows}")
     return cut
@@ -84,8 +86,8 @@ def _rows_of_fit(rows: int, test: float) -> int:
 def _ridge(
     x: Float[np.ndarray, "row feature"], y: Float[np.ndarray, "known target"], penalty: float
 ) -> Float[np.ndarray, "rest target"]:
-    """What ridge on the first rows, of which `y` is known, says of the others; both are centred on the rows of the
-    fit."""
+    """Predictions for the rows after those with a known `y`, by ridge regression on the first; both are centred on the
+    rows of the fit."""
     require(penalty > 0, "penalty", penalty, "must be larger than 0")
     x, cut = x.astype(np.float64), len(y)
     mean = x[:cut].mean(0)

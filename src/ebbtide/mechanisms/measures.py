@@ -1,6 +1,6 @@
-"""What heads do, and what depends on them: measures of one model on one batch of prompts.
+"""Measures of attention heads, and of what depends on them, for one model on one batch of prompts.
 
-Source: Singh et al. 2024 (2404.07129, Fig. 3-4, Tables 1-3) and 2025 (2503.05631, Fig. 2, 3 and 14). All
+Source: Singh et al. 2024 (arXiv 2404.07129, Fig. 3-4, Tables 1-3) and 2025 (arXiv 2503.05631, Fig. 2, 3 and 14). All
 are means over the prompts. Layers and heads count from 0.
 """
 
@@ -23,11 +23,11 @@ from ebbtide.tasks.prompt import Prompt
 STRENGTHS = tuple(round(-1 + 0.25 * i, 2) for i in range(9))
 """Induction strengths of the copy curve."""
 PARTS = ("as it is", "none", "queries", "keys", "values", "all")
-"""What of the last layer's attention feels that the earlier layers' heads are gone."""
+"""Which inputs of the last layer's attention see the ablation of the earlier layers' heads."""
 
 
 class Measure(NamedTuple):
-    """A measure: `of` gives an array with the axes `axes`, which are named after what they count."""
+    """A measure: `of` returns an array with the axes `axes`, named after what they count."""
 
     of: Callable[[Transformer, Params, Prompt], Array]
     axes: tuple[str, ...]
@@ -38,7 +38,7 @@ class Measure(NamedTuple):
 def _patterns(
     model: Transformer, params: Params, prompt: Prompt, each: Callable[[Array], Array]
 ) -> Float[Array, "layer head"]:
-    """A number for every head, of its attention [batch, head, query, key]."""
+    """A number for every head, computed from its attention [batch, head, query, key]."""
     reduce = lambda name, value: each(value)  # noqa: E731
     found = record(model, params, prompt, "blocks.*.attn.hook_pattern", reduce=reduce)[1]
     return jnp.stack([found[f"blocks.{i}.attn.hook_pattern"] for i in range(model.layers)])
@@ -50,7 +50,7 @@ def _on_labels(model: Transformer, prompt: Prompt, pattern: Array) -> Float[Arra
 
 
 def induction_strength(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    """The query's attention on the context labels that are the target, minus that on the other labels."""
+    """The query's attention on the context labels that equal the target, minus that on the other labels."""
     sign = jnp.where(prompt.labels == prompt.target, 1.0, -1.0).T[:, None]
     return _patterns(model, params, prompt, lambda p: (_on_labels(model, prompt, p) * sign).sum(-1).mean(0))
 
@@ -61,7 +61,8 @@ def label_attention(model: Transformer, params: Params, prompt: Prompt) -> Float
 
 
 def _label_rows(model: Transformer, prompt: Prompt, pattern: Array, back: int) -> Float[Array, " head"]:
-    """The attention of the context's labels on the token `back` places before; nan where there are no such rows."""
+    """The attention of the context's labels on the token `back` places before; nan where these rows are not
+    computed."""
     labels = label_positions(model, prompt)
     if pattern.shape[-2] == 1:
         return jnp.full(pattern.shape[1], jnp.nan)
@@ -70,20 +71,21 @@ def _label_rows(model: Transformer, prompt: Prompt, pattern: Array, back: int) -
 
 
 def previous_token(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    """Attention of the context's label tokens on the token before, their exemplar (nan in the last layer, of which
+    """The attention of the context's label tokens on the previous token, their exemplar (nan in the last layer, where
     only the query's row is computed)."""
     return _patterns(model, params, prompt, lambda p: _label_rows(model, prompt, p, 1))
 
 
 def self_attention(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    """Attention of the context's label tokens on themselves (nan in the last layer)."""
+    """The attention of the context's label tokens on themselves (nan in the last layer)."""
     return _patterns(model, params, prompt, lambda p: _label_rows(model, prompt, p, 0))
 
 
 def logit_attribution(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    r"""What a head's output at the query adds directly to the logit of the target, minus to the mean logit of the other
-    labels shown: $(z_h W_O^h - \mathrm{mean})\, \odot s / \sigma \cdot (w_y - \bar w_{C \setminus y})$, with the scale
-    $\sigma$ of the final norm held at its value. (Nats; 0 where no other label is shown.)"""
+    r"""Direct logit attribution: what a head's output at the query adds directly to the logit of the target, minus what
+    it adds to the mean logit of the other labels shown: $(z_h W_O^h - \mathrm{mean})\, \odot s / \sigma \cdot (w_y -
+    \bar w_{C \setminus y})$, with the scale $\sigma$ of the final norm held at its value. In nats; 0 where no other
+    label is shown."""
     last, d = model.layers - 1, model.width
     globs = ("blocks.*.attn.hook_z", f"blocks.{last}.hook_resid_post")
     _, seen = record(model, params, prompt, *globs)
@@ -106,13 +108,13 @@ def logit_attribution(model: Transformer, params: Params, prompt: Prompt) -> Flo
 def accuracy(
     model: Transformer, params: Params, prompt: Prompt, interventions: tuple[AnyIntervention, ...] = ()
 ) -> Float[Array, ""]:
-    """In-context accuracy with interventions."""
+    """In-context accuracy under interventions."""
     logits = answer(model, params, prompt, interventions)
     return per_sequence(logits, prompt)[METRICS.index("in_context_accuracy")].mean()
 
 
 def without_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    """In-context accuracy when one head gives nothing."""
+    """In-context accuracy with one head ablated."""
 
     def without(layer: int, head: int) -> Array:
         return accuracy(model, params, prompt, (Ablate(at=f"blocks.{layer}.attn.hook_z", heads=(head,)),))
@@ -121,7 +123,7 @@ def without_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Ar
 
 
 def only_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " head"]:
-    """In-context accuracy when of the last layer only one head gives anything."""
+    """In-context accuracy with all heads of the last layer ablated but one."""
     last = model.layers - 1
 
     def alone(head: int) -> Array:
@@ -133,9 +135,9 @@ def only_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array
 
 
 def composition(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " part"]:
-    """In-context accuracy as it is, and with the heads of all layers before the last gone while of the last layer's
-    attention nothing, the queries, the keys, the values, or all of them feel it: how strong Q-, K- and V-composition
-    are (Singh et al. 2025, section 4.1). One layer: the accuracy as it is, six times."""
+    """In-context accuracy of the intact model, and with the heads of all layers before the last ablated while this
+    reaches none of the last layer's attention, its queries, its keys, its values, or all of them: the strength of Q-,
+    K- and V-composition (Singh et al. 2025, section 4.1). With one layer: the intact accuracy, six times."""
     last = model.layers - 1
     gone = tuple(Ablate(at=f"blocks.{i}.attn.hook_z") for i in range(last))
 
@@ -148,9 +150,9 @@ def composition(model: Transformer, params: Params, prompt: Prompt) -> Float[Arr
 
 
 def copy_curve(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "head strength"]:
-    """In-context accuracy when of the last layer only one head gives anything, and its induction strength is held at
-    -1, -.75 ... 1: whether it copies what it attends to (Singh et al. 2025, Fig. 2b; the layer's values are as in the
-    whole model, all else that reaches the read-out, earlier heads and embeddings, is left as it is)."""
+    """In-context accuracy with all heads of the last layer ablated but one, whose induction strength is held at -1,
+    -.75 ... 1: whether the head copies what it attends to (Singh et al. 2025, Fig. 2b). The layer's values are those of
+    the intact model; earlier heads and embeddings still reach the read-out."""
     last = model.layers - 1
 
     def held(head: int, strength: float) -> Array:
@@ -163,15 +165,15 @@ def copy_curve(model: Transformer, params: Params, prompt: Prompt) -> Float[Arra
 
 
 def outputs(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " prompt"]:
-    """The probability of the target among the labels in context, prompt by prompt: where a model is in the space of
-    behaviours. Drawn as the plane of the leading joint principal components of all members (`linear.joint_plane`)."""
+    """The probability of the target among the labels in context, for every prompt: the model's behaviour as a vector.
+    Figures show it in the plane of the leading joint principal components of all members (`linear.joint_plane`)."""
     logits = model.apply(params, prompt)
     return per_sequence(logits, prompt)[METRICS.index("in_context_probability")]
 
 
 def linear_probe(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " point"]:
-    """Accuracy with which a linear map reads the target off the query's token, after the embedding and after every
-    layer: ridge (penalty 1) fitted to one half of the prompts, tested on the other (`linear.ridge_probe` in JAX)."""
+    """Accuracy of a linear probe for the target at the query's token, after the embedding and after every layer: ridge
+    (penalty 1) fitted to one half of the prompts, tested on the other (`linear.ridge_probe` in JAX)."""
     last = [f"blocks.{i}.hook_resid_post" for i in range(model.layers)]
     seen = record(model, params, prompt, "hook_embed", "blocks.*.hook_resid_post")[1]
     half = prompt.target.shape[0] // 2
@@ -203,14 +205,29 @@ MEASURES = {
 
 
 def find_measure(name: str) -> Measure:
-    """The measure of that name. Raises `InputError` for an unknown one."""
+    """The measure of this name. Raises `InputError` for an unknown name."""
     require(name in MEASURES, "measure", name, f"must be one of {', '.join(MEASURES)}{nearest(name, MEASURES)}")
     return MEASURES[name]
 
 
 def measure(name: str, model: Any, params: Params, prompt: AnyPrompt) -> Array:
-    """A measure of a model on few-shot prompts. Raises `InputError` for an unknown measure, another model, other
-    prompts."""
+    """A measure of a model on few-shot prompts.
+
+    Args:
+        name: a measure (`ebbtide probe --list` shows them).
+        model: a `Transformer`.
+        params: its parameters, e.g. from `model_at`.
+        prompt: a batch of few-shot prompts, e.g. from `prompts_of`.
+
+    Raises:
+        InputError: an unknown measure, another kind of model or of prompts.
+
+    Source: Singh et al. 2024 (arXiv 2404.07129) and 2025 (arXiv 2503.05631).
+
+    >>> spec, params = eb.model_at("runs/tiny")
+    >>> eb.measure("induction_strength", spec.model, params, eb.prompts_of(spec, "icl", 5)).shape  # [layer, head]
+    (2, 2)
+    """
     found = find_measure(name)
     transformer = isinstance(model, Transformer)
     require(transformer, "measure", name, f"is of transformers; the model is {model.__struct_config__.tag}")

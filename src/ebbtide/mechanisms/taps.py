@@ -1,4 +1,4 @@
-"""Named points of a forward pass: recorded by glob, as plain outputs."""
+"""Named activations of a forward pass, recorded by glob."""
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -34,8 +34,8 @@ AXES: dict[str, tuple[str, ...]] = {
     "hook_pool": ("position", "batch", "width"),
     "hook_logits": ("batch", "label"),
 }
-"""The axes of every kind of point. In a last layer, where the loss reads the query token alone, the axes `position`
-of what follows the keys and values, and `query`, hold that token only."""
+"""The axes of every kind of point. In a last layer, where the loss reads the query token alone, the axis `query`, and
+`position` of everything after the keys and values, hold that token only."""
 
 Reduce = Callable[[str, Array], Any]
 
@@ -46,7 +46,7 @@ def kind(name: str) -> str:
 
 
 def ln_final(name: str) -> bool:
-    """Whether a point is the final norm, which is of the query alone: [batch, width]."""
+    """Whether a point belongs to the final norm, which exists for the query alone: [batch, width]."""
     return name.startswith("ln_final.")
 
 
@@ -56,7 +56,12 @@ def axes(name: str) -> tuple[str, ...]:
 
 
 def points(model: Model, shape: Shape) -> dict[str, tuple[int, ...]]:
-    """Every point of a model in the order of the forward pass, with its shape for one sequence."""
+    """Every named activation of a model in the order of the forward pass, with its shape for one sequence.
+
+    >>> spec, params = eb.model_at("runs/tiny")
+    >>> list(eb.points(spec.model, spec.shape()))[0]
+    'hook_exemplar_embed'
+    """
     found: dict[str, tuple[int, ...]] = {}
 
     def tap(name: str, value: Array) -> Array:
@@ -82,7 +87,7 @@ def _one_prompt(shape: Shape) -> Prompt:
 
 
 def matching(glob: str, names: list[str], field: str = "point") -> list[str]:
-    """The points that a glob names, e.g. `blocks.*.attn.hook_pattern`. Raises `InputError` when there is none."""
+    """The points that a glob matches, e.g. `blocks.*.attn.hook_pattern`. Raises `InputError` when there is none."""
     found = [name for name in names if fnmatchcase(name, glob)]
     allowed = f"names no point of this model{nearest(glob, names)}; a point is e.g. {names[0] if names else 'none'}"
     require(len(found) > 0, field, glob, allowed)
@@ -97,11 +102,26 @@ def record(
     reduce: Reduce | None = None,
     tap: Tap = untouched,
 ) -> tuple[Float[Array, "*asked batch labels"], dict[str, Any]]:
-    """The logits, and the values at the points that `globs` name, in one forward pass.
+    """The logits, and the values at the points that `globs` match, from one forward pass.
 
-    A plain function of arrays: it works under `jit`, `vmap`, `grad` and in a scan; what no glob names is not kept.
-    `reduce(name, value)` is kept in place of the value (a mean over the batch, say), inside the compiled program. `tap`
-    comes first: what is recorded is what the model goes on with. Raises `InputError` for a glob that names no point.
+    A pure function of arrays: it works under `jit`, `vmap`, `grad` and in a scan, and stores only the matched points.
+
+    Args:
+        model: any model of ebbtide.
+        params: its parameters.
+        prompt: a batch of prompts.
+        globs: names of points (`points` lists them), e.g. "blocks.*.attn.hook_pattern".
+        reduce: `reduce(name, value)` is returned in place of the value (a mean over the batch, say).
+        tap: applied before recording, so that the recorded values are those with which the model continues.
+
+    Raises:
+        InputError: a glob that matches no point.
+
+    >>> spec, params = eb.model_at("runs/tiny")
+    >>> prompt = eb.prompts_of(spec, "icl", 5)
+    >>> logits, cache = eb.record(spec.model, params, prompt, "blocks.*.attn.hook_pattern")
+    >>> sorted(cache)
+    ['blocks.0.attn.hook_pattern', 'blocks.1.attn.hook_pattern']
     """
     found: dict[str, Any] = {}
     names: list[str] = []

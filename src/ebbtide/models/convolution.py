@@ -1,4 +1,4 @@
-"""Convolutions and pooling over images whose gradients are fast inside a loop on a CPU, too."""
+"""Convolutions and max pooling with custom gradients: XLA's are slow inside `lax.scan` on the CPU."""
 
 from functools import partial
 from typing import Any
@@ -14,13 +14,14 @@ Filter = Float[Array, "kernel kernel fan_in fan_out"]
 
 
 def convolve(x: Images, w: Filter, stride: int) -> Images:
-    """The images padded with zeros so that ceil(side / stride) pixels come out. A kernel of one pixel is a matrix."""
+    """The convolution of images with a square filter, padded with zeros to ceil(side / stride) output pixels."""
     return linear(x[:, ::stride, ::stride], w[0, 0]) if w.shape[0] == 1 else _convolve(x, w, stride)
 
 
 def max_pool(x: Images) -> Images:
-    """Maxima of 3 x 3 pixels, every second one, of images that are nowhere negative. Made of slices, down and
-    then across: the gradient of a pooling window takes several times as long on a CPU. Equal pixels share it."""
+    """Maxima over 3 x 3 pixels with stride 2, of images that are nowhere negative. Computed from slices, down and then
+    across, because the gradient of a pooling window takes several times as long on a CPU. Equal pixels share the
+    gradient."""
     return _max_along(_max_along(x, 1), 2)
 
 
@@ -29,8 +30,8 @@ def _convolution(x: Images, w: Filter, stride: int) -> Images:
 
 
 def _canonical(x: Images, w: Filter, padding: Any, *, stride: int = 1, between: int = 1, apart: int = 1) -> Images:
-    """A convolution with its dimensions in the order in which XLA has fast code for CPUs. The pixels of the
-    images are taken `between` apart, with zeros in between, those of the filter `apart`."""
+    """A convolution with its dimensions in the order for which XLA has fast code on CPUs. `between` and `apart` are the
+    dilations of images and filter."""
     return jax.lax.conv_general_dilated(
         x,
         w,
@@ -44,9 +45,9 @@ def _canonical(x: Images, w: Filter, padding: Any, *, stride: int = 1, between: 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: Images, w: Filter, stride: int) -> Images:
-    """The convolution. XLA reorders the dimensions of its gradients for a CPU in a program's entry only, not in
-    the body of a loop (jax-ml/jax issue 12868), where that of a stem took 40 times as long: there they are
-    ordered here, for the same bits."""
+    """The convolution, with gradients whose dimensions are ordered here. XLA orders the dimensions of gradients for a
+    CPU in the entry computation only, not in the body of a loop (jax-ml/jax issue 12868), where the gradient of a stem
+    took 40 times as long. The bits are the same."""
     return _convolution(x, w, stride)
 
 
@@ -62,7 +63,7 @@ def _backward(stride: int, kept: tuple[Images, Filter], gradient: Images) -> tup
 
 
 def _ordered(x: Images, w: Filter, gradient: Images, stride: int) -> tuple[Images, Filter]:
-    """The gradients with respect to images and kernel, as convolutions in canonical order."""
+    """The gradients with respect to images and filter, as convolutions in canonical order."""
     side, kernel = x.shape[1], w.shape[0]
     far = (gradient.shape[1] - 1) * stride + 1  # pixels from the first window's corner to the last one's
     low = max(far - 1 + kernel - side, 0) // 2

@@ -1,4 +1,4 @@
-"""The model of a set: every pair by itself, their mean or sum, and a network of that and the query."""
+"""DeepSet: every pair embedded by itself, their mean or sum, and a network of that and the query."""
 
 from typing import Annotated, Any, Literal
 
@@ -29,18 +29,23 @@ Tokens = Float[Array, "tokens batch d"]
 
 
 class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
-    r"""A DeepSet of pairs (Zaheer et al. 2017, arXiv 1703.06114) that answers every prefix of a prompt.
+    r"""A DeepSet of pairs (Zaheer et al. 2017, arXiv 1703.06114), which predicts the response at each slot.
 
     $$h_i = \psi(e_i + l_i), \qquad s_t = \tfrac{1}{t} \sum_{i \le t} h_i, \qquad
       \hat y_t = W \xi(U s_t + V e_{t+1} + b) + c,$$
     with e and l the embeddings of exemplar and label (their sum is one linear layer of both side by side) and
-    $s_0 = 0$; `pool = "sum"` leaves out the 1 / t. $\psi$ has `layers` hidden layers, ReLU(e + l) the first of them,
-    and a linear one; $\xi$ has `layers` too, ReLU of what it is given the first. All have `width` numbers.
+    $s_0 = 0$; `pool = "sum"` leaves out the 1 / t. $\psi$ has `layers` hidden layers, the first of them ReLU(e + l),
+        and a
+    linear output layer; $\xi$ has `layers` too, the first a ReLU of its input. All have `width` units.
 
-    What it answers depends on the set of pairs alone: f(permuted S, q) = f(S, q) to rounding, and since $s_t$ adds up
-    the first t pairs, one pass answers every prefix and none sees later pairs. So it is used in Ahuja & Lopez-Paz 2023
-    (arXiv 2305.16704, whose networks also have batch norms and one more network between pool and query) and in Chen et
-    al. 2023 (arXiv 2311.18194). Pairs meet in the pool alone. Weights are LeCun normal, biases 0.
+    The prediction depends on the set of pairs alone: f(permuted S, q) = f(S, q) to rounding. Since $s_t$ sums the first
+    t pairs, one pass predicts at every prefix and no prediction sees later pairs. The architecture is used so in Ahuja
+    & Lopez-Paz 2023 (arXiv 2305.16704, whose networks also have batch norms and one more network between pool and
+    query) and in Chen et al. 2023 (arXiv 2311.18194). Pairs interact in the pool alone. Weights are LeCun normal,
+    biases 0.
+
+    >>> eb.DeepSet(layers=2, width=16).parameters(context=4, dim=3, labels=0)
+    1217
     """
 
     layers: Size = 3
@@ -49,10 +54,10 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
     encoder: Encoder = Linear()
 
     def check(self) -> None:
-        """Raises nothing: any sizes go together."""
+        """Does nothing: all sizes are compatible."""
 
     def tokens(self, context: int) -> int:
-        """The pairs and the query."""
+        """The number of pairs, and the query."""
         return context + 1
 
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
@@ -76,7 +81,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
         for i, layer in enumerate(params["psi"]):
             x = tap(f"psi.{i}.hook_post", jax.nn.relu(x))
             x = linear(x, layer["w"], layer["b"])
-        pool = tap("hook_pool", self._pooled(x, every=every))
+        pool = tap("hook_pool", self._pool(x, every=every))
         join = params["join"]
         x = linear(pool, join["pool"]) + linear(exemplars if every else exemplars[-1:], join["query"], join["b"])
         x = tap("xi.0.hook_post", jax.nn.relu(x))
@@ -84,8 +89,8 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
             x = tap(f"xi.{i + 1}.hook_post", jax.nn.relu(linear(x, layer["w"], layer["b"])))
         return read_out(params, x if every else x[0], tap)
 
-    def _pooled(self, x: Tokens, *, every: bool) -> Float[Array, "asked batch d"]:
-        """The sum or mean of the pairs before each slot, or of all pairs for the last slot alone."""
+    def _pool(self, x: Tokens, *, every: bool) -> Float[Array, "asked batch d"]:
+        """The sum or mean of the pairs before each slot, or, without `every`, of all pairs for the last slot alone."""
         sums = jnp.concatenate([jnp.zeros_like(x[:1]), jnp.cumsum(x, axis=0)]) if every else x.sum(0, keepdims=True)
         if self.pool == "sum":
             return sums
@@ -101,7 +106,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
         return tokens * self.width
 
     def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
-        """psi is for every pair, what follows the pool for the query alone."""
+        """The matrix products of a forward pass: psi for every pair, the layers after the pool for the query alone."""
         d, layers = self.width, self.layers
         found = self.encoder.products((context + 1) * batch, dim, d)
         found += [Product("psi", layers, context * batch, d, d), Product("pool, query", 2, batch, d, d)]

@@ -1,4 +1,4 @@
-"""What makes a token of an exemplar: one linear layer, or a small ResNet over its pixels trained with the rest."""
+"""Encoders of exemplars into tokens: one linear layer, or a small ResNet over pixels that is trained with the model."""
 
 import math
 from typing import Annotated, Any, Literal, NamedTuple
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from ebbtide.errors import require
 from ebbtide.models.convolution import Images, convolve, max_pool
-from ebbtide.models.layers import EPSILON, linear, norm_init, weight
+from ebbtide.models.layers import EPSILON, init_norm, linear, weight
 from ebbtide.models.product import Product
 
 Size = Annotated[int, msgspec.Meta(ge=1)]
@@ -18,33 +18,38 @@ Channels = Annotated[int, msgspec.Meta(ge=4, le=4096, multiple_of=4)]
 
 
 class Linear(msgspec.Struct, frozen=True, tag="linear", forbid_unknown_fields=True):
-    """One linear layer: e = x W + b."""
+    """One linear layer: e = x W + b.
+
+    >>> eb.Transformer(encoder=eb.Linear()) == eb.Transformer()
+    True
+    """
 
     def check(self, dim: int) -> None:
-        """Raises `InputError` for exemplars of `dim` features that this encoder cannot read."""
+        """Does nothing: exemplars of any `dim` can be read."""
 
     def init(self, key: Key[Array, ""], dim: int, width: int) -> dict[str, Any]:
         return {"w": weight(key, dim, width), "b": jnp.zeros(width)}
 
     def apply(self, params: Any, exemplars: Float[Array, "slots batch dim"]) -> Float[Array, "slots batch d"]:
-        """One vector of the model's width for every exemplar."""
+        """The embedding of every exemplar, as wide as the model."""
         return linear(exemplars, params["w"], params["b"])
 
     def weights(self, dim: int, width: int) -> int:
-        """How many numbers its matrices have."""
+        """The number of entries in its matrices."""
         return dim * width
 
     def held(self, dim: int) -> int:
-        """How many numbers, beside its result, it must hold for every exemplar while it works, at least."""
+        """The least number of values per exemplar that it must store while it works, beside its result."""
         return 0
 
     def products(self, exemplars: int, dim: int, width: int) -> list[Product]:
-        """The matrix products of its forward pass. Exemplars are data and need no gradient."""
+        """The matrix products of its forward pass. Exemplars are data, so no gradient with respect to them is
+        computed."""
         return [Product("exemplars", 1, exemplars, dim, width, gradients=1)]
 
 
 class Convolution(NamedTuple):
-    """A convolution [kernel, kernel, fan_in, fan_out] that makes images of `side` x `side` pixels."""
+    """A convolution [kernel, kernel, fan_in, fan_out] whose output has `side` x `side` pixels."""
 
     kernel: int
     fan_in: int
@@ -52,15 +57,15 @@ class Convolution(NamedTuple):
     side: int
 
     def init(self, key: Key[Array, ""]) -> dict[str, Array]:
-        """Its weight and those of its norm."""
-        return {"w": weight(key, self.kernel, self.kernel, self.fan_in, self.fan_out)} | norm_init(self.fan_out)
+        """The weights of the convolution and of its norm."""
+        return {"w": weight(key, self.kernel, self.kernel, self.fan_in, self.fan_out)} | init_norm(self.fan_out)
 
     def weights(self) -> int:
-        """How many numbers its matrix has."""
+        """The number of entries in its filter."""
         return self.kernel**2 * self.fan_in * self.fan_out
 
     def product(self, name: str, images: int) -> Product:
-        """The convolution of so many images as a matrix product. The pixels themselves need no gradient."""
+        """The convolution of `images` images as a matrix product. The pixels themselves need no gradient."""
         gradients = 1 if name == "stem" else 2
         return Product(name, 1, images * self.side**2, self.kernel**2 * self.fan_in, self.fan_out, gradients)
 
@@ -120,7 +125,7 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
         return {name: one for name, one in params.items() if one is not None}
 
     def apply(self, params: Any, exemplars: Float[Array, "slots batch dim"]) -> Float[Array, "slots batch d"]:
-        """One vector for every image, after the norms have seen all images at hand."""
+        """The embedding of every image. With `norm = "batch"` it depends on all images of the batch."""
         slots, batch, dim = exemplars.shape
         side = math.isqrt(dim)
         x = exemplars.reshape(slots * batch, side, side, 1)
@@ -133,18 +138,18 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
         return x.reshape(slots, batch, -1)
 
     def weights(self, dim: int, width: int) -> int:
-        """How many numbers its matrices have."""
+        """The number of entries in its filters and matrices."""
         stem, blocks = self._plan(dim)
         out = 0 if self.channels[-1] == width else self.channels[-1] * width
         return stem.weights() + sum(one.weights() for block in blocks for one in block.values()) + out
 
     def held(self, dim: int) -> int:
-        """The stem's images, of which the norm wants to see the whole."""
+        """The number of values in the stem's images, all of which the norm needs at once."""
         stem, _ = self._plan(dim)
         return stem.side**2 * stem.fan_out
 
     def products(self, exemplars: int, dim: int, width: int) -> list[Product]:
-        """The convolutions as matrix products."""
+        """The convolutions of its forward pass as matrix products."""
         stem, blocks = self._plan(dim)
         found = [stem.product("stem", exemplars)]
         found += [one.product(name, exemplars) for block in blocks for name, one in block.items()]
@@ -152,7 +157,7 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
         return found if last == width else [*found, Product("out", 1, exemplars, last, width)]
 
     def _plan(self, dim: int) -> tuple[Convolution, list[Block]]:
-        """The shapes of the stem and of every block for images of `dim` pixels."""
+        """The shapes of the stem and of every block, for images of `dim` pixels."""
         side = -(-math.isqrt(dim) // self.stem_stride)
         stem, came = Convolution(self.stem, 1, self.stem_channels, side), self.stem_channels
         side = -(-side // 2) if self.pool else side
@@ -168,7 +173,7 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
         return stem, blocks
 
     def _stride(self, block: int) -> int:
-        """2 in the first block of every group but the first."""
+        """The stride of a block: 2 in the first block of every group but the first."""
         return 2 if block and block % self.blocks == 0 else 1
 
     def _block(self, block: Any, x: Images, stride: int) -> Images:

@@ -1,4 +1,4 @@
-"""A line that the CPU compiler does not fuse across."""
+"""An optimisation barrier for XLA on the CPU."""
 
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
@@ -11,11 +11,11 @@ def _same(x: Array) -> Array:
 
 
 def fence(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x, computed once and stored, in the forward and in the backward pass; the identity on accelerators.
+    """x unchanged, but computed once and stored, in the forward and the backward pass; on accelerators simply x.
 
-    XLA's CPU back end fuses a chain of residual additions into every one of its readers, so that the
-    backward pass computes the gradient of layer i again in all layers below it. It drops optimisation
-    barriers before it fuses; a call that it may not inline is a border that it keeps. Costs one copy.
+    XLA's CPU back end fuses a chain of residual additions into every operation that reads it, so that the backward pass
+    recomputes the gradient of layer i in all layers below. It drops ordinary optimisation barriers before it fuses; a
+    call that it may not inline is a barrier that it keeps. The cost is one copy.
     """
     if jax.default_backend() != "cpu":
         return x

@@ -1,4 +1,4 @@
-"""The pieces that models are made of: matrices, norms, and products in the form a processor likes."""
+"""Building blocks of models: initial weights, norms, and matrix products in the form that is fastest on a CPU."""
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,20 @@ EPSILON = 1e-5
 
 
 def weight(key: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
-    """LeCun normal: truncated at two standard deviations, variance 1 / fan-in. The last axis is the outputs,
-    all before it are inputs: [fan_in, fan_out], or [height, width, fan_in, fan_out] of a convolution."""
+    """Initial weights, LeCun normal: truncated at two standard deviations, variance 1 / fan-in. The last axis is the
+    output, all others are inputs: [fan_in, fan_out], or [height, width, fan_in, fan_out] of a convolution."""
     return jax.nn.initializers.lecun_normal()(key, shape)
 
 
-def norm_init(width: int) -> dict[str, Array]:
-    """A norm that does nothing yet: scale 1, offset 0."""
+def init_norm(width: int) -> dict[str, Array]:
+    """Initial parameters of a norm: scale 1, offset 0."""
     return {"scale": jnp.ones(width), "offset": jnp.zeros(width)}
 
 
 def linear(
     x: Float[Array, "*rows d_in"], w: Float[Array, "d_in d_out"], b: Float[Array, " d_out"] | None = None
 ) -> Float[Array, "*rows d_out"]:
-    """x w + b as one two-dimensional product: the form XLA's CPU back end multiplies fastest."""
+    """x w + b as one two-dimensional product, the form that XLA's CPU back end multiplies fastest."""
     y = x.reshape(-1, x.shape[-1]) @ w
     return (y if b is None else y + b).reshape(*x.shape[:-1], w.shape[1])
 
@@ -32,15 +32,15 @@ def linear(
 def linear_down(
     x: Float[Array, "*rows d_in"], w: Float[Array, "d_in d_out"], b: Float[Array, " d_out"]
 ) -> Float[Array, "*rows d_out"]:
-    """The same where d_in > d_out. The gradient of w is made as its transpose, and turned after the
-    fence: as a long thin product it is half as fast."""
+    """x w + b where d_in > d_out. The gradient of w is computed as its transpose and transposed behind an optimisation
+    barrier: as a long thin product it is half as fast."""
     turned = fence(w.T)
     y = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), turned, (((1,), (1,)), ((), ())))
     return (y + b).reshape(*x.shape[:-1], w.shape[1])
 
 
 def layer_norm(params: dict[str, Array], x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
-    """Every row at mean 0 and variance 1, then scaled and moved."""
+    """LayerNorm: every row standardised to mean 0 and variance 1, then scaled and shifted."""
     mean = x.mean(-1, keepdims=True)
     variance = ((x - mean) ** 2).mean(-1, keepdims=True)
     return (x - mean) * jax.lax.rsqrt(variance + EPSILON) * params["scale"] + params["offset"]

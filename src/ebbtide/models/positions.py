@@ -1,4 +1,4 @@
-"""Where a token stands: learned, sinusoidal or rotary positions, what it is alone, or none."""
+"""Positional encodings: learned, sinusoidal, rotary, a learned mark of the token's kind only, none."""
 
 from typing import Annotated, Literal
 
@@ -13,10 +13,10 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Learned(msgspec.Struct, frozen=True, tag="learned", forbid_unknown_fields=True):
-    """A learned vector for each position, added to the token (normal, sd `init_sd`).
+    """A learned vector for each position, added to the token (initially normal with standard deviation `init_sd`).
 
-    `spare` further vectors stand ready for prompts longer than those of training, which leaves them as they were drawn:
-    so it is with the public GPT-2 that Garg et al. 2022 (arXiv 2208.01066) and others train.
+    `spare` further vectors serve prompts longer than those of training, which leaves them at their initial values; so
+    it is in the public GPT-2 that Garg et al. 2022 (arXiv 2208.01066) and others train.
     """
 
     init_sd: Positive = 0.1
@@ -30,7 +30,8 @@ class Learned(msgspec.Struct, frozen=True, tag="learned", forbid_unknown_fields=
         return {"table": table}
 
     def add(self, params: dict[str, Array], x: Float[Array, "tokens batch d"]) -> Float[Array, "tokens batch d"]:
-        """Raises `InputError` for more tokens than there are vectors."""
+        """The tokens with their positional vectors added. Raises `InputError` for more tokens than there are
+        vectors."""
         tokens, rows = len(x), len(params["table"])
         require(tokens <= rows, "tokens", tokens, f"positions.spare must be at least {tokens - rows} larger for them")
         return x + params["table"][:tokens, None, :]
@@ -62,8 +63,8 @@ class Sinusoidal(msgspec.Struct, frozen=True, tag="sinusoidal", forbid_unknown_f
 
 
 class Rotary(msgspec.Struct, frozen=True, tag="rotary", forbid_unknown_fields=True):
-    """Rotary positions (RoPE, arXiv 2104.09864) on interleaved pairs of q and k: pair i at position p
-    is turned by p * max_time^(-2i / k)."""
+    """Rotary positional encoding (RoPE, arXiv 2104.09864) on interleaved pairs of q and k: pair i at position p is
+    turned by p * max_time^(-2i / k)."""
 
     max_time: Positive = 10_000.0
 
@@ -74,7 +75,8 @@ class Rotary(msgspec.Struct, frozen=True, tag="rotary", forbid_unknown_fields=Tr
         return x
 
     def rotate(self, x: Float[Array, "tokens batch heads k"], last: int) -> Float[Array, "tokens batch heads k"]:
-        """Turns the pairs of every token of `x`, the last of which is at position `last`."""
+        """The queries or keys `x`, every pair turned according to its token's position; the last token is at position
+        `last`."""
         tokens, _, _, k = x.shape
         position = jnp.arange(last + 1 - tokens, last + 1)
         angle = position[:, None] * self.max_time ** (-2.0 * jnp.arange(k // 2) / k)
@@ -84,12 +86,13 @@ class Rotary(msgspec.Struct, frozen=True, tag="rotary", forbid_unknown_fields=Tr
 
 
 class Identical(msgspec.Struct, frozen=True, tag="identical", forbid_unknown_fields=True):
-    """The same learned vector for all tokens of a kind, added to them (normal, sd `init_sd`), wherever they stand.
+    """The same learned vector for all tokens of a kind, wherever they stand (initially normal with standard deviation
+    `init_sd`).
 
-    `kinds = "role"`: one vector for the demonstrations' tokens and one for the query, the last. `"token"`, over
-    interleaved tokens: one for inputs, the query among them, and one for responses. The identical encodings of Chen et
-    al. 2023 (arXiv 2311.18194) are of this sort; which of the two, its abstract does not say. Prompts may have any
-    length.
+    `kinds = "role"`: one vector for the demonstrations' tokens and one for the query, the last token. `"token"`, for
+    interleaved tokens: one vector for inputs, the query among them, and one for responses. The identical encodings of
+    Chen et al. 2023 (arXiv 2311.18194) are of this sort; its abstract does not say which of the two. Prompts may have
+    any length.
     """
 
     init_sd: Positive = 0.1
@@ -108,7 +111,7 @@ class Identical(msgspec.Struct, frozen=True, tag="identical", forbid_unknown_fie
 
 
 class NoPositions(msgspec.Struct, frozen=True, tag="none", forbid_unknown_fields=True):
-    """No positions: order is known only through the causal mask."""
+    """No positional encoding: the order of tokens enters through the causal mask alone."""
 
     def init(self, key: Key[Array, ""], tokens: int, width: int) -> dict[str, Array]:
         return {}

@@ -1,4 +1,4 @@
-"""The models that do not attend: stacked LSTMs and simple recurrent networks."""
+"""Models without attention: stacked LSTMs and simple recurrent networks."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -55,7 +55,7 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
     encoder: Encoder = Linear()
 
     def check(self) -> None:
-        """Raises nothing: any sizes go together."""
+        """Does nothing: all sizes are compatible."""
 
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
         keys = iter(jax.random.split(key, 4 + self.layers))
@@ -79,7 +79,8 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
         return read_out(params, x[::2] if isinstance(prompt, FunctionPrompt) else x[-1], tap)
 
     def _layer(self, w: dict[str, Array], x: Tokens) -> Tokens:
-        """The h of every token. As a loop: unrolled, 17 tokens are no faster and compile up to eight times as long."""
+        """The hidden state of every token, computed in a loop: unrolled, 17 tokens are no faster and take up to eight
+        times as long to compile."""
         driven = linear(x, w["x"], w["b"])
         start = jnp.zeros_like(x[0])
         if self.kind == "lstm":
@@ -93,7 +94,7 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
         return jax.lax.scan(step, start, driven)[1]
 
     def _outputs(self) -> int:
-        """Numbers a layer computes for each token: four gates, or the state itself."""
+        """Numbers that a layer computes for each token: four gates, or the state itself."""
         return (4 if self.kind == "lstm" else 1) * self.width
 
     def weights(self, *, dim: int, labels: int) -> int:
@@ -101,11 +102,12 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
         return self.encoder.weights(dim, d) + 2 * labels * d + 2 * self.layers * d * self._outputs()
 
     def held(self, tokens: int) -> int:
-        """The tokens."""
+        """The number of values in the tokens of one sequence."""
         return tokens * self.width
 
     def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
-        """The tokens of a layer together, and its state one token after the other."""
+        """The matrix products of a forward pass: inputs of a layer for all tokens at once, its recurrence token by
+        token."""
         d, tokens, outputs = self.width, self.tokens(context), self._outputs()
         found = self.encoder.products((context + 1) * batch, dim, d)
         found += [Product("x", self.layers, tokens * batch, d, outputs)]
@@ -113,11 +115,11 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
         return [*found, Product("readout", 1, batch, d, labels)]
 
 
-State = tuple[Float[Array, "batch d"], Float[Array, "batch d"]]
+Carry = tuple[Float[Array, "batch d"], Float[Array, "batch d"]]
 
 
-def _lstm(w: Float[Array, "d gates"], state: State, driven: Float[Array, "batch gates"]) -> tuple[State, Any]:
-    """The next (h, c), and h."""
+def _lstm(w: Float[Array, "d gates"], state: Carry, driven: Float[Array, "batch gates"]) -> tuple[Carry, Any]:
+    """The next (h, c) of an LSTM, and h."""
     h, c = state
     i, g, f, o = jnp.split(driven + h @ w, 4, axis=-1)
     c = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Key
 from ebbtide.errors import require
 from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.fence import fence
-from ebbtide.models.layers import layer_norm, linear, linear_down, norm_init, weight
+from ebbtide.models.layers import init_norm, layer_norm, linear, linear_down, weight
 from ebbtide.models.model import (
     AnyPrompt,
     Model,
@@ -100,7 +100,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         params = init_tokens(iter(keys[:3]), self.encoder, self.positions, self.pairing, **sizes)
         layers = jax.vmap(self._init_block)(keys[3:-1].reshape(self.layers, 6))  # one program for all of them
         params |= {"blocks": [jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(self.layers)]}
-        params |= {"norm": norm_init(self.width)} if self.norm == "pre" else {}
+        params |= {"norm": init_norm(self.width)} if self.norm == "pre" else {}
         outputs = dim if self.pairing == "states" else labels
         return params | {"readout": init_readout(keys[-1], self.width, outputs)}
 
@@ -111,11 +111,11 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         if self.attention_bias:
             attention |= {f"{name}_b": jnp.zeros(d) for name in "qkvo"}
         norms = self.norm != "none"
-        block = {"norm1": norm_init(d), "attn": attention} if norms else {"attn": attention}
+        block = {"norm1": init_norm(d), "attn": attention} if norms else {"attn": attention}
         if hidden:
             mlp = {"w_in": weight(keys[4], d, hidden), "b_in": jnp.zeros(hidden)}
             mlp |= {"w_out": weight(keys[5], hidden, d), "b_out": jnp.zeros(d)}
-            block |= {"norm2": norm_init(d), "mlp": mlp} if norms else {"mlp": mlp}
+            block |= {"norm2": init_norm(d), "mlp": mlp} if norms else {"mlp": mlp}
         return block
 
     def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
@@ -124,7 +124,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         x = tokens_of(params, prompt, self.encoder, self.positions, tap, self.pairing)
         functions = isinstance(prompt, FunctionPrompt)
         every = functions and self.pairing != "joint"
-        seen = self._seen(prompt, x.shape[0])
+        seen = self._attention_mask(prompt, x.shape[0])
         for i, block in enumerate(params["blocks"]):
             x = self._block(block, x, i, last=i == self.layers - 1 and not every, tap=tap, seen=seen)
         query = x[::2] if every and self.by_turns else x if functions else x[-1]
@@ -132,7 +132,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
             query = tap("ln_final.hook_normalized", layer_norm(params["norm"], query))
         return read_out(params, query, tap)
 
-    def _seen(
+    def _attention_mask(
         self, prompt: AnyPrompt, tokens: int
     ) -> Bool[Array, "rows #tokens"] | Bool[Array, "batch 1 1 tokens"] | None:
         """What tokens may attend to: the past, or every pair that a prompt has; None: everything."""
@@ -215,11 +215,11 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         if seen is not None:
             scores = jnp.where(seen, scores, -1e20)
         scores = tap(f"blocks.{i}.attn.hook_attn_scores", scores)
-        pattern = tap(f"blocks.{i}.attn.hook_pattern", self._weigh(scores, seen))
+        pattern = tap(f"blocks.{i}.attn.hook_pattern", self._attention_pattern(scores, seen))
         z = tap(f"blocks.{i}.attn.hook_z", jnp.einsum("bhqs,sbhk->qbhk", pattern, v))
         return tap(f"blocks.{i}.hook_attn_out", linear(z.reshape(-1, batch, d), w["o"], w.get("o_b")))
 
-    def _weigh(self, scores: Float[Array, "batch head rows tokens"], seen: Array | None) -> Array:
+    def _attention_pattern(self, scores: Float[Array, "batch head rows tokens"], seen: Array | None) -> Array:
         """The pattern: a softmax, or scores over the number of tokens that are attended to."""
         if self.attention == "softmax":
             return jax.nn.softmax(scores, axis=-1)

@@ -1,4 +1,4 @@
-"""The figure of an experiment: one panel for every evaluator, one colour for every arm."""
+"""The figure of an experiment: one panel per evaluator, one colour per arm."""
 
 import textwrap
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.report.figure import render
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, safe for the colour-blind; the eighth arm begins again with another dash."""
+"""The colours of Okabe and Ito, safe for the colour-blind; from the eighth arm on they repeat with another dash."""
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 TITLES = {
     "icl": "ICL (labels 0/1)",
@@ -31,7 +31,7 @@ TITLES = {
 
 
 class Panel(NamedTuple):
-    """An evaluator: for every arm the sequences and the curves [member, evaluation]; its chance level."""
+    """An evaluator: for every arm its sequences and curves [member, evaluation]; the chance level."""
 
     name: str
     lines: dict[str, tuple[Float[np.ndarray, " evaluation"], Float[np.ndarray, "member evaluation"]]]
@@ -39,8 +39,8 @@ class Panel(NamedTuple):
 
 
 def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "accuracy") -> dict[str, bytes]:
-    """figure.png and figure.svg: thin lines are members, thick lines their mean, bands its 95 % interval. `unit` is
-    that of the evaluators, between 0 and 1."""
+    """figure.png and figure.svg: thin lines are members, thick lines their mean, bands its 95 % interval. `unit` is the
+    unit of the evaluators, between 0 and 1."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -89,7 +89,8 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "a
 
 
 def _not_finite(panels: list[Panel]) -> int:
-    """How many members of all arms an evaluator finds not finite at the end: they diverged, or have not finished."""
+    """The number of members, over all arms, whose evaluator is not finite at the end: they diverged or have not
+    finished."""
     lost = [
         {(arm, m) for arm, (_, members) in panel.lines.items() for m in np.flatnonzero(~np.isfinite(members[:, -1]))}
         for panel in panels
@@ -99,7 +100,8 @@ def _not_finite(panels: list[Panel]) -> int:
 
 
 def _draw(axis: Any, x: np.ndarray, members: np.ndarray, style: dict[str, Any], *, log: bool) -> None:
-    """Members, and mean and interval of those that are finite to the end; on a logarithmic axis of the logarithms."""
+    """Draws members, and mean and interval of those that are finite to the end; on a logarithmic axis, of their
+    logarithms."""
     for member in members:
         axis.plot(x, member, color=style["color"], lw=0.5, alpha=0.35)
     there, back = (np.log, np.exp) if log else (np.asarray, np.asarray)

@@ -1,4 +1,4 @@
-"""Figures of contests on the same prompts: bars of errors, and points of two errors against a curve of them."""
+"""Figures that compare predictors on the same prompts: bars of errors, and points in the plane of two errors."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ Bar = tuple[float, float, float]
 
 
 class Contest(NamedTuple):
-    """One panel: what is measured, the model's members, and a bar for every other predictor, by name."""
+    """One panel: the unit of the error, the model's members, and a bar for every other predictor by name."""
 
     unit: str
     members: Float[np.ndarray, " member"]
@@ -21,8 +21,8 @@ class Contest(NamedTuple):
 
 
 def bars_figure(title: str, contests: dict[str, Contest]) -> dict[str, bytes]:
-    """A panel for every kind of prompt: a bar for the mean of the model's members, a dot for each member, and a bar for
-    every predictor with its interval over prompts. Bars that reach beyond the constant answer's error 1 are cut."""
+    """A panel for every kind of prompt: a bar for the mean of the model's members, a dot for each member, and for every
+    other predictor a bar with its interval over prompts. Bars above the constant predictor's error 1 are cut."""
     from matplotlib.figure import Figure
 
     width = max(2.7 * len(contests) + 0.6, 6.0)  # the title needs it
@@ -40,7 +40,7 @@ def bars_figure(title: str, contests: dict[str, Contest]) -> dict[str, bytes]:
         panel.set_ylim(0, min(1.0, 1.08 * max([*finished, *(bar[2] for bar in contest.others.values()), 1e-6])))
         panel.set_xticks(range(len(names)), names, rotation=55, ha="right", fontsize=7.5)
         panel.set_ylabel(contest.unit, fontsize=8)
-        _tidy(panel, kind)
+        _style_panel(panel, kind)
     for panel in axes.flat[len(contests) :]:
         panel.set_visible(False)
     words = "dots: members; grey: predictors on the same prompts, 95 % bootstrap over prompts"
@@ -55,8 +55,8 @@ def frontier_figure(
     points: dict[str, Float[np.ndarray, "member 2"]],
     marks: dict[str, Float[np.ndarray, " 2"]],
 ) -> dict[str, bytes]:
-    """Curves of families of predictors in the plane of two errors, a dot for every member of every arm, and
-    black marks for two exact predictors. The axes end soon after the last of these: a curve may go on."""
+    """Families of predictors as curves in the plane of two errors, with a dot for every member of every arm, and black
+    marks for two exact predictors. The axes end soon after these, while a curve may go on."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
@@ -75,13 +75,13 @@ def frontier_figure(
         set_limits(low - room, high + room)
     panel.set_xlabel(axes_say[0])
     panel.set_ylabel(axes_say[1])
-    _tidy(panel, "")
+    _style_panel(panel, "")
     figure.legend(loc="outside right center", frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=9.5)
     return {kind: render(figure, kind) for kind in ("png", "svg")}
 
 
-def _tidy(panel: Any, words: str) -> None:
+def _style_panel(panel: Any, words: str) -> None:
     panel.set_title(words, loc="left", fontsize=9)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", color="0.92", lw=0.6)

@@ -1,4 +1,4 @@
-"""What every figure of curves shares: which members their mean is over, and logarithmic axes without a number."""
+"""Shared parts of figures of curves: which members enter a mean, and logarithmic axes that may have nothing to show."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ NOTHING = "no finite number to draw"
 
 def finite_to_the_end(members: Float[np.ndarray, "member x"]) -> Float[np.ndarray, "kept x"]:
     """The members whose curve ends with a finite number: mean and interval are over these. Where no curve does, those
-    that have a finite number anywhere; where none has, all. What is not finite is nan, in float64."""
+    with any finite number; where there is none, all. Values that are not finite become nan; the result is float64."""
     members = np.where(np.isfinite(members), members, np.nan).astype(np.float64)
     there = np.isfinite(members)
     for kept in (there[:, -1], there.any(axis=1)):
@@ -20,8 +20,8 @@ def finite_to_the_end(members: Float[np.ndarray, "member x"]) -> Float[np.ndarra
 
 
 def set_log(panel: Any, *which: Literal["x", "y"]) -> None:
-    """Makes axes of a panel logarithmic where a positive number is drawn along them; where none is (every member
-    diverged, say), the panel says so."""
+    """Makes axes of a panel logarithmic where a positive number is drawn along them; otherwise (every member diverged,
+    say) writes so in the panel."""
     for axis in which:
         if any(value > 0 for value in _drawn(panel, axis)):
             getattr(panel, f"set_{axis}scale")("log")
@@ -30,8 +30,8 @@ def set_log(panel: Any, *which: Literal["x", "y"]) -> None:
 
 
 def _drawn(panel: Any, axis: str) -> Float[np.ndarray, " value"]:
-    """The finite numbers of a panel's lines along an axis, of points at which both numbers are finite; lines right
-    across the panel (chance, a peak) are none."""
+    """The finite coordinates of a panel's lines along an axis, of points with two finite coordinates; lines across the
+    whole panel (chance, a peak) are left out."""
     found = []
     for line in panel.lines:
         if all(line.get_transform().contains_branch_seperately(panel.transData)):

@@ -1,4 +1,4 @@
-"""Figures of handwritten characters: by drawer, under the eight transforms, as the released script mixes them."""
+"""Figures of handwritten characters: by drawer, under the eight transforms, and as the released script mixes them."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -8,18 +8,18 @@ from jaxtyping import UInt8
 from ebbtide.report.figure import render
 from ebbtide.sources.drawings import Drawings
 from ebbtide.sources.images import eight_transforms
-from ebbtide.sources.layout import TRANSFORMS, as_released
+from ebbtide.sources.layout import TRANSFORMS, to_released_order
 
 Show = Literal["drawers", "transforms", "released_script"]
 SHOWS = ("drawers", "transforms", "released_script")
 TURNS = ("as drawn", "turned 90°", "turned 180°", "turned 270°")
 NAMES = (*TURNS, "mirrored", *(f"mirrored,\n{turn}" for turn in TURNS[1:]))
 CHARACTERS = {"drawers": 10, "transforms": 6, "released_script": 2}
-"""How many each kind of figure shows, evenly spaced."""
+"""Characters that each kind of figure shows, evenly spaced."""
 
 
-class Grid(NamedTuple):
-    """Images [row, column], ink = 1, with what is written at each row and column."""
+class ImageGrid(NamedTuple):
+    """Images [row, column], ink = 1, with the labels of rows and columns."""
 
     images: UInt8[np.ndarray, "row column side side"]
     rows: list[str]
@@ -28,7 +28,7 @@ class Grid(NamedTuple):
 
 
 def drawings_figure(drawings: Drawings, show: Show) -> dict[str, bytes]:
-    """figure.png and figure.svg: one image a cell."""
+    """figure.png and figure.svg: one image per cell."""
     from matplotlib.figure import Figure
 
     grid = _grid(drawings, show)
@@ -54,22 +54,22 @@ def drawings_figure(drawings: Drawings, show: Show) -> dict[str, bytes]:
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 
-def _grid(drawings: Drawings, show: Show) -> Grid:
+def _grid(drawings: Drawings, show: Show) -> ImageGrid:
     every = max(len(drawings.packed) // CHARACTERS[show], 1)
     classes = np.arange(0, len(drawings.packed), every)[: CHARACTERS[show]]
     names = [f"{_short(str(drawings.alphabet[c]))} {int(drawings.character[c])}" for c in classes]
     drawers = [str(int(d)) for d in drawings.drawer]
     if show == "drawers":
-        return Grid(drawings.images(classes), names, drawers, "Characters (rows) by drawer (columns)")
+        return ImageGrid(drawings.images(classes), names, drawers, "Characters (rows) by drawer (columns)")
     if show == "transforms":
         eight = eight_transforms(drawings.images(classes)).reshape(len(classes), TRANSFORMS, *_tail(drawings))
         title = "Each character (rows) as eight classes (columns), drawer 1"
-        return Grid(eight[:, :, 0], names, [f"8c + {t}\n{name}" for t, name in enumerate(NAMES)], title)
-    mixed = as_released(eight_transforms(drawings.images(classes)))
+        return ImageGrid(eight[:, :, 0], names, [f"8c + {t}\n{name}" for t, name in enumerate(NAMES)], title)
+    mixed = to_released_order(eight_transforms(drawings.images(classes)))
     rows = [f"8c + {r % TRANSFORMS}" for r in range(len(mixed))]
     rows[::TRANSFORMS] = [f"{name}   {row}" for name, row in zip(names, rows[::TRANSFORMS], strict=True)]
     title = 'Layout "released_script": each row is what the public feature script takes for one class'
-    return Grid(mixed, rows, [str(i) for i in range(mixed.shape[1])], title)
+    return ImageGrid(mixed, rows, [str(i) for i in range(mixed.shape[1])], title)
 
 
 def _tail(drawings: Drawings) -> tuple[int, ...]:
@@ -77,5 +77,5 @@ def _tail(drawings: Drawings) -> tuple[int, ...]:
 
 
 def _short(alphabet: str) -> str:
-    """`Mkhedruli_(Georgian)` -> Mkhedruli."""
+    """The short name of an alphabet: `Mkhedruli_(Georgian)` -> Mkhedruli."""
     return alphabet.partition("_(")[0].replace("_", " ")

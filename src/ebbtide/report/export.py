@@ -15,8 +15,8 @@ COLUMNS = ("member", "sequences", "steps", "evaluator", "metric", "value", "erro
 FORMATS = (*TABLES, "hdf5", "wandb")
 
 
-def tidy(run: Run) -> Iterator[tuple[Any, ...]]:
-    """Rows (member, sequences, steps, evaluator, metric, value, standard error), in that order of sorting."""
+def tidy_rows(run: Run) -> Iterator[tuple[Any, ...]]:
+    """Rows (member, sequences, steps, evaluator, metric, value, standard error), sorted in this order."""
     curves, batch = run.metrics(), run.header.spec["batch"]
     for member in range(curves["train_loss"].shape[0]):
         for count, *rest in curve_values(run, member, curves):
@@ -24,8 +24,8 @@ def tidy(run: Run) -> Iterator[tuple[Any, ...]]:
 
 
 def curve_values(run: Run, member: int, curves: dict[str, np.ndarray]) -> Iterator[tuple[Any, ...]]:
-    """A member's (sequences, evaluator, metric, value, standard error), by sequences; `curves` are `run.metrics()`.
-    The training loss is evaluator `train`, metric `training_loss`, without an error."""
+    """A member's (sequences, evaluator, metric, value, standard error), sorted by sequences; `curves` are
+    `run.metrics()`. The training loss has the evaluator `train`, the metric `training_loss`, and no error."""
     for i, count in enumerate(curves["sequences"].tolist()):
         loss = float(curves["train_loss"][member, i])
         yield (count, "train", "training_loss", None if np.isnan(loss) else loss, None)
@@ -37,7 +37,7 @@ def curve_values(run: Run, member: int, curves: dict[str, np.ndarray]) -> Iterat
 
 
 def export(run: Run, kind: str, out: Path) -> int:
-    """Writes the curves as `kind` to `out`, whole or not at all; returns the number of rows.
+    """Writes the curves as `kind` to `out`, completely or not at all; returns the number of rows.
 
     csv, json and parquet are one file; hdf5 is a folder in the layout of the public code (see `hdf5`); for wandb `out`
     is the name of a project. Raises `InputError` for an unknown format, or one whose extra is not installed.
@@ -51,4 +51,4 @@ def export(run: Run, kind: str, out: Path) -> int:
         from ebbtide.report.wandb import log_to_wandb
 
         return log_to_wandb(run, str(out))
-    return write_table(out, kind, list(COLUMNS), [dict(zip(COLUMNS, row, strict=True)) for row in tidy(run)])
+    return write_table(out, kind, list(COLUMNS), [dict(zip(COLUMNS, row, strict=True)) for row in tidy_rows(run)])

@@ -14,9 +14,9 @@ from ebbtide.report.figure_text import write_plainly
 from ebbtide.runs.folder import Run
 
 
-class Line(NamedTuple):
-    """How a curve is drawn: Okabe-Ito colours (safe for the colour-blind), told apart in black and
-    white by dash and marker."""
+class CurveStyle(NamedTuple):
+    """How a curve is drawn: colours of Okabe and Ito (safe for the colour-blind), distinguished in black and white by
+    dash and marker."""
 
     name: str
     text: str
@@ -26,29 +26,29 @@ class Line(NamedTuple):
 
 
 CONTEXT = (
-    Line("icl", "ICL (trained classes, labels 0/1)", "#0072B2", "-", "o"),
-    Line("icl_holdout", "ICL, held-out classes", "#56B4E9", (0, (5, 1.5)), "s"),
-    Line("icl_reserved", "ICL, reserved labels", "#000000", (0, (1, 1.2)), "^"),
-    Line("flip", "Flip (labels swapped)", "#CC79A7", (0, (3, 1, 1, 1)), "D"),
-    Line("icl_common", "ICL, common classes", "#009E73", (0, (5, 1, 1, 1)), "v"),
-    Line("icl_pairs", "ICL, held-out pairs of labels", "#E69F00", (0, (1, 2.4)), "X"),
-    Line("icl_rare", "ICL, rare classes", "#D55E00", (0, (2, 2)), "P"),
+    CurveStyle("icl", "ICL (trained classes, labels 0/1)", "#0072B2", "-", "o"),
+    CurveStyle("icl_holdout", "ICL, held-out classes", "#56B4E9", (0, (5, 1.5)), "s"),
+    CurveStyle("icl_reserved", "ICL, reserved labels", "#000000", (0, (1, 1.2)), "^"),
+    CurveStyle("flip", "Flip (labels swapped)", "#CC79A7", (0, (3, 1, 1, 1)), "D"),
+    CurveStyle("icl_common", "ICL, common classes", "#009E73", (0, (5, 1, 1, 1)), "v"),
+    CurveStyle("icl_pairs", "ICL, held-out pairs of labels", "#E69F00", (0, (1, 2.4)), "X"),
+    CurveStyle("icl_rare", "ICL, rare classes", "#D55E00", (0, (2, 2)), "P"),
 )
 WEIGHTS = (
-    Line("iwl", "IWL", "#D55E00", "-", "o"),
-    Line("ciwl", "CIWL", "#E69F00", (0, (5, 1.5)), "s"),
-    Line("train", "training distribution", "#009E73", (0, (1, 1.2)), "^"),
-    Line("iwl_exemplar", "IWL, held-out exemplars", "#000000", (0, (3, 1, 1, 1)), "D"),
-    Line("iwl_common", "IWL, common classes", "#0072B2", (0, (5, 1, 1, 1)), "v"),
-    Line("iwl_rare", "IWL, rare classes", "#CC79A7", (0, (2, 2)), "P"),
+    CurveStyle("iwl", "IWL", "#D55E00", "-", "o"),
+    CurveStyle("ciwl", "CIWL", "#E69F00", (0, (5, 1.5)), "s"),
+    CurveStyle("train", "training distribution", "#009E73", (0, (1, 1.2)), "^"),
+    CurveStyle("iwl_exemplar", "IWL, held-out exemplars", "#000000", (0, (3, 1, 1, 1)), "D"),
+    CurveStyle("iwl_common", "IWL, common classes", "#0072B2", (0, (5, 1, 1, 1)), "v"),
+    CurveStyle("iwl_rare", "IWL, rare classes", "#CC79A7", (0, (2, 2)), "P"),
 )
-LOSS = (Line("train_loss", "training loss", "#000000", "-", "o"),)
+LOSS = (CurveStyle("train_loss", "training loss", "#000000", "-", "o"),)
 
 
 def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes]:
-    """figure.png and figure.svg: in-context accuracies, weights accuracies, loss; thin lines are
-    members, thick lines their mean, bands the 95 % interval of the mean; the ICL peak is marked. A member that
-    diverged is drawn as far as it is finite; the mean is that of the others."""
+    """figure.png and figure.svg with in-context accuracies, in-weights accuracies, and the loss; thin lines are
+    members, thick lines their mean, bands its 95 % interval; the ICL peak is marked. A member that diverged is drawn as
+    far as it is finite, and the mean is over the others."""
     from matplotlib.figure import Figure
 
     curves, chance = run.metrics(), run.chance()
@@ -114,7 +114,7 @@ def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 
-def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: Line) -> None:
+def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: CurveStyle) -> None:
     for member in y:
         panel.plot(x, member, color=line.colour, lw=0.6, alpha=0.4)
     y = finite_to_the_end(y)

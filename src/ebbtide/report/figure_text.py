@@ -1,4 +1,4 @@
-"""The texts of a figure: shown as they are, whatever they hold."""
+"""The texts of a figure, shown as they are whatever they contain."""
 
 from functools import lru_cache
 from typing import Any
@@ -6,16 +6,15 @@ from typing import Any
 from ebbtide.errors import visible
 
 LONGEST_LINE = 200
-"""Characters of a line that are drawn; no title of ours has as many."""
+"""Most characters of a line that are drawn; no title of ours has as many."""
 MOST_LINES = 12
 LONGEST_TICK = 40
-"""Characters of a word at an axis: longer ones would leave no room to draw in."""
+"""Most characters of a tick label: longer ones would leave no room for the plot."""
 
 
 def write_plainly(figure: Any) -> None:
-    """Makes every text of the figure mere text: a `$` is a dollar and begins no formula, what the font does not have is
-    spelled, and what is longer than any reader wants is cut. Formulas are left to the axes, which write powers of ten
-    as such."""
+    """Makes every text of the figure plain: a `$` is a dollar and starts no formula, characters that the font lacks are
+    written as escapes, overlong text is cut. Formulas are left to the axes, which write powers of ten themselves."""
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
 
@@ -35,7 +34,7 @@ def write_plainly(figure: Any) -> None:
 
 
 def plain(text: str, longest: int = LONGEST_LINE) -> str:
-    """`text` as a figure can show it, its lines no longer than `longest`."""
+    """`text` as a figure can show it, with lines no longer than `longest`."""
     lines = visible(text[: longest * MOST_LINES], keep="\n").split("\n")[:MOST_LINES]
     return "\n".join(_drawn(line if len(line) <= longest else f"{line[:longest]} ...") for line in lines)
 

@@ -1,4 +1,4 @@
-"""Figures of models of functions: how far from each predictor over training, paths of answers, errors by context."""
+"""Figures of function models: distances to predictors over training, paths of outputs, errors by context length."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.report.figure import render
 
 DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
-"""Of predictors that were not trained, all of them grey."""
+"""Line styles of exact predictors, all of them grey."""
 
 Line = tuple[Num[np.ndarray, " x"], Float[np.ndarray, "member x"]]
 
 
 def _spread(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str, style: Any = "-") -> None:
-    """Thin lines for members, a thick one for their geometric mean, a band for its 95 % interval."""
+    """Draws thin lines for members, a thick line for their geometric mean, and a band for its 95 % interval."""
     every = np.log(np.where(members > 0, members, np.nan))
     for member in np.exp(every):
         panel.plot(x, member, color=colour, lw=0.4, alpha=0.35, ls=style)
@@ -28,7 +28,7 @@ def _spread(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: 
     panel.plot(x, np.exp(logs.mean(axis=0)), color=colour, lw=1.8, label=label, ls=style)
 
 
-def _tidy(panel: Any, words: str) -> None:
+def _style_panel(panel: Any, words: str) -> None:
     panel.set_title(words, loc="left", fontsize=9)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", color="0.92", lw=0.6)
@@ -36,8 +36,8 @@ def _tidy(panel: Any, words: str) -> None:
 
 
 def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) -> dict[str, bytes]:
-    """A panel for every predictor and in it a line for every arm: the distance to it over training, both axes
-    logarithmic. The first checkpoint, at 0 sequences, is not shown."""
+    """A panel per predictor with a line per arm: the distance to the predictor over training, both axes logarithmic.
+    The first checkpoint, at 0 sequences, is not shown."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.4 * len(panels) + 1.8, 3.4), layout="constrained")
@@ -46,7 +46,7 @@ def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) 
         for i, (arm, (x, members)) in enumerate(lines.items()):
             _spread(panel, x[x > 0], members[:, x > 0], COLOURS[i % len(COLOURS)], arm)
         set_log(panel, "x", "y")
-        _tidy(panel, name)
+        _style_panel(panel, name)
     axes.flat[0].set_ylabel(unit, fontsize=9)
     figure.supxlabel("sequences (per member)", fontsize=9)
     handles, labels = axes.flat[0].get_legend_handles_labels()
@@ -56,8 +56,8 @@ def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) 
 
 
 def layers_figure(title: str, panels: dict[str, dict[str, Float[np.ndarray, "member layer"]]]) -> dict[str, bytes]:
-    """A panel for every kind of token and in it a line for every target: how much of its variance a linear map reads by
-    layer, 0 the embedding."""
+    """A panel per kind of token with a line per probe target: R^2 of a linear probe by layer, layer 0 being the
+    embedding."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.6 * len(panels) + 1.6, 3.1), layout="constrained")
@@ -71,7 +71,7 @@ def layers_figure(title: str, panels: dict[str, dict[str, Float[np.ndarray, "mem
             panel.plot(layers, finite_to_the_end(members).mean(0), color=colour, lw=1.8, marker="o", ms=3, label=name)
         panel.set_ylim(-0.05, 1.05)
         panel.set_xticks(range(max(len(one[0]) for one in lines.values())))
-        _tidy(panel, kind)
+        _style_panel(panel, kind)
     axes.flat[0].set_ylabel("R² on other prompts", fontsize=9)
     figure.supxlabel("layers passed (0: the embedding)", fontsize=9)
     drawn = [panel.get_legend_handles_labels() for panel in axes.flat]
@@ -84,8 +84,8 @@ def layers_figure(title: str, panels: dict[str, dict[str, Float[np.ndarray, "mem
 def context_figure(
     title: str, unit: str, panels: dict[str, dict[str, Line]], exact: tuple[str, ...]
 ) -> dict[str, bytes]:
-    """A panel for every kind of prompt and in it a line for every model (colours) and baseline (`exact`: grey, dashes):
-    the error by the number of pairs before, on a logarithmic axis."""
+    """A panel per kind of prompt with a line per model (colours) and per baseline (`exact`: grey, dashed): the error by
+    the number of preceding pairs, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
     wide = min(len(panels), 4)
@@ -99,7 +99,7 @@ def context_figure(
         for name, (x, members) in lines.items():
             _spread(panel, x, members, looks[name][0], name, looks[name][1])
         set_log(panel, "y")
-        _tidy(panel, kind)
+        _style_panel(panel, kind)
     for panel in axes.flat[len(panels) :]:
         panel.set_visible(False)
     figure.supxlabel("pairs in context", fontsize=9)
@@ -119,8 +119,8 @@ def paths_figure(
     marks: dict[str, Float[np.ndarray, " 2"]],
     shares: Any,
 ) -> dict[str, bytes]:
-    """Paths of answers in the plane of their two leading joint components, one colour an arm, a disc at the end of
-    each; `marks` are predictors that were not trained."""
+    """Paths of outputs in the plane of their two leading joint components, one colour per arm, with a disc at the end
+    of each; `marks` are exact predictors."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.4, 4.8), layout="constrained")

@@ -10,14 +10,14 @@ from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.report.figure import render
 
 SIGNED = ("transience",)
-"""Scalars for which 0 is a boundary: coloured from it in both directions."""
+"""Scalars for which 0 is a boundary: colours diverge from it."""
 MOST_WRITTEN = 150
-"""Cells that still have their value written into them."""
+"""Most cells of a phase diagram that show their value as text."""
 
 
 class Phase(NamedTuple):
-    """A scalar over two axes: the values along them, and the mean over `members` members of each cell [y, x]
-    (nan where there is none)."""
+    """A scalar over two axes: the values along them, and in each cell [y, x] the mean over `members` members (nan where
+    there is none)."""
 
     x: list[Any]
     y: list[Any]
@@ -35,8 +35,7 @@ class Curve(NamedTuple):
 
 
 def phase_figure(phase: Phase, *, x: str, y: str, value: str, title: str) -> dict[str, bytes]:
-    """figure.png and figure.svg: one cell for every pair of values, hatched where no member ended with a
-    finite number."""
+    """figure.png and figure.svg: one cell per pair of values, hatched where no member ended with a finite number."""
     from matplotlib.figure import Figure
 
     wide, high = 2.2 + 0.75 * len(phase.x), 1.9 + 0.45 * len(phase.y)
@@ -75,8 +74,8 @@ def phase_figure(phase: Phase, *, x: str, y: str, value: str, title: str) -> dic
 def curves_by_figure(
     curves: list[Curve], *, metric: str, axis: str, split: str | None, chance: float | None, title: str
 ) -> dict[str, bytes]:
-    """figure.png and figure.svg: for every value of `axis` the mean over members with its 95 % interval (thin lines
-    are members), darker for larger values; one panel for every value of `split`."""
+    """figure.png and figure.svg: for every value of `axis` the mean over members with its 95 % interval (thin lines are
+    members), darker for larger values; one panel per value of `split`."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -135,7 +134,7 @@ def _written(value: Any) -> str:
 
 
 def _sorted(values: list[Any]) -> list[Any]:
-    """Numbers by size; anything else as it comes."""
+    """Numbers by size; other values in their given order."""
     return sorted(values) if all(isinstance(v, int | float) for v in values) else values
 
 

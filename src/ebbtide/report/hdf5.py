@@ -1,4 +1,4 @@
-"""A run's curves in the layout of the public code (Singh et al. 2024 and 2025), for its plotting notebooks."""
+"""A run's curves in the file layout of the public code of Singh et al. 2024 and 2025, for its plotting notebooks."""
 
 import os
 from pathlib import Path
@@ -17,15 +17,17 @@ NAMES = {
     "in_context_probability": "in_context_prob",
     "context_mass": "use_context_prob",
 }
-"""Our metrics by the names that the public code gives them."""
+"""Names of our metrics in the public code."""
 
 
 def write_hdf5(run: Run, out: Path) -> int:
-    """Writes `out/member_000/log.h5` and `config.json` for every member, all or nothing; returns the evaluations.
+    """Writes `out/member_000/log.h5` and `config.json` for every member, all or nothing; returns the number of
+    evaluations.
 
-    `eval_iter` and `train_iter` count sequences, as there. Every `EVALUATOR/METRIC` is [evaluation, 1]: they keep one
-    column per evaluation sequence, a run keeps the mean, so that the mean over columns is the same; the standard
-    error of that mean is `EVALUATOR/METRIC_error`. Raises `InputError` when `out` exists or h5py is not installed.
+    `eval_iter` and `train_iter` count sequences, as in the public code. Every `EVALUATOR/METRIC` is [evaluation, 1]:
+    the public code has one column per evaluation sequence, a run stores their mean, so that the mean over columns is
+    the same. The standard error of that mean is `EVALUATOR/METRIC_error`. Raises `InputError` when `out` exists or h5py
+    is not installed.
     """
     try:
         import h5py

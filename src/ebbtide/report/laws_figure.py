@@ -1,4 +1,4 @@
-"""The figure of the study `toy-laws`: losses of three laws, each with what is given to it."""
+"""The figure of the study `toy-laws`: losses of three laws, with parts of each fixed at their targets."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ GIVEN = {
     "first and read": "both given",
 }
 SETTLED = 0.01
-"""Share of the training after which random starts have died away; it scales the lower panels."""
+"""Share of the training after which random initial values have decayed; it scales the lower panels."""
 
 
 def laws_figure(
@@ -26,8 +26,8 @@ def laws_figure(
     seeds: int,
     shown: int,
 ) -> dict[str, bytes]:
-    """figure.png and figure.svg. Upper row: products and nested logits, thin lines are seeds, thick their median;
-    lower: the two mechanisms of the competition for the one seed `shown`, with unequal and equal limits."""
+    """figure.png and figure.svg. Upper row: products and nested logits, thin lines are seeds, thick lines their median.
+    Lower row: the two mechanisms of the competition for the one seed `shown`, with unequal and equal limits."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.2, 7.4), layout="constrained")

@@ -10,14 +10,14 @@ from ebbtide.report.curves import NOTHING, finite_to_the_end
 from ebbtide.report.figure import render
 
 LIMITS: dict[str, tuple[float, float]] = {"accuracy": (0.0, 1.0)}
-"""Colours go from one to the other; elsewhere from the smallest to the largest, about 0 if both signs occur."""
+"""Range of the colours by unit; other units span smallest to largest value, symmetric about 0 if both signs occur."""
 
 
 def rank_heads(
     values: Float[np.ndarray, "time member layer head"],
 ) -> tuple[Float[np.ndarray, "time member layer head"], Int[np.ndarray, "member layer head"]]:
-    """The values with the heads of every member and layer in the order of their value at the last time, largest first,
-    and which heads these are. (Head 2 of one member is not head 2 of another: their seeds differ.)"""
+    """The values with the heads of every member and layer sorted by their last value, largest first, and the original
+    numbers of these heads. (Head 2 of one member has nothing to do with head 2 of another: their seeds differ.)"""
     order = np.argsort(-values[-1], axis=-1, kind="stable")
     return np.take_along_axis(values, order[None], axis=-1), order
 
@@ -25,8 +25,7 @@ def rank_heads(
 def heads_figure(
     title: str, unit: str, sequences: np.ndarray, values: Float[np.ndarray, "time member layer head"]
 ) -> dict[str, bytes]:
-    """Heads (rows, by layer; of every layer the one with the largest value at the end first) by time (columns), a panel
-    for every member: a heat map."""
+    """A heat map per member: heads (rows, by layer, largest last value first) by time (columns)."""
     from matplotlib.figure import Figure
 
     values, order = rank_heads(values)
@@ -75,7 +74,7 @@ def heads_figure(
 def lines_figure(
     title: str, unit: str, sequences: np.ndarray, lines: dict[str, Float[np.ndarray, "time member"]]
 ) -> dict[str, bytes]:
-    """A line for every name: the mean over members, and thin lines for them."""
+    """A line per name: the mean over members, with thin lines for the members."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -98,7 +97,7 @@ def lines_figure(
 
 
 def plane_figure(title: str, sequences: np.ndarray, plane: Any) -> dict[str, bytes]:
-    """A path for every member (`mechanisms.linear.Plane`): colours are time, a ring is the start, a disc the end."""
+    """A path per member (`mechanisms.linear.Plane`): colours are time, a ring is the start, a disc the end."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.2, 4.8), layout="constrained")

@@ -15,8 +15,9 @@ EVERY = 10.0
 
 
 class ProgressLine:
-    """Shows sequences, pace, time left and the strategies; a moving line on a terminal, else a line
-    now and then. Use as a context manager; call it with a `Progress` (or what `words` makes a line of)."""
+    """A progress display with sequences, pace, time left and the latest metrics: a moving line on a terminal, else a
+    line now and then. Use as a context manager; call it with a `Progress` (or with any object that `words` turns into a
+    line)."""
 
     def __init__(self, console: Terminal, words: Callable[[Any], str] | None = None):
         self._console = console
@@ -42,14 +43,15 @@ class ProgressLine:
 
 
 def clock(seconds: float) -> str:
-    """83 -> 1:23, 4000 -> 1:06:40."""
+    """A duration in seconds as text: 83 -> 1:23, 4000 -> 1:06:40."""
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def line(p) -> str:
-    """`1.2M/3.0M sequences x 4 members, 88k/s, 1:23 left | icl 0.83 iwl 0.12 ciwl 0.75 loss 0.31`"""
+    """The text of a `Progress`: `1.2M/3.0M sequences x 4 members, 88k/s, 1:23 left | icl 0.83 iwl 0.12 ciwl 0.75 loss
+    0.31`."""
     now = " ".join(
         f"{n} {p.latest[n]:.3f}"
         for n in ("icl", "iwl", "ciwl", "loss")

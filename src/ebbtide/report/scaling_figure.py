@@ -1,4 +1,4 @@
-"""What grows or shrinks with a size: members as thin lines, their mean as points, what theory says in grey."""
+"""Figures of quantities by size: members as thin lines, their mean as points, theory in grey."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from ebbtide.report.functions_figure import DASHES
 
 
 class Panel(NamedTuple):
-    """Quantities of every member at every size, and reference lines; sizes are drawn on a logarithmic axis."""
+    """Quantities of every member at every size, and reference curves; sizes are drawn on a logarithmic axis."""
 
     size: str
     unit: str
@@ -24,8 +24,8 @@ class Panel(NamedTuple):
 
 
 def scaling_figure(title: str, panels: list[Panel]) -> dict[str, bytes]:
-    """A panel each, with a legend of its own below. On a logarithmic axis a size at which a member is not above 0 is
-    not shown."""
+    """One plot per panel, with a legend below it. On a logarithmic axis a size at which a member is not above 0 is not
+    shown."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(panels), 4.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""What the terminal shows: tables of runs, curves and verdicts."""
+"""Tables for the terminal: runs, curves and verdicts."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,7 +16,7 @@ MARK = {"holds": "holds", "fails": "FAILS", "undecided": "undecided"}
 
 
 def short(count: float) -> str:
-    """12800 -> 12.8k, 1600000 -> 1.6M."""
+    """A count with a unit prefix: 12800 -> 12.8k, 1600000 -> 1.6M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(count) >= size:
             return f"{count / size:.3g}{unit}"
@@ -24,8 +24,8 @@ def short(count: float) -> str:
 
 
 def runs_table(runs: Iterable[Run | UnreadableRun], verdict: Callable[[Run], str]) -> Table:
-    """One line a run: what it is, how far it is, where its strategies stand (mean over members), its
-    verdict in a few words; of a damaged one, the reason."""
+    """One row per run: its name and spec, its progress, its latest metrics (mean over members) and its verdict; for a
+    damaged run, the reason."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("run", overflow="fold")
     table.add_column("preset")
@@ -89,14 +89,14 @@ def _written(value: float) -> str:
 
 
 def _now(curves: Curves | None) -> list[str]:
-    """Mean over members at the newest evaluation."""
+    """The mean over members at the newest evaluation."""
     curves = curves or {}
     return [_written(means(curves, n)[-1]) if n in curves else "-" for n in ("icl", "iwl", "train_loss")]
 
 
 def curves_table(run: Run, rows: int = 12) -> Table:
-    """Mean over the members that have not diverged of every evaluator's headline metric at some evaluations, log-like
-    spread."""
+    """The headline metric of every evaluator, as the mean over the members that have not diverged, at `rows`
+    evaluations spread evenly on a logarithmic scale."""
     curves, names = run.metrics(), [one.name for one in run.header.instruments]
     mean = {name: means(curves, name) for name in [*names, *(f"{n}/error" for n in names), "train_loss"]}
     count = len(curves["sequences"])
@@ -129,7 +129,7 @@ def verdict_table(claims: Iterable[tuple[str, str, str, str, str, str]]) -> Tabl
 
 
 def truth_table(table: dict[str, dict[str, tuple[float, float]]], title: str) -> Table:
-    """Headline accuracy of every oracle on every evaluator."""
+    """The headline accuracy of every oracle on every evaluator."""
     out = Table(box=None, header_style="bold", pad_edge=False, title=title, title_justify="left")
     out.add_column("oracle")
     for name in next(iter(table.values())):

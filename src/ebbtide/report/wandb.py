@@ -1,4 +1,4 @@
-"""A run's curves sent to Weights & Biases, after the run: training never waits for a network."""
+"""Upload of a run's curves to Weights & Biases, after the run: training never waits for a network."""
 
 from importlib import import_module
 from typing import Any
@@ -10,8 +10,9 @@ from ebbtide.runs.folder import Run
 
 
 def log_to_wandb(run: Run, project: str) -> int:
-    """One run of `project` for every member (group: the run folder), all evaluations over `sequences`; returns their
-    number. WANDB_MODE=offline keeps everything on this machine. Raises `InputError` when wandb is not installed."""
+    """Creates one run of `project` for every member (group: the run folder) with all evaluations over `sequences`;
+    returns their number. WANDB_MODE=offline keeps everything on this machine. Raises `InputError` when wandb is not
+    installed."""
     try:
         client: Any = import_module("wandb")
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What every source gives a task: a bank of exemplars and the ranges that split it."""
+"""The interface of sources: a bank of exemplars, and the ranges that split it into training and held-out parts."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -15,18 +15,18 @@ class Range(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Which classes and which of their exemplars a stream may use."""
+    """The classes, and the exemplars of each class, that a data stream may use."""
 
     classes: Range
     exemplars: Range
 
 
 class Bank(NamedTuple):
-    """Arrays a source needs at look-up time; a pytree passed into the compiled step.
+    """The arrays that a source needs to look up exemplars; a pytree passed into the compiled step.
 
-    `features[c, e]` is exemplar e of class c. A source with infinitely many exemplars keeps the
-    class means there (one per class) and makes exemplar e from `key` and `noise`. Pixels are kept as
-    bytes; `look_up` makes numbers of them.
+    `features[c, e]` is exemplar e of class c. A source with infinitely many exemplars stores the class means there (one
+    per class) and draws exemplar e from `key` and `noise`. Pixels are stored as bytes; `look_up` converts them to
+    float.
     """
 
     features: Num[Array, "classes exemplars dim"]
@@ -35,8 +35,8 @@ class Bank(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How a source is divided: classes seen in training come first, held-out ones last, and
-    likewise for the exemplars of each class."""
+    """How a source is split: training classes come first, held-out ones last, and likewise for the exemplars of each
+    class."""
 
     classes: int
     holdout_classes: int
@@ -45,7 +45,7 @@ class Sizes(NamedTuple):
     dim: int
 
     def split(self, *, holdout_classes: bool = False, holdout_exemplars: bool = False) -> Split:
-        """The ranges of training (default) or of held-out classes or exemplars."""
+        """The ranges of the training part (default), or of held-out classes or exemplars."""
         classes = Range(self.classes, self.holdout_classes) if holdout_classes else Range(0, self.classes)
         exemplars = Range(self.exemplars, self.holdout_exemplars) if holdout_exemplars else Range(0, self.exemplars)
         return Split(classes, exemplars)
@@ -53,8 +53,8 @@ class Sizes(NamedTuple):
 
 @runtime_checkable
 class SourceLike(Protocol):
-    """The interface of a source (`Gaussian`, `Glyphs`, `Omniglot`, `Tokens`, `Features`, `Functions`). What `build`
-    makes is a `Bank`, or for functions a `FunctionBank`; only the source looks into it."""
+    """The interface of a source (`Gaussian`, `Glyphs`, `Omniglot`, `Tokens`, `Features`, `Functions`). `build` returns
+    a `Bank` (`FunctionBank` for functions), whose content only the source itself uses."""
 
     def check(self) -> None: ...
     def sizes(self) -> Sizes: ...
@@ -65,7 +65,7 @@ class SourceLike(Protocol):
 
 
 def check_counts(source: SourceLike) -> None:
-    """Raises `InputError` unless there is something to train on and nothing is negative."""
+    """Raises `InputError` unless no count is negative and something is left to train on."""
     for name, least in (("classes", 1), ("exemplars", 1), ("holdout_classes", 0), ("holdout_exemplars", 0)):
         value = getattr(source, name)
         require(value >= least, f"source.{name}", value, f"must be at least {least}")

@@ -1,4 +1,4 @@
-"""Principal components of images, standardised."""
+"""Standardised principal components of images."""
 
 from collections.abc import Iterator
 
@@ -10,13 +10,14 @@ ROWS = 4096
 """Images multiplied at a time."""
 
 
-def components(
+def principal_components(
     pixels: UInt8[np.ndarray, "class exemplar pixel"], classes: int, exemplars: int, count: int
 ) -> Float[np.ndarray, "class exemplar {count}"]:
-    """The first `count` principal components of the first `classes` classes' first `exemplars` exemplars.
+    """The first `count` principal components of all images, fitted to the first `classes` classes' first `exemplars`
+    exemplars.
 
-    All images are projected on them; every coordinate has zero mean and unit variance on those that
-    made the axes. Of an axis and its opposite, the one whose largest weight is positive.
+    Every coordinate has zero mean and unit variance over the images of the fit. The sign of an axis is chosen so that
+    its largest weight is positive.
     """
     train = pixels[:classes, :exemplars].reshape(-1, pixels.shape[-1])
     mean, size = train.mean(0, dtype=np.float64), pixels.shape[-1]

@@ -1,4 +1,4 @@
-"""Concepts: tables of what a cue is answered with, the finite set that a mixture of contexts is drawn from."""
+"""Concepts: tables of response probabilities, the finite set from which each context of a mixture draws one."""
 
 from typing import Annotated, NamedTuple
 
@@ -11,17 +11,21 @@ from ebbtide.sources.bank import Sizes
 
 
 class ConceptBank(NamedTuple):
-    """log P(response | cue, concept) of every concept of the pool."""
+    """log P(response | cue, concept) of every concept in the pool."""
 
     logs: Float[Array, "concepts cues responses"]
 
 
 class Concepts(msgspec.Struct, frozen=True, tag="concepts", forbid_unknown_fields=True):
-    r"""`concepts` tables $P(r \mid c, z)$ of `responses` responses to `cues` cues, rows Dirichlet(`concentration`).
+    r"""A pool of `concepts` tables $P(r \mid c, z)$: for each of `cues` cues c a distribution over `responses`
+    responses r, drawn from Dirichlet(`concentration`).
 
-    All are equally likely. The hidden concept z of Zhang et al. 2023 (arXiv 2305.19420) in its smallest form: with
-    finitely many tables the Bayesian model average, which is what a perfectly trained model predicts, can be computed
-    exactly (`evaluation.concepts.concept_average`).
+    All concepts z are equally likely. They are the hidden concepts of Zhang et al. 2023 (arXiv 2305.19420) in their
+    smallest form: with finitely many tables the Bayesian model average, the prediction of a perfectly trained model,
+    can be computed exactly (`evaluation.concepts.concept_average`).
+
+    >>> eb.Concepts(concepts=3, cues=5, responses=4).build().logs.shape
+    (3, 5, 4)
     """
 
     concepts: Annotated[int, msgspec.Meta(ge=1)] = 8
@@ -31,24 +35,25 @@ class Concepts(msgspec.Struct, frozen=True, tag="concepts", forbid_unknown_field
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def check(self) -> None:
-        """Raises nothing: any sizes go together."""
+        """Does nothing: all sizes are compatible."""
 
     def sizes(self) -> Sizes:
-        """Concepts as classes of one exemplar; cues are one-hot."""
+        """Concepts as classes with one exemplar each; cues are one-hot."""
         return Sizes(self.concepts, 0, 1, 0, self.cues)
 
     def build(self) -> ConceptBank:
-        """Draws the tables."""
+        """The pool of tables, drawn from `seed`."""
         keys = jax.random.split(root(self.seed, Purpose.SOURCE), self.concepts)
         return ConceptBank(jax.vmap(self.fresh)(keys))
 
     def fresh(self, key: Key[Array, ""]) -> Float[Array, "cues responses"]:
-        """The logarithms of a table from the prior: gamma variates, normalised, drawn as logarithms: none is 0."""
+        """The logarithms of one table from the prior, not in the pool. Gamma variates are drawn as logarithms and
+        normalised, so that no probability is 0."""
         logs = jax.random.loggamma(key, self.concentration, (self.cues, self.responses))
         return jax.nn.log_softmax(logs, axis=-1)
 
     def look_up(
         self, bank: ConceptBank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
     ) -> Float[Array, "*slots cues responses"]:
-        """The tables `classes`."""
+        """The tables with the numbers `classes`."""
         return bank.logs[classes]

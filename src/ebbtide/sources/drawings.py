@@ -1,4 +1,4 @@
-"""All of Omniglot in one file, and its pixels at any side."""
+"""All drawings of Omniglot in one file, and their pixels at any resolution."""
 
 import io
 from pathlib import Path
@@ -12,19 +12,19 @@ from ebbtide.sources.features import npz_headers
 
 FILE = "omniglot.npz"
 SIDE = 105
-"""Pixels of an edge of an image."""
+"""Pixels along the edge of an image."""
 DRAWERS = 20
 BYTES = -(-SIDE * SIDE // 8)
-"""Bytes of one image at one bit a pixel."""
+"""Bytes of one image at one bit per pixel."""
 CHUNK = 64
 """Classes unpacked at a time."""
 
 
 class Drawings(NamedTuple):
-    """Handwritten characters: `packed[c, d]` is class c by drawer d, one bit a pixel, ink = 1, row by row.
+    """Handwritten characters: `packed[c, d]` is class c drawn by drawer d, one bit per pixel, ink = 1, row by row.
 
-    Classes are in the order background then evaluation set, alphabets and characters sorted; `file_id` is the
-    number that the names of a class's image files begin with, `drawer` the one they end with.
+    Classes are in the order of the background set, then the evaluation set, alphabets and characters sorted; `file_id`
+    is the number with which the names of a class's image files begin, `drawer` the number with which they end.
     """
 
     packed: UInt8[np.ndarray, "class drawer bytes"]
@@ -35,19 +35,19 @@ class Drawings(NamedTuple):
     drawer: Int[np.ndarray, " drawer"]
 
     def images(self, classes: Any = slice(None)) -> UInt8[np.ndarray, "class drawer side side"]:
-        """The images of some classes as bytes 0 and 1, ink = 1."""
+        """The images of the selected classes as bytes 0 and 1, ink = 1."""
         bits = np.unpackbits(self.packed[classes], axis=-1, count=SIDE * SIDE)
         return bits.reshape(*bits.shape[:2], SIDE, SIDE)
 
     def pixels(self, side: int) -> UInt8[np.ndarray, "class drawer side side"]:
-        """All images at side x side pixels, ink = 255: a pixel is the share of its area that has ink."""
+        """All images at side x side pixels, ink = 255; a pixel is the inked share of its area."""
         found = np.empty((*self.packed.shape[:2], side, side), np.uint8)
         for start in range(0, len(found), CHUNK):
             found[start : start + CHUNK] = shrink(self.images(slice(start, start + CHUNK)), side)
         return found
 
     def to_npz(self) -> bytes:
-        """The file's bytes: the same for the same drawings."""
+        """The bytes of the `.npz` file; equal drawings give equal bytes."""
         arrays: dict[str, Any] = self._asdict()
         arrays["images_packed"] = arrays.pop("packed")
         order = ["images_packed", *(name for name in arrays if name != "images_packed")]
@@ -58,7 +58,7 @@ class Drawings(NamedTuple):
 
 
 def shrink(images: UInt8[np.ndarray, "class drawer old old"], side: int) -> UInt8[np.ndarray, "class drawer side side"]:
-    """Images of bytes 0 and 1 averaged over areas: side x side, rounded to 0 ... 255."""
+    """Images of bytes 0 and 1 averaged over areas to side x side pixels, rounded to 0 ... 255."""
     if side == images.shape[-1]:
         return images * np.uint8(255)
     w = overlap(images.shape[-1], side)
@@ -67,7 +67,7 @@ def shrink(images: UInt8[np.ndarray, "class drawer old old"], side: int) -> UInt
 
 
 def overlap(old: int, new: int) -> Float[np.ndarray, "new old"]:
-    """w[i, j]: which share of new pixel i (old / new old pixels wide) old pixel j covers; rows sum to 1."""
+    """Weights w[i, j]: the share of new pixel i (old / new old pixels wide) that old pixel j covers. Rows sum to 1."""
     edges = np.arange(new + 1) * (old / new)
     low, high = edges[:-1, None], edges[1:, None]
     j = np.arange(old)[None]
@@ -97,7 +97,7 @@ def drawings_shape(path: Path) -> tuple[int, int]:
 
 
 def read_drawings(path: Path) -> Drawings:
-    """Reads an `omniglot.npz`; each array once. Raises `InputError` in one line for a file that is not one."""
+    """The drawings in an `omniglot.npz`. Raises `InputError` in one line for any other file."""
     drawings_shape(path)
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -19,29 +19,28 @@ from ebbtide.sources.gaussian import Gaussian
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 UNKNOWN_DIM = 576
-"""Features of an exemplar that are assumed where only a file could say (a square number, like the pixels of an image).
-"""
+"""The number of features assumed where only the missing file could tell (a square number, as the pixels of an
+image)."""
 LONGEST_HEADER = 20_000
-"""Bytes of an array's header that are looked at; NumPy itself accepts 10,000."""
+"""Most bytes of an array's header that are read; NumPy itself accepts 10,000."""
 
 
 class Header(NamedTuple):
-    """What a file says of an array before its data."""
+    """The shape and type of an array, from the header of its file."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Exemplars read from an array `[class, exemplar, feature]`; subclasses say which file.
+    """Base of the sources that read an array `[class, exemplar, feature]`; subclasses say which file.
 
-    Classes are put in the order of a permutation drawn from `class_order_seed` (None: the file's
-    order); training takes the first `classes`, held-out ones come from the end, so they stay the
-    same when `classes` changes. Exemplars are split likewise, in the file's order.
+    Classes are permuted by a permutation drawn from `class_order_seed` (None: the file's order). Training takes the
+    first `classes`; held-out ones come from the end, so that they stay the same when `classes` changes. Exemplars are
+    split likewise, in the file's order.
 
-    `standardise`, with statistics of the training classes and exemplars only: `none`;
-    `coordinate` (zero mean, unit variance per coordinate); `norm` (each exemplar scaled to norm
-    sqrt(dim)); `coordinate_then_norm`.
+    `standardise`, with statistics of the training classes and exemplars only: `none`; `coordinate` (zero mean, unit
+    variance per coordinate); `norm` (each exemplar scaled to norm sqrt(dim)); `coordinate_then_norm`.
     """
 
     classes: Count = 1024
@@ -52,30 +51,30 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     class_order_seed: Annotated[int, msgspec.Meta(ge=0)] | None = 0
 
     def file(self) -> tuple[str, str]:
-        """The file's path and the name of the array in it."""
+        """The path of the file and the name of the array in it."""
         raise NotImplementedError
 
     def shape(self) -> tuple[int, ...]:
-        """(classes, exemplars, features) that there are, from the file's header alone."""
+        """(classes, exemplars, features) of the file, from its header alone."""
         return array_shape(*self.file())
 
     def read(self) -> np.ndarray:
-        """All that there is, in the file's order."""
+        """The whole array, in the file's order."""
         return read_array(*self.file())
 
     def order(self, have: int) -> np.ndarray:
-        """In which order the file's `have` classes are divided into training and held-out ones."""
+        """The order in which the file's `have` classes are split into training and held-out ones."""
         order = np.arange(have)
         return (
             order if self.class_order_seed is None else np.random.default_rng(self.class_order_seed).permutation(order)
         )
 
     def check(self) -> None:
-        """Raises `InputError` for sizes that no file could serve. Reads no file (see `check_data`)."""
+        """Raises `InputError` for sizes that no file could have. Reads no file (see `check_data`)."""
         check_counts(self)
 
     def check_data(self) -> None:
-        """Raises `InputError` for a missing file, no such array, a wrong shape or not enough rows."""
+        """Raises `InputError` for a missing file, a missing array, a wrong shape or too few classes or exemplars."""
         have, each, _ = self.shape()
         there = {"classes": have, "exemplars": each}
         fits = self._fitting("classes", have) | self._fitting("exemplars", each)
@@ -93,23 +92,23 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         raise InputError(f"source.{name}", getattr(self, name), allowed)
 
     def _fitting(self, kind: str, there: int) -> dict[str, int]:
-        """The counts of `kind` that a file with so many allows: those given, or the nearest. Where none would be left
-        to train on, a quarter is held out."""
+        """The counts of `kind` ("classes" or "exemplars") that a file with `there` of them allows: the given ones or
+        the nearest. Where nothing would be left for training, a quarter is held out."""
         held = getattr(self, f"holdout_{kind}")
         held = held if held < there else there // 4
         return {f"holdout_{kind}": held, kind: min(getattr(self, kind), there - held)}
 
     def sizes(self) -> Sizes:
-        """How the file is divided; the number of features is read from its header."""
+        """How the file is split; the number of features is read from its header."""
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.shape()[2])
 
     def known_dim(self) -> int | None:
-        """The features of an exemplar, where the fields tell; None where only the file does."""
+        """The number of features, where the source's fields determine it; None where only the file does."""
         return None
 
     def stand_in(self) -> Gaussian:
-        """A source that is divided like this one and reads no file: for checks of a spec, and for estimates of its
-        cost where the file is not. Its exemplars have `known_dim` features, or `UNKNOWN_DIM`."""
+        """A Gaussian source of the same sizes that reads no file, for checks of a spec and cost estimates where the
+        file is missing. Its exemplars have `known_dim` features, or `UNKNOWN_DIM`."""
         return Gaussian(
             classes=self.classes,
             exemplars=self.exemplars,
@@ -119,8 +118,8 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         )
 
     def build(self) -> Bank:
-        """Reads, orders, splits and standardises the array. Raises `InputError` where its numbers are too large for
-        that, or all the exemplars for training are the same in the end."""
+        """The bank: the array read, ordered, split and standardised. Raises `InputError` where numbers are too large
+        for that, or all training exemplars become equal."""
         with np.errstate(all="ignore"):  # what overflows is not finite, and refused
             x = self._standardised(self.select(self.read()).astype(np.float32))
         train, path = x[: self.classes, : self.exemplars], self.file()[0]
@@ -149,7 +148,7 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         require(good, "source.path", self.file()[0], allowed)
 
     def select(self, raw: np.ndarray) -> np.ndarray:
-        """The classes and exemplars that are used: training ones first, held-out ones last."""
+        """The classes and exemplars in use: training ones first, held-out ones last."""
         order = self.order(raw.shape[0])
         order = np.concatenate([order[: self.classes], order[len(order) - self.holdout_classes :]])
         columns = np.r_[: self.exemplars, raw.shape[1] - self.holdout_exemplars : raw.shape[1]]
@@ -163,7 +162,13 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class Features(FrozenFeatures, frozen=True, tag="features", forbid_unknown_fields=True, kw_only=True):
-    """Frozen features from `path`, an `.npz` or `.safetensors` file, in the array named `array`."""
+    """Frozen features from `path`, an `.npz` or `.safetensors` file, in the array named `array` with the axes `[class,
+    exemplar, feature]`.
+
+    >>> np.savez("x.npz", features=np.random.default_rng(0).normal(size=(8, 4, 3)))
+    >>> eb.Features(path="x.npz", classes=6, exemplars=3, holdout_classes=2, holdout_exemplars=1).sizes()
+    Sizes(classes=6, holdout_classes=2, exemplars=3, holdout_exemplars=1, dim=3)
+    """
 
     path: str
     array: str = "features"
@@ -173,21 +178,20 @@ class Features(FrozenFeatures, frozen=True, tag="features", forbid_unknown_field
 
 
 def check_data(source: SourceLike) -> None:
-    """Raises `InputError` when a source reads a file that is not on this machine or does not hold what it asks for."""
+    """Raises `InputError` when the source reads a file that is missing here or does not fit the source's fields."""
     if isinstance(source, FrozenFeatures):
         source.check_data()
 
 
 def without_file(source: Any) -> Any:
-    """The source, or the stand-in of one that reads a file."""
+    """The source itself, or the stand-in of a source that reads a file."""
     return source.stand_in() if isinstance(source, FrozenFeatures) else source
 
 
 def read_array(path: str, name: str) -> np.ndarray:
-    """The array `name` of an `.npz` or `.safetensors` file, floating point, no NaN or infinity.
+    """The array `name` of an `.npz` or `.safetensors` file: floating point, finite, within the range of float32.
 
-    Its numbers are within the range of float32. Raises `InputError` naming what is wrong. Nothing in the file can
-    execute (no pickle).
+    Raises `InputError` that names the problem. Nothing in the file can execute (no pickle).
     """
     shape = array_shape(path, name)
     try:
@@ -213,7 +217,7 @@ def read_array(path: str, name: str) -> np.ndarray:
 
 
 def array_shape(path: str, name: str) -> tuple[int, ...]:
-    """Shape of array `name`, from the file's header alone; it must be three-dimensional, of floats."""
+    """The shape of array `name`, from the file's header alone; it must have three axes and hold floats."""
     require(is_file(path), "source.path", path, f"no such file{search_note(path)}")
     at = Path(path).stat()
     shape, dtype = _header(path, name, (at.st_size, at.st_mtime_ns, at.st_ino))
@@ -225,7 +229,7 @@ def array_shape(path: str, name: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=32)
 def _header(path: str, name: str, state: tuple[int, ...]) -> Header:
-    """The header of one array; a file in the same `state` is not read again."""
+    """The header of one array, cached for a file in the same `state`."""
     known = npz_names(path) if path.endswith(".npz") else list(headers(path))
     if name not in known:
         shown = ", ".join(sorted(known)[:8]) or "no arrays"
@@ -234,7 +238,7 @@ def _header(path: str, name: str, state: tuple[int, ...]) -> Header:
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a file of this name, whatever the name holds."""
+    """Whether a file of this name exists, whatever characters the name has."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):  # a name no file can have: too long, or with a NUL in it
@@ -242,7 +246,7 @@ def is_file(path: str) -> bool:
 
 
 def headers(path: str, names: list[str] | None = None) -> dict[str, Header]:
-    """Shape and type of every array of an `.npz` or `.safetensors` file, or of some; nothing else of it is read."""
+    """The shape and type of every array (or of `names`) in an `.npz` or `.safetensors` file; no data is read."""
     try:
         if path.endswith(".npz"):
             return npz_headers(path, names)
@@ -282,7 +286,7 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def npz_headers(path: str, names: list[str] | None = None) -> dict[str, Header]:
-    """Reads the header of every array, or of some, without decompressing the data."""
+    """The headers of all arrays (or of `names`) in an `.npz` file, without decompressing the data."""
     found: dict[str, Header] = {}
     with zipfile.ZipFile(path) as archive:
         for name in names or _names(archive):

@@ -1,4 +1,4 @@
-"""Functions: what training can memorise of a regression task, a pool of weights and fixed representations."""
+"""Linear functions for regression tasks: a pool of weights that training can memorise, and fixed representations."""
 
 from typing import Annotated, NamedTuple
 
@@ -13,11 +13,11 @@ from ebbtide.keys import Purpose, root
 from ebbtide.sources.bank import Sizes
 
 SLOPE = 0.01
-"""Of the leaky ReLU on its negative side."""
+"""Slope of the leaky ReLU on its negative side."""
 
 
 class FunctionBank(NamedTuple):
-    """The pool's weights (one row of zeros where there is none) and the layers of every representation."""
+    """The pool's weights (one row of zeros without a pool), and the layers of every representation."""
 
     pool: Float[Array, "pool features"]
     maps: Float[Array, "representations layers features features"]
@@ -48,7 +48,7 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def check(self) -> None:
-        """Raises `InputError` for more nonzero weights than there are, or several representations without layers."""
+        """Raises `InputError` for more nonzero weights than features, or several representations without layers."""
         if self.nonzero is not None:
             allowed = f"must be at most dim x history = {self.features}"
             require(self.nonzero <= self.features, "source.nonzero", self.nonzero, allowed)
@@ -57,20 +57,21 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
 
     @property
     def features(self) -> int:
-        """Numbers that the representation reads and gives."""
+        """The number of features that a representation takes and returns."""
         return self.dim * self.history
 
     @property
     def deviation(self) -> float:
-        """Prior standard deviation of a weight."""
+        """The prior standard deviation of a weight."""
         return self.scale if self.scale is not None else self.features**-0.5
 
     def sizes(self) -> Sizes:
-        """The pool as classes of one exemplar; one class where every prompt has weights of its own."""
+        """The pool's weights as classes with one exemplar each; a single class where every prompt has weights of its
+        own."""
         return Sizes(max(self.pool, 1), 0, 1, 0, self.dim)
 
     def build(self) -> FunctionBank:
-        """Draws the pool and the representations."""
+        """The pool and the representations, drawn from `seed`."""
         key = root(self.seed, Purpose.SOURCE)
         pool_key, map_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         keys = jax.random.split(pool_key, max(self.pool, 1))
@@ -80,7 +81,7 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
         return FunctionBank(pool, maps)
 
     def fresh(self, key: Key[Array, ""]) -> Float[Array, " features"]:
-        """Weights from the prior."""
+        """Weights drawn from the prior."""
         weights_key, choice_key = jax.random.split(key)
         w = self.deviation * jax.random.normal(weights_key, (self.features,))
         if self.nonzero is None:
@@ -91,7 +92,7 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
     def represent(
         self, bank: FunctionBank, which: Int[Array, ""], x: Float[Array, "*slots features"]
     ) -> Float[Array, "*slots features"]:
-        """phi of representation `which`, of every input."""
+        r"""$\phi(x)$ of every input, under representation number `which`."""
         for layer in range(self.layers):
             x = jax.nn.leaky_relu(x @ bank.maps[which, layer].T, SLOPE)
         return x
@@ -99,14 +100,14 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
     def look_up(
         self, bank: FunctionBank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
     ) -> Float[Array, "*slots features"]:
-        """The weights `classes` of the pool."""
+        """The weights with the numbers `classes` in the pool."""
         return bank.pool[classes]
 
 
 def represented(
     maps: Float[np.ndarray, "layers dim dim"], x: Float[np.ndarray, "*slots dim"]
 ) -> Float[np.ndarray, "*slots dim"]:
-    """phi of every input in float64, for baselines: what `Functions.represent` computes with the same layers."""
+    r"""$\phi(x)$ of every input in float64, for baselines: as `Functions.represent` with the same layers."""
     for q in maps:
         z = x @ q.T
         x = np.where(z > 0, z, SLOPE * z)

@@ -1,4 +1,4 @@
-"""Gaussian classes: the embedded default source; needs no data."""
+"""Gaussian classes: the default source, which needs no data file."""
 
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ from ebbtide.sources.bank import Bank, Sizes, check_counts
 from ebbtide.traced import Traced
 
 INFINITE = 2**31
-"""Exemplars per class when the source is infinite: half train, half held out."""
+"""Exemplars per class of an infinite source: half for training, half held out."""
 
 
 class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_fields=True):
@@ -39,7 +39,7 @@ class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_field
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def check(self) -> None:
-        """Raises `InputError` for sizes no task could use."""
+        """Raises `InputError` for sizes that no task could use."""
         check_counts(self)
         require(self.dim >= 1, "source.dim", self.dim, "must be at least 1")
         require(self.noise >= 0, "source.noise", self.noise, "must be 0 or larger")
@@ -50,7 +50,7 @@ class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_field
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.dim)
 
     def build(self) -> Bank:
-        """Draws the class means and, unless infinite, every exemplar."""
+        """The class means and, unless infinite, every exemplar."""
         return jax.jit(self._build)()
 
     def _build(self) -> Bank:

@@ -1,4 +1,4 @@
-"""Glyphs: handwriting-like characters drawn from a seed; needs no data."""
+"""Glyphs: handwriting-like characters drawn from a seed; needs no data file."""
 
 from functools import partial, reduce
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
 from ebbtide.sources import strokes
 from ebbtide.sources.bank import Bank, Sizes, check_counts
-from ebbtide.sources.components import components
+from ebbtide.sources.components import principal_components
 from ebbtide.sources.images import look_up_pixels, pixel_bank
 from ebbtide.traced import Traced
 
@@ -21,7 +21,7 @@ COMPONENTS = 64
 """Coordinates of `pca64`."""
 
 HELD_OUT = 2**31
-"""Held-out classes and exemplars are numbered from here, so that they do not depend on how many are trained on."""
+"""Held-out classes and exemplars are numbered from here, so that they do not depend on the number of training ones."""
 
 CHUNK = 4096
 """Images drawn at a time."""
@@ -69,11 +69,11 @@ class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=Tr
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, dim)
 
     def build(self) -> Bank:
-        """Draws every exemplar."""
+        """The bank of every exemplar, drawn from `seed`."""
         images = self.images()
         if self.features == "pixels":
             return pixel_bank(images)
-        features = components(images.reshape(*images.shape[:2], -1), self.classes, self.exemplars, COMPONENTS)
+        features = principal_components(images.reshape(*images.shape[:2], -1), self.classes, self.exemplars, COMPONENTS)
         return Bank(jnp.asarray(features), root(0, Purpose.SOURCE), jnp.float32(0))
 
     def look_up(
@@ -85,7 +85,7 @@ class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=Tr
         return bank.features[classes, exemplars]
 
     def images(self) -> UInt8[np.ndarray, "class exemplar side side"]:
-        """All exemplars, ink = 255: of the training classes, then of the held-out ones; likewise within a class."""
+        """All exemplars, ink = 255: training classes first, then held-out ones; likewise within a class."""
         key = root(self.seed, Purpose.SOURCE)
         shape_key, hand_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         classes = _numbers(self.classes, self.holdout_classes)
@@ -100,7 +100,7 @@ class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=Tr
 
 
 def _numbers(train: int, held_out: int) -> Int[np.ndarray, " number"]:
-    """What classes or exemplars are called in the random stream: those for training, then those held out."""
+    """The numbers of classes or exemplars in the random stream: training ones, then held-out ones."""
     return np.concatenate([np.arange(train), HELD_OUT + np.arange(held_out)])
 
 

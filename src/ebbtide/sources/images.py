@@ -1,4 +1,4 @@
-"""What sources of pixels share: the eight transforms, and a bank that holds one byte a pixel."""
+"""Images as exemplars: eight transforms of every character, and a bank with one byte per pixel."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,11 +14,11 @@ INK = 255
 def eight_transforms(
     images: Shaped[np.ndarray, "class exemplar side side"],
 ) -> Shaped[np.ndarray, "eight_classes exemplar side side"]:
-    """Eight classes for each: rotations and flips, applied to all exemplars of the class alike.
+    """Eight classes for every class: its rotations and mirror images, the same transform for all its exemplars.
 
-    Class 8 c + 4 f + k is class c mirrored left to right if f = 1, then turned by k * 90 degrees
-    counter-clockwise. The eight are consecutive, so that an order of classes can keep them together
-    (Chan et al. 2022, arXiv 2205.05055; the 12,800 classes of arXiv 2311.08360).
+    Class 8 c + 4 f + k is class c, mirrored left to right if f = 1, then turned by k * 90 degrees counter-clockwise.
+    The eight are consecutive, so that a permutation of classes can keep them together (Chan et al. 2022, arXiv
+    2205.05055; the 12,800 classes of Singh et al. 2023, arXiv 2311.08360).
     """
     made = np.empty((len(images), 8, *images.shape[1:]), images.dtype)
     for flip in (0, 1):
@@ -29,7 +29,7 @@ def eight_transforms(
 
 
 def pixel_bank(images: UInt8[np.ndarray, "class exemplar side side"]) -> Bank:
-    """The bank of images with ink = 255: flattened row by row, one byte a pixel (a quarter of float32)."""
+    """The bank of images with ink = 255: flattened row by row, one byte per pixel (a quarter of float32)."""
     return Bank(jnp.asarray(images.reshape(*images.shape[:2], -1)), root(0, Purpose.SOURCE), jnp.float32(0))
 
 

@@ -14,7 +14,7 @@ from ebbtide.sources.bank import Bank
 from ebbtide.sources.drawings import FILE, drawings_shape, read_drawings
 from ebbtide.sources.features import Count, FrozenFeatures, array_shape, read_array
 from ebbtide.sources.images import eight_transforms, look_up_pixels, pixel_bank
-from ebbtide.sources.layout import TRANSFORMS, Layout, as_released, shuffle_characters
+from ebbtide.sources.layout import TRANSFORMS, Layout, shuffle_characters, to_released_order
 
 Kind = Literal["pca64", "full", "pixels", "hog", "efficientnet-lite0", "resnet18"]
 NETWORK = "efficientnet-lite0"
@@ -22,16 +22,16 @@ OTHER_NAMES = {
     f"omniglot_{NETWORK}_pca64.npz": "omniglot_features_pca64.npz",
     f"omniglot_{NETWORK}.npz": "omniglot_features.npz",
 }
-"""Files of features under names that `ebbtide data features` does not give them; read where they are."""
+"""Older names of feature files, beside the name that `ebbtide data features` gives; they are read where they exist."""
 
 
 def data_folder() -> Path:
-    """Where data files are looked for: $EBBTIDE_DATA, else the user's cache folder."""
+    """The folder of data files: $EBBTIDE_DATA, else the user's cache folder."""
     return Path(os.environ.get("EBBTIDE_DATA") or cache_folder())
 
 
 def features_file(encoder: str, *, transforms: bool = False, pca: int = 0) -> str:
-    """The name of the file that `ebbtide data features` makes."""
+    """The name of the file that `ebbtide data features` writes."""
     eight, dims = "_x8" if transforms else "", f"_pca{pca}" if pca else ""
     return f"omniglot_{encoder}{eight}{dims}.npz"
 
@@ -39,16 +39,16 @@ def features_file(encoder: str, *, transforms: bool = False, pca: int = 0) -> st
 class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_fields=True, kw_only=True):
     """Characters of Omniglot (Lake et al. 2015), read from the folder that EBBTIDE_DATA names.
 
-    `features`: `pixels` of `side` x `side` (one byte each, looked up as float32 in [0, 1], ink = 1;
-    `standardise` must be "none"); or frozen features of the images: `full`, `efficientnet-lite0` (the same:
-    448-d), `resnet18` (512-d), `hog` (512-d, no network); the first `pca` principal components of them if `pca`
-    is not 0; `pca64` is `full` with `pca = 64`.
+    `features`: `pixels` of `side` x `side` (one byte each, looked up as float32 in [0, 1], ink = 1; `standardise` must
+    be "none"); or frozen features of the images: `full` or `efficientnet-lite0` (the same: 448 numbers), `resnet18`
+    (512 numbers), `hog` (512 numbers, no network). `pca` > 0 takes the first `pca` principal components of them;
+    `pca64` is `full` with `pca = 64`.
 
-    Classes are shuffled once, as in the public code of Chan et al. 2022. With `transforms` each character is
-    eight classes (`eight_transforms`; 12,984 in all): row 8 c + t is character c under transform t, characters
-    are shuffled whole, and held-out classes must be whole characters. `layout = "released_script"` takes the rows
-    as the public feature script of Singh et al. 2023 makes them (`released_script_order`); without `transforms` the
-    first eighth of them, as that script's file "norotate".
+    Classes are permuted once, as in the public code of Chan et al. 2022 (arXiv 2205.05055). With `transforms` each
+    character makes eight classes (`eight_transforms`; 12,984 in all): row 8 c + t is character c under transform t,
+    characters stay together in the permutation, and held-out classes must be whole characters. `layout =
+    "released_script"` takes the rows as the public feature script of Singh et al. 2023 writes them
+    (`released_script_order`); without `transforms` the first eighth of them, as in that script's file "norotate".
     """
 
     features: Kind = "pca64"
@@ -62,7 +62,8 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
     pca: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def file(self) -> tuple[str, str]:
-        """Raises `InputError`, saying how to get the data, when the file is missing."""
+        """The path of the file and the name of the array in it. Raises `InputError`, saying how to get the data, when
+        the file is missing."""
         folder, array = data_folder(), "features"
         if self.features == "pixels":
             names, array, command = (FILE,), "images_packed", "ebbtide data fetch omniglot"
@@ -80,7 +81,7 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         raise InputError("source", "omniglot", allowed)
 
     def check(self) -> None:
-        """Raises `InputError` for fields that do not go together."""
+        """Raises `InputError` for fields that contradict each other."""
         if self.features == "pixels":
             allowed = "pixels are kept as bytes: must be 'none'"
             require(self.standardise == "none", "source.standardise", self.standardise, allowed)
@@ -89,19 +90,20 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         super().check()
 
     def check_data(self) -> None:
-        """Raises `InputError` for missing data, too many classes, or a character cut in two."""
+        """Raises `InputError` for missing data, too many classes, or a character divided between training and held-out
+        classes."""
         super().check_data()
         if self._eight():
             self._check_whole_characters()
 
     def known_dim(self) -> int | None:
-        """The pixels of an image, or the principal components that are kept."""
+        """The number of pixels of an image, or of principal components."""
         if self.features == "pixels":
             return self.side**2
         return 64 if self.features == "pca64" else self.pca or None
 
     def shape(self) -> tuple[int, ...]:
-        """(classes, exemplars, features) that there are."""
+        """(classes, exemplars, features) of the data."""
         path, array = self.file()
         if self.features == "pixels":
             characters, each = drawings_shape(Path(path))
@@ -121,17 +123,17 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
             rows = eight_transforms(images) if self._eight() else images
         else:
             rows = read_array(path, array)
-        rows = as_released(rows) if self.layout == "released_script" else rows
+        rows = to_released_order(rows) if self.layout == "released_script" else rows
         return rows[: self.shape()[0]]
 
     def order(self, have: int) -> np.ndarray:
-        """Characters shuffled, the classes of one together."""
+        """A permutation of the classes that keeps the eight classes of a character together."""
         if not self._eight():
             return super().order(have)
         return shuffle_characters(np.arange(have), TRANSFORMS, self.class_order_seed)
 
     def build(self) -> Bank:
-        """Reads, orders and splits; features are standardised, pixels stay bytes."""
+        """The bank: features are standardised, pixels stay bytes."""
         return pixel_bank(self.select(self.read())) if self.features == "pixels" else super().build()
 
     def look_up(
@@ -151,5 +153,5 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         require(better == first, "source.holdout_classes", self.holdout_classes, allowed)
 
     def _eight(self) -> bool:
-        """Whether rows are characters under a transform, or mixtures of them."""
+        """Whether a row is a character under one transform, or a mixture of such."""
         return self.transforms or self.layout == "released_script"

@@ -1,8 +1,8 @@
-"""Characters as pen strokes: their shape, the noise of the hand, and the drawing.
+"""Characters as pen strokes: their shape, the variation of the hand, and the drawing.
 
-Lengths are in units of the image's side, y points down, angles are in radians. A stroke is the
-Catmull-Rom spline through `KNOTS` knots. Every character is held as `STROKES` strokes; one that has
-fewer repeats its first, which draws nothing new. All functions work on many characters at once.
+Lengths are in units of the image's side, y points down, angles are in radians. A stroke is the Catmull-Rom spline
+through `KNOTS` knots. Every character has `STROKES` strokes in memory; one with fewer repeats its first, which draws
+nothing new. All functions work on many characters at once.
 """
 
 from functools import partial
@@ -15,35 +15,36 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 from scipy.special import ndtri
 
 STROKES, KNOTS, STEPS = 4, 7, 4
-"""Strokes of a character at most, knots of a stroke, straight pieces drawn between two knots."""
+"""Most strokes of a character, knots of a stroke, and straight segments drawn between two knots."""
 
 TURNS = KNOTS - 2
-"""Inner knots, where a stroke can turn."""
+"""Inner knots of a stroke, at which it can turn."""
 
 OWN = 11
-"""Random words of a stroke, besides one for each turn."""
+"""Random words per stroke, besides one for each turn."""
 
 SHAPE_WORDS = 2 + STROKES * (OWN + TURNS)
-"""Random words that make the shape of a character."""
+"""Random words that determine the shape of a character."""
 
 HAND_WORDS = 7 + STROKES * 2 * (1 + KNOTS)
-"""Random words that make one drawing of it."""
+"""Random words that determine one drawing of a character."""
 
 AMOUNT = (0.2, 0.6, 0.88)
-"""A character has at most 1, 2, 3 strokes with these probabilities."""
+"""Cumulative probabilities that a character has at most 1, 2 or 3 strokes."""
 
 PEN = 0.05
 """Width of the pen, about that of Omniglot."""
 
 MARGIN = 1 / 28
-"""How far ink stays from the edge: none reaches the outermost pixels, from 28 a side on."""
+"""Distance of ink from the edge: no ink reaches the outermost pixels, from 28 pixels a side on."""
 
 BLOCK = 64
 """Images drawn at a time, so that they stay in the processor's cache."""
 
 
 class Kind(NamedTuple):
-    """A kind of stroke: probability, least and largest turn, how the inner knots share it, length."""
+    """A kind of stroke: its probability, least and largest turn, the share of the turn at each inner knot, and its
+    length."""
 
     probability: float
     least: float
@@ -63,24 +64,24 @@ KINDS = (
     Kind(0.07, 1.8, 3.4, (0.5, 0.5, 0.0, -0.5, -0.5), 1.5),  # wave
 )
 LINE, SIMPLE = 0.36, 0.79
-"""Below `LINE` a kind is a line; below `SIMPLE` it is not a ring, zigzag or wave."""
+"""A kind drawn by u < `LINE` is a line; one by u < `SIMPLE` is no ring, zigzag or wave."""
 
 HEADINGS = (0.0, np.pi / 2, np.pi / 4, 3 * np.pi / 4)
-"""Where a stroke sets out to: right, down, down to the right, down to the left."""
+"""Initial directions of a stroke: right, down, down to the right, down to the left."""
 
 
 def unit(words: UInt32[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Random words as numbers between 0 and 1, neither of them included."""
+    """Random words as numbers strictly between 0 and 1."""
     return (words.astype(np.float64) + 0.5) / 2**32
 
 
 def shapes(words: UInt32[np.ndarray, "class words"]) -> Float[np.ndarray, "class stroke knot 2"]:
-    """The knots of characters, around their middle, from `SHAPE_WORDS` words each.
+    """The knots of characters, relative to their middle, from `SHAPE_WORDS` words each.
 
-    A stroke sets out in one of the `HEADINGS`, give or take 5 degrees, and turns as its kind does; that
-    of a character of one stroke as two kinds do, and characters of three or four have simple kinds only.
-    From the second on a stroke touches a knot of an earlier one, of another heading, with its beginning,
-    its middle or its end; or begins a little away from there.
+    A stroke starts in one of the `HEADINGS`, give or take 5 degrees, and turns as its kind does. The stroke of a
+    one-stroke character turns as two kinds do, and characters of three or four strokes have simple kinds only. From the
+    second on a stroke touches a knot of an earlier one of another heading, with its beginning, its middle or its end,
+    or begins a little away from it.
     """
     u = unit(words)
     count = 1 + np.searchsorted(AMOUNT, u[:, 0])
@@ -117,14 +118,14 @@ def shapes(words: UInt32[np.ndarray, "class words"]) -> Float[np.ndarray, "class
 
 
 def _kind(u: Float[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
-    """Which of `KINDS`, by their probabilities, for numbers from 0 to 1."""
+    """The index into `KINDS` for numbers from 0 to 1, by the kinds' probabilities."""
     return np.searchsorted(np.cumsum([kind.probability for kind in KINDS])[:-1], u)
 
 
 def _turns(
     kind: Int[np.ndarray, "class stroke"], own: Float[np.ndarray, "class stroke words"]
 ) -> Float[np.ndarray, "class stroke turn"]:
-    """The turn at every inner knot: a share of the kind's, to either hand, and 4 degrees of noise."""
+    """The turn at every inner knot: a share of the kind's turn, to either side, with 4 degrees of noise."""
     least, largest = (np.array([getattr(k, name) for k in KINDS])[kind] for name in ("least", "largest"))
     total = (least + (largest - least) * own[:, :, 4]) * np.where(own[:, :, 5] < 0.5, -1, 1)
     return total[..., None] * np.array([k.share for k in KINDS])[kind] + np.radians(4) * ndtri(own[:, :, OWN:])
@@ -137,12 +138,12 @@ def _direction(angle: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 
 def drawings(
     knots: Float[np.ndarray, "image stroke knot 2"], words: UInt32[np.ndarray, "image words"], motor: float
 ) -> tuple[Float[np.ndarray, "image stroke point 2"], Float[np.ndarray, " image"]]:
-    """Paths and pen widths of the knots as a hand of noise `motor` draws them, inside the image.
+    """Paths and pen widths of characters as drawn by a hand of variation `motor`, inside the image.
 
-    Every deviation is Gaussian and proportional to `motor`. At 1 the standard deviations are: a knot
-    moves by 0.012 along each axis (neighbours on a stroke alike), a stroke by 0.018; the character is
-    turned by 6 degrees, slanted by 0.12, its width and its height change by 13 %; it is put 0.06 off the
-    middle along each axis; the pen is 12 % wider or thinner (at most by a factor of 2).
+    Every deviation is Gaussian and proportional to `motor`. At 1 the standard deviations are: 0.012 along each axis for
+    a knot (correlated between neighbours on a stroke), 0.018 for a stroke; 6 degrees of rotation and 0.12 of slant for
+    the character, 13 % for its width and its height, 0.06 along each axis for its position; 12 % for the width of the
+    pen (at most a factor of 2).
     """
     z = motor * ndtri(unit(words))
     offset, noise = np.split(z[:, 7:].reshape(len(z), STROKES, 1 + KNOTS, 2), [1], 2)
@@ -160,7 +161,7 @@ def drawings(
 
 
 def _splines(knots: Float[np.ndarray, "image stroke knot 2"]) -> Float[np.ndarray, "image stroke point 2"]:
-    """Points on the Catmull-Rom splines through knots; beyond its ends a stroke goes straight on."""
+    """Points on the Catmull-Rom splines through the knots, extended straight beyond the ends."""
     before, after = 2 * knots[:, :, :1] - knots[:, :, 1:2], 2 * knots[:, :, -1:] - knots[:, :, -2:-1]
     around = np.concatenate([before, knots, after], 2)
     t = np.arange(STEPS) / STEPS
@@ -173,7 +174,7 @@ def _splines(knots: Float[np.ndarray, "image stroke knot 2"]) -> Float[np.ndarra
 def _inside(
     points: Float[np.ndarray, "image stroke point 2"], margin: Float[np.ndarray, " image"]
 ) -> Float[np.ndarray, "image stroke point 2"]:
-    """The paths moved, and shrunk where they must be, so that none is nearer to the edge than `margin`."""
+    """The paths moved, and shrunk where necessary, so that no point is nearer to the edge than `margin`."""
     least = margin[:, None, None, None]
     low, high = points.min((1, 2), keepdims=True), points.max((1, 2), keepdims=True)
     shrink = np.minimum(1, (1 - 2 * least) / (high - low).max(-1, keepdims=True))
@@ -184,10 +185,10 @@ def _inside(
 def render(
     points: Float[np.ndarray, "image stroke point 2"], pen: Float[np.ndarray, " image"], side: int
 ) -> UInt8[np.ndarray, "image side side"]:
-    """Images of side x side pixels, ink = 255, of the paths drawn with round pens of these widths.
+    """Images of side x side pixels, ink = 255, of the paths drawn with round pens of the given widths.
 
-    A pixel whose middle is r pixels away from the path gets min(max(w/2 + 1/2 - r, 0), w, 1) of the
-    ink: how much of a window one pixel wide, r away from the middle of a line w wide, the line covers.
+    A pixel whose middle is r pixels away from the path gets min(max(w/2 + 1/2 - r, 0), w, 1) of the ink: the share of a
+    window one pixel wide, r away from the middle of a line w wide, that the line covers.
     """
     drawn = np.empty((len(points), side, side), np.uint8)
     starts, ends = (points[:, :, s].reshape(len(points), -1, 2) for s in (slice(None, -1), slice(1, None)))
@@ -204,7 +205,7 @@ def render(
 def _ink(
     pieces: Float[Array, "image piece 4"], width: Float[Array, " image"], side: int
 ) -> UInt8[Array, "image side side"]:
-    """`render` for pieces (x, y, x', y') and pens in pixels: the squared distance to the nearest piece first."""
+    """`render` for segments (x, y, x', y') and pens in pixels, by the squared distance to the nearest segment."""
     centre = jnp.arange(side) + 0.5
     x, y = centre[None, None, :], centre[None, :, None]
     step = pieces[..., 2:] - pieces[..., :2]

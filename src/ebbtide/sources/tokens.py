@@ -10,16 +10,16 @@ from ebbtide.sources.omniglot import data_folder
 
 
 def tokens_file(classes: int, exemplars: int) -> str:
-    """The name of the file that `ebbtide data tokens` makes."""
+    """The name of the file that `ebbtide data tokens` writes."""
     return f"tokens_{classes}x{exemplars}.npz"
 
 
 class Tokens(FrozenFeatures, frozen=True, tag="tokens", forbid_unknown_fields=True, kw_only=True):
-    """Clusters of a language model's token embeddings (section 4.3 of arXiv 2311.08360), read from the folder
-    that EBBTIDE_DATA names.
+    """Clusters of a language model's token embeddings (Singh et al. 2023, arXiv 2311.08360, section 4.3), read from the
+    folder that EBBTIDE_DATA names.
 
-    `file_classes` and `file_exemplars` say which file (`ebbtide data tokens --classes 1600 --exemplars 10`): those
-    that were asked for. A vocabulary may have filled fewer classes (`ebbtide data info` says how many). An
+    `file_classes` and `file_exemplars` are the numbers with which the file was made (`ebbtide data tokens --classes
+    1600 --exemplars 10`). The vocabulary may have filled fewer classes (`ebbtide data info` shows how many). An
     exemplar is a token, so held-out exemplars are other words of the same cluster.
     """
 
@@ -33,7 +33,8 @@ class Tokens(FrozenFeatures, frozen=True, tag="tokens", forbid_unknown_fields=Tr
     class_order_seed: Annotated[int, msgspec.Meta(ge=0)] | None = 1337
 
     def file(self) -> tuple[str, str]:
-        """Raises `InputError`, saying how to make the file, when it is missing."""
+        """The path of the file and the name of the array in it. Raises `InputError`, saying how to make the file, when
+        it is missing."""
         folder, name = data_folder(), tokens_file(self.file_classes, self.file_exemplars)
         command = (
             f"ebbtide data tokens --from wordllama --classes {self.file_classes} --exemplars {self.file_exemplars}"

@@ -96,13 +96,6 @@ class Attempt:
         return ended
 
 
-def attempt(folder: str, task: str, resources: Resources) -> Outcome:
-    """Tries a task and waits for the end: the whole of a job on a cluster. SIGTERM makes it save and end."""
-    found = Attempt(Path(folder), task, resources).wait()
-    assert found is not None
-    return found
-
-
 def _outcome(code: int, text: str) -> Outcome:
     plain: dict[int, Kind] = {0: "done", BUSY: "busy", FULL: "full", STOPPED: "stopped"}
     if code in plain:

@@ -15,7 +15,7 @@ from ebbtide.places import looking_in
 from ebbtide.runs.output import check_output_folder
 from ebbtide.sweeps import estimate
 from ebbtide.sweeps.attempt import Outcome
-from ebbtide.sweeps.executors import Executor, executor, trains_here
+from ebbtide.sweeps.executors import Executor, make_executor, trains_here
 from ebbtide.sweeps.folder import SWEEP, SweepFolder, places, planning
 from ebbtide.sweeps.plan import Group, PlannedGroup, TaskGroup, check_planned, group, plan
 from ebbtide.sweeps.sweep import Sweep
@@ -50,12 +50,11 @@ class DiskFullError(RuntimeError):
 def make_plan(sweep: Sweep, groups: list[Group], known: Collection[str], slots: int) -> list[PlannedGroup]:
     """Tasks for the members that are not `known` by their address, by what they cost on this machine."""
     seconds, members = 60 * sweep.task_minutes, sweep.task_members
-    slower = estimate.slower(one.spec for one in groups)
-    cost = partial(estimate.of, slower=slower)
+    cost = partial(estimate.estimate_cost, correction=estimate.correction_factor(one.spec for one in groups))
     return plan(groups, known, cost, task_seconds=seconds, slots=slots, task_members=members)
 
 
-def unseen(planned: list[PlannedGroup]) -> Iterator[str]:
+def missing_resources(planned: list[PlannedGroup]) -> Iterator[str]:
     """A line about what this machine lacks for the tasks that are planned; none where it could train them."""
     try:
         check_planned(planned)
@@ -106,12 +105,12 @@ def run_sweep(
         if trains_here(on):
             check_planned(left)  # what cannot be run is said before anything is written
         else:
-            for text in unseen(left):
+            for text in missing_resources(left):
                 say(text)
     for text in preset_changed(before, sweep):
         say(text)
     folder = SweepFolder.make(path, sweep)
-    tasks_on = executor(on, path, sweep.resources, jobs) if isinstance(on, str) else on
+    tasks_on = make_executor(on, path, sweep.resources, jobs) if isinstance(on, str) else on
     with planning(path):
         folder.reread()
         planned = make_plan(sweep, groups, folder.members, tasks_on.slots)

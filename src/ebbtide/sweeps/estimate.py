@@ -45,17 +45,17 @@ class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return all(math.isfinite(x) and x > 0 for x in (self.rate, self.start, self.memory))
 
 
-def of(spec: Spec, slower: float = 1.0) -> Estimate:
+def estimate_cost(spec: Spec, correction: float = 1.0) -> Estimate:
     """The cost of one member of `spec`: measured where this machine has trained this shape before. A guess is
-    `slower` times what the size of the model says."""
+    `correction` times what the size of the model says."""
     known = _read(spec)
     if known is not None:
         return Estimate(spec.sequences / known.rate, known.start, known.memory, "measured")
     one = _one_member(spec)
-    return Estimate(slower * core_seconds(one), START_SECONDS, BASE_BYTES + 3 * limits.needed(one), "guessed")
+    return Estimate(correction * core_seconds(one), START_SECONDS, BASE_BYTES + 3 * limits.needed(one), "guessed")
 
 
-def slower(specs: Iterable[Spec]) -> float:
+def correction_factor(specs: Iterable[Spec]) -> float:
     """By what factor guesses are short of what was measured, the median over those of `specs` that were (1 where none
     was): what is guessed beside them is likely to be off by as much."""
     pairs = [(spec, _read(spec)) for spec in specs]

@@ -81,7 +81,7 @@ def check_name(name: str) -> None:
     require(name in NAMES, "executor", name, f"must be one of {', '.join(NAMES)}{nearest(name, NAMES)}")
 
 
-def executor(name: str, folder: Path, resources: Resources, jobs: int | None = None, **options: Any) -> Executor:
+def make_executor(name: str, folder: Path, resources: Resources, jobs: int | None = None, **options: Any) -> Executor:
     """The executor of this name. `jobs` is how many tasks may run at a time (default: as many as fit)."""
     check_name(name)
     if name == "local":

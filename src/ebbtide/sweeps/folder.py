@@ -40,10 +40,10 @@ PLANNING_SECONDS = 120.0
 """How long a driver waits while another one plans."""
 
 T = TypeVar("T")
-State = Literal["done", "running", "waiting", "quarantined"]
+TaskState = Literal["done", "running", "waiting", "quarantined"]
 
 
-class Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StoredSweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """sweep.json."""
 
     schema: int
@@ -81,7 +81,7 @@ class SweepFolder:
         """Opens a folder that holds a sweep. Raises `InputError` when it does not, or is damaged."""
         self.path = path
         require((path / SWEEP).is_file(), "sweep", str(path), "not a sweep folder (it has no sweep.json)")
-        self.sweep = self._read(SWEEP, Described, lambda one: msgspec.to_builtins(one.sweep)).sweep
+        self.sweep = self._read(SWEEP, StoredSweep, lambda one: msgspec.to_builtins(one.sweep)).sweep
         self.sweep.check()
         self._plans: dict[str, PlanRecord] = {}
         self.specs: dict[str, tuple[TaskGroup, Task]] = {}
@@ -108,7 +108,7 @@ class SweepFolder:
         with planning(path):
             for name in (PLANS, RUNS, FAILURES):
                 atomic.make_folder(path / name)
-            data = sign(Described(SCHEMA, sweep), indent=1)
+            data = sign(StoredSweep(SCHEMA, sweep), indent=1)
             if not (path / SWEEP).is_file() or (path / SWEEP).read_bytes() != data:
                 atomic.write_file(path / SWEEP, data)
         return cls(path)
@@ -161,7 +161,7 @@ class SweepFolder:
         path = self.run_path(task)
         return Run(path) if (path / HEADER).exists() else None
 
-    def state(self, task: str) -> State:
+    def state(self, task: str) -> TaskState:
         """What is to be said of a task now."""
         run = self.run(task)
         status = run.status() if run else "waiting"

@@ -114,7 +114,7 @@ def group_unchecked(sweep: Sweep, points: list[Point]) -> list[Group]:
     for i, point in enumerate(points):
         kinds = tuple((name, None if _number(value) else _key(value)) for name, value in point.items())
         if kinds not in variable:
-            variable[kinds] = frozenset(fields).intersection(_made(base, point).variable())
+            variable[kinds] = frozenset(fields).intersection(_spec_at(base, point).variable())
         varied = variable[kinds]
         key = (kinds, tuple(value for name, value in point.items() if _number(value) and name not in varied))
         rows.setdefault(key, []).append(i)
@@ -127,8 +127,8 @@ def group_unchecked(sweep: Sweep, points: list[Point]) -> list[Group]:
 
 def _common(base: dict[str, Any], point: Point, varied: frozenset[str]) -> tuple[Spec, list[str]]:
     """What the members of a group share: the spec, with the base's values in the varied fields, and their names."""
-    spec = _made(base, point)
-    without = _made(base, {name: value for name, value in point.items() if name not in varied})
+    spec = _spec_at(base, point)
+    without = _spec_at(base, {name: value for name, value in point.items() if name not in varied})
     names = [name for name in spec.variable() if name in varied or name == MEMBER]  # or the place in the run decides
     for name in names:
         has = name in without.variable()
@@ -198,7 +198,7 @@ def _even(items: list[int], most: int) -> Iterator[list[int]]:
         yield items[start:end]
 
 
-def _made(base: dict[str, Any], point: Point) -> Spec:
+def _spec_at(base: dict[str, Any], point: Point) -> Spec:
     data = msgspec.json.decode(msgspec.json.encode(base))
     assign_all(Spec, data, point)
     return from_builtins(data)

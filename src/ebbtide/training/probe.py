@@ -58,7 +58,7 @@ def model_at(run: Run | str | os.PathLike[str], member: int = 0, sequences: int 
 
     >>> spec, params = eb.model_at("runs/tiny")
     >>> sorted(params)
-    ['blocks', 'exemplar', 'label', 'norm', 'positions', 'readout']
+    ['blocks', 'exemplar', 'label', 'norm', 'position', 'readout']
     """
     run = run if isinstance(run, Run) else Run(run)
     spec, kept = spec_of(run), {manifest.sequences: manifest for _, manifest in run.manifests()}
@@ -94,7 +94,7 @@ def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> A
 
     >>> spec, params = eb.model_at("runs/tiny")
     >>> eb.prompts_of(spec, "icl", 5).exemplars.shape  # [slot, sequence, feature]
-    (17, 5, 64)
+    (3, 5, 8)
     """
     names = spec.evaluators
     require(
@@ -123,7 +123,7 @@ def probe_run(
 
     >>> (result,) = eb.probe_run("runs/tiny", ["induction_strength"], "icl", sequences=8)
     >>> result.measure.axes, result.values.shape  # [checkpoint, member, layer, head]
-    (('layer', 'head'), (2, 1, 2, 8))
+    (('layer', 'head'), (2, 1, 2, 2))
     """
     run = run if isinstance(run, Run) else Run(run)
     spec = spec_of(run)

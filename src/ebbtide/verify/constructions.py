@@ -32,7 +32,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import require
 from ebbtide.evaluation.baselines import positive
-from ebbtide.mechanisms.woven import Head, Layer, Place, Unit, Woven, weave
+from ebbtide.mechanisms.construction import ConstructedModel, Head, Layer, Place, Unit, construct_model
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.functions import SLOPE
 
@@ -82,7 +82,7 @@ def _product(x: slice, w: slice, one: int, to: int) -> list[Head]:
     return [Head([(x, w, sign)], [(one, to, sign)]) for sign in (1.0, -1.0)]
 
 
-def ridge_descent(dim: int, context: int, steps: int, rate: float, penalty: float) -> Woven:
+def ridge_descent(dim: int, context: int, steps: int, rate: float, penalty: float) -> ConstructedModel:
     r"""`steps` steps $w \leftarrow w - \eta (X'(Xw - Y) + \lambda w)$ from w = 0 on `context` pairs, then w'q: it tends
     to `ridge` with the same penalty for $\eta < 2 / (\lambda_{max}(X'X) + \lambda)$. Penalty 0 is least squares.
 
@@ -94,7 +94,7 @@ def ridge_descent(dim: int, context: int, steps: int, rate: float, penalty: floa
 
 def _ridge(
     dim: int, context: int, steps: int, rate: float, penalty: float, before: Sequence[Layer] = (), mlp_ratio: int = 0
-) -> Woven:
+) -> ConstructedModel:
     """The layers `before`, then those of `ridge_descent`."""
     _checked(dim, context, steps, rate)
     require(0 <= penalty < np.inf, "penalty", penalty, "must be a number from 0 on")
@@ -106,12 +106,12 @@ def _ridge(
     step = Layer([*_gradient(x, y, w, one, query, rate * (context + 1)), decay])
     # the query's token has no response: y is 0 there, and the answer goes to its place
     layers = [*before, *[step] * steps, Layer(_product(x, w, one, y))]
-    return weave(model, layers, x=x, y=y, marks=marks, reads=[(y, 1.0)])
+    return construct_model(model, layers, x=x, y=y, marks=marks, reads=[(y, 1.0)])
 
 
 def representation_ridge(
     maps: Float[np.ndarray, "layers dim dim"], context: int, steps: int, rate: float, penalty: float
-) -> Woven:
+) -> ConstructedModel:
     r"""`ridge_descent` on $\phi(x)$ in place of x, $\phi$ the layers $z \leftarrow \mathrm{leaky}(Q z)$ of a fixed
     representation (Guo et al. 2023, arXiv 2310.10616, section 4: transform the inputs, then learn linearly in context).
 
@@ -133,7 +133,7 @@ def representation_ridge(
     return _ridge(dim, context, steps, rate, penalty, transforms, mlp_ratio=2)
 
 
-def lasso_descent(dim: int, context: int, steps: int, rate: float, penalty: float) -> Woven:
+def lasso_descent(dim: int, context: int, steps: int, rate: float, penalty: float) -> ConstructedModel:
     r"""`steps` steps of iterative soft thresholding (ISTA; Daubechies et al. 2004) from w = 0, then w'q:
 
     $w \leftarrow S_{\eta\lambda}(w - \frac{\eta}{N} X'(Xw - Y))$, $S_\theta(u) = \mathrm{relu}(u - \theta) -
@@ -157,10 +157,12 @@ def lasso_descent(dim: int, context: int, steps: int, rate: float, penalty: floa
         for threshold in (rate * penalty, 0.0)
     ]
     step = Layer(_gradient(x, y, w, one, query, rate * (context + 1) / context), soft)
-    return weave(model, [step] * steps + [Layer(_product(x, w, one, y))], x=x, y=y, marks=marks, reads=[(y, 1.0)])
+    return construct_model(
+        model, [step] * steps + [Layer(_product(x, w, one, y))], x=x, y=y, marks=marks, reads=[(y, 1.0)]
+    )
 
 
-def smoother(dim: int, context: int, scale: float) -> Woven:
+def smoother(dim: int, context: int, scale: float) -> ConstructedModel:
     r"""The kernel smoother $\sum_j y_j e^{\gamma q'x_j} / \sum_j e^{\gamma q'x_j}$ over the pairs, $\gamma$ the scale:
     one head of softmax attention, q and x_j compared, y_j moved, the query's own token silenced (Zhang et al. 2023,
     arXiv 2305.19420: attention as kernel smoother; `baselines.kernel_smoother`).
@@ -174,7 +176,7 @@ def smoother(dim: int, context: int, scale: float) -> Woven:
     marks = np.zeros((context + 1, model.width))
     marks[:, one], marks[-1, query] = 1.0, 1.0
     head = Head([(x, x, scale * model.width**0.5), (one, query, -SILENCE)], [(y, y, 1.0)])
-    return weave(model, [Layer([head])], x=x, y=y, marks=marks, reads=[(y, 1.0)])
+    return construct_model(model, [Layer([head])], x=x, y=y, marks=marks, reads=[(y, 1.0)])
 
 
 def selection(
@@ -187,7 +189,7 @@ def selection(
     by: Literal["validation", "labels"],
     held: int,
     margin: float,
-) -> Woven:
+) -> ConstructedModel:
     r"""Two ridge regressions side by side, $f_1, f_2$ with their `penalties`, and the weight $g$ of the first:
     $f = f_2 + g (f_1 - f_2)$. Both are fitted by `steps` steps on the first `context - held` pairs.
 
@@ -247,7 +249,7 @@ def selection(
         Layer(gap, choice),
         Layer([gated]),
     ]
-    return weave(model, layers, x=x, y=y, marks=marks, reads=[(second, 1.0), (told, 1.0)])
+    return construct_model(model, layers, x=x, y=y, marks=marks, reads=[(second, 1.0), (told, 1.0)])
 
 
 def _oddness(y: int, one: int, to: int) -> list[Unit]:

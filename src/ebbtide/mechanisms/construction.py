@@ -1,4 +1,4 @@
-"""Weights of the transformer from a description: which coordinates of a token a head compares and moves, and what a
+"""Transformer weights constructed from a description: which coordinates a head compares and copies, and which ones a
 unit of the MLP reads and writes."""
 
 from collections.abc import Iterator, Sequence
@@ -15,15 +15,16 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.prompt import FunctionPrompt
 
 Place = slice | int
-"""Coordinates of the residual stream: one, or several next to each other."""
+"""One coordinate of the residual stream, or several adjacent ones."""
 
 
 class Head(NamedTuple):
-    r"""A head of attention, over residual streams $h_i$ (it asks) and $h_j$ (it is asked):
+    r"""An attention head, on the residual streams $h_i$ of the attending and $h_j$ of the attended token.
 
-    score $s_{ij} = \sum_{(a, b, c)} c\, h_i[a] \cdot h_j[b]$ over `compares`, and for every (from, to, c) of `moves`,
-    $h_i[\mathrm{to}] \leftarrow h_i[\mathrm{to}] + \frac1n \sum_j \mathrm{relu}(s_{ij})\, c\, h_j[\mathrm{from}]$;
-    softmax attention weighs by $\mathrm{softmax}_j(s_{ij} / \sqrt{k})$, k the coordinates of a head.
+    Its score is $s_{ij} = \sum_{(a, b, c)} c\, h_i[a] \cdot h_j[b]$ over `compares`, and for every (from, to, c) of
+    `moves`, $h_i[\mathrm{to}] \leftarrow h_i[\mathrm{to}] + \frac1n \sum_j \mathrm{relu}(s_{ij})\, c\,
+    h_j[\mathrm{from}]$; softmax attention weighs by $\mathrm{softmax}_j(s_{ij} / \sqrt{k})$, with k the width of a
+    head.
     """
 
     compares: Sequence[tuple[Place, Place, float]]
@@ -31,7 +32,8 @@ class Head(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A unit of the MLP: relu(sum of c h[a] over `reads` + bias), added c times to h[b] for each (b, c) of `writes`."""
+    """A hidden unit of the MLP: relu(sum of c h[a] over `reads` + bias), added c times to h[b] for each (b, c) of
+    `writes`."""
 
     reads: Sequence[tuple[int, float]]
     bias: float
@@ -45,8 +47,8 @@ class Layer(NamedTuple):
     units: Sequence[Unit] = ()
 
 
-class Woven(NamedTuple):
-    """A model and the weights, in float64, that make it compute what was described."""
+class ConstructedModel(NamedTuple):
+    """A model with the weights, in float64, that make it compute what was described."""
 
     model: Transformer
     params: Params
@@ -54,8 +56,8 @@ class Woven(NamedTuple):
     def answer(
         self, x: Float[np.ndarray, "slots batch dim"], y: Float[np.ndarray, "context batch"]
     ) -> Float[np.ndarray, " batch"]:
-        """What it says of the last input, given the pairs before it, in float64; operation by operation, so that no
-        time goes into compiling many layers. Raises `InputError` for a y that is not one response a pair."""
+        """The output for the last input given the pairs before it, in float64. Runs operation by operation, so that
+        many layers need no compilation. Raises `InputError` unless there is one response y per pair."""
         pairs = (x.shape[0] - 1, x.shape[1])
         require(y.shape == pairs, "shape of y", list(y.shape), f"must be {list(pairs)}: a response for every pair")
         with jax.enable_x64(True):
@@ -64,7 +66,7 @@ class Woven(NamedTuple):
             return np.asarray(self.model.apply(jax.tree.map(jnp.asarray, self.params), prompt))[-1, :, 0]
 
 
-def weave(
+def construct_model(
     model: Transformer,
     layers: Sequence[Layer],
     *,
@@ -72,12 +74,13 @@ def weave(
     y: int,
     marks: Float[np.ndarray, "tokens width"],
     reads: Sequence[tuple[int, float]],
-) -> Woven:
-    """The weights. A pair's token is its input at `x`, its response at `y`, plus its row of `marks` (the table of
-    learned positions); `reads` are the coordinates of the last layer's query token that the read-out adds up.
+) -> ConstructedModel:
+    """The model with the described weights. A pair's token has its input at `x` and its response at `y`, plus its row
+    of `marks` (the table of learned positions); `reads` are the coordinates of the last layer's query token that the
+    read-out sums.
 
     Raises `InputError` when a layer has more heads or units than the model, a head compares or moves more coordinates
-    than a head has, or the model has another number of layers.
+    than its width, or the model has another number of layers.
     """
     d = model.width
     require(len(layers) == model.layers, "layers", len(layers), f"must be the {model.layers} of the model")
@@ -99,7 +102,7 @@ def weave(
         "blocks": blocks,
         "readout": {"w": readout, "b": np.zeros(1)},
     }
-    return Woven(model, params)
+    return ConstructedModel(model, params)
 
 
 def _attention(model: Transformer, heads: Sequence[Head]) -> dict[str, np.ndarray]:
