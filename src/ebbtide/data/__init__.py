@@ -1,1 +1,1 @@
-"""Getting and making the data files that sources read."""
+"""Downloading and making the data files that sources read."""

@@ -19,17 +19,17 @@ from ebbtide.sources.drawings import DRAWERS, FILE, SIDE, Drawings, drawings_sha
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 LARGEST_ARCHIVE = 100_000_000
 LARGEST_IMAGE = 1 << 16
-"""Bytes of one PNG file; the archives' own have some hundred."""
+"""Most bytes of one PNG file; those in the archives have some hundred."""
 MOST_MEMBERS = 200_000
-"""Entries of an archive; the larger one has some twenty thousand."""
+"""Most entries of an archive; the larger of the two has some twenty thousand."""
 MEMBER = re.compile(r"([^/\\]+)/character(\d{2})/(\d{4})_(\d{2})\.png")
-"""Inside an archive's folder: ALPHABET/characterNN/IIII_DD.png."""
+"""The path of an image inside an archive: ALPHABET/characterNN/IIII_DD.png."""
 EVERY = 200
-"""Images between reports."""
+"""Images between progress reports."""
 
 
 class Part(NamedTuple):
-    """One of the two archives: its checksum, and how much must be in it."""
+    """One of the two archives: its checksum and its expected content."""
 
     name: str
     md5: str
@@ -46,7 +46,7 @@ PARTS = (
     Part("images_background", "68d2efa1b9178cc56df9314c21c6e718", 30, 964, False),
     Part("images_evaluation", "6b91aef0f799c5bb55b94e3f2daec811", 20, 659, True),
 )
-"""The MD5 sums are those that torchvision checks its Omniglot by."""
+"""The MD5 sums are those by which torchvision checks its Omniglot."""
 
 
 class Character(NamedTuple):
@@ -57,10 +57,11 @@ class Character(NamedTuple):
 
 
 def fetch_omniglot(folder: Path, report: Report, *, source: Path | None = None) -> tuple[Path, str]:
-    """Makes `omniglot.npz` in `folder`, downloading the archives or from what is in `source`.
+    """Makes `omniglot.npz` in `folder`, from downloaded archives or from the files in `source`; returns the file, and a
+    text about its origin.
 
-    Returns the file and how it came there. A file that is there and whole is left alone. Raises
-    `InputError` in one line; then no file was made, and what was downloaded is kept for the next call.
+    An existing intact file is left alone. Raises `InputError` in one line; then no file was made, and what was
+    downloaded is kept for the next call.
     """
     target = folder / FILE
     if target.is_file():
@@ -103,7 +104,7 @@ def _place(source: Path, part: Part) -> Path:
 
 
 def pack(places: dict[Part, Path], report: Report) -> Drawings:
-    """Reads all images of the parts (archives or folders), in the order of `Drawings`."""
+    """All images of the parts (archives or folders), in the order of `Drawings`."""
     rows: list[tuple[bool, str, int, Character]] = []
     total = DRAWERS * sum(part.characters for part in places)
     done = 0
@@ -148,7 +149,7 @@ def _check(part: Part, place: Path, found: dict[tuple[str, int], Character]) -> 
 
 
 def decode(where: str, data: bytes) -> UInt8[np.ndarray, " bytes"]:
-    """One PNG file of 105 x 105 pixels, dark strokes on white, as one bit a pixel, ink = 1."""
+    """One PNG file of 105 x 105 pixels, dark strokes on white, as one bit per pixel, ink = 1."""
     from PIL import Image
 
     try:
@@ -163,8 +164,8 @@ def decode(where: str, data: bytes) -> UInt8[np.ndarray, " bytes"]:
 
 
 def _members(place: Path, part: Part) -> Iterator[tuple[str, str, bytes]]:
-    """(what to call it, ALPHABET/characterNN/IIII_DD.png, content) of every PNG file. Nothing is unpacked to
-    the disk: names from an archive are compared, never opened."""
+    """(name for messages, ALPHABET/characterNN/IIII_DD.png, content) of every PNG file. Nothing is unpacked to the
+    disk: names from an archive are compared, never opened."""
     if place.is_dir():
         for path in sorted(place.glob("*/character*/*.png")):
             size = path.stat().st_size

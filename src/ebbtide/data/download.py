@@ -1,4 +1,4 @@
-"""Downloads that go on where they were cut."""
+"""Downloads that resume where they were interrupted."""
 
 import contextlib
 import fcntl
@@ -18,14 +18,14 @@ from ebbtide.runs.atomic import naming, rename
 BLOCK = 1 << 16
 """Bytes read at a time."""
 TRIES = 4
-"""Attempts in a row that bring nothing before giving up."""
+"""Attempts in a row without any data before a download is given up."""
 PATIENCE = 30
-"""Seconds without a byte that count as a cut connection."""
+"""Seconds without data after which a connection counts as lost."""
 PART = ".part"
 
 
 class WorkProgress(NamedTuple):
-    """How far a piece of work is: `done` of `total` (0: not known) in `unit`."""
+    """Progress of a piece of work: `done` of `total` (0: unknown) in `unit`."""
 
     what: str
     done: int
@@ -39,9 +39,9 @@ Report = Callable[[WorkProgress], None]
 def download(url: str, target: Path, *, md5: str, most: int, report: Report) -> None:
     """Puts the file at `url` at `target` in one step, if its MD5 is `md5` and it has at most `most` bytes.
 
-    What has arrived is kept in `target` + `.part`; another call asks only for the rest (HTTP Range). A
-    connection that is cut is opened again. Raises `InputError` in one line: not reachable, cut too often,
-    too large, wrong checksum (the part is then removed).
+    Received data is kept in `target` + `.part`; the next call requests only the rest (HTTP Range). A lost connection is
+    opened again. Raises `InputError` in one line: unreachable, lost too often, too large, wrong checksum (the partial
+    file is then removed).
     """
     part = target.with_name(target.name + PART)
     with _locked_part(part) as descriptor:
@@ -77,7 +77,7 @@ def download(url: str, target: Path, *, md5: str, most: int, report: Report) -> 
 
 
 def _get(url: str, part: Path, descriptor: int, most: int, report: Report) -> bool:
-    """Asks for what is missing and appends it; whether the file is then whole."""
+    """Requests the missing bytes and appends them; returns whether the file is then complete."""
     have = os.fstat(descriptor).st_size
     headers = {"Range": f"bytes={have}-"} if have else {}
     request = urllib.request.Request(url, headers={"User-Agent": "ebbtide", "Accept-Encoding": "identity", **headers})
@@ -136,7 +136,7 @@ def file_md5(path: Path) -> str:
 
 @contextlib.contextmanager
 def _locked_part(part: Path) -> Iterator[int]:
-    """The part file, open and ours alone; freed by the kernel however this process ends."""
+    """The partial file, open and locked; released by the kernel however this process ends."""
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         try:

@@ -1,4 +1,4 @@
-"""Frozen encoders of characters: a histogram of gradients, and two networks trained on ImageNet."""
+"""Frozen encoders of characters: a histogram of oriented gradients, and two networks trained on ImageNet."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -15,18 +15,19 @@ from ebbtide.sources.drawings import SIDE, shrink
 Encode = Callable[[UInt8[np.ndarray, "image side side"]], Float[np.ndarray, "image feature"]]
 
 BATCH = 256
-"""Images a network sees at a time."""
+"""Images that a network processes at a time."""
 LARGEST_SIDE = 1024
 CELLS = 5
 """Cells of the histogram of gradients along an edge."""
 BLUR = 2.0
-"""Standard deviation, in pixels of the 105, of the blur before gradients are taken: strokes are two to three wide."""
+"""Standard deviation of the blur before gradients are taken, in pixels of the 105; strokes are two to three pixels
+wide."""
 LAST_BLOCK = 10
-"""Of EfficientNet-lite0's 16 blocks the last one used (from 0): the last of those with 112 channels."""
+"""The last of EfficientNet-lite0's 16 blocks that is used, counted from 0: the last with 112 channels."""
 
 
 class Encoder(NamedTuple):
-    """What turns images (105 x 105, ink = 1) into features; `recipe` says exactly how."""
+    """A function from images (105 x 105, ink = 1) to features; `recipe` describes it exactly."""
 
     name: str
     side: int
@@ -35,10 +36,10 @@ class Encoder(NamedTuple):
 
 
 def find_encoder(name: str, *, side: int | None = None, weights: Path | None = None) -> Encoder:
-    """Loads an encoder; `side` is the edge of the image it is given (default: its own), `weights` a file in
-    place of those that the encoder's package has.
+    """The encoder of this name; `side` is the edge of the images it is given (None: its own), `weights` a file that
+    replaces the weights of the encoder's package.
 
-    Raises `InputError` in one line: no such encoder, a side it cannot use, a package or weights missing.
+    Raises `InputError` in one line: an unknown encoder, a side it cannot use, a missing package or missing weights.
     """
     require(name in ENCODERS, "encoder", name, f"must be one of {', '.join(ENCODERS)}{nearest(name, ENCODERS)}")
     make, own, least, most = ENCODERS[name]
@@ -50,7 +51,7 @@ def find_encoder(name: str, *, side: int | None = None, weights: Path | None = N
 
 
 def _hog(name: str, side: int, weights: Path | None) -> Encoder:
-    """8 orientations in 5 x 5 cells, in blocks of 2 x 2: 4 x 4 x 4 x 8 = 512 features (Dalal, Triggs 2005)."""
+    """8 orientations in 5 x 5 cells, in blocks of 2 x 2: 4 x 4 x 4 x 8 = 512 features (Dalal & Triggs 2005)."""
     skimage: Any = _package("skimage.feature", name, "scikit-image")
     from scipy.ndimage import gaussian_filter
 
@@ -121,11 +122,12 @@ ENCODERS: dict[str, tuple[Callable[[str, int, Path | None], Encoder], int, int, 
     "efficientnet-lite0": (_efficientnet, 96, 32, LARGEST_SIDE),
     "resnet18": (_resnet18, 224, 32, LARGEST_SIDE),
 }
-"""How to load each encoder, the side of its images if none is given, and the least and largest one."""
+"""For every encoder: its constructor, the default side of its images, and the least and largest one."""
 
 
 def _network(torch: Any, model: Any, forward: Callable[[Any], Any], side: int, prepare: Callable[..., Any]) -> Encode:
-    """Black strokes on white, bilinear to side x side, then `prepare`d: [image, colour, side, side]."""
+    """An encoder that draws black strokes on white, resized bilinearly to side x side, then `prepare`d: [image, colour,
+    side, side]."""
     from PIL import Image
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -145,7 +147,7 @@ def _network(torch: Any, model: Any, forward: Callable[[Any], Any], side: int, p
 
 
 def _load(torch: Any, model: Any, path: Path) -> None:
-    """Weights from a `.safetensors` file, or a `.pth` file in the mode that builds arrays and nothing else."""
+    """Loads weights from a `.safetensors` file, or a `.pth` file in the mode that builds only arrays."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file

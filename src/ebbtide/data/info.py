@@ -1,4 +1,4 @@
-"""What a data file holds, from its headers and its short texts."""
+"""The content of a data file, from its headers and short texts."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from ebbtide.errors import InputError
 from ebbtide.sources.features import Header, headers, is_file
 
 SHORT = 2000
-"""Bytes up to which an array without axes is shown as a value."""
+"""Most bytes of an array without axes that is shown as a value."""
 
 
 class Contents(NamedTuple):
-    """A file's size in bytes, its arrays by name, and the values of those that have no axes."""
+    """A file's size in bytes, its arrays by name, and the values of arrays without axes."""
 
     path: Path
     size: int
@@ -22,7 +22,8 @@ class Contents(NamedTuple):
 
 
 def contents(path: Path) -> Contents:
-    """Raises `InputError` for a file that is missing, damaged, or neither `.npz` nor `.safetensors`."""
+    """The content of a data file. Raises `InputError` for a file that is missing, damaged, or neither `.npz` nor
+    `.safetensors`."""
     if not is_file(str(path)):
         raise InputError("file", str(path), "no such file")
     found = headers(str(path))
@@ -40,7 +41,7 @@ def contents(path: Path) -> Contents:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The data files of a folder, by name."""
+    """The data files of a folder, sorted by name."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix in (".npz", ".safetensors") and path.is_file())

@@ -1,4 +1,4 @@
-"""From `omniglot.npz` to a file of features: in pieces that an interruption keeps."""
+"""Making a file of features from `omniglot.npz`, in pieces that survive an interruption."""
 
 import hashlib
 import io
@@ -29,12 +29,12 @@ SMALL = 1e-3
 
 
 def make_features(folder: Path, encoder: Encoder, report: Report, *, augment: bool = False) -> tuple[Path, str]:
-    """Makes the features of every drawing; returns the file and how it came there.
+    """Makes the features of every drawing; returns the file, and a text about its origin.
 
-    The file holds `features`, float16 [class, drawing, feature], in the order of `omniglot.npz`; with `augment`
-    row 8 c + t is character c under transform t (`eight_transforms`). Beside it: `encoder`, `recipe`, `side`,
-    `transforms`, `omniglot` (SHA-256 of the images it was made of). Pieces are kept in a folder `.part` until
-    the file is whole: the same call goes on there, another recipe starts anew.
+    The file holds `features`, float16 [class, drawing, feature], in the order of `omniglot.npz`; with `augment` row 8 c
+    + t is character c under transform t (`eight_transforms`). It also holds `encoder`, `recipe`, `side`, `transforms`
+    and `omniglot` (SHA-256 of the images). Pieces are kept in a folder `.part` until the file is complete: the same
+    call continues there, another recipe starts anew.
     """
     target = folder / features_file(encoder.name, transforms=augment)
     allowed = f"has no {FILE}: run ebbtide data fetch omniglot"
@@ -67,8 +67,8 @@ def make_features(folder: Path, encoder: Encoder, report: Report, *, augment: bo
 def reduce_features(folder: Path, encoder: str, dims: int, *, augment: bool = False) -> tuple[Path, str]:
     """The first `dims` principal components of an encoder's features, in a file of their own.
 
-    x = (f - mean) / (sd + 1e-3) by coordinate over all drawings, scaled to norm 1; then centred and projected on
-    the leading eigenvectors of its covariance (signs: the largest entry of each is positive).
+    x = (f - mean) / (sd + 1e-3) by coordinate over all drawings, scaled to norm 1; then centred and projected on the
+    leading eigenvectors of its covariance (signs: the largest entry of each is positive).
     """
     source = folder / features_file(encoder, transforms=augment)
     raw, given = _read(source)
@@ -83,7 +83,7 @@ def reduce_features(folder: Path, encoder: str, dims: int, *, augment: bool = Fa
 
 
 def normalised_components(rows: Float[np.ndarray, "row feature"], dims: int) -> Float[np.ndarray, "row dims"]:
-    """Standardised, scaled to norm 1, projected on `dims` principal components."""
+    """The rows standardised, scaled to norm 1, and projected on `dims` principal components."""
     x = rows.astype(np.float32)
     x -= x.mean(0)
     x /= x.std(0) + SMALL
@@ -96,14 +96,14 @@ def normalised_components(rows: Float[np.ndarray, "row feature"], dims: int) -> 
 
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The features in a file that `make_features` made, and what it says of them."""
+    """The features in a file that `make_features` made, and its other values."""
     raw = read_array(str(path), "features")
     with np.load(path, allow_pickle=False) as file:
         return raw, {name: np.asarray(file[name]).item() for name in file.files if name != "features"}
 
 
 def _encode(drawings: Drawings, encoder: Encoder, augment: bool, pieces: Path, report: Report) -> np.ndarray:
-    """All rows, those of pieces that are there read back."""
+    """All rows of features; pieces that exist are read back."""
     found, total = [], len(drawings.packed)
     for start in range(0, total, PIECE):
         rows = slice(start, min(start + PIECE, total))
@@ -125,7 +125,7 @@ def _encode(drawings: Drawings, encoder: Encoder, augment: bool, pieces: Path, r
 
 
 def _read_piece(path: Path, rows: int) -> np.ndarray | None:
-    """A piece that an earlier call saved; None if there is none, or it is not whole."""
+    """A piece that an earlier call saved; None where there is none, or it is not intact."""
     try:
         piece = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -134,7 +134,7 @@ def _read_piece(path: Path, rows: int) -> np.ndarray | None:
 
 
 def _check_same_recipe(target: Path, given: dict[str, Any]) -> None:
-    """Raises `InputError` when the file that is there was made otherwise."""
+    """Raises `InputError` when the existing file was made with another recipe."""
     with np.load(target, allow_pickle=False) as file:
         for name, value in given.items():
             there = file[name].item() if name in file.files else None
@@ -143,7 +143,7 @@ def _check_same_recipe(target: Path, given: dict[str, Any]) -> None:
 
 
 def _npz(**arrays: Any) -> bytes:
-    """Uncompressed: features hardly shrink."""
+    """The bytes of an uncompressed `.npz` file: features hardly shrink."""
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()

@@ -1,4 +1,5 @@
-"""Classes of tokens: a language model's embedding matrix, clustered (arXiv 2311.08360, section 4.3)."""
+"""Classes of tokens: clusters of a language model's embedding matrix (Singh et al. 2023, arXiv 2311.08360, section
+4.3)."""
 
 import io
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,39 +15,39 @@ from ebbtide.runs.atomic import write_file
 from ebbtide.sources.tokens import tokens_file
 
 SPECIAL = 259
-"""LLaMA's first token ids: three specials and 256 single bytes, no words."""
+"""LLaMA's first token ids, which are no words: three special tokens and 256 single bytes."""
 ROUNDS = 30
 """Most rounds of k-means from the random start."""
 MOVES, SETTLE = 24, 3
-"""How often clusters that are too small move, and rounds of k-means after each time."""
+"""How often too small clusters are moved, and rounds of k-means after each time."""
 SPARE = 1.25
-"""Clusters for each class that is asked for."""
+"""Clusters per requested class."""
 WORDLLAMA = "wordllama"
 LARGEST = 16 * 2**30
-"""Bytes of a matrix as float32."""
+"""Most bytes of a matrix as float32."""
 ROWS = 4096
 """Tokens compared with all centroids at a time."""
 
 
 class KMeansState(NamedTuple):
-    """Centroids of norm 1, each row's nearest one, and its cosine to that."""
+    """Centroids of norm 1, each row's nearest centroid, and its cosine similarity to it."""
 
     centroids: Float[np.ndarray, "k dim"]
     own: Int[np.ndarray, " row"]
     cosine: Float[np.ndarray, " row"]
 
     def counts(self) -> Int[np.ndarray, " k"]:
-        """Members of each cluster."""
+        """The number of rows in each cluster."""
         return np.bincount(self.own, minlength=len(self.centroids))
 
     def enough(self, least: int) -> int:
-        """How many clusters have at least `least` members."""
+        """The number of clusters with at least `least` rows."""
         return int((self.counts() >= least).sum())
 
 
 class Clusters(NamedTuple):
-    """Classes of tokens: `token[c, e]` is the token's id, `vector[c, e]` its embedding, `cosine[c, e]` its
-    similarity to the centroid, falling with e. `enough` clusters of `clusters` had the members asked for."""
+    """Classes of tokens: `token[c, e]` is the token's id, `vector[c, e]` its embedding, `cosine[c, e]` its similarity
+    to the centroid, falling with e. `enough` of `clusters` clusters had as many members as requested."""
 
     token: Int[np.ndarray, "class exemplar"]
     vector: Float[np.ndarray, "class exemplar dim"]
@@ -68,9 +69,9 @@ def make_tokens(
     closest: float = -1.0,
     seed: int = 0,
 ) -> tuple[Path, Clusters]:
-    """Clusters the matrix in `source` (a `.safetensors` file, or "wordllama": the installed package's) into
-    `tokens_CxE.npz`: `features` [class, exemplar, dim] float32 and where they are from. If fewer than `classes`
-    clusters have `exemplars` members, the file has that many classes."""
+    """Clusters the matrix in `source` (a `.safetensors` file, or "wordllama": the matrix in that installed package)
+    into `tokens_CxE.npz`: `features` [class, exemplar, dim] float32, and their origin. If fewer than `classes` clusters
+    have `exemplars` members, the file has that many classes."""
     path = wordllama_file() if source == WORDLLAMA else Path(source)
     name, matrix = read_matrix(path, array)
     found = cluster(
@@ -112,10 +113,10 @@ def cluster(
     closest: float = -1.0,
     seed: int = 0,
 ) -> Clusters:
-    """Centred, scaled to norm 1, `clusters` (default: 1.25 * `classes`) of `spherical_kmeans`; clusters with fewer
-    than `exemplars` members of cosine at least `closest` are dropped, the nearest members kept, and `classes` of
-    the clusters taken, each the farthest from those before it. The rule of the paper's own files is not published.
-    """
+    """Classes of tokens by `spherical_kmeans` with `clusters` clusters (None: 1.25 * `classes`), of the matrix centred
+    and scaled to norm 1. Clusters with fewer than `exemplars` members of cosine at least `closest` are dropped, the
+    nearest members kept, and `classes` of the clusters taken, each the farthest from those before it. The rule by which
+    the paper's own files were made is not published."""
     require(classes >= 1, "classes", classes, "must be at least 1")
     require(exemplars >= 1, "exemplars", exemplars, "must be at least 1")
     require(
@@ -143,11 +144,11 @@ def cluster(
 def spherical_kmeans(
     x: Float[np.ndarray, "row dim"], k: int, seed: int, report: Report, *, least: int = 1, wanted: int = 0
 ) -> KMeansState:
-    """k centroids by cosine (Dhillon, Modha 2001), from k rows drawn without replacement.
+    """k centroids by cosine similarity (Dhillon & Modha 2001), from k rows drawn without replacement.
 
-    While fewer than `wanted` clusters have `least` members, those with fewer each move into one of the largest (to
-    its member of median cosine) and k-means goes on; the best state of `MOVES` such rounds is returned. Every row
-    belongs to its nearest centroid. The same call gives the same clusters.
+    While fewer than `wanted` clusters have `least` members, each smaller one is moved into one of the largest (to its
+    member of median cosine) and k-means continues; the best state of `MOVES` such rounds is returned. Every row belongs
+    to its nearest centroid. The same call gives the same clusters.
     """
     centroids = x[np.random.default_rng(seed).choice(len(x), k, replace=False)]
     best = state = _rounds(x, KMeansState(centroids, *_assign(x, centroids)), ROUNDS)
@@ -163,7 +164,8 @@ def spherical_kmeans(
 
 
 def _rounds(x: np.ndarray, state: KMeansState, most: int) -> KMeansState:
-    """Rounds of k-means until nothing changes; an empty cluster moves to the row farthest from its centroid."""
+    """The state after rounds of k-means until nothing changes; an empty cluster moves to the row farthest from its
+    centroid."""
     for _ in range(most):
         counts, order = state.counts(), np.argsort(state.own, kind="stable")
         filled, empty = np.flatnonzero(counts), np.flatnonzero(counts == 0)
@@ -178,7 +180,8 @@ def _rounds(x: np.ndarray, state: KMeansState, most: int) -> KMeansState:
 
 
 def _divide(x: np.ndarray, state: KMeansState, least: int) -> np.ndarray:
-    """Centroids of clusters with fewer than `least` members put into the largest that have room for two."""
+    """Centroids, with those of clusters with fewer than `least` members moved into the largest that have room for
+    two."""
     counts, centroids = state.counts(), state.centroids.copy()
     small = np.flatnonzero(counts < least)
     large = np.argsort(-counts, kind="stable")
@@ -198,8 +201,8 @@ def _assign(x: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def farthest_first(points: Float[np.ndarray, "point dim"], count: int) -> Int[np.ndarray, " count"]:
-    """Indices of `count` points: first the one farthest from the mean direction, then always the one whose
-    nearest chosen point is farthest (by cosine)."""
+    """Indices of `count` points: first the one farthest from the mean direction, then always the one whose nearest
+    chosen point is farthest (by cosine)."""
     chosen = [int((points @ points.mean(0)).argmin())]
     nearest_one = points @ points[chosen[0]]
     while len(chosen) < count:
@@ -210,7 +213,8 @@ def farthest_first(points: Float[np.ndarray, "point dim"], count: int) -> Int[np
 
 
 def read_matrix(path: Path, array: str | None = None) -> tuple[str, Float[np.ndarray, "token dim"]]:
-    """A matrix of a `.safetensors` file, as float32: `array`, or the one whose name says "embed" (or the only one).
+    """A matrix of a `.safetensors` file, as float32, with its name: `array`, or the array whose name contains "embed"
+    (or the only one).
 
     Only that array is read. Raises `InputError` in one line.
     """
@@ -247,7 +251,7 @@ def _choose(shapes: dict[str, tuple[int, ...]], array: str | None, path: Path) -
 
 
 def _numbers(file, path: Path, name: str) -> Float[np.ndarray, "token dim"]:
-    """float32; bfloat16, which NumPy does not have, by its bits: the upper half of a float32."""
+    """An array as float32; bfloat16, which NumPy does not have, by its bits: the upper half of a float32."""
     kind = file.get_slice(name).get_dtype()
     if kind == "BF16":
         import ml_dtypes  # noqa: F401 - gives NumPy the type (JAX needs it too)

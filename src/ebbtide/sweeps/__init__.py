@@ -1,5 +1,5 @@
-"""Many runs, here or on a cluster: describe a grid, group it into runs, execute, collect.
+"""Sweeps: many runs, here or on a cluster. Describe a grid, group it into runs, execute them, collect the results.
 
-`axes` (the algebra) - `sweep` (the description) - `plan` (points to tasks) - `folder` (what is on the disk) -
-`attempt` (one try of one task, in a process of its own: `task`) - `executors` and `driver` - `results` (the table).
+`axes` (the grid) - `sweep` (the description) - `plan` (from points to tasks) - `folder` (the files) - `attempt` (one
+try of one task, in a process of its own: `task`) - `executors` and `driver` - `results` (the table).
 """

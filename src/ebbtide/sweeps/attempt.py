@@ -1,4 +1,4 @@
-"""One try of one task, in a process of its own: what every executor runs."""
+"""One try of one task, in a process of its own; every executor starts tasks in this way."""
 
 import contextlib
 import os
@@ -15,22 +15,22 @@ from ebbtide.sweeps.sweep import Resources
 from ebbtide.training.team import killed_by
 
 BUSY, FULL, STOPPED = 75, 74, 130
-"""Exit codes of `task.py`: another process trains it; the disk takes no more; saved and ended as asked."""
+"""Exit codes of `task.py`: another process trains the task; the disk is full; saved and stopped as requested."""
 GRACE_SECONDS = 60.0
-"""How long to wait for a task to save when it was asked to stop."""
+"""Seconds that a task gets to save after a stop request."""
 
 Kind = Literal["done", "busy", "full", "stopped", "failed", "killed"]
 
 
 class Outcome(NamedTuple):
-    """How a try ended. `text` says why: the traceback, or the signal."""
+    """How a try ended. `text` gives the reason: the traceback, or the signal."""
 
     kind: Kind
     text: str
 
 
 class Attempt:
-    """A task being tried. When this process dies, however it dies, the task saves and ends."""
+    """A task in training. When this process dies, however it dies, the task saves and ends."""
 
     def __init__(self, folder: Path, task: str, resources: Resources):
         from ebbtide.training.worker import ENVIRONMENT
@@ -52,11 +52,11 @@ class Attempt:
 
     @property
     def pid(self) -> int:
-        """The process that tries."""
+        """The process number of the try."""
         return self._process.pid
 
     def poll(self) -> Outcome | None:
-        """How it ended; None while it runs. A bad end is recorded in the sweep's folder, once."""
+        """The outcome, None while the try runs. A failure is recorded in the sweep's folder, once."""
         code = self._process.poll()
         if code is None:
             return None
@@ -71,25 +71,25 @@ class Attempt:
         return found
 
     def wait(self, seconds: float = float("inf")) -> Outcome | None:
-        """Blocks until it ends, or so many seconds."""
+        """The outcome, waiting for it at most `seconds`; None when the try still runs."""
         until = time.monotonic() + seconds
         while (found := self.poll()) is None and time.monotonic() < until:
             time.sleep(0.05)
         return found
 
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the try has not ended yet."""
         return self._process.poll() is None
 
     def ask_to_stop(self) -> None:
-        """Asks it to save and end."""
+        """Requests that the task saves and ends."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
     def stop(self, seconds: float = GRACE_SECONDS) -> bool:
-        """Asks it to save and end, and waits so long for it; whether it has ended. One in a longer step is left to
-        itself: it saves and ends after that."""
+        """Requests that the task saves and ends, and waits at most `seconds`; returns whether it has ended. A task in
+        the middle of a longer step saves and ends after it."""
         self.ask_to_stop()
         ended = self.wait(seconds) is not None
         self._errors.close()  # nobody will read what one that is left prints

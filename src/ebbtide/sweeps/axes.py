@@ -1,4 +1,4 @@
-"""The algebra of sweeps: values, ranges and seeds, combined by product, zip and chain."""
+"""The axes of sweeps: values, ranges and seeds, combined by product, zip and chain."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ import msgspec
 from ebbtide.errors import require
 
 Point = dict[str, Any]
-"""One combination: values by dotted field of the spec."""
+"""A point of the grid: values by dotted field of the spec."""
 
 MOST_POINTS = 1_000_000
 MEMBER = "seeds.member"
@@ -19,15 +19,19 @@ Range = tuple[float, float, Count]
 
 
 class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A list of points; exactly one of these ways to write it:
+    """A list of points of a grid, written in exactly one of these ways:
 
     - `field` with `values`: the field takes each value;
     - `field` with `linear = [first, last, n]` or `log = [first, last, n]`: n values, both ends included,
       at equal distances or equal ratios;
     - `seeds = n`: n independent repetitions, members 0 to n - 1 (field `seeds.member`);
-    - `zip = [axes]`: side by side: the i-th point joins the i-th point of each (all equally long);
+    - `zip = [axes]`: the i-th point joins the i-th point of each axis (all equally long);
     - `product = [axes]`: every combination, the last axis running fastest;
-    - `chain = [axes]`: one after the other; a point without a field has the base's value there.
+    - `chain = [axes]`: one axis after the other; a point without a field has the base's value there.
+
+    >>> axis = eb.Axis(product=(eb.Axis(field="optimizer.lr", log=[1e-4, 1e-2, 3]), eb.Axis(seeds=2)))
+    >>> axis.size(), next(axis.points())
+    (6, {'optimizer.lr': 0.0001, 'seeds.member': 0})
     """
 
     field: str | None = None
@@ -40,7 +44,7 @@ class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     chain: "tuple[Axis, ...] | None" = None
 
     def check(self, name: str = "axes") -> None:
-        """Raises `InputError` in one line unless this is written in exactly one way that gives points."""
+        """Raises `InputError` in one line unless the axis is written in exactly one way that gives points."""
         given = [way for way in ("values", "linear", "log", "seeds", "zip", "product", "chain") if getattr(self, way)]
         ways = "one of values, linear, log (with field), seeds, zip, product or chain"
         require(len(given) == 1, name, ", ".join(given) or "nothing", f"must have exactly {ways}, and not empty")
@@ -64,7 +68,7 @@ class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             require(not twice, f"{name}.field", twice[:1], "is given twice in one point")
 
     def size(self) -> int:
-        """How many points there are."""
+        """The number of points."""
         if self.zip is not None:
             return self.zip[0].size()
         if self.product is not None:
@@ -103,8 +107,8 @@ class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
                 yield {name: value}
 
     def every_field(self) -> list[str]:
-        """The fields that points of this axis set, in the order of their first appearance, in a zip or product
-        with repetitions."""
+        """The fields that the points set, in the order of their first appearance; in a zip or product with
+        repetitions."""
         inner = self.zip or self.product or self.chain
         if inner is None:
             return [MEMBER if self.seeds is not None else str(self.field)]
@@ -123,5 +127,5 @@ def _join(parts: tuple[Point, ...]) -> Point:
 
 
 def _short(value: float) -> float:
-    """Ranges by ratio give 9.999999999999999e-05 for 1e-4: twelve digits are meant."""
+    """The value rounded to twelve digits: ranges by ratio give 9.999999999999999e-05 for 1e-4."""
     return float(f"{value:.12g}")

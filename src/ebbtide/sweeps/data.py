@@ -1,4 +1,4 @@
-"""Whether all tasks of a sweep read the same data. A member is named by its spec, which holds names of files only."""
+"""A check that all tasks of a sweep read the same data: members are identified by specs, which hold only file names."""
 
 from collections import defaultdict
 
@@ -7,12 +7,12 @@ from ebbtide.runs.folder import INPUT_NAME, DamagedError
 from ebbtide.sweeps.folder import SweepFolder
 
 MOST_NAMED = 8
-"""Tasks that a sentence names of those with one content."""
+"""Most tasks that a sentence names for one content of a file."""
 
 
 def different_data(folder: SweepFolder) -> list[str]:
-    """A sentence for every file, and every checkpoint to start from, that had different content in different tasks, or
-    before and after a task was interrupted. Runs that do not record what they read are passed over."""
+    """A sentence for every data file, and every checkpoint to start from, whose content differed between tasks, or
+    before and after an interruption. Runs that do not record their data are skipped."""
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for task in sorted(folder.specs):
         try:

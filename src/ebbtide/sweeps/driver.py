@@ -1,4 +1,4 @@
-"""Runs a sweep: plans what is missing, keeps an executor busy, tries again what failed."""
+"""The driver of a sweep: plans missing members, keeps an executor busy, retries failed tasks."""
 
 import os
 import time
@@ -25,12 +25,12 @@ from ebbtide.training.layout import cores
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 2.0
 BUSY_SECONDS = 5.0
-"""How long to leave a task alone that another driver is training."""
+"""Seconds before looking again at a task that another driver trains."""
 
 
 class SweepProgress(NamedTuple):
-    """Where a sweep is: tasks by state; member-sequences done of all; their pace per second; seconds left; mean of the
-    headline metrics of the tasks in training."""
+    """The progress of a sweep: tasks by state; sequences done, summed over members; their rate per second; seconds
+    left; mean headline metrics of the tasks in training."""
 
     done: int
     active: int
@@ -44,18 +44,18 @@ class SweepProgress(NamedTuple):
 
 
 class DiskFullError(RuntimeError):
-    """The sweep stopped because the disk takes no more; everything finished is safe."""
+    """The sweep stopped because the disk is full; everything finished is safe."""
 
 
 def make_plan(sweep: Sweep, groups: list[Group], known: Collection[str], slots: int) -> list[PlannedGroup]:
-    """Tasks for the members that are not `known` by their address, by what they cost on this machine."""
+    """Tasks for the members whose address is not `known`, sized by their cost on this machine."""
     seconds, members = 60 * sweep.task_minutes, sweep.task_members
     cost = partial(estimate.estimate_cost, correction=estimate.correction_factor(one.spec for one in groups))
     return plan(groups, known, cost, task_seconds=seconds, slots=slots, task_members=members)
 
 
 def missing_resources(planned: list[PlannedGroup]) -> Iterator[str]:
-    """A line about what this machine lacks for the tasks that are planned; none where it could train them."""
+    """A line about what this machine lacks for the planned tasks; none where it could train them."""
     try:
         check_planned(planned)
     except InputError as error:
@@ -63,7 +63,7 @@ def missing_resources(planned: list[PlannedGroup]) -> Iterator[str]:
 
 
 def preset_changed(before: SweepFolder | None, sweep: Sweep) -> Iterator[str]:
-    """A line about a study's preset that is another one than when the folder was planned; else none."""
+    """A line when a study's preset differs from the one with which the folder was planned; else none."""
     if before is None or before.sweep.resolved is None or before.sweep.study is None:
         return
     then, now = before.sweep, sweep
@@ -87,12 +87,25 @@ def run_sweep(
 ) -> SweepFolder:
     """Trains every member of `sweep` that the folder `out` does not have yet, and returns the folder.
 
-    `on` is an executor or the name of one; `jobs` is how many tasks may run at a time. Finished tasks are not touched;
-    interrupted ones go on; a task that fails is tried again, and set aside ("quarantined") after `sweep.tries` failures
-    without progress; `retry` tries those again as well. Several drivers may work on one folder.
+    Finished tasks are not touched, interrupted ones continue. A task that fails is tried again, and set aside
+    ("quarantined") after `sweep.tries` failures without progress. Several drivers may work on one folder.
 
-    Raises `InputError` before anything starts when the sweep cannot be run, `Interrupted` after everything has saved
-    when Ctrl-C (or SIGTERM) asks to stop, and `DiskFullError`.
+    Args:
+        sweep: the grid, e.g. from `read_sweep`.
+        out: the sweep's folder; it must be new, or hold a sweep of this name.
+        on: an executor, or the name of one: "local", "slurm", "slurm-local", "ray".
+        jobs: how many tasks may run at a time (None: as many as fit).
+        retry: whether to try quarantined tasks again.
+        report: called with the `SweepProgress` every two seconds.
+        say: called with one-line remarks.
+
+    Raises:
+        InputError: the sweep cannot be run; nothing has been started.
+        Interrupted: Ctrl-C or SIGTERM asked to stop; everything has been saved.
+        DiskFullError: the disk is full.
+
+    >>> sweep = eb.Sweep(name="rates", axes=(eb.Axis(field="optimizer.lr", values=[1e-3, 1e-4]), eb.Axis(seeds=3)))
+    >>> folder = eb.run_sweep(sweep, "runs/rates")  # doctest: +SKIP
     """
     sweep.check()
     path, sweep = Path(out), sweep.resolve()
@@ -188,7 +201,7 @@ class _Loop:
             self.on.submit(chosen)
 
     def _take(self, task: str, outcome: Outcome) -> None:
-        """What follows from how a try ended."""
+        """Handles the outcome of a try: done, tried again, or set aside."""
         self.active.discard(task)
         state = self.folder.state(task)
         if state == "done":
@@ -206,7 +219,7 @@ class _Loop:
 
 
 class _Pace:
-    """Looks at the folders of the tasks in training, now and then."""
+    """The pace of the tasks in training, from their folders."""
 
     def __init__(self, loop: "_Loop"):
         self.loop, self.looked = loop, 0.0

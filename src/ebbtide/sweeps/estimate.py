@@ -1,4 +1,4 @@
-"""What a member costs, from what was measured on this machine: by finished tasks and by short trainings."""
+"""The cost of a member, from measurements on this machine: finished tasks and short trainings."""
 
 import contextlib
 import math
@@ -25,15 +25,15 @@ from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 
 START_SECONDS = 12.0
-"""Importing, compiling and drawing the evaluation prompts, where that was never measured."""
+"""Seconds for importing, compiling and drawing the evaluation prompts, where this was never measured."""
 SLICES = 6
-"""Training commands of about a second after which the pace is believed."""
+"""Training commands of about a second after which the measured pace is used."""
 BASE_BYTES = 450e6
-"""Memory of a worker beside what the spec needs: libraries, compiler and code."""
+"""Bytes of memory of a worker beside the spec's arrays: libraries, compiler and code."""
 
 
 class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A measurement: sequences per second of one member on one core, seconds from starting a task to its first
+    """A measurement: sequences per second of one member on one core, seconds from the start of a task to its first
     step, peak bytes of the process."""
 
     rate: float
@@ -41,13 +41,13 @@ class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: float
 
     def sensible(self) -> bool:
-        """Whether this can be a measurement."""
+        """Whether the numbers can be a measurement."""
         return all(math.isfinite(x) and x > 0 for x in (self.rate, self.start, self.memory))
 
 
 def estimate_cost(spec: Spec, correction: float = 1.0) -> Estimate:
-    """The cost of one member of `spec`: measured where this machine has trained this shape before. A guess is
-    `correction` times what the size of the model says."""
+    """The cost of one member of `spec`: measured where this machine has trained this shape before, else `correction`
+    times the estimate from the size of the model."""
     known = _read(spec)
     if known is not None:
         return Estimate(spec.sequences / known.rate, known.start, known.memory, "measured")
@@ -56,15 +56,15 @@ def estimate_cost(spec: Spec, correction: float = 1.0) -> Estimate:
 
 
 def correction_factor(specs: Iterable[Spec]) -> float:
-    """By what factor guesses are short of what was measured, the median over those of `specs` that were (1 where none
-    was): what is guessed beside them is likely to be off by as much."""
+    """The median ratio of measured to estimated time over those of `specs` that were measured (1 where none was):
+    estimates of the others are likely to be off by the same factor."""
     pairs = [(spec, _read(spec)) for spec in specs]
     found = [one.sequences / known.rate / core_seconds(_one_member(one)) for one, known in pairs if known]
     return statistics.median(found) if found else 1.0
 
 
 def _one_member(spec: Spec) -> Spec:
-    """One member of a spec; its exemplars are of a stand-in where this machine has not the file they come from."""
+    """One member of a spec, with the source's stand-in where its data file is missing."""
     one = replace(spec, members=1, vary={})
     try:
         one.source.sizes()
@@ -74,7 +74,7 @@ def _one_member(spec: Spec) -> Spec:
 
 
 def remember(spec: Spec, cost: Cost) -> None:
-    """Keeps a measurement for later plans; a cache that cannot be written is no error."""
+    """Caches a measurement for later plans. A cache that cannot be written is no error."""
     if cost.sensible():
         with contextlib.suppress(OSError):
             _file(spec).parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def remember(spec: Spec, cost: Cost) -> None:
 
 
 def measure(spec: Spec) -> None:
-    """Trains one member of `spec` for some seconds on one core and remembers what that cost."""
+    """Trains one member of `spec` for some seconds on one core and caches its cost."""
 
     def enough(progress: Progress) -> None:
         seen.append(progress.rate)
@@ -112,8 +112,8 @@ def _read(spec: Spec) -> Cost | None:
 
 
 def _file(spec: Spec) -> Path:
-    """Evaluations take time: how often they come is part of the shape. The length is not: a long run has the pace
-    of a short one."""
+    """The cache file for the shape of a spec. The shape includes how often evaluations come, because they take time,
+    but not the length of the run, which does not change the pace."""
     shape = replace(spec, members=1, vary={}, seeds=Seeds(), schedule=Schedule(), sequences=spec.batch)
     apart = spec.sequences / max(len(spec.schedule.points(spec.sequences, spec.batch)) - 1, 1)
     return cache_folder() / f"cost-{measured_key(shape, f'{apart:.1e}', kernels.asked())}.json"

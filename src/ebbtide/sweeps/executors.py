@@ -1,4 +1,4 @@
-"""Where tasks are tried. An executor is small: it takes tasks, and says how they ended."""
+"""Executors: where tasks are tried. An executor takes tasks, and reports how they ended."""
 
 import time
 from pathlib import Path
@@ -16,13 +16,13 @@ ELSEWHERE = ("slurm", "ray")
 
 @runtime_checkable
 class Executor(Protocol):
-    """Tries tasks of one sweep somewhere. None of its methods waits for a task, but `stop`."""
+    """Tries tasks of one sweep somewhere. None of its methods waits for a task, except `stop`."""
 
     slots: int
-    """How many tasks it can run at a time (a hint for the planner)."""
+    """Tasks that it can run at a time (a hint for the planner)."""
 
     def room(self) -> int:
-        """How many more tasks it takes now."""
+        """The number of further tasks that it takes now."""
         ...
 
     def submit(self, tasks: list[str]) -> None:
@@ -30,16 +30,16 @@ class Executor(Protocol):
         ...
 
     def finished(self) -> list[tuple[str, Outcome]]:
-        """The tasks that ended since the last call, and how."""
+        """The tasks that ended since the last call, with their outcomes."""
         ...
 
     def stop(self) -> int:
-        """Lets running tasks save and end; how many are still at it after a minute or so (they end by themselves)."""
+        """Lets running tasks save and end; returns how many still run after about a minute (they end by themselves)."""
         ...
 
 
 class Local:
-    """This machine: so many tasks at a time, each in processes of its own."""
+    """This machine: at most `jobs` tasks at a time, each in processes of its own."""
 
     def __init__(self, folder: Path, resources: Resources, jobs: int | None):
         require(jobs is None or jobs >= 1, "jobs", jobs, "must be 1 or larger")
@@ -82,7 +82,7 @@ def check_name(name: str) -> None:
 
 
 def make_executor(name: str, folder: Path, resources: Resources, jobs: int | None = None, **options: Any) -> Executor:
-    """The executor of this name. `jobs` is how many tasks may run at a time (default: as many as fit)."""
+    """The executor with this name. `jobs` is the most tasks that may run at a time (None: as many as fit)."""
     check_name(name)
     if name == "local":
         return Local(folder, resources, jobs)

@@ -35,30 +35,31 @@ LARGEST_PLAN = 2**30
 LARGEST_FAILURE = 2**20
 LONGEST_TRACEBACK = 20_000
 MOST_UNPLANNED = 100_000
-"""Points of a folder's sweep that are read where its plans do not hold as many members: that takes some ten seconds."""
+"""Most points of a stored sweep that are read where its plans hold fewer members: reading these takes some ten
+seconds."""
 PLANNING_SECONDS = 120.0
-"""How long a driver waits while another one plans."""
+"""Seconds that a driver waits while another one plans."""
 
 T = TypeVar("T")
 TaskState = Literal["done", "running", "waiting", "quarantined"]
 
 
 class StoredSweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """sweep.json."""
+    """The content of sweep.json."""
 
     schema: int
     sweep: Sweep
 
 
 class PlanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of plans/."""
+    """The content of a file in plans/."""
 
     schema: int
     groups: list[TaskGroup]
 
 
 class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A try that ended badly: how, with the end of what it printed, after how many committed sequences."""
+    """A failed try: its kind, the end of its output, and the sequences committed by then."""
 
     schema: int
     task: str
@@ -68,17 +69,17 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Member(NamedTuple):
-    """Where a member's results are: the task and the place in its run."""
+    """Where a member's results are: the task, and the place in its run."""
 
     task: str
     place: int
 
 
 class SweepFolder:
-    """The folder of a sweep. Any number of readers and drivers; the run folders have one writer each."""
+    """The folder of a sweep. It may have any number of readers and drivers; each run folder in it has one writer."""
 
     def __init__(self, path: Path):
-        """Opens a folder that holds a sweep. Raises `InputError` when it does not, or is damaged."""
+        """Opens a folder that holds a sweep. Raises `InputError` when it holds none, or is damaged."""
         self.path = path
         require((path / SWEEP).is_file(), "sweep", str(path), "not a sweep folder (it has no sweep.json)")
         self.sweep = self._read(SWEEP, StoredSweep, lambda one: msgspec.to_builtins(one.sweep)).sweep
@@ -91,7 +92,7 @@ class SweepFolder:
 
     @classmethod
     def make(cls, path: Path, sweep: Sweep) -> "SweepFolder":
-        """Makes the folder, or opens that of a sweep of this name and notes the new description.
+        """Creates the folder, or opens the folder of a sweep with this name and stores the new description.
 
         Raises `InputError` when it holds something else.
         """
@@ -114,7 +115,7 @@ class SweepFolder:
         return cls(path)
 
     def reread(self) -> None:
-        """Takes in plans that have come since."""
+        """Reads plans that other drivers have added."""
         for file in inside(self.path / PLANS):
             if PLAN_NAME.fullmatch(file.name) and file.name not in self._plans:
                 record = self._plans[file.name] = self._read(f"{PLANS}/{file.name}", PlanRecord, _numbers)
@@ -126,7 +127,7 @@ class SweepFolder:
                             self.members.setdefault(address, Member(task.name, i))
 
     def _check_names(self, file: str, record: PlanRecord) -> None:
-        """Raises `InputError` for a name that is none of ours: a task's name becomes a folder's."""
+        """Raises `InputError` for a task name that this program does not write: it becomes a folder's name."""
         for task in (task for group in record.groups for task in group.tasks):
             bad = [] if TASK_NAME.fullmatch(task.name) else [task.name]
             bad += [one for one in task.addresses if not ADDRESS.fullmatch(one)]
@@ -134,26 +135,26 @@ class SweepFolder:
             require(not bad, "sweep", str(self.path), allowed)
 
     def check_size(self) -> None:
-        """Raises `InputError` for a description of many more points than were ever planned: reading it takes minutes,
-        and whoever wrote the folder need not have made them."""
+        """Raises `InputError` for a description of many more points than were ever planned: reading them takes minutes,
+        and nothing shows that they were ever meant."""
         size, most = self.sweep.size(), max(MOST_UNPLANNED, len(self.members))
         allowed = f"describes {size} points, its plans hold {len(self.members)}; at most {most} are read from a folder"
         require(size <= most, "sweep", str(self.path), f"{allowed}: give the sweep's file and --out")
 
     def add(self, groups: list[TaskGroup]) -> None:
-        """Writes a plan. Call inside `planning`, so that no other driver plans the same members."""
+        """Writes a plan. Call this inside `planning`, so that no other driver plans the same members."""
         number = 1 + max((int(name[:6]) for name in self._plans), default=0)
         atomic.write_file(self.path / PLANS / f"{number:06d}.json", sign(PlanRecord(SCHEMA, groups)))
         self.reread()
 
     def spec(self, task: str) -> Spec:
-        """The spec of a task. Raises `InputError` for an unknown one."""
+        """The spec of a task. Raises `InputError` for an unknown task."""
         require(task in self.specs, "task", task, "is in no plan of this sweep")
         group, found = self.specs[task]
         return group.task_spec(found)
 
     def run_path(self, task: str) -> Path:
-        """The run folder of a task; it may not be there yet."""
+        """The run folder of a task, which need not exist yet."""
         return self.path / RUNS / task
 
     def run(self, task: str) -> Run | None:
@@ -162,7 +163,7 @@ class SweepFolder:
         return Run(path) if (path / HEADER).exists() else None
 
     def state(self, task: str) -> TaskState:
-        """What is to be said of a task now."""
+        """The state of a task now."""
         run = self.run(task)
         status = run.status() if run else "waiting"
         if status == "complete":
@@ -172,7 +173,7 @@ class SweepFolder:
         return "quarantined" if self.tries(task) >= self.sweep.tries else "waiting"
 
     def failures(self, task: str) -> list[Failure]:
-        """The task's failed tries, oldest first; a record that was damaged says so."""
+        """The task's failed tries, oldest first; a damaged record is reported as such."""
         found = []
         for file in inside(self.path / FAILURES / task):
             if not file.name.startswith(TEMPORARY):
@@ -184,7 +185,8 @@ class SweepFolder:
         return found
 
     def tries(self, task: str) -> int:
-        """Failed tries since the task last got on: a machine that is taken away again and again is not its fault."""
+        """The number of failed tries since the task last made progress: being preempted again and again is no failure
+        of the task."""
         run, failures = self.run(task), self.failures(task)
         at = run.sequences() if run else 0
         return sum(one.sequences >= at for one in failures)

@@ -101,12 +101,11 @@ def group(sweep: Sweep, points: list[Point]) -> list[Group]:
 
 
 def group_unchecked(sweep: Sweep, points: list[Point]) -> list[Group]:
-    """Points by static shape, for reading what was trained before: that this version, or this machine, could train it
-    again is not asked.
+    """Points by static shape, for reading finished sweeps: it is not checked whether this version or machine could
+    train them again.
 
-    A field is varied where it is a traced number or a seed of the spec it is in; which structs that has follows
-    from the fields that are given and those that are no numbers. Raises `InputError` in one line for a point that
-    is no spec.
+    A field is varied where it is a traced number or a seed of the spec at that point; which structs the spec has
+    follows from the point's non-numeric fields. Raises `InputError` in one line for a point that is no spec.
     """
     base, fields = sweep.builtins(), sweep.fields()
     variable: dict[tuple[Any, ...], frozenset[str]] = {}
@@ -126,7 +125,8 @@ def group_unchecked(sweep: Sweep, points: list[Point]) -> list[Group]:
 
 
 def _common(base: dict[str, Any], point: Point, varied: frozenset[str]) -> tuple[Spec, list[str]]:
-    """What the members of a group share: the spec, with the base's values in the varied fields, and their names."""
+    """The shared spec of a group's members, with the base's values in the varied fields, and the names of these
+    fields."""
     spec = _spec_at(base, point)
     without = _spec_at(base, {name: value for name, value in point.items() if name not in varied})
     names = [name for name in spec.variable() if name in varied or name == MEMBER]  # or the place in the run decides
@@ -177,8 +177,8 @@ def plan(
 
 
 def check_planned(planned: Iterable[PlannedGroup]) -> None:
-    """Raises `InputError` when this machine cannot train what is planned now: of each group the largest task is
-    asked."""
+    """Raises `InputError` when this machine cannot train the planned tasks, judged by the largest task of each
+    group."""
     for one in planned:
         if one.tasks:
             check_feasible(task_spec(one.group.spec, one.tasks[0].values, len(one.tasks[0].addresses)))
@@ -191,7 +191,7 @@ def _task(one: Group, members: list[int]) -> Task:
 
 
 def _even(items: list[int], most: int) -> Iterator[list[int]]:
-    """As few parts as hold at most `most` each, as even as can be, the larger first."""
+    """`items` in as few parts of at most `most` as possible, of sizes that differ by at most one, the larger first."""
     parts = math.ceil(len(items) / most)
     for i in range(parts):
         start, end = (-(-len(items) * j // parts) for j in (i, i + 1))

@@ -1,6 +1,7 @@
-"""Tasks on a Ray cluster. One Ray task tries one of ours: members that train for minutes, never one tiny model.
+"""Tasks on a Ray cluster: one Ray task is one try of one task.
 
-Ray places the tasks and says when a worker or a node was lost; trying again is the sweep driver's business.
+Ray places the tasks and reports lost workers and nodes; retries are decided by the sweep's driver. Members train for
+minutes, so one Ray task never is a single tiny model.
 """
 
 import logging
@@ -25,7 +26,7 @@ class Ray:
     here = False
 
     def __init__(self, folder: Path, resources: Resources, jobs: int | None, address: str | None = None):
-        """Raises `InputError` when Ray is not there, the cluster cannot be reached, or an option is unknown."""
+        """Raises `InputError` when Ray is not installed, the cluster cannot be reached, or an option is unknown."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -66,7 +67,8 @@ class Ray:
         return [(task, self._outcome(task, one)) for one in done for task in [self.active.pop(one)]]
 
     def stop(self) -> int:
-        """Lets running tasks save and end; how many have not after a minute and a half (they end by themselves)."""
+        """Lets running tasks save and end; returns how many have not after a minute and a half (they end by
+        themselves)."""
         for one in self.active:
             self.ray.cancel(one, force=False)  # an exception in the worker: the task saves and ends
         left = []
@@ -78,7 +80,7 @@ class Ray:
         return len(left)
 
     def _outcome(self, task: str, one: Any) -> Outcome:
-        """What the task says; a worker or node that was lost could say nothing, so that is recorded here."""
+        """The outcome that the task returned; a lost worker or node returns none, so the failure is recorded here."""
         try:
             return Outcome(*self.ray.get(one))
         except self.ray.exceptions.TaskCancelledError as error:
@@ -90,7 +92,7 @@ class Ray:
 
 
 def _try(folder: str, task: str, resources: Resources) -> tuple[str, str]:
-    """In a worker of Ray: tries the task; when Ray cancels this, lets it save first."""
+    """The try of a task inside a Ray worker; when Ray cancels it, the task saves first."""
     # Ray cancels by an interrupt, and its workers inherit SIGINT as ignored where a shell started us in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     attempt = Attempt(Path(folder), task, resources)

@@ -29,12 +29,12 @@ SCALARS = (
     *(f"{name}_{at}" for name in ("iwl", "ciwl", "flip", "train_loss") for at in ("at_peak", "final")),
     "diverged_sequences",
 )
-"""What a row says of a finished member (see `evaluation.summary.summarise`), in this order; last, where it diverged
-(`evaluation.divergence`; nan: it did not)."""
+"""The scalars of a finished member in a row (see `evaluation.summary.summarise`), in this order; the last is where it
+diverged (`evaluation.divergence`; nan: it did not)."""
 
 
 class Row(NamedTuple):
-    """A member: its axes, its state, its scalars (nan where there are none), and where its curves are."""
+    """A member: its axes, its state, its scalars (nan where there are none), and the task and place of its curves."""
 
     axes: dict[str, Any]
     state: str
@@ -44,15 +44,15 @@ class Row(NamedTuple):
 
 
 class Results:
-    """A sweep's results as they are on the disk now; reading never waits for a running driver.
+    """The results of a sweep as they are on the disk now; reading never waits for a running driver.
 
     `rows` are in the order of the sweep's points, whatever tasks the members were trained in. A row's state is
-    `finished`, `diverged` (finished, but its last evaluation is no finite number), `unfinished`, `missing` (never
-    begun), `quarantined` or `damaged`.
+    `finished`, `diverged` (finished, but the last evaluation is not finite), `unfinished`, `missing` (never begun),
+    `quarantined` or `damaged`.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        """Raises `InputError` when `path` holds no sweep, or one of many more points than were ever planned."""
+        """Raises `InputError` when `path` holds no sweep, or one with many more points than were ever planned."""
         self.folder = SweepFolder(Path(path))
         self.folder.check_size()
         self.axes = self.folder.sweep.fields()
@@ -101,7 +101,8 @@ class Results:
                     yield {**row.axes, **found, "value": value, "error": error}
 
     def write(self, out: Path, kind: str, *, curves: bool = False) -> int:
-        """Writes the table (or that of the curves) as csv, parquet or json, whole or not at all; returns its rows."""
+        """Writes the table (or the table of curves) as csv, parquet or json, completely or not at all; returns the
+        number of rows."""
         columns = [*self.axes, "sequences", "evaluator", "metric", "value", "error"] if curves else self._columns()
         return write_table(out, kind, columns, list(self.curve_table() if curves else self.table()))
 
@@ -112,8 +113,8 @@ class Results:
     def to_xarray(self) -> Any:
         """The results with named axes, as an xarray data set (needs the extra `export`).
 
-        Where the points are the full product of the axes' values, every axis is a dimension; else there is one
-        dimension `point` with the axes as coordinates. Data: `state`, every scalar, and for every evaluator its
+        Where the points are the full product of the axes' values, every axis is a dimension; otherwise there is one
+        dimension `point` with the axes as coordinates. Variables: `state`, every scalar, and for every evaluator its
         headline metric as `curve_NAME` over `sequences` (also `curve_train_loss`), if all members share the schedule.
         """
         try:
@@ -139,7 +140,7 @@ class Results:
         return xarray.Dataset(data, coords, {"sweep": self.folder.sweep.name})
 
     def select(self, where: dict[str, Any]) -> list[Row]:
-        """The rows whose axes have these values. Raises `InputError` for an axis or a value that is not there."""
+        """The rows whose axes have these values. Raises `InputError` for an unknown axis or value."""
         rows = self.rows
         for name, value in where.items():
             self.check_axis(name, "where")
@@ -155,12 +156,12 @@ class Results:
         )
 
     def metrics(self, row: Row) -> Curves | None:
-        """The curves of a finished row's run (see `Run.metrics`), None for another row."""
+        """The curves of a finished row (see `Run.metrics`), None for another row."""
         ended = row.task is not None and row.state in ("finished", "diverged")
         return self._metrics(row.task) if ended and row.task else None
 
     def chance(self, evaluator: str) -> float | None:
-        """The chance level of an evaluator, where all finished runs agree on it."""
+        """The chance level of an evaluator, where all finished runs agree on it; else None."""
         runs = [self.folder.run(task) for task in dict.fromkeys(row.task for row in self.rows if row.task)]
         levels = {run.chance().get(evaluator) for run in runs if run is not None}
         return levels.pop() if len(levels) == 1 else None
@@ -169,7 +170,7 @@ class Results:
         return [*self.axes, "state", *SCALARS]
 
     def _summary(self, task: str) -> tuple[str, dict[str, np.ndarray]]:
-        """State of a task, and the scalars of its members."""
+        """The state of a task, and the scalars of its members."""
         try:
             state = self.folder.state(task)
             if state != "done":
@@ -191,7 +192,7 @@ class Results:
         return self._curves[task]
 
     def _grid(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The sequences that all finished members were evaluated at, and their headline curves [row, evaluation]."""
+        """The sequences at which all finished members were evaluated, and their headline curves [row, evaluation]."""
         found = [(i, row, curves) for i, row in enumerate(self.rows) if (curves := self.metrics(row)) is not None]
         if not found or len({curves["sequences"].tobytes() for _, _, curves in found}) > 1:
             return np.zeros(0, np.int64), {}
@@ -207,18 +208,28 @@ class Results:
         return grid, out
 
     def _in_order(self, levels: dict[str, list[Any]]) -> bool:
-        """Whether the rows run through the levels as a product does, the last axis fastest."""
+        """Whether the rows run through the levels in the order of a product, the last axis fastest."""
         places = [tuple(levels[name].index(row.axes[name]) for name in self.axes) for row in self.rows]
         return places == list(np.ndindex(*[len(values) for values in levels.values()]))
 
 
 def load(path: str | os.PathLike[str]) -> Results:
-    """The results in a sweep's folder."""
+    """The results in a sweep's folder.
+
+    Args:
+        path: the folder of a sweep, e.g. from `run_sweep`.
+
+    Raises:
+        InputError: the folder holds no sweep.
+
+    >>> results = eb.load("runs/rates")  # doctest: +SKIP
+    >>> results.to_xarray()["icl_peak"].mean("seeds.member")  # doctest: +SKIP
+    """
     return Results(path)
 
 
 def _value_at(spec: Any, name: str) -> Any:
-    """A point without a field has the value of its spec; nothing where its structs have no such field."""
+    """The value of a field that a point does not set: the spec's own, None where its structs have no such field."""
     try:
         return value_at(spec, name)
     except AttributeError:
@@ -226,7 +237,7 @@ def _value_at(spec: Any, name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What a table can hold: numbers and text as they are, a struct by its name, anything else as JSON."""
+    """A value as a table can hold it: numbers and text unchanged, a struct as its name, anything else as JSON."""
     import msgspec
 
     if isinstance(value, msgspec.Struct) and type(value).__struct_config__.tag is not None:

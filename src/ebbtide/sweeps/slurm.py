@@ -1,7 +1,7 @@
-"""Tasks as SLURM jobs, by submitit; or as its local jobs, which is how this is tested without a cluster.
+"""Tasks as SLURM jobs by submitit, or as submitit's local jobs, with which this is tested without a cluster.
 
-A job does what every executor does: it tries one task. Preempted or out of time, it lets the task save and is queued
-again. What came of it is read from the sweep's folder and from a record the job leaves there, never from pickles.
+A job tries one task, as in every executor. When it is preempted or out of time, the task saves and the job is queued
+again. Outcomes are read from the sweep's folder and from a record that the job leaves there, never from pickles.
 """
 
 import time
@@ -21,22 +21,23 @@ from ebbtide.training.layout import cores
 
 FOLDER, JOBS = "submitit", "jobs.json"
 QUEUED = 16
-"""Tasks that are expected to run at a time on a cluster, where that is not said."""
+"""Tasks assumed to run at a time on a cluster, where `jobs` is not given."""
 TIMEOUTS = 1000
-"""How often a job may run out of time and be queued again."""
+"""Most times that a job may run out of time and be queued again."""
 LARGEST_RECORD = 2**24
 STOP_SECONDS = 90.0
 
 
 class Job:
-    """What submitit runs: one try of one task. Only names and numbers are in it, so that it can be queued again."""
+    """The callable that submitit runs: one try of one task. It holds only names and numbers, so that it can be queued
+    again."""
 
     def __init__(self, folder: str, task: str, resources: Resources):
         self.folder, self.task, self.resources = folder, task, resources
         self._attempt: Attempt | None = None
 
     def __call__(self) -> str:
-        """Tries the task; leaves a record of the outcome."""
+        """Tries the task and leaves a record of the outcome."""
         self._attempt = Attempt(Path(self.folder), self.task, self.resources)
         outcome = self._attempt.wait()
         assert outcome is not None
@@ -44,7 +45,7 @@ class Job:
         return outcome.kind
 
     def checkpoint(self) -> Any:
-        """submitit calls this when the job is preempted or out of time: the task saves, the job is queued again."""
+        """The job to queue again. submitit calls this when the job is preempted or out of time; the task saves."""
         from submitit.helpers import DelayedSubmission
 
         if self._attempt is not None:
@@ -55,11 +56,11 @@ class Job:
 class Slurm:
     """SLURM, or with `local` submitit's processes on this machine.
 
-    Jobs of a cluster outlive this driver: a driver that is started again finds those that are still queued or running.
+    Jobs of a cluster outlive the driver: a driver that is started again finds those that are still queued or running.
     """
 
     def __init__(self, folder: Path, resources: Resources, jobs: int | None, *, local: bool):
-        """Raises `InputError` when submitit or SLURM is not there, or does not know an option."""
+        """Raises `InputError` when submitit or SLURM is not installed, or does not know an option."""
         try:
             import submitit
         except ModuleNotFoundError as error:
@@ -84,7 +85,7 @@ class Slurm:
         return self.slots - len(self.active) if self.local else 1_000_000
 
     def submit(self, tasks: list[str]) -> None:
-        """One array job for all of them; those that an earlier driver queued are left alone."""
+        """Queues one array job for all tasks; tasks that an earlier driver queued are left alone."""
         fresh = [task for task in tasks if task not in self.active]
         for task in fresh:
             _record(self.folder, task).unlink(missing_ok=True)
@@ -103,8 +104,8 @@ class Slurm:
         return [(task, self._outcome(task, self.active.pop(task))) for task in ended]
 
     def stop(self) -> int:
-        """Local jobs save and end. A cluster's jobs go on: the driver only watches (`scancel` ends them; they save).
-        Returns how many local ones have not ended after a minute and a half."""
+        """Lets local jobs save and end. Jobs of a cluster go on: the driver only observes them (`scancel` ends them;
+        they save). Returns how many local ones have not ended after a minute and a half."""
         if not self.local:
             return 0
         for job in self.active.values():
@@ -117,7 +118,8 @@ class Slurm:
         return len(left)
 
     def _outcome(self, task: str, job: Any) -> Outcome:
-        """What the job says; where it could say nothing (cancelled, its node lost) the failure is recorded here."""
+        """The outcome that the job recorded; a cancelled job or a lost node records none, so the failure is recorded
+        here."""
         try:
             name = str(_record(self.folder, task).relative_to(self.folder))
             return msgspec.json.decode(read_bounded(self.folder, name, LARGEST_RECORD), type=Outcome)

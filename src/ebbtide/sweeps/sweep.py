@@ -1,4 +1,4 @@
-"""The description of a sweep: a base spec, axes over its fields, and what each task may use."""
+"""The description of a sweep: a base spec, axes over its fields, and the resources of each task."""
 
 import itertools
 import math
@@ -24,9 +24,15 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What one task gets, on every executor. `cpus` worker processes of one thread train its members; with
-    `gpus` (or other accelerators) one process does. `memory_gb`, `minutes` (wall time) and `partition` are for the
-    cluster's scheduler; `slurm` and `ray` pass further options of theirs through untouched."""
+    """The resources of one task, on every executor.
+
+    `cpus` worker processes of one thread train its members; with `gpus` (or other accelerators) one process does.
+    `memory_gb`, `minutes` (wall time) and `partition` are for the cluster's scheduler; `slurm` and `ray` hold further
+    options that are passed on unchanged.
+
+    >>> eb.Resources(cpus=4, minutes=60).gpus
+    0
+    """
 
     cpus: Positive = 1
     gpus: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -38,12 +44,12 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 OF_A_FOLDER = ("resolved", "origin", "made_in")
-"""Fields that only the file in a sweep's folder has."""
+"""Fields that only the description in a sweep's folder has."""
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The experiment of `Sweep.study` that made a sweep, and its preset there; `arms` name the points in equal parts,
-    in their order."""
+    """The experiment of `Sweep.study` that made a sweep, and its preset; `arms` name equal parts of the points, in
+    their order."""
 
     experiment: str
     preset: str
@@ -53,14 +59,18 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A grid of members: the product of `axes` over the fields of a base spec.
 
-    The base is a study's preset (or the default spec) with the fields of `base` set, by dotted name. An axis
-    may set any field as well; `members` and `vary` belong to the engine, which makes a member of every point.
-    `task_minutes` is how long one task should train, `task_members` in its place how many members it should have (for
-    accelerators, which train many side by side); a task that fails `tries` times without progress is set aside.
+    The base is a study's preset (or the default spec) with the fields of `base` set, by dotted name. An axis may set
+    any field; `members` and `vary` belong to the engine, which makes a member of every point. `task_minutes` is how
+    long one task should train; `task_members` replaces it by a number of members (for accelerators, which train many
+    side by side). A task that fails `tries` times without progress is set aside.
 
-    The last three are in the file of a sweep's folder only. `resolved` is the base in full, as it was when the folder
-    was made: the study's preset may change later, the sweep does not. `origin` says which experiment made the sweep,
-    `made_in` the working folder, from which relative paths in its specs are meant.
+    The last three fields are written only to a sweep's own folder. `resolved` is the complete base at the time when the
+    folder was made, so that a later change of the study's preset does not change the sweep. `origin` says which
+    experiment made the sweep, `made_in` the working folder from which relative paths in its specs are meant.
+
+    >>> sweep = eb.Sweep(name="rates", axes=(eb.Axis(field="optimizer.lr", values=[1e-3, 1e-4]), eb.Axis(seeds=3)))
+    >>> sweep.size(), sweep.fields()
+    (6, ['optimizer.lr', 'seeds.member'])
     """
 
     name: str
@@ -77,7 +87,7 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     made_in: str | None = None
 
     def check(self) -> None:
-        """Raises `InputError` in one line if this describes no grid; the specs are checked with the plan."""
+        """Raises `InputError` in one line if this describes no grid. The specs themselves are checked with the plan."""
         allowed = "must be 1 to 64 letters, digits, '-', '_' or '.', and begin with a letter or digit"
         require(bool(NAME.fullmatch(self.name)), "name", self.name, allowed)
         for i, axis in enumerate(self.axes):
@@ -119,27 +129,32 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return data
 
     def resolve(self) -> "Sweep":
-        """This sweep with its base in full and the working folder, for its own folder."""
+        """This sweep with its complete base and the working folder, for its own folder."""
         if self.resolved is not None:
             return self
         return replace(self, resolved=msgspec.to_builtins(self.spec()), made_in=working_folder())
 
     def standalone(self) -> "Sweep":
-        """The same grid described without a study: no version of a preset can change it."""
+        """The same grid described without a study, so that no change of a preset can alter it."""
         base = {name: value for name, value in self.builtins().items() if name not in ("members", "vary")}
         return replace(self, study=None, preset="quick", base=base, **dict.fromkeys(OF_A_FOLDER))
 
     def to_json(self) -> bytes:
-        """Canonical JSON of the description, which `read_sweep` reads as well."""
+        """Canonical JSON of the description, which `read_sweep` can read."""
         described = replace(self, **dict.fromkeys(OF_A_FOLDER))
         return msgspec.json.format(msgspec.json.encode(described, order="sorted"), indent=1)
 
 
 def read_sweep(path: str | os.PathLike[str]) -> Sweep:
-    """The sweep in a `.toml` or `.json` file, checked.
+    r"""The sweep in a `.toml` or `.json` file, checked.
 
-    Raises `InputError` in one line when it cannot be read as one. A sweep written in Python is a script of its own:
-    it makes a `Sweep` and calls `run_sweep`; this never executes a file.
+    A sweep written in Python is a script of its own, which makes a `Sweep` and calls `run_sweep`; this function never
+    executes a file. Raises `InputError` in one line when the file cannot be read as a sweep.
+
+    >>> text = 'name = "rates"\n[[axes]]\nfield = "optimizer.lr"\nvalues = [1e-3, 1e-4]\n'
+    >>> _ = open("rates.toml", "w").write(text)
+    >>> eb.read_sweep("rates.toml").size()
+    2
     """
     file = Path(path)
     scripts = f"a sweep in Python is a script that calls ebbtide.run_sweep(ebbtide.Sweep(...), folder): python {file}"
@@ -161,7 +176,7 @@ def read_sweep(path: str | os.PathLike[str]) -> Sweep:
 
 
 def from_data(data: Any) -> Sweep:
-    """A sweep from dicts, lists and scalars. Raises `InputError` in one line for what does not fit."""
+    """The sweep in dicts, lists and scalars. Raises `InputError` in one line for invalid data."""
     try:
         return msgspec.convert(data, Sweep)
     except msgspec.ValidationError as error:

@@ -1,7 +1,7 @@
 """The process of one try of a task: `python -m ebbtide.sweeps.task FOLDER TASK [--processes=N]`.
 
-Trains the task's run, or goes on where it was. Ends with 0 (done) or one of the codes in `attempt`; an error's
-traceback goes to standard error. When standard input closes (the parent has died, or asks), it saves and ends.
+Trains the task's run, or continues it. The exit code is 0 (done) or one of the codes in `attempt`; an error's traceback
+goes to standard error. When standard input closes (the parent has died, or requests a stop), it saves and ends.
 """
 
 import argparse
@@ -24,7 +24,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(folder: Path, task: str, processes: int | None) -> int:
-    """Trains the task; returns the exit code."""
+    """The exit code after training the task."""
     from ebbtide.machine import peak_memory
     from ebbtide.sweeps.estimate import Cost, remember
     from ebbtide.training.driver import Interrupted, train
@@ -53,14 +53,14 @@ def run(folder: Path, task: str, processes: int | None) -> int:
 
 
 def _obey_parent() -> None:
-    """SIGTERM for this process once standard input ends."""
+    """Sends SIGTERM to this process once standard input ends."""
     while os.read(0, 4096):
         continue
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:
-    """Reads the command line."""
+    """The exit code of the command line."""
     parser = argparse.ArgumentParser(prog="python -m ebbtide.sweeps.task")
     parser.add_argument("folder", type=Path)
     parser.add_argument("task")

@@ -1,4 +1,4 @@
-"""What the figures of a sweep show: parts of its results as arrays."""
+"""Parts of a sweep's results as arrays, for its figures."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def curves_by(
     results: Results, metric: str, axis: str, split: str | None = None, where: dict[str, Any] | None = None
 ) -> list[Curve]:
     """An evaluator's headline metric (or `train_loss`) against sequences for every value of an axis, in panels by
-    `split`; other axes must be fixed by `where`. Raises `InputError` for what is not there."""
+    `split`; other axes must be fixed by `where`. Raises `InputError` for an unknown axis, value or metric."""
     for name, field in ((axis, "by"), *([(split, "split")] if split else [])):
         results.check_axis(name, field)
     require(axis != split, "split", split, "must be another axis than by")
