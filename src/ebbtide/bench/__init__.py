@@ -1,4 +1,4 @@
-"""How fast it is: reference configurations against this machine's ceiling and plain implementations.
+"""Benchmarks: reference configurations against this machine's ceiling and against plain implementations.
 
-Never part of the tests: what is measured here depends on the machine and on the moment.
+Never part of the tests: the results depend on the machine and on the moment.
 """

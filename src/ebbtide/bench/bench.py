@@ -1,4 +1,5 @@
-"""One benchmark: for every configuration the ceiling, the contestants in turn, the grid, whole runs."""
+"""One benchmark: for every configuration the machine's ceiling, all implementations in turn, the grid of layouts, whole
+runs."""
 
 import tempfile
 import time
@@ -18,16 +19,16 @@ from ebbtide.bench.work import Ceiling, flops
 from ebbtide.training.spec import Spec
 
 PATIENCE = 1200.0
-"""Seconds a start may take (plain JAX and compiled PyTorch need minutes for twelve layers)."""
+"""Most seconds for a start (plain JAX and compiled PyTorch need minutes for twelve layers)."""
 STATE_BYTES = 12
-"""Parameter and two moments: the working set of the optimiser, per parameter."""
+"""Bytes per parameter of the optimiser's working set: parameter and two moments."""
 
 Say = Callable[[str], None]
 
 
 class Effort(NamedTuple):
-    """How long things are measured, in seconds: a contestant in each of the `rounds`, a whole run, one
-    product in each library, and everything about a configuration (nothing is begun that would not fit)."""
+    """Seconds of each measurement: an implementation in each of the `rounds`, a whole run, one matrix product per
+    library, and everything about a configuration (no measurement starts that would not fit)."""
 
     rounds: int
     turn: float
@@ -41,8 +42,8 @@ QUICK = Effort(rounds=3, turn=0.5, run=4.0, product=0.05, budget=57.0)
 
 
 def measure(configs: list[Config], *, quick: bool, say: Say) -> Benchmark:
-    """Measures the configurations one after the other. Quick: the first batch size of each, fewer
-    rounds, no grid, no compiled PyTorch, under a minute a configuration."""
+    """Measures the configurations one after the other. `quick`: the first batch size of each, fewer rounds, no grid, no
+    compiled PyTorch, under a minute per configuration."""
     began = time.monotonic()
     found = Benchmark(machine.describe() | {"quick": quick, "ceilings": []}, [], [], [])
     with Child(1) as one, Child(machine.cores()) as all_threads:
@@ -69,7 +70,7 @@ class _Measurement:
         self.paces: dict[str, Pace] = {}
 
     def run(self, one: Child, all_threads: Child) -> None:
-        """Everything in order of importance: a quick benchmark leaves out what comes last."""
+        """Measures in order of importance: a quick benchmark leaves out the last parts."""
         self.ceiling = self._ceiling(one, all_threads)
         with ExitStack() as stack:
             self._contest(stack)
@@ -81,7 +82,7 @@ class _Measurement:
         return self.effort.budget - (time.monotonic() - self.began)
 
     def _fits(self, what: str, seconds: float) -> bool:
-        """Whether there is time for something; says so where there is not."""
+        """Whether `seconds` are left for a measurement; reports it when not."""
         if self._left() >= seconds:
             return True
         self._skip(what, f"would not fit into a quick benchmark (about {seconds:.0f} s)")
@@ -91,7 +92,7 @@ class _Measurement:
         self.found.skipped.append(Skipped(f"{self.config.name}, batch {self.batch}", what, why))
 
     def _ceiling(self, one: Child, all_threads: Child) -> Ceiling:
-        """Measures the machine at the model's own shapes and at a large one, with one thread and with all."""
+        """The machine's ceiling at the model's own shapes and at a large one, with one thread and with all."""
         shapes, sizes = machine.shapes(self.spec), [STATE_BYTES * self.spec.parameters(), machine.LARGE_COPY]
         seconds = self.effort.product
         ceilings = []
@@ -128,7 +129,7 @@ class _Measurement:
     def _start(
         self, stack: ExitStack, implementation: str, threads: int, members: int = 1
     ) -> tuple[Child, dict[str, Any]] | None:
-        """A child that has compiled and is ready to train, with its answer; None where it cannot."""
+        """A child that has compiled and is ready to train, with its answer; None where it cannot start."""
         name = f"{implementation}, {threads} thread{'s' * (threads > 1)}"
         self.say(f"starting {name}")
         child = stack.enter_context(Child(threads))
@@ -143,7 +144,7 @@ class _Measurement:
             return None
 
     def _contest(self, stack: ExitStack) -> None:
-        """All implementations in turn."""
+        """Measures all implementations in turn."""
         began = time.monotonic()
         entered: dict[str, tuple[str, int, Child, dict[str, Any]]] = {}
 
@@ -208,13 +209,13 @@ class _Measurement:
         return row
 
     def _cut(self, members: int) -> tuple[Spec, int]:
-        """The spec of a whole run of so many members, on as many cores as there are."""
+        """The spec of a whole run of `members` members, on all cores, shortened to fit."""
         spec: Spec = msgspec.structs.replace(self.spec, members=members)
         pace = self.paces["ebbtide"].sequences_per_second * min(self.cores, members) / members
         return whole.shorten(spec, max(pace * self.effort.run, 64 * self.batch))
 
     def _run(self, do: str, name: str, spec: Spec, **command: Any) -> dict[str, Any] | None:
-        """The answer of a child that trains a run, or None where that would not fit or fails."""
+        """The answer of a child that trains a run, None where that would not fit or fails."""
         if not self._fits(name, self.start_seconds + self.effort.run + 5):
             return None
         self.say(name)
@@ -229,7 +230,7 @@ class _Measurement:
                 return None
 
     def _alone(self) -> Row | None:
-        """A run of one member on one core: its pace, and what evaluations and checkpoints take of it."""
+        """A run of one member on one core: its pace, and the share of evaluations and checkpoints."""
         spec, intervals = self._cut(1)
         answer = self._run("alone", "whole run, one core", spec, intervals=intervals)
         if answer is None:
@@ -242,7 +243,7 @@ class _Measurement:
         return self._whole_row(rate, overhead_share=share, note=note)
 
     def _together(self) -> Row | None:
-        """A run of all the spec's members on all cores, as the command line makes it."""
+        """A run of all the spec's members on all cores, as the command line trains it."""
         members = self.spec.members
         spec, intervals = self._cut(members)
         processes = min(self.cores, members)
@@ -265,7 +266,7 @@ class _Measurement:
         return self._row("ebbtide, whole run", Pace(rate, ratio), **more)
 
     def _grid(self) -> float | None:
-        """Members x processes x threads; returns the pace of all processes over that of one."""
+        """Measures members x processes x threads; returns the pace of all processes over that of one."""
         if self.cores < 2:
             return None
         members = (1,) if self.quick else (1, 4)
@@ -295,7 +296,7 @@ class _Measurement:
         return paces[f"1 x {self.cores} x 1"].ratio
 
     def _judge(self, alone: Row | None, everything: Row | None, scaling: float | None) -> None:
-        """The targets of this configuration."""
+        """Compares the measurements with the targets of this configuration."""
         config = self.config
 
         def target(what: str, value: float | None, **bound: float) -> None:

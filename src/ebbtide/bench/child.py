@@ -1,7 +1,7 @@
-"""A measured process: `python -m ebbtide.bench.child` holds one implementation and trains when asked.
+"""A measured process: `python -m ebbtide.bench.child` holds one implementation and trains it on request.
 
-Every implementation has a process of its own, so that thread settings, allocators and peak memory do
-not mix. Messages are those of `training/wire.py`.
+Every implementation has a process of its own, so that thread settings, allocators and peak memory do not mix. Messages
+are those of `training/wire.py`.
 """
 
 import os
@@ -20,13 +20,14 @@ COLD = {
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
-"""Compile times are those of a first start; PyTorch's compiler starts no processes of its own."""
+"""Environment without compilation caches: compile times are those of a first start. PyTorch's compiler starts no
+processes of its own."""
 BY_XLA = "ebbtide by XLA"
 IMPLEMENTATIONS = ("ebbtide", BY_XLA, "plain JAX", "PyTorch eager", "PyTorch compiled")
 
 
 def environment(threads: int, cores: int) -> dict[str, str]:
-    """The environment of a child: one thread as our workers have it, or as many as there are cores."""
+    """The environment of a child: one thread as in ebbtide's workers, or all cores."""
     base = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
     if threads == 1:
         return {**base, **ENVIRONMENT, "MKL_NUM_THREADS": "1", **COLD}
@@ -36,7 +37,7 @@ def environment(threads: int, cores: int) -> dict[str, str]:
 
 @runtime_checkable
 class Trainer(Protocol):
-    """One implementation: `note` says how it trains."""
+    """One implementation; `note` describes how it trains."""
 
     note: str
 
@@ -44,7 +45,7 @@ class Trainer(Protocol):
 
 
 class EbbtideTrainer:
-    """ebbtide's own loop, as its workers run it: by the kernel that a run would take, or by XLA."""
+    """ebbtide's own loop as its workers run it: by the kernel that a run would take, or by XLA."""
 
     def __init__(self, spec: Any, members: int, by_xla: bool):
         from msgspec.structs import replace
@@ -62,7 +63,7 @@ class EbbtideTrainer:
         self.members = Members(spec, list(range(members)), None, native=bool(kernel.library))
 
     def train(self, steps: int) -> None:
-        """So many steps of every member."""
+        """Trains every member for `steps` steps."""
         self.members.train(self.members.step + steps)
 
 
@@ -83,7 +84,7 @@ def make(implementation: str, spec: Any, members: int, threads: int) -> Trainer:
 
 
 class TimedTrainer:
-    """A trainer with its pace, so that a request in seconds becomes a number of steps."""
+    """A trainer with its measured pace, which converts requested seconds to steps."""
 
     def __init__(self, command: dict[str, Any]):
         from ebbtide.training.spec import from_builtins
@@ -105,7 +106,7 @@ class TimedTrainer:
         return time.perf_counter() - began
 
     def train(self, seconds: float) -> dict[str, Any]:
-        """Trains for about so long, in calls of at most a second; says how many sequences in how long."""
+        """Trains for about `seconds`, in calls of at most a second; returns the sequences and the time they took."""
         steps, began = 0, time.perf_counter()
         while (left := seconds - (time.perf_counter() - began)) > 0.05 * seconds:
             now = max(1, round(self.pace * min(left, 1.0)))
@@ -115,7 +116,7 @@ class TimedTrainer:
 
 
 def obey(measured: TimedTrainer | None, command: dict[str, Any]) -> tuple[dict[str, Any], TimedTrainer | None]:
-    """Carries out one command; returns the answer and the trainer."""
+    """The answer to a command, and the trainer after it."""
     match command["do"]:
         case "start":
             measured = TimedTrainer(command)
@@ -146,7 +147,7 @@ def obey(measured: TimedTrainer | None, command: dict[str, Any]) -> tuple[dict[s
 
 
 def main() -> None:
-    """Serves the bench over standard streams; Ctrl-C is the bench's to handle."""
+    """Serves the benchmark over the standard streams. Ctrl-C is handled by the benchmark."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(os.getppid())
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -1,4 +1,4 @@
-"""The reference configurations: what is measured, and what is asked of it."""
+"""The reference configurations, and the targets of each."""
 
 import msgspec
 from msgspec.structs import replace
@@ -17,9 +17,9 @@ from ebbtide.training.spec import Spec
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec with the batch sizes it is measured at. Its targets: `roofline`, the least fraction of the
-    roofline at each batch size; `over_torch`, the least ratio to the best PyTorch variant; `first_step`, the most
-    seconds until the first training step is done; `memory`, the most megabytes of a run with all processes."""
+    """A spec with the batch sizes at which it is measured. Its targets: `roofline`, the least fraction of the roofline
+    at each batch size; `over_torch`, the least ratio to the best PyTorch variant; `first_step`, the most seconds until
+    the first training step is done; `memory`, the most megabytes of a run with all processes."""
 
     name: str
     note: str
@@ -125,7 +125,7 @@ def find_config(name: str) -> Config:
 
 
 def plain_transformer(spec: Spec) -> Transformer:
-    """The model of a spec. Raises `InputError` where it is not what the plain implementations have."""
+    """The model of a spec. Raises `InputError` where the plain implementations have no such model."""
     model = spec.model
     allowed = "must be a transformer of interleaved tokens with learned positions and a linear encoder"
     if not isinstance(model, Transformer):

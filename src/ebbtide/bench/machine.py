@@ -1,4 +1,4 @@
-"""What this machine can do: float32 matrix products and copies, by the best library at hand."""
+"""The ceiling of this machine: rates of float32 matrix products and of copies, by the fastest library installed."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from ebbtide.bench.work import products
 from ebbtide.training.spec import Spec
 
 LARGE = (2048, 1024, 1024)
-"""A product [m, k] x [k, n] large enough for any library to be at its best, small enough to be quick."""
+"""A product [m, k] x [k, n] large enough for every library to reach its highest rate, and small enough to be quick."""
 LARGE_COPY = 256_000_000
 """Bytes of a copy that no cache holds."""
 
@@ -24,13 +24,13 @@ Shape = tuple[int, int, int]
 
 
 def shapes(spec: Spec) -> list[Shape]:
-    """The model's own products, without the tiny ones inside attention, and the large one."""
+    """The shapes of the model's own products, without the tiny ones inside attention, and `LARGE`."""
     own = {(p.m, p.k, p.n) for p in products(spec) if p.times <= 2}
     return [*sorted(own), LARGE]
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -50,7 +50,7 @@ def fastest(call: Callable[[], Any], seconds: float) -> float:
 
 
 def multiply_rates(shape: Shape, seconds: float) -> dict[str, float]:
-    """Operations per second of a product [m, k] x [k, n] of float32, by library."""
+    """Floating-point operations per second of a product [m, k] x [k, n] of float32, by library."""
     m, k, n = shape
     a, b = np.ones((m, k), np.float32), np.ones((k, n), np.float32)
     out = np.empty((m, n), np.float32)
@@ -67,14 +67,14 @@ def multiply_rates(shape: Shape, seconds: float) -> dict[str, float]:
 
 
 def copy_rate(size: int, seconds: float) -> float:
-    """Bytes per second of a copy with a working set of `size` bytes; a byte read and written is two."""
+    """Bytes per second of a copy with a working set of `size` bytes; a byte read and written counts as two."""
     source = np.ones(max(size // 8, 1), np.float32)
     target = np.zeros_like(source)
     return 2 * source.nbytes / fastest(lambda: np.copyto(target, source), seconds)
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores and versions."""
+    """The processor, the number of cores, and the versions of libraries."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

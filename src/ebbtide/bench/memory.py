@@ -1,14 +1,14 @@
-"""Peak memory of a process and of all that it started. Linux only: elsewhere it is 0, that is unknown."""
+"""Peak memory of a process and its children. Linux only: elsewhere it is 0, that is unknown."""
 
 import threading
 from pathlib import Path
 
 EVERY = 0.2
-"""Seconds between looks: a shorter peak may be missed."""
+"""Seconds between measurements; a shorter peak may be missed."""
 
 
 def peak(process: int | str = "self") -> float:
-    """Largest resident size of a process so far, in megabytes; 0 where the system does not tell."""
+    """The largest resident size of a process so far, in megabytes; 0 where the system does not report it."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -17,7 +17,7 @@ def peak(process: int | str = "self") -> float:
 
 
 def children(process: int | str = "self") -> list[int]:
-    """The processes a process has started and their children, as far as they are alive."""
+    """The living children of a process, and their children."""
     found: list[int] = []
     for listing in Path(f"/proc/{process}/task").glob("*/children"):
         try:
@@ -30,8 +30,8 @@ def children(process: int | str = "self") -> list[int]:
 
 
 def share(process: int | str = "self") -> float:
-    """Megabytes a process takes now, a page that n processes share counted as 1 / n of one; 0 where the
-    system does not tell."""
+    """Megabytes that a process takes now, where a page shared by n processes counts as 1 / n; 0 where the system does
+    not report it."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -40,9 +40,9 @@ def share(process: int | str = "self") -> float:
 
 
 class MemoryWatch:
-    """Follows the memory that this process and all its children take together. Use as a context manager.
+    """A measurement of the peak memory of this process and all its children together. Use as a context manager.
 
-    Pages that they share (libraries) count once: it is what the machine must have.
+    Pages that they share (libraries) count once: this is the memory that the machine must have.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class MemoryWatch:
         self._thread.join()
 
     def megabytes(self) -> float:
-        """The largest sum seen."""
+        """The largest sum measured."""
         return self._peak
 
     def _watch(self) -> None:

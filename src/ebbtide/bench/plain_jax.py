@@ -1,8 +1,8 @@
-"""The same model as one would first write it in JAX: one compiled step per call.
+"""The same model as a first implementation in JAX would have it: one compiled step per call.
 
-A function of one sequence under `vmap`, activations batch-major, layers unrolled, the prompt drawn on
-the host for every step, optax Adam, no donated buffers: the manner of the public code, written anew.
-Unlike that code it reads out the query position only, to be fair to it.
+A function of one sequence under `vmap`, activations batch-major, layers unrolled, the prompt drawn on the host for
+every step, optax Adam, no donated buffers: the manner of the public code, written anew. To be fair to it, it reads out
+the query's position only, which that code does not.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def _attention(block: Weights, x: Float[Array, "tokens d"], heads: int) -> Float
 def logits(
     w: Weights, exemplars: Float[Array, "slots dim"], labels: Int[Array, " context"], heads: int
 ) -> Float[Array, " labels"]:
-    """Logits of one sequence's query."""
+    """Logits of the query of one sequence."""
     e, known = jax.vmap(lambda t: _linear(w["exemplar"], t))(exemplars), w["label"][labels]
     pairs = jnp.stack([e[:-1], known], axis=1).reshape(-1, e.shape[1])
     x = jnp.concatenate([pairs, e[-1:]]) + w["position"]
@@ -93,7 +93,7 @@ def loss(w: Weights, batch: Batch, heads: int) -> Float[Array, ""]:
 
 
 class PlainJax:
-    """Trains one step per call."""
+    """An implementation that trains one step per call."""
 
     note = "batch drawn by NumPy for every step"
 
@@ -110,7 +110,7 @@ class PlainJax:
         self.step: Callable[..., Any] = jax.jit(step)
 
     def train(self, steps: int) -> None:
-        """So many optimiser steps."""
+        """Trains for `steps` optimiser steps."""
         for _ in range(steps):
             self.weights, self.moments, _ = self.step(self.weights, self.moments, self.sampler.draw())
         jax.block_until_ready(self.weights)

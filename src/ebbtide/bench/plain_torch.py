@@ -1,8 +1,8 @@
-"""The same model in plain PyTorch, eager or compiled: the outside baseline. PyTorch is never required.
+"""The same model in plain PyTorch, eager or compiled: the baseline from outside. PyTorch is optional.
 
-Batches are drawn beforehand and wait in memory, so PyTorch is not charged for sampling. The read-out is
-for the query position only; everything else is the whole sequence at once. Of Adam's implementations
-(loop, foreach, fused) the one that trains fastest here is used.
+Batches are drawn beforehand and wait in memory, so PyTorch is not charged for sampling. The read-out is for the query's
+position only; everything else covers the whole sequence at once. Of Adam's implementations (loop, foreach, fused) the
+one that trains fastest here is used.
 """
 
 import importlib
@@ -20,12 +20,12 @@ from ebbtide.training.spec import Spec
 WAITING = 32
 """Batches drawn beforehand."""
 TRIAL_SECONDS = 0.1
-"""How long one Adam is tried, three times."""
+"""Seconds for which each implementation of Adam is tried, three times."""
 ADAMS = ({"foreach": False}, {"foreach": True}, {"fused": True})
 
 
 def installed() -> bool:
-    """Whether there is a PyTorch."""
+    """Whether PyTorch is installed."""
     return importlib.util.find_spec("torch") is not None
 
 
@@ -37,7 +37,7 @@ def load() -> Any:
 
 
 def build(spec: Spec) -> Any:
-    """The model: a module of (exemplars [batch, slots, dim], labels [batch, context]) -> logits."""
+    """The model: a module (exemplars [batch, slots, dim], labels [batch, context]) -> logits."""
     torch = load()
     nn, functional = torch.nn, torch.nn.functional
     sizes, model = spec.source.sizes(), plain_transformer(spec)
@@ -87,7 +87,7 @@ def tensors(batch: Batch) -> tuple[Any, ...]:
 
 
 class PlainTorch:
-    """Trains one step per iteration of the usual loop."""
+    """An implementation that trains one step per iteration of the usual loop."""
 
     def __init__(self, spec: Spec, threads: int, compiled: bool):
         torch = load()
@@ -101,7 +101,7 @@ class PlainTorch:
         self.optimizer, self.note = self.adams[0], "batches drawn beforehand"
 
     def choose(self) -> None:
-        """Keeps the fastest Adam. To be called once everything is compiled."""
+        """Keeps the fastest implementation of Adam. To be called once everything is compiled."""
         record_calls = []
         for optimizer in self.adams:
             self.optimizer = optimizer
@@ -119,7 +119,7 @@ class PlainTorch:
         return time.perf_counter() - began
 
     def train(self, steps: int) -> None:
-        """So many optimiser steps."""
+        """Trains for `steps` optimiser steps."""
         for _ in range(steps):
             exemplars, labels, target = self.waiting[self.at]
             self.at = (self.at + 1) % len(self.waiting)

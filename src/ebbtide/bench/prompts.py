@@ -1,6 +1,6 @@
-"""The bursty few-shot task in NumPy on the host, batch first: what the plain implementations train on.
+"""The bursty few-shot task in NumPy on the host, batch first, for the plain implementations.
 
-The same distribution as `FewShot` draws in the configurations measured here, not the same stream.
+The same distribution as that of `FewShot` in the measured configurations, but not the same random stream.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
 
 class HostSampler:
-    """Draws batches of a spec from a table of Gaussian exemplars."""
+    """A sampler of batches from a table of Gaussian exemplars."""
 
     def __init__(self, spec: Spec, seed: int = 0):
         assert isinstance(spec.task, FewShot)

@@ -1,4 +1,4 @@
-"""What a benchmark says: the machine, rows, what was skipped, and targets met or missed. Written as JSON."""
+"""The results of a benchmark: the machine, rows, skipped measurements, and targets met or missed. Written as JSON."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from ebbtide.runs.output import write_output
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement. `sequences_per_second` is summed over members and processes; the fractions are
-    per core in use (per process); `ratio_to_ebbtide` is this pace over that of ebbtide's loop on one
-    thread, the median over rounds of the ratio within a round. None: not measured."""
+    """One measurement. `sequences_per_second` is summed over members and processes; the fractions are per core in use
+    (per process); `ratio_to_ebbtide` is this pace over that of ebbtide's loop on one thread, the median over rounds of
+    the ratio within a round. None: not measured."""
 
     config: str
     implementation: str
@@ -32,7 +32,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """What was not measured, and why."""
+    """A measurement that was skipped, and why."""
 
     config: str
     what: str
@@ -40,7 +40,7 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """One promise and what was measured; `least` or `most` is the bound, `value` None if not measured."""
+    """One target with the measured `value` (None: not measured); `least` or `most` is the bound."""
 
     config: str
     batch: int
@@ -59,7 +59,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Benchmark(msgspec.Struct):
-    """Everything one call of the benchmark measured."""
+    """Everything that one call of the benchmark measured."""
 
     machine: dict[str, Any]
     rows: list[Row]
@@ -67,7 +67,7 @@ class Benchmark(msgspec.Struct):
     skipped: list[Skipped]
 
     def write(self, path: Path) -> None:
-        """Writes the JSON file (see `write_output`); every target with its verdict."""
+        """Writes the JSON file (see `write_output`), every target with its verdict."""
         data = msgspec.to_builtins(self)
         data["targets"] = [
             {**target, "verdict": one.verdict()} for target, one in zip(data["targets"], self.targets, strict=True)

@@ -1,4 +1,4 @@
-"""Children that take turns: several rounds of A B C, so that a slow minute of the machine hits all."""
+"""Children that are measured in turn: several rounds of A B C, so that a slow minute of the machine affects all."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ class ChildError(RuntimeError):
 
 
 class Child:
-    """A process of `child.py`. Use as a context manager: it does not outlive the block."""
+    """A process of `child.py`. Use as a context manager, which ends it with the block."""
 
     def __init__(self, threads: int = 1):
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
@@ -56,7 +56,7 @@ class Child:
             send(self._process.stdin, {"do": do, **command})
 
     def answer(self, limit: float = 600) -> dict[str, Any]:
-        """The next answer. Raises `ChildError` after `limit` seconds or when there will be none."""
+        """The next answer. Raises `ChildError` after `limit` seconds, or when there will be none."""
         try:
             message = self._answers.get(timeout=limit)
         except queue.Empty:
@@ -71,12 +71,12 @@ class Child:
         return message
 
     def ask(self, do: str, *, limit: float = 600, **command: Any) -> dict[str, Any]:
-        """Sends a command and waits for its answer."""
+        """Sends a command and returns its answer."""
         self.tell(do, **command)
         return self.answer(limit)
 
     def close(self) -> None:
-        """Ends the child, and what it started (the workers of a run end when their driver has gone)."""
+        """Ends the child and its processes (the workers of a run end with their driver)."""
         if self._errors.closed:
             return
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -90,15 +90,15 @@ class Child:
 
 
 class Pace(NamedTuple):
-    """Sequences per second over all rounds: the median, and the median ratio to the first contestant."""
+    """Sequences per second over all rounds: the median, and the median ratio to the first implementation."""
 
     sequences_per_second: float
     ratio: float
 
 
 def take_turns(contestants: dict[str, list[Child]], rounds: int, seconds: float) -> dict[str, Pace]:
-    """Every contestant trains for `seconds` in each round, one after the other. The children of one
-    contestant train at the same time and their paces are summed."""
+    """The pace of every implementation, each training for `seconds` in each round, one after the other. The children of
+    one implementation train at the same time, and their paces are summed."""
     paces: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, children in contestants.items():
@@ -110,7 +110,7 @@ def take_turns(contestants: dict[str, list[Child]], rounds: int, seconds: float)
 
 
 def summarise(paces: dict[str, list[float]]) -> dict[str, Pace]:
-    """Medians over rounds; ratios are taken within a round, to the first contestant."""
+    """Medians over rounds; ratios to the first implementation are taken within a round."""
     first = next(iter(paces.values()))
     return {
         name: Pace(median(own), median(a / b for a, b in zip(own, first, strict=True))) for name, own in paces.items()

@@ -1,4 +1,4 @@
-"""The benchmark as one table for people."""
+"""The benchmark as a table for the terminal."""
 
 import time
 
@@ -16,8 +16,8 @@ COLUMNS = (
 
 
 class Status:
-    """What is being measured, on standard error: a moving line on a terminal, else a line each. Use as a
-    context manager; call it with a text."""
+    """The current measurement, on standard error: a moving line on a terminal, else a line each. Use as a context
+    manager; call it with a text."""
 
     def __init__(self) -> None:
         self._console = Terminal(stderr=True)
@@ -41,7 +41,7 @@ class Status:
 
 
 def show(found: Benchmark, console: Terminal) -> None:
-    """Prints the machine, the rows, what was skipped, and the targets."""
+    """Prints the machine, the rows, the skipped measurements, and the targets."""
     machine = found.machine
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "jax", "numpy", "torch") if machine[name])
     console.print(f"{machine['cpu']} ({machine['vector']}), {machine['cores']} cores; {versions}")
@@ -62,7 +62,7 @@ def show(found: Benchmark, console: Terminal) -> None:
 
 
 def rows_table(rows: list[Row]) -> Table:
-    """One line for each measurement."""
+    """One row per measurement."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     text = ("config", "implementation", "note")
     for column in COLUMNS:
@@ -94,7 +94,7 @@ def rows_table(rows: list[Row]) -> Table:
 
 
 def targets_table(found: Benchmark) -> Table:
-    """One line for each target: met, missed or not measured."""
+    """One row per target: met, missed or not measured."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for column in ("", "config", "batch", "target", "measured", "asked"):
         table.add_column(column)

@@ -16,8 +16,8 @@ from ebbtide.training.spec import Spec
 
 
 def shorten(spec: Spec, sequences: float) -> tuple[Spec, int]:
-    """The spec cut to about so many sequences per member with its own density of evaluations, and the
-    number of whole intervals between evaluations in it: 0 where not even one fits."""
+    """The spec cut to about `sequences` per member with its own density of evaluations, and the number of whole
+    intervals between evaluations in it: 0 where not even one fits."""
     interval = spec.sequences // (spec.schedule.evaluations - 1) // spec.batch * spec.batch
     intervals = int(sequences // interval)
     length = intervals * interval if intervals else max(int(sequences // spec.batch), 32) * spec.batch
@@ -26,11 +26,12 @@ def shorten(spec: Spec, sequences: float) -> tuple[Spec, int]:
 
 
 def measure_run(spec: Spec, folder: str, processes: int, began: float, intervals: int) -> dict[str, Any]:
-    """Trains a run as the command line does; `began` is when the process was asked for (monotonic clock).
+    """The measurements of a run trained as the command line does; `began` is when the process was requested (monotonic
+    clock).
 
-    The pace is that from the first report to the end, the last evaluation and checkpoint included. A
-    run shorter than the interval between evaluations stops the clock at the last report instead.
-    The first report comes when the first steps are done: an upper bound of the time to the first one.
+    The pace is measured from the first report to the end, with the last evaluation and checkpoint. In a run shorter
+    than the interval between evaluations it is measured to the last report. The first report comes when the first steps
+    are done: an upper bound of the time to the first step.
     """
     seen: list[tuple[float, int]] = []
 
@@ -49,7 +50,7 @@ def measure_run(spec: Spec, folder: str, processes: int, began: float, intervals
 
 
 class Call(NamedTuple):
-    """One call of a timed method."""
+    """One call of a timed method: its start, its end and its arguments."""
 
     began: float
     ended: float
@@ -58,7 +59,7 @@ class Call(NamedTuple):
 
 @contextmanager
 def record_calls(owner: type, name: str) -> Iterator[list[Call]]:
-    """Every call of a method while the block runs."""
+    """The calls of a method while the block runs."""
     method, calls = getattr(owner, name), []
 
     def measured(*arguments: Any, **named: Any) -> Any:
@@ -76,11 +77,11 @@ def record_calls(owner: type, name: str) -> Iterator[list[Call]]:
 
 
 def measure_member(spec: Spec, folder: str, intervals: int) -> dict[str, float]:
-    """Trains a run of one member in this process, where nothing overlaps: its pace, and the seconds of
-    one evaluation and of one checkpoint (state and commit), medians without the first, which compiles.
+    """The measurements of a run of one member in this process, where nothing overlaps: its pace, and the seconds of one
+    evaluation and of one checkpoint (state and commit), medians without the first, which compiles.
 
-    The pace counts everything after the first training command; in a run shorter than the interval
-    between evaluations it counts training commands only.
+    The pace counts everything after the first training command; in a run shorter than the interval between evaluations
+    it counts training commands only.
     """
     with (
         record_calls(Members, "train") as trained,
@@ -101,8 +102,8 @@ def measure_member(spec: Spec, folder: str, intervals: int) -> dict[str, float]:
 
 
 def overhead_share(spec: Spec, sequences_per_second: float, costs: dict[str, float]) -> float:
-    """Share of a member's time that evaluation and checkpoints take at the spec's own schedule, rolling
-    checkpoints included."""
+    """The share of a member's time that evaluations and checkpoints take at the spec's own schedule, with rolling
+    checkpoints."""
     training = spec.sequences / sequences_per_second
     saves = spec.schedule.checkpoints + training / SAVE_SECONDS
     aside = spec.schedule.evaluations * costs["evaluation"] + saves * costs["checkpoint"]

@@ -1,4 +1,4 @@
-"""From points to tasks: which members share a program, which are made already, how many train together."""
+"""From the points of a sweep to tasks: which members share a program, which exist already, how many train together."""
 
 import hashlib
 import math
@@ -17,15 +17,15 @@ from ebbtide.training.fields import assign_all
 from ebbtide.training.spec import Spec, from_builtins
 
 LEAST_SECONDS = 60.0
-"""A task should train at least so long, or starting it costs more than a few per cent."""
+"""Least seconds of training per task; starting a shorter one would cost more than a few per cent."""
 
 DIGITS = 32
 """Hexadecimal digits of a member's address that are kept: 128 bits."""
 
 
 class Estimate(NamedTuple):
-    """What one member of a group is expected to cost: seconds of training on one core and of starting a
-    task, bytes of memory of a worker; `source` says how that is known: measured or guessed."""
+    """The expected cost of one member of a group: seconds of training on one core, seconds of starting a task, bytes of
+    memory of a worker. `source` says whether they were measured or guessed."""
 
     seconds: float
     start: float
@@ -34,8 +34,8 @@ class Estimate(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Members of one static shape. `spec` describes one of them, without its varied values; `values` gives for every
-    varied field one value per member; `rows` are the points (indices) they come from, `addresses` their names."""
+    """Members of one static shape. `spec` describes one of them, without its varied values; `values` has one value per
+    member for every varied field; `rows` are the indices of their points, `addresses` their addresses."""
 
     spec: Spec
     static: Point
@@ -53,13 +53,13 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TaskGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Tasks that share their spec, but for the varied values and the number of members."""
+    """Tasks with the same spec, except for the varied values and the number of members."""
 
     spec: dict[str, Any]
     tasks: list[Task]
 
     def task_spec(self, task: Task) -> Spec:
-        """The spec of a task's run. Raises `InputError` when it is not what the task's name says."""
+        """The spec of a task's run. Raises `InputError` when it does not fit the task's name."""
         spec = task_spec(from_builtins(self.spec), task.values, len(task.addresses))
         same = [one[:DIGITS] for one in spec.addresses()] == task.addresses
         require(same and task_name(task.addresses) == task.name, "task", task.name, "is not what its plan says")
@@ -67,7 +67,7 @@ class TaskGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlannedGroup(NamedTuple):
-    """A group with what of it is made already and what is planned for the rest."""
+    """A group, the number of its members that exist already, and the tasks planned for the others."""
 
     group: Group
     estimate: Estimate
@@ -76,20 +76,21 @@ class PlannedGroup(NamedTuple):
 
 
 def task_spec(spec: Spec, values: dict[str, list[float]], members: int) -> Spec:
-    """The run of these members."""
+    """The spec of the run that trains these members."""
     return replace(spec, members=members, vary=values)
 
 
 def task_name(addresses: list[str]) -> str:
-    """The name of a task, and of its run folder: it tells the members, in their order."""
+    """The name of a task and of its run folder, a hash of its members' addresses in their order."""
     return hashlib.sha256("".join(addresses).encode()).hexdigest()[:16]
 
 
 def group(sweep: Sweep, points: list[Point]) -> list[Group]:
-    """Points by static shape, in the order of their first points, for a plan: every spec and every value is checked.
+    """Points grouped by static shape, in the order of their first points, for a plan; every spec and every value is
+    checked.
 
-    Raises `InputError` in one line for a point that describes no run. Whether this machine can train it is not asked
-    here (see `check_planned`).
+    Raises `InputError` in one line for a point that describes no run. Whether this machine can train it is checked
+    elsewhere (`check_planned`).
     """
     found = group_unchecked(sweep, points)
     for one in found:
@@ -155,9 +156,9 @@ def plan(
 ) -> list[PlannedGroup]:
     """Tasks for all members whose address is not `known`.
 
-    A task gets as many members of its group as train in about `task_seconds`; fewer where that would leave some of the
-    `slots` tasks that run at a time without work, but no task is made shorter than a minute for it. `task_members` sets
-    the number in place of all that.
+    A task gets as many members of its group as train in about `task_seconds`; fewer where some of the `slots` tasks
+    that run at a time would otherwise have no work, but no task becomes shorter than a minute for that. `task_members`
+    replaces this rule by a fixed number.
     """
     listed = [(one, estimate(one.spec)) for one in groups]
     missing = [[i for i, address in enumerate(one.addresses) if address not in known] for one, _ in listed]

@@ -1,4 +1,4 @@
-"""Exact checks without training: what can be known to be right in seconds."""
+"""Exact checks without training, which take seconds."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ SEQUENCES = 1000
 
 @cache
 def bank() -> Bank:
-    """What `SOURCE` draws: once for all checks."""
+    """The bank of `SOURCE`, cached for all checks."""
     return SOURCE.build()
 
 
@@ -54,8 +54,8 @@ def calibration(name: str) -> tuple[list[Check], Table]:
 
 
 def truth(name: str, task: FewShot, suite: Suite, table: Table) -> Check:
-    """Every oracle on every evaluator against theory, within 4.5 standard errors (exactly where the
-    theory says 0 or 1)."""
+    """Every oracle on every evaluator compared with theory, within 4.5 standard errors (exactly where theory says 0 or
+    1)."""
     outputs = task.outputs(SOURCE.classes)
     chance, wrong, count = suite.chance(outputs), [], 0
     for oracle, row in table.items():
@@ -70,7 +70,7 @@ def truth(name: str, task: FewShot, suite: Suite, table: Table) -> Check:
 
 
 def sequences(name: str, task: FewShot, suite: Suite) -> Check:
-    """Structure of the evaluation prompts themselves."""
+    """Checks of the structure of the evaluation prompts."""
     train, flip, iwl, ciwl, pair = (suite.of(n) for n in ("train", "flip", "iwl", "ciwl", "icl"))
     facts = {
         "train: query class in context `burst` times": (train.tags == Tag.BURSTY).sum(0) == task.burst,
@@ -87,8 +87,8 @@ def sequences(name: str, task: FewShot, suite: Suite) -> Check:
 
 
 def holdout_pairs() -> Iterator[Check]:
-    """Labels anew for every sequence, some pairs of them held out: the row of `icl_pairs`, and that training
-    never shows one of its pairs."""
+    """Checks of labels drawn per sequence with some pairs of labels held out: the row of `icl_pairs`, and that training
+    never shows a held-out pair."""
     labels = PerSequence(5, holdout_pairs=2)
     task = FewShot(labels=labels)
     suite = build_suite(("train", "icl", "icl_pairs"), task, SOURCE, bank(), sequences=SEQUENCES, seed=0)
@@ -109,7 +109,7 @@ def holdout_pairs() -> Iterator[Check]:
 
 
 def batch_invariance() -> Check:
-    """Example i is the same alone, in another batch and in another place."""
+    """Example i is the same alone, in another batch and at another place."""
     task, key = FewShot(labels=Shared(8), p_bursty=0.5), root(3, Purpose.DATA)
     split = SOURCE.sizes().split()
     drawn = bank()
@@ -129,7 +129,7 @@ def batch_invariance() -> Check:
 
 
 def initial_loss() -> Check:
-    """Untrained loss is ln(labels) plus a small excess; in-context accuracy is at chance."""
+    """The untrained loss is ln(labels) plus a small excess, and in-context accuracy is at chance."""
     task, model = FewShot(), Transformer()
     source = replace(SOURCE, classes=1600)
     bank = source.build()
@@ -172,7 +172,7 @@ def causality() -> Check:
 
 
 def descent() -> Check:
-    """One step of every optimiser lowers a quadratic (one public code base ascends)."""
+    """One step of every optimiser lowers a quadratic loss (in one public code base it raises it)."""
     start = {"x": jnp.asarray([1.0, -2.0])}
     wrong = []
     for optimizer in (Adam(lr=1e-2), SGD(lr=1e-2), SGD(lr=1e-2, momentum=0.9)):
@@ -184,7 +184,7 @@ def descent() -> Check:
 
 
 def exemplar_match() -> Check:
-    """How often the query is the very exemplar shown in context: 1/E, 0 and 1 by exemplar_draw."""
+    """How often the query is an exemplar shown in context: 1/E, 0 and 1 by exemplar_draw."""
     drawn, split, n = bank(), SOURCE.sizes().split(), 20_000
     rates = {}
     for draw, theory in (("independent", 1 / SOURCE.exemplars), ("without_replacement", 0.0), ("match", 1.0)):
@@ -198,8 +198,8 @@ def exemplar_match() -> Check:
 
 
 def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
-    """Runs all checks, as many at a time as there are cores (nearly all their time is compiling, so XLA is told not to
-    optimise), and reports each, in order; returns whether all passed and the truth tables by task."""
+    """Runs all checks, as many at a time as there are cores (nearly all their time is compilation, so XLA's
+    optimisations are off), and reports each in order; returns whether all passed, and the truth tables by task."""
     single = (batch_invariance, exemplar_match, initial_loss, causality, descent, *FUNCTION_CHECKS)
     passed, tables = True, {}
     pool = ThreadPoolExecutor(cores())

@@ -37,7 +37,7 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.sources.functions import SLOPE
 
 SILENCE = 1e9
-"""M: what a score loses at a token that must not count."""
+"""M: the amount by which the score of a token that must not count is lowered."""
 Inputs = Float[np.ndarray, "slots batch dim"]
 Responses = Float[np.ndarray, "context batch"]
 
@@ -69,7 +69,7 @@ def _counted(**counts: int) -> None:
 
 
 def _gradient(x: slice, y: int, w: slice, one: int, silent: int, rate: float) -> list[Head]:
-    """w <- w - rate / n * sum of (w'x_j - y_j) x_j over tokens where `silent` is 0."""
+    """Heads for w <- w - rate / n * sum of (w'x_j - y_j) x_j over tokens where `silent` is 0."""
     heads = []
     for sign in (1.0, -1.0):
         score: list[tuple[Place, Place, float]] = [(w, x, sign), (one, y, -sign), (one, silent, -SILENCE)]
@@ -78,7 +78,7 @@ def _gradient(x: slice, y: int, w: slice, one: int, silent: int, rate: float) ->
 
 
 def _product(x: slice, w: slice, one: int, to: int) -> list[Head]:
-    """h_i[to] + w'x_i, at every token i."""
+    """Heads for h_i[to] + w'x_i, at every token i."""
     return [Head([(x, w, sign)], [(one, to, sign)]) for sign in (1.0, -1.0)]
 
 
@@ -95,7 +95,7 @@ def ridge_descent(dim: int, context: int, steps: int, rate: float, penalty: floa
 def _ridge(
     dim: int, context: int, steps: int, rate: float, penalty: float, before: Sequence[Layer] = (), mlp_ratio: int = 0
 ) -> ConstructedModel:
-    """The layers `before`, then those of `ridge_descent`."""
+    """The layers `before`, then the layers of `ridge_descent`."""
     _checked(dim, context, steps, rate)
     require(0 <= penalty < np.inf, "penalty", penalty, "must be a number from 0 on")
     model = _model(len(before) + steps + 1, 3 * (dim + 2), 3, mlp_ratio)
@@ -253,7 +253,8 @@ def selection(
 
 
 def _oddness(y: int, one: int, to: int) -> list[Unit]:
-    """||y| - 1|, a line broken at -1, 0 and 1: -y - 1 + 2 relu(y + 1) - 2 relu(y) + 2 relu(y - 1)."""
+    """Units for ||y| - 1|, a piecewise linear function with kinks at -1, 0 and 1: -y - 1 + 2 relu(y + 1) - 2 relu(y) +
+    2 relu(y - 1)."""
     line = [
         Unit([(y, -1.0)], 0.0, [(to, 1.0)]),
         Unit([(y, 1.0)], 0.0, [(to, -3.0)]),

@@ -1,5 +1,5 @@
-"""Exact checks of functions in context: identities between ways to compute the same predictor, what the order of pairs
-may change, and transformers whose weights are written down to compute predictors, to rounding."""
+"""Exact checks of function tasks: identities between formulas of one predictor, invariance to the order of pairs, and
+transformers with constructed weights that compute predictors to rounding."""
 
 import math
 from collections.abc import Callable
@@ -48,7 +48,8 @@ def _differs(name: str, mine: Float[np.ndarray, "..."], theirs: Float[np.ndarray
 
 
 def primal_and_dual() -> Check:
-    """Y'(XX' + penalty I)^-1 Xq, attention that solves for its weights, is (X'X + penalty I)^-1 X'Y of weights."""
+    """Ridge in its dual form, Y'(XX' + penalty I)^-1 Xq, a weighted sum of responses, equals its primal form, q'(X'X +
+    penalty I)^-1 X'Y."""
     x, y = _noisy(0)
     by_weights, by_pairs = np.zeros(y.shape), np.zeros(y.shape)
     for t in range(1, SLOTS):
@@ -62,7 +63,7 @@ def primal_and_dual() -> Check:
 
 
 def set_of_pairs() -> Check:
-    """A linear DeepSet is ridge: pairs become (vec(x x'), x y), which are added up; the decoder is q'(A + penalty I)^-1
+    """Ridge as a linear DeepSet: pairs are embedded as (vec(x x'), x y) and summed, and decoded as q'(A + penalty I)^-1
     b. So ridge is a function of a set, and the order of the pairs cannot matter."""
     x, y = _noisy(2)
     tokens = np.concatenate([np.einsum("sbi,sbj->sbij", x, x).reshape(SLOTS, BATCH, -1), x * y[:, :, None]], axis=-1)
@@ -73,14 +74,15 @@ def set_of_pairs() -> Check:
 
 
 def vanishing_noise() -> Check:
-    """With the true weights in the pool and next to no noise one pair is enough to know the task."""
+    """With the true weights in the pool and almost no noise, one pair is enough to identify the task."""
     x, w = prompts(4)
     y = np.einsum("sbd,bd->sb", x, w)
     return _differs("finite pool: the task itself", finite_pool(x, y, w, 1e-9)[1:], y[1:], 1e-12)
 
 
 def regret() -> Check:
-    """Averaging over concepts regrets at most log Z against every concept on every sequence, and can come close."""
+    """The Bayesian average over concepts has a regret of at most log Z to every concept on every sequence, and can come
+    close to it."""
     random = np.random.default_rng(6)
     tables = np.log(random.dirichlet(np.full(4, 0.6), (CONCEPTS, 6)))
     cues = random.integers(0, 6, (40, 500))
@@ -107,17 +109,18 @@ SETS: dict[str, Model] = {
     "one causal layer": replace(CAUSAL, layers=1),
     "one causal layer, identical positions": replace(CAUSAL, layers=1, positions=Identical(kinds="token")),
 }
-"""Models whose answer to a query depends on the set of pairs before it alone."""
+"""Models whose output for a query depends only on the set of pairs before it."""
 ORDERED: dict[str, Model] = {
     "two causal layers": CAUSAL,
     "with identical positions": replace(CAUSAL, positions=Identical()),
 }
-"""Models that have no positions either, but in which the mask tells the pairs apart: a later one sees the earlier."""
+"""Models without positional encodings in which the causal mask distinguishes the pairs: a later pair attends to earlier
+ones."""
 
 
 def order_of_pairs() -> Check:
-    """In float64, with random weights: the order of the pairs changes no answer of `SETS` by more than 1e-12 of the
-    responses' size, and the answers of `ORDERED` by far more. So it takes more than leaving out positions to make a
+    """In float64, with random weights: the order of the pairs changes no output of `SETS` by more than 1e-12 of the
+    responses' size, and the outputs of `ORDERED` by far more. So leaving out positional encodings does not make a
     transformer a function of a set."""
     x, y = _noisy(8)
     with jax.enable_x64(True):
@@ -150,8 +153,8 @@ Fitted = Float[np.ndarray, "batch dim"]
 def descent(
     x: Inputs, y: Float[np.ndarray, "context batch"], steps: int, rate: float, penalty: float, sparse: bool = False
 ) -> Fitted:
-    """Weights after gradient descent on |Y - Xw|^2 / 2 + penalty |w|^2 / 2 from 0; if `sparse` after proximal descent
-    on |Y - Xw|^2 / 2N + penalty |w|_1 (ISTA)."""
+    """Weights after gradient descent from 0 on |Y - Xw|^2 / 2 + penalty |w|^2 / 2; with `sparse` after proximal
+    gradient descent on |Y - Xw|^2 / 2N + penalty |w|_1 (ISTA)."""
     seen, said = x[: len(y)].swapaxes(0, 1), y.T
     w = np.zeros(seen[:, 0].shape)
     for _ in range(steps):
@@ -170,12 +173,12 @@ def _said(x: Inputs, w: Fitted) -> Float[np.ndarray, " batch"]:
 
 PAIRS = 10
 STEPS, RATE = 250, 0.03
-"""Enough steps to forget the start to rounding, at a rate that descends: X'X of 10 pairs in 5 dimensions stays below
-50 on these prompts."""
+"""Enough steps to forget the initial weights to rounding, at a rate that converges: X'X of 10 pairs in 5 dimensions
+stays below 50 on these prompts."""
 
 
 def ridge_by_transformer() -> Check:
-    """A relu transformer takes the steps of gradient descent on ridge regression's loss."""
+    """A ReLU-attention transformer takes the steps of gradient descent on the loss of ridge regression."""
     x, y = (part[: PAIRS + 1] for part in _noisy(8))
     steps, penalty = (1, 5), 10 * PENALTY
     ours = [ridge_descent(DIM, PAIRS, n, RATE, penalty).answer(x, y[:-1]) for n in steps]
@@ -184,14 +187,15 @@ def ridge_by_transformer() -> Check:
 
 
 def ridge_at_the_end() -> Check:
-    """And with enough layers it is ridge regression."""
+    """With enough layers that transformer computes ridge regression itself."""
     x, y = (part[: PAIRS + 1] for part in _noisy(8))
     ours = ridge_descent(DIM, PAIRS, STEPS, RATE, 10 * PENALTY).answer(x, y[:-1])
     return _differs(f"ridge: {STEPS + 1} layers = solution", ours, ridge(x, y, 10 * PENALTY)[-1], 1e-12)
 
 
 def representation_by_transformer() -> Check:
-    """MLPs turn inputs into a fixed representation, layer by layer, and the same descent learns linearly on it."""
+    """MLPs map the inputs to a fixed representation, layer by layer, and the same gradient descent learns linearly on
+    it."""
     source = Functions(dim=DIM, layers=2, seed=3)
     maps = np.asarray(source.build().maps[0], np.float64)
     x, y = (part[: PAIRS + 1] for part in _noisy(14))
@@ -202,7 +206,7 @@ def representation_by_transformer() -> Check:
 
 
 def lasso_by_transformer() -> Check:
-    """With soft thresholds in its MLPs it takes the steps of ISTA."""
+    """With soft thresholds in its MLPs a transformer takes the steps of ISTA."""
     x, y = (part[: PAIRS + 1] for part in _noisy(10))
     steps = (1, 5, 40)
     ours = [lasso_descent(DIM, PAIRS, n, 10 * RATE, PENALTY).answer(x, y[:-1]) for n in steps]
@@ -211,13 +215,13 @@ def lasso_by_transformer() -> Check:
 
 
 SCALE, KEYS = 4.0, 64
-"""With so many keys evenly around a circle sums over them are integrals, to rounding."""
+"""With so many keys evenly around a circle, sums over them equal integrals to rounding."""
 
 
 def smoother_by_transformer() -> Check:
     """A head of softmax attention is a kernel smoother. Where keys lie evenly on a circle and values are linear in
-    them, y = b'x, it answers A_2 b'q with A_2 = I_1(scale) / I_0(scale), ratio of Bessel functions: the function
-    itself, but for a constant."""
+    them, y = b'x, its output is A_2 b'q with A_2 = I_1(scale) / I_0(scale), a ratio of Bessel functions: the function
+    itself up to a constant."""
     from scipy.special import iv
 
     x, y = (part[: PAIRS + 1] for part in _noisy(16))
@@ -233,8 +237,8 @@ def smoother_by_transformer() -> Check:
 
 
 def selection_by_transformer() -> Check:
-    """It fits two ridge regressions at once and answers by the one that is better on two held pairs; or by the first
-    where all responses are -1 or +1."""
+    """A transformer fits two ridge regressions at once and outputs the one that is better on two held-out pairs, or the
+    first where all responses are -1 or +1."""
     x, y = (part[: PAIRS + 1] for part in _noisy(12))
     y = y[:-1].copy()
     y[:, ::2] = np.sign(y[:, ::2])
