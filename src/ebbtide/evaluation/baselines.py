@@ -1,11 +1,11 @@
-r"""Classical predictors of a response from the pairs before it: what a model that learns in context is compared with.
+"""Classical predictors of a response from the pairs before it: baselines for in-context learning.
 
 Inputs x are [slots, batch, dim] and responses y [slots, batch], token-major as everywhere. Slot t of a prompt is
-predicted from its pairs 0 ... t-1, so slot 0 from nothing, and no prediction sees its own response. Below, X and Y are
-the t pairs before a slot, q is its input. All is in float64, all prompts of a batch at once.
+predicted from its pairs 0 ... t-1, so slot 0 from no pairs, and no prediction sees its own response. Below, X and Y are
+the t pairs before a slot, and q is the slot's input. All is in float64, all prompts of a batch at once.
 
-Those that need an iteration are in `baselines_convex.py`, those that know the prior in `bayes.py`, those of cues and
-discrete responses in `concepts.py`. Ridge on a representation is `ridge` of the represented inputs.
+Iterative predictors are in `baselines_convex.py`, predictors that know the prior in `bayes.py`, predictors of discrete
+responses in `concepts.py`. Ridge on a representation is `ridge` of the represented inputs.
 """
 
 import math
@@ -18,14 +18,15 @@ from jaxtyping import Float
 from ebbtide.errors import require
 
 BLOCK = 2**22
-"""Numbers that a block of prompts may need at a time: 32 MB, whatever the batch."""
+"""Most numbers that a block of prompts may need at a time: 32 MB, whatever the batch."""
 
 Inputs = Float[np.ndarray, "slots batch dim"]
 Responses = Float[np.ndarray, "slots batch"]
 
 
 class LinearPosterior(NamedTuple):
-    """At every slot: the ridge prediction, and q'(X'X + penalty I)^-1 q, which is how little is known about it."""
+    """At every slot: the ridge prediction, and its posterior variance in units of the noise, q'(X'X + penalty I)^-1
+    q."""
 
     mean: Responses
     spread: Responses
@@ -47,14 +48,14 @@ def positive(name: str, value: float, why: str) -> None:
 
 
 def asked_slots(slots: Sequence[int] | None, total: int) -> Sequence[int]:
-    """The slots asked for, all of them for None. Raises `InputError` for one that is not there."""
+    """The given slots, all of them for None. Raises `InputError` for a slot outside the prompt."""
     for slot in slots or ():
         require(0 <= slot < total, "slots", slot, f"must be from 0 to {total - 1}")
     return range(total) if slots is None else slots
 
 
 def blocks(batch: int, numbers: int) -> Iterator[slice]:
-    """Consecutive parts of a batch in which every prompt needs so many numbers of memory."""
+    """Consecutive parts of a batch whose prompts need `numbers` numbers of memory each."""
     size = max(1, BLOCK // max(1, numbers))
     for start in range(0, batch, size):
         yield slice(start, start + size)
@@ -138,7 +139,8 @@ def least_squares(x: Inputs, y: Responses, slots: Sequence[int] | None = None) -
 
 
 def averaging(x: Inputs, y: Responses) -> Responses:
-    r"""$q' \frac1t \sum_i x_i y_i$: one step of gradient descent from 0, and least squares where $X'X = tI$.
+    r"""Averaging estimator $q' \frac1t \sum_i x_i y_i$: one step of gradient descent from 0, and least squares where
+    $X'X = tI$.
 
     The baseline "averaging" of Garg et al. 2022 (arXiv 2208.01066, section 3). Predictions are [slots, batch], 0 at
     slot 0. Raises `InputError` for shapes that disagree.
@@ -152,7 +154,8 @@ def averaging(x: Inputs, y: Responses) -> Responses:
 
 
 def nearest(x: Inputs, y: Responses, k: int = 3) -> Responses:
-    r"""Mean response of the k pairs whose inputs are nearest to q by $|x_i - q|$; of all pairs while there are fewer.
+    """The k-nearest-neighbour prediction: the mean response of the k pairs whose inputs are nearest to q by $|x_i -
+    q|$, of all pairs while there are fewer.
 
     Of equally near pairs the earlier ones count. Three neighbours are the baseline of Garg et al. 2022 (arXiv
     2208.01066, section 3). Predictions are [slots, batch], 0 at slot 0.
@@ -171,13 +174,13 @@ def nearest(x: Inputs, y: Responses, k: int = 3) -> Responses:
 
 
 def kernel_smoother(x: Inputs, y: Responses, scale: float) -> Responses:
-    r"""$\sum_i y_i e^{\gamma q'x_i} / \sum_i e^{\gamma q'x_i}$ with $\gamma$ the scale: what one head of softmax
-    attention with keys $x_i$ and values $y_i$ reads.
+    r"""The kernel smoother $\sum_i y_i e^{\gamma q'x_i} / \sum_i e^{\gamma q'x_i}$ with $\gamma$ the scale: the output
+    of one head of softmax attention with keys $x_i$ and values $y_i$.
 
-    For keys on a sphere of radius 1 it is the smoother of Nadaraya and Watson with a Gaussian kernel, and for
-    $y_i = \beta'x_i$ it tends to $A_d(\gamma)\,\beta'q$ with the number of pairs, in three dimensions
-    $A_3 = \coth\gamma - 1/\gamma$: proportional to the function, not equal (after Zhang et al. 2023,
-    arXiv 2305.19420). Scale 0 is the plain mean. Predictions are [slots, batch], 0 at slot 0.
+    For keys on a sphere of radius 1 it is the smoother of Nadaraya and Watson with a Gaussian kernel, and for $y_i =
+    \beta'x_i$ it tends to $A_d(\gamma)\,\beta'q$ with the number of pairs, in three dimensions $A_3 = \coth\gamma -
+    1/\gamma$: proportional to the function, not equal (after Zhang et al. 2023, arXiv 2305.19420). Scale 0 is the plain
+    mean. Predictions are [slots, batch], 0 at slot 0.
 
     Raises `InputError` for shapes that disagree and for a scale that is not finite.
     """

@@ -1,8 +1,8 @@
-r"""The predictors that are found by descending a convex function: the Lasso and logistic regression.
+"""Predictors defined by convex optimisation: the Lasso and logistic regression.
 
-Conventions are those of `baselines.py`: slot t is predicted from the t pairs X, Y before it, q is its input. Every
-slot of every prompt is a problem of its own, so `slots` says which are wanted. The problems of a batch
-are solved side by side; one that is solved is left out of the next step.
+Conventions are those of `baselines.py`: slot t is predicted from the t pairs X, Y before it, and q is its input. Every
+slot of every prompt is a problem of its own; `slots` selects which are solved. The problems of a batch are solved side
+by side, and a solved one is left out of the next step.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from ebbtide.errors import require
 from ebbtide.evaluation.baselines import Inputs, Responses, asked_slots, blocks, pairs, positive
 
 GAP = 1e-12
-"""Of the Lasso: how far from its minimum the objective may be, as a share of the mean square of the responses."""
+"""Lasso: largest duality gap, as a share of the mean square of the responses."""
 EVENTS = 8
-"""Times the dimension: events of a path after which it is given up."""
+"""Most events of a path, in units of the dimension, after which it is abandoned."""
 MOST_ROUNDS = 1000
 SWEEPS = 10
-"""Coordinate sweeps between two looks at the gap."""
+"""Coordinate sweeps between two evaluations of the gap."""
 DECREMENT = 1e-14
-"""Of logistic regression: Newton's decrement, twice what is left to descend, below which the next step is the last."""
+"""Logistic regression: Newton decrement (twice the remaining descent) below which the next step is the last."""
 MOST_STEPS = 200
 MOST_HALVINGS = 50
 
@@ -65,9 +65,9 @@ def lasso(
 
 
 def _path(gram: Grams, moment: Weights, penalty: float) -> Weights:
-    """Follows every prompt's solution from the penalty at which it leaves 0 down to `penalty`: between two events, a
-    coordinate that joins the support or leaves it, it is linear, and c = moment - gram w shrinks with the penalty on
-    the support."""
+    """The solution for every prompt, following the path of solutions from the penalty at which it leaves 0 down to
+    `penalty`. Between two events, where a coordinate joins or leaves the support, the path is linear, and c = moment -
+    gram w shrinks with the penalty on the support."""
     w, level = np.zeros(moment.shape), np.abs(moment).max(-1)
     left = np.flatnonzero(level > penalty)
     on = np.zeros(moment.shape, bool)
@@ -93,7 +93,7 @@ def _path(gram: Grams, moment: Weights, penalty: float) -> Weights:
 
 
 def _coordinates(gram: Grams, moment: Weights, square: Numbers, penalty: float, w: Weights) -> Weights:
-    """Solves what is not solved by cyclic coordinate descent."""
+    """The solutions by cyclic coordinate descent of the problems that are not solved yet."""
     found = w.copy()
     left = np.flatnonzero(_gap(gram, moment, square, penalty, w) > GAP * square)
     for _ in range(MOST_ROUNDS):
@@ -112,8 +112,8 @@ def _coordinates(gram: Grams, moment: Weights, square: Numbers, penalty: float, 
 
 
 def _solve_on(gram: Grams, on: Bool[np.ndarray, "batch dim"], right: Weights) -> Weights:
-    """Solves the equations of the coordinates in `on`; the others are 0. Where two columns are equal a small
-    number on the diagonal gives one solution of many."""
+    """The solution of the equations of the coordinates in `on`; the others are 0. Where two columns are equal, a small
+    number on the diagonal selects one of many solutions."""
     inside = on[:, :, None] & on[:, None]
     tiny = 1e-15 * np.trace(gram, axis1=1, axis2=2)[:, None]
     system = np.where(inside, gram, 0.0) + np.eye(on.shape[1]) * np.where(on, tiny, 1.0)[:, None]
@@ -121,8 +121,8 @@ def _solve_on(gram: Grams, on: Bool[np.ndarray, "batch dim"], right: Weights) ->
 
 
 def _gap(gram: Grams, moment: Weights, square: Numbers, penalty: float, w: Weights) -> Numbers:
-    """Objective minus that of the dual at the residuals R, shrunk by c so that |X'R|/t <= penalty: not less
-    than what the objective has left to descend. In means over pairs: |R|^2 = square - 2 moment'w + w'gram w."""
+    """The duality gap: the objective minus the dual objective at the residuals R scaled by c so that |X'R|/t <=
+    penalty. In means over pairs: |R|^2 = square - 2 moment'w + w'gram w."""
     fitted = (gram @ w[:, :, None])[:, :, 0]
     residual = square - 2 * (moment * w).sum(-1) + (fitted * w).sum(-1)
     steepest = np.abs(moment - fitted).max(-1)

@@ -1,7 +1,7 @@
-r"""The best possible predictors of linear regression in context, for those who know the prior.
+r"""Bayes-optimal predictors of linear regression in context, which know the prior.
 
 The task is $y_t = w'x_t + \sigma\epsilon_t$ with one w for the whole prompt. Conventions are those of `baselines.py`:
-slot t is predicted from the t pairs X, Y before it, q is its input. `noise` is the standard deviation $\sigma$ of a
+slot t is predicted from the t pairs X, Y before it, and q is its input. `noise` is the standard deviation $\sigma$ of a
 response and `prior` the standard deviation $\tau$ of a weight, as in the tasks and sources.
 """
 
@@ -18,15 +18,15 @@ from ebbtide.evaluation.baselines import Inputs, Responses, blocks, linear_poste
 
 
 class Mixed(NamedTuple):
-    """Predictions, and the probability of every noise level given the pairs before a slot."""
+    """Predictions, and the posterior probability of every noise level given the pairs before a slot."""
 
     predictions: Responses
     posterior: Float[np.ndarray, "slots batch levels"]
 
 
 def penalty_of(noise: float, prior: float) -> float:
-    """The penalty with which ridge is the posterior mean, noise^2 / prior^2. Raises `InputError` unless both are
-    above 0 (and so is the penalty)."""
+    """The penalty noise^2 / prior^2, with which ridge is the posterior mean. Raises `InputError` unless both are above
+    0 (and so is the penalty)."""
     positive("noise", noise, ": without noise the posterior is a point, use least_squares")
     positive("prior", prior, ", the standard deviation of a weight")
     penalty = (noise / prior) * (noise / prior)
@@ -85,7 +85,7 @@ def mixed_features(features: Sequence[Inputs], y: Responses, noise: float, prior
 
 
 def _weighed(models: Sequence[tuple[Inputs, float]], y: Responses, prior: float, shares: Sequence[float]) -> Mixed:
-    """Ridge of every model (inputs, noise), averaged with its probability given the pairs before a slot."""
+    """Ridge of every model (inputs, noise), averaged with its posterior probability given the pairs before a slot."""
     means, scores = [], []
     for x, noise in models:
         x, y = pairs(x, y)
@@ -146,7 +146,7 @@ def _tasks(pool: Float[np.ndarray, "tasks dim"], x: Inputs, noise: float) -> Flo
 def _pool_by_slot(
     x: Inputs, y: Responses, pool: Float[np.ndarray, "tasks dim"], noise: float
 ) -> Iterator[tuple[Float[np.ndarray, "batch tasks"], Float[np.ndarray, "batch tasks"]]]:
-    """At every slot: what each task would say, and its probability."""
+    """At every slot: the prediction of each task, and its posterior probability."""
     square = np.zeros((y.shape[1], len(pool)))
     for inputs, responses in zip(x, y, strict=True):
         clean = inputs @ pool.T

@@ -1,9 +1,9 @@
 r"""Predictors of sequences of cues and discrete responses that follow one of finitely many hidden concepts.
 
-A concept z is drawn uniformly for the whole prompt, and then $r_t \sim P(\cdot|c_t, z)$ for every cue $c_t$. What a
-concept thinks of a slot is an array `log_likelihood` [slots, batch, concepts, responses], log P(r | c_t, z) for every
-response, not only the one that came; -inf is a response that a concept excludes. As everywhere, slot t is
-predicted from the cue at t and the pairs 0 ... t-1.
+A concept z is drawn uniformly for the whole prompt, and then $r_t \sim P(\cdot|c_t, z)$ for every cue $c_t$. The
+concepts enter as an array `log_likelihood` [slots, batch, concepts, responses], log P(r | c_t, z) for every possible
+response, not only the observed one; -inf is a response that a concept excludes. As everywhere, slot t is predicted from
+the cue at t and the pairs 0 ... t-1.
 """
 
 import math
@@ -21,8 +21,8 @@ Symbols = Int[np.ndarray, "slots batch"]
 
 
 class Averaged(NamedTuple):
-    """Logarithms of the averaged predictive, of the posterior over concepts before the slot, and of the predictive of
-    the most probable concept (of equals the first)."""
+    """Logarithms of the averaged predictive distribution, of the posterior over concepts before the slot, and of the
+    predictive distribution of the most probable concept (the first of equals)."""
 
     predictive: LogPredictive
     posterior: Float[np.ndarray, "slots batch concepts"]
@@ -58,7 +58,7 @@ def concept_average(log_likelihood: LogLikelihood, responses: Symbols) -> Averag
 
 
 def marginal(log_likelihood: LogLikelihood) -> LogPredictive:
-    r"""$\log \frac1Z \sum_z P(r|c_t, z)$: what is known of a response from its cue alone, before any context.
+    r"""The predictive distribution from the cue alone, without context: $\log \frac1Z \sum_z P(r|c_t, z)$.
 
     [slots, batch, responses]. Raises `InputError` for nan or +inf.
     """
@@ -69,13 +69,13 @@ def marginal(log_likelihood: LogLikelihood) -> LogPredictive:
 def cue_frequencies(
     cues: Symbols, responses: Symbols, number: int, smoothing: float = 1.0
 ) -> Float[np.ndarray, "slots batch responses"]:
-    r"""How often each of `number` responses followed the slot's cue so far,
-    $(n_{cr} + a) / (n_c + a R)$ with a the smoothing and R the number: an n-gram in context (probabilities, not
-    logarithms). A cue not seen before has the uniform distribution, also without smoothing. It needs no
-    concepts, and it is the posterior mean where the rows of the table are Dirichlet(a).
+    """How often each of `number` responses followed the slot's cue so far, $(n_{cr} + a) / (n_c + a R)$ with a the
+    smoothing and R the number: an in-context n-gram (probabilities, not logarithms). A new cue has the uniform
+    distribution, also without smoothing. It needs no concepts, and is the posterior mean where the rows of the table
+    are Dirichlet(a).
 
-    [slots, batch, responses]. Raises `InputError` for shapes that disagree, responses that are not there,
-    a number below 1 and a smoothing below 0.
+    [slots, batch, responses]. Raises `InputError` for shapes that disagree, unknown responses, a number below 1 and a
+    smoothing below 0.
     """
     require(number >= 1, "number", number, "must be at least 1 response")
     require(0 <= smoothing < math.inf, "smoothing", smoothing, "must be 0 or a number above")

@@ -1,4 +1,4 @@
-"""Where a member diverged: from there on, what is measured of it is no finite number."""
+"""Divergence of members: from some evaluation on, the evaluators of a member are not finite."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,15 +13,15 @@ def names_of_evaluators(curves: Curves) -> list[str]:
 
 
 def finite_evaluations(curves: Curves) -> Bool[np.ndarray, "member evaluation"]:
-    """Where a member is a model that can be read: all its evaluators give finite numbers. (The training loss is nan at
-    the first evaluation, and wherever a member has stopped early, so it does not count; an infinite one does.)"""
+    """Where all evaluators of a member are finite. (The training loss is nan at the first evaluation and wherever a
+    member has stopped early, so a nan there does not count; an infinite loss does.)"""
     read = [np.isfinite(curves[name]) for name in names_of_evaluators(curves)]
     return np.all([~np.isinf(curves["train_loss"]), *read], axis=0)
 
 
 def diverged_at(curves: Curves) -> Float[np.ndarray, " member"]:
-    """The sequences of the first evaluation from which on a member has no finite evaluation any more; nan of a member
-    that has not diverged."""
+    """The sequences of the first evaluation from which on a member has no finite evaluation; nan for a member that has
+    not diverged."""
     bad = ~finite_evaluations(curves)
     good_after = np.cumsum(~bad[:, ::-1], axis=1)[:, ::-1]
     lost = good_after == 0

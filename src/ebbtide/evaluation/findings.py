@@ -1,4 +1,4 @@
-"""What an evaluation of a model from outside found, as data and as a table to read."""
+"""The result of evaluating a model, as data and as a table."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,9 @@ from ebbtide.terminal import Terminal
 
 
 class Row(NamedTuple):
-    """One metric of one evaluator: its mean over prompts, the standard error of the mean, and what a uniform guess
-    gives. `headline`: the evaluator is read by this metric. Loss is in nats; all else lies between 0 and 1."""
+    """One metric of one evaluator: its mean over prompts, the standard error of the mean, and the value of a uniform
+    guess. `headline` marks the metric by which the evaluator is reported. Loss is in nats; all other metrics lie
+    between 0 and 1."""
 
     evaluator: str
     metric: str
@@ -23,11 +24,11 @@ class Row(NamedTuple):
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """What `evaluate` returns: `print` shows it.
+    """The result of `evaluate`; `print` shows it as a table.
 
     - `table`: every metric of every evaluator;
-    - `fractions`: share of the model's behaviour that each oracle explains, by its name (sum 1; `random` is what no
-      strategy explains); empty where the suite cannot tell (see `strategies`);
+    - `fractions`: the share of the model's behaviour that each oracle explains, by its name (sum 1; `random` is the
+      share that no strategy explains); empty where the suite does not determine them (see `strategies`);
     - `sequences`: prompts per evaluator.
     """
 
@@ -40,7 +41,8 @@ class Findings(msgspec.Struct, frozen=True):
         return {row.evaluator: row for row in self.table if row.headline}
 
     def row(self, evaluator: str, metric: str | None = None) -> Row:
-        """One metric of one evaluator; its headline where none is named. Raises `KeyError` for what is not there."""
+        """One metric of one evaluator, its headline by default. Raises `KeyError` for an unknown evaluator or
+        metric."""
         for row in self.table:
             if row.evaluator == evaluator and (row.headline if metric is None else row.metric == metric):
                 return row

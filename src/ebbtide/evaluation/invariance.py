@@ -1,4 +1,4 @@
-"""Whether the order of the pairs matters to a model, as a number."""
+"""The dependence of a model's predictions on the order of the pairs."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,12 @@ from ebbtide.tasks.prompt import FunctionPrompt
 
 
 def shuffles(key: Key[Array, ""], context: int, batch: int) -> Int[Array, "context batch"]:
-    """A random order of the pairs for every prompt of its own."""
+    """A random order of the pairs, drawn independently for every prompt."""
     return jnp.argsort(jax.random.uniform(key, (context, batch)), axis=0)
 
 
 def permuted(prompt: FunctionPrompt, order: Int[Array, "context batch"]) -> FunctionPrompt:
-    """The prompt with its pairs in another order: place i has pair order[i]. The query stays."""
+    """The prompt with its pairs reordered: place i has pair order[i]. The query stays last."""
 
     def moved(values: Array) -> Array:
         at = order.reshape(*order.shape, *[1] * (values.ndim - 2))
@@ -28,11 +28,11 @@ def permuted(prompt: FunctionPrompt, order: Int[Array, "context batch"]) -> Func
 def invariance_gap(
     model: Model, params: Params, prompt: FunctionPrompt, order: Int[Array, "context batch"]
 ) -> Float[Array, " batch"]:
-    r"""$|f(\pi S, q) - f(S, q)|^2 / \mathrm{Var}(y)$ of every prompt: how far the answer to its query moves when its
-    pairs are put in another order, in units of the queries' responses (their mean square).
+    r"""The invariance gap $|f(\pi S, q) - f(S, q)|^2 / \mathrm{Var}(y)$ of every prompt: the squared change of the
+    prediction for its query when its pairs are reordered, in units of the mean square of the queries' responses.
 
-    0 to rounding of a function of the set of pairs, which Chen et al. 2023 (arXiv 2311.18194) call ICL invariance.
-    Responses must be real numbers. Compiles.
+    0 to rounding for a function of the set of pairs, which Chen et al. 2023 (arXiv 2311.18194) call ICL invariance.
+    Responses must be real numbers. Can be compiled.
     """
     here, there = (model.apply(params, one)[-1, :, 0] for one in (prompt, permuted(prompt, order)))
     return (there - here) ** 2 / (prompt.responses[-1] ** 2).mean()

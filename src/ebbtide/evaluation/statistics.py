@@ -1,4 +1,4 @@
-"""Intervals over members, what one run of a few seeds says about all seeds; and over prompts."""
+"""Confidence intervals: of means over the members of a run, and of differences over prompts."""
 
 import numpy as np
 from jaxtyping import Float
@@ -11,11 +11,10 @@ INTERVAL = "95 % Student interval of the mean over members"
 def interval(
     values: Float[np.ndarray, "members *rest"], *, level: float = 0.95
 ) -> tuple[Float[np.ndarray, "*rest"], Float[np.ndarray, "*rest"]]:
-    """Confidence interval of the mean over n members: mean -+ t_{(1 + level)/2, n - 1} sd / sqrt(n).
+    """Student's confidence interval of the mean over n members: mean -+ t_{(1 + level)/2, n - 1} sd / sqrt(n).
 
-    Student's, not a bootstrap: with the four members of a quick run any percentile bootstrap of the
-    mean stays within the members' range, which covers the true mean 7 times in 8 at best (LOG.md,
-    2026-11-23). With one member there is no interval: both ends are nan.
+    A percentile bootstrap of four members stays within their range, which covers the true mean 7 times in 8 at best
+    (LOG.md, 2026-11-23). With one member there is no interval: both ends are nan.
     """
     n = values.shape[0]
     if n < 2:
@@ -30,13 +29,13 @@ def interval(
 def paired_bootstrap(
     values: Float[np.ndarray, " prompts"], seed: int, resamples: int = 2000, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean of a difference that was measured on every prompt, and the ends of its interval: quantiles (1 -+ level)/2 of
-    the means of `resamples` draws of as many prompts with replacement (the percentile bootstrap of Efron &
-    Tibshirani 1993, chapter 13).
+    """The mean of a difference measured on every prompt, and the ends of its interval: quantiles (1 -+ level)/2 of the
+    means of `resamples` draws of as many prompts with replacement (percentile bootstrap, Efron & Tibshirani 1993,
+    chapter 13).
 
-    `values` are differences of two predictors on the *same* prompts, so what makes a prompt hard for both cancels. For
-    thousands of prompts; for a few members use `interval`. The result is a function of (values, seed, resamples,
-    level). One prompt has no interval: both ends are nan.
+    `values` are differences of two predictors on the *same* prompts, so that the difficulty of a prompt for both
+    cancels. For thousands of prompts; for a few members use `interval`. The result is a function of (values, seed,
+    resamples, level). One prompt has no interval: both ends are nan.
 
     Raises `InputError` for no values, no resamples, and a level that is not between 0 and 1.
     """
@@ -50,8 +49,8 @@ def paired_bootstrap(
 def paired_bootstraps(
     values: Float[np.ndarray, "rows prompts"], seed: int, resamples: int = 2000, level: float = 0.95
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """`paired_bootstrap` of every row: all of them with the same draws of prompts, so that a row's interval does not
-    depend on the others and many rows take the time of one. Memory is bounded: a million prompts are drawn at a time.
+    """`paired_bootstrap` of every row. All rows use the same draws of prompts, so a row's interval does not depend on
+    the others, and many rows take the time of one. A million prompts are drawn at a time, to bound the memory.
 
     Raises `InputError` as `paired_bootstrap` does.
     """

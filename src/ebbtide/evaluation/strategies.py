@@ -1,20 +1,20 @@
-r"""How much of a model's behaviour each scripted strategy explains.
+r"""The share of a model's behaviour that each scripted strategy explains.
 
 On prompt s let p_s(y) be the model's probability of label y and q_ks(y) that of oracle k (`oracles.ORACLES`; spread
-evenly over the labels between which it cannot decide). The *fractions* are the weights w_k >= 0 with sum 1 of the
-mixture of oracles that is nearest to the model in the sense of Kullback and Leibler:
+evenly over labels between which it cannot decide). The *fractions* are the weights w_k >= 0 with sum 1 of the mixture
+of oracles that is closest to the model in Kullback-Leibler divergence:
 
 $$w = \arg\max_w \frac1S \sum_s \sum_y p_s(y) \log \sum_k w_k\, q_{ks}(y).$$
 
-One of the oracles answers at random, all labels alike: its weight is what no strategy explains. By Gibbs' inequality
-a model that is a mixture of the oracles gets back its own weights, exactly if it spreads its probability (p = .6 ICL +
+One of the oracles guesses uniformly at random; its weight is the share that no strategy explains. By Gibbs' inequality
+a model that is a mixture of the oracles gets back its own weights: exactly if it spreads its probability (p = .6 ICL +
 .4 IWL on every prompt), and up to sampling error if it plays ICL on 60 % of the prompts. Counting how often the model's
-first choice equals an oracle's answer does neither: the first model would count as pure ICL, and the shares of oracles
-that often agree would add up to more than one. The maximum is unique wherever the oracles' answers are linearly
-independent, and expectation maximisation finds it: w_k <- w_k mean_s sum_y p_s(y) q_ks(y) / sum_l w_l q_ls(y).
+first choice equals an oracle's does neither: the first model would count as pure ICL, and the shares of oracles that
+often agree would sum to more than one. The maximum is unique where the oracles' predictions are linearly independent,
+and is computed by expectation maximisation: w_k <- w_k mean_s sum_y p_s(y) q_ks(y) / sum_l w_l q_ls(y).
 
-The prompts are those of the evaluators in `NEEDED`: classes are trained ones and the query's class is in context, so
-that every strategy has an answer, and the answers differ (`oracles.expected`). Where the query's class is not in
+The prompts are those of the evaluators in `NEEDED`: their classes are trained, and the query's class is in context, so
+that every strategy has a prediction and the predictions differ (`oracles.expected`). Where the query's class is not in
 context (`iwl`, `ciwl`) ICL has none: the oracle still takes the nearest exemplar, a trained network does not.
 """
 
@@ -32,30 +32,31 @@ from ebbtide.keys import Purpose, root
 from ebbtide.tasks.prompt import Prompt
 
 NEEDED = ("icl", "flip")
-"""On `flip` ICL is against IWL and CIWL. On `icl` ICL is right, IWL answers the query's own label, which is mostly not
-in context, and CIWL, without its label in context, any that is. One alone leaves weights open."""
+"""Evaluators that together determine the weights. On `flip` ICL is against IWL and CIWL. On `icl` ICL is right, IWL
+predicts the query's own label, which is mostly not in context, and CIWL any label in context."""
 TOLERANCE = 1e-7
-"""Nats of likelihood that may be left: the log-likelihood is concave, and max_k slope_k - 1 bounds what is missing."""
+"""Nats of log-likelihood below the maximum at which the iteration stops; the log-likelihood is concave, and max_k
+slope_k - 1 bounds the difference."""
 MOST_STEPS = 5000
 ALIKE = 0.01
 """Largest difference of probability between oracles that count as one."""
 DEPENDENT = 1e-4
-"""Smallest eigenvalue of the oracles' products (mean over prompts) below which their weights are left open."""
+"""Smallest eigenvalue of the oracles' inner products (mean over prompts) from which their weights are determined."""
 INSIDE = 1e-4
-"""Smallest weight that has a standard error: the others are held at 0."""
+"""Smallest weight that has a standard error; smaller weights are held at 0."""
 
 
 class Fraction(NamedTuple):
-    """Share of a model's behaviour that an oracle explains, 0 to 1, and its standard error over prompts."""
+    """The share of a model's behaviour that an oracle explains, 0 to 1, and its standard error over prompts."""
 
     share: float
     error: float
 
 
 class Answers(NamedTuple):
-    """The oracles' probabilities of the labels that matter: those in context and the query's own, and of all the rest
-    together (the last outcome), to which every oracle gives the same probability per label. Outcomes that
-    repeat a label, or stand for an own label that is not there, are not `valid` and have probability 0."""
+    """The oracles' probabilities of the labels in context and of the query's own label (`support`), and of all other
+    labels together (the last outcome), to which every oracle gives the same probability per label. Outcomes that repeat
+    a label, or stand for an own label that does not exist, are not `valid` and have probability 0."""
 
     support: Int[np.ndarray, "sequences points"]
     valid: Bool[np.ndarray, "sequences points"]
@@ -63,7 +64,7 @@ class Answers(NamedTuple):
 
     @classmethod
     def joined(cls, parts: list["Answers"]) -> "Answers":
-        """The answers to several batches of prompts as one."""
+        """The probabilities for several batches of prompts as one."""
         oracles = {name: np.concatenate([one.oracles[name] for one in parts]) for name in parts[0].oracles}
         return cls(np.concatenate([p.support for p in parts]), np.concatenate([p.valid for p in parts]), oracles)
 
@@ -76,7 +77,7 @@ class Answers(NamedTuple):
 
 
 def answers(prompt: Prompt, outputs: int, oracles: Mapping[str, Oracle]) -> Answers:
-    """What every oracle answers to a prompt, `outputs` being the number of labels."""
+    """The probabilities of every oracle for a prompt, `outputs` being the number of labels."""
     prompt = jax.tree.map(jnp.asarray, prompt)
     named = jnp.concatenate([prompt.labels, prompt.own_label[None]])
     valid = np.asarray(first_of_label(named) & (named >= 0)).T

@@ -1,4 +1,4 @@
-"""A learning curve in a few numbers per member."""
+"""Learning curves as a few scalars per member."""
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -6,11 +6,12 @@ from jaxtyping import Float, Int, Num
 from ebbtide.evaluation.divergence import Curves, finite_evaluations, names_of_evaluators
 
 WINDOW = 3
-"""Evaluations averaged before a maximum or an end is read off: a single noisy point is no peak."""
+"""Evaluations over which curves are averaged before a maximum or a final value is taken: a single noisy point is no
+peak."""
 
 
 def smooth(curve: Float[np.ndarray, "member evaluation"]) -> Float[np.ndarray, "member evaluation"]:
-    """Centred mean over `WINDOW` evaluations; the ends average what there is."""
+    """The centred mean over `WINDOW` evaluations; at the ends over the evaluations that exist."""
     half = WINDOW // 2
     n = curve.shape[1]
     return np.stack([curve[:, max(0, i - half) : min(n, i + half + 1)].mean(axis=1) for i in range(n)], axis=1)
@@ -29,7 +30,7 @@ def fall_since(
 
 
 def peak(curves: Curves) -> Int[np.ndarray, " member"]:
-    """The evaluation at which each member's smoothed `icl` is highest."""
+    """The index of the evaluation at which each member's smoothed `icl` is highest."""
     return np.argmax(smooth(curves["icl"]), axis=1)
 
 

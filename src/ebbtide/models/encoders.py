@@ -95,6 +95,9 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
 
     The defaults are the paper's (105 x 105 pixels, model width 64): 22,176 parameters. On two cores take 28 x 28
     pixels, model width 32 and `ResNet(stem=3, stem_channels=16, channels=(16, 32))`: 3,920 parameters.
+
+    >>> eb.ResNet(stem=3, stem_channels=16, channels=(16, 32)).weights(dim=28 * 28, width=32)
+    3584
     """
 
     stem: Size = 7

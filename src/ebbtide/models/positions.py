@@ -17,6 +17,9 @@ class Learned(msgspec.Struct, frozen=True, tag="learned", forbid_unknown_fields=
 
     `spare` further vectors serve prompts longer than those of training, which leaves them at their initial values; so
     it is in the public GPT-2 that Garg et al. 2022 (arXiv 2208.01066) and others train.
+
+    >>> eb.Transformer(positions=eb.Learned(spare=8)).positions.init_sd
+    0.1
     """
 
     init_sd: Positive = 0.1
@@ -44,6 +47,9 @@ class Sinusoidal(msgspec.Struct, frozen=True, tag="sinusoidal", forbid_unknown_f
     """sin and cos of position * max_time^(-2 floor(i/2) / d), interleaved, added to the token.
 
     `max_time` is 30 in both public code bases of the transience paper, not the usual 10,000.
+
+    >>> eb.Transformer(positions=eb.Sinusoidal(max_time=10_000)).positions.max_time
+    10000
     """
 
     max_time: Positive = 30.0
@@ -64,7 +70,11 @@ class Sinusoidal(msgspec.Struct, frozen=True, tag="sinusoidal", forbid_unknown_f
 
 class Rotary(msgspec.Struct, frozen=True, tag="rotary", forbid_unknown_fields=True):
     """Rotary positional encoding (RoPE, arXiv 2104.09864) on interleaved pairs of q and k: pair i at position p is
-    turned by p * max_time^(-2i / k)."""
+    turned by p * max_time^(-2i / k).
+
+    >>> eb.Transformer(positions=eb.Rotary()).positions.max_time
+    10000.0
+    """
 
     max_time: Positive = 10_000.0
 
@@ -93,6 +103,9 @@ class Identical(msgspec.Struct, frozen=True, tag="identical", forbid_unknown_fie
     interleaved tokens: one vector for inputs, the query among them, and one for responses. The identical encodings of
     Chen et al. 2023 (arXiv 2311.18194) are of this sort; its abstract does not say which of the two. Prompts may have
     any length.
+
+    >>> eb.Transformer(positions=eb.Identical(kinds="token")).positions.kinds
+    'token'
     """
 
     init_sd: Positive = 0.1
@@ -111,7 +124,11 @@ class Identical(msgspec.Struct, frozen=True, tag="identical", forbid_unknown_fie
 
 
 class NoPositions(msgspec.Struct, frozen=True, tag="none", forbid_unknown_fields=True):
-    """No positional encoding: the order of tokens enters through the causal mask alone."""
+    """No positional encoding: the order of tokens enters through the causal mask alone.
+
+    >>> eb.Transformer(positions=eb.NoPositions()).positions
+    NoPositions()
+    """
 
     def init(self, key: Key[Array, ""], tokens: int, width: int) -> dict[str, Array]:
         return {}

@@ -46,6 +46,9 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
     Weights are LeCun normal (a row of the LSTM's has 2 d inputs, x and h together; those of the RNNs d), biases 0.
     To match models by size instead, compare `parameters`: a layer has 8 d^2 + 4 d (lstm) or 2 d^2 + d (rnn)
     of them, a transformer's block 12 d^2 + 9 d at `mlp_ratio = 4`.
+
+    >>> eb.Recurrent(kind="lstm", layers=2, width=16).parameters(context=2, dim=8, labels=64) > 0
+    True
     """
 
     kind: Literal["lstm", "rnn", "relu_rnn"] = "lstm"

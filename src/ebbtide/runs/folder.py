@@ -105,7 +105,12 @@ class UnreadableRun(NamedTuple):
 
 
 class Run:
-    """A run folder, read only. Shows what is committed, also while the run is being written."""
+    """A run folder, read only. Shows what is committed, also while the run is being written.
+
+    >>> run = eb.Run("runs/tiny")
+    >>> run.status(), run.sequences(), run.metrics()["icl"].shape
+    ('complete', 64, (1, 2))
+    """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)

@@ -36,6 +36,10 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
 
     For dynamical systems (task `Dynamics`) the representation is of the last `history` states side by side: it and the
     weights have `features` = history dim numbers, and 1/sqrt(features) is the scale.
+
+    >>> source = eb.Functions(dim=3, pool=4)
+    >>> source.features, source.build().pool.shape
+    (3, (4, 3))
     """
 
     dim: Annotated[int, msgspec.Meta(ge=1)] = 8

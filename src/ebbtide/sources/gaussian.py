@@ -26,6 +26,9 @@ class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_field
 
     With `infinite = true` every draw is a new exemplar: exemplar e is a pure function of
     (seed, class, e) with e below 2^31, and the first ones equal those of the finite source.
+
+    >>> eb.Gaussian(classes=100, exemplars=5, dim=8).build().features.shape  # training and held-out classes
+    (228, 9, 8)
     """
 
     classes: int = 1024

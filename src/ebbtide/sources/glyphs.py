@@ -40,6 +40,9 @@ class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=Tr
     `features`: `pixels` (side * side values from 0 to 1, ink = 1, row by row; one byte each in memory) or
     `pca64` (the first 64 principal components of the training exemplars of the training classes, each
     with zero mean and unit variance there).
+
+    >>> eb.Glyphs(classes=2, exemplars=3, holdout_classes=1, holdout_exemplars=0).images().shape
+    (3, 3, 28, 28)
     """
 
     classes: int = 1024

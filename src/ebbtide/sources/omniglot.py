@@ -49,6 +49,9 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
     characters stay together in the permutation, and held-out classes must be whole characters. `layout =
     "released_script"` takes the rows as the public feature script of Singh et al. 2023 writes them
     (`released_script_order`); without `transforms` the first eighth of them, as in that script's file "norotate".
+
+    >>> eb.Omniglot(features="pixels", side=28, standardise="none").known_dim
+    784
     """
 
     features: Kind = "pca64"

@@ -21,6 +21,9 @@ class Tokens(FrozenFeatures, frozen=True, tag="tokens", forbid_unknown_fields=Tr
     `file_classes` and `file_exemplars` are the numbers with which the file was made (`ebbtide data tokens --classes
     1600 --exemplars 10`). The vocabulary may have filled fewer classes (`ebbtide data info` shows how many). An
     exemplar is a token, so held-out exemplars are other words of the same cluster.
+
+    >>> eb.Tokens(file_classes=1600, file_exemplars=10).exemplars
+    10
     """
 
     file_classes: Count = 1600

@@ -1,7 +1,7 @@
-"""Integer draws by index arithmetic: cost independent of the number of classes.
+"""Random integers by index arithmetic, at a cost that does not depend on the number of classes.
 
-All functions work on one sequence (scalars); batches come from `jax.vmap`. Random integers are
-`bits % n` on 32 random bits, so a probability is off by at most n / 2^32 of its value.
+All functions work on one sequence (scalars); batches come from `jax.vmap`. Random integers are `bits % n` of 32 random
+bits, so that a probability is off by at most n / 2^32 of its value.
 """
 
 import jax.numpy as jnp
@@ -14,17 +14,17 @@ Index = Int[Array, ""]
 
 
 def integer(word: Word, n: int) -> Index:
-    """Uniform on 0 .. n-1."""
+    """A random integer, uniform on 0 .. n-1."""
     return (word % jnp.uint32(n)).astype(jnp.int32)
 
 
 def unit(word: Word) -> Float[Array, ""]:
-    """Uniform on [0, 1), in steps of 2^-24."""
+    """A random number, uniform on [0, 1) in steps of 2^-24."""
     return (word >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
 
 
 def ascending(values: list[Index]) -> list[Index]:
-    """The same few values in ascending order."""
+    """The given few values in ascending order."""
     return list(jnp.sort(jnp.stack(values))) if len(values) > 1 else values
 
 
@@ -36,7 +36,7 @@ def skip(r: Index, taken: list[Index]) -> Index:
 
 
 def distinct(words: UInt[Array, " k"], n: int, taken: list[Index] | None = None) -> list[Index]:
-    """k different integers from 0 .. n-1, none in `taken`, uniform over ordered choices."""
+    """k different integers from 0 .. n-1, none of them in `taken`, uniform over ordered choices."""
     seen = list(taken or [])
     start = len(seen)
     for word in words:
@@ -47,15 +47,15 @@ def distinct(words: UInt[Array, " k"], n: int, taken: list[Index] | None = None)
 def other_label(r: Index, label: Index, labels: int) -> Index:
     """The r-th of the classes 0, 1, 2, ... whose label `class mod labels` is not `label`.
 
-    Classes stand in rows of `labels`; every row holds labels - 1 allowed ones. With as many labels
-    as classes this is the r-th class other than `label`.
+    Classes lie in rows of `labels`; every row holds labels - 1 allowed ones. With as many labels as classes this is the
+    r-th class other than `label`.
     """
     row, column = r // (labels - 1), r % (labels - 1)
     return row * labels + column + (column >= label)
 
 
 def zipf_weights(classes: int, exponent: Traced | Array) -> Float[Array, " classes"]:
-    """p(class c) proportional to (c + 1)^-exponent; class 0 is the most frequent."""
+    """Probabilities proportional to (c + 1)^-exponent for class c; class 0 is the most frequent."""
     ranks = jnp.arange(1, classes + 1, dtype=jnp.float32)
     weights = jnp.exp(-exponent * jnp.log(ranks))
     return weights / weights.sum()
@@ -64,10 +64,10 @@ def zipf_weights(classes: int, exponent: Traced | Array) -> Float[Array, " class
 def weighted(
     word: Word, weights: Float[Array, " n"], edges: Float[Array, " n_plus_1"], taken: list[Index] | None = None
 ) -> Index:
-    """One draw with probabilities `weights` restricted to values not in `taken`.
+    """One draw with probabilities `weights`, restricted to values not in `taken`.
 
-    `edges` is the cumulative sum with a leading 0. Inverse transform: the mass of the taken values
-    is cut out of the unit interval, so no rejection is needed; cost O(log n).
+    `edges` is the cumulative sum with a leading 0. By inverse transform: the mass of the taken values is cut out of the
+    unit interval, so that no rejection is needed; the cost is O(log n).
     """
     taken = ascending(list(taken or []))
     left = edges[-1]

@@ -1,4 +1,4 @@
-"""How classes are labelled: fixed, shared, several labels per class, or anew for every sequence."""
+"""Labelling schemes: fixed, shared, several labels per class, or drawn anew for every sequence."""
 
 from typing import Annotated
 
@@ -18,7 +18,11 @@ def first_occurrence(classes: Int[Array, " slots"]) -> Int[Array, " slots"]:
 
 
 class Fixed(msgspec.Struct, frozen=True, tag="fixed", forbid_unknown_fields=True):
-    """One label per class: label = class (the transience paper)."""
+    """One label per class: label = class (the transience paper).
+
+    >>> eb.Fixed().total(classes=100)
+    100
+    """
 
     def total(self, classes: int) -> int:
         return classes
@@ -36,7 +40,11 @@ class Fixed(msgspec.Struct, frozen=True, tag="fixed", forbid_unknown_fields=True
 
 
 class Shared(msgspec.Struct, frozen=True, tag="shared", forbid_unknown_fields=True):
-    """Classes share `count` labels: label = class mod count (Reddy 2023)."""
+    """Classes share `count` labels: label = class mod count (Reddy 2023).
+
+    >>> eb.Shared(count=16).total(classes=100)
+    16
+    """
 
     count: Count = 16
 
@@ -62,6 +70,9 @@ class Polysemy(msgspec.Struct, frozen=True, tag="polysemy", forbid_unknown_field
 
     Class c owns the labels c * per_class .. (c + 1) * per_class - 1. Open-set accuracy counts any
     of them as correct.
+
+    >>> eb.Polysemy(per_class=2).total(classes=100)
+    200
     """
 
     per_class: Count = 2
@@ -84,13 +95,16 @@ class Polysemy(msgspec.Struct, frozen=True, tag="polysemy", forbid_unknown_field
 
 
 class PerSequence(msgspec.Struct, frozen=True, tag="per_sequence", forbid_unknown_fields=True):
-    """Labels drawn anew for every sequence: its different classes get different labels out of
-    `count`, so only the context tells them (ICL-only data; Singh et al. 2024, 2404.07129).
+    """Labels drawn anew for every sequence: its classes get different labels out of `count`, so that only the context
+    determines them (ICL-only data; Singh et al. 2024, arXiv 2404.07129).
 
-    Of the pairs of labels `holdout_pairs` never occur together in training; whether copying carries over to them is
-    asked by the evaluator `icl_pairs`. Sequences then hold at most two classes. Which pairs is no matter of chance:
-    pairs are numbered by the distance of their labels around the circle of `count`, neighbours first (see
-    `pair`), and the last ones are held out, so each label is in about as many of them as any other, and {0, 1} is not.
+    `holdout_pairs` pairs of labels never occur together in training; the evaluator `icl_pairs` tests whether copying
+    generalises to them. Sequences then hold at most two classes. The held-out pairs are not random: pairs are numbered
+    by the distance of their labels around the circle of `count`, neighbours first (see `pair`), and the last ones are
+    held out, so that each label is in about as many held-out pairs as any other, and {0, 1} is in none.
+
+    >>> eb.PerSequence(count=5).total(classes=100)
+    5
     """
 
     count: Count = 16
@@ -113,11 +127,11 @@ class PerSequence(msgspec.Struct, frozen=True, tag="per_sequence", forbid_unknow
             require(slots <= 2, field, self.holdout_pairs, allowed)
 
     def pairs(self) -> int:
-        """How many pairs of different labels there are, whatever their order."""
+        """The number of unordered pairs of different labels."""
         return self.count * (self.count - 1) // 2
 
     def pair(self, number: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
-        """Pair `number`: label a = number mod count, and the one number // count + 1 further around the circle."""
+        """Pair `number`: label a = number mod count, and the label number // count + 1 further around the circle."""
         first = number % self.count
         return first, (first + number // self.count + 1) % self.count
 

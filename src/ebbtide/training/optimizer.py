@@ -42,6 +42,9 @@ class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Coefficients of the three forms are not comparable. `on`: every array, biases, norms and tables included; the MLPs;
     the attention; the exemplar embedding; or the label and position tables. A model without such parameters is
     unchanged. The training loss that a run reports does not include the regularisation.
+
+    >>> eb.Adam(decay=eb.WeightDecay(form="decoupled", coefficient=0.1)).decay.on
+    'all'
     """
 
     form: Literal["l2", "norms", "decoupled"] = "l2"
@@ -108,7 +111,11 @@ class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only=True):
-    """Adam (Kingma & Ba 2015) with bias correction: the direction is m / (sqrt(v) + eps)."""
+    """Adam (Kingma & Ba 2015) with bias correction: the direction is m / (sqrt(v) + eps).
+
+    >>> eb.Adam(lr=3e-4).b2
+    0.999
+    """
 
     lr: Traced = 1e-3
     b1: Fraction = 0.9
@@ -133,7 +140,11 @@ class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only
 
 
 class SGD(Descent, frozen=True, tag="sgd", forbid_unknown_fields=True, kw_only=True):
-    """Stochastic gradient descent with heavy-ball momentum: direction m <- momentum * m + g."""
+    """Stochastic gradient descent with heavy-ball momentum: direction m <- momentum * m + g.
+
+    >>> eb.SGD(lr=0.1, momentum=0.9).lr
+    0.1
+    """
 
     lr: Traced = 1e-2
     momentum: Fraction = 0.0

@@ -16,7 +16,11 @@ Steps = Annotated[int, msgspec.Meta(ge=0)]
 
 class Constant(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_fields=True):
     """Constant learning rate after linear warm-up: factor min(1, (t + 1) / warmup) at step t. `warmup` is in
-    *steps*."""
+    *steps*.
+
+    >>> float(eb.Constant(warmup=10).factor(np.uint32(4), total=100))
+    0.5
+    """
 
     warmup: Steps = 0
 
@@ -26,7 +30,11 @@ class Constant(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_field
 
 class WarmupInverseSqrt(msgspec.Struct, frozen=True, tag="warmup_inverse_sqrt", forbid_unknown_fields=True):
     """Linear warm-up, then inverse square root: factor min(t / warmup, sqrt(warmup / t)) at step t, counted from 1
-    (Chan et al. 2022, arXiv 2205.05055: warmup of 4,000 *steps*)."""
+    (Chan et al. 2022, arXiv 2205.05055: warmup of 4,000 *steps*).
+
+    >>> float(eb.WarmupInverseSqrt(warmup=100).factor(np.uint32(399), total=1000))
+    0.5
+    """
 
     warmup: Annotated[int, msgspec.Meta(ge=1)] = 4000
 
@@ -36,7 +44,11 @@ class WarmupInverseSqrt(msgspec.Struct, frozen=True, tag="warmup_inverse_sqrt", 
 
 
 class Cosine(msgspec.Struct, frozen=True, tag="cosine", forbid_unknown_fields=True):
-    """Linear warm-up over `warmup` *steps*, then half a cosine from 1 down to `final` at the last step."""
+    """Linear warm-up over `warmup` *steps*, then half a cosine from 1 down to `final` at the last step.
+
+    >>> float(eb.Cosine(final=0.1).factor(np.uint32(0), total=100))
+    1.0
+    """
 
     warmup: Steps = 0
     final: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
@@ -52,7 +64,11 @@ LearningRate = Constant | WarmupInverseSqrt | Cosine
 
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """More evaluations: one every `every` sequences from `start` to `end`, both included; with `keep` each is also a
-    permanent checkpoint. All counts are in *sequences*."""
+    permanent checkpoint. All counts are in *sequences*.
+
+    >>> eb.Window(start=1000, end=2000, every=500).points(batch=100)
+    [1000, 1500, 2000]
+    """
 
     start: Annotated[int, msgspec.Meta(ge=0)]
     end: Annotated[int, msgspec.Meta(ge=1)]

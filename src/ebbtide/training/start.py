@@ -30,6 +30,9 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     With the same parts in `Spec.freeze` this grafts layers of one model into another (Singh et al. 2025, arXiv
     2503.05631, Fig. 3 and 4).
+
+    >>> eb.Start(run="runs/tiny", sequences=64, parts=("blocks.1.*",)).skip
+    0
     """
 
     run: str

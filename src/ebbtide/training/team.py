@@ -31,7 +31,11 @@ REASONS = {
 
 class WorkerError(RuntimeError):
     """A worker ended without an answer. The message is one line when it was killed; otherwise it ends with what the
-    worker printed, which is a bug."""
+    worker printed, which is a bug.
+
+    >>> issubclass(eb.WorkerError, RuntimeError)
+    True
+    """
 
 
 def killed_by(number: int) -> str:

@@ -21,6 +21,9 @@ class EarlyStopping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     has risen when it exceeds its best value so far by more than `margin`. A stopped member keeps its model to the end
     of the run, which ends when all members have stopped. ICL may stay at chance for long before it emerges; a shorter
     patience stops such a run before it has learned.
+
+    >>> eb.EarlyStopping(patience=100_000, evaluator="icl").window
+    3
     """
 
     patience: Annotated[int, msgspec.Meta(ge=1)]
