@@ -9,6 +9,7 @@ import pytest
 
 import ebbtide as eb
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
 FINDER = doctest.DocTestFinder()
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

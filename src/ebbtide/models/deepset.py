@@ -45,7 +45,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
     biases 0.
 
     >>> eb.DeepSet(layers=2, width=16).parameters(context=4, dim=3, labels=0)
-    1217
+    1441
     """
 
     layers: Size = 3

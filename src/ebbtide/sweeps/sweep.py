@@ -151,8 +151,9 @@ def read_sweep(path: str | os.PathLike[str]) -> Sweep:
     A sweep written in Python is a script of its own, which makes a `Sweep` and calls `run_sweep`; this function never
     executes a file. Raises `InputError` in one line when the file cannot be read as a sweep.
 
+    >>> from pathlib import Path
     >>> text = 'name = "rates"\n[[axes]]\nfield = "optimizer.lr"\nvalues = [1e-3, 1e-4]\n'
-    >>> _ = open("rates.toml", "w").write(text)
+    >>> _ = Path("rates.toml").write_text(text)
     >>> eb.read_sweep("rates.toml").size()
     2
     """
