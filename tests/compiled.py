@@ -2,11 +2,14 @@
 
 JAX writes an entry of its cache in place, so an entry may be seen half written, and a process that a test kills
 leaves one. Each pytest process (with the processes that it starts) therefore compiles into a folder of its own;
-whole entries are exchanged with a folder of this user between test files. That folder belongs to one version
-of JAX and one processor: a program that was compiled for another processor may use instructions that this one lacks.
+whole entries are exchanged with a folder of this user between test files. An entry's name must then not depend on the
+folder, as it does while XLA's own caches are on: their place is an option of the compiler. The user's folder belongs
+to one version of JAX and one processor: a program that was compiled for another processor may use instructions that
+this one lacks.
 """
 
 import atexit
+import fcntl
 import hashlib
 import os
 import shutil
@@ -22,8 +25,11 @@ from jax._src.compilation_cache import decompress_executable
 
 from ebbtide.machine import cache_folder, cores, processor
 
-LIMIT = 512 * 2**20
-"""Bytes that the user's folder may hold; beyond it the oldest entries go."""
+LIMIT = 1024 * 2**20
+"""Bytes that the user's folder may hold; beyond it the entries go that were not used for longest."""
+LARGEST = 4 * 2**20
+"""Bytes of the largest entry that is shared: a few programs hold a whole bank of exemplars, and would push out
+thousands of small ones."""
 
 
 def machine() -> str:
@@ -56,10 +62,11 @@ def whole(entry: Path) -> bytes | None:
 
 
 def copy(one: Path, other: Path) -> None:
-    """Puts every whole entry of a folder that another lacks there; who reads there sees all of an entry or none."""
+    """Puts every whole entry of a folder that another lacks there, but the largest; who reads there sees all of an
+    entry or none."""
     there = {path.name for path in other.iterdir()}
     for entry in one.glob("*-cache"):
-        if entry.name not in there and (held := whole(entry)) is not None:
+        if entry.name not in there and (held := whole(entry)) is not None and len(held) <= LARGEST:
             handle, name = tempfile.mkstemp(dir=other)
             with os.fdopen(handle, "wb") as file:
                 file.write(held)
@@ -67,11 +74,12 @@ def copy(one: Path, other: Path) -> None:
 
 
 def trim(folder: Path, limit: int = LIMIT) -> None:
-    """Removes the oldest entries until the rest hold no more than `limit` bytes."""
+    """Removes the entries that were not used for longest, until the rest hold no more than `limit` bytes."""
     entries = []
     for path in folder.iterdir():
         with suppress(FileNotFoundError):  # another process may have given it its name, or removed it
-            entries.append((path.stat().st_mtime, path.stat().st_size, path))
+            found = path.stat()
+            entries.append((max(found.st_atime, found.st_mtime), found.st_size, path))
     entries.sort()
     held = sum(size for _, size, _ in entries)
     for _, size, path in entries:
@@ -79,6 +87,23 @@ def trim(folder: Path, limit: int = LIMIT) -> None:
             return
         path.unlink(missing_ok=True)
         held -= size
+
+
+def claim(folder: Path) -> int:
+    """The descriptor of a folder's lock, which holds until this process ends, however it ends."""
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes the folders of processes that were killed: nobody holds their lock."""
+    for own in folder.glob("process-*"):
+        if (own / "lock").is_file():
+            with suppress(OSError):  # its owner lives, or another process removes it
+                handle = claim(own)
+                shutil.rmtree(own, ignore_errors=True)
+                os.close(handle)
 
 
 AT_IMPORT: list[str] = []
@@ -98,6 +123,7 @@ def imported() -> None:
 
 SHARED = private(cache_folder() / "compiled-for-tests" / machine())
 OWN = Path(tempfile.mkdtemp(prefix="process-", dir=SHARED.parent if SHARED else None))
+LOCK = claim(OWN)
 
 
 def exchange() -> None:
@@ -112,12 +138,15 @@ def begin(least_seconds: float = 0.02) -> None:
     atexit.register(shutil.rmtree, OWN, ignore_errors=True)
     os.environ |= {
         "JAX_COMPILATION_CACHE_DIR": str(OWN),
+        "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(least_seconds),
     }
     jax.config.update("jax_compilation_cache_dir", str(OWN))
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", least_seconds)
     jax.monitoring.register_event_duration_secs_listener(heard)
     if SHARED is not None:
+        remove_abandoned(SHARED.parent)
         trim(SHARED)
         with suppress(OSError):  # another file system, or an entry that another process removed: `exchange` copies
             for entry in SHARED.glob("*-cache"):  # no process that this one started can be writing yet

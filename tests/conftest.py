@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import settings
+from jax._src import compiler
 
 import checked_calls  # noqa: F401  before ebbtide is imported
 import compiled
@@ -32,6 +33,20 @@ Draw = Callable[..., Prompt]
 
 QUICK_COMPILE: dict[str, bool | int] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 """Compiler options for the many small programs that run once."""
+
+_options_of_jax = compiler.get_compile_options
+
+
+def _compile_options(*args: Any, **options: Any) -> Any:
+    """JAX's compiler options; where it shall not optimise, without the emitters that take half of the compiler's time
+    for a small program."""
+    chosen = _options_of_jax(*args, **options)
+    if jax.config.values["jax_disable_most_optimizations"]:
+        chosen.env_option_overrides = [*chosen.env_option_overrides, ("xla_cpu_use_fusion_emitters", False)]
+    return chosen
+
+
+compiler.get_compile_options = _compile_options
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax._src import compiler
 from jax._src.compilation_cache import compress_executable
 
 import compiled
@@ -35,13 +36,34 @@ def test_an_entry_that_is_there_stays_as_it_is(folders):
     assert (other / "a-cache").read_bytes() == b"there"
 
 
-def test_the_oldest_entries_go_first(tmp_path):
+def test_entries_that_were_not_used_for_longest_go_first(tmp_path):
     for age in range(4):
         path = tmp_path / f"{age}-cache"
         path.write_bytes(bytes(10))
-        os.utime(path, (1000 - age, 1000 - age))
+        os.utime(path, (1000 - age, 10 * age))  # used, written
     compiled.trim(tmp_path, 25)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0-cache", "1-cache"]
+
+
+def test_a_large_entry_is_not_shared(folders, monkeypatch):
+    one, other = folders
+    (one / "a-cache").write_bytes(compress_executable(b"a program"))
+    monkeypatch.setattr(compiled, "LARGEST", (one / "a-cache").stat().st_size - 1)
+    compiled.copy(one, other)
+    assert not list(other.iterdir())
+
+
+def test_the_folder_of_a_process_that_was_killed_is_removed(tmp_path):
+    """This process's own folder has its lock, too."""
+    lives, died, older = (tmp_path / f"process-{name}" for name in ("lives", "died", "older"))
+    for folder in (lives, died, older):
+        folder.mkdir()
+    lock = compiled.claim(lives)
+    os.close(compiled.claim(died))
+    compiled.remove_abandoned(tmp_path)
+    os.close(lock)
+    assert lives.is_dir() and older.is_dir() and not died.exists()
+    assert (compiled.OWN / "lock").is_file()
 
 
 def test_a_folder_into_which_others_may_write_is_not_used(tmp_path):
@@ -61,6 +83,12 @@ def test_every_process_of_the_suite_compiles_into_a_folder_of_its_own():
     own = str(compiled.OWN)
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == jax.config.values["jax_compilation_cache_dir"] == own
     assert compiled.SHARED != compiled.OWN and len(compiled.machine()) == 16
+
+
+def test_what_names_an_entry_does_not_depend_on_the_folder():
+    """Else no process would find what another has compiled."""
+    options = compiler.get_compile_options(1, 1).SerializeAsString()
+    assert len(options) > 100 and str(compiled.OWN).encode() not in options
 
 
 def test_importing_the_test_files_compiles_nothing():
