@@ -17,7 +17,7 @@ from ebbtide.bench.configs import CONFIGS
 from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError
 from ebbtide.kernel import build
-from ebbtide.kernel.native import Kernel, register, why_not
+from ebbtide.kernel.native import Kernel, register, unsupported_reason
 from ebbtide.machine import cores
 from ebbtide.mechanisms.interventions import Ablate
 from ebbtide.models.deepset import DeepSet
@@ -394,7 +394,7 @@ def test_what_is_not_served_is_trained_by_xla_with_one_note(monkeypatch, changes
     monkeypatch.setenv(kernels.VARIABLE, "native")
     with pytest.raises(InputError, match=f"kernel = 'native': cannot be used here: .*{reason}"):
         kernels.choose(spec)
-    assert why_not(Transformer(), {"context": 2, "dim": 8, "labels": 16_385}) is not None
+    assert unsupported_reason(Transformer(), {"context": 2, "dim": 8, "labels": 16_385}) is not None
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=lambda one: one.name)

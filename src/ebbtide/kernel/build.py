@@ -1,4 +1,4 @@
-"""Builds the compiled kernel with the system's compiler, once for every source, compiler and processor."""
+"""Building the compiled kernel with the system's C++ compiler, once per source, compiler and processor."""
 
 import hashlib
 import os
@@ -27,30 +27,30 @@ LIBRARY = "ffi.cpp"
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-w", "-fPIC", "-shared")
 COMPILERS = ("c++", "g++", "clang++")
 PATIENCE = 300
-"""Seconds after which a compiler is given up."""
+"""Seconds after which a compiler is stopped."""
 POLL = 0.1
-"""Seconds between two looks whether a stop was asked for."""
+"""Seconds between two checks for a stop request."""
 ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL}
-"""Signals by which somebody, or a system short of memory, ends a process: no fault of the compiler's."""
+"""Signals by which a user, or a system short of memory, ends a process: no fault of the compiler."""
 
 
 class EndedError(BuildError):
-    """The compiler was ended from outside: that says nothing about whether the kernel can be built here."""
+    """The compiler was killed from outside, which does not show whether the kernel can be built here."""
 
 
 class Compiler(NamedTuple):
-    """A C++ compiler: the words that call it, and the first line of its version."""
+    """A C++ compiler: its command line, and the first line of its version."""
 
     words: tuple[str, ...]
     version: str
 
     def flags(self) -> tuple[str, ...]:
-        """Of this processor: what it has beyond the least of its kind."""
+        """Flags for this processor's instruction sets."""
         return (*FLAGS, "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native")
 
 
 def find_compiler() -> Compiler:
-    """$CXX, or the first of c++, g++ and clang++ that is there. Raises `BuildError` when none is."""
+    """$CXX, or the first installed one of c++, g++ and clang++. Raises `BuildError` when there is none."""
     asked = os.environ.get("CXX", "").strip()
     for name in [asked] if asked else COMPILERS:
         try:
@@ -68,17 +68,17 @@ def _version(words: tuple[str, ...]) -> str:
     return _call([*words, "--version"]).text.strip().partition("\n")[0]
 
 
-class _Said(NamedTuple):
+class _CompilerResult(NamedTuple):
     """How a compiler ended, and what it printed."""
 
     code: int
     text: str
 
 
-def _call(command: Sequence[str], stop: Callable[[], bool] = lambda: False) -> _Said:
-    """Runs a compiler in a session of its own: Ctrl-C in a terminal reaches this process, which ends the compiler, and
-    with it what it has started, once `stop` says so. Raises `Interrupted` then, and `BuildError` when the compiler
-    cannot be called or takes too long."""
+def _call(command: Sequence[str], stop: Callable[[], bool] = lambda: False) -> _CompilerResult:
+    """The result of running a compiler in a session of its own: Ctrl-C in a terminal reaches this process, which ends
+    the compiler and its children once `stop` returns true. Raises `Interrupted` then, and `BuildError` when the
+    compiler cannot be started or takes too long."""
     try:
         process = subprocess.Popen(
             command,
@@ -97,7 +97,7 @@ def _call(command: Sequence[str], stop: Callable[[], bool] = lambda: False) -> _
             while True:
                 try:
                     text, _ = process.communicate(timeout=POLL)
-                    return _Said(process.returncode, text)
+                    return _CompilerResult(process.returncode, text)
                 except subprocess.TimeoutExpired:
                     if stop():
                         raise Interrupted from None
@@ -109,8 +109,8 @@ def _call(command: Sequence[str], stop: Callable[[], bool] = lambda: False) -> _
 
 
 def key(compiler: Compiler) -> str:
-    """What the library's bits depend on, as 16 hexadecimal digits: sources, compiler, flags, processor, version of
-    jaxlib (whose headers it is built with)."""
+    """A hash, 16 hexadecimal digits, of everything on which the library's bits depend: sources, compiler, flags,
+    processor, and the version of jaxlib (whose headers it is built with)."""
     found = hashlib.sha256()
     for name in SOURCES:
         found.update((HERE / name).read_bytes())
@@ -120,13 +120,13 @@ def key(compiler: Compiler) -> str:
 
 
 def library(compiler: Compiler) -> Path:
-    """Where the library is, or will be: named by its key, and by the instructions that this processor has."""
+    """The path of the library, built or not: named by its key and the processor's instruction sets."""
     return folder() / f"kernel-{key(compiler)}{instruction_sets() and '-'}{instruction_sets()}.so"
 
 
 def build(compiler: Compiler, stop: Callable[[], bool] = lambda: False) -> Path:
-    """Compiles the library into the user's cache, complete or not at all, and tries to load it. Raises `BuildError`
-    when that fails, and `Interrupted` once `stop` says that a stop was asked for."""
+    """Compiles the library into the user's cache, completely or not at all, and loads it as a test; returns its path.
+    Raises `BuildError` when that fails, and `Interrupted` once `stop` returns true."""
     import jax
 
     target = library(compiler)
@@ -144,8 +144,8 @@ def build(compiler: Compiler, stop: Callable[[], bool] = lambda: False) -> Path:
     return target
 
 
-def _tell(name: str, said: _Said) -> None:
-    """Raises the `BuildError` that says why the compiler of this name has made nothing."""
+def _tell(name: str, said: _CompilerResult) -> None:
+    """Raises the `BuildError` that says why this compiler produced no library."""
     ended = {one.name for one in ENDING if one == -said.code}
     ended |= {one.name for one in ENDING if re.search(rf"{signal.strsignal(one)} signal terminated program", said.text)}
     if ended:
@@ -156,8 +156,8 @@ def _tell(name: str, said: _Said) -> None:
 
 
 def ready(say: Callable[[str], None] = lambda text: None, stop: Callable[[], bool] = lambda: False) -> Path:
-    """The library, built now unless it is there and is what was built; says so before it builds. Raises `BuildError`,
-    and `Interrupted` once `stop` says that a stop was asked for."""
+    """The path of the library, built now unless an intact one exists; reports that it builds. Raises `BuildError`, and
+    `Interrupted` once `stop` returns true."""
     path = library(compiler := find_compiler())
     tidy()
     try:
@@ -170,5 +170,5 @@ def ready(say: Callable[[str], None] = lambda text: None, stop: Callable[[], boo
 
 
 def short_name(path: Path) -> str:
-    """The first half of the library's key: enough to tell two apart."""
+    """The first half of the library's key: enough to distinguish two libraries."""
     return path.stem.removeprefix("kernel-")[:8]

@@ -1,4 +1,4 @@
-"""The built library in the user's cache: loaded only where it is, to the bit, what this user's build has written."""
+"""The built library in the user's cache, loaded only where it is, bit for bit, what this user's build has written."""
 
 import ctypes
 import os
@@ -17,17 +17,17 @@ from ebbtide.runs.signed import SCHEMA, DamagedError, sign, unsign
 
 SYMBOLS = ("EbbtideGradients", "EbbtideStep")
 LARGEST, LARGEST_RECORD = 2**28, 2**12
-"""Bytes of a library and of its record that are read."""
+"""Most bytes of a library and of its record that are read."""
 ABANDONED = 3600.0
-"""Seconds after which the folder of a build that has not ended is that of one that was killed."""
+"""Seconds after which the folder of an unfinished build counts as left by a killed one."""
 
 
 class BuildError(RuntimeError):
     """The kernel cannot be built or loaded here; one line says why."""
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was built: beside the library, signed."""
+class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The signed record beside the library, with its size and hash."""
 
     schema: int
     size: int
@@ -35,13 +35,13 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def folder() -> Path:
-    """Where libraries are kept; it need not exist."""
+    """The folder of libraries; it need not exist."""
     return cache_folder() / "kernel"
 
 
 def private_folder() -> Path:
-    """The same folder, made: this user's, and nobody else may write it. Raises `OSError`, and `BuildError` where it is
-    another's."""
+    """The folder of libraries, created; it belongs to this user, and nobody else may write to it. Raises `OSError`, and
+    `BuildError` where it belongs to another user."""
     place = folder()
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists():
@@ -53,7 +53,7 @@ def private_folder() -> Path:
 
 
 def keep(made: Path, target: Path) -> None:
-    """Puts a library that was built, and the record of it, where `load` finds them; both are on the disk then."""
+    """Puts a built library and its record where `load` finds them, and waits until both are on the disk."""
     made.chmod(0o700)
     data = made.read_bytes()
     descriptor = os.open(made, os.O_RDONLY)
@@ -62,12 +62,12 @@ def keep(made: Path, target: Path) -> None:
     finally:
         os.close(descriptor)
     rename(made, target, "library")
-    write_file(_record(target), sign(Record(SCHEMA, len(data), sha256(data))), "record")
+    write_file(_record(target), sign(BuildRecord(SCHEMA, len(data), sha256(data))), "record")
 
 
 def check(path: Path) -> None:
-    """Raises `BuildError` unless the library at `path` is a file of this user in a folder that only this user may
-    write, with the content that its record names."""
+    """Raises `BuildError` unless the library at `path` is a file of this user, in a folder that only this user may
+    write to, with the content in its record."""
     try:
         _check_owner(path.parent, path.parent.stat())
         found = path.lstat()
@@ -75,7 +75,7 @@ def check(path: Path) -> None:
             raise BuildError(f"{path} is not a file")
         _check_owner(path, found)
         name = _record(path).name
-        record = unsign(read_bounded(path.parent, name, LARGEST_RECORD), Record, str(path.parent), name)
+        record = unsign(read_bounded(path.parent, name, LARGEST_RECORD), BuildRecord, str(path.parent), name)
         data = read_bounded(path.parent, path.name, LARGEST)
     except OSError as error:
         raise BuildError(f"{path} cannot be read: {error.strerror}") from error
@@ -86,14 +86,14 @@ def check(path: Path) -> None:
 
 
 def load(path: Path) -> ctypes.CDLL:
-    """The library, checked. Raises `BuildError` when it is not what was built, or cannot be loaded."""
+    """The library, after `check`. Raises `BuildError` when it was changed, or cannot be loaded."""
     check(path)
     return open_library(path)
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """The library at `path`, unchecked: for one that was built a moment ago. Raises `BuildError` when it cannot be
-    loaded, or is another one."""
+    """The library at `path`, unchecked, for one that was built a moment ago. Raises `BuildError` when it cannot be
+    loaded, or is another library."""
     try:
         loaded = ctypes.CDLL(str(path))
         for symbol in SYMBOLS:
@@ -104,7 +104,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 
 
 def tidy() -> None:
-    """Removes what builds have left that were killed."""
+    """Removes the leftovers of killed builds."""
     try:
         for one in folder().glob(f"{TEMPORARY}*"):
             if time.time() - one.lstat().st_mtime > ABANDONED:

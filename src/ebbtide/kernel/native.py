@@ -1,4 +1,4 @@
-"""The compiled kernel seen from JAX: which specs it serves, and its two calls."""
+"""The compiled kernel seen from JAX: which models it serves, and its two calls."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,15 +18,16 @@ from ebbtide.tasks.prompt import Prompt
 
 JOINT, NORMED, LEARNED, ROTARY, EVERY, REAL, OPEN, RECTIFIED, RELU, BY_ROLE, BY_KIND = (2**i for i in range(11))
 STATES, COPIED = 2**11, 2**12
-"""Flags of a call, as in `Shape` of model.h. Every: every input is answered; real: responses are numbers."""
+"""Flags of a call, as in `Shape` of model.h. EVERY: the response to every input is predicted; REAL: responses are real
+numbers."""
 MOST_OUTPUTS = 256
-"""The most numbers of a state."""
+"""Most numbers of a state."""
 LARGEST = 16_384
-"""The most labels that are served: 12,800 classes with a label each, held-out ones and reserved labels."""
+"""Most labels: 12,800 classes with a label each, held-out ones and reserved labels."""
 
 
-def why_not(model: Model, shape: Shape) -> str | None:
-    """What of a model of this shape the kernel does not serve; None: it serves it."""
+def unsupported_reason(model: Model, shape: Shape) -> str | None:
+    """Why the kernel does not serve a model of this shape; None where it does."""
     if not isinstance(model, Transformer):
         return "only transformers are served"
     size = model.width // model.heads
@@ -44,17 +45,17 @@ def why_not(model: Model, shape: Shape) -> str | None:
 
 @lru_cache
 def register(library: Path) -> None:
-    """Loads the library and names its two calls to XLA. Raises `BuildError` when it cannot be loaded."""
+    """Loads the library and registers its two calls with XLA. Raises `BuildError` when it cannot be loaded."""
     loaded = load(library)
     for name, symbol in zip(("ebbtide_gradients", "ebbtide_step"), SYMBOLS, strict=True):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(loaded, symbol)), platform="cpu")
 
 
 class Kernel:
-    """The calls for one model; `labels` is the number of its outputs. Needs `register`."""
+    """The kernel's calls for one model with `labels` outputs. Needs `register`."""
 
     def __init__(self, model: Model, *, context: int, dim: int, labels: int):
-        assert isinstance(model, Transformer)  # as `why_not` has found
+        assert isinstance(model, Transformer)  # see `unsupported_reason`
         self.model = model
         made = jax.eval_shape(lambda key: model.init(key, context=context, dim=dim, labels=labels), jax.random.key(0))
         paths, self._tree = jax.tree_util.tree_flatten_with_path(made)
@@ -93,7 +94,7 @@ class Kernel:
         }
 
     def _names(self) -> list[str]:
-        """The arrays in the order of `leaves_of` in model.h."""
+        """The names of the parameters, in the order of `leaves_of` in model.h."""
         names = ["exemplar.w", "exemplar.b", "label.table", "copy.w", "copy.b", "position.table"]
         for i in range(self.model.layers):
             parts = ["norm1.scale", "norm1.offset", *(f"attn.{name}" for name in "qkvo"), "norm2.scale", "norm2.offset"]
@@ -112,7 +113,7 @@ class Kernel:
         return jax.tree_util.tree_unflatten(self._tree, leaves)
 
     def _prompt(self, prompt: AnyPrompt) -> tuple[list[Array], dict[str, int]]:
-        """The arrays of a prompt, and the words of the call."""
+        """The arrays of a prompt, and the attributes of the call."""
         kind, responses, present = 0, jnp.zeros(0), jnp.zeros(0)
         if isinstance(prompt, Prompt):
             inputs, labels, target = prompt.exemplars, prompt.labels, prompt.target
@@ -132,7 +133,7 @@ class Kernel:
         return whole, self._words | {"flags": self._words["flags"] + kind}
 
     def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
-        """As `Model.loss_and_grad`."""
+        """The loss and its gradient, as from `Model.loss_and_grad`."""
         flat = self._flat(params)
         shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in flat] + [jax.ShapeDtypeStruct((), jnp.float32)]
         call = jax.ffi.ffi_call("ebbtide_gradients", shapes)
@@ -147,19 +148,20 @@ class Kernel:
         nu: Params,
         prompt: AnyPrompt,
         numbers: Float[Array, " 6"],
-        pulls: Params,
+        decay_factors: Params,
         decoupled: bool,
     ) -> tuple[Float[Array, ""], Params, Params, Params]:
-        """The loss, and what one step of Adam makes of parameters and moments, in their memory: (loss, params, mu, nu).
+        """(loss, params, mu, nu): the loss, and parameters and moments after one step of Adam, in the memory of the old
+        ones.
 
-        `numbers`: learning rate, 1 - b1^t, 1 - b2^t, b1, b2, eps. A pull for every array, times the array, is added to
-        its gradient, or to the direction where `decoupled`.
+        `numbers`: learning rate, 1 - b1^t, 1 - b2^t, b1, b2, eps. For every array its decay factor times the array is
+        added to its gradient, or to the direction where `decoupled`.
         """
         whole = [*self._flat(params), *self._flat(mu), *self._flat(nu)]
         shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in whole] + [jax.ShapeDtypeStruct((), jnp.float32)]
         same = {i: i for i in range(len(whole))}
         call = jax.ffi.ffi_call("ebbtide_step", shapes, input_output_aliases=same)
-        strengths = jnp.stack(self._flat(pulls))
+        strengths = jnp.stack(self._flat(decay_factors))
         asked, words = self._prompt(prompt)
         *made, loss = call(*whole, *asked, numbers, strengths, **words, decoupled=decoupled)
         n = len(whole) // 3

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import jax
 
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.kernel import build
-from ebbtide.kernel.native import why_not
+from ebbtide.kernel import build, native
 from ebbtide.training.spec import Spec
 
 VARIABLE = "EBBTIDE_KERNEL"
@@ -38,10 +37,10 @@ def asked() -> str:
 def unsupported_reason(spec: Spec) -> str | None:
     """Why the compiled kernel does not serve a spec; None where it does."""
     if jax.default_backend() != "cpu":
-        return "it is for the CPU"
+        return "it runs on the CPU only"
     if spec.interventions:
-        return "interventions reach into the forward pass"
-    return why_not(spec.model, spec.shape())
+        return "it cannot apply interventions"
+    return native.unsupported_reason(spec.model, spec.shape())
 
 
 def choose(
