@@ -13,7 +13,7 @@ from ebbtide.terminal import Terminal
 
 
 def verify(options: Namespace) -> int:
-    """Exact checks; exit code 1 if one fails."""
+    """Runs the exact checks; exit code 1 if one fails."""
     from ebbtide.verify import checks
 
     def report(check: Any) -> None:

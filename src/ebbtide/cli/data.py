@@ -1,4 +1,4 @@
-"""What the `data` commands do. Every function returns the exit code."""
+"""The `data` commands. Every function returns the exit code."""
 
 import time
 from argparse import Namespace
@@ -22,7 +22,7 @@ DATASETS = ("omniglot",)
 
 
 def data_fetch(options: Namespace) -> int:
-    """Gets Omniglot and packs it into one file."""
+    """Downloads Omniglot and packs it into one file."""
     from ebbtide.data.archives import fetch_omniglot
 
     name = options.dataset
@@ -38,7 +38,7 @@ def data_fetch(options: Namespace) -> int:
 
 
 def data_features(options: Namespace) -> int:
-    """Runs an encoder over Omniglot."""
+    """Makes features of Omniglot with an encoder."""
     from ebbtide.data.encoders import find_encoder
     from ebbtide.data.make_features import make_features, reduce_features
 
@@ -56,7 +56,7 @@ def data_features(options: Namespace) -> int:
 
 
 def data_tokens(options: Namespace) -> int:
-    """Clusters a matrix of token embeddings into classes."""
+    """Makes classes of tokens by clustering a matrix of token embeddings."""
     from ebbtide.data.tokens import make_tokens
 
     settings = ("classes", "exemplars", "array", "clusters", "skip", "closest", "seed")
@@ -84,7 +84,8 @@ def data_tokens(options: Namespace) -> int:
 
 
 def data_info(options: Namespace) -> int:
-    """What data there is; of one file or source, what is in it; with --figure, a sheet of characters."""
+    """Prints which data files there are, or the content of one file or source; with --figure draws a sheet of
+    characters."""
     from ebbtide.data.info import contents, data_files
 
     folder, what = data_folder(), options.what
@@ -152,7 +153,7 @@ def _characters(path: Path) -> None:
 
 
 def _source(name: str, kind: Any) -> int:
-    """What a source with its default settings gives a task."""
+    """Prints the sizes of a source with its default fields."""
     source = kind(**({"path": ""} if name == "features" else {}))
     require(name != "features", "what", name, "this source reads a file of yours: give the file")
     source.check()
@@ -168,7 +169,7 @@ def _source(name: str, kind: Any) -> int:
 
 
 def _sources() -> dict[str, Any]:
-    """The sources of a spec by tag."""
+    """The kinds of source, by tag."""
     import typing
 
     from ebbtide.training.spec import Spec
@@ -205,7 +206,7 @@ def _interruptible(work: Callable[[Callable[[WorkProgress], None]], int], kept: 
 
 
 class _Words:
-    """A `Progress` as a line, with the time that is left at the pace since the first."""
+    """A `WorkProgress` as a line, with the time left at the average pace so far."""
 
     def __init__(self) -> None:
         self._first: tuple[str, float, int] | None = None

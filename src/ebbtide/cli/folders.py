@@ -14,7 +14,7 @@ from ebbtide.runs.folder import INPUTS, Run, list_runs
 
 
 def ls(options: Namespace) -> int:
-    """Table of the runs in a folder."""
+    """Prints a table of the runs in a folder."""
     from ebbtide.studies.study import read_verdict
 
     folder = Path(options.folder)
@@ -34,7 +34,7 @@ def ls(options: Namespace) -> int:
 
 
 def fsck(options: Namespace) -> int:
-    """Every file of a run folder: whole, damaged or left over; exit code 1 if one is damaged."""
+    """Prints the condition of every file of a run folder; exit code 1 if one is damaged."""
     from ebbtide.runs.fsck import examine
 
     style = {"ok": "green", "damaged": "bold red", "leftover": "yellow"}
@@ -48,7 +48,7 @@ def fsck(options: Namespace) -> int:
 
 
 def show(options: Namespace) -> int:
-    """One run: what it is, its curves, its verdict; optionally the figure to a file."""
+    """Prints one run: its description, its curves, its verdict; with --figure writes the figure to a file."""
     from ebbtide.papers.registry import STUDIES
     from ebbtide.studies.study import judged_by, read_verdict
 
@@ -82,7 +82,8 @@ def show(options: Namespace) -> int:
 
 
 def _newest(found: Run) -> None:
-    """What the newest good checkpoint says beside the curves: how it was made, the best models, who stopped."""
+    """Prints the content of the newest intact checkpoint beside the curves: how it was made, the best models, which
+    members stopped."""
     newest = found.latest()
     if newest is None:
         return

@@ -1,4 +1,5 @@
-"""`ebbtide kernel`: whether the compiled kernel is built here, what it serves and why not, and how to build it."""
+"""`ebbtide kernel`: builds the compiled kernel, and shows whether it is built, which studies it serves and why not
+others."""
 
 import os
 from argparse import Namespace
@@ -16,7 +17,7 @@ from ebbtide.training.driver import stop_requests
 
 
 def kernel_build(options: Namespace) -> int:
-    """Builds the library for this machine, whether it is there or not."""
+    """Builds the library for this machine, also where one exists."""
     try:
         with stop_requests() as stop:
             made = build.build(build.find_compiler(), stop.is_set)
@@ -27,7 +28,7 @@ def kernel_build(options: Namespace) -> int:
 
 
 def kernel_status(options: Namespace) -> int:
-    """What would be used here for each study, and why."""
+    """Prints which kernel would train each study on this machine, and why."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(overflow="fold")
@@ -70,6 +71,6 @@ def _studies(kind: str) -> Table:
 
 
 def _home(path: Path) -> str:
-    """The path with ~ for the user's folder."""
+    """The path with ~ in place of the user's home folder."""
     home = os.environ.get("HOME")
     return f"~/{path.relative_to(home)}" if home and path.is_relative_to(home) else str(path)

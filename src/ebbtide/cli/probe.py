@@ -1,4 +1,4 @@
-"""`ebbtide probe`: what the heads of a run's models do, at every kept checkpoint."""
+"""`ebbtide probe`: measures of the attention heads of a run's models, at every kept checkpoint."""
 
 import io
 from argparse import Namespace
@@ -61,14 +61,15 @@ def draw(one: ProbeResult, run: str) -> dict[str, bytes]:
 
 
 def _name(path: Path) -> str:
-    """A run's name in a title: its folder; of a run in a sweep, which is named by a digest, the sweep and the task."""
+    """The name of a run in a title: its folder, or for a run of a sweep (named by a digest) the sweep and the task."""
     inside = len(path.parents) > 1 and (path.parents[1] / "sweep.json").exists()
     return f"{path.parents[1].name}, task {path.name[:8]}" if inside else path.name
 
 
 def _print(one: ProbeResult) -> None:
-    """The mean over the members that are finite to the end, at a few checkpoints; of what has a value for every prompt
-    their mean. Heads of different members are not the same head: they are averaged by rank, within each layer."""
+    """Prints the mean over the members that are finite to the end, at a few checkpoints; a measure with a value per
+    prompt is averaged over prompts. Heads are averaged by rank within each layer, because equal numbers in different
+    members have nothing in common."""
     axes, values, words = one.measure.axes, one.values, f"{one.name} ({one.evaluator}): mean over members"
     if axes == ("prompt",):
         values = values.mean(-1, keepdims=True)
@@ -89,8 +90,8 @@ def _print(one: ProbeResult) -> None:
 
 
 def _ranked(values: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
-    """Values with the heads of every member (and layer) in the order of their value at the last checkpoint; at several
-    strengths by that at the last strength."""
+    """The values with the heads of every member and layer sorted by their value at the last checkpoint (of several
+    strengths, at the last)."""
     if axes == ("head", "strength"):
         order = rank_heads(values[:, :, None, :, -1])[1][:, 0]
         return np.take_along_axis(values, order[None, :, :, None], axis=2)
@@ -113,7 +114,7 @@ def _columns(one: ProbeResult) -> list[str]:
 
 
 def _npz(one: ProbeResult) -> bytes:
-    """sequences, values [checkpoint, member, ...] and what the other axes are."""
+    """The bytes of a file with `sequences`, values [checkpoint, member, ...], and the names along the other axes."""
     buffer = io.BytesIO()
     axes = np.array(["checkpoint", "member", *one.measure.axes])
     np.savez(buffer, sequences=one.sequences, values=one.values, axes=axes, allow_pickle=False)

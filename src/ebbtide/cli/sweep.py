@@ -1,4 +1,4 @@
-"""What the `sweep` commands do. Every function returns the exit code."""
+"""The `sweep` commands. Every function returns the exit code."""
 
 import shlex
 from argparse import Namespace
@@ -20,7 +20,7 @@ from ebbtide.sweeps.folder import SweepFolder, places
 from ebbtide.traced import default, value_at
 
 MOST_LINES = 30
-"""Groups or tasks that a table lists one by one."""
+"""Most groups or tasks that a table lists one by one."""
 STYLE = {"done": "green", "running": "cyan", "waiting": "dim", "quarantined": "bold red"}
 
 
@@ -45,8 +45,8 @@ def sweep(options: Namespace) -> int:
 
 
 def train_sweep(found: Any, out: Path, options: Namespace, command: str, *, retry: bool = False) -> SweepFolder | int:
-    """Runs a sweep with a progress line; its folder, or the exit code when it did not come to its end. `command`
-    continues it."""
+    """The folder of a sweep after running it with a progress line, or the exit code when it did not finish. `command`
+    is the one that continues it."""
     from ebbtide.sweeps.driver import DiskFullError, run_sweep
     from ebbtide.training.driver import Interrupted
 
@@ -65,7 +65,7 @@ def train_sweep(found: Any, out: Path, options: Namespace, command: str, *, retr
 
 
 def sweep_status(options: Namespace) -> int:
-    """What of a sweep is done, running, waiting, set aside; exit code 1 when something is set aside."""
+    """Prints how many tasks are done, running, waiting or set aside; exit code 1 when one is set aside."""
     folder = SweepFolder(Path(options.folder))
     folder.check_size()
     return _status(folder)
@@ -82,7 +82,7 @@ def sweep_collect(options: Namespace) -> int:
 
 
 def tell_different_data(folder: SweepFolder, out: Path | None = None) -> None:
-    """Warns of data that were changed between tasks; not into `out`, where that is what this process prints to."""
+    """Warns of data that changed between tasks; not into `out`, where that is this process's own standard output."""
     from ebbtide.sweeps.data import different_data
 
     for sentence in different_data(folder):
@@ -120,7 +120,7 @@ def sweep_figure(options: Namespace) -> int:
 
 
 def _pair(text: str, results: Any) -> tuple[str, Any]:
-    """`field=value`, the value as the results have it."""
+    """The field and the value in `field=value`, the value as the results have it."""
     name, equals, value = text.partition("=")
     require(bool(equals), "where", text, "must be AXIS=VALUE")
     results.check_axis(name, "where")
@@ -141,8 +141,8 @@ def check_execution(options: Namespace) -> None:
 def print_plan(
     found: Any, out: Path, options: Namespace, *, measure: bool = False, arms: list[str] | None = None
 ) -> int:
-    """What running a sweep would train: groups, tasks, time and memory. Groups are told apart by the fields in which
-    they differ, or by `arms`, which name the points in equal parts."""
+    """Prints what running a sweep would train: groups, tasks, time and memory. Groups are named by the fields in which
+    they differ, or by `arms`, which name equal parts of the points."""
     from ebbtide.sweeps import estimate
     from ebbtide.sweeps.driver import make_plan, missing_resources, preset_changed
     from ebbtide.sweeps.plan import group
@@ -189,7 +189,7 @@ def print_plan(
 
 
 def _shown(spec: Any, name: str) -> str:
-    """A field's value; a dash where the struct that has it is not there (optimizer.decay.form without a decay)."""
+    """A field's value as text; a dash where its struct is absent (optimizer.decay.form without a decay)."""
     try:
         return _value(value_at(spec, name))
     except AttributeError:
@@ -266,7 +266,7 @@ def _status(folder: SweepFolder) -> int:
 
 
 def print_diverged_members(results: Any) -> None:
-    """The members of a sweep that diverged: by their axes, and when."""
+    """Prints the members of a sweep that diverged, by their axes, and when."""
     rows = [row for row in results.rows if row.state == "diverged"]
     for row in rows[:MOST_LINES]:
         axes = ", ".join(f"{name} {_value(value)}" for name, value in row.axes.items())
@@ -277,7 +277,8 @@ def print_diverged_members(results: Any) -> None:
 
 
 def _line(p: Any) -> str:
-    """`tasks 3/12, 2 running | 12M/48M sequences, 96k/s, 6:12 left | icl 0.83 iwl 0.12 loss 0.31`"""
+    """The text of a `SweepProgress`: `tasks 3/12, 2 running | 12M/48M sequences, 96k/s, 6:12 left | icl 0.83 iwl 0.12
+    loss 0.31`"""
     now = " ".join(f"{name} {value:.3f}" for name, value in p.latest.items() if value == value)
     left = "-" if p.eta != p.eta else clock(p.eta)
     head = f"tasks {p.done}/{p.tasks}, {p.active} running | {short(p.sequences)}/{short(p.total)} sequences"
@@ -293,14 +294,14 @@ def given_words(options: Namespace) -> list[str]:
 
 
 def _span(seconds: float) -> str:
-    """83 -> 1:23, 7000 -> 1.9 h, 200000 -> 2.3 days."""
+    """A duration in seconds as text: 83 -> 1:23, 7000 -> 1.9 h, 200000 -> 2.3 days."""
     if seconds < 3600:
         return clock(seconds)
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.1f} days"
 
 
 def _value(value: Any) -> str:
-    """A number in short; a struct by its name and what differs from its defaults."""
+    """A value as short text: a number, or a struct by its name and the fields that differ from their defaults."""
     if isinstance(value, msgspec.Struct):
         fields = {one.name: (getattr(value, one.name), default(one)) for one in msgspec.structs.fields(value)}
         differs = ", ".join(f"{name} {_value(now)}" for name, (now, usual) in fields.items() if now != usual)

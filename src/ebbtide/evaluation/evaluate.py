@@ -1,4 +1,4 @@
-"""Any model under the instruments: a callable that answers prompts, from whatever framework."""
+"""Evaluation of any model: a callable that predicts labels, in whatever framework."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ Predict = Callable[[Float[np.ndarray, "batch slots dim"], Int[np.ndarray, "batch
 """(examples, labels) -> logits [batch, outputs] as a NumPy or JAX array or a PyTorch tensor."""
 SUITES = {"fewshot": FewShotSuite}
 ROUNDING = 0.01
-"""How far from 1 the sum of probabilities may be: those of bfloat16 are."""
+"""Largest difference from 1 of a sum of probabilities; bfloat16 needs that much."""
 
 
 def evaluate(
@@ -70,7 +70,7 @@ def find_suite(suite: str | FewShotSuite, options: dict[str, Any]) -> FewShotSui
 
 
 def examine(predict: Predict, suite: FewShotSuite, batch: int) -> Findings:
-    """`evaluate` for a suite that is there."""
+    """`evaluate` for an existing suite."""
     rows: list[Row] = []
     model, oracles = [], []
     tells = suite.tells_strategies
@@ -106,7 +106,7 @@ def _metrics(
 
 
 def check_predict(predict: Any) -> None:
-    """Raises `InputError` for what cannot be called."""
+    """Raises `InputError` unless `predict` can be called."""
     allowed = "must be a function (examples, labels) -> logits; models of ebbtide's own runs are read by eb.score"
     require(callable(predict), "predict", type(predict).__name__, allowed)
 
@@ -114,10 +114,10 @@ def check_predict(predict: Any) -> None:
 def logits_of(
     answer: Any, shape: tuple[int, int], evaluator: str, reserved: int = 0
 ) -> Float[np.ndarray, "batch labels"]:
-    """A model's answer as float32 in NumPy. PyTorch is recognised by its `detach` and never imported. Of the outputs
-    `reserved` are those of labels that never occur in training.
+    """A model's logits as float32 in NumPy. A PyTorch tensor is recognised by its `detach`; PyTorch is never imported.
+    `reserved` of the outputs are labels that never occur in training.
 
-    Raises `InputError` unless it holds real, finite numbers, has this shape, and is no probabilities.
+    Raises `InputError` unless they are real, finite numbers of this shape, and no probabilities.
     """
     if hasattr(answer, "detach"):
         answer = answer.detach().cpu().float().numpy()
@@ -144,8 +144,8 @@ def logits_of(
 
 
 def _check_scale(logits: Float[np.ndarray, "batch labels"], where: str) -> None:
-    """Raises `InputError` where every row sums to 1 and none has a number outside 0 to 1: these are probabilities, and
-    metrics that take them for logits would be wrong without a word. (Log-probabilities are logits.)"""
+    """Raises `InputError` where every row sums to 1 and all numbers lie in 0 to 1: these are probabilities, and metrics
+    that take them for logits would be silently wrong. (Log-probabilities are logits.)"""
     if ((logits < 0) | (logits > 1)).any() or np.abs(logits.sum(axis=1) - 1).max() > ROUNDING:
         return
     one_hot = bool(((logits == 0) | (logits == 1)).all())

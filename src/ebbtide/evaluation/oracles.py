@@ -1,4 +1,4 @@
-"""Scripted predictors that play one strategy exactly: they calibrate the evaluators."""
+"""Scripted predictors that play one strategy exactly, to calibrate the evaluators."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,18 +16,18 @@ from ebbtide.tasks.prompt import Prompt
 
 Oracle = Callable[[Prompt, int, Key[Array, ""]], Float[Array, "batch labels"]]
 SURE = 20.0
-"""Logit of a label the oracle is sure of, beside 0 for the others."""
+"""Logit of a label that the oracle predicts, where the others have 0."""
 
 
 def _votes(prompt: Prompt, weight: Float[Array, "context batch"], outputs: int) -> Float[Array, "batch labels"]:
-    """Adds the weight of every context slot to the logit of its label."""
+    """The logits after adding the weight of every context slot to the logit of its label."""
     batch = prompt.target.shape[0]
     lanes = jnp.broadcast_to(jnp.arange(batch), prompt.labels.shape)
     return jnp.zeros((batch, outputs)).at[lanes, prompt.labels].add(weight)
 
 
 def _noise(key: Key[Array, ""], prompt: Prompt, outputs: int) -> Float[Array, "batch labels"]:
-    """Breaks ties at random without changing any order that is not a tie."""
+    """Noise that breaks ties at random and changes no other order."""
     return 1e-3 * jax.random.uniform(key, (prompt.target.shape[0], outputs))
 
 
@@ -96,11 +96,10 @@ def truth_table(suite: Suite, outputs: int, seed: int = 0) -> dict[str, dict[str
 
 
 def expected(oracle: str, evaluator: str, chance: float, outputs: int) -> float | None:
-    """What theory says an oracle scores by the evaluator's headline metric; None where the answer
-    depends on the task.
+    """The oracle's score in theory by the evaluator's headline metric; None where it depends on the task.
 
-    The entries hold for two context slots per sequence class (context = 2 * burst, with distractor)
-    and noise small enough for the nearest exemplar to be of the query's class.
+    The entries hold for two context slots per sequence class (context = 2 * burst, with distractor) and noise small
+    enough for the nearest exemplar to be of the query's class.
     """
     open_set = evaluator.startswith("iwl")
     if oracle == "random":

@@ -1,4 +1,4 @@
-"""The one transformer: small, token-major; by default causal, pre-norm, with softmax attention."""
+"""The transformer: small, token-major; by default causal, pre-norm, with softmax attention."""
 
 from typing import Annotated, Any, Literal
 
@@ -92,7 +92,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
 
     @property
     def by_turns(self) -> bool:
-        """Whether exemplars and labels are tokens by turns."""
+        """Whether exemplars and labels are separate, alternating tokens."""
         return self.pairing in ("interleaved", "copied")
 
     def tokens(self, context: int) -> int:
@@ -140,7 +140,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     def _attention_mask(
         self, prompt: AnyPrompt, tokens: int
     ) -> Bool[Array, "rows #tokens"] | Bool[Array, "batch 1 1 tokens"] | None:
-        """What tokens may attend to: the past, or every pair that a prompt has; None: everything."""
+        """A mask of the tokens that may be attended to: the past, or every pair that a prompt has; None: all tokens."""
         if self.mask == "causal":
             return jnp.tril(jnp.ones((tokens, tokens), bool))
         if isinstance(prompt, FunctionPrompt):
@@ -153,11 +153,12 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         return self.encoder.weights(dim, d) + 2 * labels * d + self.layers * d * d * (4 + 2 * self.mlp_ratio)
 
     def held(self, tokens: int) -> int:
-        """Tokens and attention patterns."""
+        """The number of values in the tokens and attention patterns of one layer."""
         return tokens * (self.width + self.heads)
 
     def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
-        """The last layer's queries, output, MLP and the read-out are for the query token alone."""
+        """The matrix products of a forward pass; in the last layer queries, output, MLP and read-out are for the query
+        token alone."""
         d, tokens = self.width, self.tokens(context)
         hidden, head = d * self.mlp_ratio, d // self.heads
         found = self.encoder.products((context + 1) * batch, dim, d)
@@ -177,7 +178,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     def _block(
         self, block: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap, seen: Array | None
     ) -> Array:
-        """One layer; the last one returns the query token alone."""
+        """The tokens after one layer; after the last layer the query token alone."""
 
         def before(name: str, point: str, y: Array) -> Array:
             return tap(point, layer_norm(block[name], y)) if self.norm == "pre" else y
@@ -200,7 +201,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     def _attention(
         self, w: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap, seen: Array | None
     ) -> Float[Array, "rows batch d"]:
-        """Attention of every token, in the last layer of the query token alone."""
+        """The attention output of every token, in the last layer of the query token alone."""
         tokens, batch, d = x.shape
         k = d // self.heads
 
@@ -225,7 +226,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         return tap(f"blocks.{i}.hook_attn_out", linear(z.reshape(-1, batch, d), w["o"], w.get("o_b")))
 
     def _attention_pattern(self, scores: Float[Array, "batch head rows tokens"], seen: Array | None) -> Array:
-        """The pattern: a softmax, or scores over the number of tokens that are attended to."""
+        """The attention pattern: a softmax of the scores, or the scores divided by the number of tokens attended to."""
         if self.attention == "softmax":
             return jax.nn.softmax(scores, axis=-1)
         shape = scores.shape[-2:]

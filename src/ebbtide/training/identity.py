@@ -1,4 +1,4 @@
-"""What names a computation: what JSON can hold, canonical JSON, the digest of a spec, the addresses of members."""
+"""Identity of computations: canonical JSON, digests of specs, and addresses of members."""
 
 import hashlib
 import math
@@ -13,15 +13,15 @@ from ebbtide.traced import default, default_at, fields_of, replace_at, value_at
 from ebbtide.training.fields import explain
 
 DEEPEST = 10
-"""Structs, lists and mappings inside each other: a spec has five."""
+"""Most levels of nested structs, lists and mappings; a spec has five."""
 ATOMS = frozenset({bool, int, NoneType})
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 def typed(spec: S) -> S:
-    """The spec with every number in the type of its field. Python callers can put anything into a field; this holds it
-    to the types that files are held to."""
+    """The spec with every number in the type of its field. Python callers can put anything into a field; files are
+    checked while they are read."""
     check_json(spec)
     data = msgspec.to_builtins(spec)
     try:
@@ -41,8 +41,8 @@ def digest(spec: msgspec.Struct) -> str:
 
 
 def addresses(spec: Any, names: list[str]) -> list[str]:
-    """For every member of a run the SHA-256 of what it computes: all fields that differ from their defaults, those that
-    may differ between members (`names`) by name."""
+    """The address of every member of a run: the SHA-256 of all fields that differ from their defaults, with the fields
+    in `names`, which may differ between members, stored by name."""
     spec = typed(spec)
     at = dict(zip(names, (value_at(spec, name) for name in names), strict=True))
     plain = dict(zip(names, (default_at(spec, name) for name in names), strict=True))
@@ -61,7 +61,7 @@ def addresses(spec: Any, names: list[str]) -> list[str]:
 
 
 def without_defaults(value: Any) -> Any:
-    """Builtins of a value without the fields of structs that are at their defaults."""
+    """`value` in builtins, without struct fields that equal their defaults."""
     match value:
         case msgspec.Struct():
             tag = type(value).__struct_config__.tag
@@ -76,14 +76,14 @@ def without_defaults(value: Any) -> Any:
 
 
 def check_json(data: Any) -> None:
-    """Raises `InputError` for what JSON cannot hold, so that every spec can be read back: NaN or infinity, NumPy
-    scalars (whose digits may differ from the number meant), text that is not Unicode, nesting without end."""
+    """Raises `InputError` for data that JSON cannot hold, so that every spec can be read back: NaN or infinity, NumPy
+    scalars (whose digits may differ from the intended number), text that is not Unicode, endless nesting."""
     if not _is_json(data, 0):
         _explain(data)
 
 
 def _is_json(data: Any, depth: int) -> bool:
-    """Whether JSON can hold the data. Makes no text of any of it: every spec of a sweep comes by here several times."""
+    """Whether JSON can hold the data. Builds no text, because every spec of a sweep is checked several times."""
     kind = type(data)
     if depth > DEEPEST:
         return False
@@ -111,7 +111,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _explain(data: Any, name: str = "spec", depth: int = 0) -> None:
-    """Raises the `InputError` that names the first field of the data that JSON cannot hold."""
+    """Raises the `InputError` that names the first field whose value JSON cannot hold."""
     require(depth <= DEEPEST, name, data, f"must not be nested more than {DEEPEST} deep")
     match data:
         case msgspec.Struct():
