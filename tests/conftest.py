@@ -57,6 +57,36 @@ def quick_compile() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+LONGEST = (
+    "function_studies",
+    "measures",
+    "kernel",
+    "hosts",
+    "representations",
+    "member_independence",
+    "regression",
+    "deepset",
+    "start",
+    "driver",
+    "stopping",
+    "toy_laws",
+    "deterministic",
+    "encoders",
+    "oracles",
+    "positions_study",
+    "members",
+    "statisticians",
+    "sharding",
+    "sweep_faults",
+)
+"""The files that take longest: they begin first, so that none of them is left at the end for one process alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 def pytest_collection_finish() -> None:
     compiled.imported()
 
