@@ -391,9 +391,9 @@ def answer(
 
     >>> spec, params = eb.model_at("runs/tiny")
     >>> prompt = eb.prompts_of(spec, "icl", 5)
-    >>> logits = eb.answer(spec.model, params, prompt, (eb.Induction(layer=1),))
-    >>> logits.shape[0]
-    5
+    >>> ablated = jax.jit(lambda p: eb.answer(spec.model, p, prompt, (eb.Induction(layer=1),)))
+    >>> ablated(params).shape  # [sequence, label]
+    (5, 66)
     """
     return model.apply(params, prompt, intervention_tap(model, params, prompt, interventions))
 

@@ -97,7 +97,7 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
     pixels, model width 32 and `ResNet(stem=3, stem_channels=16, channels=(16, 32))`: 3,920 parameters.
 
     >>> eb.ResNet(stem=3, stem_channels=16, channels=(16, 32)).weights(dim=28 * 28, width=32)
-    3584
+    3504
     """
 
     stem: Size = 7

@@ -59,9 +59,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     hook_q and hook_k after rotation), which may record the value or return another: see `ebbtide.mechanisms`.
 
     >>> model = eb.Transformer(layers=2, width=16, heads=2)
-    >>> params = model.init(jax.random.key(0), context=2, dim=8, labels=64)
-    >>> params["blocks"][0]["attn"]["q"].shape
-    (16, 16)
+    >>> model.parameters(context=2, dim=8, labels=64)
+    8800
     """
 
     layers: Size = 2

@@ -50,7 +50,7 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
     "released_script"` takes the rows as the public feature script of Singh et al. 2023 writes them
     (`released_script_order`); without `transforms` the first eighth of them, as in that script's file "norotate".
 
-    >>> eb.Omniglot(features="pixels", side=28, standardise="none").known_dim
+    >>> eb.Omniglot(features="pixels", side=28, standardise="none").known_dim()
     784
     """
 
