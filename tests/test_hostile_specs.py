@@ -36,7 +36,7 @@ ROOM = 300 * 2**20
 CHILD = """
 import contextlib, io, json, os, resource, sys
 from pathlib import Path
-import ebbtide.cli, ebbtide.cli.commands, ebbtide.training.driver, ebbtide.papers.registry
+import ebbtide.cli, ebbtide.cli.study, ebbtide.training.driver, ebbtide.papers.registry
 limit, size = int(sys.argv[1]), int(Path("/proc/self/statm").read_text().split()[0])
 limit += size * os.sysconf("SC_PAGE_SIZE")
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
