@@ -83,7 +83,6 @@ def collect(count: int = 2000) -> dict[str, float]:
     import msgspec
     import numpy as np
 
-    from ebbtide.evaluation.metrics import METRICS
     from ebbtide.runs.folder import SCHEMA, Header, Instrument
     from ebbtide.runs.writer import Writer
     from ebbtide.sweeps.driver import make_plan
@@ -91,6 +90,7 @@ def collect(count: int = 2000) -> dict[str, float]:
     from ebbtide.sweeps.plan import TaskGroup, group
     from ebbtide.sweeps.results import load
     from ebbtide.sweeps.sweep import Sweep
+    from ebbtide.tasks.fewshot import METRICS
     from ebbtide.training.watch import Watch
 
     text = {"name": "collect", "base": BASE, "axes": [{"seeds": count}], "task_members": 1}

@@ -19,7 +19,8 @@ from ebbtide.studies.donor import SHARED, Donor
 from ebbtide.studies.experiment import Experiment, Setting, above, make_sweep, overridden
 from ebbtide.studies.study import Study
 from ebbtide.sweeps.sweep import Sweep
-from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.relabel import CopyQueryLabel
 from ebbtide.training.driver import train
 from ebbtide.training.fields import assign_all
 from ebbtide.training.spec import Spec, from_builtins

@@ -8,9 +8,9 @@ import polars
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.evaluation.metrics import METRICS
 from ebbtide.report.export import COLUMNS, export, tidy_rows
 from ebbtide.report.table_file import FORMATS
+from ebbtide.tasks.fewshot import METRICS
 from tiny import contents, write_run
 
 CURVES = {"icl": [[0.5, 0.75, 1.0], [0.5, 0.25, np.nan]], "iwl": [[0.0, 0.125, 0.5], [0.0, 0.25, np.nan]]}

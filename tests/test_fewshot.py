@@ -9,9 +9,10 @@ from scipy.stats import binom, chisquare
 
 from ebbtide.errors import InputError
 from ebbtide.sources.gaussian import Gaussian
-from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Pair
+from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import PerSequence, Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt, Tag
+from ebbtide.tasks.relabel import CopyQueryLabel, Flip, Pair
 
 RESTS = ("iid", "no_support", "unique")
 EXEMPLAR_DRAWS = ("independent", "without_replacement", "match")
@@ -316,9 +317,9 @@ def test_streams_differ_between_seeds_and_between_examples(draw):
 
 
 def test_reserved_labels_enlarge_the_readout():
-    assert FewShot(reserved_labels=3).outputs(100) == 103
-    assert FewShot(labels=Shared(16), reserved_labels=0).outputs(100) == 16
-    assert FewShot(labels=Polysemy(4)).outputs(100) == 402
+    assert FewShot(reserved_labels=3).outputs(Gaussian(classes=100)) == 103
+    assert FewShot(labels=Shared(16), reserved_labels=0).outputs(Gaussian(classes=100)) == 16
+    assert FewShot(labels=Polysemy(4)).outputs(Gaussian(classes=100)) == 402
 
 
 REFUSED = [

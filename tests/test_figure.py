@@ -8,9 +8,9 @@ import pytest
 from matplotlib.image import imread
 from msgspec.structs import replace
 
-from ebbtide.evaluation.evaluators import EVERY as ALL
 from ebbtide.report.figure import CONTEXT, WEIGHTS, curves_figure
 from ebbtide.runs.folder import Run
+from ebbtide.tasks.fewshot import EVERY as ALL
 from tiny import SPEC, write_run
 
 

@@ -9,11 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
-from ebbtide.evaluation.metrics import METRICS
 from ebbtide.sources import strokes
 from ebbtide.sources.components import principal_components
 from ebbtide.sources.glyphs import COMPONENTS, Glyphs
-from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.training import limits
 from ebbtide.training.members import Members
 from ebbtide.training.spec import from_json

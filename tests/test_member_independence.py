@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.evaluation.metrics import METRICS
-from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.training import members as members_module
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import Members, to_dotted

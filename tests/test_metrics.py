@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.evaluation import evaluators
-from ebbtide.evaluation.metrics import METRICS, chance, first_of_label, mean_and_error, per_sequence
+from ebbtide.evaluation.metrics import chance, first_of_label, mean_and_error, per_sequence
 from ebbtide.sources.gaussian import Gaussian
-from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.fewshot import METRICS, NAMES, FewShot
 from ebbtide.tasks.labels import PerSequence, Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt
 
@@ -120,7 +120,7 @@ SOURCE = Gaussian(classes=50, exemplars=4, dim=3, holdout_classes=8, holdout_exe
 TASK = FewShot(context=4, burst=1, p_bursty=0.8, zipf=1.0)
 
 
-def suite_of(task: FewShot, names: tuple[str, ...] = evaluators.NAMES, sequences: int = 200) -> evaluators.Suite:
+def suite_of(task: FewShot, names: tuple[str, ...] = NAMES, sequences: int = 200) -> evaluators.Suite:
     evaluators.check(names, task, SOURCE)
     return evaluators.build_suite(names, task, SOURCE, SOURCE.build(), sequences=sequences, seed=0)
 
@@ -185,9 +185,9 @@ def test_measure_reads_every_evaluator_from_its_own_prompts(suite):
         return jnp.where(is_spoilt, jax.nn.one_hot(jnp.array([49]), 52), 20.0 * jax.nn.one_hot(prompt.target, 52))
 
     values = np.asarray(suite.measure(answer))
-    assert values.shape == (len(evaluators.NAMES), len(METRICS), 2)
+    assert values.shape == (len(NAMES), len(METRICS), 2)
     accuracy = dict(zip([e.name for e in suite.evaluators], values[:, METRICS.index("accuracy"), 0], strict=True))
-    assert {name for name, value in accuracy.items() if value == 1} == set(evaluators.NAMES) - {spoilt}
+    assert {name for name, value in accuracy.items() if value == 1} == set(NAMES) - {spoilt}
     assert accuracy[spoilt] == 0
     assert values[3, METRICS.index("loss"), 0] == pytest.approx(np.log(51 + np.e), rel=1e-5)
 

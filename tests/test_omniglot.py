@@ -133,7 +133,7 @@ def test_pixels_are_not_standardised(drawn):
 def test_memory_counts_a_byte_a_pixel(drawn):
     spec = Spec(source=omniglot(SMALL), evaluators=(), keep_best=None)
     fewer = Spec(source=omniglot(SMALL, classes=5), evaluators=(), keep_best=None)
-    outputs = [one.task.outputs(one.source.classes) for one in (spec, fewer)]  # pyright: ignore
+    outputs = [one.task.outputs(one.source) for one in (spec, fewer)]  # pyright: ignore
     weights = 3 * 2 * spec.model.width + spec.batch
     assert needed(spec) - needed(fewer) == 20 * SIDE * SIDE + 4 * weights * (outputs[0] - outputs[1])
 

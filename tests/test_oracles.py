@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebbtide.evaluation.evaluators import EVERY, NAMES, build_suite
+from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.evaluation.oracles import ORACLES, expected, truth_table
-from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot, Flip, Pair
+from ebbtide.tasks.fewshot import EVERY, NAMES, FewShot
 from ebbtide.tasks.labels import PerSequence
+from ebbtide.tasks.relabel import CopyQueryLabel, Flip, Pair
 from ebbtide.verify import checks as verify
 from ebbtide.verify.functions import FUNCTION_CHECKS
 
@@ -60,7 +61,7 @@ def test_the_expected_table_is_the_one_written_by_hand(oracle, evaluator, chance
 def test_every_oracle_scores_what_theory_says(verified, task, oracle):
     row = verified[2][task][oracle]
     few_shot = verify.TASKS[task]
-    outputs = few_shot.outputs(verify.SOURCE.classes)
+    outputs = few_shot.outputs(verify.SOURCE)
     assert set(row) == set(NAMES)
     for evaluator, (mean, error) in row.items():
         # c: two classes in context (train, icl, flip); of M different labels, one is the query's (ciwl)
@@ -93,7 +94,7 @@ def test_the_check_finds_an_evaluator_that_is_not_relabelled(monkeypatch, name):
 
     def check() -> verify.Check:
         suite = build_suite((name,), task, verify.SOURCE, bank, sequences=verify.SEQUENCES, seed=0)
-        return verify.truth("task", task, suite, truth_table(suite, task.outputs(verify.SOURCE.classes)))
+        return verify.truth("task", task, suite, truth_table(suite, task.outputs(verify.SOURCE)))
 
     def wrong(self, labels, tags, words):
         return labels if isinstance(self.relabel, WRONG[name]) else right(self, labels, tags, words)

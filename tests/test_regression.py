@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError
-from ebbtide.evaluation.function_evaluators import FUNCTION_METRICS, function_task, per_prompt
+from ebbtide.evaluation.metrics import measure
 from ebbtide.keys import Purpose, root
 from ebbtide.mechanisms.interventions import Temperature
 from ebbtide.models.positions import Learned, NoPositions
@@ -162,17 +162,17 @@ def test_every_evaluator_is_a_task_of_its_own():
     tasks = [replace(TASK, lengths="random").variant(name) for name in TASK.evaluators()]
     assert len(set(tasks)) == len(tasks) and all(one.lengths == "full" for one in tasks)
     with pytest.raises(InputError, match=r"evaluators = 'skewd': .*did you mean 'skewed'"):
-        function_task("skewd", TASK)
+        TASK.evaluator("skewd", SOURCE)
 
 
 def test_metrics_by_hand():
     prompt = FunctionPrompt(jnp.zeros((2, 2, 1)), jnp.asarray([[1.0, 2.0], [3.0, 1.0]]), jnp.ones((1, 2), bool), {})
     outputs = jnp.asarray([[[0.0], [0.0]], [[3.0], [0.0]]])
-    loss, query, explained = per_prompt(outputs, prompt)
+    loss, query, explained = measure(TASK.metrics, outputs, prompt)
     assert loss.tolist() == [0.5, 2.5] and query.tolist() == [0.0, 1.0]
     np.testing.assert_allclose(np.asarray(explained), [1.0, 1 - 1 / 5], rtol=1e-6)
     labels = prompt._replace(responses=jnp.asarray([[0, 1], [1, 0]]))
-    _, query, explained = per_prompt(jnp.zeros((2, 2, 2)), labels)
+    _, query, explained = measure(TASK.metrics, jnp.zeros((2, 2, 2)), labels)
     np.testing.assert_allclose(np.asarray(query), np.log(2), rtol=1e-6)
     np.testing.assert_allclose(np.asarray(explained), 0, atol=1e-6)
 
@@ -266,7 +266,7 @@ def test_training_learns_the_functions(link):
     engine = Engine(replace(SPEC, task=replace(TASK, link=link, noise=(0.1,))))
     state, data, suite = engine.init(0), engine.data(0), engine.suite(0)
     before = np.asarray(engine.measure(state.params, suite))
-    assert before.shape == (2, len(FUNCTION_METRICS), 2)
+    assert before.shape == (2, len(TASK.metrics), 2)
     state = engine.train(state, data, jnp.uint32(300))
     after = np.asarray(engine.measure(state.params, suite))
     assert after[0, 0, 0] < 0.6 * before[0, 0, 0] and after[0, 2, 0] > 0.3
@@ -280,7 +280,7 @@ def test_a_run_of_functions_is_interrupted_and_resumed_like_any_other(tmp_path, 
         train(SPEC, tmp_path / "run", processes=0, report=lambda progress: os.kill(os.getpid(), signal.SIGINT))
     assert 0 < Run(tmp_path / "run").sequences() < SPEC.sequences
     run = resume(Run(tmp_path / "run"), processes=0)
-    assert run.header.metrics == list(FUNCTION_METRICS) and run.chance() == {"train": 0.0, "prior": 0.0}
+    assert run.header.metrics == list(TASK.metrics) and run.chance() == {"train": 0.0, "prior": 0.0}
     curves = run.metrics()
     assert curves["prior"].shape == (2, 4) and np.isfinite(curves["train"]).all()
     assert (curves["train_loss"][:, -1] < curves["train_loss"][:, 1]).all()

@@ -20,8 +20,9 @@ from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
-from ebbtide.tasks.fewshot import FewShot, Pair
+from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Fixed, PerSequence, Polysemy, Shared
+from ebbtide.tasks.relabel import Pair
 from ebbtide.traced import replace_at, traced_fields
 from ebbtide.training.identity import without_defaults
 from ebbtide.training.optimizer import SGD, Adam, WeightDecay

@@ -13,12 +13,12 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.cli import main
-from ebbtide.evaluation.metrics import METRICS, per_sequence
+from ebbtide.evaluation.metrics import per_sequence
 from ebbtide.runs.folder import Run
 from ebbtide.runs.signed import DamagedError
 from ebbtide.runs.writer import load_state
 from ebbtide.sources.gaussian import Gaussian
-from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.training import driver
 from ebbtide.training.driver import Interrupted, Progress, resume, spec_of, train
 from ebbtide.training.engine import Engine, State

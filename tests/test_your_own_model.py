@@ -15,11 +15,12 @@ import ebbtide as eb
 from ebbtide.evaluation.evaluate import check_predict
 from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.evaluation.fewshot_suite import Batch, part
-from ebbtide.evaluation.metrics import METRICS, mean_and_error, per_sequence
+from ebbtide.evaluation.metrics import mean_and_error, per_sequence
 from ebbtide.evaluation.oracles import ORACLES
 from ebbtide.evaluation.strategies import NEEDED, answers, fractions
 from ebbtide.evaluation.summary import summarise
 from ebbtide.keys import Purpose, root
+from ebbtide.tasks.fewshot import METRICS
 from ebbtide.training.watch import Watch
 from ebbtide.verify import checks as verify
 
@@ -239,7 +240,7 @@ def test_oracles_that_never_differ_share_an_entry_and_too_few_prompts_tell_nothi
 @pytest.mark.parametrize("name", verify.TASKS)
 def test_icl_and_flip_determine_every_weight(name):
     """Of each of the tasks that `ebbtide verify` checks: the oracles' answers are independent, and complete."""
-    task, outputs = verify.TASKS[name], verify.TASKS[name].outputs(verify.SOURCE.classes)
+    task, outputs = verify.TASKS[name], verify.TASKS[name].outputs(verify.SOURCE)
     run = build_suite(NEEDED, task, verify.SOURCE, verify.SOURCE.build(), sequences=100, seed=0)
     asked = [answers(part(run.of(each), 0, 100), outputs, ORACLES) for each in NEEDED]
     rows = {oracle: np.concatenate([one.oracles[oracle] for one in asked]) for oracle in ORACLES}

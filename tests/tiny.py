@@ -7,12 +7,11 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from ebbtide.evaluation.metrics import METRICS
 from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import SCHEMA, Header, Instrument, Run
 from ebbtide.runs.writer import Writer, load_state
 from ebbtide.sources.gaussian import Gaussian
-from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.training.feasible import check_feasible
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule

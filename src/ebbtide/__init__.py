@@ -51,17 +51,17 @@ if TYPE_CHECKING:
     from ebbtide.sweeps.sweep import read_sweep as read_sweep
     from ebbtide.tasks.cued import Cued as Cued
     from ebbtide.tasks.dynamics import Dynamics as Dynamics
-    from ebbtide.tasks.fewshot import CopyQueryLabel as CopyQueryLabel
     from ebbtide.tasks.fewshot import FewShot as FewShot
-    from ebbtide.tasks.fewshot import Flip as Flip
-    from ebbtide.tasks.fewshot import HoldoutPair as HoldoutPair
-    from ebbtide.tasks.fewshot import Keep as Keep
-    from ebbtide.tasks.fewshot import Pair as Pair
     from ebbtide.tasks.labels import Fixed as Fixed
     from ebbtide.tasks.labels import PerSequence as PerSequence
     from ebbtide.tasks.labels import Polysemy as Polysemy
     from ebbtide.tasks.labels import Shared as Shared
     from ebbtide.tasks.regression import Regression as Regression
+    from ebbtide.tasks.relabel import CopyQueryLabel as CopyQueryLabel
+    from ebbtide.tasks.relabel import Flip as Flip
+    from ebbtide.tasks.relabel import HoldoutPair as HoldoutPair
+    from ebbtide.tasks.relabel import Keep as Keep
+    from ebbtide.tasks.relabel import Pair as Pair
     from ebbtide.training.driver import Interrupted as Interrupted
     from ebbtide.training.driver import resume as resume
     from ebbtide.training.driver import train as train
@@ -124,9 +124,10 @@ _HOMES = {
     "sweeps.sweep": ["Resources", "Sweep", "read_sweep"],
     "tasks.cued": ["Cued"],
     "tasks.dynamics": ["Dynamics"],
-    "tasks.fewshot": ["CopyQueryLabel", "FewShot", "Flip", "HoldoutPair", "Keep", "Pair"],
+    "tasks.fewshot": ["FewShot"],
     "tasks.labels": ["Fixed", "PerSequence", "Polysemy", "Shared"],
     "tasks.regression": ["Regression"],
+    "tasks.relabel": ["CopyQueryLabel", "Flip", "HoldoutPair", "Keep", "Pair"],
     "training.driver": ["Interrupted", "resume", "train"],
     "training.monitor": ["Monitor"],
     "training.optimizer": ["SGD", "Adam", "WeightDecay"],

@@ -14,14 +14,14 @@ from jaxtyping import Array, Float, Int, Key, Num, UInt
 from msgspec.structs import replace
 
 from ebbtide.compile import compile_fast
-from ebbtide.evaluation.function_evaluators import FunctionTask, function_task, in_parts
+from ebbtide.evaluation.parts import in_parts
 from ebbtide.keys import Purpose, root
 from ebbtide.machine import cores
 from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import Run, Snapshot
 from ebbtide.studies.experiment import Arms
-from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import FunctionPrompt
+from ebbtide.tasks.task import Task
 from ebbtide.training.driver import spec_of
 from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints
@@ -103,21 +103,21 @@ def of_prompts(measure: Callable[[Answers], T]) -> Callable[[Answers], T]:
 def fresh_prompts(spec: Spec, evaluator: str, prompts: int, **changes: Any) -> Asked:
     """Prompts of one of the evaluators of functions that neither training nor its evaluations have seen (evaluation
     seed + 1), the task with `changes`. Raises `InputError` for an unknown evaluator."""
-    assert not isinstance(spec.task, FewShot)
     return _fresh(spec.task, spec.source, spec.seeds.evaluation, evaluator, prompts, tuple(sorted(changes.items())))
 
 
 @lru_cache(maxsize=64)
 def _fresh(
-    own: FunctionTask, source: Any, seed: int, evaluator: str, prompts: int, changes: tuple[tuple[str, Any], ...]
+    own: Task, source: Any, seed: int, evaluator: str, prompts: int, changes: tuple[tuple[str, Any], ...]
 ) -> Asked:
-    task = replace(function_task(evaluator, own), **dict(changes))
-    key = root(seed + 1, Purpose.EVALUATION, task.evaluators().index(evaluator))
+    one: Any = own.evaluator(evaluator, source)
+    task = replace(one.task, **dict(changes))
+    key = root(seed + 1, Purpose.EVALUATION, one.stream)
     return Asked(_sampler(task, source)(key, jnp.arange(prompts, dtype=jnp.uint32)))
 
 
 @lru_cache(maxsize=32)
-def _sampler(task: FunctionTask, source: Any) -> Callable[[Key[Array, ""], UInt[Array, " prompt"]], FunctionPrompt]:
+def _sampler(task: Task, source: Any) -> Callable[[Key[Array, ""], UInt[Array, " prompt"]], Any]:
     """Prompts of a task by key and index: one program for all members and streams."""
     split, bank = source.sizes().split(), source.build()
     sample = compile_fast(lambda bank, key, index: task.sample(key, index, source, bank, split))
@@ -130,7 +130,6 @@ SEEN = "seen"
 
 def seen_prompts(spec: Spec, member: int, prompts: int) -> Asked:
     """The first prompts of a member's training stream, at most the `distinct` ones that there are."""
-    assert not isinstance(spec.task, FewShot)
     index = jnp.arange(min(prompts, spec.distinct or prompts), dtype=jnp.uint32)
     return Asked(_sampler(spec.task, spec.source)(spec.root(Purpose.DATA, member), index))
 

@@ -15,7 +15,6 @@ from ebbtide.errors import InputError, nearest, require
 from ebbtide.interrupts import raise_on_ctrl_c
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
-from ebbtide.sources.features import check_data
 from ebbtide.sources.omniglot import data_folder
 
 DATASETS = ("omniglot",)
@@ -157,7 +156,7 @@ def _source(name: str, kind: Any) -> int:
     source = kind(**({"path": ""} if name == "features" else {}))
     require(name != "features", "what", name, "this source reads a file of yours: give the file")
     source.check()
-    check_data(source)
+    source.check_data()
     sizes = source.sizes()
     console.print(Text(name, "bold"), f" {(kind.__doc__ or '').strip().splitlines()[0]}", soft_wrap=True)
     console.print(
@@ -170,12 +169,11 @@ def _source(name: str, kind: Any) -> int:
 
 def _sources() -> dict[str, Any]:
     """The kinds of source, by tag."""
-    import typing
+    from typing import get_args
 
-    from ebbtide.training.spec import Spec
+    from ebbtide.training.kinds import AnySource
 
-    kinds = typing.get_args(typing.get_type_hints(Spec)["source"])
-    return {str(kind.__struct_config__.tag): kind for kind in kinds}
+    return {str(kind.__struct_config__.tag): kind for kind in get_args(AnySource)}
 
 
 def _figure(out: Path, show: Any) -> None:

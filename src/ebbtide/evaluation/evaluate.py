@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, Int
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.fewshot_suite import FewShotSuite, batch_first, whole_number
 from ebbtide.evaluation.findings import Findings, Row
-from ebbtide.evaluation.metrics import METRICS, mean_and_error, per_sequence
+from ebbtide.evaluation.metrics import mean_and_error, per_sequence
 from ebbtide.evaluation.strategies import NEEDED, Fraction, fractions
 from ebbtide.sources.bank import SourceLike
-from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.tasks.prompt import Prompt, part
 
 Predict = Callable[[Float[np.ndarray, "batch slots dim"], Int[np.ndarray, "batch context"]], Any]

@@ -10,16 +10,16 @@ from jaxtyping import Float, Int
 
 from ebbtide.errors import require
 from ebbtide.evaluation import evaluators as instruments
-from ebbtide.evaluation.metrics import chance, first_of_label
+from ebbtide.evaluation.metrics import chance
 from ebbtide.evaluation.oracles import ORACLES
 from ebbtide.evaluation.strategies import NEEDED, Answers, answers
 from ebbtide.keys import Purpose, root
 from ebbtide.sources.bank import SourceLike
-from ebbtide.sources.features import check_data
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Polysemy
 from ebbtide.tasks.prompt import Prompt, part
+from ebbtide.tasks.task import Evaluator
 
 EVALUATORS = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip")
 SOURCE, TASK = Gaussian(), FewShot()
@@ -46,7 +46,7 @@ def batch_first(prompt: Prompt) -> Batch:
 class FewShotSuite:
     """Evaluation prompts and training batches of `task` over the classes of `source`.
 
-    `sequences` prompts for each of `evaluators` (names: `ebbtide.evaluation.evaluators.evaluator`) are drawn from
+    `sequences` prompts for each of `evaluators` (names: `FewShot.evaluator`) are drawn from
     `seed` when the suite is made, and stay. They are those of an ebbtide run with `seeds.evaluation = seed` and as
     many `evaluation_sequences`: its curves and a model's from outside are read by the same instruments. Labels are
     the integers 0 to `outputs` - 1, of which the task's `reserved_labels` last ones never occur in training.
@@ -72,13 +72,13 @@ class FewShotSuite:
         whole_number("sequences", sequences, 2)
         whole_number("seed", seed, 0, 2**31 - 1)
         source.check()
-        check_data(source)
+        source.check_data()
         task.check(source)
         instruments.check(names, task, source)
         sizes = source.sizes()
         self.source, self.task, self.names = source, task, names
         self.sequences, self.seed = sequences, seed
-        self.context, self.dim, self.outputs = task.context, sizes.dim, task.outputs(sizes.classes)
+        self.context, self.dim, self.outputs = task.context, sizes.dim, task.outputs(source)
         self._bank = source.build()
         self._suite = instruments.build_suite(names, task, source, self._bank, sequences=sequences, seed=seed)
         self._host = {name: jax.tree.map(np.asarray, self._suite.of(name)) for name in names}
@@ -87,7 +87,7 @@ class FewShotSuite:
         self._sample = jax.jit(lambda key, index, bank: task.sample(key, index, source, bank, sizes.split()))
 
     @property
-    def evaluators(self) -> tuple[instruments.Evaluator, ...]:
+    def evaluators(self) -> tuple[Evaluator, ...]:
         """The instruments, in the order of `names`."""
         return self._suite.evaluators
 
@@ -117,15 +117,10 @@ class FewShotSuite:
             start += size
 
     def chance(self, name: str) -> dict[str, float]:
-        """What a uniform guess over all labels gives by every metric; by in-context accuracy, one over the labels
-        in context. With n labels and C those in context: loss log n (nats), accuracy 1/n, in-context accuracy
-        and probability 1/|C| (0 where the target is not in C), context mass |C|/n; means over the prompts."""
+        """What a uniform guess gives by every metric (`evaluation.metrics.chance`)."""
         if name not in self._chance:
-            prompt, group = self._suite.of(name), self.evaluators[self.names.index(name)].group
-            found = chance(prompt, self.outputs, group)
-            shown = float(first_of_label(prompt.labels).sum(axis=0).mean())
-            found |= {"loss": float(np.log(self.outputs)), "context_mass": shown / self.outputs}
-            self._chance[name] = found | {"in_context_probability": found["in_context_accuracy"]}
+            group = self.evaluators[self.names.index(name)].group
+            self._chance[name] = chance(self._suite.of(name), self.outputs, group)
         return self._chance[name]
 
     @property

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from ebbtide.compile import compile_fast
 from ebbtide.evaluation.evaluators import Suite
-from ebbtide.evaluation.metrics import METRICS
 from ebbtide.keys import Purpose, root
+from ebbtide.tasks.fewshot import METRICS
 from ebbtide.tasks.prompt import Prompt
 
 Oracle = Callable[[Prompt, int, Key[Array, ""]], Float[Array, "batch labels"]]

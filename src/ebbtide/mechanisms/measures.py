@@ -12,12 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.evaluation.metrics import METRICS, first_of_label, per_sequence
+from ebbtide.evaluation.metrics import first_of_label, per_sequence
 from ebbtide.mechanisms.interventions import Ablate, AnyIntervention, Induction, KeepClean, answer, label_positions
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.layers import EPSILON
 from ebbtide.models.model import AnyPrompt, Params
 from ebbtide.models.transformer import Transformer
+from ebbtide.tasks.fewshot import METRICS
 from ebbtide.tasks.prompt import Prompt
 
 STRENGTHS = tuple(round(-1 + 0.25 * i, 2) for i in range(9))

@@ -1,6 +1,6 @@
 """DeepSet: every pair embedded by itself, their mean or sum, and a network of that and the query."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from ebbtide.models.layers import linear, weight
 from ebbtide.models.model import (
     AnyPrompt,
     Model,
+    Pairing,
     Params,
     Tap,
     embeddings_of,
@@ -47,6 +48,9 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
     >>> eb.DeepSet(layers=2, width=16).parameters(context=4, dim=3, labels=0)
     1441
     """
+
+    pairing: ClassVar[Pairing] = "interleaved"
+    """It answers every prefix, as models over interleaved tokens do."""
 
     layers: Size = 3
     width: Size = 128

@@ -65,7 +65,8 @@ def mean_loss(outputs: Array, prompt: AnyPrompt) -> Float[Array, ""]:
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model of prompts: subclasses say what is between the tokens and the read-out."""
+    """A model of prompts (abstract): what all models answer. Subclasses say what is between the tokens and the
+    read-out, and have a `pairing`, a field or a constant of the class: which prompts they can read."""
 
     def tokens(self, context: int) -> int:
         """How many tokens a prompt of `context` pairs becomes."""

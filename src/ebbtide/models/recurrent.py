@@ -1,7 +1,7 @@
 """Models without attention: stacked LSTMs and simple recurrent networks."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from ebbtide.models.layers import linear, weight
 from ebbtide.models.model import (
     AnyPrompt,
     Model,
+    Pairing,
     Params,
     Tap,
     init_readout,
@@ -50,6 +51,8 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
     >>> eb.Recurrent(kind="lstm", layers=2, width=16).parameters(context=2, dim=8, labels=64) > 0
     True
     """
+
+    pairing: ClassVar[Pairing] = "interleaved"
 
     kind: Literal["lstm", "rnn", "relu_rnn"] = "lstm"
     layers: Size = 12

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import msgspec
 from jaxtyping import Array, Float, Int, Key, Num, UInt
 
 from ebbtide.errors import require
@@ -51,17 +52,94 @@ class Sizes(NamedTuple):
         return Split(classes, exemplars)
 
 
+FLOAT = 4
+"""Bytes of a number."""
+
+
 @runtime_checkable
 class SourceLike(Protocol):
-    """The interface of a source (`Gaussian`, `Glyphs`, `Omniglot`, `Tokens`, `Features`, `Functions`). `build` returns
-    a `Bank` (`FunctionBank` for functions), whose content only the source itself uses."""
+    """All that the rest of the code asks of a source; `training/kinds.py` lists the sources there are.
 
-    def check(self) -> None: ...
-    def sizes(self) -> Sizes: ...
-    def build(self) -> Any: ...
+    Two abstract classes answer the last questions: `Drawn` for sources made from a seed, `FrozenFeatures` for those
+    that read a file. An `InputError` names the field `source.NAME`.
+    """
+
+    @property
+    def bank_type(self) -> type:
+        """What `build` makes: `Bank` where there are exemplars of classes, else a NamedTuple of the source's own, into
+        which only the source and its tasks look; a constant."""
+        ...
+
+    def check(self) -> None:
+        """Raises `InputError` for fields that do not go together. The same on every machine: reads no file."""
+        ...
+
+    def sizes(self) -> Sizes:
+        """How the source is divided, and the features of an exemplar. May read the header of a file."""
+        ...
+
+    def build(self) -> Any:
+        """The arrays that `look_up` and the task need, a pytree: a `bank_type`."""
+        ...
+
     def look_up(
         self, bank: Any, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
-    ) -> Float[Array, "*slots dim"]: ...
+    ) -> Float[Array, "*slots dim"]:
+        """Exemplar `exemplars[i]` of class `classes[i]`. Compiles."""
+        ...
+
+    def bank_bytes(self) -> int:
+        """Bytes of what `build` makes, at least."""
+        ...
+
+    def building_bytes(self) -> int:
+        """Bytes that `build` needs beside the bank, at least."""
+        ...
+
+    def file(self) -> tuple[str, str] | None:
+        """The path of the data file and the name of the array in it; None where no file is read."""
+        ...
+
+    def check_data(self) -> None:
+        """Raises `InputError` when this machine does not have the file, or the file not what is asked for."""
+        ...
+
+    def check_memory(self, memory: int) -> None:
+        """Raises `InputError` when the file's array is larger than `memory` bytes."""
+        ...
+
+    def stand_in(self) -> "SourceLike":
+        """A source divided like this one that reads no file: for checks of a spec, and for estimates of its cost."""
+        ...
+
+    def data_needed(self) -> str:
+        """Words for people: which files a run reads."""
+        ...
+
+
+class Drawn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A source made from its seed (abstract): it reads no file."""
+
+    def file(self) -> None:
+        return None
+
+    def check_data(self) -> None:
+        """Raises nothing."""
+
+    def check_memory(self, memory: int) -> None:
+        """Raises nothing: what is built is counted by `bank_bytes`."""
+
+    def stand_in(self) -> "Drawn":
+        return self
+
+    def data_needed(self) -> str:
+        return f"none: source {type(self).__struct_config__.tag} is made from its seed"
+
+
+def array_bytes(sizes: Sizes, number: int = FLOAT) -> int:
+    """Bytes of all exemplars, `number` for each feature."""
+    images = (sizes.classes + sizes.holdout_classes) * (sizes.exemplars + sizes.holdout_exemplars)
+    return images * sizes.dim * number
 
 
 def check_counts(source: SourceLike) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from jaxtyping import Array, Float, Int, Key, UInt
 
 from ebbtide.keys import Purpose, root
-from ebbtide.sources.bank import Sizes
+from ebbtide.sources.bank import Drawn, Sizes, array_bytes
 
 
 class ConceptBank(NamedTuple):
@@ -16,7 +16,7 @@ class ConceptBank(NamedTuple):
     logs: Float[Array, "concepts cues responses"]
 
 
-class Concepts(msgspec.Struct, frozen=True, tag="concepts", forbid_unknown_fields=True):
+class Concepts(Drawn, frozen=True, tag="concepts", forbid_unknown_fields=True):
     r"""A pool of `concepts` tables $P(r \mid c, z)$: for each of `cues` cues c a distribution over `responses`
     responses r, drawn from Dirichlet(`concentration`).
 
@@ -34,12 +34,23 @@ class Concepts(msgspec.Struct, frozen=True, tag="concepts", forbid_unknown_field
     concentration: Annotated[float, msgspec.Meta(gt=0)] = 0.6
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
+    @property
+    def bank_type(self) -> type:
+        return ConceptBank
+
     def check(self) -> None:
         """Does nothing: all sizes are compatible."""
 
     def sizes(self) -> Sizes:
         """Concepts as classes with one exemplar each; cues are one-hot."""
         return Sizes(self.concepts, 0, 1, 0, self.cues)
+
+    def bank_bytes(self) -> int:
+        """Bytes of one response of every table, at least."""
+        return array_bytes(self.sizes())
+
+    def building_bytes(self) -> int:
+        return 0
 
     def build(self) -> ConceptBank:
         """The pool of tables, drawn from `seed`."""

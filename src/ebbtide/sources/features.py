@@ -1,6 +1,7 @@
 """Frozen features from a file: any array `[class, exemplar, feature]`."""
 
 import io
+import math
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.keys import Purpose, root
 from ebbtide.places import resolve_path, search_note
-from ebbtide.sources.bank import Bank, Sizes, SourceLike, check_counts
+from ebbtide.sources.bank import FLOAT, Bank, Sizes, array_bytes, check_counts
 from ebbtide.sources.gaussian import Gaussian
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -50,8 +51,16 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     standardise: Literal["none", "coordinate", "norm", "coordinate_then_norm"] = "coordinate"
     class_order_seed: Annotated[int, msgspec.Meta(ge=0)] | None = 0
 
+    @property
+    def bank_type(self) -> type:
+        return Bank
+
     def file(self) -> tuple[str, str]:
         """The path of the file and the name of the array in it."""
+        raise NotImplementedError
+
+    def number_bytes(self) -> int:
+        """Bytes of a feature in the bank."""
         raise NotImplementedError
 
     def shape(self) -> tuple[int, ...]:
@@ -90,6 +99,25 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             most = there[kind] - 1
         allowed += f": at most {most}; set {' '.join(f'--source.{n} {v}' for n, v in wrong.items())}"
         raise InputError(f"source.{name}", getattr(self, name), allowed)
+
+    def check_memory(self, memory: int) -> None:
+        """Raises `InputError` when the file's array is larger than `memory` bytes."""
+        path, shape, each = self.file()[0], self.shape(), self.number_bytes()
+        stored = math.prod(shape) * each
+        kind = "float32" if each == FLOAT else "bytes"
+        allowed = f"holds an array of shape {list(shape)}: {stored:,} bytes as {kind}; this machine has {memory:,}"
+        require(stored <= memory, "source.path", path, allowed)
+
+    def bank_bytes(self) -> int:
+        """Bytes of the classes and exemplars that are used."""
+        return array_bytes(self.sizes(), self.number_bytes())
+
+    def building_bytes(self) -> int:
+        return 0
+
+    def data_needed(self) -> str:
+        """Words for people: which file."""
+        raise NotImplementedError
 
     def _fitting(self, kind: str, there: int) -> dict[str, int]:
         """The counts of `kind` ("classes" or "exemplars") that a file with `there` of them allows: the given ones or
@@ -176,16 +204,11 @@ class Features(FrozenFeatures, frozen=True, tag="features", forbid_unknown_field
     def file(self) -> tuple[str, str]:
         return resolve_path(self.path), self.array
 
+    def number_bytes(self) -> int:
+        return FLOAT
 
-def check_data(source: SourceLike) -> None:
-    """Raises `InputError` when the source reads a file that is missing here or does not fit the source's fields."""
-    if isinstance(source, FrozenFeatures):
-        source.check_data()
-
-
-def without_file(source: Any) -> Any:
-    """The source itself, or the stand-in of a source that reads a file."""
-    return source.stand_in() if isinstance(source, FrozenFeatures) else source
+    def data_needed(self) -> str:
+        return f"frozen features from {self.path}"
 
 
 def read_array(path: str, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key, UInt
 
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
-from ebbtide.sources.bank import Sizes
+from ebbtide.sources.bank import Drawn, Sizes, array_bytes
 
 SLOPE = 0.01
 """Slope of the leaky ReLU on its negative side."""
@@ -23,7 +23,7 @@ class FunctionBank(NamedTuple):
     maps: Float[Array, "representations layers features features"]
 
 
-class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fields=True):
+class Functions(Drawn, frozen=True, tag="functions", forbid_unknown_fields=True):
     r"""Linear functions of a representation, $f(x) = \langle w, \phi_r(x) \rangle$ with $x, w$ of `dim` numbers.
 
     Weights are $w \sim N(0, \mathrm{scale}^2 I)$, scale $1/\sqrt{d}$ unless given, so that the response has variance 1
@@ -51,6 +51,10 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
     history: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
+    @property
+    def bank_type(self) -> type:
+        return FunctionBank
+
     def check(self) -> None:
         """Raises `InputError` for more nonzero weights than features, or several representations without layers."""
         if self.nonzero is not None:
@@ -73,6 +77,13 @@ class Functions(msgspec.Struct, frozen=True, tag="functions", forbid_unknown_fie
         """The pool's weights as classes with one exemplar each; a single class where every prompt has weights of its
         own."""
         return Sizes(max(self.pool, 1), 0, 1, 0, self.dim)
+
+    def bank_bytes(self) -> int:
+        """Bytes of the pool."""
+        return array_bytes(self.sizes())
+
+    def building_bytes(self) -> int:
+        return 0
 
     def build(self) -> FunctionBank:
         """The pool and the representations, drawn from `seed`."""

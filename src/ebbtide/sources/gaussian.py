@@ -9,14 +9,14 @@ from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
-from ebbtide.sources.bank import Bank, Sizes, check_counts
+from ebbtide.sources.bank import FLOAT, Bank, Drawn, Sizes, array_bytes, check_counts
 from ebbtide.traced import Traced
 
 INFINITE = 2**31
 """Exemplars per class of an infinite source: half for training, half held out."""
 
 
-class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_fields=True):
+class Gaussian(Drawn, frozen=True, tag="gaussian", forbid_unknown_fields=True):
     r"""Classes that are Gaussian clouds (Reddy 2023, arXiv 2312.03002, section 2).
 
     Class c has mean $\mu_c \sim N(0, I/D)$; its exemplar e is
@@ -41,6 +41,10 @@ class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_field
     holdout_exemplars: int = 4
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
+    @property
+    def bank_type(self) -> type:
+        return Bank
+
     def check(self) -> None:
         """Raises `InputError` for sizes that no task could use."""
         check_counts(self)
@@ -51,6 +55,13 @@ class Gaussian(msgspec.Struct, frozen=True, tag="gaussian", forbid_unknown_field
         if self.infinite:
             return Sizes(self.classes, self.holdout_classes, INFINITE, INFINITE, self.dim)
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.dim)
+
+    def bank_bytes(self) -> int:
+        """Bytes of every exemplar, or, of infinitely many, of the means of the classes."""
+        return (self.classes + self.holdout_classes) * self.dim * FLOAT if self.infinite else array_bytes(self.sizes())
+
+    def building_bytes(self) -> int:
+        return 0
 
     def build(self) -> Bank:
         """The class means and, unless infinite, every exemplar."""

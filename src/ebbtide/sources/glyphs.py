@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, UInt, UInt8, UInt32
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
 from ebbtide.sources import strokes
-from ebbtide.sources.bank import Bank, Sizes, check_counts
+from ebbtide.sources.bank import FLOAT, Bank, Drawn, Sizes, array_bytes, check_counts
 from ebbtide.sources.components import principal_components
 from ebbtide.sources.images import look_up_pixels, pixel_bank
 from ebbtide.traced import Traced
@@ -27,7 +27,7 @@ CHUNK = 4096
 """Images drawn at a time."""
 
 
-class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=True):
+class Glyphs(Drawn, frozen=True, tag="glyphs", forbid_unknown_fields=True):
     """Characters of one to four pen strokes, each drawn anew by an unsteady hand.
 
     The strokes of a class (lines, arcs, rings, hooks, corners, zigzags, waves, most of them touching)
@@ -54,6 +54,10 @@ class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=Tr
     holdout_exemplars: int = 5
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
+    @property
+    def bank_type(self) -> type:
+        return Bank
+
     def check(self) -> None:
         """Raises `InputError` for sizes that cannot be drawn."""
         check_counts(self)
@@ -70,6 +74,14 @@ class Glyphs(msgspec.Struct, frozen=True, tag="glyphs", forbid_unknown_fields=Tr
     def sizes(self) -> Sizes:
         dim = self.side**2 if self.features == "pixels" else COMPONENTS
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, dim)
+
+    def bank_bytes(self) -> int:
+        """Bytes of all images, one for each pixel, or of their components."""
+        return array_bytes(self.sizes(), 1 if self.features == "pixels" else FLOAT)
+
+    def building_bytes(self) -> int:
+        """Bytes of the images whose components are taken."""
+        return 0 if self.features == "pixels" else array_bytes(self.sizes()._replace(dim=self.side**2), 1)
 
     def build(self) -> Bank:
         """The bank of every exemplar, drawn from `seed`."""

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import InputError, require
 from ebbtide.machine import cache_folder
-from ebbtide.sources.bank import Bank
+from ebbtide.sources.bank import FLOAT, Bank
 from ebbtide.sources.drawings import FILE, drawings_shape, read_drawings
 from ebbtide.sources.features import Count, FrozenFeatures, array_shape, read_array
 from ebbtide.sources.images import eight_transforms, look_up_pixels, pixel_bank
@@ -98,6 +98,13 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
         super().check_data()
         if self._eight():
             self._check_whole_characters()
+
+    def number_bytes(self) -> int:
+        """One byte for a pixel."""
+        return 1 if self.features == "pixels" else FLOAT
+
+    def data_needed(self) -> str:
+        return f"omniglot ({self.features}), in the folder that EBBTIDE_DATA names"
 
     def known_dim(self) -> int | None:
         """The number of pixels of an image, or of principal components."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ebbtide.errors import require
+from ebbtide.sources.bank import FLOAT
 from ebbtide.sources.features import Count, FrozenFeatures
 from ebbtide.sources.omniglot import data_folder
 
@@ -45,3 +46,9 @@ class Tokens(FrozenFeatures, frozen=True, tag="tokens", forbid_unknown_fields=Tr
         allowed = f"needs {name} in {folder}; set EBBTIDE_DATA to a folder that has it, or make it: {command}"
         require((folder / name).is_file(), "source", "tokens", allowed)
         return str(folder / name), "features"
+
+    def number_bytes(self) -> int:
+        return FLOAT
+
+    def data_needed(self) -> str:
+        return "tokens, in the folder that EBBTIDE_DATA names"

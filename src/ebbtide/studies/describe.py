@@ -7,8 +7,6 @@ from typing import Any
 import msgspec
 
 from ebbtide.errors import InputError
-from ebbtide.sources.features import Features, FrozenFeatures
-from ebbtide.sources.omniglot import Omniglot
 from ebbtide.traced import default
 from ebbtide.training.fields import override
 from ebbtide.training.identity import DEEPEST
@@ -140,13 +138,7 @@ def field_words(name: str, value: Any) -> list[str]:
 
 def data_needed(spec: Spec) -> str:
     """Which files a run reads beside its spec."""
-    source = spec.source
-    if isinstance(source, Features):
-        return f"frozen features from {source.path}"
-    if isinstance(source, FrozenFeatures):
-        kind = f" ({source.features})" if isinstance(source, Omniglot) else ""
-        return f"{_tag(source)}{kind}, in the folder that EBBTIDE_DATA names"
-    return f"none: source {_tag(source)} is made from its seed"
+    return spec.source.data_needed()
 
 
 def value_text(value: Any) -> str:

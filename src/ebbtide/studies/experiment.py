@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError, nearest, require
+from ebbtide.evaluation.metrics import TABLE
 from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.evaluation.summary import Curves, summarise
 from ebbtide.runs.folder import Run, inside
@@ -31,13 +32,12 @@ from ebbtide.sweeps.axes import MEMBER, Axis, Point
 from ebbtide.sweeps.folder import SWEEP, SweepFolder
 from ebbtide.sweeps.results import Results, Row, load
 from ebbtide.sweeps.sweep import Origin, Resources, Sweep
+from ebbtide.tasks.fewshot import METRICS
 
 SEEDS: Point = {"seeds.init": 50, "seeds.data": 50, "seeds.evaluation": 50}
 """Where the verdicts of experiments take their random numbers from: no tuning run has used these."""
 
 
-UNITS = {"in_context_accuracy": "accuracy", "accuracy": "accuracy", "explained": "share of the response explained"}
-"""What the figure's axis says of a headline metric."""
 ENDED = ("finished", "diverged")
 """States of a member (`Results`) that has trained to its end."""
 AXES = ("sequences", "steps")
@@ -173,7 +173,6 @@ class Arms:
     def best_again(self, arm: str, evaluator: str = "icl") -> Float[np.ndarray, " member"]:
         """An evaluator of every member's best kept model, on fresh prompts: neither training nor the choice of the
         model has seen them (evaluation seed + 1)."""
-        from ebbtide.evaluation.metrics import METRICS
         from ebbtide.training.driver import spec_of
         from ebbtide.training.engine import Engine
         from ebbtide.training.members import unnamed
@@ -385,7 +384,7 @@ def conclude_experiment(study: Study, experiment: Experiment, preset: str, folde
     title = f"{study.name}, {experiment.name} ({preset}): {experiment.question}"
     draw = experiment.figures if arms.measured() else None
     drawn = draw(arms, f"{study.name}, {experiment.name} ({preset})") if draw else {}
-    unit = UNITS[arms.headline()] if arms.recorded() else ""
+    unit = TABLE[arms.headline()].unit if arms.recorded() else ""
     curves = arms_figure(panels, arms.names, title, unit) if panels else {}
     write_verdict(folder.path, verdict, curves | drawn)
     return verdict

@@ -10,9 +10,7 @@ import msgspec
 import numpy as np
 
 from ebbtide.errors import InputError, require
-from ebbtide.evaluation.evaluators import evaluator
 from ebbtide.runs.folder import Found, Run
-from ebbtide.sources.features import without_file
 from ebbtide.studies.experiment import Arms, Experiment, make_sweep, overridden
 from ebbtide.studies.study import Study
 from ebbtide.sweeps.axes import Point
@@ -34,7 +32,7 @@ class _MadeUp(Run):
     """A run of a spec that has not been trained: curves of ones at the sequences where it would be evaluated."""
 
     def __init__(self, spec: Spec):
-        spec = msgspec.structs.replace(spec, source=without_file(spec.source))
+        spec = msgspec.structs.replace(spec, source=spec.source.stand_in())
         self._spec, self.path = spec, Path("not trained")
         self.header: Any = _Header(msgspec.to_builtins(spec), spec.digest(), {})
 
@@ -43,9 +41,8 @@ class _MadeUp(Run):
         at = np.asarray(spec.schedule.points(spec.sequences, spec.batch))
         ones = np.ones((spec.members, len(at)), np.float32)
         out: dict[str, np.ndarray] = {"sequences": at, "steps": at // spec.batch, "train_loss": ones}
-        classes = spec.source.sizes().classes
         for name in spec.evaluators:
-            headline = evaluator(name, spec.task, classes).headline
+            headline = spec.task.evaluator(name, spec.source).headline
             for metric in dict.fromkeys([*spec.metrics(), headline]):
                 out |= {f"{name}/{metric}": ones, f"{name}/{metric}/error": ones}
             out |= {name: ones, f"{name}/error": ones}

@@ -16,7 +16,6 @@ from ebbtide.machine import cache_folder, peak_memory
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import UNREADABLE, DamagedError
-from ebbtide.sources.features import without_file
 from ebbtide.sweeps.plan import Estimate
 from ebbtide.training import kernels, limits
 from ebbtide.training.driver import SLICE_SECONDS, Progress, train
@@ -69,7 +68,7 @@ def _one_member(spec: Spec) -> Spec:
     try:
         one.source.sizes()
     except InputError:
-        return replace(one, source=without_file(one.source))
+        return replace(one, source=one.source.stand_in())
     return one
 
 

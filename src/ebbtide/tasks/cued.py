@@ -12,9 +12,10 @@ from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.concepts import ConceptBank, Concepts
 from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
+from ebbtide.tasks.task import FunctionTask, check_pairs
 
 
-class Cued(msgspec.Struct, frozen=True, tag="cued", forbid_unknown_fields=True):
+class Cued(FunctionTask, frozen=True, tag="cued", forbid_unknown_fields=True):
     r"""Sequences of `context` pairs and a query: cues $c_t$ uniform, responses $r_t \sim P(r \mid c_t, z)$ with one
     concept z for the whole prompt, drawn from the source's pool or, with `draw = "prior"`, made anew
     (Zhang et al. 2023, arXiv 2305.19420).
@@ -30,6 +31,14 @@ class Cued(msgspec.Struct, frozen=True, tag="cued", forbid_unknown_fields=True):
     draw: Literal["pool", "prior"] = "pool"
     change: Literal["none", "wrong", "switch"] = "none"
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("loss", "query_loss", "explained")
+
+    @property
+    def headline(self) -> str:
+        return "explained"
+
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Concepts`, and there is a concept to switch to."""
         tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
@@ -38,8 +47,11 @@ class Cued(msgspec.Struct, frozen=True, tag="cued", forbid_unknown_fields=True):
         if self.change == "switch":
             require(source.concepts > 1, "source.concepts", source.concepts, "must be at least 2 to switch")
 
-    @staticmethod
-    def evaluators() -> tuple[str, ...]:
+    def check_pairing(self, pairing: str) -> None:
+        """Raises `InputError` for a model over states."""
+        check_pairs(pairing)
+
+    def evaluators(self) -> tuple[str, ...]:
         """Names of its instruments, in the order of their stream indices: see `variant`."""
         return ("train", "prior", "wrong", "switch")
 
@@ -49,8 +61,9 @@ class Cued(msgspec.Struct, frozen=True, tag="cued", forbid_unknown_fields=True):
             return self
         return replace(self, draw="prior") if name == "prior" else replace(self, change=name)
 
-    def outputs(self, source: Concepts) -> int:
+    def outputs(self, source: SourceLike) -> int:
         """The responses there are."""
+        assert isinstance(source, Concepts)
         return source.responses
 
     def sample(

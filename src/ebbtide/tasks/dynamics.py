@@ -11,9 +11,10 @@ from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.functions import FunctionBank, Functions
 from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
+from ebbtide.tasks.task import FunctionTask
 
 
-class Dynamics(msgspec.Struct, frozen=True, tag="dynamics", forbid_unknown_fields=True):
+class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=True):
     r"""Sequences of `context` + 1 states, the last of which is the query, of
 
     $$x_{t+1} = W \phi_r(h_t / \mathrm{rms}(h_t)) + \sigma \epsilon_t, \quad h_t = [x_{t-k+1}; \dots; x_t], \quad
@@ -33,6 +34,14 @@ class Dynamics(msgspec.Struct, frozen=True, tag="dynamics", forbid_unknown_field
     context: Annotated[int, msgspec.Meta(ge=1)] = 24
     noise: Annotated[float, msgspec.Meta(ge=0)] = 0.3
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("loss", "query_loss", "explained")
+
+    @property
+    def headline(self) -> str:
+        return "explained"
+
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Functions` without a pool."""
         tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
@@ -40,8 +49,11 @@ class Dynamics(msgspec.Struct, frozen=True, tag="dynamics", forbid_unknown_field
         assert isinstance(source, Functions)
         require(source.pool == 0, "source.pool", source.pool, "must be 0: every prompt has a system of its own")
 
-    @staticmethod
-    def evaluators() -> tuple[str, ...]:
+    def check_pairing(self, pairing: str) -> None:
+        """Raises `InputError` unless the model reads states."""
+        require(pairing == "states", "model.pairing", pairing, "must be states for the task dynamics")
+
+    def evaluators(self) -> tuple[str, ...]:
         """Names of its instruments, in the order of their stream indices: training's prompts."""
         return ("train",)
 
@@ -49,7 +61,7 @@ class Dynamics(msgspec.Struct, frozen=True, tag="dynamics", forbid_unknown_field
         """The task of an evaluator."""
         return self
 
-    def outputs(self, source: Functions) -> int:
+    def outputs(self, source: SourceLike) -> int:
         """Labels of a response: none, it is a vector of real numbers."""
         return 0
 

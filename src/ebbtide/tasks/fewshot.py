@@ -1,50 +1,30 @@
 """The bursty few-shot task: (exemplar, label) pairs in context, then a query exemplar."""
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import msgspec
 from jaxtyping import Array, Bool, Int, Key, UInt
+from msgspec.structs import replace
 
-from ebbtide.errors import require
-from ebbtide.sources.bank import Bank, SourceLike, Split
+from ebbtide.errors import InputError, nearest, require
+from ebbtide.sources.bank import Bank, Range, SourceLike, Split
 from ebbtide.tasks import draws
-from ebbtide.tasks.labels import Fixed, Labels, PerSequence
-from ebbtide.tasks.prompt import Prompt, Tag
+from ebbtide.tasks.class_draw import ClassDraw
+from ebbtide.tasks.labels import Fixed, Labels, PerSequence, Polysemy, Shared
+from ebbtide.tasks.prompt import Prompt, PromptType, Tag
+from ebbtide.tasks.relabel import CopyQueryLabel, Flip, HoldoutPair, Keep, Pair, Relabel
+from ebbtide.tasks.task import Evaluator, check_pairs
 from ebbtide.traced import Traced
 
-
-class Pair(msgspec.Struct, frozen=True, tag="pair", forbid_unknown_fields=True):
-    """Relabel: query class and distractor class get `labels` in random order (the ICL evaluator)."""
-
-    labels: tuple[int, int] = (0, 1)
-
-
-class HoldoutPair(msgspec.Struct, frozen=True, tag="holdout_pair", forbid_unknown_fields=True):
-    """Relabel: query class and distractor class get a pair of labels held out from training, in random order."""
-
-
-class Flip(msgspec.Struct, frozen=True, tag="flip", forbid_unknown_fields=True):
-    """Relabel: query class and distractor class swap their labels; so does the target."""
-
-
-class CopyQueryLabel(msgspec.Struct, frozen=True, tag="copy_query_label", forbid_unknown_fields=True):
-    """Relabel: the label of one random context slot becomes the query's own (the CIWL evaluator)."""
-
-
-class Keep(msgspec.Struct, frozen=True, tag="keep", forbid_unknown_fields=True):
-    """No relabelling."""
-
-
-Relabel = Keep | Pair | HoldoutPair | Flip | CopyQueryLabel
-
-
-class _Classes(NamedTuple):
-    """One sequence before its labels: what sits in each slot, query last."""
-
-    classes: Int[Array, " slots"]
-    tags: Int[Array, " slots"]
+METRICS = ("loss", "accuracy", "in_context_accuracy", "in_context_probability", "context_mass")
+"""Names of the metrics, in the order of the last axis of every metric array."""
+BY_RANK = ("icl_common", "icl_rare", "iwl_common", "iwl_rare")
+NAMES = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "iwl_exemplar", *BY_RANK)
+"""Evaluators of any few-shot task."""
+EVERY = (*NAMES, "icl_pairs")
+"""All evaluators, in the order of their stream numbers."""
 
 
 class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields=True):
@@ -80,8 +60,19 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
     distinct: Literal["class", "label"] = "class"
     reserved_labels: Annotated[int, msgspec.Meta(ge=0)] = 2
 
+    @property
+    def prompt_type(self) -> PromptType:
+        return Prompt
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return METRICS
+
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` for combinations that cannot be drawn from `source`."""
+        tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
+        allowed = "has no exemplars of classes for the task few_shot, e.g. as gaussian has"
+        require(source.bank_type is Bank, "source", tag, allowed)
         sizes, copies = source.sizes(), self.burst * (2 if self.distractor else 1)
         require(self.context >= 1, "task.context", self.context, "must be at least 1")
         require(self.burst >= 0, "task.burst", self.burst, "must be 0 or larger")
@@ -120,7 +111,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         tag = self.relabel.__struct_config__.tag
         if isinstance(self.relabel, Pair):
             low, high = sorted(self.relabel.labels)
-            outputs = self.outputs(classes)
+            outputs = self._outputs(classes)
             allowed = f"must be two different labels from 0 to {outputs - 1}"
             require(0 <= low < high < outputs, "task.relabel.labels", self.relabel.labels, allowed)
         if isinstance(self.relabel, HoldoutPair):
@@ -135,9 +126,115 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         bursty = self.context - (self.burst - 1) * (2 if self.distractor else 1) if self.burst else self.context + 1
         return self.context + 1 if self.p_bursty < 1 else bursty
 
-    def outputs(self, classes: int) -> int:
-        """Size of the read-out: the labels of `classes` training classes and the reserved ones."""
+    def outputs(self, source: SourceLike) -> int:
+        """Size of the read-out: the labels of the training classes and the reserved ones."""
+        return self._outputs(source.sizes().classes)
+
+    def _outputs(self, classes: int) -> int:
         return self.labels.total(classes) + self.reserved_labels
+
+    def check_pairing(self, pairing: str) -> None:
+        """Raises `InputError` for a model over states."""
+        check_pairs(pairing)
+
+    def evaluators(self) -> tuple[str, ...]:
+        """Names of the evaluators, in the order of their stream numbers: see `evaluator`."""
+        return EVERY
+
+    def evaluator(self, name: str, source: SourceLike) -> Evaluator:
+        """The evaluator `name` for models trained on this task.
+
+        - `train`: the training distribution itself;
+        - `icl`: two classes, context/2 copies each, relabelled to {0, 1} in random order: only ICL helps;
+        - `icl_reserved`: the same with two labels never used in training (IWL cannot prefer either);
+        - `icl_holdout`: `icl` on classes never trained;
+        - `icl_pairs`: `icl` with a pair of labels that never occur together in training (for labels `PerSequence`
+          with `holdout_pairs`; Singh et al. 2024, 2404.07129);
+        - `iwl`: context of different classes, none with the query's label; true labels: only IWL helps;
+        - `ciwl`: `iwl` with one context label overwritten by the query's: IWL or CIWL help, ICL does not;
+        - `flip`: `icl` with the two classes' labels swapped: ICL is right, IWL and CIWL are wrong;
+        - `iwl_exemplar`: `iwl` with query and context from held-out exemplars of the trained classes;
+        - `icl_common`, `icl_rare`, `iwl_common`, `iwl_rare`: `icl` and `iwl` on the most frequent tenth of the
+          trained classes, and on the less frequent half (for skewed classes: `zipf`).
+
+        `train` keeps the `zipf` and `p_bursty` of training (in the public code of Singh et al. its classes are
+        uniform and all its sequences bursty). Of all others the classes are uniform, and every sequence follows the
+        definition. Three scores are easily misread:
+
+        - `icl_reserved` cannot be solved by a model that never saw its two labels as answers: training only ever
+          pushed their outputs down. It stays at chance while `icl` is high;
+        - `iwl` is 0, below its chance of 1 / outputs, for a model that copies labels: none in context is the query's;
+        - the reserved labels count among the outputs: with 4 shared labels and 2 reserved ones a guess over all
+          labels is right in 1 of 6 cases, not 1 of 4.
+
+        Raises `InputError` for an unknown name. Source: Singh et al. 2023 (2311.08360) section 3 and 2025
+        (2503.05631) section 2, and their public code (github.com/aadityasingh/icl-dynamics).
+        """
+        if name not in EVERY:
+            raise InputError("evaluators", name, f"must be one of {', '.join(EVERY)}{nearest(name, EVERY)}")
+        sizes, kind = source.sizes(), name.partition("_")[0] if name in BY_RANK else name
+        task, headline = self._variant(kind, sizes.classes)
+        split = sizes.split(holdout_classes=name == "icl_holdout", holdout_exemplars=name == "iwl_exemplar")
+        if name in BY_RANK:
+            split = split._replace(classes=self._ranked(name, sizes.classes))
+        keeps = isinstance(task.relabel, Keep | CopyQueryLabel)
+        group = self.labels.per_class if isinstance(self.labels, Polysemy) and keeps else 1
+        return Evaluator(name, EVERY.index(name), task, headline, split, group)
+
+    def _variant(self, kind: str, classes: int) -> tuple["FewShot", str]:
+        """The task of an evaluator, and the metric it is read by."""
+        two = replace(
+            self, burst=self.context // 2, distractor=True, rest="no_support", p_bursty=1.0, zipf=0.0, distinct="label"
+        )
+        none = replace(two, burst=0, rest="unique")
+        relabelled = replace(two, distinct="class")  # every label is replaced: classes only need to differ
+        first_reserved = self.labels.total(classes)
+        match kind:
+            case "train":
+                return self, "in_context_accuracy"
+            case "icl" | "icl_holdout":
+                return replace(relabelled, relabel=Pair((0, 1))), "in_context_accuracy"
+            case "icl_reserved":
+                pair = Pair((first_reserved, first_reserved + 1))
+                return replace(relabelled, relabel=pair), "in_context_accuracy"
+            case "icl_pairs":
+                return replace(relabelled, relabel=HoldoutPair()), "in_context_accuracy"
+            case "ciwl":
+                return replace(none, relabel=CopyQueryLabel()), "in_context_accuracy"
+            case "flip":
+                return replace(two, relabel=Flip()), "in_context_accuracy"
+        return none, "accuracy"
+
+    def _ranked(self, name: str, classes: int) -> Range:
+        """The most frequent tenth of the training classes, or the less frequent half; class 0 is the most frequent.
+        Where classes share labels, rare ones begin at a multiple of their number, so that label = class mod count holds
+        within the range as well."""
+        if name.endswith("common"):
+            return Range(0, classes // 10)
+        half = classes // 2
+        start = half - half % self.labels.count if isinstance(self.labels, Shared) else half
+        return Range(start, classes - start)
+
+    def check_evaluator(self, name: str, source: SourceLike) -> None:
+        """Raises `InputError` when there is no such evaluator, or it cannot be drawn from `source`."""
+        even = name == "train" or self.context % 2 == 0
+        require(even, "task.context", self.context, "must be even: evaluators use two classes")
+        one, sizes = self.evaluator(name, source), source.sizes()
+        reserves = name != "icl_reserved" or self.reserved_labels >= 2
+        allowed = "must be at least 2 for the evaluator icl_reserved"
+        require(reserves, "task.reserved_labels", self.reserved_labels, allowed)
+        for kind, there, least, of in (
+            ("holdout_classes", sizes.holdout_classes, 2, "icl_holdout"),
+            ("holdout_exemplars", sizes.holdout_exemplars, 1, "iwl_exemplar"),
+        ):
+            allowed = f"must be at least {least} for the evaluator {name}"
+            require(name != of or there >= least, f"source.{kind}", there, allowed)
+        one.task.check(source)
+        if name in BY_RANK:
+            size = one.split.classes.size
+            modulus = self.labels.count if isinstance(self.labels, Shared) else max(size, 1)
+            allowed = f"leaves {size} classes for the evaluator {name}: too few for context = {self.context}"
+            require(size - -(-size // modulus) >= self.context, "source.classes", sizes.classes, allowed)
 
     def sample(
         self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: Bank, split: Split
@@ -178,7 +275,9 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         words = jax.random.bits(key, (7, slots), "uint32")
         head, class_words, order_words, exemplar_words, copy_words, label_words, relabel_words = words
 
-        draw = _ClassDraw(self, split.classes.size, weights, edges)
+        count = split.classes.size
+        modulus = self.labels.modulus(count) if self.distinct == "label" else count
+        draw = ClassDraw(self.context, self.burst, self.distractor, self.rest, modulus, count, weights, edges)
         plan = draw.sequence(head[0], class_words, bursty=True)
         if not (isinstance(self.p_bursty, (int, float)) and self.p_bursty == 1):
             plain = draw.sequence(head[0], class_words, bursty=False)
@@ -237,60 +336,3 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
                 chosen = jnp.arange(labels.shape[0]) == draws.integer(words[0], self.context)
                 return jnp.where(chosen, labels[-1], labels)
         return jnp.where(of_query, query, jnp.where(of_distractor, distractor, labels))
-
-
-class _ClassDraw(NamedTuple):
-    """Draws the classes of one sequence, uniform or weighted."""
-
-    task: FewShot
-    classes: int
-    weights: Array | None
-    edges: Array | None
-
-    def sequence(self, query_word: Array, words: UInt[Array, " slots"], *, bursty: bool) -> _Classes:
-        """Rest slots, then query copies, then distractor copies, then the query."""
-        task = self.task
-        burst = task.burst if bursty else 0
-        with_distractor = task.distractor and burst > 0
-        rest = task.context - burst * (2 if with_distractor else 1)
-        query = self._any(query_word)
-        distractor = self._others(words[-1:], query, [])[0] if with_distractor else query
-        others = self._rest(words[:rest], query, [distractor] if with_distractor else [])
-        classes = [*others, *[query] * burst, *([distractor] * burst if with_distractor else []), query]
-        tags = [Tag.OTHER] * rest + [Tag.BURSTY] * burst
-        tags += ([Tag.DISTRACTOR] * burst if with_distractor else []) + [Tag.QUERY]
-        return _Classes(jnp.stack(classes), jnp.asarray(tags, jnp.int32))
-
-    def _any(self, word: Array) -> Array:
-        if self.weights is None:
-            return draws.integer(word, self.classes)
-        assert self.edges is not None
-        return draws.weighted(word, self.weights, self.edges)
-
-    def _rest(self, words: Array, query: Array, distractor: list[Array]) -> list[Array]:
-        if self.task.rest == "iid":
-            return [self._any(word) for word in words]
-        if self.task.rest == "unique":
-            return self._others(words, query, distractor)
-        return [self._others(words[i : i + 1], query, distractor)[0] for i in range(words.shape[0])]
-
-    def _others(self, words: Array, query: Array, also_not: list[Array]) -> list[Array]:
-        """Different classes, none the query's (in class or label) and none in `also_not`."""
-        if self.weights is not None and self.edges is not None:
-            found = [query, *also_not]
-            for word in words:
-                found.append(draws.weighted(word, self.weights, self.edges, found))
-            return found[1 + len(also_not) :]
-        by_label = self.task.distinct == "label"
-        modulus = self.task.labels.modulus(self.classes) if by_label else self.classes
-        label = query % modulus
-        # Work in the space of allowed classes: ranks among the classes whose label is not the query's.
-        full_rows, partial = divmod(self.classes, modulus)
-        fewest = self.classes - full_rows - (1 if partial else 0)
-        allowed = jnp.where(label < partial, fewest, self.classes - full_rows) if partial else fewest
-        taken = [c - (c // modulus) - (c % modulus > label) for c in also_not]
-        found = list(taken)
-        for word in words:
-            r = (word % (jnp.uint32(allowed) - jnp.uint32(len(found)))).astype(jnp.int32)
-            found.append(draws.skip(r, found))
-        return [draws.other_label(r, label, modulus) for r in found[len(taken) :]]

@@ -50,6 +50,9 @@ class FunctionPrompt(NamedTuple):
     latent: dict[str, Num[Array, "batch *rest"]]
 
 
+PromptType = type[Prompt] | type[FunctionPrompt]
+"""The two kinds of prompt there are."""
+
 Some = TypeVar("Some", Prompt, FunctionPrompt)
 
 

@@ -12,6 +12,7 @@ from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.functions import FunctionBank, Functions
 from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
+from ebbtide.tasks.task import FunctionTask, check_pairs
 
 Shift = Literal[
     "none",
@@ -31,7 +32,7 @@ STRETCH = 2.0
 NOISY = 1.0
 
 
-class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_fields=True):
+class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fields=True):
     r"""Sequences of `context` pairs and a query, $y_t = f(x_t) + \sigma \epsilon_t$ with $x_t \sim N(0, I_d)$ and one
     function f for the whole prompt (Garg et al. 2022, arXiv 2208.01066).
 
@@ -62,6 +63,14 @@ class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_f
     lengths: Literal["full", "random"] = "full"
     shift: Shift = "none"
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("loss", "query_loss", "explained")
+
+    @property
+    def headline(self) -> str:
+        return "explained"
+
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Functions` and the fields go together."""
         tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
@@ -73,8 +82,14 @@ class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_f
             allowed = f"needs context = {self.context} below source.dim = {source.dim}"
             require(self.context < source.dim, "task.shift", self.shift, allowed)
 
-    @staticmethod
-    def evaluators() -> tuple[str, ...]:
+    def check_pairing(self, pairing: str) -> None:
+        """Raises `InputError` for a model over states, and, for prompts of random lengths, for one that answers every
+        length anyway."""
+        check_pairs(pairing)
+        allowed = "must be full for a model that answers every length anyway (all but those over joint tokens)"
+        require(pairing == "joint" or self.lengths == "full", "task.lengths", self.lengths, allowed)
+
+    def evaluators(self) -> tuple[str, ...]:
         """Names of its instruments, in the order of their stream indices: see `variant`."""
         return ("train", "prior", *SHIFTS)
 
@@ -86,7 +101,7 @@ class Regression(msgspec.Struct, frozen=True, tag="regression", forbid_unknown_f
             return full
         return replace(full, draw="prior") if name == "prior" else replace(full, shift=name)
 
-    def outputs(self, source: Functions) -> int:
+    def outputs(self, source: SourceLike) -> int:
         """Labels of a response: two classes, or 0 where it is a real number."""
         return 2 if self.link == "sign" else 0
 

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
 from ebbtide.compile import compile_fast
-from ebbtide.evaluation.evaluators import Suite, build_suite, evaluator
-from ebbtide.evaluation.function_evaluators import in_parts
+from ebbtide.evaluation.evaluators import Suite, build_suite
+from ebbtide.evaluation.parts import in_parts
 from ebbtide.kernel.native import Kernel
 from ebbtide.keys import Purpose
 from ebbtide.mechanisms.interventions import answer
 from ebbtide.models.model import AnyPrompt, Params, mean_loss
 from ebbtide.tasks.prompt import Prompt, part
-from ebbtide.training.optimizer import Adam, OptState
+from ebbtide.training.optimizer import OptState
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import restore_frozen
 
@@ -122,8 +122,7 @@ class Engine:
         spec = self.spec
 
         def measured(params: Params, prompts: AnyPrompt) -> Array:
-            sizes = spec.source.sizes()
-            chosen = tuple(evaluator(name, spec.task, sizes.classes) for name in spec.evaluators)
+            chosen = tuple(spec.task.evaluator(name, spec.source) for name in spec.evaluators)
             return Suite(chosen, prompts).measure(lambda prompt: self._in_parts(params, prompt))
 
         return jax.jit(measured)
@@ -147,7 +146,7 @@ class Engine:
             index = state.step * jnp.uint32(batch) + lanes
             index = index % jnp.uint32(spec.distinct) if spec.distinct else index
             prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
-            if self.kernel is not None and isinstance(spec.optimizer, Adam) and not spec.freeze:
+            if self.kernel is not None and spec.optimizer.fused and not spec.freeze:
                 before = state.optimizer, state.params
                 loss, params, optimizer = spec.optimizer.update_by(self.kernel, *before, prompt, state.step, total)
             else:

@@ -1,6 +1,5 @@
 """Whether this machine can run a spec now: it has the data, the memory and the run to start from."""
 
-from ebbtide.sources.features import check_data
 from ebbtide.training import limits
 from ebbtide.training.spec import Spec
 
@@ -10,7 +9,7 @@ def check_feasible(spec: Spec) -> None:
 
     The spec has been checked (`Spec.check`). Another machine, or this one tomorrow, may answer otherwise.
     """
-    check_data(spec.source)
+    spec.source.check_data()
     spec.model.encoder.check(spec.source.sizes().dim)
     limits.check_memory(spec)
     if spec.start is not None:

@@ -13,7 +13,6 @@ from ebbtide.runs.atomic import TEMPORARY, sha256, write_file
 from ebbtide.runs.folder import INPUT_NAME, SCHEMA, identity_differences
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import DamagedError, sign, unsign
-from ebbtide.sources.features import FrozenFeatures
 from ebbtide.sources.omniglot import data_folder
 from ebbtide.training.spec import Spec
 
@@ -35,8 +34,9 @@ def inputs(spec: Spec) -> dict[str, str]:
     """The part of a run's identity that describes its data: the name of the source's file and the SHA-256 of its
     content; for a checkpoint to start from, the SHA-256 of its state. Raises `InputError` when a file is missing."""
     found = {}
-    if isinstance(spec.source, FrozenFeatures):
-        path = Path(spec.source.file()[0])
+    file = spec.source.file()
+    if file is not None:
+        path = Path(file[0])
         own = path.is_relative_to(data_folder())  # where that folder is, is this machine's affair
         found |= {INPUT_NAME: str(path.relative_to(data_folder()) if own else path), "source_sha256": content(path)}
     if spec.start is not None:

@@ -1,15 +1,12 @@
 """What no machine could run is refused before anything is allocated."""
 
-import math
 import os
 from typing import Any
 
 import msgspec
 
 from ebbtide.errors import require
-from ebbtide.sources.features import FrozenFeatures
-from ebbtide.sources.gaussian import Gaussian
-from ebbtide.sources.glyphs import Glyphs
+from ebbtide.sources.bank import FLOAT
 from ebbtide.traced import replace_at
 
 MOST = 2**32
@@ -25,8 +22,6 @@ MOST_AT = {
 }
 """Tighter bounds: slots, layers and blocks are unrolled in the program, points of a schedule are listed."""
 
-FLOAT = 4
-"""Bytes of a number."""
 MOST_BYTES = 2**46
 """Seventy terabytes: no machine has so much memory."""
 
@@ -50,12 +45,7 @@ def check_size(spec: Any) -> None:
 def check_memory(spec: Any) -> None:
     """Raises `InputError` when a spec needs more memory than this machine has."""
     memory = physical_memory()
-    if isinstance(spec.source, FrozenFeatures):
-        path, shape = spec.source.file()[0], spec.source.shape()
-        each, kind = (1, "bytes") if pixels(spec.source) else (FLOAT, "float32")
-        stored = math.prod(shape) * each
-        allowed = f"holds an array of shape {list(shape)}: {stored:,} bytes as {kind}; this machine has {memory:,}"
-        require(stored <= memory, "source.path", path, allowed)
+    spec.source.check_memory(memory)
     _check_needed(spec, memory, f"this machine has {memory:,}")
 
 
@@ -105,21 +95,11 @@ def needed(spec: Any) -> int:
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
     dim, slots, labels = sizes.dim, task.context + 1, spec.outputs()
     weights = model.weights(dim=dim, labels=labels)
-    copies = 3 if spec.optimizer.__struct_config__.tag == "adam" else 1
-    infinite = isinstance(spec.source, Gaussian) and spec.source.infinite
-    each = 1 if infinite else sizes.exemplars + sizes.holdout_exemplars
+    copies = 1 + spec.optimizer.moments
     world = [values for name, values in spec.vary.items() if not name.startswith(("optimizer.", "seeds."))]
     worlds = len(set(zip(*world, strict=False))) if world else 1
-    images = (sizes.classes + sizes.holdout_classes) * each
-    exemplars = worlds * images * dim * (1 if pixels(spec.source) else FLOAT)
-    if isinstance(spec.source, Glyphs) and not pixels(spec.source):
-        exemplars += images * spec.source.side**2
+    exemplars = worlds * spec.source.bank_bytes() + spec.source.building_bytes()
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
     prompts = sequences * (slots * dim + model.held(model.tokens(task.context)) + labels)
     encoding = max(spec.batch, spec.evaluation_part()) * slots * model.encoder.held(dim)
     return FLOAT * (spec.members * weights * copies + prompts + encoding) + exemplars
-
-
-def pixels(source: Any) -> bool:
-    """Whether a source's exemplars are images, kept as one byte a pixel."""
-    return getattr(source, "features", None) == "pixels"

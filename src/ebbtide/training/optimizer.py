@@ -1,7 +1,7 @@
 """Optimisers: typed interfaces to optax, with a learning rate that may differ between members."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -76,9 +76,17 @@ class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of the optimisers: p <- p - lr * factor(t) * direction, with the direction given by the subclass."""
 
+    fused: ClassVar[bool]
+    """Whether the compiled kernel takes its whole step: see `update_by`."""
+
     lr: Traced
     schedule: LearningRate = Constant()
     decay: WeightDecay | None = None
+
+    @property
+    def moments(self) -> int:
+        """How many numbers are kept for every parameter between steps."""
+        raise NotImplementedError
 
     def direction(self) -> optax.GradientTransformation:
         """The optax transformation from gradients to the direction of ascent."""
@@ -93,6 +101,12 @@ class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     def init(self, params: Params) -> OptState:
         """The optimiser state before the first step."""
         return self.direction().init(params)
+
+    def update_by(
+        self, kernel: Kernel, state: OptState, params: Params, prompt: AnyPrompt, step: UInt[Array, ""], total: int
+    ) -> tuple[Float[Array, ""], Params, OptState]:
+        """The loss, and what `update` makes of its gradient, all by the compiled kernel; where `fused` only."""
+        raise NotImplementedError
 
     def update(
         self, grads: Params, state: OptState, params: Params, step: UInt[Array, ""], total: int
@@ -117,10 +131,17 @@ class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only
     0.999
     """
 
+    fused: ClassVar[bool] = True
+
     lr: Traced = 1e-3
     b1: Fraction = 0.9
     b2: Fraction = 0.999
     eps: Annotated[float, msgspec.Meta(gt=0)] = 1e-8
+
+    @property
+    def moments(self) -> int:
+        """The running means of the gradient and of its square."""
+        return 2
 
     def direction(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
@@ -146,11 +167,15 @@ class SGD(Descent, frozen=True, tag="sgd", forbid_unknown_fields=True, kw_only=T
     0.1
     """
 
+    fused: ClassVar[bool] = False
+
     lr: Traced = 1e-2
     momentum: Fraction = 0.0
 
+    @property
+    def moments(self) -> int:
+        """The running sum of gradients, where there is momentum."""
+        return 1 if self.momentum else 0
+
     def direction(self) -> optax.GradientTransformation:
         return optax.trace(self.momentum) if self.momentum else optax.identity()
-
-
-Optimizer = Adam | SGD

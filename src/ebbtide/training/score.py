@@ -11,7 +11,7 @@ from ebbtide.errors import InputError, require
 from ebbtide.evaluation import evaluators
 from ebbtide.mechanisms.interventions import AnyIntervention, check_all
 from ebbtide.models.model import Params
-from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec, from_builtins, from_json
 
@@ -66,7 +66,7 @@ def score(
     every = (*spec.interventions, *interventions)
     changed = replace(spec, evaluators=(evaluator,), keep_best=None, stopping=None, interventions=every)
     changed = from_builtins(msgspec.to_builtins(changed, enc_hook=_number))
-    if isinstance(spec.task, FewShot):
+    if spec.task.prompt_type is Prompt:
         check_all(changed.interventions, changed.model, changed.shape())
     engine = _engine(changed.to_json())
     suite = engine.suite(member)

@@ -11,25 +11,16 @@ from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation import evaluators
 from ebbtide.keys import Purpose, root
 from ebbtide.mechanisms.interventions import AnyIntervention, check_all
-from ebbtide.models.deepset import DeepSet
 from ebbtide.models.model import Shape
-from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.sources.concepts import Concepts
-from ebbtide.sources.features import Features, without_file
-from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
-from ebbtide.sources.glyphs import Glyphs
-from ebbtide.sources.omniglot import Omniglot
-from ebbtide.sources.tokens import Tokens
-from ebbtide.tasks.cued import Cued
-from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
-from ebbtide.tasks.regression import Regression
+from ebbtide.tasks.prompt import Prompt
 from ebbtide.traced import replace_at, traced_fields
 from ebbtide.training import identity, limits
 from ebbtide.training.fields import explain
-from ebbtide.training.optimizer import SGD, Adam
+from ebbtide.training.kinds import AnyModel, AnyOptimizer, AnySource, AnyTask
+from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.start import Start, select, shapes
 from ebbtide.training.watch import EarlyStopping
@@ -70,10 +61,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     run; parameters that a glob in `freeze` names (blocks.1.*) are not trained.
     """
 
-    task: FewShot | Regression | Cued | Dynamics = FewShot()
-    source: Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts = Gaussian()
-    model: Transformer | Recurrent | DeepSet = Transformer()
-    optimizer: Adam | SGD = Adam()
+    task: AnyTask = FewShot()
+    source: AnySource = Gaussian()
+    model: AnyModel = Transformer()
+    optimizer: AnyOptimizer = Adam()
     batch: Positive = 128
     sequences: Positive = 1_024_000
     distinct: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -100,14 +91,13 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         allowed = f"must be below sequences = {self.sequences}, or 0: every sequence is new"
         require(self.distinct < self.sequences, "distinct", self.distinct, allowed)
         self.source.check()
-        if isinstance(self.task, FewShot):
-            tag = self.source.__struct_config__.tag
-            wrong = isinstance(self.source, Functions | Concepts)
-            require(not wrong, "source", tag, "is for regression and dynamics (functions) and cued (concepts)")
-        plain = replace(self, source=without_file(self.source))
+        plain = replace(self, source=self.source.stand_in())
         self.task.check(plain.source)
         self.model.check()
-        self._check_reading()
+        self.task.check_pairing(self.model.pairing)
+        if self.task.prompt_type is not Prompt:
+            allowed = "must be none for functions in context: they speak of labels and exemplars"
+            require(not self.interventions, "interventions", len(self.interventions), allowed)
         self.model.encoder.check(plain.source.sizes().dim)
         self.optimizer.check()
         self.schedule.check(self.sequences)
@@ -134,23 +124,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             for value in dict.fromkeys(values):
                 self.check_value(name, value)
 
-    def _check_reading(self) -> None:
-        """Models over joint tokens read the query's response alone, others every one; those over states no other."""
-        pairing = getattr(self.model, "pairing", "interleaved")
-        states = isinstance(self.task, Dynamics)
-        allowed = "must be states for the task dynamics" if states else "states are for the task dynamics"
-        require(states == (pairing == "states"), "model.pairing", pairing, allowed)
-        if isinstance(self.task, Regression):
-            joint = pairing == "joint"
-            allowed = "must be full for a model that answers every length anyway (all but those over joint tokens)"
-            require(joint or self.task.lengths == "full", "task.lengths", self.task.lengths, allowed)
-        if not isinstance(self.task, FewShot):
-            allowed = "must be none for functions in context: they speak of labels and exemplars"
-            require(not self.interventions, "interventions", len(self.interventions), allowed)
-
     def metrics(self) -> tuple[str, ...]:
         """Names of what every evaluator measures."""
-        return evaluators.metrics_of(self.task)
+        return self.task.metrics
 
     def check_value(self, name: str, value: float) -> None:
         """Raises `InputError` unless a member's field `name` (one of `variable`) can have this value."""
@@ -159,7 +135,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             return require(whole, name, value, "must be a whole number from 0, below 2^31")
         checked = replace_at(self, name, value)
         checked.source.check()
-        checked.task.check(without_file(checked.source))
+        checked.task.check(checked.source.stand_in())
         checked.optimizer.check()
 
     def variable(self) -> list[str]:
@@ -196,9 +172,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def outputs(self) -> int:
         """Labels that the read-out tells apart; 0 where a response is a real number."""
-        if isinstance(self.task, FewShot):
-            return self.task.outputs(self.source.sizes().classes)
-        return self.task.outputs(self.source)  # pyright: ignore[reportArgumentType] - `check` has seen that they fit
+        return self.task.outputs(self.source)
 
     def parameters(self) -> int:
         """How many numbers training changes in a model: by this two models are matched in size."""

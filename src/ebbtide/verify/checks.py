@@ -13,14 +13,14 @@ from msgspec.structs import replace
 
 from ebbtide.checks import Check
 from ebbtide.compile import compile_fast
-from ebbtide.evaluation.evaluators import NAMES, Suite, build_suite
+from ebbtide.evaluation.evaluators import Suite, build_suite
 from ebbtide.evaluation.oracles import expected, truth_table
 from ebbtide.keys import Purpose, root
 from ebbtide.machine import cores
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.bank import Bank
 from ebbtide.sources.gaussian import Gaussian
-from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.fewshot import NAMES, FewShot
 from ebbtide.tasks.labels import PerSequence, Shared
 from ebbtide.tasks.prompt import Tag
 from ebbtide.training.optimizer import SGD, Adam
@@ -49,14 +49,14 @@ def calibration(name: str) -> tuple[list[Check], Table]:
     task = TASKS[name]
     task.check(SOURCE)
     suite = build_suite(NAMES, task, SOURCE, bank(), sequences=SEQUENCES, seed=0)
-    table = truth_table(suite, task.outputs(SOURCE.classes))
+    table = truth_table(suite, task.outputs(SOURCE))
     return [truth(name, task, suite, table), sequences(name, task, suite)], table
 
 
 def truth(name: str, task: FewShot, suite: Suite, table: Table) -> Check:
     """Every oracle on every evaluator compared with theory, within 4.5 standard errors (exactly where theory says 0 or
     1)."""
-    outputs = task.outputs(SOURCE.classes)
+    outputs = task.outputs(SOURCE)
     chance, wrong, count = suite.chance(outputs), [], 0
     for oracle, row in table.items():
         for evaluator, (mean, _) in row.items():
@@ -92,7 +92,7 @@ def holdout_pairs() -> Iterator[Check]:
     labels = PerSequence(5, holdout_pairs=2)
     task = FewShot(labels=labels)
     suite = build_suite(("train", "icl", "icl_pairs"), task, SOURCE, bank(), sequences=SEQUENCES, seed=0)
-    outputs = task.outputs(SOURCE.classes)
+    outputs = task.outputs(SOURCE)
     rows = {
         oracle: {name: found for name, found in row.items() if name != "train"}
         for oracle, row in truth_table(suite, outputs).items()
@@ -134,7 +134,7 @@ def initial_loss() -> Check:
     source = replace(SOURCE, classes=1600)
     bank = source.build()
     suite = build_suite(("icl",), task, source, bank, sequences=2000, seed=1)
-    outputs = task.outputs(source.classes)
+    outputs = task.outputs(source)
 
     def untrained() -> Array:
         params = model.init(root(0, Purpose.INIT), context=task.context, dim=source.dim, labels=outputs)
@@ -153,7 +153,7 @@ def causality() -> Check:
     drawn = bank()
     split, index = SOURCE.sizes().split(), jnp.arange(4, dtype=jnp.uint32)
     prompt = compile_fast(lambda: task.sample(root(0, Purpose.DATA), index, SOURCE, drawn, split))()
-    outputs = task.outputs(SOURCE.classes)
+    outputs = task.outputs(SOURCE)
 
     def before_query(exemplars: Array) -> Array:
         params = model.init(root(0, Purpose.INIT), context=4, dim=SOURCE.dim, labels=outputs)

@@ -14,8 +14,9 @@ from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below, larger
 from ebbtide.studies.study import Claim
 from ebbtide.sweeps.axes import Point
-from ebbtide.tasks.fewshot import CopyQueryLabel, FewShot
+from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import PerSequence, Shared
+from ebbtide.tasks.relabel import CopyQueryLabel
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule, Window
 from ebbtide.training.spec import Seeds, Spec

@@ -1,0 +1,131 @@
+"""What every task answers: all that the rest of the code asks of a way to draw prompts."""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+from jaxtyping import Array, Key, UInt
+
+from ebbtide.errors import InputError, nearest, require
+from ebbtide.sources.bank import SourceLike, Split
+from ebbtide.tasks.prompt import FunctionPrompt, Prompt, PromptType
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A way to draw prompts: a frozen struct with a tag of its own, listed in `training/kinds.py`.
+
+    What a task does not say follows from the kind of its prompts (`tasks/prompt.py`), of which there are two: the loss,
+    the tokens that models make, and that the compiled kernel serves it (a kernel serves both kinds, whatever the task).
+    The memory that it needs follows from `context`, `outputs` and its source.
+    """
+
+    @property
+    def prompt_type(self) -> PromptType:
+        """The kind of its prompts; a constant."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names (of `evaluation/metrics.py`) of what is measured of every prompt of an evaluation, in the order of the
+        last axis of every metric array; a constant."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """How many pairs come before the query; a field."""
+        ...
+
+    def check(self, source: SourceLike) -> None:
+        """Raises `InputError` for fields that do not go together, or cannot be drawn from `source`. Reads no file."""
+        ...
+
+    def check_pairing(self, pairing: str) -> None:
+        """Raises `InputError` unless a model whose tokens are made by `pairing` (`models/model.py`) can read the
+        prompts."""
+        ...
+
+    def outputs(self, source: SourceLike) -> int:
+        """How many labels a model's read-out tells apart; 0 where a response is a real number, or a vector of them."""
+        ...
+
+    def evaluators(self) -> tuple[str, ...]:
+        """Names of all evaluators of the task, in the order of their stream numbers: append, never insert."""
+        ...
+
+    def evaluator(self, name: str, source: SourceLike) -> "Evaluator":
+        """The evaluator `name` for models trained on this task and source. Raises `InputError` for an unknown name."""
+        ...
+
+    def check_evaluator(self, name: str, source: SourceLike) -> None:
+        """Raises `InputError` when there is no such evaluator, or it cannot be drawn from `source`."""
+        ...
+
+    def sample(
+        self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: Any, split: Split
+    ) -> Prompt | FunctionPrompt:
+        """Examples `index` of the stream `key`: example i is a pure function of (key, i), whatever the batch size.
+        Compiles."""
+        ...
+
+
+class Evaluator(NamedTuple):
+    """A prompt distribution, the metric it is read by, and the classes and exemplars it draws from.
+
+    An evaluator is itself a task, derived from the training task. `stream` is part of its random stream: never
+    renumber. `headline` is one of the task's metrics that has a chance level; `group` is how many labels of a class
+    count as right by it.
+    """
+
+    name: str
+    stream: int
+    task: Task
+    headline: str
+    split: Split
+    group: int = 1
+
+
+class FunctionTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What tasks of functions in context share (abstract): prompts of pairs in which every response is asked.
+
+    A task of this kind says its `metrics` and the `headline` among them, its `context`, `check`, `check_pairing`,
+    `evaluators`, `variant`, `outputs` and `sample`.
+    """
+
+    @property
+    def prompt_type(self) -> PromptType:
+        return FunctionPrompt
+
+    @property
+    def headline(self) -> str:
+        """The metric by which all evaluators are read."""
+        raise NotImplementedError
+
+    def evaluators(self) -> tuple[str, ...]:
+        """Names of the evaluators, in the order of their stream numbers: see `variant`."""
+        raise NotImplementedError
+
+    def variant(self, name: str) -> "FunctionTask":
+        """The task of the evaluator `name`, one of `evaluators`."""
+        raise NotImplementedError
+
+    def check(self, source: SourceLike) -> None:
+        """Raises `InputError` for fields that do not go together, or cannot be drawn from `source`."""
+        raise NotImplementedError
+
+    def evaluator(self, name: str, source: SourceLike) -> Evaluator:
+        """The evaluator `name`: a `variant` of this task, read by its headline."""
+        names = self.evaluators()
+        if name not in names:
+            raise InputError("evaluators", name, f"must be one of {', '.join(names)}{nearest(name, names)}")
+        task: Any = self.variant(name)
+        return Evaluator(name, names.index(name), task, self.headline, source.sizes().split())
+
+    def check_evaluator(self, name: str, source: SourceLike) -> None:
+        """Raises `InputError` when there is no such evaluator, or it cannot be drawn from `source`."""
+        self.evaluator(name, source).task.check(source)
+
+
+def check_pairs(pairing: str) -> None:
+    """`Task.check_pairing` of a task whose prompts are pairs of an input and a response. Raises `InputError` for a
+    model over states, which has no token for a response."""
+    require(pairing != "states", "model.pairing", pairing, "states are for the task dynamics")

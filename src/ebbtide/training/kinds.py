@@ -1,0 +1,26 @@
+"""The kinds of task, source, model and optimiser that a spec may have: one line for each.
+
+What a kind must answer is written where its base is: `tasks/task.py`, `sources/bank.py`, `models/model.py`,
+`training/optimizer.py`. The rest of the code asks those questions and never which kind it has.
+"""
+
+from ebbtide.models.deepset import DeepSet
+from ebbtide.models.recurrent import Recurrent
+from ebbtide.models.transformer import Transformer
+from ebbtide.sources.concepts import Concepts
+from ebbtide.sources.features import Features
+from ebbtide.sources.functions import Functions
+from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.glyphs import Glyphs
+from ebbtide.sources.omniglot import Omniglot
+from ebbtide.sources.tokens import Tokens
+from ebbtide.tasks.cued import Cued
+from ebbtide.tasks.dynamics import Dynamics
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.regression import Regression
+from ebbtide.training.optimizer import SGD, Adam
+
+AnyTask = FewShot | Regression | Cued | Dynamics
+AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts
+AnyModel = Transformer | Recurrent | DeepSet
+AnyOptimizer = Adam | SGD
