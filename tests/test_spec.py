@@ -1,7 +1,7 @@
 """The spec as data: round trips, its digest, its checks."""
 
 import hashlib
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
+from ebbtide.evaluation.metrics import TABLE
 from ebbtide.models.deepset import DeepSet
 from ebbtide.models.encoders import ResNet
 from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
+from ebbtide.sources.bank import SourceLike
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
@@ -23,8 +25,10 @@ from ebbtide.sources.omniglot import Omniglot
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Fixed, PerSequence, Polysemy, Shared
 from ebbtide.tasks.relabel import Pair
-from ebbtide.traced import replace_at, traced_fields
+from ebbtide.tasks.task import Task
+from ebbtide.traced import replace_at, traced_fields, value_at
 from ebbtide.training.identity import without_defaults
+from ebbtide.training.kinds import AnyModel, AnyOptimizer, AnySource, AnyTask
 from ebbtide.training.optimizer import SGD, Adam, WeightDecay
 from ebbtide.training.schedule import Constant, Cosine, Schedule, WarmupInverseSqrt
 from ebbtide.training.spec import Seeds, Spec, from_builtins, from_json
@@ -44,6 +48,40 @@ SPECS = [
     Spec(model=DeepSet()),
     Spec(model=Recurrent("rnn", encoder=ResNet(channels=(8,), norm="layer"))),
 ]
+
+
+def example(kind: type[msgspec.Struct]) -> Any:
+    """A struct of this kind, with text in the fields that have no default."""
+    return kind(**{one.name: "x.npz" for one in msgspec.structs.fields(kind) if one.required})
+
+
+KINDS = {"task": AnyTask, "source": AnySource, "model": AnyModel, "optimizer": AnyOptimizer}
+SPECS += [Spec(**{field: example(kind)}) for field, union in KINDS.items() for kind in get_args(union)]
+
+
+@pytest.mark.parametrize(("field", "protocol"), [("task", Task), ("source", SourceLike)])
+def test_every_kind_answers_what_is_asked_of_it(field, protocol):
+    for kind in get_args(KINDS[field]):
+        missing = [name for name in dir(protocol) if name[0] != "_" and not hasattr(kind, name)]
+        assert missing == [], f"{kind.__name__} lacks {missing}"
+
+
+def test_every_metric_of_a_task_is_known_and_every_evaluator_is_read_by_one_of_them():
+    for kind in get_args(AnyTask):
+        task = kind()
+        source = next(one for one in map(example, get_args(AnySource)) if serves(one, task))
+        assert set(task.metrics) <= set(TABLE)
+        for i, name in enumerate(task.evaluators()):
+            one = task.evaluator(name, source)
+            assert one.headline in task.metrics and (one.name, one.stream) == (name, i)
+
+
+def serves(source: SourceLike, task: Task) -> bool:
+    try:
+        task.check(source.stand_in())
+    except InputError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -93,30 +131,15 @@ def test_the_default_spec_can_be_run():
     Spec().check()
 
 
-def other_value(value: Any, name: str) -> Any:
-    """A different value that the same field may hold."""
-    words = {
-        "rest": "unique",
-        "exemplar_draw": "match",
-        "distinct": "label",
-        "scale": "norm",
-        "spacing": "log",
-        "standardise": "none",
-        "features": {"pca64": "pixels", "pixels": "pca64"},
-        "layout": "released_script",
-        "norm": {"batch": "layer", "layer": "batch", "pre": "post"},
-        "attention": "relu",
-        "mask": "none",
-        "activation": "relu",
-        "draw": "prior",
-        "link": "sign",
-        "lengths": "random",
-        "shift": "skewed",
-        "pairing": {"joint": "interleaved", "interleaved": "joint"},
-        "kind": {"rnn": "lstm"},
-        "kinds": "token",
-        "pool": "sum",
-    }
+def other_word(holder: Any, name: str, value: str) -> str:
+    """Another of the words that the field allows; where any text is allowed, other text."""
+    hint = get_type_hints(type(holder))[name]
+    return next((word for word in get_args(hint) if isinstance(word, str) and word != value), value + "x")
+
+
+def other_value(holder: Any, name: str) -> Any:
+    """A different value that the field `name` of a struct may hold."""
+    value = msgspec.to_builtins(getattr(holder, name))
     match value:
         case bool():
             return not value
@@ -125,8 +148,7 @@ def other_value(value: Any, name: str) -> Any:
         case float():
             return value / 2 + 0.01
         case str():
-            word = words.get(name, value + "x")
-            return word[value] if isinstance(word, dict) else word
+            return other_word(holder, name, value)
         case None:
             start = {"run": "other", "sequences": 3}
             return {"stopping": {"patience": 3}, "decay": {"on": "mlp"}, "start": start}.get(name, 3)
@@ -134,7 +156,7 @@ def other_value(value: Any, name: str) -> Any:
             windows = [{"start": 0, "end": 9, "every": 3}]
             return {"windows": windows, "interventions": [{"type": "induction"}], "freeze": ["norm.*"]}[name]
         case list() | tuple():
-            return [*value[:-1], value[-1] + 4 if isinstance(value[-1], int) else "other"]
+            return [*value[:-1], "other" if isinstance(value[-1], str) else value[-1] + 4]
         case dict():
             return {"optimizer.lr": [1.0]}
 
@@ -158,7 +180,7 @@ def test_the_digest_changes_with_any_field(spec):
         at = data
         for part in parents:
             at = at[part]
-        at[name] = other_value(at[name], name)
+        at[name] = other_value(value_at(spec, ".".join(parents)) if parents else spec, name)
         digests.add(from_builtins(data).digest())
     assert len(digests) == len(names) + 1
 
