@@ -308,7 +308,7 @@ def test_the_monitor_stops_by_the_rule_of_a_run(small):
     stops = []
     for at, oracle in enumerate(["random", "CIWL", "IWL", "IWL", "IWL", "ICL", "IWL", "IWL"]):
         record = watch(10 * at, Scripted(small, oracle))
-        run.judge(np.array([record["iwl"]], np.float32), 10 * at)
+        run.update_stopping(np.array([record["iwl"]], np.float32), 10 * at)
         assert watch.stop == run.stopped[0]
         stops.append(watch.stop)
     assert stops == [False] * 5 + [True] * 3  # highest mean of two at 30, and 20 later no rise

@@ -18,7 +18,7 @@ from ebbtide.tasks.relabel import CopyQueryLabel, Flip, HoldoutPair, Keep, Pair,
 from ebbtide.tasks.task import Evaluator, check_pairs
 from ebbtide.traced import Traced
 
-METRICS = ("loss", "accuracy", "in_context_accuracy", "in_context_probability", "context_mass")
+METRICS: tuple[str, ...] = ("loss", "accuracy", "in_context_accuracy", "in_context_probability", "context_mass")
 """Names of the metrics, in the order of the last axis of every metric array."""
 BY_RANK = ("icl_common", "icl_rare", "iwl_common", "iwl_rare")
 NAMES = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "iwl_exemplar", *BY_RANK)
