@@ -75,7 +75,8 @@ class _Nothing:
         os.kill(os.getpid(), signal.SIGTERM)
         return []
 
-    def stop(self) -> None: ...
+    def stop(self) -> int:
+        return 0
 
 
 def collect(count: int = 2000) -> dict[str, float]:
