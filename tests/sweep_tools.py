@@ -17,6 +17,8 @@ from msgspec.structs import replace
 
 from ebbtide.runs.folder import Header
 from ebbtide.runs.writer import Writer
+from ebbtide.sweeps import task as task_process
+from ebbtide.sweeps.attempt import Outcome
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.driver import make_plan, run_sweep
 from ebbtide.sweeps.folder import SweepFolder, planning
@@ -45,6 +47,8 @@ LR = Axis(field="optimizer.lr", values=[1e-3, 3e-3])
 WIDTH = Axis(field="model.width", values=[8, 16])
 SWEEP = Sweep(name="try", base=BASE, axes=(WIDTH, LR, Axis(seeds=2)))
 """Two groups of four members; with `jobs=2` two tasks of some seconds."""
+SHORT_SWEEP = Sweep(name="try", base={**BASE, "sequences": 1600}, axes=SWEEP.axes)
+"""The same with a hundredth of the training."""
 TO_BE_STOPPED = Sweep(
     name="try",
     base=BASE | {"sequences": 6_400_000, "schedule.evaluations": 321, "schedule.checkpoints": 321},
@@ -131,6 +135,36 @@ class _Idle:
 
     def stop(self) -> int:
         return 0
+
+
+class InThisProcess:
+    """Trains tasks one after the other in this process, where their own processes are not the subject."""
+
+    slots = 2
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.ended: list[tuple[str, Outcome]] = []
+
+    def room(self) -> int:
+        return 1
+
+    def submit(self, tasks: list[str]) -> None:
+        for task in tasks:
+            assert task_process.run(self.folder, task, 0) == 0
+            self.ended.append((task, Outcome("done", "")))
+
+    def finished(self) -> list[tuple[str, Outcome]]:
+        ended, self.ended = self.ended, []
+        return ended
+
+    def stop(self) -> int:
+        return 0
+
+
+def trained(out: Path, sweep: Sweep) -> SweepFolder:
+    """A sweep whose tasks have all been trained in this process."""
+    return run_sweep(sweep, out, on=InThisProcess(out))
 
 
 def planned(out: Path, sweep: Sweep = SWEEP) -> SweepFolder:

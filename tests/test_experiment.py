@@ -24,11 +24,10 @@ from ebbtide.studies.experiment import (
     make_sweep,
 )
 from ebbtide.studies.study import Claim
-from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group
 from ebbtide.sweeps.results import load
-from sweep_tools import BASE, made
+from sweep_tools import BASE, made, trained
 
 STUDY = find_study("transience")
 TINY = {**BASE, "sequences": 3200, "source.seed": 5, "keep_best": "icl"}
@@ -46,7 +45,7 @@ EXPERIMENT = Experiment("try", "Does it learn?", "nowhere", CLAIMS, {"quick": SE
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> SweepFolder:
     sweep = make_sweep(STUDY, EXPERIMENT, "quick")
-    return run_sweep(sweep, tmp_path_factory.mktemp("experiment") / "s", jobs=2)
+    return trained(tmp_path_factory.mktemp("experiment") / "s", sweep)
 
 
 def test_arms_are_compared_member_by_member_in_the_order_of_their_seeds(folder):
@@ -170,7 +169,7 @@ def test_members_that_stopped_early_keep_their_model_and_train_no_more(tmp_path)
     stopping = {"stopping": {"patience": 400, "window": 1, "margin": 1.0}}  # nothing rises so much: all stop at 400
     arms = {"to the end": {"stopping": None}, "stopped": stopping}
     one = EXPERIMENT._replace(settings={"quick": SETTING._replace(arms=arms)}, claims=CLAIMS[:0])
-    found = Arms(load(run_sweep(make_sweep(STUDY, one, "quick"), tmp_path / "s", jobs=2).path), list(arms))
+    found = Arms(load(trained(tmp_path / "s", make_sweep(STUDY, one, "quick")).path), list(arms))
     assert found.sequences("stopped")[-1] <= 800 < 3200 == found.sequences("to the end")[-1]
     assert np.isfinite(found.scalar("stopped", "icl_final")).all()
     short, whole = found.curves("stopped"), found.curves("to the end")

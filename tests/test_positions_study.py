@@ -42,11 +42,11 @@ from ebbtide.papers.positions.study import (
     SINE,
 )
 from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
-from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import load
 from ebbtide.training.fields import override
 from ebbtide.training.spec import Spec, from_builtins
+from sweep_tools import trained
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -125,7 +125,7 @@ def tiny() -> Experiment:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> SweepFolder:
-    return run_sweep(make_sweep(POSITIONS, tiny(), "quick"), tmp_path_factory.mktemp("positions") / "s", jobs=1)
+    return trained(tmp_path_factory.mktemp("positions") / "s", make_sweep(POSITIONS, tiny(), "quick"))
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from ebbtide.sweeps.results import load
 from ebbtide.training.fields import parse
 from report_tools import EVIL, Page
 from sweep_tools import BASE, LR, WIDTH, made
-from test_sweep_results import SWEEP
+from sweep_tools import SHORT_SWEEP as SWEEP
 from tiny import SPEC, contents, header, write_run
 
 CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]

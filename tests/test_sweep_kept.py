@@ -41,8 +41,7 @@ from ebbtide.sweeps.sweep import Resources, Sweep, read_sweep
 from ebbtide.training import limits
 from ebbtide.training.driver import Interrupted
 from ebbtide.training.start import checkpoint
-from sweep_tools import BASE, _Idle
-from test_sweep_results import made
+from sweep_tools import BASE, _Idle, made
 from tiny import write_run
 
 SHORT = BASE | {"sequences": 1600}

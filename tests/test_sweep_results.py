@@ -16,11 +16,9 @@ from ebbtide.sweeps.data import different_data
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group
 from ebbtide.sweeps.results import SCALARS, Results, load
-from ebbtide.sweeps.sweep import Sweep
 from ebbtide.sweeps.views import curves_by, phase
-from sweep_tools import BASE, LR, WIDTH, made
-
-SWEEP = Sweep(name="try", base={**BASE, "sequences": 1600}, axes=(WIDTH, LR, Axis(seeds=2)))
+from sweep_tools import LR, WIDTH, made
+from sweep_tools import SHORT_SWEEP as SWEEP
 
 
 @pytest.fixture
