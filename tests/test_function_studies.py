@@ -18,10 +18,10 @@ from ebbtide.papers.transient_ridge import study as transient_ridge
 from ebbtide.runs.folder import Run
 from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
 from ebbtide.sweeps.axes import Point
-from ebbtide.sweeps.driver import run_sweep
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec
+from sweep_tools import trained
 from tiny import write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -221,7 +221,7 @@ def test_a_small_run_is_judged_and_drawn(study, name, pictures, tmp_path):
     fewer = {arm: point | {"distinct": point.get("distinct", 0) // 50} for arm, point in setting.arms.items()}
     setting = setting._replace(members=2, arms=fewer)
     experiment: Experiment = whole._replace(settings={"quick": setting})
-    folder = run_sweep(make_sweep(study, experiment, "quick", TINY), tmp_path / "s", jobs=2)
+    folder = trained(tmp_path / "s", make_sweep(study, experiment, "quick", TINY))
     verdict = conclude_experiment(study, experiment, "quick*", folder)
     assert [one.claim for one in verdict.claims] == [one.name for one in whole.claims]
     assert all(one.n == 2 and one.estimate is not None for one in verdict.claims)
