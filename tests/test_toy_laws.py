@@ -119,7 +119,7 @@ def test_nested_logits_know_nothing_at_zero_and_all_when_all_is_given():
     law = NestedLogits()
     loss, context, a, m = law.losses(np.zeros((3, 1)))[:, 0]
     np.testing.assert_allclose([loss, context, a, m], [np.log(32), 8 / 32, 1 / 17, 1 / 8], **EXACT)
-    np.testing.assert_allclose(law.losses(np.full((3, 1), laws.GIVEN))[:, 0], [0, 1, 1, 1], atol=1e-12)
+    np.testing.assert_allclose(law.losses(np.full((3, 1), laws.FIXED_LOGIT))[:, 0], [0, 1, 1, 1], atol=1e-12)
     state = replace(law, fixed=(0, 2)).start(range(5))
     course = descend(replace(law, fixed=(0, 2)), state, 0.1, 50)
     np.testing.assert_allclose(course.losses[2], 1, atol=1e-12)  # a given logit is not trained
