@@ -160,7 +160,7 @@ def _conclude(finished: Run, check: bool) -> int:
     from ebbtide.papers.registry import find_study
     from ebbtide.studies.rehearsal import check_judgeable
     from ebbtide.studies.study import conclude
-    from ebbtide.training.driver import spec_of
+    from ebbtide.training.run import spec_of
 
     study = find_study(finished.header.label["study"])
     check_judgeable(study, spec_of(finished), {})

@@ -173,9 +173,9 @@ class Arms:
     def best_again(self, arm: str, evaluator: str = "icl") -> Float[np.ndarray, " member"]:
         """An evaluator of every member's best kept model, on fresh prompts: neither training nor the choice of the
         model has seen them (evaluation seed + 1)."""
-        from ebbtide.training.driver import spec_of
         from ebbtide.training.engine import Engine
         from ebbtide.training.members import unnamed
+        from ebbtide.training.run import spec_of
 
         found: list[float] = []
         for place, run in self.runs(arm):

@@ -19,10 +19,10 @@ from ebbtide.studies.donor import Donor
 from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below
 from ebbtide.studies.study import Claim, Preset, Scalars, Study, Verdict
 from ebbtide.sweeps.axes import Point
-from ebbtide.training.driver import spec_of
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints, probe_run
+from ebbtide.training.run import spec_of
 from ebbtide.training.start import select
 
 
