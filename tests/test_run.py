@@ -13,7 +13,7 @@ import ebbtide as eb
 from ebbtide.runs.reading import load_record
 from ebbtide.runs.writer import Writer
 from ebbtide.training import run as module
-from ebbtide.training.start import named
+from ebbtide.training.start import to_dotted
 from tiny import SPEC, header, same_bits, write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -71,19 +71,19 @@ def test_a_model_has_the_parameters_of_its_member_at_its_checkpoint(run):
         state = load_record(run.path, manifest.state)
         for member in range(2):
             model, params = run.model(member, at=manifest.sequences)
-            ours = {f"params.{name}": np.asarray(leaf) for name, leaf in named(params).items()}
+            ours = {f"params.{name}": np.asarray(leaf) for name, leaf in to_dotted(params).items()}
             assert model == SPEC.model
             assert same_bits(ours, {name: state[name][member] for name in ours})
-    newest = named(run.model(1)[1])
-    assert all((newest[name] == leaf).all() for name, leaf in named(run.model(1, at=1024)[1]).items())
-    assert all((newest[name] == leaf).all() for name, leaf in named(run.model(1, at=np.int64(1024))[1]).items())
+    newest = to_dotted(run.model(1)[1])
+    assert all((newest[name] == leaf).all() for name, leaf in to_dotted(run.model(1, at=1024)[1]).items())
+    assert all((newest[name] == leaf).all() for name, leaf in to_dotted(run.model(1, at=np.int64(1024))[1]).items())
 
 
 def test_the_best_model_is_the_one_that_the_run_kept(run):
     best = run.best()
     for member in range(2):
         _, params = run.model(member, at="best")
-        assert all((np.asarray(leaf) == best[name][member]).all() for name, leaf in named(params).items())
+        assert all((np.asarray(leaf) == best[name][member]).all() for name, leaf in to_dotted(params).items())
         value = eb.score(run.spec, params, "icl", member=member).value
         assert value == pytest.approx(run.metrics()["icl"][member].max(), rel=1e-6) == best["value"][member]
 
