@@ -1,6 +1,5 @@
 """A run as its user sees it: its spec, its models, its curves with named axes."""
 
-import doctest
 import inspect
 import sys
 from typing import Any
@@ -12,7 +11,6 @@ from msgspec.structs import replace
 import ebbtide as eb
 from ebbtide.runs.reading import load_record
 from ebbtide.runs.writer import Writer
-from ebbtide.training import run as module
 from ebbtide.training.start import to_dotted
 from tiny import SPEC, header, same_bits, write_run
 
@@ -30,19 +28,6 @@ def folder(tmp_path_factory, quick_compile) -> Any:
 @pytest.fixture(scope="module")
 def run(folder) -> eb.Run:
     return eb.Run(folder / "runs/first")
-
-
-@pytest.mark.parametrize("name", ["Run", "Run.spec", "Run.checkpoints", "Run.model", "Run.to_xarray", "model_at"])
-def test_the_example_of_a_docstring_runs(name, folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    found: Any = module
-    for part in name.split("."):
-        found = vars(found)[part]
-    test = doctest.DocTestParser().get_doctest(found.__doc__, {"eb": eb}, name, None, None)
-    assert test.examples
-    told: list[str] = []
-    doctest.DocTestRunner().run(test, out=told.append)
-    assert told == []
 
 
 def test_training_returns_a_run_with_its_spec(folder):

@@ -21,59 +21,60 @@ WATCHED = ("value", "sequences", "stopped_at")
 
 
 class Run(RunFolder):
-    """A run folder, read only, with what is in it as Python objects. It sees what is committed, also while the run is
-    being written.
+    """A run folder, read only, with what is in it as Python objects: `spec`, `model(member, at)`, `metrics()`,
+    `to_xarray()`. It sees what is committed, also while the run is being written.
 
-    `path` is the run's folder. Raises `InputError` when it is none.
+    Args:
+        path: the run's folder.
 
-        >>> run = eb.Run("runs/first")
-        >>> run.status(), run.spec.members, run.checkpoints()
-        ('complete', 2, [0, 512, 1024])
-        >>> run.metrics()["icl"].shape  # [member, evaluation]
-        (2, 5)
+    Raises:
+        InputError: the folder is no run folder.
+
+    >>> run = eb.Run("runs/tiny")
+    >>> run.status(), run.spec.model.width, run.checkpoints()
+    ('complete', 16, [0, 64])
+    >>> run.metrics()["icl"].shape  # [member, evaluation]
+    (1, 2)
     """
 
     @cached_property
     def spec(self) -> Spec:
-        """The spec of the run.
-
-        Raises `InputError` when this version of ebbtide cannot read it, or when it was changed since the run began.
-
-            >>> run = eb.Run("runs/first")
-            >>> run.spec.model.layers, run.spec.digest() == run.header.digest
-            (1, True)
-        """
+        """The spec of the run. Raises `InputError` when this version of ebbtide cannot read it, or when it was changed
+        since the run began."""
         return spec_of(self)
 
     def checkpoints(self) -> list[int]:
-        """The sequences per member at every checkpoint that the run has, oldest first.
+        """The sequences per member at every checkpoint that the run has, oldest first. The last one of a run that is
+        not complete may be a rolling checkpoint, which a later one replaces.
 
-        The last one may be a rolling checkpoint of a run that is not complete: later ones replace it.
-
-            >>> eb.Run("runs/first").checkpoints()
-            [0, 512, 1024]
+        >>> eb.Run("runs/tiny").checkpoints()
+        [0, 64]
         """
         return sorted(manifest.sequences for _, manifest in self.manifests())
 
     def model(self, member: int = 0, at: int | np.integer | Literal["best"] | None = None) -> tuple[Model, Params]:
         """The model of the run, and the parameters of one member: what `eb.record`, `eb.answer`, `eb.measure` take.
 
-        `member` counts from 0. `at` is a checkpoint by its sequences per member (one of `checkpoints()`), None for the
-        newest, or "best" for the parameters with which the member had the best value of `spec.keep_best`.
+        A count between two checkpoints is refused, and the nearest checkpoint named: parameters of another time than
+        was asked for would not look wrong.
 
-        A count that is not that of a checkpoint is refused, with the nearest one named: parameters of another time
-        would not look wrong. Raises `InputError` for that, for a member that is not there, for a run that keeps no best
-        models, and for a checkpoint that is damaged or does not hold what the spec needs (names, shapes, types).
+        Args:
+            member: the member's place in the run, from 0.
+            at: the sequences per member of a checkpoint (one of `checkpoints()`), None for the newest, or "best" for
+                the parameters with which the member had its best value of `spec.keep_best`.
 
-            >>> run = eb.Run("runs/first")
-            >>> model, params = run.model(member=1, at=512)
-            >>> prompt = eb.prompts_of(run.spec, "icl", 8)
-            >>> model.apply(params, prompt).shape  # [prompt, label]
-            (8, 66)
-            >>> model, params = run.model(at="best")
-            >>> run.model(at=500)
-            Traceback (most recent call last):
-            ebbtide.errors.InputError: at = 500: the nearest checkpoint is at 512 sequences (there are 0, 512, 1024)
+        Raises:
+            InputError: there is no such member or checkpoint, the run keeps no best models, or the checkpoint is
+                damaged or does not hold what the spec needs (names, shapes, types).
+
+        >>> run = eb.Run("runs/tiny")
+        >>> model, params = run.model(member=0, at=64)
+        >>> model.apply(params, eb.prompts_of(run.spec, "icl", 5)).shape  # [prompt, label]
+        (5, 66)
+        >>> model, params = run.model(at="best")
+        >>> run.model(at=60)
+        Traceback (most recent call last):
+        ebbtide.errors.InputError: at = 60: the nearest checkpoint is at 64 sequences (there are 0, 64)
         """
         spec = self.spec
         require(0 <= member < spec.members, "member", member, f"must be from 0 to {spec.members - 1}")
@@ -110,18 +111,19 @@ class Run(RunFolder):
     def to_xarray(self) -> Any:
         """The curves with named axes, as an `xarray.Dataset` (needs the extra `export`).
 
-        `value` and `error` (its standard error over the evaluation sequences) [member, sequences, evaluator, metric],
+        `value` and `error` (the standard error over the evaluation sequences) [member, sequences, evaluator, metric],
         `train_loss` [member, sequences] (nats or squared error; nan at 0). Coordinates: `sequences` per member and the
         `steps` there, the names of evaluators and metrics, for every evaluator its `headline` metric and that metric's
         `chance` level, and for every member its values of the fields that `spec.vary` names.
 
-        Raises `InputError` when xarray is not installed or nothing was evaluated yet.
+        Raises:
+            InputError: xarray is not installed, or nothing was evaluated yet.
 
-            >>> curves = eb.Run("runs/first").to_xarray()
-            >>> dict(curves.sizes)
-            {'member': 2, 'sequences': 5, 'evaluator': 2, 'metric': 5}
-            >>> curves.value.sel(evaluator="icl", metric="accuracy").mean("member").dims
-            ('sequences',)
+        >>> curves = eb.Run("runs/tiny").to_xarray()
+        >>> dict(curves.sizes)
+        {'member': 1, 'sequences': 2, 'evaluator': 1, 'metric': 5}
+        >>> curves.value.sel(evaluator="icl", metric="accuracy").mean("member").dims
+        ('sequences',)
         """
         try:
             import xarray
@@ -166,12 +168,19 @@ def params_of(spec: Spec, arrays: dict[str, np.ndarray], member: int, where: str
 def model_at(
     run: RunFolder | str | os.PathLike[str], member: int = 0, sequences: int | None = None
 ) -> tuple[Spec, Params]:
-    """The spec of a run (or of the run in a folder), and the parameters of one member at a checkpoint (None: the
-    newest): what `eb.score` takes. Arguments and errors are those of `Run.model`.
+    """The spec of a run, and the parameters of one member at a checkpoint: what `eb.score` takes.
 
-        >>> spec, params = eb.model_at("runs/first", member=1)
-        >>> 0 <= eb.score(spec, params, "icl").value <= 1
-        True
+    Args:
+        run: a run, or the path of its folder.
+        member: the member's place in the run.
+        sequences: the sequences per member of a checkpoint; None: the newest.
+
+    Raises:
+        InputError: there is no such run, checkpoint or member (see `Run.model`).
+
+    >>> spec, params = eb.model_at("runs/tiny")
+    >>> sorted(params)
+    ['blocks', 'exemplar', 'label', 'norm', 'position', 'readout']
     """
     found = Run(run.path if isinstance(run, RunFolder) else run)
     return found.spec, found.model(member, sequences)[1]
