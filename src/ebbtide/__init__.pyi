@@ -49,12 +49,7 @@ from ebbtide.sweeps.sweep import Sweep as Sweep
 from ebbtide.sweeps.sweep import read_sweep as read_sweep
 from ebbtide.tasks.cued import Cued as Cued
 from ebbtide.tasks.dynamics import Dynamics as Dynamics
-from ebbtide.tasks.fewshot import CopyQueryLabel as CopyQueryLabel
 from ebbtide.tasks.fewshot import FewShot as FewShot
-from ebbtide.tasks.fewshot import Flip as Flip
-from ebbtide.tasks.fewshot import HoldoutPair as HoldoutPair
-from ebbtide.tasks.fewshot import Keep as Keep
-from ebbtide.tasks.fewshot import Pair as Pair
 from ebbtide.tasks.labels import Fixed as Fixed
 from ebbtide.tasks.labels import PerSequence as PerSequence
 from ebbtide.tasks.labels import Polysemy as Polysemy
@@ -62,6 +57,11 @@ from ebbtide.tasks.labels import Shared as Shared
 from ebbtide.tasks.prompt import FunctionPrompt as FunctionPrompt
 from ebbtide.tasks.prompt import Prompt as Prompt
 from ebbtide.tasks.regression import Regression as Regression
+from ebbtide.tasks.relabel import CopyQueryLabel as CopyQueryLabel
+from ebbtide.tasks.relabel import Flip as Flip
+from ebbtide.tasks.relabel import HoldoutPair as HoldoutPair
+from ebbtide.tasks.relabel import Keep as Keep
+from ebbtide.tasks.relabel import Pair as Pair
 from ebbtide.training.driver import resume as resume
 from ebbtide.training.driver import train as train
 from ebbtide.training.monitor import Monitor as Monitor
