@@ -249,7 +249,7 @@ def test_weight_decay_on_the_encoder_is_on_the_resnet_and_nothing_else():
     model = Transformer(layers=1, width=WIDTH, heads=2, encoder=TINY)
     shapes = jax.eval_shape(lambda: model.init(key(), context=2, dim=81, labels=5))
     params = jax.tree.map(lambda p: jnp.ones(p.shape), shapes)
-    pull = WeightDecay(coefficient=0.5, on="encoder").pull(params)
+    pull = WeightDecay(coefficient=0.5, on="encoder").decay_term(params)
     assert {float(p.min()) for p in jax.tree.leaves(pull["exemplar"])} == {0.5}
     assert {float(p.max()) for p in jax.tree.leaves(pull["exemplar"])} == {0.5}
     rest = {name: part for name, part in pull.items() if name != "exemplar"}
