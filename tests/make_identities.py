@@ -10,16 +10,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ebbtide.papers.registry import COMPUTED, STUDIES, find_any, find_study
-from ebbtide.studies.computed import conclude_computed
-from ebbtide.studies.experiment import (
-    asked_digest,
-    conclude_experiment,
+from ebbtide.papers.registry import STUDIES, find_study
+from ebbtide.studies.claim import digest_of_claims
+from ebbtide.studies.comparison import (
+    SweepPlan,
+    conclude_sweep,
     description_digest,
-    digest,
-    make_sweep,
+    question_digest,
+    verdict_digest,
 )
-from ebbtide.studies.study import conclude, digest_of_claims
+from ebbtide.studies.computation import ComputationPlan
+from ebbtide.studies.single_run import RunPlan, conclude_run
+from ebbtide.studies.study import setup
 from ebbtide.sweeps.plan import group
 from sweep_tools import made
 from tiny import write_run
@@ -36,34 +38,35 @@ def identities() -> dict[str, dict[str, Any]]:
     """Digests of every run, sweep, member and list of claims, by study, experiment and preset."""
     found: dict[str, dict[str, Any]] = {}
     for study in STUDIES:
-        for name, preset in study.presets.items() if study.claims else ():
-            spec = preset.spec
-            found[f"{study.name} {name}"] = {
-                "spec": spec.digest(),
-                "json": digest_of(spec.to_json()),
-                "members": spec.addresses(),
-                "claims": digest_of_claims(study.claims),
-            }
         for one in study.experiments:
-            for name, setting in one.settings.items():
-                sweep = make_sweep(study, one, name)
-                members = [address for group_ in group(sweep, sweep.points()) for address in group_.addresses]
-                found[f"{study.name}/{one.name} {name}"] = {
-                    "folder": description_digest(sweep),
-                    "asked": asked_digest(sweep),
-                    "verdict": digest(sweep),
-                    "base": sweep.spec().digest(),
-                    "members": digest_of("".join(members).encode()),
-                    "donor": setting.donor.path if setting.donor else None,
-                    "claims": digest_of_claims(one.asked(setting.arms)),
-                }
-    for study in COMPUTED:
-        for name, preset in study.presets.items():
-            found[f"{study.name} {name}"] = {
-                "setting": preset.setting.digest(),
-                "claims": digest_of_claims(study.claims),
-            }
+            for name in one.presets:
+                found[f"{study.full_name(one)} {name}"] = names_of(setup(study, one.name, name).plan())
     return found
+
+
+def names_of(plan: Any) -> dict[str, Any]:
+    """The digests of one preset's work."""
+    claims = plan.setup.experiment.claims
+    match plan:
+        case RunPlan(_, spec):
+            names = {"spec": spec.digest(), "json": digest_of(spec.to_json()), "members": spec.addresses()}
+        case ComputationPlan(_, computation):
+            names = {"setting": computation.setting.digest()}
+        case SweepPlan(_, comparison):
+            sweep, donor = plan.sweep, comparison.donor
+            members = [address for one in group(sweep, sweep.points()) for address in one.addresses]
+            claims = plan.setup.experiment.asked(comparison.arms)
+            names = {
+                "folder": description_digest(sweep),
+                "asked": question_digest(sweep),
+                "verdict": verdict_digest(sweep),
+                "base": sweep.spec().digest(),
+                "members": digest_of("".join(members).encode()),
+                "donor": donor.path if donor else None,
+            }
+        case _:
+            raise TypeError(plan)
+    return names | {"claims": digest_of_claims(claims)}
 
 
 def verdicts(folder: Path) -> dict[str, bytes]:
@@ -74,11 +77,12 @@ def verdicts(folder: Path) -> dict[str, bytes]:
     names = ("icl", "iwl", "ciwl")
     rng = np.random.default_rng(0)
     curves = {name: rng.random((4, 9)) for name in names}
-    spec = study.presets["quick"].spec
-    conclude(study, write_run(run, curves, rng.random((4, 9)), spec=spec))
-    experiment = study.experiment("burstiness")
-    conclude_experiment(study, experiment, "quick", made(sweep, make_sweep(study, experiment, "quick")))
-    conclude_computed(find_any("toy-laws"), "quick", [("seeds", "3")], computed)  # pyright: ignore[reportArgumentType]
+    spec = study.base("quick").spec
+    conclude_run(study, write_run(run, curves, rng.random((4, 9)), spec=spec))
+    plan = setup(study, "burstiness").plan()
+    assert isinstance(plan, SweepPlan)
+    conclude_sweep(study, plan.setup.experiment, "quick", made(sweep, plan.sweep))
+    setup(find_study("toy-laws"), fields=[("seeds", "3")]).plan().conclude(computed)
     found = {}
     for name, path in (("run", run), ("sweep", sweep), ("computed", computed)):
         verdict: dict[str, Any] = msgspec.json.decode((path / "verdict.json").read_bytes())

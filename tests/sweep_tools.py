@@ -17,9 +17,12 @@ from msgspec.structs import replace
 
 from ebbtide.runs.folder import Header
 from ebbtide.runs.writer import Writer
+from ebbtide.studies.comparison import SweepPlan
+from ebbtide.studies.describe import field_text
+from ebbtide.studies.study import Experiment, Setup, Study
 from ebbtide.sweeps import task as task_process
 from ebbtide.sweeps.attempt import Outcome
-from ebbtide.sweeps.axes import Axis
+from ebbtide.sweeps.axes import Axis, Point
 from ebbtide.sweeps.driver import make_plan, run_sweep
 from ebbtide.sweeps.folder import SweepFolder, planning
 from ebbtide.sweeps.plan import TaskGroup, group
@@ -55,6 +58,19 @@ TO_BE_STOPPED = Sweep(
     axes=SWEEP.axes,
 )
 """The same forty times as long, looked at as often: its tasks do not end before a stop reaches them, on any machine."""
+
+
+def plan_of(study: Study, experiment: Experiment, preset: str = "quick", changed: Point | None = None) -> SweepPlan:
+    """The arms of an experiment, be it one of the study's or not, with fields changed."""
+    fields = tuple((name, field_text(value)) for name, value in (changed or {}).items())
+    plan = Setup(study, experiment, preset, fields).plan()
+    assert isinstance(plan, SweepPlan)
+    return plan
+
+
+def make_sweep(study: Study, experiment: Experiment, preset: str = "quick", changed: Point | None = None) -> Sweep:
+    """The sweep of an experiment's arms."""
+    return plan_of(study, experiment, preset, changed).sweep
 
 
 def bits(folder: SweepFolder) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from ebbtide.errors import InputError
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.progress import ProgressLine
 from ebbtide.runs.folder import Run
-from ebbtide.studies.study import read_verdict
+from ebbtide.studies.verdict import read_verdict
 from ebbtide.training import driver
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.spec import from_json
@@ -209,7 +209,7 @@ def test_a_dry_run_prints_the_spec_and_writes_nothing(here, capsys):
 
 def test_a_dry_run_without_fields_prints_the_preset(capsys):
     assert main(["run", "transience", "--preset", "quick", "--dry-run"]) == 0
-    assert from_json(capsys.readouterr().out.encode()) == TRANSIENCE.presets["quick"].spec
+    assert from_json(capsys.readouterr().out.encode()) == TRANSIENCE.bases["quick"].spec
 
 
 def test_a_study_runs_to_its_verdict(finished):
@@ -219,7 +219,7 @@ def test_a_study_runs_to_its_verdict(finished):
     assert run.header.label == {"study": "transience", "preset": "quick*"}  # * : not the preset itself
     verdict = read_verdict(run)
     assert verdict is not None and not verdict.holds() and code == 1  # 64 steps teach no ICL
-    assert [c.claim for c in verdict.claims] == [c.name for c in TRANSIENCE.claims]
+    assert [c.claim for c in verdict.claims] == [c.name for c in TRANSIENCE.experiments[0].claims]
     for name, start in (("figure.png", b"\x89PNG"), ("figure.svg", b"<?xml"), ("verdict.json", b"{")):
         assert (out / name).read_bytes().startswith(start)
 
@@ -238,7 +238,7 @@ def test_check_gives_0_when_every_claim_holds(here, capsys):
     transient(here / "runs/good")
     assert main(["resume", "good", "--check"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("holds") == len(TRANSIENCE.claims) and "FAILS" not in shown
+    assert shown.count("holds") == len(TRANSIENCE.experiments[0].claims) and "FAILS" not in shown
 
 
 def test_check_gives_1_when_a_claim_does_not_hold(here, capsys):

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from ebbtide.cli import main
-from ebbtide.papers.registry import COMPUTED, STUDIES
-from ebbtide.studies.computed import Computed
+from ebbtide.papers.registry import STUDIES
+from ebbtide.studies.computation import Computation
 from ebbtide.training.spec import Spec
 from effort import examples
 from tiny import contents
@@ -72,16 +72,14 @@ def a_field(rng: random.Random, names: list[str]) -> tuple[str, str]:
 
 
 def run_line(rng: random.Random) -> list[str]:
-    """`ebbtide run` of a study's own run, of an experiment, or of a computed study."""
-    study = rng.choice((*STUDIES, *COMPUTED))
+    """`ebbtide run` of a study or of one of its experiments."""
+    study = rng.choice(STUDIES)
     line = ["run", study.name]
-    if isinstance(study, Computed):
-        names = leaves(msgspec.to_builtins(study.presets["quick"].setting))
-    else:
-        names = leaves(msgspec.to_builtins(study.presets["quick"].spec))
-        if study.experiments and rng.random() < 0.6:
-            experiment = rng.choice(study.experiments)
-            line += ["--experiment", experiment.name, "--preset", rng.choice(list(experiment.settings))]
+    work = study.experiments[0].presets["quick"].work
+    names = leaves(msgspec.to_builtins(work.setting if isinstance(work, Computation) else study.bases["quick"].spec))
+    if rng.random() < 0.6:
+        experiment = rng.choice(study.experiments)
+        line += ["--experiment", experiment.name, "--preset", rng.choice(list(experiment.presets))]
     for _ in range(rng.randrange(4)):
         name, value = a_field(rng, names)
         line += [f"--{name}", value]

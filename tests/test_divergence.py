@@ -18,12 +18,14 @@ from ebbtide.report import scaling_figure as scaling
 from ebbtide.report.curves import NOTHING, finite_to_the_end
 from ebbtide.runs.folder import Run
 from ebbtide.runs.writer import Writer
-from ebbtide.studies.experiment import Experiment, Setting, above, conclude_experiment, larger, make_sweep
-from ebbtide.studies.study import conclude
+from ebbtide.studies.claim import above, larger
+from ebbtide.studies.comparison import Comparison, conclude_sweep
+from ebbtide.studies.single_run import conclude_run
+from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.driver import make_plan
 from ebbtide.sweeps.folder import SweepFolder, planning
 from ebbtide.sweeps.plan import TaskGroup, group
-from sweep_tools import BASE
+from sweep_tools import BASE, make_sweep
 from tiny import evaluations, header, watched, write_run
 
 NAN = np.nan
@@ -156,7 +158,7 @@ def test_a_panel_without_a_number_says_so(tmp_path):
 
 
 def test_a_run_that_diverged_is_concluded_and_no_claim_holds(tmp_path):
-    verdict = conclude(find_study("transience"), a_run(tmp_path / "run"))
+    verdict = conclude_run(find_study("transience"), a_run(tmp_path / "run"))
     assert {one.verdict for one in verdict.claims} == {"fails"}
     assert {one.members_above() for one in verdict.claims} == {"0 of 3 (0 finite)"}
     assert {one.note for one in verdict.claims} == {"3 of 3 members diverged"}
@@ -164,31 +166,34 @@ def test_a_run_that_diverged_is_concluded_and_no_claim_holds(tmp_path):
 
 
 def test_a_claim_says_how_many_members_are_finite(tmp_path):
-    verdict = conclude(find_study("transience"), a_run(tmp_path / "run", 3, [2]))
+    verdict = conclude_run(find_study("transience"), a_run(tmp_path / "run", 3, [2]))
     assert all(one.verdict != "holds" for one in verdict.claims)
     assert verdict.claims[0].members_above() == "2 of 3 (2 finite)"
 
 
 def test_no_estimate_of_a_member_that_diverged_counts_whatever_its_early_numbers(tmp_path):
     study = find_study("transience")
-    early = study.claims[0]._replace(estimate=lambda s: np.ones(3), threshold=0.5)  # finite for every member
-    verdict = conclude(study._replace(claims=(early,)), a_run(tmp_path / "run", 3, [2]))
+    own = study.experiments[0]
+    early = own.claims[0]._replace(estimate=lambda s: np.ones(3), threshold=0.5)  # finite for every member
+    verdict = conclude_run(
+        study._replace(experiments=(own._replace(claims=(early,)),)), a_run(tmp_path / "run", 3, [2])
+    )
     assert verdict.claims[0].members == [1.0, 1.0, None] and verdict.claims[0].verdict == "undecided"
 
 
 def test_a_verdict_does_not_wait_for_a_figure(tmp_path):
-    def broken(run, verdict):
+    def broken(evidence, title):
         raise ZeroDivisionError
 
-    run = a_run(tmp_path / "run")
+    run, study = a_run(tmp_path / "run"), find_study("transience")
     with pytest.raises(ZeroDivisionError):
-        conclude(find_study("transience")._replace(figure=broken), run)
+        conclude_run(study._replace(experiments=(study.experiments[0]._replace(figures=broken),)), run)
     assert (run.path / "verdict.json").exists()
 
 
 @pytest.mark.parametrize(("broken", "status"), [([0, 1, 2], "diverged"), ([1], "1 of 3 diverged"), ([], "complete")])
 def test_a_run_that_diverged_says_so_in_the_terminal(tmp_path, capsys, broken, status):
-    conclude(find_study("transience"), a_run(tmp_path / "run", 3, broken))
+    conclude_run(find_study("transience"), a_run(tmp_path / "run", 3, broken))
     assert main(["ls", str(tmp_path)]) == 0
     listed = capsys.readouterr().out
     assert status in listed and ("complete" in listed) == (not broken) and "nan" not in listed
@@ -203,9 +208,9 @@ def test_a_run_that_diverged_says_so_in_the_terminal(tmp_path, capsys, broken, s
 
 
 def test_the_page_tells_of_runs_that_diverged_and_of_the_others(tmp_path, capsys):
-    conclude(find_study("transience"), a_run(tmp_path / "bad"))
+    conclude_run(find_study("transience"), a_run(tmp_path / "bad"))
     a_run(tmp_path / "unjudged", 3, [0])
-    conclude(find_study("transience"), a_run(tmp_path / "good", 3, []))
+    conclude_run(find_study("transience"), a_run(tmp_path / "good", 3, []))
     out = tmp_path / "page.html"
     assert main(["report", *(str(tmp_path / n) for n in ("good", "bad", "unjudged")), "--out", str(out)]) == 0
     text = out.read_text()
@@ -238,7 +243,7 @@ EXPERIMENT = Experiment(
         above("sure", "icl is a number", "definition", "icl_peak", "slow", 0.0),
         larger("learns", "the fast arm has the lower loss", "definition", "train_loss_final", "slow", "fast"),
     ),
-    {"quick": Setting(arms=ARMS, base={**BASE, "sequences": 1600}, minutes=1, scaled="tiny", members=3)},
+    {"quick": Preset(Comparison(ARMS, {**BASE, "sequences": 1600}, members=3), 1, "tiny")},
     shows=("icl", "iwl"),
 )
 
@@ -265,7 +270,7 @@ def a_sweep(path: Path, rates: list[float]) -> SweepFolder:
 @pytest.mark.parametrize("rates", [[1e-4, 3e-3], [3e-3]], ids=["all arms", "one arm"])
 def test_an_experiment_whose_members_diverged_is_concluded(tmp_path, capsys, rates):
     folder = a_sweep(tmp_path / "s", rates)
-    verdict = conclude_experiment(STUDY, EXPERIMENT, "quick", folder)
+    verdict = conclude_sweep(STUDY, EXPERIMENT, "quick", folder)
     assert verdict.claims[1].verdict == "fails" and verdict.claims[1].members_above() == "0 of 3 (0 finite)"
     assert (verdict.claims[0].verdict == "holds") == (len(rates) == 1)
     assert (folder.path / "figure.png").exists()

@@ -15,16 +15,17 @@ from ebbtide.papers.coopetition.study import COOPETITION, OWN_RUN
 from ebbtide.papers.coopetition.switch import SWITCH, WINDOW
 from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.runs.folder import Run
+from ebbtide.studies.claim import above
+from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.donor import SHARED, Donor
-from ebbtide.studies.experiment import Experiment, Setting, above, make_sweep, overridden
-from ebbtide.studies.study import Study
+from ebbtide.studies.study import Experiment, Preset, Study
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.relabel import CopyQueryLabel
 from ebbtide.training.driver import train
 from ebbtide.training.fields import assign_all
 from ebbtide.training.spec import Spec, from_builtins
-from sweep_tools import BASE
+from sweep_tools import BASE, make_sweep, plan_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 FIELDS = {**BASE, "source.seed": 5, "keep_best": "icl"}
@@ -32,23 +33,21 @@ FIELDS = {**BASE, "source.seed": 5, "keep_best": "icl"}
 
 def small(**fields: Any) -> Spec:
     """The preset of a study with so little to do."""
-    data = to_builtins(find_study("transience").preset("quick").spec)
+    data = to_builtins(find_study("transience").base("quick").spec)
     assign_all(Spec, data, FIELDS | fields)
     return from_builtins(data)
 
 
 DONOR = Donor("try-donor", small(members=2, sequences=1024), {"donor": "transience/try"})
-SETTING = Setting(
+WORK = Comparison(
     arms={"anew": {"start": None}, "from it": DONOR.start(512)},
     base={**FIELDS, "sequences": 1600},
-    minutes=1,
-    scaled="tiny",
     members=2,
     task_members=2,
     donor=DONOR,
 )
 CLAIMS = (above("sure", "icl is a number", "definition", "icl_peak", "from it", 0.0),)
-EXPERIMENT = Experiment("try", "Does it start?", "nowhere", CLAIMS, {"quick": SETTING}, shows=("icl",))
+EXPERIMENT = Experiment("try", "Does it start?", "nowhere", CLAIMS, {"quick": Preset(WORK, 1, "tiny")}, shows=("icl",))
 ARGUMENTS = ["run", "transience", "--experiment", "try"]
 
 
@@ -101,24 +100,24 @@ def test_a_folder_with_another_run_is_one_clear_line(here, capsys):
 def test_overrides_reach_the_donor_and_the_arms_start_from_it(here, capsys):
     """The donor is trained on the world that the arms are trained on, under a name of its own."""
     assert main([*ARGUMENTS, "--source.seed", "77", "--dry-run"]) == 0
-    changed = overridden(find_study("transience"), EXPERIMENT, "quick", {"source.seed": 77})
+    changed = plan_of(find_study("transience"), EXPERIMENT, "quick", {"source.seed": 77}).comparison
     assert changed.donor is not None and changed.donor.path != DONOR.path
     assert changed.donor.path in capsys.readouterr().out
     assert changed.donor.spec == replace(DONOR.spec, source=replace(DONOR.spec.source, seed=77))
     assert changed.arms["from it"]["start"]["run"] == changed.donor.path and changed.arms["anew"] == {"start": None}
-    assert overridden(find_study("transience"), EXPERIMENT, "quick", {}).donor == DONOR
+    assert plan_of(find_study("transience"), EXPERIMENT, "quick", {}).comparison.donor == DONOR
 
 
 WITH_DONORS = [
     pytest.param(study, experiment, name, id=f"{study.name}-{experiment.name}-{name}")
     for study in STUDIES
     for experiment in study.experiments
-    for name, setting in experiment.settings.items()
-    if setting.donor
+    for name, preset in experiment.presets.items()
+    if isinstance(preset.work, Comparison) and preset.work.donor
 ]
 
 
-def in_common(study: Study, setting: Setting) -> dict[str, Any]:
+def in_common(study: Study, setting: Comparison) -> dict[str, Any]:
     """The fields of source, task, model and optimiser in which a donor and the base of its arms agree."""
     assert setting.donor is not None
     arms = Sweep(name="arms", study=study.name, preset=setting.preset, base=setting.base).spec()
@@ -142,8 +141,8 @@ def test_what_donor_and_arms_have_in_common_stays_in_common(study, experiment, p
         "seeds.data": 70,
         "sequences": 64,
     }
-    before = experiment.setting(preset)
-    after = overridden(study, experiment, preset, overrides)
+    before = experiment.preset(preset).work
+    after = plan_of(study, experiment, preset, overrides).comparison
     assert before.donor is not None and after.donor is not None
     common = in_common(study, before)
     assert len(common) > 10
@@ -163,14 +162,14 @@ def test_what_donor_and_arms_have_in_common_stays_in_common(study, experiment, p
 def test_an_override_that_a_donor_cannot_take_is_one_clear_line(field, value, words):
     study = find_study("representations")
     with pytest.raises(InputError, match=words) as caught:
-        overridden(study, study.experiment("pasting"), "quick", {field: value})
+        plan_of(study, study.experiment("pasting"), "quick", {field: value})
     assert caught.value.field == field and len(str(caught.value).splitlines()) == 1
 
 
 def test_a_field_that_arms_have_of_their_own_is_not_the_donors():
     study = find_study("representations")
-    after = overridden(study, study.experiment("pasting"), "quick", {"model.layers": 6})
-    assert after.donor == study.experiment("pasting").setting("quick").donor
+    after = plan_of(study, study.experiment("pasting"), "quick", {"model.layers": 6}).comparison
+    assert after.donor == plan_of(study, study.experiment("pasting")).comparison.donor
 
 
 def test_a_donor_that_was_interrupted_is_gone_on_with(here):
@@ -185,19 +184,19 @@ def test_a_donor_that_was_interrupted_is_gone_on_with(here):
 def test_arms_of_another_shape_than_the_donor_are_one_clear_line(here, capsys, monkeypatch):
     """Arms that have a width of their own: it is not the donor's, so an override of it is not either."""
     train(DONOR.spec, DONOR.path, processes=0, label=DONOR.label)
-    arms = {name: point | {"model.width": 16} for name, point in SETTING.arms.items()}
-    add_experiment(monkeypatch, EXPERIMENT._replace(settings={"quick": SETTING._replace(arms=arms)}))
+    arms = {name: point | {"model.width": 16} for name, point in WORK.arms.items()}
+    add_experiment(monkeypatch, EXPERIMENT._replace(presets={"quick": Preset(WORK._replace(arms=arms), 1, "tiny")}))
     assert main([*ARGUMENTS, "--model.width", "8"]) == 2
     error = capsys.readouterr().err
     assert "start.run" in error and "has shape" in error and error.count("\n") == 1
 
 
-WITH_DONOR = [one for one in COOPETITION.experiments if one.settings["quick"].donor]
+WITH_DONOR = [e for s, e, preset in (one.values for one in WITH_DONORS) if s is COOPETITION and preset == "quick"]
 
 
 @pytest.mark.parametrize("experiment", WITH_DONOR, ids=lambda one: one.name)
 def test_every_arm_starts_from_a_checkpoint_that_its_donor_keeps(experiment):
-    setting = experiment.settings["quick"]
+    setting = plan_of(COOPETITION, experiment).comparison
     donor = setting.donor
     assert donor is not None and donor.path.startswith(f"{RUNS}/")
     donor.spec.check()
@@ -213,7 +212,7 @@ def test_every_arm_starts_from_a_checkpoint_that_its_donor_keeps(experiment):
 
 @pytest.mark.parametrize("experiment", [SWITCH, WINDOW], ids=lambda one: one.name)
 def test_arms_differ_in_where_they_start_alone(experiment):
-    setting = experiment.settings["quick"]
+    setting = plan_of(COOPETITION, experiment).comparison
     points = list(setting.arms.values())
     assert all(set(point) <= {"start", "freeze"} for point in points)
     assert points[0] == {"start": None} and len({str(point) for point in points}) == len(points)
@@ -223,7 +222,7 @@ def test_arms_differ_in_where_they_start_alone(experiment):
 
 @pytest.mark.parametrize("experiment", [SWITCH, WINDOW], ids=lambda one: one.name)
 def test_donors_have_never_seen_a_query_with_an_exemplar_of_its_class(experiment):
-    donor = experiment.settings["quick"].donor.spec
+    donor = experiment.presets["quick"].work.donor.spec
     assert donor.task.burst == 0 and donor.task.rest == "unique" and isinstance(donor.task.relabel, CopyQueryLabel)
     arms = from_builtins(make_sweep(COOPETITION, experiment, "quick").builtins())
     assert isinstance(arms.task, FewShot) and arms.task.burst == 1
@@ -237,7 +236,7 @@ def test_cooperations_donor_is_the_studys_own_run(monkeypatch, tmp_path):
     monkeypatch.setattr(
         "ebbtide.training.driver.train", lambda spec, out, **how: seen.update(spec=spec, out=out, **how)
     )
-    monkeypatch.setattr("ebbtide.cli.study._conclude", lambda run, check: 0)
+    monkeypatch.setattr("ebbtide.cli.work.Kind.conclude", lambda kind, plan, out, check: 0)
     assert main(["run", "coopetition"]) == 0
     assert (seen["spec"], str(seen["out"]), seen["label"]) == (OWN_RUN.spec, OWN_RUN.path, OWN_RUN.label)
 

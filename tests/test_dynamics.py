@@ -21,7 +21,6 @@ from ebbtide.papers.representations import measures as representations_measures
 from ebbtide.papers.representations.dynamics import DYNAMICS, SYSTEM
 from ebbtide.papers.representations.study import REPRESENTATIONS
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies.experiment import make_sweep
 from ebbtide.sweeps.plan import group
 from ebbtide.tasks.dynamics import Dynamics, scaled
 from ebbtide.tasks.fewshot import FewShot
@@ -30,7 +29,8 @@ from ebbtide.tasks.regression import Regression
 from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.spec import Spec, from_json
-from test_statisticians import Found
+from evidence_tools import finished
+from sweep_tools import make_sweep, plan_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -188,11 +188,11 @@ def answered(says=None) -> Answers:
     return silent if says is None else silent._replace(outputs=says(silent)[None])
 
 
-@pytest.mark.parametrize("preset", DYNAMICS.settings)
+@pytest.mark.parametrize("preset", DYNAMICS.presets)
 def test_the_plan_can_run(preset):
-    setting = DYNAMICS.settings[preset]
-    assert DYNAMICS in REPRESENTATIONS.experiments and set(DYNAMICS.asked(setting.arms)) == set(DYNAMICS.claims)
-    sweep = make_sweep(REPRESENTATIONS, DYNAMICS, preset)
+    plan = plan_of(REPRESENTATIONS, DYNAMICS, preset)
+    assert DYNAMICS in REPRESENTATIONS.experiments and set(DYNAMICS.asked(plan.comparison.arms)) == set(DYNAMICS.claims)
+    sweep = plan.sweep
     spec = group(sweep, sweep.points())[0].spec
     spec.check()
     assert isinstance(spec.source, Functions) and (spec.source.seed, spec.seeds.init) == (5, 50)
@@ -213,16 +213,16 @@ def test_claims_hold_of_the_posterior_mean_with_layers_in_order_and_fail_of_sile
     monkeypatch.setattr(representations_measures, "answers", lambda *_, **__: [answered(says), None])
     for module in (layer_probes, representations_dynamics):  # claims, figures
         monkeypatch.setattr(module, "probes", lambda *_: [Read(streams, {}), None])
-    arms = Found(DYNAMICS.settings["quick"].arms)
+    evidence = finished([SYSTEM])
     for claim in DYNAMICS.claims:
-        estimate = claim.estimate(arms)
+        estimate = claim.estimate(evidence)
         assert estimate[0] > claim.threshold and np.isnan(estimate[1]), claim.name
     assert DYNAMICS.figures is not None
-    drawn = DYNAMICS.figures(arms, "title")
+    drawn = DYNAMICS.figures(evidence, "title")
     assert set(drawn) == {"contest.png", "probes.png"} and all(one[:4] == b"\x89PNG" for one in drawn.values())
     says, streams = None, {"state before": late * 0, "phi": late, "posterior mean": early}
     for claim in DYNAMICS.claims:
-        assert claim.estimate(arms)[0] < claim.threshold, claim.name
+        assert claim.estimate(evidence)[0] < claim.threshold, claim.name
 
 
 def test_probes_are_asked_for_every_state():
@@ -230,4 +230,5 @@ def test_probes_are_asked_for_every_state():
     wanted = representations_dynamics.targets(found)
     assert wanted.responses == {}
     np.testing.assert_array_equal(wanted.inputs["state before"][1:], found.inputs[:-1])
-    assert {len(one) for one in wanted.inputs.values()} == {25} and SYSTEM in DYNAMICS.settings["quick"].arms
+    assert {len(one) for one in wanted.inputs.values()} == {25}
+    assert SYSTEM in plan_of(REPRESENTATIONS, DYNAMICS).comparison.arms

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.analysis.predictions import Answers, fresh_prompts, of_prompts, seen_prompts
-from ebbtide.evaluation.summary import Curves, fall_since
+from ebbtide.evaluation.summary import fall_since
 from ebbtide.mechanisms.linear import explained_by_probe
 from ebbtide.papers.abrupt_learning import study as abrupt_learning
 from ebbtide.papers.bayesian_averaging import measures as bayesian_measures
@@ -16,12 +16,13 @@ from ebbtide.papers.bayesian_averaging import scaling as bayesian_scaling
 from ebbtide.papers.bayesian_averaging import study as bayesian_averaging
 from ebbtide.papers.transient_ridge import study as transient_ridge
 from ebbtide.runs.folder import Run
-from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
+from ebbtide.studies.comparison import conclude_sweep
+from ebbtide.studies.evidence import Arm, Evidence, Series
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec
-from sweep_tools import trained
+from sweep_tools import make_sweep, plan_of, trained
 from tiny import write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -36,8 +37,8 @@ TINY: Point = {
 }
 
 
-NOTHING = Arms.__new__(Arms)
-"""Stands for an experiment's arms where the answers are given."""
+NOTHING = Evidence({})
+"""Of an experiment whose answers are given."""
 
 
 def answered(spec: Spec, outputs: list[np.ndarray], prompts: int = 200, evaluator: str = "train") -> Answers:
@@ -51,12 +52,12 @@ def test_distances_are_zero_for_the_predictor_itself(monkeypatch):
     blank = answered(transient_ridge.QUICK, [], evaluator="prior")
     best, pooled = transient_ridge._baselines(blank)
     made = answered(transient_ridge.QUICK, [0 * best[..., None], best[..., None], pooled[..., None]], evaluator="prior")
-    monkeypatch.setattr(transient_ridge, "answers", lambda arms, arm, evaluator: [made, None])
-    found = transient_ridge.distances(NOTHING, "any")
+    monkeypatch.setattr(transient_ridge, "answers", lambda evidence, arm, evaluator: [made, None])
+    found = transient_ridge.distances(NOTHING, "any").values
     between = ((best - pooled) ** 2).mean() / (best**2).mean()
     np.testing.assert_allclose(found[0], [[1.0, found[0, 0, 1]], [0, between], [between, 0]], atol=1e-9)
     assert np.isnan(found[1]).all()
-    np.testing.assert_allclose(transient_ridge.apart(NOTHING, "any"), [between, np.nan])  # pyright: ignore
+    np.testing.assert_allclose(transient_ridge.distance_between_predictors(NOTHING, "any"), [between, np.nan])
     np.testing.assert_allclose(transient_ridge._leaves(NOTHING, "any")[0], 1.0)  # pyright: ignore
     np.testing.assert_allclose(transient_ridge._nearest(NOTHING, "any")[0], [0, between], atol=1e-9)  # pyright: ignore
 
@@ -65,8 +66,8 @@ def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatc
     blank = answered(bayesian_averaging.QUICK, [])
     made = bayesian_measures.exact(blank)
     perfect = answered(bayesian_averaging.QUICK, [made.marginal, made.average])
-    monkeypatch.setattr(bayesian_measures, "answers", lambda arms, arm, evaluator, last: [perfect])
-    monkeypatch.setattr(bayesian_scaling, "answers", lambda arms, arm, evaluator: [perfect])
+    monkeypatch.setattr(bayesian_measures, "answers", lambda evidence, arm, evaluator, last: [perfect])
+    monkeypatch.setattr(bayesian_scaling, "answers", lambda evidence, arm, evaluator: [perfect])
     gap, regret, least = (
         one(NOTHING, "any") for one in (bayesian_measures.gap, bayesian_measures.regret, bayesian_scaling.least_regret)
     )
@@ -74,7 +75,7 @@ def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatc
     assert 0 < regret[0] < np.log(8)
     np.testing.assert_allclose(regret, least, atol=1e-6)
     np.testing.assert_allclose(bayesian_scaling.generalisation_gap(NOTHING, "any"), 0, atol=1e-7)
-    assert bayesian_scaling.over_training(NOTHING, "any").argmin() == 1
+    assert bayesian_scaling.over_training(NOTHING, "any").values.argmin() == 1
     assert bayesian_scaling._left(NOTHING, "any") == 0  # pyright: ignore
     np.testing.assert_allclose(bayesian_averaging.alike(NOTHING, "any"), 1.0)  # pyright: ignore
     asked = {claim.name: claim for claim in bayesian_averaging.CLAIMS}
@@ -134,35 +135,20 @@ def test_the_truth_of_a_prompt_that_is_of_no_concept_is_none():
     assert none.any() and np.isnan(truth[:, none]).all() and np.isfinite(truth[:, ~none]).all()
 
 
-class WithGrids(Arms):
-    """Evidence whose evaluations and checkpoints are where they are said to be; the loss is 1 / sequences."""
-
-    def __init__(self, evaluations: np.ndarray, checkpoints: np.ndarray):
-        self._evaluations, self._checkpoints = evaluations, checkpoints
-
-    def curves(self, arm: str) -> Curves:
-        loss = 1e4 / np.maximum(self._evaluations, 1.0)
-        loss[0] = np.nan
-        return {"sequences": self._evaluations, "train_loss": loss[None]}
-
-    def checkpoints(self, arm: str) -> np.ndarray:
-        return self._checkpoints
-
-    def probed(self, arm: str, measure: str, evaluator: str) -> np.ndarray:
-        return (self._checkpoints / self._checkpoints[-1]).reshape(1, -1, 1, 1)
-
-
 @pytest.mark.parametrize("evaluations", [np.arange(0, 1001, 10), np.arange(0, 1001, 100), np.arange(0, 1001, 250)])
 def test_what_is_read_at_a_checkpoint_is_read_where_it_is_not_at_its_number(evaluations, monkeypatch):
     """Nearest to both predictors at 500 sequences, the sixth checkpoint of eleven; that is the 51st evaluation, the
     sixth or the third."""
-    arms = WithGrids(evaluations, np.arange(0, 1001, 100))
-    away = np.abs(np.arange(0, 1001, 100) - 500.0)[None]
-    monkeypatch.setattr(transient_ridge, "distances", lambda arms, arm: np.stack([away, away], axis=-1))
-    monkeypatch.setattr(bayesian_scaling, "over_training", lambda arms, arm: away)
-    expected = fall_since(evaluations, arms.curves("any")["train_loss"], np.array([500]))
+    loss = np.concatenate([[np.nan], 1e4 / evaluations[1:]])[None]
+    evidence = Evidence({"any": Arm({"sequences": evaluations, "train_loss": loss})})
+    checkpoints = np.arange(0, 1001, 100)
+    away = np.abs(checkpoints - 500.0)[None]
+    both = Series(np.stack([away, away], axis=-1), checkpoints)
+    monkeypatch.setattr(transient_ridge, "distances", lambda evidence, arm: both)
+    monkeypatch.setattr(bayesian_scaling, "over_training", lambda evidence, arm: Series(away, checkpoints))
+    expected = fall_since(evaluations, loss, np.array([500]))
     for falls in (transient_ridge._falls, bayesian_scaling._falls):
-        np.testing.assert_array_equal(falls(arms, "any"), expected)
+        np.testing.assert_array_equal(falls(evidence, "any"), expected)
     assert 0.2 < expected[0] < 0.6
 
 
@@ -175,11 +161,11 @@ def test_the_fall_of_the_loss_is_from_where_it_is_said_to_be():
 
 def test_an_attention_is_half_way_at_a_checkpoint_wherever_that_is():
     """Checkpoints that are not evenly spaced: half of the rise is at the one in the middle."""
-    icl = np.array([[0.5, 0.5, 1.0, 1.0]])
-    arms = WithGrids(np.array([0, 400, 600, 1000]), np.array([0, 100, 200]))
-    curves = {"sequences": np.array([0, 400, 600, 1000]), "icl_holdout": icl}
-    arms.curves = lambda arm: curves  # pyright: ignore[reportAttributeAccessIssue]
-    assert abrupt_learning._precedes(arms)[0] == pytest.approx(500 - 100)
+    arm = abrupt_learning.MANY
+    curves = {"sequences": np.array([0, 400, 600, 1000]), "icl_holdout": np.array([[0.5, 0.5, 1.0, 1.0]])}
+    attention = Series(np.array([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1), np.array([0, 100, 200]))
+    evidence = Evidence({arm: Arm(curves)}, {(arm, "previous_token", "icl_holdout"): attention})
+    assert abrupt_learning._precedes(evidence)[0] == pytest.approx(500 - 100)
 
 
 def test_another_run_in_the_same_folder_is_another_snapshot(tmp_path):
@@ -217,12 +203,12 @@ def test_a_probe_explains_what_is_linear_and_nothing_else():
 )
 def test_a_small_run_is_judged_and_drawn(study, name, pictures, tmp_path):
     whole = study.experiment(name)
-    setting = whole.settings["quick"]
-    fewer = {arm: point | {"distinct": point.get("distinct", 0) // 50} for arm, point in setting.arms.items()}
-    setting = setting._replace(members=2, arms=fewer)
-    experiment: Experiment = whole._replace(settings={"quick": setting})
+    work = plan_of(study, whole).comparison
+    fewer = {arm: point | {"distinct": point.get("distinct", 0) // 50} for arm, point in work.arms.items()}
+    preset = whole.presets["quick"]._replace(work=work._replace(members=2, arms=fewer))
+    experiment = whole._replace(presets={"quick": preset})
     folder = trained(tmp_path / "s", make_sweep(study, experiment, "quick", TINY))
-    verdict = conclude_experiment(study, experiment, "quick*", folder)
+    verdict = conclude_sweep(study, experiment, "quick*", folder)
     assert [one.claim for one in verdict.claims] == [one.name for one in whole.claims]
     assert all(one.n == 2 and one.estimate is not None for one in verdict.claims)
     assert all((folder.path / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)

@@ -16,10 +16,9 @@ from ebbtide.runs.folder import DamagedError, Run
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.runs.writer import Writer, load_state
-from ebbtide.studies.study import conclude
+from ebbtide.studies.single_run import conclude_run
 from ebbtide.terminal import Terminal
-from ebbtide.training.driver import resume
-from ebbtide.training.run import spec_of
+from ebbtide.training.driver import resume, spec_of
 from make_golden import GOLDEN, fingerprint
 from tiny import contents, final_state
 
@@ -110,8 +109,8 @@ def test_table_figure_and_verdict_can_be_drawn(copy):
     assert table.row_count == len(copy.arrays()["sequences"]) + 2
     Terminal(quiet=True).print(table)
     assert curves_figure(copy, "golden")["figure.png"].startswith(b"\x89PNG")
-    verdict = conclude(TRANSIENCE, copy)
-    assert verdict.digest == DIGEST and len(verdict.claims) == len(TRANSIENCE.claims)
+    verdict = conclude_run(TRANSIENCE, copy)
+    assert verdict.digest == DIGEST and len(verdict.claims) == len(TRANSIENCE.experiments[0].claims)
 
 
 def newer(body: Any) -> bytes:

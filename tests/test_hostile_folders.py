@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.runs.signed import SCHEMA, sign
-from ebbtide.studies.computed import Record
-from ebbtide.studies.study import Judgement, Verdict
+from ebbtide.studies.claim import Judgement
+from ebbtide.studies.computation import Record
+from ebbtide.studies.verdict import Verdict
 from ebbtide.sweeps.folder import Failure
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.spec import from_builtins

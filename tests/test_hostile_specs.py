@@ -403,9 +403,9 @@ def test_every_study_fits_a_small_machine(monkeypatch):
 
     monkeypatch.setattr(limits, "physical_memory", lambda: 4 * 2**30)
     for study in STUDIES:
-        for preset in study.presets.values():
-            if not isinstance(preset.spec.source, Omniglot):
-                check_both(preset.spec)
+        for base in study.bases.values():
+            if not isinstance(base.spec.source, Omniglot):
+                check_both(base.spec)
 
 
 def test_numbers_that_are_large_but_sound_pass():

@@ -41,12 +41,15 @@ from ebbtide.papers.positions.study import (
     SHIFTED,
     SINE,
 )
-from ebbtide.studies.experiment import Arms, Experiment, conclude_experiment, make_sweep
+from ebbtide.studies.comparison import Comparison, conclude_sweep
+from ebbtide.studies.evidence import Evidence, evidence_of_sweep
+from ebbtide.studies.study import Experiment
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import load
 from ebbtide.training.fields import override
 from ebbtide.training.spec import Spec, from_builtins
-from sweep_tools import trained
+from evidence_tools import finished
+from sweep_tools import make_sweep, plan_of, trained
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -76,6 +79,10 @@ def changed(one: Any, other: Any, name: str = "") -> set[str]:
     return {name[1:]} if one != other else set()
 
 
+def work(experiment: Experiment, preset: str = "quick") -> Comparison:
+    return plan_of(POSITIONS, experiment, preset).comparison
+
+
 def test_arms_differ_in_what_they_say_alone():
     specs = {arm: spec_of(arm) for arm in QUICK_ARMS}
     built = {arm: msgspec.to_builtins(spec) for arm, spec in specs.items()}
@@ -94,9 +101,9 @@ def test_arms_differ_in_what_they_say_alone():
 
 @pytest.mark.parametrize("experiment", [SHIFTED, ORDER], ids=lambda one: one.name)
 def test_every_claim_is_asked_at_every_size(experiment):
-    for setting in experiment.settings.values():
-        assert tuple(experiment.asked(setting.arms)) == experiment.claims
-    assert set(SHIFTED.settings["quick"].arms) | set(ORDER.settings["quick"].arms) == set(QUICK_ARMS)
+    for preset in experiment.presets:
+        assert experiment.asked(work(experiment, preset).arms) == experiment.claims
+    assert set(work(SHIFTED).arms) | set(work(ORDER).arms) == set(QUICK_ARMS)
 
 
 def test_learned_positions_reach_to_the_longest_prompts():
@@ -109,14 +116,14 @@ def test_learned_positions_reach_to_the_longest_prompts():
 
 def tiny() -> Experiment:
     """The experiment with three arms and models that know next to nothing."""
-    quick = SHIFTED.settings["quick"]
+    quick = work(SHIFTED)
     small = positions.arms(
         Transformer(layers=1, width=8, heads=2), replace(positions.DeepSet(layers=1), width=8), 4, 480
     )
-    setting = quick._replace(arms={arm: small[arm] for arm in TRAINED}, base=quick.base | TINY, members=2)
+    three = quick._replace(arms={arm: small[arm] for arm in TRAINED}, base=quick.base | TINY, members=2)
     claims = SHIFTED.claims + ORDER.claims
     return SHIFTED._replace(
-        settings={"quick": setting},
+        presets={"quick": SHIFTED.presets["quick"]._replace(work=three)},
         scalars=("train_final",),
         claims=claims,
         figures=lambda found, title: positions_measures.figures(found, title, TRAINED),
@@ -129,46 +136,46 @@ def folder(tmp_path_factory) -> SweepFolder:
 
 
 @pytest.fixture(scope="module")
-def arms(folder) -> Arms:
-    return Arms(load(folder.path), list(TRAINED))
+def evidence(folder) -> Evidence:
+    return evidence_of_sweep(load(folder.path), TRAINED)
 
 
-def test_errors_are_normalised_squared_errors_on_prompts_that_all_arms_share(arms):
-    found = {arm: errors(arms, arm, "skewed", prompts=50) for arm in TRAINED}
+def test_errors_are_normalised_squared_errors_on_prompts_that_all_arms_share(evidence):
+    found = {arm: errors(evidence, arm, "skewed", prompts=50) for arm in TRAINED}
     for arm, members in found.items():
-        for m, answered in enumerate(answers(arms, arm, "skewed", prompts=50, last=True)):
+        for m, answered in enumerate(answers(evidence, arm, "skewed", prompts=50, last=True)):
             own = members[m]
             assert answered is not None and own is not None
             said = answered.responses[-1]
             expected = (answered.values()[-1, -1] - said) ** 2 / (said**2).mean()
             np.testing.assert_allclose(own, expected, rtol=1e-3, atol=1e-5)
-    inputs = [prompts_at(_spec(arms, arm), "skewed", 4, 50).inputs for arm in TRAINED]
+    inputs = [prompts_at(_spec(evidence, arm), "skewed", 4, 50).inputs for arm in TRAINED]
     for other in inputs[1:]:
         np.testing.assert_array_equal(inputs[0], other)
-    one = error(arms, DEEPSET, "skewed")
-    assert one.shape == (2,) and np.allclose(error(arms, DEEPSET, "skewed", log=True), np.log(one))
+    one = error(evidence, DEEPSET, "skewed")
+    assert one.shape == (2,) and np.allclose(error(evidence, DEEPSET, "skewed", log=True), np.log(one))
 
 
-def _spec(arms: Arms, arm: str) -> Spec:
-    place, run = arms.runs(arm)[0]
+def _spec(evidence: Evidence, arm: str) -> Spec:
+    place, run = evidence.runs(arm)[0]
     assert run is not None
     return positions_measures._member(run.snapshot(), place)[0]
 
 
-def test_every_length_is_answered(arms):
+def test_every_length_is_answered(evidence):
     for arm in TRAINED:
         for times in (1, 2, 4):
-            assert np.isfinite(error(arms, arm, times=times)).all()
-        assert np.isfinite([one.mean() for one in errors(arms, arm, pairs=1, prompts=20) if one is not None]).all()
+            assert np.isfinite(error(evidence, arm, times=times)).all()
+        assert np.isfinite([one.mean() for one in errors(evidence, arm, pairs=1, prompts=20) if one is not None]).all()
 
 
-def test_the_order_of_pairs_matters_to_the_models_it_should(arms):
-    assert (gap(arms, DEEPSET) < 1e-8).all() and gap(arms, DEEPSET).shape == (2,)
-    assert (gap(arms, CAUSAL) > 1e-8).all() and (gap(arms, SET_LEARNED) > 1e-8).all()
+def test_the_order_of_pairs_matters_to_the_models_it_should(evidence):
+    assert (gap(evidence, DEEPSET) < 1e-8).all() and gap(evidence, DEEPSET).shape == (2,)
+    assert (gap(evidence, CAUSAL) > 1e-8).all() and (gap(evidence, SET_LEARNED) > 1e-8).all()
 
 
-def test_shifts_are_won_on_prompts_alike(arms, monkeypatch):
-    assert shifts_won(arms, DEEPSET, DEEPSET).tolist() == [0, 0]
+def test_shifts_are_won_on_prompts_alike(evidence, monkeypatch):
+    assert shifts_won(evidence, DEEPSET, DEEPSET).tolist() == [0, 0]
     rng = np.random.default_rng(0)
     base = rng.exponential(size=400)
 
@@ -178,18 +185,8 @@ def test_shifts_are_won_on_prompts_alike(arms, monkeypatch):
         return [base - 0.1 * better + noise - noise.mean(), None]
 
     monkeypatch.setattr(positions_measures, "errors", faked)
-    won = shifts_won(Two(), SET, CAUSAL)
+    won = shifts_won(finished([SET, CAUSAL]), SET, CAUSAL)
     assert won[0] == 5 and np.isnan(won[1])
-
-
-class Two(Arms):
-    """Two members of every arm."""
-
-    def __init__(self):
-        pass
-
-    def runs(self, arm: str) -> Any:
-        return [0, 1]
 
 
 def test_absent_pairs_change_no_answer_of_a_model_without_mask():
@@ -215,15 +212,15 @@ def test_baselines_are_given_the_same_prompts():
 
 
 def test_every_claim_is_asked_in_every_preset():
-    for setting in SHIFTED.settings.values():
-        assert set(SHIFTED.asked(setting.arms)) == set(SHIFTED.claims)
+    for preset in SHIFTED.presets:
+        assert set(SHIFTED.asked(work(SHIFTED, preset).arms)) == set(SHIFTED.claims)
 
 
 def test_the_verdict_and_its_figures(folder, monkeypatch):
     monkeypatch.setattr(positions_measures, "FIGURE_PROMPTS", 20)
     monkeypatch.setattr(positions_measures, "SHIFTS", ("skewed",))
     monkeypatch.setattr(positions_measures, "LONGER", (2,))
-    verdict = conclude_experiment(POSITIONS, tiny(), "quick", folder)
+    verdict = conclude_sweep(POSITIONS, tiny(), "quick", folder)
     assert len(verdict.claims) >= 6 and all(len(claim.members) == 2 for claim in verdict.claims)
     assert (folder.path / "errors.png").read_bytes()[:4] == b"\x89PNG"
     assert b"skewed" in (folder.path / "errors.svg").read_bytes()

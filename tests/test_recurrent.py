@@ -234,7 +234,7 @@ def test_it_takes_a_resnet_and_its_weight_decay():
     params, prompt = stirred(model, dim=36), prompt_of(dim=36)
     loss, gradient = jax.jit(model.loss_and_grad)(params, prompt)
     assert np.isfinite(loss) and all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient["exemplar"]))
-    pull = WeightDecay(coefficient=1.0, on="encoder").pull(params)
+    pull = WeightDecay(coefficient=1.0, on="encoder").decay_term(params)
     np.testing.assert_array_equal(pull["exemplar"]["stem"]["w"], params["exemplar"]["stem"]["w"])
     assert not any(p.any() for p in jax.tree.leaves([pull["layers"], pull["label"], pull["readout"]]))
 

@@ -5,22 +5,21 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.papers.registry import STUDIES
-from ebbtide.studies.rehearsal import check_judgeable, check_judgeable_arms
+from ebbtide.studies.comparison import SweepPlan
+from ebbtide.studies.single_run import RunPlan, check_judgeable
+from ebbtide.studies.study import setup
 from tiny import SPEC, write_run
-
-OWN = [(study, preset) for study in STUDIES if study.claims for preset in study.presets]
-
-
-@pytest.mark.parametrize(("study", "preset"), OWN, ids=[f"{s.name}-{p}" for s, p in OWN])
-def test_every_preset_can_be_judged(study, preset):
-    check_judgeable(study, study.preset(preset).spec, {})
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda one: one.name)
 def test_every_preset_of_every_experiment_can_be_judged(study):
     for experiment in study.experiments:
-        for preset in experiment.settings:
-            check_judgeable_arms(study, experiment, preset, {})
+        for preset in experiment.presets:
+            plan = setup(study, experiment.name, preset).plan()
+            if isinstance(plan, SweepPlan):
+                plan.check_judgeable()
+            elif isinstance(plan, RunPlan):
+                check_judgeable(study, plan.spec, {})
 
 
 @pytest.mark.parametrize(

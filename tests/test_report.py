@@ -16,21 +16,22 @@ from msgspec.structs import replace
 import folders
 from ebbtide.cli import main, overrides, parser
 from ebbtide.errors import InputError
-from ebbtide.pages.facts import asked
 from ebbtide.pages.gather import gather
+from ebbtide.pages.origin import known_sweep
 from ebbtide.pages.page import NOT_RUN, Entry, entries_page
 from ebbtide.papers.registry import find_study
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.runs.folder import Run
+from ebbtide.studies.comparison import conclude_sweep, find_verdict
 from ebbtide.studies.describe import run_command, seeds
-from ebbtide.studies.experiment import conclude_experiment, find_verdict, make_sweep
-from ebbtide.studies.study import Verdict, conclude, judge, read_verdict
+from ebbtide.studies.single_run import conclude_run, judge_run
+from ebbtide.studies.verdict import Verdict, read_verdict
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import load
 from ebbtide.training.fields import parse
 from report_tools import EVIL, Page
-from sweep_tools import BASE, LR, WIDTH, made
+from sweep_tools import BASE, LR, WIDTH, made, make_sweep
 from sweep_tools import SHORT_SWEEP as SWEEP
 from tiny import SPEC, contents, header, write_run
 
@@ -53,7 +54,7 @@ def a_run(path: Path, icl: list[float] = CURVE, judged: bool = True, **changes: 
     changes = {"label": {"study": "transience", "preset": "quick*"}} | changes
     run = write_run(path, made, np.asarray([np.nan, *np.linspace(4, 1, n - 1)]) + jitter, **changes)
     if judged:
-        conclude(TRANSIENCE, run)
+        conclude_run(TRANSIENCE, run)
     return run
 
 
@@ -64,7 +65,7 @@ L2 = make_sweep(TRANSIENCE, TRANSIENCE.experiment("l2"), "quick", {**BASE, "sequ
 def judged(tmp_path_factory) -> Path:
     """An experiment whose arms have run, with its verdict and figure."""
     folder = made(tmp_path_factory.mktemp("judged") / "l2", L2)
-    conclude_experiment(TRANSIENCE, TRANSIENCE.experiment("l2"), "quick*", folder)
+    conclude_sweep(TRANSIENCE, TRANSIENCE.experiment("l2"), "quick*", folder)
     return folder.path
 
 
@@ -104,7 +105,7 @@ def test_a_run_is_told_with_question_verdict_figure_settings_and_how_to_repeat_i
         "quick",
     ):
         assert words in text, words
-    for claim in TRANSIENCE.claims:
+    for claim in TRANSIENCE.experiments[0].claims:
         assert claim.statement in text and claim.metric in text and claim.source in text
     pictures = [found["src"] for tag, found in found.below["e1"] if tag == "img"]
     assert len(pictures) == 1 and pictures[0].startswith("data:image/svg+xml;base64,")
@@ -157,15 +158,18 @@ def test_an_experiment_is_told_with_its_arms_and_every_member(judged):
 
 
 def test_an_experiments_command_makes_the_same_sweep(judged):
-    known = asked(SweepFolder(judged).sweep)
+    known = known_sweep(SweepFolder(judged).sweep)
     assert known is not None and known.preset == "quick*"
     options, rest = parser().parse_known_args(shlex.split(known.command)[1:])
     fields = {name: parse(text) for name, text in overrides(rest)}
     again = make_sweep(find_study(options.study), TRANSIENCE.experiment(options.experiment), options.preset, fields)
     assert again.to_json() == L2.to_json()
-    plain = asked(make_sweep(TRANSIENCE, TRANSIENCE.experiment("l2"), "cpu"))
+    plain = known_sweep(make_sweep(TRANSIENCE, TRANSIENCE.experiment("l2"), "cpu"))
     assert plain and plain.command == "ebbtide run transience --experiment l2 --preset cpu --check"
-    assert asked(replace(L2, name="mine")) is None and asked(replace(L2, axes=L2.axes[:1], origin=None)) is None
+    assert (
+        known_sweep(replace(L2, name="mine")) is None
+        and known_sweep(replace(L2, axes=L2.axes[:1], origin=None)) is None
+    )
 
 
 @pytest.mark.parametrize("name", ["transience main", "transience competition", "regularisation l2"])
@@ -174,7 +178,7 @@ def test_arms_of_other_sources_labels_and_models_are_told(name):
     study, one = name.split()
     sweep = make_sweep(find_study(study), find_study(study).experiment(one), "quick", {"sequences": 1600})
     made(Path("runs/exp"), sweep)
-    known = asked(sweep)
+    known = known_sweep(sweep)
     assert known is not None and known.study.name == study and known.preset == "quick*"
     text = told("exp").text["e1"]
     assert all(arm in text for arm in known.arms) and "Not judged yet" in text and "Data needed" in text
@@ -450,7 +454,7 @@ def test_texts_from_folders_are_only_text(judged):
     shown = "".join(c for c in EVIL if c.isprintable())  # a run whose label commands the terminal is refused
     label = {"study": shown, "preset": shown, "other": shown}
     run = a_run(Path("runs") / name, judged=False, label=label, identity={shown: EVIL, "jax": [EVIL]})
-    verdict = judge(TRANSIENCE, run)
+    verdict, _ = judge_run(TRANSIENCE, run)
     claims = [replace(c, claim=EVIL, statement=EVIL, source=EVIL, metric=EVIL) for c in verdict.claims]
     changes = dict.fromkeys(("study", "paper", "preset", "interval", "question", "scaled", "seeds", "command"), EVIL)
     evil = replace(verdict, **changes, claims=claims, summary={EVIL: [1.0]})
@@ -512,7 +516,7 @@ def test_reading_changes_nothing(judged):
 def test_a_spec_of_another_version_has_no_command_but_its_fields():
     data = msgspec.to_builtins(SPEC)
     data["optimizer"]["later"] = 3
-    assert run_command("transience", "quick", TRANSIENCE.presets["quick"].spec, data) == ""
+    assert run_command("transience", "quick", TRANSIENCE.bases["quick"].spec, data) == ""
     head = header()
     a_run(Path("runs/one"), judged=False, label={}, digest=head.digest)
     found = told("one").text["e1"]
@@ -535,7 +539,7 @@ def test_a_judged_run_says_how_it_was_asked():
         "known without the verdict"
     )
     a_run(Path("runs/two"), label={"study": "transience", "preset": "quick"})
-    quick = TRANSIENCE.presets["quick"].spec
+    quick = TRANSIENCE.bases["quick"].spec
     assert run_command("transience", "quick", quick, run.header.spec) in told("two").text["e1"]
 
 

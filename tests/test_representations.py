@@ -21,15 +21,21 @@ from ebbtide.papers.representations.pasting import COPIED, DONOR, EMBEDDED, FRON
 from ebbtide.papers.representations.study import DEEP, MIXED, MIXTURE, QUICK, REPRESENTATIONS, SHALLOW, SUPERVISED
 from ebbtide.report.functions_figure import layers_figure
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies.experiment import make_sweep
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.study import Experiment
 from ebbtide.sweeps.plan import group
 from ebbtide.training.start import shapes
 from ebbtide.verify.constructions import representation_ridge, ridge_descent
-from test_statisticians import Found
+from evidence_tools import finished
+from sweep_tools import plan_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 PROMPTS = 300
+
+
+def work(experiment: Experiment, preset: str = "quick") -> Comparison:
+    return plan_of(REPRESENTATIONS, experiment, preset).comparison
 
 
 def answered(says=None, **source) -> Answers:
@@ -102,9 +108,9 @@ def test_a_transformer_of_written_weights_transforms_then_learns():
 @pytest.mark.parametrize("experiment", [SUPERVISED, MIXED], ids=lambda one: one.name)
 @pytest.mark.parametrize("preset", ["quick", "cpu", "paper"])
 def test_every_claim_is_asked_of_a_plan_that_can_run(experiment, preset):
-    setting = experiment.settings[preset]
-    assert set(experiment.asked(setting.arms)) == set(experiment.claims)
-    sweep = make_sweep(REPRESENTATIONS, experiment, preset)
+    plan = plan_of(REPRESENTATIONS, experiment, preset)
+    sweep = plan.sweep
+    assert set(experiment.asked(plan.comparison.arms)) == set(experiment.claims)
     for one in group(sweep, sweep.points()):
         one.spec.check()
         assert isinstance(one.spec.source, Functions)
@@ -112,29 +118,29 @@ def test_every_claim_is_asked_of_a_plan_that_can_run(experiment, preset):
 
 
 def test_pasted_layers_are_a_donors_that_is_kept_and_fits():
-    setting, spec = PASTING.settings["quick"], DONOR.spec
-    assert PASTING in REPRESENTATIONS.experiments and setting.donor == DONOR
+    quick, spec = work(PASTING), DONOR.spec
+    assert PASTING in REPRESENTATIONS.experiments and quick.donor == DONOR
     assert spec.model == QUICK.model and spec.source == QUICK.source and spec.seeds.data != QUICK.seeds.data
-    assert spec.members >= setting.members and spec.sequences in spec.schedule.kept(spec.sequences, spec.batch)
-    pasted: dict[str, Any] = setting.arms[PASTED]
+    assert spec.members >= quick.members and spec.sequences in spec.schedule.kept(spec.sequences, spec.batch)
+    pasted: dict[str, Any] = quick.arms[PASTED]
     assert pasted["start"]["run"] == DONOR.path and pasted["start"]["sequences"] == spec.sequences
     upper = ["blocks.1.*", "blocks.2.*", "blocks.3.*", "norm.*", "readout.*"]
-    assert pasted["freeze"] == setting.arms[RANDOM]["freeze"] == upper and "start" not in setting.arms[RANDOM]
+    assert pasted["freeze"] == quick.arms[RANDOM]["freeze"] == upper and "start" not in quick.arms[RANDOM]
     made = QUICK.model.init(jax.random.key(0), context=12, dim=3, labels=0)
     leaves = jax.tree_util.tree_leaves_with_path(made)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     free = [name for name in names if not any(fnmatchcase(name, one) for one in upper)]
     assert {name.split(".")[0] for name in free} == {"exemplar", "label", "position", "blocks"}
     assert {name for name in names if name.startswith("blocks.0.")} == {name for name in free if "blocks" in name}
-    large = PASTING.settings["paper"].arms[PASTED]
+    large = work(PASTING, "paper").arms[PASTED]
     assert large["start"]["skip"] == 3 and large["model.layers"] == 9, "the upper eight of twelve"
 
 
 def test_front_ends_are_embeddings_over_the_upper_layers():
-    setting = FRONT_ENDS.settings["quick"]
-    assert set(FRONT_ENDS.asked(setting.arms)) == set(FRONT_ENDS.claims) and setting.donor == DONOR
+    quick = work(FRONT_ENDS)
+    assert set(FRONT_ENDS.asked(quick.arms)) == set(FRONT_ENDS.claims) and quick.donor == DONOR
     for arm, pairing in ((EMBEDDED, "interleaved"), (COPIED, "copied")):
-        point: dict[str, Any] = setting.arms[arm]
+        point: dict[str, Any] = quick.arms[arm]
         assert point["start"]["skip"] == 1 and point["model.layers"] == DONOR.spec.model.layers - 1  # pyright: ignore
         model = replace(QUICK.model, layers=3, pairing=pairing)
         names = [name for name in shapes(model, {"context": 12, "dim": 3, "labels": 0})]
@@ -145,28 +151,28 @@ def test_front_ends_are_embeddings_over_the_upper_layers():
 def test_front_ends_are_judged_against_ridge_and_each_other(monkeypatch):
     says: dict[str, Any] = {COPIED: representations_measures.exact, EMBEDDED: None}
     monkeypatch.setattr(
-        representations_measures, "answers", lambda arms, arm, *_, **__: [answered(says[arm], layers=0), None]
+        representations_measures, "answers", lambda evidence, arm, *_, **__: [answered(says[arm], layers=0), None]
     )
-    arms = Found(FRONT_ENDS.settings["quick"].arms)
-    found = {claim.name: claim.estimate(arms) for claim in FRONT_ENDS.claims}
+    evidence = finished(work(FRONT_ENDS).arms)
+    found = {claim.name: claim.estimate(evidence) for claim in FRONT_ENDS.claims}
     assert found["ridge"][0] == pytest.approx(0.5) and found["copies"][0] > 0.5 and np.isnan(found["copies"][1])
     says[COPIED] = None
-    assert all(claim.estimate(arms)[0] <= 0 for claim in FRONT_ENDS.claims)
+    assert all(claim.estimate(evidence)[0] <= 0 for claim in FRONT_ENDS.claims)
 
 
 def test_pasting_is_judged_against_ridge_and_against_random_layers(monkeypatch):
     says: dict[str, Any] = {PASTED: representations_measures.exact, RANDOM: None}
 
-    def answers(arms, arm, evaluator, **changes):
+    def answers(evidence, arm, evaluator, **changes):
         return [answered(says.get(arm), layers=0), None]
 
     monkeypatch.setattr(representations_measures, "answers", answers)
-    arms = Found(PASTING.settings["quick"].arms)
-    found = {claim.name: claim.estimate(arms) for claim in PASTING.claims}
+    evidence = finished(work(PASTING).arms)
+    found = {claim.name: claim.estimate(evidence) for claim in PASTING.claims}
     assert found["ridge"][0] == pytest.approx(0.5) and found["control"][0] > 0.4 and np.isnan(found["control"][1])
     says[RANDOM] = representations_measures.exact
-    assert PASTING.claims[1].estimate(arms)[0] < 0
-    assert PASTING.figures is not None and PASTING.figures(arms, "t")["contest.png"][:4] == b"\x89PNG"
+    assert PASTING.claims[1].estimate(evidence)[0] < 0
+    assert PASTING.figures is not None and PASTING.figures(evidence, "t")["contest.png"][:4] == b"\x89PNG"
 
 
 STEPS = np.asarray([0.2, 0.9, 0.99, 0.99, 0.99])
@@ -176,15 +182,13 @@ LATE = np.asarray([0.1, 0.1, 0.2, 0.7, 0.95])
 @pytest.fixture
 def made_up(monkeypatch):
     """Members that answer the posterior mean, and streams in which everything is where the paper found it."""
+    points: dict[str, Any] = work(SUPERVISED).arms | work(MIXED).arms
 
-    def answers(arms, arm, evaluator, **changes):
-        several = arms.points[arm].get("source.representations", 1)
-        return [
-            answered(representations_measures.exact, layers=arms.points[arm]["source.layers"], representations=several),
-            None,
-        ]
+    def answers(evidence, arm, evaluator, **changes):
+        layers, several = points[arm]["source.layers"], points[arm].get("source.representations", 1)
+        return [answered(representations_measures.exact, layers=layers, representations=several), None]
 
-    def probes(arms, arm, targets):
+    def probes(evidence, arm, targets):
         inputs = {"x": LATE, "phi(x)": STEPS, "posterior mean": LATE}
         if arm == MIXTURE:
             inputs = {"ridge, own": LATE, "ridge, other 1": STEPS - LATE, "ridge, other 2": STEPS - LATE}
@@ -197,25 +201,25 @@ def made_up(monkeypatch):
 
 def test_a_model_that_is_the_posterior_mean_meets_every_claim(made_up):
     for experiment in (SUPERVISED, MIXED):
-        arms = Found(experiment.settings["quick"].arms)
+        evidence = finished(work(experiment).arms)
         for claim in experiment.claims:
-            estimate = claim.estimate(arms)
+            estimate = claim.estimate(evidence)
             assert estimate.shape == (2,) and np.isnan(estimate[1]), claim.name
             assert estimate[0] > claim.threshold, claim.name
         assert experiment.figures is not None
-        drawn = experiment.figures(arms, "title")
+        drawn = experiment.figures(evidence, "title")
         assert set(drawn) == {"contest.png", "probes.png"} and all(one[:4] == b"\x89PNG" for one in drawn.values())
 
 
 def test_a_model_that_answers_nothing_is_near_nothing(made_up, monkeypatch):
-    monkeypatch.setattr(representations_measures, "answers", lambda arms, arm, evaluator, **changes: [answered()])
-    arms = Found(SUPERVISED.settings["quick"].arms)
+    monkeypatch.setattr(representations_measures, "answers", lambda evidence, arm, evaluator, **changes: [answered()])
+    evidence = finished(work(SUPERVISED).arms)
     near = next(claim for claim in SUPERVISED.claims if claim.name == f"near, {SHALLOW}")
-    assert near.estimate(arms)[0] < -0.5
+    assert near.estimate(evidence)[0] < -0.5
     late = Read({"phi(x)": LATE, "posterior mean": STEPS}, {"x": LATE})
-    monkeypatch.setattr(layer_probes, "probes", lambda arms, arm, targets: [late])
+    monkeypatch.setattr(layer_probes, "probes", lambda evidence, arm, targets: [late])
     before = next(claim for claim in SUPERVISED.claims if claim.name == f"before, {DEEP}")
-    assert before.estimate(arms)[0] < 0
+    assert before.estimate(evidence)[0] < 0
 
 
 def test_the_figure_of_layers_is_drawn_without_a_line_too():

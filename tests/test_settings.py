@@ -20,8 +20,8 @@ from ebbtide.training.watch import EarlyStopping
 from tiny import SPEC
 
 SPECS = {
-    "the preset": TRANSIENCE.presets["quick"].spec,
-    "another preset": TRANSIENCE.presets["paper"].spec,
+    "the preset": TRANSIENCE.bases["quick"].spec,
+    "another preset": TRANSIENCE.bases["paper"].spec,
     "tiny": SPEC,
     "nested": replace(SPEC, optimizer=Adam(schedule=Cosine(warmup=3)), stopping=EarlyStopping(patience=1600)),
     "varied": replace(SPEC, vary={"optimizer.lr": [1e-3, 3e-4], "seeds.member": [5, 9]}, keep_best=None),
@@ -31,11 +31,11 @@ SPECS = {
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("preset", ["quick", "paper"])
 def test_the_command_trains_the_same_spec(name, preset):
-    spec, base = SPECS[name], TRANSIENCE.presets[preset].spec
+    spec, base = SPECS[name], TRANSIENCE.bases[preset].spec
     command = run_command("transience", preset, base, msgspec.to_builtins(spec))
     options, rest = parser().parse_known_args(shlex.split(command)[1:])
     assert (options.command, options.study, options.preset) == ("run", "transience", preset)
-    data = msgspec.to_builtins(TRANSIENCE.preset(options.preset).spec)
+    data = msgspec.to_builtins(TRANSIENCE.base(options.preset).spec)
     for field, text in overrides(rest):
         override(Spec, data, field, text)
     assert from_builtins(data) == spec
@@ -58,7 +58,7 @@ def test_seeds_and_scale_in_words():
     data = msgspec.to_builtins(replace(SPEC, seeds=Seeds(init=7, member=3)))
     assert seeds(data) == "members 3 to 4; source.seed 0, seeds.init 7, seeds.data 0, seeds.evaluation 0"
     assert seeds(data | {"vary": {"seeds.member": [1.0, 8.0]}}).startswith("members 1, 8;")
-    paper = TRANSIENCE.presets["paper"]
+    paper = TRANSIENCE.bases["paper"]
     words = scaled(data, paper.spec, "note")
     assert "model.layers 1 (paper: 12)" in words and "sequences 1,024 (paper: 1,600,000,000)" in words
     assert "model.layers" not in scaled(data, paper.spec, "note", ["model.layers"])
@@ -66,7 +66,7 @@ def test_seeds_and_scale_in_words():
 
 
 def test_how_often_a_query_is_a_copy_is_said_where_it_is_not_as_in_the_paper():
-    paper, quick = TRANSIENCE.presets["paper"].spec, TRANSIENCE.presets["quick"].spec
+    paper, quick = TRANSIENCE.bases["paper"].spec, TRANSIENCE.bases["quick"].spec
     said = "bursty sequences whose query equals a context exemplar"
     assert f"{said} 50% (paper: 14%)" in scaled(msgspec.to_builtins(quick), paper, "note")
     assert said not in scaled(msgspec.to_builtins(quick), paper, "note", ["source.exemplars"])
@@ -78,7 +78,7 @@ def test_how_often_a_query_is_a_copy_is_said_where_it_is_not_as_in_the_paper():
 
 def test_the_share_of_copied_queries_is_what_is_drawn():
     """Counted in prompts of the quick preset, whose context has the query's class once."""
-    spec = TRANSIENCE.presets["quick"].spec
+    spec = TRANSIENCE.bases["quick"].spec
     prompt = prompts_of(spec, "train", 4000)
     copied = (np.asarray(prompt.exemplars[:-1]) == np.asarray(prompt.exemplars[-1])).all(-1).any(0)
     share = copied_queries(flat(msgspec.to_builtins(spec)))

@@ -27,9 +27,13 @@ from ebbtide.papers.statisticians.links import EITHER, LINKS, REGRESSION, SIGNS
 from ebbtide.papers.statisticians.study import BASE, BOTH, HIGH, LABELS, LOW, QUICK, SELECTION, STATISTICIANS
 from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.experiment import Arms, make_sweep
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Experiment
+from ebbtide.sweeps.axes import Point
 from ebbtide.sweeps.plan import group
 from ebbtide.tasks.regression import Regression
+from evidence_tools import finished
+from sweep_tools import plan_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -111,35 +115,32 @@ def test_a_member_that_has_not_finished_is_nan():
 @pytest.mark.parametrize("experiment", STATISTICIANS.experiments, ids=lambda one: one.name)
 @pytest.mark.parametrize("preset", ["quick", "cpu", "paper"])
 def test_arms_differ_in_the_task_only_and_every_claim_is_asked(experiment, preset):
-    setting = experiment.settings[preset]
-    assert tuple(experiment.asked(setting.arms)) == experiment.claims
-    for name, point in setting.arms.items():
+    plan = plan_of(STATISTICIANS, experiment, preset)
+    sweep, arms = plan.sweep, plan.comparison.arms
+    assert experiment.asked(arms) == experiment.claims
+    for name, point in arms.items():
         allowed = ("task.", "source.nonzero", "model.") if "decoder" in name else ("task.", "source.nonzero")
         assert all(field.startswith(allowed) for field in point)
-    sweep = make_sweep(STATISTICIANS, experiment, preset)
     for one in group(sweep, sweep.points()):
         one.spec.check()
         assert isinstance(one.spec.source, Functions) and one.spec.source.seed == 5
 
 
-class Found(Arms):
-    """Arms whose members answer nothing but 0."""
-
-    def __init__(self, points):
-        self.points = dict(points)
-
-    def measured(self):
-        return list(self.points)
+def arms_of(experiment: Experiment) -> dict[str, Point]:
+    return plan_of(STATISTICIANS, experiment).comparison.arms
 
 
 @pytest.fixture
 def made_up(monkeypatch):
-    def answers(arms, arm, evaluator, **changes):
-        point: dict[str, Any] = arms.points[arm]
+    """Members that answer nothing but 0."""
+    points: dict[str, Point] = arms_of(BASE) | arms_of(SELECTION)
+
+    def answers(evidence, arm, evaluator, **changes):
+        point = points[arm]
         fields: dict[str, Any] = {"context": 8}
         fields |= {name.removeprefix("task."): value for name, value in point.items() if "task." in name}
         fields |= {name: value for name, value in changes.items() if name == "noise"}
-        source = {"nonzero": arms.points[arm]["source.nonzero"]} if "source.nonzero" in arms.points[arm] else {}
+        source = {"nonzero": point["source.nonzero"]} if "source.nonzero" in point else {}
         fields["noise"] = tuple(fields["noise"])
         return [answered(Regression(**fields), **source), None]
 
@@ -148,22 +149,22 @@ def made_up(monkeypatch):
 
 def test_claims_about_models_that_answer_0_fail_and_missing_members_are_nan(made_up):
     for experiment in (BASE, SELECTION):
-        arms = Found(experiment.settings["quick"].arms)
-        for claim in experiment.asked(arms.points):
-            estimate = claim.estimate(arms)
+        evidence = finished(arms_of(experiment))
+        for claim in experiment.asked(evidence.arms):
+            estimate = claim.estimate(evidence)
             assert estimate.shape == (2,) and np.isnan(estimate[1]), claim.name
             assert estimate[0] <= claim.threshold, claim.name
 
 
-def links(monkeypatch, says) -> Arms:
-    """The arms of `links`, each with a member that answers what `says` makes of (arm, link, inputs, responses)."""
+def links(monkeypatch, says) -> Evidence:
+    """Evidence of `links`, of each arm a member that answers what `says` makes of (arm, link, inputs, responses)."""
 
-    def answers(arms, arm, evaluator, link, **changes):
+    def answers(evidence, arm, evaluator, link, **changes):
         task = Regression(context=16, noise=(0.0,), link=link)
         return [answered(task, lambda x, y: says(arm, link, x, y)[:, None]), None]
 
     monkeypatch.setattr(statisticians_links, "answers", answers)
-    return Found(LINKS.settings["quick"].arms)
+    return finished(arms_of(LINKS))
 
 
 def test_a_model_that_tells_links_by_their_labels_is_as_good_as_two_models(monkeypatch):
@@ -172,26 +173,24 @@ def test_a_model_that_tells_links_by_their_labels_is_as_good_as_two_models(monke
             return least_squares(x, y, [16])[0]
         return classifiers(x, np.sign(y))["logistic"]
 
-    arms = links(monkeypatch, says)
-    found = [claim.estimate(arms) for claim in LINKS.claims]
+    evidence = links(monkeypatch, says)
+    found = [claim.estimate(evidence) for claim in LINKS.claims]
     assert all(np.isnan(one[1]) for one in found)
     assert [one[0] for one in found[:2]] == [0.05, 0.015] and all(one[0] > 0.01 for one in found[2:])
-    assert LINKS.figures is not None and LINKS.figures(arms, "title")["corner.png"][:4] == b"\x89PNG"
+    assert LINKS.figures is not None and LINKS.figures(evidence, "title")["corner.png"][:4] == b"\x89PNG"
     one_for_both = links(monkeypatch, lambda arm, link, x, y: says(arm if arm != EITHER else SIGNS, link, x, y))
     near, same, worse, not_worse = (claim.estimate(one_for_both)[0] for claim in LINKS.claims)
     assert near < 0 and same == 0.015 and worse > 0 and not_worse == 0
 
 
 def test_figures_are_drawn_and_say_how_far_the_best_predictor_is(made_up):
-    arms = Found(BASE.settings["quick"].arms)
+    evidence = finished(arms_of(BASE))
     assert BASE.figures is not None and SELECTION.figures is not None
-    assert BASE.figures(arms, "title")["contest.png"][:4] == b"\x89PNG"
-    best, gap, low, high = statisticians.paired(arms, LABELS)
+    assert BASE.figures(evidence, "title")["contest.png"][:4] == b"\x89PNG"
+    best, gap, low, high = statisticians.paired(evidence, LABELS)
     assert best == "logistic" and low < gap < high and gap > 0.1
-    arms = Found(SELECTION.settings["quick"].arms)
-    assert SELECTION.figures(arms, "title")["frontier.png"][:4] == b"\x89PNG"
-    del arms.points[BOTH]
-    assert SELECTION.figures(arms, "title") == {}
+    assert SELECTION.figures(finished(arms_of(SELECTION)), "title")["frontier.png"][:4] == b"\x89PNG"
+    assert SELECTION.figures(finished(arm for arm in arms_of(SELECTION) if arm != BOTH), "title") == {}
 
 
 def test_a_figure_without_finished_members_is_still_a_figure():

@@ -13,18 +13,11 @@ from ebbtide.errors import InputError
 from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.runs.folder import Run
-from ebbtide.studies.study import (
-    Claim,
-    Lacking,
-    Study,
-    Verdict,
-    conclude,
-    decide,
-    digest_of_claims,
-    judge,
-    judge_claims,
-    read_verdict,
-)
+from ebbtide.studies.claim import Claim, decide, digest_of_claims, judge
+from ebbtide.studies.evidence import Arm, Evidence
+from ebbtide.studies.single_run import SingleRun, conclude_run, judge_run
+from ebbtide.studies.study import Experiment, Preset, Study
+from ebbtide.studies.verdict import Verdict, read_verdict
 from tiny import write_run
 
 NAN, INF = np.nan, np.inf
@@ -83,22 +76,28 @@ def test_a_claim_whose_members_are_not_there_takes_nothing_from_the_others():
     def not_there(evidence):
         raise AssertionError("no member is there to be asked")
 
-    nothing, some = np.zeros(3, bool), np.array([True, False, False])
     claims = [
         Claim("gone", "", "", "", 0.0, not_there, ("gone",)),
         Claim("diverged", "", "", "", 0.0, not_there, ("diverged",)),
         Claim("partly", "", "", "", 0.0, lambda evidence: np.ones(3), ("partly",)),
         Claim("whole", "", "", "", 0.0, lambda evidence: np.ones(3), ("whole",)),
     ]
-    lacking = {
-        "gone": Lacking(~nothing, nothing, "3 of 3 members of gone not finished"),
-        "diverged": Lacking(nothing, ~nothing, "3 of 3 members of diverged diverged"),
-        "partly": Lacking(nothing, some, "1 of 3 members of partly diverged"),
+    states = {
+        "gone": ("missing",) * 3,
+        "diverged": ("diverged",) * 3,
+        "partly": ("diverged", "finished", "finished"),
+        "whole": ("finished",) * 3,
     }
-    found = judge_claims(claims, None, lambda claim: lacking.get(claim.name))
+    evidence = Evidence({name: Arm(states=own) for name, own in states.items()})
+    found = [judge(claim, evidence) for claim in claims]
     assert [one.verdict for one in found] == ["undecided", "fails", "undecided", "holds"]
     assert [one.members for one in found] == [[None] * 3, [None] * 3, [None, 1.0, 1.0], [1.0] * 3]
-    assert [one.note for one in found] == [*(one.note for one in lacking.values()), ""]
+    assert [one.note for one in found] == [
+        "3 of 3 members of gone not finished",
+        "3 of 3 members of diverged diverged",
+        "1 of 3 members of partly diverged",
+        "",
+    ]
 
 
 def test_the_digest_of_claims_tells_a_threshold_from_another():
@@ -138,7 +137,7 @@ def run_of(path: Path, icl, iwl=None, loss=None, members=4, **changes) -> Run:
     ids=["transient", "persistent", "never", "no replacement", "loss rises", "one member"],
 )
 def test_the_claims_of_transience_on_made_up_curves(tmp_path, case, verdicts):
-    verdict = judge(TRANSIENCE, run_of(tmp_path / "run", **{"icl": CURVE} | case))
+    verdict, _ = judge_run(TRANSIENCE, run_of(tmp_path / "run", **{"icl": CURVE} | case))
     found = {claim.claim: claim.verdict for claim in verdict.claims}
     assert {name: found[name] for name in verdicts} == verdicts
     assert verdict.holds() == (set(found.values()) == {"holds"})
@@ -151,7 +150,7 @@ def test_a_diverged_member_is_not_counted_as_one_whose_icl_fell(tmp_path):
     for name in ("icl", "iwl", "ciwl", "train_loss"):
         curves[name][3, 4:] = NAN
     run = write_run(tmp_path / "run", {k: curves[k] for k in ("icl", "iwl", "ciwl")}, curves["train_loss"])
-    verdict = judge(TRANSIENCE, run)
+    verdict, _ = judge_run(TRANSIENCE, run)
     assert {c.verdict for c in verdict.claims} == {"undecided"} and not verdict.holds()
     assert all(c.members[3] is None and c.n == 4 and c.above == 3 for c in verdict.claims)
 
@@ -159,38 +158,39 @@ def test_a_diverged_member_is_not_counted_as_one_whose_icl_fell(tmp_path):
 def test_a_judgement_states_its_numbers(tmp_path):
     claim = Claim("c", "statement", "source", "metric", 0.25, lambda s: s["x"])
     values = np.array([0.1, 0.3, 0.4, 0.8])
-    study = Study("s", "paper", "?", (claim,), {}, lambda run: {"x": values}, lambda run, verdict: {})
-    verdict = judge(study, run_of(tmp_path / "run", CURVE))
+    work = SingleRun("quick", lambda run: {"x": values})
+    study = Study("s", "paper", "?", (Experiment("s", "?", "", (claim,), {"quick": Preset(work, None, "")}),))
+    verdict, _ = judge_run(study, run_of(tmp_path / "run", CURVE))
     (found,) = verdict.claims
     assert (found.claim, found.threshold, found.n, found.above, found.verdict) == ("c", 0.25, 4, 3, "undecided")
     assert found.estimate == pytest.approx(0.4) and found.members == pytest.approx([0.1, 0.3, 0.4, 0.8])
     assert (found.low, found.high) == pytest.approx(tuple(ttest_1samp(values, 0).confidence_interval()))
-    assert verdict.summary == {"x": [0.1, 0.3, 0.4, 0.8]}
+    assert verdict.summary["x"] == [0.1, 0.3, 0.4, 0.8]
     assert (verdict.study, verdict.preset, verdict.sequences) == ("s", "quick", 1024)
 
 
 def test_a_study_that_can_be_run_without_icl_answers_that_it_cannot_tell(tmp_path):
     run = write_run(tmp_path / "run", {"iwl": [[0.0, 0.5, 0.9]] * 2}, [[NAN, 2, 1]] * 2)
-    verdict = conclude(TRANSIENCE, run)
+    verdict = conclude_run(TRANSIENCE, run)
     assert {c.verdict for c in verdict.claims} == {"fails"} and all(c.estimate is None for c in verdict.claims)
 
 
 def test_the_verdict_round_trips_and_lies_in_the_folder(tmp_path):
     run = run_of(tmp_path / "run", CURVE)
     assert read_verdict(run) is None
-    verdict = conclude(TRANSIENCE, run)
+    verdict = conclude_run(TRANSIENCE, run)
     assert read_verdict(run) == verdict == msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict)
     assert {"verdict.json", "figure.png", "figure.svg"} <= {p.name for p in run.path.iterdir()}
     assert run.latest() is not None  # beside the committed files, not among them
     assert verdict.digest == run.header.digest
     before = {p: p.read_bytes() for p in run.path.glob("*.*")}
-    conclude(TRANSIENCE, run)
+    conclude_run(TRANSIENCE, run)
     assert {p: p.read_bytes() for p in run.path.glob("*.*")} == before
 
 
 def test_a_verdict_of_another_spec_is_no_verdict(tmp_path):
     run = run_of(tmp_path / "run", CURVE)
-    other = replace(conclude(TRANSIENCE, run), digest="0" * 64)
+    other = replace(conclude_run(TRANSIENCE, run), digest="0" * 64)
     (run.path / "verdict.json").write_bytes(msgspec.json.encode(other))
     assert read_verdict(run) is None
 
@@ -212,19 +212,20 @@ def test_unknown_names_are_answered_with_the_known_ones():
     ):
         find_study("transient")
     with pytest.raises(InputError, match=r"preset = 'quik': transience has quick, cpu, paper \(did you mean 'quick'"):
-        TRANSIENCE.preset("quik")
+        TRANSIENCE.base("quik")
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_every_study_says_beforehand_what_it_claims(study):
-    """By its own run's claims, or by those of its experiments."""
-    for claims in [study.claims] if study.claims else [one.claims for one in study.experiments]:
+    for claims in [one.claims for one in study.experiments]:
         assert claims and len({c.name for c in claims}) == len(claims)
         for claim in claims:
             assert claim.statement and claim.source and claim.metric and np.isfinite(claim.threshold)
-    assert study.experiments
-    study.presets["quick"].spec.check()  # needs no data
-    if not study.claims:  # it is its first experiment
-        return
-    assert {"quick", "cpu", "paper"} == set(study.presets)
-    assert len({preset.spec.digest() for preset in study.presets.values()}) == 3
+    if study.bases:
+        study.bases["quick"].spec.check()  # needs no data
+
+
+@pytest.mark.parametrize("study", [study for study in STUDIES if study.own() and study.bases], ids=lambda one: one.name)
+def test_a_study_of_a_run_has_it_at_three_sizes(study):
+    assert {"quick", "cpu", "paper"} == set(study.bases) == set(study.own().presets)
+    assert len({base.spec.digest() for base in study.bases.values()}) == 3

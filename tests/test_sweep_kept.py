@@ -9,27 +9,19 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-import ebbtide.pages.gather as gather_module
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.pages import facts as entry
-from ebbtide.pages.facts import asked
 from ebbtide.pages.gather import entry_of, gather
+from ebbtide.pages.origin import known_sweep
 from ebbtide.papers import registry
 from ebbtide.papers.registry import find_study
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.places import looking_in, resolve_path
 from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.sources.features import Features
-from ebbtide.studies.experiment import (
-    Experiment,
-    description_digest,
-    find_verdict,
-    folder_in,
-    judge_experiment,
-    make_sweep,
-)
-from ebbtide.studies.study import Study, verdict_in, write_verdict
+from ebbtide.studies.comparison import Comparison, description_digest, find_verdict, folder_in, judge_sweep
+from ebbtide.studies.study import Experiment, Study
+from ebbtide.studies.verdict import verdict_in, write_verdict
 from ebbtide.sweeps import driver
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.driver import run_sweep
@@ -41,7 +33,7 @@ from ebbtide.sweeps.sweep import Resources, Sweep, read_sweep
 from ebbtide.training import limits
 from ebbtide.training.driver import Interrupted
 from ebbtide.training.start import checkpoint
-from sweep_tools import BASE, _Idle, made
+from sweep_tools import BASE, _Idle, made, make_sweep, plan_of
 from tiny import write_run
 
 SHORT = BASE | {"sequences": 1600}
@@ -72,14 +64,13 @@ def states(path: Path) -> list[str]:
 def change_preset(monkeypatch: pytest.MonkeyPatch, name: str = "transience", **changes: Any) -> None:
     """What a later version of the package might do: other defaults in every preset of a study."""
     study = find_study(name)
-    presets = {key: one._replace(spec=replace(one.spec, **changes)) for key, one in study.presets.items()}
-    replace_study(monkeypatch, study._replace(presets=presets))
+    bases = {key: one._replace(spec=replace(one.spec, **changes)) for key, one in study.bases.items()}
+    replace_study(monkeypatch, study._replace(bases=bases))
 
 
 def replace_study(monkeypatch: pytest.MonkeyPatch, changed: Study) -> None:
     every = tuple(changed if one.name == changed.name else one for one in registry.STUDIES)
-    for module in (registry, entry, gather_module):
-        monkeypatch.setattr(module, "STUDIES", every)
+    monkeypatch.setattr(registry, "STUDIES", every)
 
 
 def told(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -175,7 +166,7 @@ L2 = TRANSIENCE.experiment("l2")
 def judged(path: Path, **fields: Any) -> Path:
     """The folder of an experiment that has run, with its verdict."""
     folder = made(path, make_sweep(TRANSIENCE, L2, "quick", SHORT | fields))
-    verdict, _ = judge_experiment(TRANSIENCE, L2, "quick*", folder)
+    verdict, _ = judge_sweep(TRANSIENCE, L2, "quick*", folder)
     write_verdict(path, verdict, {})
     return path
 
@@ -189,7 +180,7 @@ def told_of(path: Path) -> tuple[Any, ...]:
     """What a page says of an experiment that is complete."""
     found = entry_of(path)
     claims = [claim.claim for claim in found.claims or ()]
-    return found.experiment, found.preset, found.question, claims, dict(found.facts)["Arms"], found.problem
+    return found.experiment, found.preset, found.question, claims, dict(found.facts)["Evidence"], found.problem
 
 
 def rewritten(path: Path, **changes: Any) -> Path:
@@ -233,10 +224,14 @@ def test_a_page_tells_of_an_experiment_whose_preset_has_changed(finished, tmp_pa
     assert before[:2] == ("transience/l2", "quick*") and before[3] and before[4] and not before[5]
     if earlier:
         without(path)
-    setting = L2.settings["quick"]
+    preset = L2.presets["quick"]
+    work = plan_of(find_study("transience"), L2).setup.experiment.presets["quick"].work
+    assert isinstance(work, Comparison)
     field = "optimizer.decay.coefficient"
-    arms = {name: point | {field: 2 * point[field]} for name, point in setting.arms.items()}
-    change_experiment(monkeypatch, L2._replace(settings=L2.settings | {"quick": setting._replace(arms=arms)}))
+    arms = {name: point | {field: 2 * point[field]} for name, point in work.arms.items()}
+    change_experiment(
+        monkeypatch, L2._replace(presets=L2.presets | {"quick": preset._replace(work=work._replace(arms=arms))})
+    )
     if not earlier:
         change_preset(monkeypatch, keep_best=None)
     assert told_of(path) == before
@@ -288,7 +283,7 @@ def test_the_sweep_of_a_shipped_experiment_is_the_same_after_its_preset_has_chan
     assert [a for each in group_unchecked(found, found.points()) for a in each.addresses] == addresses
     now = make_sweep(study, study.experiment(one), "quick")
     assert [a for each in group_unchecked(now, now.points()) for a in each.addresses] != addresses
-    known = asked(found)
+    known = known_sweep(found)
     assert known is not None and known.experiment.name == one and not known.command
 
 

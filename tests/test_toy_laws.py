@@ -20,12 +20,15 @@ from ebbtide.mechanisms import laws
 from ebbtide.mechanisms.laws import Competition, NestedLogits, Product, descend, draw
 from ebbtide.pages.gather import gather
 from ebbtide.pages.page import NOT_RUN, entries_page
-from ebbtide.papers.registry import COMPUTED, find_any, find_study
+from ebbtide.papers.registry import find_study, preset_of
 from ebbtide.papers.toy_laws import study as toy_laws
 from ebbtide.papers.toy_laws.study import TOY_LAWS, Descent, ToyLaws
 from ebbtide.runs.folder import DamagedError
-from ebbtide.studies.computed import conclude_computed, read_record
-from ebbtide.studies.study import Verdict, judge_claims
+from ebbtide.studies.claim import Judgement, judge
+from ebbtide.studies.computation import ComputationPlan, read_record
+from ebbtide.studies.evidence import ONLY, Arm, Evidence
+from ebbtide.studies.study import setup
+from ebbtide.studies.verdict import Verdict
 
 SEEDS = range(200, 203)
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
@@ -174,8 +177,21 @@ def test_a_rate_that_is_too_large_diverges_without_a_word_and_supports_no_claim(
     setting = ToyLaws(seeds=3, seed=200, product_descent=Descent(rate=1e6, steps=20))
     setting = replace(setting, competition_descent=Descent(rate=1e6, steps=20), nested_descent=Descent(steps=20))
     scalars = toy_laws.summarise(setting, toy_laws.compute(setting))
-    found = {one.claim: one.verdict for one in judge_claims(TOY_LAWS.claims, scalars)}
+    found = {one.claim: one.verdict for one in judged(scalars)}
     assert all(found[name] != "holds" for name in ("product-c", "leave", "transience", "persistence", "abrupt"))
+
+
+def judged(scalars: dict[str, np.ndarray]) -> list[Judgement]:
+    """Every claim of the study on the numbers of its members."""
+    evidence = Evidence({ONLY: Arm(scalars=scalars)})
+    return [judge(claim, evidence) for claim in TOY_LAWS.experiments[0].claims]
+
+
+def setting_of(*fields: tuple[str, str]) -> ToyLaws:
+    """The setting of the preset with fields changed."""
+    plan = setup(TOY_LAWS, fields=fields).plan()
+    assert isinstance(plan, ComputationPlan) and isinstance(plan.computation.setting, ToyLaws)
+    return plan.computation.setting
 
 
 # ---- the measures
@@ -202,7 +218,7 @@ def test_claims_about_seeds_that_leave_are_not_asked_of_those_that_stay():
         curves[f"competition/{arm}/L2"] = np.stack([two, two, two])
     curves["competition/steps"] = np.arange(3)
     scalars = toy_laws.summarise(setting, curves)
-    found = {claim.claim: claim for claim in judge_claims(TOY_LAWS.claims, scalars)}
+    found = {claim.claim: claim for claim in judged(scalars)}
     assert found["leave"].members == [1, 1, 0] and found["leave"].n == 3
     assert found["transience"].members == pytest.approx([0.9, 0.9]) and found["transience"].verdict == "holds"
     assert found["bump"].members == pytest.approx([0.1, 0.1]) and found["replacement"].verdict == "holds"
@@ -215,7 +231,7 @@ def test_claims_about_seeds_that_leave_are_not_asked_of_those_that_stay():
 @pytest.fixture(scope="module")
 def quick() -> tuple[ToyLaws, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The preset on twelve seeds that are neither the verdict's nor the tuning's."""
-    setting = replace(TOY_LAWS.presets["quick"].setting, seed=500, seeds=12)
+    setting = replace(setting_of(), seed=500, seeds=12)
     curves = toy_laws.compute(setting)
     return setting, curves, toy_laws.summarise(setting, curves)
 
@@ -237,11 +253,14 @@ def test_the_laws_do_what_the_papers_say_in_structure(quick):
 
 
 def test_claims_are_fixed_and_no_tuning_seed_is_a_verdict_seed():
-    assert COMPUTED == (TOY_LAWS,) and find_any("toy-laws") is TOY_LAWS
-    names = [claim.name for claim in TOY_LAWS.claims]
+    assert find_study("toy-laws") is TOY_LAWS
+    claims = TOY_LAWS.experiments[0].claims
+    names = [claim.name for claim in claims]
     assert len(set(names)) == len(names) == 15
-    assert all(c.statement and c.source and c.metric and np.isfinite(c.threshold) for c in TOY_LAWS.claims)
-    setting = TOY_LAWS.presets["quick"].setting
+    assert all(
+        c.statement and c.source and c.metric and np.isfinite(c.threshold) for c in TOY_LAWS.experiments[0].claims
+    )
+    setting = setting_of()
     setting.check()
     assert setting.seeds >= 12 and setting.seed + setting.seeds <= 100
     assert msgspec.json.decode(msgspec.json.encode(setting), type=ToyLaws) == setting
@@ -249,7 +268,7 @@ def test_claims_are_fixed_and_no_tuning_seed_is_a_verdict_seed():
 
 def test_the_folder_holds_all_and_the_same_again_gives_the_same_bytes(tmp_path):
     folder = tmp_path / "runs" / "toy"
-    verdict = conclude_computed(TOY_LAWS, "quick", TINY, folder)
+    verdict = setup(TOY_LAWS, fields=TINY).plan().conclude(folder)
     files = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert set(files) == {"computed.json", "curves.npz", "figure.png", "figure.svg", "verdict.json"}
     assert msgspec.json.decode(files["verdict.json"], type=Verdict) == verdict
@@ -257,19 +276,19 @@ def test_the_folder_holds_all_and_the_same_again_gives_the_same_bytes(tmp_path):
     assert json.loads(files["verdict.json"])["claims"][0]["members"]
     with np.load(folder / "curves.npz") as curves:
         assert curves["product/none"].shape == (3, 201) and curves["competition/steps"][-1] == 400
-    assert conclude_computed(TOY_LAWS, "quick", TINY, folder) == verdict
+    assert setup(TOY_LAWS, fields=TINY).plan().conclude(folder) == verdict
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == files
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, one_line):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(InputError) as caught:
-        conclude_computed(TOY_LAWS, "quick", TINY, tmp_path)
+        setup(TOY_LAWS, fields=TINY).plan().conclude(tmp_path)
     one_line(caught, "out", str(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["note.txt"]
-    conclude_computed(TOY_LAWS, "quick", TINY, tmp_path / "a")
+    setup(TOY_LAWS, fields=TINY).plan().conclude(tmp_path / "a")
     with pytest.raises(InputError, match="of another setting"):
-        conclude_computed(TOY_LAWS, "quick", [*TINY, ("seeds", "4")], tmp_path / "a")
+        setup(TOY_LAWS, fields=[*TINY, ("seeds", "4")]).plan().conclude(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -294,17 +313,17 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, one_line):
 )
 def test_a_setting_that_cannot_be_computed_is_told_in_one_line(fields, message):
     with pytest.raises(InputError, match=message) as caught:
-        TOY_LAWS.setting("quick", fields)
+        setting_of(*fields)
     assert "\n" not in str(caught.value)
 
 
 def test_names_that_are_not_there_and_studies_that_train_nothing():
     with pytest.raises(InputError, match=r"preset = 'quik': toy-laws has quick \(did you mean 'quick'"):
-        TOY_LAWS.preset("quik")
+        setup(TOY_LAWS, preset="quik").plan()
     with pytest.raises(InputError, match=r"study = 'toy-laws': trains nothing.*ebbtide run toy-laws"):
-        find_study("toy-laws")
+        preset_of("toy-laws", "quick")
     with pytest.raises(InputError, match=r"study = 'toy-law'.*did you mean 'toy-laws'"):
-        find_any("toy-law")
+        find_study("toy-law")
 
 
 # ---- the command line and reports
@@ -324,7 +343,7 @@ def test_the_command_writes_a_folder_named_by_the_setting_and_exits_by_the_verdi
     text = capsys.readouterr().out
     assert "FAILS" in text and "verdict runs/toy-laws-quick-" in text
     (folder,) = (here / "runs").iterdir()
-    digest = TOY_LAWS.setting("quick", TINY).digest()
+    digest = setting_of(*TINY).digest()
     assert folder.name == f"toy-laws-quick-{digest[:8]}"
     record = read_record(folder)
     assert record.command() == f"ebbtide run toy-laws --preset quick --check {' '.join(WORDS)}"
@@ -371,7 +390,7 @@ def test_a_report_tells_of_it(here, capsys):
 )
 def test_a_damaged_folder_is_told(here, name, text, said):
     folder = here / "runs/toy-laws-x"
-    conclude_computed(TOY_LAWS, "quick", TINY, folder)
+    setup(TOY_LAWS, fields=TINY).plan().conclude(folder)
     (folder / name).unlink()
     if text is not None:
         (folder / name).write_text(text)

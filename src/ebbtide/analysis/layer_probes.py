@@ -13,8 +13,8 @@ from ebbtide.mechanisms.linear import explained_by_probe
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import Snapshot
-from ebbtide.studies.experiment import Arms
-from ebbtide.training.run import model_at
+from ebbtide.studies.evidence import Evidence
+from ebbtide.training.probe import model_at
 
 PROMPTS = 1000
 Target = Float[np.ndarray, "slots prompt features"]
@@ -36,17 +36,17 @@ class Read(NamedTuple):
     responses: Layers
 
 
-def probes(arms: Arms, arm: str, targets: Callable[[Answers], Targets]) -> list[Read | None]:
+def probes(evidence: Evidence, arm: str, targets: Callable[[Answers], Targets]) -> list[Read | None]:
     """What linear maps read in every member's last checkpoint (None: it has not finished), over `PROMPTS` fresh prompts
     and all slots; fitted on half of the prompts, judged on the others (`explained_by_probe`)."""
-    return [None if run is None else _probe(run.snapshot(), place, targets) for place, run in arms.runs(arm)]
+    return [None if run is None else _probe(run.snapshot(), place, targets) for place, run in evidence.runs(arm)]
 
 
 def read(
-    arms: Arms, arm: str, targets: Callable[[Answers], Targets], measure: Callable[[Read], float]
+    evidence: Evidence, arm: str, targets: Callable[[Answers], Targets], measure: Callable[[Read], float]
 ) -> Float[np.ndarray, " member"]:
     """A number from the probes of every member, nan where it has not finished."""
-    return np.asarray([np.nan if here is None else measure(here) for here in probes(arms, arm, targets)])
+    return np.asarray([np.nan if here is None else measure(here) for here in probes(evidence, arm, targets)])
 
 
 @lru_cache(maxsize=64)

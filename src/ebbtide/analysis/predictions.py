@@ -19,11 +19,12 @@ from ebbtide.keys import Purpose, root
 from ebbtide.machine import cores
 from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import Run, Snapshot
-from ebbtide.studies.experiment import Arms
+from ebbtide.studies.evidence import Evidence, Series, stacked
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.task import Task
+from ebbtide.training.driver import spec_of
+from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints
-from ebbtide.training.run import params_of, spec_of
 from ebbtide.training.spec import Spec
 
 T = TypeVar("T")
@@ -134,16 +135,16 @@ def seen_prompts(spec: Spec, member: int, prompts: int) -> Asked:
 
 
 def answers(
-    arms: Arms, arm: str, evaluator: str, *, prompts: int = PROMPTS, last: bool = False, **changes: Any
+    evidence: Evidence, arm: str, evaluator: str, *, prompts: int = PROMPTS, last: bool = False, **changes: Any
 ) -> list[Answers | None]:
     """What every member of an arm answers on fresh prompts of an evaluator, or on those that it has `SEEN` (None: it
     has not finished). `last` asks the last checkpoint alone; `changes` are fields of the task (context = 30: longer
     prompts)."""
     words = tuple(sorted(changes.items()))
-    return of_every_member(arms, arm, lambda run, place: of_member(run, place, evaluator, prompts, last, words))
+    return of_every_member(evidence, arm, lambda run, place: of_member(run, place, evaluator, prompts, last, words))
 
 
-def of_every_member(arms: Arms, arm: str, measure: Callable[[Snapshot, int], T]) -> list[T | None]:
+def of_every_member(evidence: Evidence, arm: str, measure: Callable[[Snapshot, int], T]) -> list[T | None]:
     """`measure` of every member of an arm, given its run and its place there (None: it has not finished). The first
     alone, which compiles what all need, the others in as many threads as there are cores."""
 
@@ -151,7 +152,7 @@ def of_every_member(arms: Arms, arm: str, measure: Callable[[Snapshot, int], T])
         place, run = member
         return None if run is None else measure(run.snapshot(), place)
 
-    first, *others = arms.runs(arm)
+    first, *others = evidence.runs(arm)
     with ThreadPoolExecutor(cores()) as pool:
         return [one(first), *pool.map(one, others)]
 
@@ -165,10 +166,11 @@ def of_member(
     spec = spec_of(run)
     seen = evaluator == SEEN
     asked = seen_prompts(spec, place, prompts) if seen else fresh_prompts(spec, evaluator, prompts, **dict(changes))
+    template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
     kept = checkpoints(run)
     outputs = []
-    for at, arrays in kept[-1:] if last else kept:
-        params = params_of(spec, arrays, place, f"{run.path}: checkpoint {at}")
+    for _, arrays in kept[-1:] if last else kept:
+        params = unnamed(template, {name: x[place] for name, x in arrays.items()})
         outputs.append(np.asarray(answering(spec.model)(params, asked.prompt), np.float64))
     times = np.asarray([at for at, _ in (kept[-1:] if last else kept)])
     return Answers(times, np.stack(outputs), asked, spec)
@@ -178,6 +180,16 @@ def of_member(
 def answering(model: Model) -> Callable[[Params, FunctionPrompt], Float[Array, "asked prompt outputs"]]:
     """The outputs of a model: one program for all checkpoints and members."""
     return jax.jit(lambda params, prompt: in_parts(lambda some: model.apply(params, some), prompt))
+
+
+def series(
+    found: list[Answers | None], measure: Callable[[Answers], Float[np.ndarray, "checkpoint *axes"]], *axes: int
+) -> Series:
+    """A measure of every member at every kept checkpoint, nan where it has not finished; `axes` are the sizes of the
+    measure's further axes."""
+    times = next((one.sequences for one in found if one is not None), np.zeros(1, int))
+    rows = [None if one is None else measure(one) for one in found]
+    return Series(stacked(rows, (len(times), *axes)), times)
 
 
 def by_member(found: list[Answers | None], measure: Callable[[Answers], float]) -> Float[np.ndarray, " member"]:

@@ -15,7 +15,7 @@ from ebbtide.runs.folder import INPUTS, Run, list_runs
 
 def ls(options: Namespace) -> int:
     """Prints a table of the runs in a folder."""
-    from ebbtide.studies.study import read_verdict
+    from ebbtide.studies.verdict import read_verdict
 
     folder = Path(options.folder)
     require(folder.is_dir() or options.folder == RUNS, "folder", options.folder, "no such folder")
@@ -49,8 +49,8 @@ def fsck(options: Namespace) -> int:
 
 def show(options: Namespace) -> int:
     """Prints one run: its description, its curves, its verdict; with --figure writes the figure to a file."""
-    from ebbtide.papers.registry import STUDIES
-    from ebbtide.studies.study import judged_by, read_verdict
+    from ebbtide.pages.origin import study_named
+    from ebbtide.studies.verdict import judged_by, read_verdict
 
     found = find_run(options.run)
     header = found.header
@@ -74,7 +74,8 @@ def show(options: Namespace) -> int:
     if verdict:
         console.print()
         console.print(claims_verdict(verdict))
-        said = judged_by(verdict, next((one.claims for one in STUDIES if one.name == verdict.study), None))
+        study = study_named(verdict.study)
+        said = judged_by(verdict, own.claims if study and (own := study.own()) else None)
         console.print(Text(f"judged by {said}" if said else "", "dim"), soft_wrap=True)
     if options.figure:
         _figure(found, Path(options.figure), label, options.log)

@@ -1,113 +1,106 @@
 """What `studies`, `run` and `resume` do. Every function returns the exit code."""
 
-import shlex
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
-import msgspec
 from rich.table import Table
 from rich.text import Text
 
 from ebbtide.cli.console import claims_verdict, console, find_run, print_diverged, print_verdict
 from ebbtide.cli.parser import RUNS
-from ebbtide.errors import require
+from ebbtide.cli.work import KINDS, clock_words, donor_words, train_run
+from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.report import tables
 from ebbtide.runs.folder import Run
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.computation import Computation
+from ebbtide.studies.single_run import SingleRun, check_judgeable, conclude_run
+from ebbtide.studies.study import Experiment, Study, setup
 
 
 def studies(options: Namespace) -> int:
-    """Table of all studies, or of one with its experiments."""
-    from ebbtide.papers.registry import COMPUTED, STUDIES, find_any
-    from ebbtide.studies.computed import Computed
-
-    for study in [find_any(options.study)] if options.study else [*STUDIES, *COMPUTED]:
+    """Table of all studies, or of one with all its experiments."""
+    for study in [find_study(options.study)] if options.study else STUDIES:
         console.print(Text(study.name, "bold"), Text(f"  {study.question}"))
         console.print(Text(f"  {study.paper}", "dim"))
-        if study.claims:
-            _describe_claims(study)
-        if isinstance(study, Computed):
-            from ebbtide.cli.computed import show_presets
-
-            show_presets(study)
-            continue
-        if study.claims:
-            _describe_presets(study)
-        if options.study:
-            from ebbtide.cli.experiment import show_experiments
-
-            show_experiments(study)
-        elif study.experiments:
-            names = ", ".join(one.name for one in study.experiments)
-            console.print(f"  experiments (ebbtide studies {study.name}): {names}", soft_wrap=True)
+        for one in study.experiments:
+            own = one.name == study.name
+            if own or options.study:
+                _describe(study, one)
+        others = [one.name for one in study.experiments if one.name != study.name]
+        if others and not options.study:
+            console.print(f"  experiments (ebbtide studies {study.name}): {', '.join(others)}", soft_wrap=True)
     return 0
 
 
-def _describe_claims(study: Any) -> None:
-    """The claims of a study itself."""
-    claims = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
-    for column in ("claim", "estimated: mean over members of", "needed", "source"):
-        claims.add_column(column)
-    for claim in study.claims:
-        claims.add_row(claim.statement, claim.metric, f"> {claim.threshold:g}", claim.source)
-    console.print(claims)
+def _describe(study: Study, one: Experiment) -> None:
+    """An experiment: its claims, presets, minutes."""
+    if one.name != study.name:
+        console.print()
+        console.print(Text(f"{study.name} --experiment {one.name}", "bold"), Text(f"  {one.question}"))
+        console.print(Text(f"  {one.section}", "dim"))
+    console.print(_claims(one))
+    console.print(_presets(study, one))
+    for name, preset in one.presets.items():
+        if isinstance(preset.work, Comparison):
+            donor = preset.work.donor
+            first = f"; trains first {donor_words(donor)}" if donor else ""
+            console.print(Text(f"  {name}: {preset.scaled}{first}", "dim"), soft_wrap=True)
 
 
-def _describe_presets(study: Any) -> None:
-    """The presets of a study's own run."""
-    presets = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
-    for column in ("preset", "minutes on 2 cores", "members", "sequences each", "what it is"):
-        presets.add_column(column)
-    for name, preset in study.presets.items():
-        minutes = "not timed" if preset.minutes is None else f"about {preset.minutes:g}"
-        spec = preset.spec
-        presets.add_row(name, minutes, str(spec.members), tables.short(spec.sequences), preset.note)
-    console.print(presets)
+def _claims(experiment: Experiment) -> Table:
+    """The claims; where presets differ in their arms, with the presets that a claim is asked in."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
+    arms = {name: one.work.arms for name, one in experiment.presets.items() if isinstance(one.work, Comparison)}
+    for column in ("claim", "estimated: mean over members of", "needed", *(["asked in"] if arms else []), "source"):
+        table.add_column(column)
+    for claim in experiment.claims:
+        asked = [", ".join(name for name, own in arms.items() if set(claim.arms) <= set(own))] if arms else []
+        table.add_row(claim.statement, claim.metric, f"> {claim.threshold:g}", *asked, claim.source)
+    return table
+
+
+def _presets(study: Study, experiment: Experiment) -> Table:
+    """The presets: what each takes, and its size."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
+    table.add_column("preset")
+    table.add_column("on 2 cores")
+    works = [preset.work for preset in experiment.presets.values()]
+    sizes = {SingleRun: ("members", "sequences each", "what it is"), Computation: ("seeds", "what it is")}
+    for column in sizes.get(type(works[0]), ("arms", "members", "sequences each")):
+        table.add_column(column)
+    for name, preset in experiment.presets.items():
+        needs = f" (needs {preset.needs})" if preset.needs else ""
+        match preset.work:
+            case SingleRun(base):
+                spec = study.base(base).spec
+                size = (str(spec.members), tables.short(spec.sequences), preset.scaled)
+            case Computation(setting):
+                size = (str(setting.seeds), preset.scaled)
+            case Comparison() as work:
+                sequences = work.base.get("sequences", study.base(work.preset).spec.sequences)
+                size = (", ".join(work.arms), str(work.members), tables.short(sequences))
+            case other:
+                raise TypeError(other)
+        table.add_row(name, clock_words(preset.minutes) + needs, *size)
+    return table
 
 
 def run(options: Namespace) -> int:
-    """Trains a study's spec, judges its claims and draws its figure."""
-    from ebbtide.papers.registry import find_any
-    from ebbtide.studies.computed import Computed
-    from ebbtide.studies.rehearsal import check_judgeable
-    from ebbtide.training.driver import train
-    from ebbtide.training.feasible import check_feasible
-    from ebbtide.training.fields import override
-    from ebbtide.training.spec import Spec, from_builtins
-
-    study = find_any(options.study)
-    if isinstance(study, Computed):
-        from ebbtide.cli.computed import run_computed
-
-        return run_computed(study, options)
-    if options.experiment is None and not study.claims:
-        options.experiment = study.experiments[0].name
-    if options.experiment is not None:
-        from ebbtide.cli.experiment import run_experiment
-
-        return run_experiment(study, options)
-    for name, default in (("executor", "local"), ("jobs", None)):
-        require(getattr(options, name) == default, name, getattr(options, name), "goes with --experiment")
-    data: dict[str, Any] = msgspec.to_builtins(study.preset(options.preset).spec)
-    for name, text in options.fields:
-        override(Spec, data, name, text)
-    spec = from_builtins(data)
-    spec.check()
-    check_feasible(spec)
-    check_judgeable(study, spec, dict(options.fields))
+    """Does the work of an experiment, judges its claims and draws its figures; exit code 1 with --check when a claim
+    does not hold."""
+    plan = setup(find_study(options.study), options.experiment, options.preset, options.fields).plan()
+    kind = KINDS[type(plan)]
+    kind.check_options(plan, options)
+    plan.check()
+    out = Path(options.out) if options.out else plan.folder_in(Path(RUNS))
     if options.dry_run:
-        console.print(msgspec.json.format(spec.to_json(), indent=2).decode(), soft_wrap=True)
-        return 0
-    preset = options.preset if not options.fields else f"{options.preset}*"
-    out = Path(options.out or Path(RUNS) / f"{study.name}-{options.preset}-{spec.digest()[:8]}")
-    label = {"study": study.name, "preset": preset}
-    console.print(
-        f"{study.name}, preset {preset}: {spec.members} members x {tables.short(spec.sequences)} sequences into {out}",
-        soft_wrap=True,
-    )
-    if (out / "run.json").exists() and Run(out).header.digest == spec.digest():
-        console.print(f"this run exists and is {Run(out).status()}: continuing it where it was")
-    return _train(out, options, lambda **how: train(spec, out, label=label, **how))
+        return kind.print_plan(plan, out, options)
+    one = plan.setup
+    console.print(Text.assemble((one.name(), "bold"), f", preset {one.preset}: {one.experiment.question}"))
+    console.print(f"{kind.size(plan)} into {out}", soft_wrap=True)
+    code = kind.do(plan, out, options)
+    return code if code is not None else kind.conclude(plan, out, options.check)
 
 
 def resume(options: Namespace) -> int:
@@ -117,56 +110,22 @@ def resume(options: Namespace) -> int:
     found = find_run(options.run)
     at = f"{tables.short(found.sequences())} of {tables.short(found.header.spec['sequences'])} sequences"
     console.print(f"{found.path}: {found.status()} at {at}", soft_wrap=True)
-    return _train(found.path, options, lambda **how: driver.resume(found, **how))
-
-
-def _train(out: Path, options: Namespace, call: Any) -> int:
-    from ebbtide.report.progress import ProgressLine
-    from ebbtide.training.driver import Interrupted
-    from ebbtide.training.team import WorkerError
-
-    how = {"processes": options.processes, "width": options.width, "deterministic": options.deterministic}
-    again = shlex.join(["ebbtide", "resume", str(out)])
-    try:
-        with ProgressLine(console) as line:
-            finished: Run = call(report=line, say=lambda text: console.print(text), **how)
-    except Interrupted:
-        if not (out / "run.json").exists():
-            console.print("stopped before the run was begun; nothing was written")
-            return 130
-        done = tables.short(Run(out).sequences())
-        console.print(f"stopped; saved at {done} sequences. Continue with:\n  {again}", soft_wrap=True)
-        return 130
-    except KeyboardInterrupt:
-        there = f" Continue with:\n  {again}" if (out / "run.json").exists() else ""
-        console.print(f"stopped at once, without saving.{there}", soft_wrap=True)
-        return 130
-    except OSError as error:
-        if error.filename is None or not (out / "run.json").exists():
-            raise
-        again = f"{error.strerror}; what was saved before is whole. Continue with: ebbtide resume {out}"
-        raise OSError(error.errno, again, error.filename) from error
-    except WorkerError as error:
-        console.print(f"{error}\nContinue with:\n  {again}", soft_wrap=True)
-        return 1
-    return _conclude(finished, options.check)
+    code = train_run(found.path, options, lambda **how: driver.resume(found, **how))
+    return code if code is not None else _conclude(Run(found.path), options.check)
 
 
 def _conclude(finished: Run, check: bool) -> int:
-    if "study" not in finished.header.label:
-        console.print(tables.curves_table(finished))
-        print_diverged(finished.metrics())
-        return 0
-    from ebbtide.papers.registry import find_study
-    from ebbtide.studies.rehearsal import check_judgeable
-    from ebbtide.studies.study import conclude
-    from ebbtide.training.run import spec_of
+    """Prints what came of a run, and its verdict if it is a study's."""
+    from ebbtide.training.driver import spec_of
 
-    study = find_study(finished.header.label["study"])
-    check_judgeable(study, spec_of(finished), {})
-    verdict = conclude(study, finished)
+    study, verdict = find_study(name) if (name := finished.header.label.get("study")) else None, None
+    if study is not None:
+        check_judgeable(study, spec_of(finished), {})
+        verdict = conclude_run(study, finished)
     console.print(tables.curves_table(finished))
     print_diverged(finished.metrics())
+    if verdict is None:
+        return 0
     console.print()
     console.print(claims_verdict(verdict))
     print_verdict(finished.path)

@@ -29,6 +29,28 @@ def fall_since(
     return 1 - smoothed[:, -1] / smoothed[np.arange(len(loss)), at]
 
 
+def first_crossing(
+    x: Num[np.ndarray, " time"],
+    curves: Float[np.ndarray, "member time"],
+    level: float | Float[np.ndarray, " member"],
+    *,
+    falling: bool = False,
+    interpolate: bool = True,
+) -> Float[np.ndarray, " member"]:
+    """Where each member's curve is first above a level (`falling`: below), in the unit of `x`; nan where it never is.
+    Between two points by interpolation, unless the earlier one is no finite number."""
+    rising, levels = (-curves if falling else curves), np.broadcast_to(-level if falling else level, len(curves))
+    found = np.full(len(curves), np.nan)
+    for m, (curve, own) in enumerate(zip(rising, levels, strict=True)):
+        over = np.flatnonzero(curve > own)
+        if len(over):
+            i = over[0]
+            found[m] = x[i]
+            if interpolate and i > 0 and np.isfinite(curve[i - 1]):
+                found[m] = x[i - 1] + (own - curve[i - 1]) / (curve[i] - curve[i - 1]) * (x[i] - x[i - 1])
+    return found
+
+
 def peak(curves: Curves) -> Int[np.ndarray, " member"]:
     """The index of the evaluation at which each member's smoothed `icl` is highest."""
     return np.argmax(smooth(curves["icl"]), axis=1)

@@ -1,176 +1,178 @@
-"""One run or sweep folder as an entry of a page: read, checked, put into words. Nothing is computed anew."""
+"""A folder of a run, sweep or computation as an entry of a page: read, checked, in words. Nothing is computed anew."""
 
-import contextlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ebbtide.errors import InputError, one_line
+from ebbtide.pages.origin import KnownSweep, known_sweep, study_named
 from ebbtide.pages.page import Entry, Grid
-from ebbtide.papers.registry import COMPUTED, STUDIES
+from ebbtide.pages.tables import (
+    UNREADABLE,
+    table_of_arms,
+    table_of_axes,
+    table_of_computation,
+    table_of_failures,
+    table_of_members,
+    table_of_numbers,
+    table_of_settings,
+    table_of_versions,
+)
 from ebbtide.report.progress import clock
 from ebbtide.report.tables import divergence
-from ebbtide.runs.folder import DamagedError, Run
+from ebbtide.runs.folder import Run
 from ebbtide.runs.reading import read_bounded
-from ebbtide.studies.computed import read_record
-from ebbtide.studies.describe import (
-    Flat,
-    data_needed,
-    defaults,
-    differing,
-    field_words,
-    flat,
-    run_command,
-    scaled,
-    seeds,
-    value_text,
-    within,
-)
-from ebbtide.studies.experiment import Experiment, digest, find_verdict, folder_in, make_sweep
-from ebbtide.studies.study import VERDICT, Study, Verdict, judged_by, read_verdict, verdict_in
-from ebbtide.sweeps.axes import MEMBER, Point
-from ebbtide.sweeps.folder import SweepFolder
-from ebbtide.sweeps.results import SCALARS, Results
-from ebbtide.sweeps.sweep import Origin, Sweep
-from ebbtide.training.spec import Spec, from_builtins
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import find_verdict, folder_in
+from ebbtide.studies.computation import COMPUTED, read_record
+from ebbtide.studies.describe import flat, run_command, scaled, seeds, value_text
+from ebbtide.studies.study import Experiment, Study
+from ebbtide.studies.verdict import VERDICT, Verdict, judged_by, read_verdict, verdict_in
+from ebbtide.sweeps.axes import MEMBER
+from ebbtide.sweeps.folder import SWEEP, SweepFolder
+from ebbtide.sweeps.results import Results
+from ebbtide.training.spec import Spec
 
 LARGEST_FIGURE = 2**24
-MOST_ROWS = 500
-"""Rows of a sweep's table on the page; `ebbtide sweep collect` writes all."""
 CHANGED = "a preset: this version's experiment of this name makes another sweep"
-BROKEN = (InputError, DamagedError, OSError)
-"""What reading a folder may raise that is the folder's fault."""
-AGAIN = """from pathlib import Path
+RERUN = """from pathlib import Path
 import ebbtide
 from ebbtide.training.spec import from_json
 ebbtide.train(from_json(Path("spec.json").read_bytes()), "again")"""
 
 
-class Asked(NamedTuple):
-    """The experiment that a sweep is: preset (with * when fields were changed), arms, and the command that makes the
-    sweep (empty: a preset has changed since, and this version makes another one)."""
+class Facts(NamedTuple):
+    """What a folder says of itself, beside its verdict: of which study and experiment of this version it is, what is
+    missing, and what the page shows. `draw` gives a figure where the folder has none."""
 
-    study: Study
-    experiment: Experiment
+    name: str
+    kind: str
+    verdict: Verdict | None
+    problem: str
+    study: Study | None
+    experiment: Experiment | None
+    title: str
     preset: str
-    arms: dict[str, Point]
+    claims: Iterable[Claim] | None
+    facts: list[tuple[str, str]]
+    unlike: str
+    seeds: str
+    needs: str
     command: str
+    otherwise: tuple[str, str]
+    grids: list[Grid]
+    texts: list[tuple[str, str]]
+    created: str
+    draw: Callable[[], bytes] = bytes
 
 
-def asked(sweep: Sweep, verdict: Verdict | None = None) -> Asked | None:
-    """The experiment that a sweep is, None when it is none: as its folder says; where an earlier version made that, the
-    one that makes exactly this sweep, or the one that its verdict names."""
-    made = _made_by(sweep)
-    origin = sweep.origin or (made[0] if made else None) or (_judged_as(sweep, verdict) if verdict else None)
-    study = _study(sweep.study or "")
-    if origin is None or study is None or origin.experiment not in [one.name for one in study.experiments]:
-        return None
-    if sweep.name != f"{study.name}-{origin.experiment}-{origin.preset.rstrip('*')}":
-        return None
-    each = list(sweep.axes[0].points()) if sweep.axes else []
-    arms = dict(zip(origin.arms, each, strict=True)) if len(each) == len(origin.arms) else {}
-    return Asked(study, study.experiment(origin.experiment), origin.preset, arms, made[1] if made else "")
+def entry_of(path: Path) -> Entry:
+    """What is to be said of one folder. Raises one of `UNREADABLE` when it cannot be believed."""
+    if (path / COMPUTED).exists():
+        return _entry(path, facts_of_computation(path))
+    return _entry(path, facts_of_sweep(path) if (path / SWEEP).exists() else facts_of_run(Run(path)))
 
 
-def _made_by(sweep: Sweep) -> tuple[Origin, str] | None:
-    """The experiment of this version that makes exactly this sweep, and its command."""
-    for study, one, preset in ((s, e, p) for s in STUDIES for e in s.experiments for p in e.settings):
-        if sweep.study != study.name or sweep.name != f"{study.name}-{one.name}-{preset}":
-            continue
-        usual = make_sweep(study, one, preset).base
-        changed = {name: value for name, value in sweep.base.items() if name not in usual or usual[name] != value}
-        with contextlib.suppress(InputError):
-            again = make_sweep(study, one, preset, changed)
-            if again.origin is not None and digest(again) == digest(sweep):
-                words = ["ebbtide", "run", study.name, "--experiment", one.name, "--preset", preset, "--check"]
-                words += [word for name, value in changed.items() for word in field_words(name, value)]
-                return again.origin, shlex.join(words)
-    return None
+def _entry(path: Path, own: Facts) -> Entry:
+    verdict, study, experiment = own.verdict, own.study, own.experiment
+    figure, why = (_figure(path), "") if verdict else (b"", "")
+    if not figure:
+        figure, why = _drawn(own.draw)
+    rest = [
+        ("Seeds", (verdict.seeds if verdict else "") or own.seeds),
+        ("Unlike the paper", (verdict.scaled if verdict else "") or own.unlike),
+        ("Data needed", own.needs),
+        ("Interval", verdict.interval if verdict else ""),
+        ("Judged by", judged_by(verdict, own.claims)),
+    ]
+    return Entry(
+        name=own.name,
+        kind=own.kind,
+        experiment=(verdict.study if verdict else "") or own.title,
+        preset=(verdict.preset if verdict else "") or own.preset,
+        question=(verdict.question if verdict else "") or (experiment.question if experiment else ""),
+        paper=verdict.paper if verdict else study.paper if study else "",
+        problem=" ".join([own.problem, why]).strip(),
+        claims=verdict.claims if verdict else None,
+        facts=[
+            *[one for one in own.facts if one[0] in FIRST],
+            *rest,
+            *[one for one in own.facts if one[0] not in FIRST],
+        ],
+        command=own.command or own.otherwise[0],
+        before="" if own.command else own.otherwise[1],
+        figure=figure,
+        grids=own.grids,
+        texts=own.texts,
+        created=own.created,
+    )
 
 
-def _judged_as(sweep: Sweep, verdict: Verdict) -> Origin | None:
-    """What a verdict says of the sweep that it is of; its summary names the arms, unless one has not finished."""
-    study, _, experiment = verdict.study.partition("/")
-    names = tuple(dict.fromkeys(name.rpartition(": ")[0] for name in verdict.summary))
-    if study != sweep.study or not experiment:
-        return None
-    return Origin(experiment=experiment, preset=verdict.preset, arms=names)
+FIRST = ("Arms", "Members", "Sequences")
+"""Facts that come before those that every entry has."""
 
 
-def run_entry(run: Run) -> Entry:
-    """A run: what it asked, what came of it, what it rests on. Raises one of `BROKEN` when it cannot be believed."""
+def facts_of_run(run: Run) -> Facts:
+    """A run: what it asked, what came of it, what it rests on."""
     header, problem = run.header, ""
-    study = _study(header.label.get("study", ""))
+    study = study_named(header.label.get("study", ""))
+    experiment = study.own() if study else None
     newest = next(run.manifests(), None)
     curves = run.metrics() if newest and newest[1].segments else None  # raises where a segment is damaged
     total = header.spec["sequences"]
     if newest is None or not newest[1].finished:
         problem = f"Unfinished: {value_text(run.sequences())} of {value_text(total)} sequences. "
         problem += f"Continue with: ebbtide resume {shlex.quote(run.path.name)}"
-    verdict = None
-    try:
-        verdict = read_verdict(run)
-        if verdict is None and study is not None and not problem:
-            problem = f"Not judged yet. Judge it with: ebbtide resume {shlex.quote(run.path.name)}"
-    except InputError as error:
-        problem = _sentence(error.allowed)
+    verdict, damage = _read(lambda: read_verdict(run))
+    if damage:
+        problem = damage
+    elif verdict is None and study is not None and not problem:
+        problem = f"Not judged yet. Judge it with: ebbtide resume {shlex.quote(run.path.name)}"
     if curves and (words := divergence(curves)):
         problem = " ".join([f"Diverged: {words}.", problem]).strip()
-    figure, why = (_figure(run.path), "") if verdict else (b"", "")
-    if not figure:
-        figure, why = _drawn(lambda: _curves(run, curves))
-    spec, settings, needs = _settings(header.spec, study)
+    spec, settings, needs = table_of_settings(header.spec, study)
     seconds = newest[1].seconds if newest else 0.0
-    repeatable = newest is not None and newest[1].repeatable
-    facts = [
-        ("Members", f"{header.spec['members']}, of {value_text(total)} sequences each"),
-        ("Seeds", seeds(header.spec)),
-        ("Unlike the paper", (verdict.scaled if verdict else "") or (_scaled(study, header.spec) if study else "")),
-        ("Data needed", needs),
-        ("Interval", verdict.interval if verdict else ""),
-        ("Judged by", judged_by(verdict, study.claims if study else None)),
-        ("Training time", f"{clock(seconds)} as the run recorded it" if seconds else ""),
-    ]
     identity = [[name, value_text(value)] for name, value in header.identity.items()]
-    identity.append(["repeatable bit for bit", value_text(repeatable)])
+    identity.append(["repeatable bit for bit", value_text(newest is not None and newest[1].repeatable)])
     identity.append(["spec", header.digest])
     command = (verdict.command if verdict else "") or (_command(study, header.label, spec) if study else "")
-    return Entry(
+    return Facts(
         name=run.path.name,
         kind="run",
-        experiment=(verdict.study if verdict else "") or header.label.get("study", ""),
+        verdict=verdict,
+        problem=problem,
+        study=study,
+        experiment=experiment,
+        title=header.label.get("study", ""),
         preset=header.label.get("preset", ""),
-        question=(verdict.question if verdict else "") or (study.question if study else ""),
-        paper=verdict.paper if verdict else study.paper if study else "",
-        problem=" ".join([problem, why]).strip(),
-        claims=verdict.claims if verdict else None,
-        facts=facts,
-        command=command or AGAIN,
-        before="" if command else "The file spec.json is at the end of this section.",
-        figure=figure,
-        grids=[settings, *_members(verdict, header.spec), Grid("Versions", ["what", "value"], identity)],
+        claims=experiment.claims if experiment else None,
+        facts=[
+            ("Members", f"{header.spec['members']}, of {value_text(total)} sequences each"),
+            ("Training time", f"{clock(seconds)} as the run recorded it" if seconds else ""),
+        ],
+        unlike=_scaled(study, header.spec) if study else "",
+        seeds=seeds(header.spec),
+        needs=needs,
+        command=command,
+        otherwise=(RERUN, "The file spec.json is at the end of this section."),
+        grids=[settings, *table_of_numbers(verdict, header.spec), Grid("Versions", ["what", "value"], identity)],
         texts=[("Every field of the spec (spec.json)", _json(header.spec))],
         created=header.created,
+        draw=lambda: _curves(run, curves),
     )
 
 
-def sweep_entry(path: Path) -> Entry:
-    """A sweep, with the claims of its experiment where it has been judged. Raises one of `BROKEN` when it cannot be
-    believed."""
+def facts_of_sweep(path: Path) -> Facts:
+    """A sweep, with the claims of its experiment where it has been judged."""
     results = Results(path)
     sweep, folder, rows = results.folder.sweep, results.folder, results.table()
-    verdict, problem = None, ""
     states = Counter(row["state"] for row in rows)
-    ended = states["finished"] + states["diverged"]
-    try:
-        verdict = find_verdict(path)
-    except InputError as error:
-        problem = _sentence(error.allowed)
-    known = asked(sweep, verdict)
+    verdict, problem = _read(lambda: find_verdict(path))
+    known = known_sweep(sweep, verdict)
     again = f"ebbtide sweep {shlex.quote(path.name)} (where that folder lies)"
     if known and known.command:
         own = path == folder_in(path.parent, sweep)  # where its command looks for it
@@ -178,119 +180,108 @@ def sweep_entry(path: Path) -> Entry:
     if verdict is None and not problem and (known or (path / VERDICT).exists()):
         why = "since its description changed" if (path / VERDICT).exists() else "yet"
         problem = f"Not judged {why}." + (f" Judge it with: {again}" if known and known.command else "")
-    if ended < len(rows):
-        rest = Counter({state: n for state, n in states.items() if state not in ("finished", "diverged")})
-        problem = f"Unfinished: {ended} of {len(rows)} members are trained ({_counted(rest)}). Continue with: {again}"
+    problem = _state_of_members(states, len(rows), again) or problem
     if states["diverged"]:
         words = f"{states['diverged']} of {len(rows)} members diverged: see the table of members."
         problem = " ".join([words, problem]).strip()
-    figure, why = (_figure(path), "") if verdict else (b"", "")
-    if not verdict and not known:
-        figure, why = _drawn(lambda: _charted(results))
-    study = known.study if known else _study((verdict.study if verdict else "") or sweep.study or "")
+    study = known.study if known else study_named((verdict.study if verdict else "") or sweep.study or "")
     base = msgspec.to_builtins(sweep.spec())
-    identities, created, seconds = _company(folder)
+    identities, created, seconds = _runs_of(folder)
     axes = {name: list(dict.fromkeys(row[name] for row in rows)) for name in results.axes}
-    _, settings, needs = _settings(base, study, [*axes, "members"])
+    _, settings, needs = table_of_settings(base, study, [*axes, "members"])
     arms = known.arms if known else {}
-    setting = known.experiment.settings[known.preset.rstrip("*")] if known and known.command else None
-    if setting and setting.needs:
-        needs = setting.needs
+    preset = known.experiment.presets[known.preset.rstrip("*")] if known and known.command else None
+    if preset and preset.needs:
+        needs = preset.needs
     elif "source" in axes:
         needs = f"depends on the source: {value_text(axes['source'])}"
-    unlike = setting.scaled if setting else _scaled(study, base, axes) if study else ""
-    facts = [
-        ("Arms", "; ".join(arms)),
-        ("Members", f"{value_text(len(rows))}: {_counted(states) if len(states) > 1 else f'all {next(iter(states))}'}"),
-        ("Sequences", f"{value_text(base['sequences'])} for each member" if "sequences" not in axes else ""),
-        ("Seeds", (verdict.seeds if verdict else "") or seeds(base | {"vary": {MEMBER: axes.get(MEMBER, [0])}})),
-        ("Unlike the paper", (verdict.scaled if verdict else "") or unlike),
-        ("Data needed", needs),
-        ("Interval", verdict.interval if verdict else ""),
-        ("Judged by", judged_by(verdict, known.experiment.asked(arms) if known else None)),
-        ("Training time", f"{clock(seconds)} over all tasks, as they recorded it" if seconds else ""),
-        ("Changed since", CHANGED if known and not known.command else ""),
-    ]
-    command = known.command if known else verdict.command if verdict else ""
+    finished = f"all {next(iter(states))}" if len(states) == 1 else _counted(states)
     file = sweep if known is None or known.command else sweep.standalone()
-    name = f"{known.study.name}/{known.experiment.name}" if known else sweep.name
-    return Entry(
+    return Facts(
         name=path.name,
         kind="sweep",
-        experiment=verdict.study if verdict else name,
-        preset=verdict.preset if verdict else known.preset if known else sweep.preset if sweep.study else "",
-        question=(verdict.question if verdict else "") or (known.experiment.question if known else ""),
-        paper=verdict.paper if verdict else study.paper if study else "",
-        problem=" ".join([problem, why]).strip(),
-        claims=verdict.claims if verdict else None,
-        facts=facts,
-        command=command or f"ebbtide sweep {sweep.name}.json",
-        before="" if command else "The file is at the end of this section.",
-        figure=figure,
+        verdict=verdict,
+        problem=problem,
+        study=study,
+        experiment=known.experiment if known else None,
+        title=known.study.full_name(known.experiment) if known else sweep.name,
+        preset=known.preset if known else sweep.preset if sweep.study else "",
+        claims=known.experiment.asked(arms) if known else None,
+        facts=[
+            ("Arms", "; ".join(arms)),
+            ("Members", f"{value_text(len(rows))}: {finished}"),
+            ("Sequences", f"{value_text(base['sequences'])} for each member" if "sequences" not in axes else ""),
+            ("Training time", f"{clock(seconds)} over all tasks, as they recorded it" if seconds else ""),
+            ("Changed since", CHANGED if known and not known.command else ""),
+        ],
+        unlike=preset.scaled if preset else _scaled(study, base, axes) if study else "",
+        seeds=seeds(base | {"vary": {MEMBER: axes.get(MEMBER, [0])}}),
+        needs=needs,
+        command=known.command if known else verdict.command if verdict else "",
+        otherwise=(f"ebbtide sweep {sweep.name}.json", "The file is at the end of this section."),
         grids=[
-            _arms(arms) if arms else _axes(axes),
+            table_of_arms(arms) if arms else table_of_axes(axes),
             settings,
-            *_members(verdict, {}),
-            _tidy(results, rows, arms),
-            *_set_aside(folder),
-            _versions(identities),
+            *table_of_numbers(verdict, {}),
+            table_of_members(results, rows, arms),
+            *table_of_failures(folder),
+            table_of_versions(identities),
         ],
         texts=[(f"The sweep as a file ({sweep.name}.json)", file.to_json().decode())],
         created=created,
+        draw=lambda: _charted(results, known, verdict),
     )
 
 
-def computed_entry(path: Path) -> Entry:
-    """A computation, with its claims. Raises one of `BROKEN` when it cannot be believed."""
-    record, verdict, problem = read_record(path), None, ""
-    try:
-        verdict = verdict_in(path)
-    except InputError as error:
-        problem = _sentence(error.allowed)
+def facts_of_computation(path: Path) -> Facts:
+    """A computation, with its claims."""
+    record = read_record(path)
+    verdict, problem = _read(lambda: verdict_in(path))
     if verdict and verdict.digest != record.digest:
         verdict, problem = None, f"{VERDICT} is of another setting."
     if verdict is None and not problem:
         problem = f"Not judged yet. Judge it with: {record.command()}"
+    study = study_named(record.study)
+    name = record.study.partition("/")[2] or record.study
+    experiment = next((one for one in study.experiments if one.name == name), None) if study else None
     fields = [[name, value_text(value)] for name, value in flat(record.setting).items()]
-    facts = [
-        ("Seeds", verdict.seeds if verdict else ""),
-        ("Setting", verdict.scaled if verdict else ""),
-        ("Data needed", "none: everything is made from the seeds"),
-        ("Interval", verdict.interval if verdict else ""),
-        ("Judged by", judged_by(verdict, next((one.claims for one in COMPUTED if one.name == record.study), None))),
-    ]
-    return Entry(
+    return Facts(
         name=path.name,
         kind="computation",
-        experiment=record.study,
-        preset=record.preset,
-        question=verdict.question if verdict else "",
-        paper=verdict.paper if verdict else "",
+        verdict=verdict,
         problem=problem,
-        claims=verdict.claims if verdict else None,
-        facts=facts,
+        study=study,
+        experiment=experiment,
+        title=record.study,
+        preset=record.preset,
+        claims=experiment.claims if experiment else None,
+        facts=[],
+        unlike="",
+        seeds="",
+        needs="none: everything is made from the seeds",
         command=record.command(),
-        figure=_figure(path) if verdict else b"",
-        grids=[Grid("Setting", ["field", "here"], fields), *_computed_members(verdict)],
+        otherwise=("", ""),
+        grids=[Grid("Setting", ["field", "here"], fields), *table_of_computation(verdict)],
+        texts=[],
         created=record.created,
     )
 
 
-def _computed_members(verdict: Verdict | None) -> Iterable[Grid]:
-    """What was read off the curves of each seed; a claim may be about some of them only."""
-    if verdict is not None:
-        count, rows = _side_by_side(verdict.summary.items())
-        yield Grid(f"Numbers of each seed ({count})", ["seed", *[f"{i}" for i in range(count)]], rows)
+def _read(read: Callable[[], Verdict | None]) -> tuple[Verdict | None, str]:
+    """A verdict, and what is wrong with it."""
+    try:
+        return read(), ""
+    except InputError as error:
+        return None, error.allowed[:1].upper() + error.allowed[1:]
 
 
-def _arms(arms: dict[str, Point]) -> Grid:
-    rows = [[arm, ", ".join(f"{n} {value_text(v)}" for n, v in point.items())] for arm, point in arms.items()]
-    return Grid("Arms: what each sets, on the same seeds", ["arm", "fields"], rows)
-
-
-def _axes(axes: dict[str, list[Any]]) -> Grid:
-    rows = [[name, value_text(values), str(len(values))] for name, values in axes.items()]
-    return Grid("Axes: what differs between the members", ["field", "values", "how many"], rows)
+def _state_of_members(states: Counter[str], members: int, again: str) -> str:
+    """What is to be said of a sweep that has not been trained to its end."""
+    ended = states["finished"] + states["diverged"]
+    if ended == members:
+        return ""
+    rest = Counter({state: n for state, n in states.items() if state not in ("finished", "diverged")})
+    return f"Unfinished: {ended} of {members} members are trained ({_counted(rest)}). Continue with: {again}"
 
 
 def _counted(states: Counter[str]) -> str:
@@ -298,13 +289,13 @@ def _counted(states: Counter[str]) -> str:
     return ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
 
 
-def _company(folder: SweepFolder) -> tuple[list[dict[str, Any]], str, float]:
+def _runs_of(folder: SweepFolder) -> tuple[list[dict[str, Any]], str, float]:
     """Of all runs of a sweep that can be read: identities, when the newest was made, seconds of training."""
     identities, created, seconds = [], "", 0.0
     for task in sorted(folder.specs):
         try:
             run = folder.run(task)
-        except BROKEN:
+        except UNREADABLE:
             continue
         if run is not None:
             identities.append(run.header.identity | {"members": None})
@@ -314,111 +305,15 @@ def _company(folder: SweepFolder) -> tuple[list[dict[str, Any]], str, float]:
     return identities, created, seconds
 
 
-def _versions(identities: list[dict[str, Any]]) -> Grid:
-    """Every value that a run of the sweep was made under."""
-    found: dict[str, dict[str, None]] = {}
-    for identity in identities:
-        for name, value in identity.items():
-            if value is not None:
-                found.setdefault(name, {})[value_text(value)] = None
-    return Grid("Versions", ["what", "value"], [[name, " or ".join(values)] for name, values in found.items()])
-
-
-def _set_aside(folder: SweepFolder) -> Iterable[Grid]:
-    """Tasks that failed again and again, with the last line of what they printed."""
-    rows = []
-    for task in sorted(folder.specs):
-        try:
-            failures = folder.failures(task) if folder.state(task) == "quarantined" else []
-        except BROKEN:
-            continue
-        if failures:
-            lines = failures[-1].text.strip().splitlines() or ["no message"]
-            rows.append([task, failures[-1].kind, one_line(lines[-1])])
-    yield Grid("Set aside: tasks that failed again and again", ["task", "how", "last words"], rows)
-
-
-def _tidy(results: Results, rows: list[dict[str, Any]], arms: Collection[str]) -> Grid:
-    """The sweep's table without the scalars that no member has; an experiment's by arm and member."""
-    names = [name for name in SCALARS if any(row[name] is not None for row in rows)]
-    left = [MEMBER] if arms else results.axes
-    each = len(rows) // len(arms) if arms else 0
-    of = [[arm] for arm in arms for _ in range(each)] if arms else [[] for _ in rows]
-    body = [
-        [*arm, *[value_text(row[name]) for name in [*left, "state"]], *[row[name] for name in names]]
-        for arm, row in zip(of, rows[:MOST_ROWS], strict=False)
-    ]
-    more = len(rows) - MOST_ROWS
-    note = f"The first {MOST_ROWS}; {more} more: ebbtide sweep collect" if more > 0 else ""
-    return Grid(f"Members one by one ({len(rows)})", [*(["arm"] if arms else []), *left, "state", *names], body, note)
-
-
-def _members(verdict: Verdict | None, spec: dict[str, Any]) -> Iterable[Grid]:
-    """What every claim estimates in each member, and what else was read off their curves."""
-    if verdict is None:
-        return
-    vary = spec.get("vary")
-    lists: list[tuple[str, list[Any]]] = list(vary.items()) if isinstance(vary, dict) else []
-    lists += [(f"{claim.claim}: {claim.metric}", claim.members) for claim in verdict.claims]
-    lists += list(verdict.summary.items())
-    count, rows = _side_by_side(lists)
-    note = (
-        "First what each claim estimates, then what else was read off the smoothed curves." if verdict.summary else ""
-    )
-    title = f"Numbers of each member ({count})" if spec else f"Numbers behind each claim ({count})"
-    yield Grid(title, ["member", *[f"{i}" for i in range(count)]], rows, note)
-
-
-def _side_by_side(lists: Iterable[tuple[str, Sequence[Any]]]) -> tuple[int, list[list[Any]]]:
-    """How many numbers the longest list has, and a row for each list, filled up to so many."""
-    lists = list(lists)
-    count = max((len(values) for _, values in lists), default=0)
-    return count, [[name, *values, *[None] * (count - len(values))] for name, values in lists]
-
-
-def _settings(
-    builtins: dict[str, Any], study: Study | None, but: Collection[str] = ()
-) -> tuple[Spec | None, Grid, str]:
-    """The spec, its fields (not `but`) that differ from the defaults or from the study's preset `paper`, the data it
-    needs."""
-    title, columns = "Settings that differ from the defaults", ["field", "here", "default"]
-    try:
-        spec = from_builtins(builtins)
-    except InputError as error:
-        note = f"Made by another version of ebbtide, which knows its defaults ({error})."
-        fields = [[name, value_text(value)] for name, value in flat(builtins).items()]
-        return None, Grid("Settings", ["field", "here"], fields, note), ""
-    usual, original = defaults(spec), _original(study)
-    names = list(differing(builtins, usual))
-    if original:
-        title, columns = f"{title} or from preset paper", [*columns, "preset paper"]
-        smaller = [name for name in differing(builtins, original) if name in original]
-        names = [name for name in flat(builtins) if name in names or name in smaller]
-    found, names = flat(builtins), [name for name in names if not within(name, but)]
-    every = [found, usual, original] if original else [found, usual]
-    rows = [[n, *[value_text(one[n]) if n in one else None for one in every]] for n in names]
-    return spec, Grid(title, columns, rows), data_needed(spec)
-
-
-def _original(study: Study | None) -> Flat:
-    return flat(msgspec.to_builtins(study.presets["paper"].spec)) if study and "paper" in study.presets else {}
-
-
 def _scaled(study: Study, spec: dict[str, Any], but: Collection[str] = ()) -> str:
-    preset = study.presets.get("paper")
-    return scaled(spec, preset.spec, preset.note, but) if preset else ""
+    paper = study.bases.get("paper")
+    return scaled(spec, paper.spec, paper.note, but) if paper else ""
 
 
 def _command(study: Study, label: dict[str, str], spec: Spec | None) -> str:
-    base = label.get("preset", "").rstrip("*")
-    if spec is None or base not in study.presets:
-        return ""
-    return run_command(study.name, base, study.presets[base].spec, msgspec.to_builtins(spec))
-
-
-def _study(name: str) -> Study | None:
-    """The study of this name, or of which it is an experiment."""
-    return next((one for one in STUDIES if name == one.name or name.startswith(f"{one.name}/")), None)
+    name = label.get("preset", "").rstrip("*")
+    base = study.bases.get(name) if study.own() else None
+    return run_command(study.name, name, base.spec, msgspec.to_builtins(spec)) if base and spec is not None else ""
 
 
 def _figure(path: Path) -> bytes:
@@ -426,7 +321,7 @@ def _figure(path: Path) -> bytes:
     for name in ("figure.svg", "figure.png"):
         try:
             return read_bounded(path, name, LARGEST_FIGURE)
-        except BROKEN:
+        except UNREADABLE:
             continue
     return b""
 
@@ -448,29 +343,26 @@ def _curves(run: Run, curves: dict[str, Any] | None) -> bytes:
     return curves_figure(run, "")["figure.svg"]
 
 
-def _charted(results: Results) -> bytes:
-    """Of a sweep that has no figure of its own: ICL by its axis, or the phase diagram of its two axes."""
+def _charted(results: Results, known: KnownSweep | None, verdict: Verdict | None) -> bytes:
+    """Of a sweep that is no experiment's: ICL by its axis, or the phase diagram of its two axes."""
     from ebbtide.report.grid_figure import curves_by_figure, phase_figure
     from ebbtide.sweeps.views import curves_by, phase
 
     axes = [name for name in results.axes if name != MEMBER]
-    title = ""
+    if known or verdict:
+        return b""
     try:
         if len(axes) == 1:
             curves, how = curves_by(results, "icl", axes[0]), {"metric": "icl", "axis": axes[0], "split": None}
-            return curves_by_figure(curves, **how, chance=results.chance("icl"), title=title)["figure.svg"]
+            return curves_by_figure(curves, **how, chance=results.chance("icl"), title="")["figure.svg"]
         if len(axes) == 2 and any(row.state == "finished" for row in results.rows):
             y, x = axes
             found = phase(results, x, y, "transience")
-            return phase_figure(found, x=x, y=y, value="transience", title=title)["figure.svg"]
-    except (*BROKEN, ValueError):  # nothing has finished, no member has this curve, or a name that cannot be drawn
+            return phase_figure(found, x=x, y=y, value="transience", title="")["figure.svg"]
+    except (*UNREADABLE, ValueError):  # nothing has finished, no member has this curve, or a name that cannot be drawn
         pass
     return b""
 
 
 def _json(data: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

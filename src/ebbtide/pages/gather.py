@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.pages.facts import BROKEN, asked, computed_entry, run_entry, sweep_entry
+from ebbtide.pages import facts
+from ebbtide.pages.origin import known_sweep
 from ebbtide.pages.page import NOT_RUN, Entry
-from ebbtide.papers.registry import COMPUTED, STUDIES
+from ebbtide.pages.tables import UNREADABLE
+from ebbtide.papers import registry
 from ebbtide.runs.folder import HEADER, Run, inside
-from ebbtide.studies.computed import COMPUTED as RECORD
-from ebbtide.studies.computed import read_record
-from ebbtide.studies.experiment import find_verdict
+from ebbtide.studies.comparison import find_verdict
+from ebbtide.studies.computation import COMPUTED as RECORD
+from ebbtide.studies.computation import read_record
 from ebbtide.sweeps.folder import SWEEP, SweepFolder
 
 PRESETS = ("quick", "cpu", "paper")
@@ -46,10 +48,8 @@ def gather(words: Sequence[str], runs: Path) -> list[Entry]:
 def entry_of(path: Path) -> Entry:
     """What is to be said of one folder, whatever is in it."""
     try:
-        if (path / RECORD).exists():
-            return computed_entry(path)
-        return sweep_entry(path) if (path / SWEEP).exists() else run_entry(Run(path))
-    except BROKEN as error:
+        return facts.entry_of(path)
+    except UNREADABLE as error:
         return Entry(name=path.name, kind="folder", problem=f"Cannot be used: {_reason(error)}", damaged=True)
 
 
@@ -59,7 +59,7 @@ def _find(word: str, runs: Path) -> list[Found]:
             return [Found(path)]
     folders = [path for path in inside(runs) if path.is_dir() and _belongs(path, word)]
     if not folders:
-        known = [study.name for study in (*STUDIES, *COMPUTED)]
+        known = [study.name for study in registry.STUDIES]
         hint = nearest(word, [*known, *(path.name for path in inside(runs))])
         require(word not in known, "study", word, f"has no run in {runs} yet (make one with: ebbtide run {word})")
         raise InputError("report", word, f"no run or sweep folder, here or in {runs}, and no study{hint}")
@@ -75,11 +75,11 @@ def _belongs(path: Path, study: str) -> bool:
             own = read_record(path).study
         elif (path / SWEEP).exists():
             sweep = SweepFolder(path).sweep
-            known = asked(sweep) or asked(sweep, find_verdict(path))
-            own = f"{known.study.name}/{known.experiment.name}" if known else sweep.study or ""
+            known = known_sweep(sweep) or known_sweep(sweep, find_verdict(path))
+            own = known.study.full_name(known.experiment) if known else sweep.study or ""
         else:
             own = Run(path).header.label.get("study", "")
-    except BROKEN:
+    except UNREADABLE:
         return path.name.startswith((f"{study}-", f"{study.replace('/', '-')}-"))
     return own == study or own.startswith(f"{study}/")
 
@@ -105,21 +105,13 @@ def _newest_first(group: list[Entry]) -> list[Entry]:
 def _not_run(name: str, group: list[Entry]) -> list[Entry]:
     """The questions of a study that no folder asks, each with the command for its smallest preset."""
     there, out = {one.experiment for one in group}, []
-    for one in COMPUTED:
-        if one.name not in there and name == one.name:
-            preset = next(iter(one.presets))
-            command = f"ebbtide run {name} --preset {preset}"
-            out.append(Entry("", NOT_RUN, name, preset, one.question, command=command))
-    for study in STUDIES:
-        every = [(study.name, study.question, "", study.presets)] if study.claims else []
-        every += [
-            (f"{study.name}/{e.name}", e.question, f" --experiment {e.name}", e.settings) for e in study.experiments
-        ]
-        for full, question, words, presets in every:
+    for study in registry.STUDIES:
+        for one in study.experiments:
+            full, preset = study.full_name(one), next(iter(one.presets))
             if full not in there and name in (study.name, full):
-                preset = next(iter(presets))
+                words = "" if full == study.name else f" --experiment {one.name}"
                 command = f"ebbtide run {study.name}{words} --preset {preset}"
-                out.append(Entry("", NOT_RUN, full, preset, question, command=command))
+                out.append(Entry("", NOT_RUN, full, preset, one.question, command=command))
     return out
 
 

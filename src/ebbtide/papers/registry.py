@@ -1,6 +1,6 @@
 """All studies."""
 
-from ebbtide.errors import InputError, nearest
+from ebbtide.errors import nearest, require
 from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING
 from ebbtide.papers.bayesian_averaging.study import BAYESIAN_AVERAGING
 from ebbtide.papers.coopetition.study import COOPETITION
@@ -12,7 +12,6 @@ from ebbtide.papers.statisticians.study import STATISTICIANS
 from ebbtide.papers.toy_laws.study import TOY_LAWS
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.papers.transient_ridge.study import TRANSIENT_RIDGE
-from ebbtide.studies.computed import Computed
 from ebbtide.studies.study import Study
 from ebbtide.training.spec import Spec
 
@@ -27,27 +26,17 @@ STUDIES: tuple[Study, ...] = (
     REPRESENTATIONS,
     STATISTICIANS,
     BAYESIAN_AVERAGING,
+    TOY_LAWS,
 )
-COMPUTED: tuple[Computed, ...] = (TOY_LAWS,)
-"""Studies that need no training."""
 
 
 def find_study(name: str) -> Study:
-    """The study of that name. Raises `InputError` for an unknown one, and for one that trains nothing."""
-    study = find_any(name)
-    if isinstance(study, Computed):
-        raise InputError("study", name, f"trains nothing, so it has no spec; run it with: ebbtide run {name}")
-    return study
-
-
-def find_any(name: str) -> Study | Computed:
-    """The study of that name, be it trained or computed. Raises `InputError` for an unknown one."""
-    every = {study.name: study for study in (*STUDIES, *COMPUTED)}
-    if name not in every:
-        raise InputError("study", name, f"must be one of {', '.join(every)}{nearest(name, every)}")
-    return every[name]
+    """The study of that name. Raises `InputError` for an unknown one."""
+    known = {study.name: study for study in STUDIES}
+    require(name in known, "study", name, f"must be one of {', '.join(known)}{nearest(name, known)}")
+    return known[name]
 
 
 def preset_of(study: str, preset: str) -> Spec:
-    """The spec of a study's preset. Raises `InputError` for an unknown one."""
-    return find_study(study).preset(preset).spec
+    """The spec of a study's preset. Raises `InputError` for an unknown one, and for a study that trains nothing."""
+    return find_study(study).base(preset).spec

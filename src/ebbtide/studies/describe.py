@@ -122,7 +122,7 @@ def run_command(study: str, preset: str, base: Spec, spec: dict[str, Any]) -> st
         wanted = from_builtins(spec).digest()
         for name, value in flat(spec).items():
             if flat(data).get(name, MISSING) != value:
-                override(Spec, data, name, _text(value))
+                override(Spec, data, name, field_text(value))
                 words += field_words(name, value)
         made = from_builtins(data).digest()
     except InputError:
@@ -131,8 +131,12 @@ def run_command(study: str, preset: str, base: Spec, spec: dict[str, Any]) -> st
 
 
 def field_words(name: str, value: Any) -> list[str]:
-    """The words of a command line that set a field."""
-    text = _text(value)
+    """The words of a command line that set a field to a value."""
+    return option_words(name, field_text(value))
+
+
+def option_words(name: str, text: str) -> list[str]:
+    """The words of a command line that set a field to a value that is written as text."""
     return [f"--{name}={text}"] if text.startswith("--") else [f"--{name}", text]
 
 
@@ -163,7 +167,7 @@ def _several(values: Any) -> str:
     return ", ".join(value_text(value) for value in values) or "none"
 
 
-def _text(value: Any) -> str:
+def field_text(value: Any) -> str:
     """A value as the command line reads it: JSON, but for text that is read as itself."""
     encoded = msgspec.json.encode(value).decode()
     if not isinstance(value, str):

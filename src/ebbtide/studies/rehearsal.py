@@ -1,8 +1,7 @@
-"""A study tried on made-up curves before anything is trained: what it judges must be there to be measured."""
+"""A study tried on made-up evidence before anything is trained: what it judges must be there to be measured."""
 
-import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,16 @@ import numpy as np
 
 from ebbtide.errors import InputError, require
 from ebbtide.runs.folder import Found, Run
-from ebbtide.studies.experiment import Arms, Experiment, make_sweep, overridden
-from ebbtide.studies.study import Study
+from ebbtide.studies.evidence import Arm, Evidence, Series
 from ebbtide.sweeps.axes import Point
-from ebbtide.training.fields import assign_all
-from ebbtide.training.spec import Spec, from_builtins
+from ebbtide.training.spec import Spec
+
+HEADS = 16
+"""Layers and heads of made-up probes: as many as any claim picks one of."""
 
 
-class _NoModelError(Exception):
-    """A made-up run was asked for more than curves."""
+class NoModelError(Exception):
+    """A run that has not been trained was asked for more than curves."""
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class _Header(msgspec.Struct, frozen=True):
     label: dict[str, str]
 
 
-class _MadeUp(Run):
+class UntrainedRun(Run):
     """A run of a spec that has not been trained: curves of ones at the sequences where it would be evaluated."""
 
     def __init__(self, spec: Spec):
@@ -52,18 +52,22 @@ class _MadeUp(Run):
         return dict.fromkeys(self._spec.evaluators, 0.5)
 
     def manifests(self) -> Iterator[Found]:
-        raise _NoModelError
+        raise NoModelError
 
 
-class _MadeUpArms(Arms):
-    """The arms of an experiment before they are trained: their curves are made up, and no member is there to be asked
+class UntrainedEvidence(Evidence):
+    """The evidence of arms before they are trained: their curves are made up, and no member is there to be asked
     anything else. A scalar that is a number in `usual`, the arms as the preset has them, must be one here."""
 
-    def __init__(self, arms: dict[str, Spec], members: int, usual: "_MadeUpArms | None" = None):
-        runs = {name: _MadeUp(spec) for name, spec in arms.items()}
-        self.names, self._specs, self._members, self._usual = list(arms), arms, members, usual
-        self._curves = {name: run.metrics() for name, run in runs.items()}
-        self._chance = {name: run.chance() for name, run in runs.items()}
+    def __init__(self, arms: Mapping[str, Spec], usual: "UntrainedEvidence | None" = None):
+        runs = {name: UntrainedRun(spec) for name, spec in arms.items()}
+        super().__init__(
+            {
+                name: Arm(run.metrics(), run.chance(), runs=tuple((m, None) for m in range(arms[name].members)))
+                for name, run in runs.items()
+            }
+        )
+        self._specs, self._usual = dict(arms), usual
 
     def scalar(self, arm: str, name: str) -> np.ndarray:
         values = super().scalar(arm, name)
@@ -71,80 +75,36 @@ class _MadeUpArms(Arms):
             raise KeyError(name)
         return values
 
-    def runs(self, arm: str) -> list[tuple[int, Run | None]]:
-        return [(place, None) for place in range(self._members)]
-
-    def checkpoints(self, arm: str) -> np.ndarray:
-        return self.sequences(arm)
-
     def best_again(self, arm: str, evaluator: str = "icl") -> np.ndarray:
         spec = self._specs[arm]
         allowed = f"must be one of the evaluators: a claim asks the best model of {arm}"
         require(spec.best_evaluator() is not None, "keep_best", spec.keep_best, allowed)
-        return np.full(self._members, np.nan)
+        return np.full(spec.members, np.nan)
 
-    def probed(self, arm: str, measure: str, evaluator: str) -> np.ndarray:
-        if evaluator not in self._specs[arm].evaluators:
+    def probe(self, arm: str, measure: str, evaluator: str) -> Series:
+        spec = self._specs[arm]
+        if evaluator not in spec.evaluators:
             raise KeyError(evaluator)
-        return np.full((self._members, len(self.checkpoints(arm)), HEADS, HEADS), np.nan)
+        at = self.curves(arm)["sequences"]
+        return Series(np.full((spec.members, len(at), HEADS, HEADS), np.nan), at)
 
 
-HEADS = 16
-"""Layers and heads of what is made up: as many as any claim picks one of."""
-
-
-def check_judgeable(study: Study, spec: Spec, changed: dict[str, Any]) -> None:
-    """Raises `InputError`, naming the fields that were `changed`, where a run of this spec could not be judged by the
-    study: a curve that a claim needs would not be there. What a study asks of the models themselves is not tried."""
-
-    def tried() -> None:
-        scalars = study.summarise(_MadeUp(spec))
-        for claim in study.claims:
-            claim.estimate(scalars)
-
-    _rehearse(tried, study.name, changed)
-
-
-def check_judgeable_arms(study: Study, experiment: Experiment, preset: str, changed: Point) -> None:
-    """The same for an experiment, before its arms are trained."""
-    setting = experiment.setting(preset)
-    usual = _MadeUpArms(_specs(study, experiment, preset, {}), setting.members)
-    arms = _MadeUpArms(_specs(study, experiment, preset, changed), setting.members, usual)
-
-    def tried() -> None:
-        for claim in experiment.asked(setting.arms):
-            claim.estimate(arms)
-
-    _rehearse(tried, f"{study.name}/{experiment.name}", changed)
-
-
-def _specs(study: Study, experiment: Experiment, preset: str, changed: Point) -> dict[str, Spec]:
-    """The spec of every arm, with all its members."""
-    setting = overridden(study, experiment, preset, changed)
-    base = make_sweep(study, experiment, preset, changed).builtins()
-    found = {}
-    for name, point in setting.arms.items():
-        data = copy.deepcopy(base)
-        assign_all(Spec, data, point)
-        found[name] = msgspec.structs.replace(from_builtins(data), members=setting.members)
-    return found
-
-
-def _rehearse(tried: Callable[[], None], name: str, changed: dict[str, Any]) -> None:
+def rehearse(judging: Callable[[], object], name: str, changed: Point) -> None:
+    """Raises `InputError`, naming the fields that were `changed`, where `judging` an experiment of this name needs
+    something that would not be there. What it asks of the models themselves is not tried."""
     field, values = ", ".join(changed) or "spec", list(changed.values())
     value = values[0] if len(values) == 1 else values
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about numbers that are made up
-            tried()
-    except _NoModelError:
+            judging()
+    except NoModelError:
         pass
     except InputError as error:
-        if error.field == "scalar":
-            raise InputError(
-                field, value, f"then {name} cannot be judged: there would be no {error.value!r}"
-            ) from error
+        if error.field in ("scalar", "curve"):
+            absent = f"then {name} cannot be judged: there would be no {error.value!r}"
+            raise InputError(field, value, absent) from error
         raise
     except (KeyError, IndexError) as error:
-        lacking = f"there would be no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
-        raise InputError(field, value, f"then {name} cannot be judged: {lacking}") from error
+        absent = f"there would be no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+        raise InputError(field, value, f"then {name} cannot be judged: {absent}") from error

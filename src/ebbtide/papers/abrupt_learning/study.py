@@ -1,14 +1,14 @@
 """Study `abrupt-learning`: which data make a network learn in context, and why it does so all at once."""
 
 import numpy as np
-from jaxtyping import Float
 
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.transience.models import TENTH
-from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.sources.gaussian import Gaussian
-from ebbtide.studies.experiment import Arms, Experiment, Setting, above, larger
-from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.studies.claim import Claim, above, larger
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
@@ -39,38 +39,22 @@ PAPER_SIZE: Point = {
 }
 
 
-def crossing(x: Float[np.ndarray, " time"], curve: Float[np.ndarray, " time"], level: float) -> float:
-    """Where a curve is first above a level, between its points by interpolation; nan where it never is."""
-    over = np.flatnonzero(curve > level)
-    if not len(over):
-        return np.nan
-    i = over[0]
-    if i == 0:
-        return float(x[0])
-    return float(x[i - 1] + (level - curve[i - 1]) / (curve[i] - curve[i - 1]) * (x[i] - x[i - 1]))
-
-
 MANY, SOME, FEW = "2,048 classes", "512 classes", "256 classes"
 BURST4, BURST1 = "1,024 classes", "1,024 classes, burst 1"
 NOISY, SKEWED = "512 classes, noise .7", "2,048 classes, Zipf 1"
 
 
-def _abrupt(arms: Arms) -> np.ndarray:
-    x, curves = arms.sequences(MANY).astype(float), arms.curves(MANY)["icl_holdout"]
-    times = np.array([[crossing(x, one, level) for level in (0.6, 0.9)] for one in curves])
-    return 1 - (times[:, 1] - times[:, 0]) / times[:, 0]
+def _abrupt(evidence: Evidence) -> np.ndarray:
+    begins, ends = (evidence.curve(MANY, "icl_holdout").first_crossing(level) for level in (0.6, 0.9))
+    return 1 - (ends - begins) / begins
 
 
-def _precedes(arms: Arms) -> np.ndarray:
+def _precedes(evidence: Evidence) -> np.ndarray:
     """How much earlier layer 0's attention to the token before is half way to its end than ICL is to its own."""
-    strength = arms.probed(MANY, "previous_token", "icl_holdout")[:, :, 0].max(-1)
-    x, curves = arms.sequences(MANY).astype(float), arms.curves(MANY)["icl_holdout"]
-    at = arms.checkpoints(MANY).astype(float)
-    found = []
-    for head, icl in zip(strength, curves, strict=True):
-        half = (head[0] + head[-1]) / 2
-        found.append(crossing(x, icl, 0.75) - crossing(at, head, half))
-    return np.asarray(found)
+    probed = evidence.probe(MANY, "previous_token", "icl_holdout")
+    head = probed._replace(values=probed.values[:, :, 0].max(-1))
+    half = (head.values[:, 0] + head.values[:, -1]) / 2
+    return evidence.curve(MANY, "icl_holdout").first_crossing(0.75) - head.first_crossing(half)
 
 
 DEPENDENCE = Experiment(
@@ -104,27 +88,31 @@ DEPENDENCE = Experiment(
         above("skewed icl", "Zipf exponent 1: ICL", "alpha near 1: both", "icl_holdout_final", SKEWED, 0.75),
         above("skewed iwl", "and IWL of common classes", "alpha near 1: both", "iwl_common_final", SKEWED, 0.5),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                MANY: {"source.classes": 2048},
-                SOME: {"source.classes": 512},
-                FEW: {"source.classes": 256},
-                BURST4: {"source.classes": 1024},
-                BURST1: {"source.classes": 1024, "task.burst": 1},
-                NOISY: {"source.classes": 512, "source.noise": 0.7},
-                SKEWED: {"task.zipf": 1.0},
-            },
-            base={"source.seed": 5},
-            minutes=5,
-            scaled="width 32, MLPs of one hidden layer in place of a classifier of three, 16 labels as outputs "
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    MANY: {"source.classes": 2048},
+                    SOME: {"source.classes": 512},
+                    FEW: {"source.classes": 256},
+                    BURST4: {"source.classes": 1024},
+                    BURST1: {"source.classes": 1024, "task.burst": 1},
+                    NOISY: {"source.classes": 512, "source.noise": 0.7},
+                    SKEWED: {"task.zipf": 1.0},
+                },
+                base={"source.seed": 5},
+            ),
+            5,
+            "width 32, MLPs of one hidden layer in place of a classifier of three, 16 labels as outputs "
             "in place of 32 label vectors, learned positions, Adam at 1e-3 in place of SGD at .01, batch 32",
         ),
-        "paper": Setting(
-            arms={MANY: {"source.classes": 2048}, FEW: {"source.classes": 256}, BURST1: {"task.burst": 1}},
-            base=PAPER_SIZE,
-            minutes=None,
-            scaled="MLPs of one hidden layer in place of a classifier of three; learned positions",
+        "paper": Preset(
+            Comparison(
+                arms={MANY: {"source.classes": 2048}, FEW: {"source.classes": 256}, BURST1: {"task.burst": 1}},
+                base=PAPER_SIZE,
+            ),
+            None,
+            "MLPs of one hidden layer in place of a classifier of three; learned positions",
         ),
     },
     shows=("icl_holdout", "iwl", "flip"),
@@ -134,9 +122,6 @@ ABRUPT_LEARNING = Study(
     name="abrupt-learning",
     paper=PAPER,
     question="Which data make a network learn in context, and why all at once?",
-    claims=(),
-    presets={"quick": Preset(QUICK, 5, "fresh noisy exemplars of Gaussian classes, 8 pairs, 16 shared labels")},
-    summarise=TRANSIENCE.summarise,
-    figure=TRANSIENCE.figure,
+    bases={"quick": Base(QUICK, "fresh noisy exemplars of Gaussian classes, 8 pairs, 16 shared labels")},
     experiments=(DEPENDENCE,),
 )

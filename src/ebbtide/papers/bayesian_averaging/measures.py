@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from ebbtide.analysis.predictions import Answers, answers, by_member, of_prompts
 from ebbtide.evaluation.concepts import concept_average, marginal
 from ebbtide.sources.concepts import Concepts
-from ebbtide.studies.experiment import Arms
+from ebbtide.studies.evidence import Evidence
 
 
 class Exact(NamedTuple):
@@ -47,9 +47,11 @@ def said(logs: np.ndarray, responses: Int[np.ndarray, "slots prompt"]) -> np.nda
     return np.take_along_axis(logs, responses[..., None], axis=-1)[..., 0]
 
 
-def each(arms: Arms, arm: str, evaluator: str, of: Callable[[Answers], float], *, last: bool = True) -> np.ndarray:
+def each(
+    evidence: Evidence, arm: str, evaluator: str, of: Callable[[Answers], float], *, last: bool = True
+) -> np.ndarray:
     """A number of every member."""
-    return by_member(answers(arms, arm, evaluator, last=last), of)
+    return by_member(answers(evidence, arm, evaluator, last=last), of)
 
 
 def log(found: Answers) -> np.ndarray:
@@ -62,9 +64,9 @@ def distance(predictor: Float[np.ndarray, "slots prompt words"], found: Answers)
     return divergence(predictor, log(found)).mean((1, 2))
 
 
-def gap(arms: Arms, arm: str) -> np.ndarray:
+def gap(evidence: Evidence, arm: str) -> np.ndarray:
     """KL(average || model) at the end, mean over slots and prompts, nats."""
-    return each(arms, arm, "train", lambda one: distance(exact(one).average, one)[-1])
+    return each(evidence, arm, "train", lambda one: distance(exact(one).average, one)[-1])
 
 
 def slot_regret(found: Answers) -> Float[np.ndarray, " slots"]:
@@ -73,6 +75,6 @@ def slot_regret(found: Answers) -> Float[np.ndarray, " slots"]:
     return (truth - model).mean(1)
 
 
-def regret(arms: Arms, arm: str) -> np.ndarray:
+def regret(evidence: Evidence, arm: str) -> np.ndarray:
     """The regret of a whole prompt: log loss of the model - of the true concept, summed over slots."""
-    return each(arms, arm, "train", lambda one: slot_regret(one).sum())
+    return each(evidence, arm, "train", lambda one: slot_regret(one).sum())

@@ -5,13 +5,14 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.analysis.predictions import SEEN, Answers, answers
-from ebbtide.evaluation.summary import fall_since
+from ebbtide.analysis.predictions import SEEN, Answers, answers, series
 from ebbtide.papers.bayesian_averaging.measures import distance, each, exact, gap, log, regret, said
 from ebbtide.report.functions_figure import Line, distances_figure
 from ebbtide.report.scaling_figure import Panel, scaling_figure
-from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.study import Claim
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence, Series
+from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 
 CONCEPTS = (2, 8, 32)
@@ -31,14 +32,14 @@ def _prompts(count: int) -> str:
 EIGHT, FEW = _concepts(8), _prompts(PROMPTS[0])
 
 
-def least_regret(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+def least_regret(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """The regret of the exact average itself on an arm's prompts, nats a prompt."""
 
     def one(found: Answers) -> float:
         here = exact(found)
         return float((said(here.truth, found.responses) - said(here.average, found.responses)).mean(1).sum())
 
-    return each(arms, arm, "train", one)
+    return each(evidence, arm, "train", one)
 
 
 def slope(x: tuple[int, ...], y: Float[np.ndarray, "points member"]) -> Float[np.ndarray, " member"]:
@@ -53,45 +54,45 @@ def _lost(found: Answers) -> float:
     return float(here.mean())
 
 
-def generalisation_gap(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+def generalisation_gap(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """Log loss on fresh prompts - on those of training, each less the exact average's on the same prompts (which
     differs from one set of prompts to the next), nats a slot."""
-    fresh, seen = (each(arms, arm, which, _lost) for which in ("train", SEEN))
+    fresh, seen = (each(evidence, arm, which, _lost) for which in ("train", SEEN))
     return fresh - seen
 
 
-def over_training(arms: Arms, arm: str) -> Float[np.ndarray, "member checkpoint"]:
+def over_training(evidence: Evidence, arm: str) -> Series:
     """KL(average || model) on fresh prompts at every checkpoint, nats a slot."""
-    rows = [None if one is None else distance(exact(one).average, one) for one in answers(arms, arm, "train")]
-    blank = next((np.full_like(row, np.nan) for row in rows if row is not None), np.full(1, np.nan))
-    return np.stack([blank if row is None else row for row in rows])
+    return series(answers(evidence, arm, "train"), lambda one: distance(exact(one).average, one))
 
 
-def _left(arms: Arms, arm: str) -> np.ndarray:
-    found = over_training(arms, arm)
-    return found[:, -1] - found.min(1)
+def _left(evidence: Evidence, arm: str) -> np.ndarray:
+    values = over_training(evidence, arm).values
+    return values[:, -1] - values.min(1)
 
 
-def _falls(arms: Arms, arm: str) -> np.ndarray:
+def _falls(evidence: Evidence, arm: str) -> np.ndarray:
     """How much the training loss falls from the checkpoint nearest to the average to the end."""
-    nearest = np.nan_to_num(over_training(arms, arm), nan=np.inf).argmin(1)
-    return fall_since(arms.sequences(arm), arms.curves(arm)["train_loss"], arms.checkpoints(arm)[nearest])
+    distances = over_training(evidence, arm)
+    nearest = np.nan_to_num(distances.values, nan=np.inf).argmin(1)
+    return evidence.curve(arm, "train_loss").fall_since(distances.sequences[nearest])
 
 
-def _grows(arms: Arms) -> np.ndarray:
+def _grows(evidence: Evidence) -> np.ndarray:
     ours, best = (
-        slope(CONCEPTS, np.stack([of(arms, _concepts(count)) for count in CONCEPTS])) for of in (regret, least_regret)
+        slope(CONCEPTS, np.stack([of(evidence, _concepts(count)) for count in CONCEPTS]))
+        for of in (regret, least_regret)
     )
     return 0.15 - np.abs(ours / best - 1)
 
 
-def _steps(arms: Arms) -> np.ndarray:
-    logs = np.log(np.stack([gap(arms, arm) for arm in (*map(_prompts, PROMPTS), EIGHT)]))
+def _steps(evidence: Evidence) -> np.ndarray:
+    logs = np.log(np.stack([gap(evidence, arm) for arm in (*map(_prompts, PROMPTS), EIGHT)]))
     return -np.diff(logs, axis=0).max(0)
 
 
-def _rate(arms: Arms) -> np.ndarray:
-    gaps = np.stack([generalisation_gap(arms, _prompts(count)) for count in PROMPTS])
+def _rate(evidence: Evidence) -> np.ndarray:
+    gaps = np.stack([generalisation_gap(evidence, _prompts(count)) for count in PROMPTS])
     return -0.5 - slope(PROMPTS, np.log(np.maximum(gaps, NO_GAP)))
 
 
@@ -129,7 +130,7 @@ CLAIMS = (
         "own: in-weights learning of prompts",
         f"log loss of the average - of the model on training's prompts ({FEW})",
         0.0,
-        lambda arms: -each(arms, FEW, SEEN, _lost),
+        lambda evidence: -each(evidence, FEW, SEEN, _lost),
         (FEW,),
     ),
     Claim(
@@ -138,7 +139,7 @@ CLAIMS = (
         "own: transience in a mixture of concepts; .02: the limit of being near, as in averaging",
         f"KL(average || model) at the end - at the nearest ({FEW})",
         0.02,
-        lambda arms: _left(arms, FEW),
+        lambda evidence: _left(evidence, FEW),
         (FEW,),
     ),
     Claim(
@@ -147,26 +148,26 @@ CLAIMS = (
         "own: as in transience",
         f"1 - training loss at the end / at the nearest to the average ({FEW})",
         0.0,
-        lambda arms: _falls(arms, FEW),
+        lambda evidence: _falls(evidence, FEW),
         (FEW,),
     ),
 )
 
 
-def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """distances.png: how far from the average every arm is over training; scaling.png: by concepts and by prompts."""
     lines: dict[str, Line] = {}
-    for arm in arms.measured():
-        times = next(one.sequences for one in answers(arms, arm, "train") if one is not None)
-        lines[arm] = times, over_training(arms, arm)
+    for arm in evidence.finished():
+        distances = over_training(evidence, arm)
+        lines[arm] = distances.sequences, distances.values
     panels = {"to the exact average, on fresh prompts": lines}
     drawn = {"distances.png": distances_figure(title, "KL to the model (nats a slot)", panels)["png"]}
-    measured = set(arms.measured())
+    measured = set(evidence.finished())
     if not measured >= {*map(_concepts, CONCEPTS), *map(_prompts, PROMPTS)}:
         return drawn
-    by_concepts = [np.stack([of(arms, _concepts(count)) for count in CONCEPTS], 1) for of in (regret, least_regret)]
+    by_concepts = [np.stack([of(evidence, _concepts(count)) for count in CONCEPTS], 1) for of in (regret, least_regret)]
     by_prompts = [
-        np.stack([of(arms, _prompts(count)) for count in PROMPTS], 1)
+        np.stack([of(evidence, _prompts(count)) for count in PROMPTS], 1)
         for of in (generalisation_gap, partial(each, evaluator=SEEN, of=lambda one: -_lost(one)), gap)
     ]
     root = by_prompts[0][:, 0].mean() * np.sqrt(PROMPTS[0] / np.asarray(PROMPTS))
@@ -203,15 +204,13 @@ SCALING = Experiment(
     question="What does the model regret by the number of concepts, and by the number of prompts to train on?",
     section="regret bound, and generalisation error by the number of training sequences",
     claims=CLAIMS,
-    settings={
-        "quick": Setting(arms=ARMS, base={"sequences": 256_000}, minutes=7, scaled=SMALLER),
-        "cpu": Setting(arms=ARMS, base={"sequences": 1_280_000}, minutes=None, scaled=f"5 times as long; {SMALLER}"),
-        "paper": Setting(
-            arms=ARMS,
-            base={},
-            minutes=None,
-            scaled="10 cues, 8 responses, 24 pairs, 8 layers of width 128",
-            preset="paper",
+    presets={
+        "quick": Preset(Comparison(arms=ARMS, base={"sequences": 256_000}), 7, SMALLER),
+        "cpu": Preset(Comparison(arms=ARMS, base={"sequences": 1_280_000}), None, f"5 times as long; {SMALLER}"),
+        "paper": Preset(
+            Comparison(arms=ARMS, base={}, preset="paper"),
+            None,
+            "10 cues, 8 responses, 24 pairs, 8 layers of width 128",
         ),
     },
     shows=("train", "prior"),

@@ -8,11 +8,12 @@ from ebbtide.analysis.predictions import Answers, answers
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.bayesian_averaging.measures import distance, each, exact, gap, log, regret, said, slot_regret
 from ebbtide.papers.bayesian_averaging.scaling import SCALING
-from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.functions_figure import Line, distances_figure
 from ebbtide.sources.concepts import Concepts
-from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.cued import Cued
 from ebbtide.training.optimizer import Adam
@@ -49,7 +50,7 @@ FIRST = 6
 """The slot from which the regret's decay is fitted: before, the model still tells concepts apart."""
 
 
-def decay(arms: Arms, arm: str) -> np.ndarray:
+def decay(evidence: Evidence, arm: str) -> np.ndarray:
     """The slope of log(average regret) by log(number of slots), from slot `FIRST` on."""
 
     def one(found: Answers) -> float:
@@ -58,10 +59,10 @@ def decay(arms: Arms, arm: str) -> np.ndarray:
         late = count >= FIRST
         return float(np.polyfit(np.log(count[late]), np.log(np.maximum(total / count, 1e-9)[late]), 1)[0])
 
-    return each(arms, arm, "train", one)
+    return each(evidence, arm, "train", one)
 
 
-def alike(arms: Arms, arm: str) -> np.ndarray:
+def alike(evidence: Evidence, arm: str) -> np.ndarray:
     """Correlation over prompts of the model's and the average's log-probability of the query's response, after a
     context of wrong responses."""
 
@@ -69,7 +70,7 @@ def alike(arms: Arms, arm: str) -> np.ndarray:
         both = said(log(found)[-1], found.responses)[-1], said(exact(found).average, found.responses)[-1]
         return float(np.corrcoef(*both)[0, 1])
 
-    return each(arms, arm, "wrong", one)
+    return each(evidence, arm, "wrong", one)
 
 
 def posterior(found: Answers) -> Targets:
@@ -77,9 +78,9 @@ def posterior(found: Answers) -> Targets:
     return Targets({"log posterior": np.maximum(exact(found).posterior, -10.0)}, {})
 
 
-def decoded(arms: Arms, arm: str) -> np.ndarray:
+def decoded(evidence: Evidence, arm: str) -> np.ndarray:
     """Share of the variance of `posterior` that a linear probe of the last residual stream explains."""
-    return read(arms, arm, posterior, lambda here: float(here.inputs["log posterior"][-1]))
+    return read(evidence, arm, posterior, lambda here: float(here.inputs["log posterior"][-1]))
 
 
 def _over_training(found: Answers) -> np.ndarray:
@@ -88,12 +89,12 @@ def _over_training(found: Answers) -> np.ndarray:
     return np.stack([distance(predictor, found) for predictor in (here.average, here.marginal)], axis=1)
 
 
-def _marginal_first(arms: Arms, arm: str) -> np.ndarray:
+def _marginal_first(evidence: Evidence, arm: str) -> np.ndarray:
     def one(found: Answers) -> float:
         at = _over_training(found).argmin(0)
         return float(1 - found.sequences[at[1]] / found.sequences[at[0]])
 
-    return each(arms, arm, "train", one, last=False)
+    return each(evidence, arm, "train", one, last=False)
 
 
 CLAIMS = (
@@ -103,7 +104,7 @@ CLAIMS = (
         "Prop. on BMA; .02: the pass rule set beforehand",
         f".02 - KL(average || model) ({EIGHT})",
         0.0,
-        lambda arms: 0.02 - gap(arms, EIGHT),
+        lambda evidence: 0.02 - gap(evidence, EIGHT),
         (EIGHT,),
     ),
     Claim(
@@ -112,7 +113,7 @@ CLAIMS = (
         "regret bound log |Z| / T",
         f"log 8 + slots KL - regret of a prompt ({EIGHT})",
         0.0,
-        lambda arms: np.log(8) + (QUICK.task.context + 1) * gap(arms, EIGHT) - regret(arms, EIGHT),
+        lambda evidence: np.log(8) + (QUICK.task.context + 1) * gap(evidence, EIGHT) - regret(evidence, EIGHT),
         (EIGHT,),
     ),
     Claim(
@@ -121,7 +122,7 @@ CLAIMS = (
         "O(1/T); slope between -1.1 and -.8 set beforehand",
         f".15 - |slope of log average regret by log slots + .95| ({EIGHT})",
         0.0,
-        lambda arms: 0.15 - np.abs(decay(arms, EIGHT) + 0.95),
+        lambda evidence: 0.15 - np.abs(decay(evidence, EIGHT) + 0.95),
         (EIGHT,),
     ),
     Claim(
@@ -130,7 +131,7 @@ CLAIMS = (
         "log |Z|",
         f"regret of a prompt: {MANY} - {EIGHT}",
         0.0,
-        lambda arms: regret(arms, MANY) - regret(arms, EIGHT),
+        lambda evidence: regret(evidence, MANY) - regret(evidence, EIGHT),
         (EIGHT, MANY),
     ),
     Claim(
@@ -139,7 +140,7 @@ CLAIMS = (
         "attention parameterises the average; R^2 .9 set beforehand",
         f"R^2 - .9 ({EIGHT})",
         0.0,
-        lambda arms: decoded(arms, EIGHT) - 0.9,
+        lambda evidence: decoded(evidence, EIGHT) - 0.9,
         (EIGHT,),
     ),
     Claim(
@@ -148,7 +149,7 @@ CLAIMS = (
         "misspecified examples; .95 set beforehand",
         f"correlation over prompts - .95 ({EIGHT})",
         0.0,
-        lambda arms: alike(arms, EIGHT) - 0.95,
+        lambda evidence: alike(evidence, EIGHT) - 0.95,
         (EIGHT,),
     ),
     Claim(
@@ -157,7 +158,7 @@ CLAIMS = (
         "approximation error falls with depth",
         f"KL(average || model): {SHALLOW} - {EIGHT}",
         0.0,
-        lambda arms: gap(arms, SHALLOW) - gap(arms, EIGHT),
+        lambda evidence: gap(evidence, SHALLOW) - gap(evidence, EIGHT),
         (EIGHT, SHALLOW),
     ),
     Claim(
@@ -166,17 +167,17 @@ CLAIMS = (
         "own: dynamics; half of the time set beforehand",
         f"1 - sequences at the nearest to the marginal / to the average ({EIGHT})",
         0.5,
-        lambda arms: _marginal_first(arms, EIGHT),
+        lambda evidence: _marginal_first(evidence, EIGHT),
         (EIGHT,),
     ),
 )
 
 
-def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """distances.png: how far from the average and from the marginal every arm is over training."""
     panels: dict[str, dict[str, Line]] = {"to the average over concepts": {}, "to the marginal": {}}
-    for arm in arms.measured():
-        found = [one for one in answers(arms, arm, "train") if one is not None]
+    for arm in evidence.finished():
+        found = [one for one in answers(evidence, arm, "train") if one is not None]
         both = np.stack([_over_training(one) for one in found])
         for i, lines in enumerate(panels.values()):
             lines[arm] = found[0].sequences, both[:, :, i]
@@ -194,20 +195,13 @@ AVERAGING = Experiment(
     question="Is what is learned in context the Bayesian average over concepts?",
     section="sections on Bayesian model averaging, regret and misspecified examples",
     claims=CLAIMS,
-    settings={
-        "quick": Setting(
-            arms=ARMS,
-            base={},
-            minutes=4,
-            scaled=SMALLER,
-        ),
-        "cpu": Setting(arms=ARMS, base={"sequences": 1_280_000}, minutes=13, scaled=f"4 times as long; {SMALLER}"),
-        "paper": Setting(
-            arms=ARMS,
-            base={},
-            minutes=None,
-            scaled="10 cues, 8 responses, 24 pairs, 8 layers of width 128",
-            preset="paper",
+    presets={
+        "quick": Preset(Comparison(arms=ARMS, base={}), 4, SMALLER),
+        "cpu": Preset(Comparison(arms=ARMS, base={"sequences": 1_280_000}), 13, f"4 times as long; {SMALLER}"),
+        "paper": Preset(
+            Comparison(arms=ARMS, base={}, preset="paper"),
+            None,
+            "10 cues, 8 responses, 24 pairs, 8 layers of width 128",
         ),
     },
     shows=("train", "prior", "wrong"),
@@ -219,12 +213,9 @@ BAYESIAN_AVERAGING = Study(
     name="bayesian-averaging",
     paper=PAPER,
     question="Does a model of a mixture of concepts become the Bayesian model average?",
-    claims=(),
-    presets={
-        "quick": Preset(QUICK, None, "8 tables of 5 cues and 4 responses, 12 pairs"),
-        "paper": Preset(PAPER_SIZE, None, "128 tables of 10 cues and 8 responses, 24 pairs"),
+    bases={
+        "quick": Base(QUICK, "8 tables of 5 cues and 4 responses, 12 pairs"),
+        "paper": Base(PAPER_SIZE, "128 tables of 10 cues and 8 responses, 24 pairs"),
     },
-    summarise=TRANSIENCE.summarise,
-    figure=TRANSIENCE.figure,
     experiments=(AVERAGING, SCALING),
 )

@@ -7,35 +7,35 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from ebbtide.errors import require
-from ebbtide.evaluation.summary import smooth, summarise
+from ebbtide.evaluation.summary import smooth
 from ebbtide.mechanisms.interventions import Forbid
 from ebbtide.papers.coopetition.settings import CPU, PAPER, PAPER_SIZE, QUICK, SCALED, SECOND_HALF
 from ebbtide.papers.coopetition.switch import SWITCH, WINDOW
 from ebbtide.papers.transience.models import TENTH
-from ebbtide.report.figure import curves_figure
 from ebbtide.report.probe_figure import heads_figure, lines_figure
 from ebbtide.runs.folder import Run
+from ebbtide.studies.claim import Claim, above, below
+from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.donor import Donor
-from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below
-from ebbtide.studies.study import Claim, Preset, Scalars, Study, Verdict
+from ebbtide.studies.evidence import ONLY, Evidence, Scalars
+from ebbtide.studies.single_run import SingleRun
+from ebbtide.studies.study import Base, Experiment, Figures, Preset, Study
 from ebbtide.sweeps.axes import Point
+from ebbtide.training.driver import spec_of
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints, probe_run
-from ebbtide.training.run import spec_of
 from ebbtide.training.start import select
 
 
-def _summarise(run: Run) -> Scalars:
-    """The scalars of the curves, and what the heads of the kept checkpoints do."""
+def _scalars(run: Run) -> Scalars:
+    """What the heads of the kept checkpoints do."""
     model = run.header.spec["model"]
     require(model["type"] == "transformer", "model", model["type"], "must be a transformer: its heads are asked")
     require(model["layers"] >= 2, "model.layers", model["layers"], "must be at least 2: heads of layer 1 are asked")
     curves = run.metrics()
-    found = summarise(curves, run.chance())
     flip = smooth(curves["flip"])
-    top = flip.argmax(1)
-    found |= {"flip_peak_sequences": curves["sequences"][top].astype(float)}
+    found = {"flip_peak_sequences": curves["sequences"][flip.argmax(1)].astype(float)}
     strength, composition = (
         probe_run(run, [name], on)[0] for name, on in (("induction_strength", "flip"), ("composition", "ciwl"))
     )
@@ -131,10 +131,11 @@ CLAIMS = (
 )
 
 
-def _figure(run: Run, verdict: Verdict) -> dict[str, bytes]:
-    """The curves; heads.png: the induction strength of every head over training (Fig. 3a); grafts.png: Flip of the
-    model's own checkpoints and with the final second half in each (Fig. 3b)."""
-    title = f"Strategy coopetition ({run.header.label.get('preset', 'custom')})"
+def _figures(evidence: Evidence, title: str) -> Figures:
+    """heads.png: the induction strength of every head over training (Fig. 3a); grafts.png: Flip of the model's own
+    checkpoints and with the final second half in each (Fig. 3b)."""
+    _, run = evidence.runs(ONLY)[0]
+    assert run is not None
     strength = probe_run(run, ["induction_strength"], "flip")[0]
     words = f"{title}: {strength.measure.what}, Flip prompts"
     heads = heads_figure(words, "attention", strength.sequences, strength.values)["png"]
@@ -142,7 +143,7 @@ def _figure(run: Run, verdict: Verdict) -> dict[str, bytes]:
     at = np.searchsorted(curves["sequences"], strength.sequences)
     lines = {"own": curves["flip"][:, at].T, "second half of the final model": graft_curve(run, "flip").T}
     grafts = lines_figure(f"{title}: Flip at every checkpoint", "accuracy", strength.sequences, lines)["png"]
-    return curves_figure(run, title) | {"heads.png": heads, "grafts.png": grafts}
+    return {"heads.png": heads, "grafts.png": grafts}
 
 
 MAIN, MATCH, ONE_LAYER, FORBIDDEN = "main", "exact match", "one layer", "no attention to the previous token"
@@ -161,16 +162,18 @@ VARIANTS = Experiment(
             "no ICL", "labels that cannot see their exemplar: no true ICL", "appendix D", "flip_peak", FORBIDDEN, 0.6
         ),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                MATCH: {"task.exemplar_draw": "match"},
-                ONE_LAYER: {"model.layers": 1},
-                FORBIDDEN: {"interventions": [to_builtins(Forbid(keys="previous"))]},
-            },
-            base={"source.seed": 5, "sequences": 2_560_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
-            minutes=4,
-            scaled=SCALED,
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    MATCH: {"task.exemplar_draw": "match"},
+                    ONE_LAYER: {"model.layers": 1},
+                    FORBIDDEN: {"interventions": [to_builtins(Forbid(keys="previous"))]},
+                },
+                base={"source.seed": 5, "sequences": 2_560_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
+            ),
+            4,
+            SCALED,
         ),
     },
     shows=("icl", "flip", "ciwl"),
@@ -182,8 +185,8 @@ SCRATCH, WARM = "from scratch", "with the second half of the final model"
 ICL_ONLY: Point = {"task.labels": {"type": "per_sequence", "count": 32}, "evaluators": ["train", "icl", "icl_holdout"]}
 
 
-def _loss_gap(arms: Arms) -> np.ndarray:
-    return arms.scalar(SCRATCH, "train_loss_final") - arms.scalar(WARM, "train_loss_final")
+def _loss_gap(evidence: Evidence) -> np.ndarray:
+    return evidence.scalar(SCRATCH, "train_loss_final") - evidence.scalar(WARM, "train_loss_final")
 
 
 COOPERATION = Experiment(
@@ -205,33 +208,46 @@ COOPERATION = Experiment(
         ),
         below("learns", "it falls below .3", "Fig. 4a", "train_loss_final", WARM, 0.3),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                SCRATCH: ICL_ONLY,
-                WARM: ICL_ONLY | OWN_RUN.graft(QUICK.sequences, SECOND_HALF),
-            },
-            base={"source.seed": 5, "sequences": 2_560_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
-            minutes=3,
-            scaled=SCALED,
-            task_members=5,
-            donor=OWN_RUN,
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    SCRATCH: ICL_ONLY,
+                    WARM: ICL_ONLY | OWN_RUN.graft(QUICK.sequences, SECOND_HALF),
+                },
+                base={"source.seed": 5, "sequences": 2_560_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
+                task_members=5,
+                donor=OWN_RUN,
+            ),
+            3,
+            SCALED,
         ),
     },
     shows=("train", "icl", "icl_holdout"),
 )
 
+QUESTION = "Why does in-context learning emerge if in-weights learning takes over in the end?"
+BASES = {
+    "quick": Base(QUICK, "embedded Gaussian classes, 2 layers of attention alone, 32 shared labels"),
+    "cpu": Base(CPU, "12,800 transformed characters (hog features, 64-d) with a label each; rate 1e-4"),
+    "paper": Base(PAPER_SIZE, "the original's sizes on hog features"),
+}
+OWN = Experiment(
+    name="coopetition",
+    question=QUESTION,
+    section="Fig. 1b, 3; section 4.1",
+    claims=CLAIMS,
+    presets={
+        name: Preset(SingleRun(name, _scalars), minutes, BASES[name].note)
+        for name, minutes in {"quick": 3, "cpu": None, "paper": None}.items()
+    },
+    figures=_figures,
+)
+
 COOPETITION = Study(
     name="coopetition",
     paper=PAPER,
-    question="Why does in-context learning emerge if in-weights learning takes over in the end?",
-    claims=CLAIMS,
-    presets={
-        "quick": Preset(QUICK, 3, "embedded Gaussian classes, 2 layers of attention alone, 32 shared labels"),
-        "cpu": Preset(CPU, None, "12,800 transformed characters (hog features, 64-d) with a label each; rate 1e-4"),
-        "paper": Preset(PAPER_SIZE, None, "the original's sizes on hog features"),
-    },
-    summarise=_summarise,
-    figure=_figure,
-    experiments=(VARIANTS, COOPERATION, SWITCH, WINDOW),
+    question=QUESTION,
+    experiments=(OWN, VARIANTS, COOPERATION, SWITCH, WINDOW),
+    bases=BASES,
 )

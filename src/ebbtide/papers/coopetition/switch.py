@@ -10,9 +10,11 @@ from ebbtide.papers.coopetition.settings import QUICK, SCALED, SECOND_HALF
 from ebbtide.papers.induction_heads.study import sooner
 from ebbtide.papers.transience.models import TENTH
 from ebbtide.sources.glyphs import Glyphs
+from ebbtide.studies.claim import Claim, above, below, larger
+from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.donor import Donor
-from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below, larger
-from ebbtide.studies.study import Claim
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import PerSequence, Shared
@@ -47,9 +49,9 @@ SWITCH_DONOR = Donor(
 )
 
 
-def _rise(arms: Arms) -> np.ndarray:
+def _rise(evidence: Evidence) -> np.ndarray:
     """How far true ICL climbs above where the late switch found it."""
-    return arms.scalar(LATE, "flip_peak") - arms.curves(LATE)["flip"][:, 0]
+    return evidence.scalar(LATE, "flip_peak") - evidence.curve(LATE, "flip").values[:, 0]
 
 
 SWITCH = Experiment(
@@ -65,7 +67,7 @@ SWITCH = Experiment(
             "Fig. 4c",
             f"flip_peak - flip_final ({EARLY})",
             TENTH,
-            lambda arms: arms.scalar(EARLY, "flip_peak") - arms.scalar(EARLY, "flip_final"),
+            lambda evidence: evidence.scalar(EARLY, "flip_peak") - evidence.scalar(EARLY, "flip_final"),
             (EARLY,),
         ),
         Claim(
@@ -74,23 +76,25 @@ SWITCH = Experiment(
             "Fig. 4c (from 8M on)",
             f".1 - (flip_peak - flip at the switch) ({LATE})",
             0.0,
-            lambda arms: TENTH - _rise(arms),
+            lambda evidence: TENTH - _rise(evidence),
             (LATE,),
         ),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                PLAIN: {"start": None},
-                EARLY: SWITCH_DONOR.start(4_000),
-                LATER: SWITCH_DONOR.start(32_000),
-                LATE: SWITCH_DONOR.start(320_000),
-            },
-            base={"source.seed": 5, "sequences": 640_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
-            minutes=3,
-            scaled=f"switched after 4,000, 32,000 and 320,000 sequences in place of 4M to 16M; {SCALED}",
-            task_members=5,
-            donor=SWITCH_DONOR,
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    PLAIN: {"start": None},
+                    EARLY: SWITCH_DONOR.start(4_000),
+                    LATER: SWITCH_DONOR.start(32_000),
+                    LATE: SWITCH_DONOR.start(320_000),
+                },
+                base={"source.seed": 5, "sequences": 640_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
+                task_members=5,
+                donor=SWITCH_DONOR,
+            ),
+            3,
+            f"switched after 4,000, 32,000 and 320,000 sequences in place of 4M to 16M; {SCALED}",
         ),
     },
     shows=("flip", "icl", "ciwl"),
@@ -138,23 +142,23 @@ WINDOW = Experiment(
         above("too late", "with an old one it is not", "Fig. 4b (.8)", "train_loss_final", OLD, STUCK),
         sooner("helps", "a middle one: sooner than from scratch", "Fig. 4a, 4b (never)", MIDDLE, SCRATCH),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                SCRATCH: {"start": None},
-                YOUNG: WINDOW_DONOR.graft(1_600, SECOND_HALF),
-                MIDDLE: WINDOW_DONOR.graft(102_400, SECOND_HALF),
-                OLD: WINDOW_DONOR.graft(1_024_000, SECOND_HALF),
-            },
-            base=ICL_ONLY,
-            minutes=4,
-            scaled=(
-                "2 layers of attention alone, width 64, pixels of 128 drawn characters of 2 drawings with 64 labels, "
-                "rate 3e-4, halves of donors trained on 1,600 to 1,024,000 sequences, in place of 12,800 transformed "
-                "characters of 20 drawings with a label each, 1e-5, donors of 4M to 64M"
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    SCRATCH: {"start": None},
+                    YOUNG: WINDOW_DONOR.graft(1_600, SECOND_HALF),
+                    MIDDLE: WINDOW_DONOR.graft(102_400, SECOND_HALF),
+                    OLD: WINDOW_DONOR.graft(1_024_000, SECOND_HALF),
+                },
+                base=ICL_ONLY,
+                task_members=5,
+                donor=WINDOW_DONOR,
             ),
-            task_members=5,
-            donor=WINDOW_DONOR,
+            4,
+            "2 layers of attention alone, width 64, pixels of 128 drawn characters of 2 drawings with 64 labels, "
+            "rate 3e-4, halves of donors trained on 1,600 to 1,024,000 sequences, in place of 12,800 transformed "
+            "characters of 20 drawings with a label each, 1e-5, donors of 4M to 64M",
         ),
     },
     shows=("train", "icl_holdout"),

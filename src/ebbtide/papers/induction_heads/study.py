@@ -14,11 +14,12 @@ from ebbtide.mechanisms.interventions import (
 )
 from ebbtide.models.positions import Rotary
 from ebbtide.models.transformer import Transformer
-from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
-from ebbtide.studies.experiment import Arms, Experiment, Setting, above
-from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.studies.claim import Claim, above
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import PerSequence
@@ -57,24 +58,13 @@ def clamped(*interventions: AnyIntervention) -> Point:
     return {"interventions": [to_builtins(one) for one in interventions]}
 
 
-def reached(arms: Arms, arm: str, loss: float) -> Float[np.ndarray, " member"]:
+def reached(evidence: Evidence, arm: str, loss: float) -> Float[np.ndarray, " member"]:
     """Sequences, between evaluations by interpolation, at which a member's training loss is first below `loss`; the
     end of the run where it never is; nan for a member that has not finished."""
-    x, curves = arms.sequences(arm).astype(float), arms.curves(arm)["train_loss"]
-    found = []
-    for curve in curves:
-        below = np.flatnonzero(curve < loss)
-        if np.isnan(curve[1:]).any() or len(curve) < 2:
-            found.append(np.nan)
-        elif not len(below):
-            found.append(x[-1])
-        elif below[0] <= 1:
-            found.append(x[below[0]])
-        else:
-            i = below[0]
-            share = (curve[i - 1] - loss) / (curve[i - 1] - curve[i])
-            found.append(x[i - 1] + share * (x[i] - x[i - 1]))
-    return np.asarray(found)
+    curve = evidence.curve(arm, "train_loss")
+    crossed = curve.first_crossing(loss, falling=True)
+    ends = np.where(np.isnan(crossed), curve.sequences[-1], crossed)
+    return np.where(np.isnan(curve.values[:, 1:]).any(1) | (curve.values.shape[1] < 2), np.nan, ends)
 
 
 HALF = float(np.log(2) / 2)
@@ -84,16 +74,16 @@ HALF = float(np.log(2) / 2)
 def sooner(name: str, statement: str, source: str, arm: str, than: str, by: float = 0.0) -> Claim:
     """The claim that an arm gets to half of ln 2 sooner than another, by a share of that one's time."""
 
-    def estimate(arms: Arms) -> np.ndarray:
-        return 1 - reached(arms, arm, HALF) / reached(arms, than, HALF)
+    def estimate(evidence: Evidence) -> np.ndarray:
+        return 1 - reached(evidence, arm, HALF) / reached(evidence, than, HALF)
 
     metric = f"1 - sequences until loss ln(2)/2: {arm} / {than}"
     return Claim(name, statement, source, metric, by, estimate, (arm, than))
 
 
 def _abrupt(arm: str) -> Claim:
-    def estimate(arms: Arms) -> np.ndarray:
-        high, middle, low = (reached(arms, arm, loss) for loss in (0.8, 0.6, 0.2))
+    def estimate(evidence: Evidence) -> np.ndarray:
+        high, middle, low = (reached(evidence, arm, loss) for loss in (0.8, 0.6, 0.2))
         return (middle - high) / np.maximum(low - middle, 1.0) - 1
 
     metric = f"sequences from loss .8 to .6 / from .6 to .2, - 1 ({arm})"
@@ -123,20 +113,22 @@ CLAMPS = Experiment(
         sooner("copy", "a perfect copy shortens it", "Fig. 5b (3v, 5)", COPY, ONE),
         sooner("both", "a perfect layer 0 and copy: soonest, sooner than copy", "Fig. 5b (1, 2, 3v, 5)", BOTH, COPY),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                ALL: clamped(),
-                ONE: clamped(ALONE),
-                PREVIOUS: clamped(ALONE, PreviousToken(layer=0, heads=(2,), rows="all")),
-                FIRST: clamped(ALONE, PerfectPrevious(layer=1)),
-                MATCH: clamped(ALONE, Induction(layer=1, heads=(HEAD,))),
-                COPY: clamped(PerfectCopy(layer=1, head=HEAD)),
-                BOTH: clamped(PerfectPrevious(layer=1), PerfectCopy(layer=1, head=HEAD)),
-            },
-            base={"source.seed": 5},
-            minutes=3,
-            scaled=FASTER,
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    ALL: clamped(),
+                    ONE: clamped(ALONE),
+                    PREVIOUS: clamped(ALONE, PreviousToken(layer=0, heads=(2,), rows="all")),
+                    FIRST: clamped(ALONE, PerfectPrevious(layer=1)),
+                    MATCH: clamped(ALONE, Induction(layer=1, heads=(HEAD,))),
+                    COPY: clamped(PerfectCopy(layer=1, head=HEAD)),
+                    BOTH: clamped(PerfectPrevious(layer=1), PerfectCopy(layer=1, head=HEAD)),
+                },
+                base={"source.seed": 5},
+            ),
+            3,
+            FASTER,
         ),
     },
     shows=("train", "icl_holdout"),
@@ -153,8 +145,8 @@ def _probe(name: str, words: str, source: str, measure: str, threshold: float, p
         "kept - all felt": lambda x: x[:, 1] - x[:, 5],
     }
 
-    def estimate(arms: Arms) -> np.ndarray:
-        return picks[pick](arms.probed(ALL, measure, "train")[:, -1])
+    def estimate(evidence: Evidence) -> np.ndarray:
+        return picks[pick](evidence.probe(ALL, measure, "train").values[:, -1])
 
     return Claim(name, words, source, f"{measure}: {pick}", threshold, estimate, (ALL,))
 
@@ -191,19 +183,17 @@ WIRING = Experiment(
         ),
         _probe("needed", "and there it is needed", "Table 1", "composition", 0.2, "kept - all felt"),
     ),
-    settings={
-        "quick": Setting(arms={ALL: clamped()}, base={"source.seed": 5}, minutes=2, scaled=FASTER),
-        "cpu": Setting(
-            arms={ALL: clamped()},
-            base=CPU | {"source.seed": 5},
-            minutes=2,
-            scaled=f"the paper's learning rate and length; {SCALED}",
+    presets={
+        "quick": Preset(Comparison(arms={ALL: clamped()}, base={"source.seed": 5}), 2, FASTER),
+        "cpu": Preset(
+            Comparison(arms={ALL: clamped()}, base=CPU | {"source.seed": 5}),
+            2,
+            f"the paper's learning rate and length; {SCALED}",
         ),
-        "omniglot": Setting(
-            arms={ALL: clamped()},
-            base=CPU | REAL,
-            minutes=2,
-            scaled="EfficientNet features of Omniglot in place of ResNet-18's; all pairs of labels are trained on",
+        "omniglot": Preset(
+            Comparison(arms={ALL: clamped()}, base=CPU | REAL),
+            2,
+            "EfficientNet features of Omniglot in place of ResNet-18's; all pairs of labels are trained on",
             needs="Omniglot features",
         ),
     },
@@ -230,16 +220,18 @@ DIVERSITY = Experiment(
             "50 classes, 15 labels",
         ),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                "50 classes, 5 labels": {"source.classes": 50},
-                "200 classes, 5 labels": {"source.classes": 200},
-                "50 classes, 15 labels": {"task.labels.count": 15},
-            },
-            base={"source.seed": 5, "sequences": 512_000},
-            minutes=3,
-            scaled=FASTER.replace("256,000", "512,000"),
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    "50 classes, 5 labels": {"source.classes": 50},
+                    "200 classes, 5 labels": {"source.classes": 200},
+                    "50 classes, 15 labels": {"task.labels.count": 15},
+                },
+                base={"source.seed": 5, "sequences": 512_000},
+            ),
+            3,
+            FASTER.replace("256,000", "512,000"),
         ),
     },
     shows=("train", "icl_holdout"),
@@ -259,16 +251,20 @@ PAIRS = Experiment(
             "Fig. 3a (.03, .12)",
             f"icl_pairs_final - icl_holdout_final ({HELD_OUT})",
             0.0,
-            lambda arms: arms.scalar(HELD_OUT, "icl_pairs_final") - arms.scalar(HELD_OUT, "icl_holdout_final"),
+            lambda evidence: (
+                evidence.scalar(HELD_OUT, "icl_pairs_final") - evidence.scalar(HELD_OUT, "icl_holdout_final")
+            ),
             (HELD_OUT,),
         ),
     ),
-    settings={
-        "quick": Setting(
-            arms={HELD_OUT: {"task.labels.holdout_pairs": 2}},
-            base={"source.seed": 5, "evaluators": ["train", "icl", "icl_pairs", "icl_holdout"]},
-            minutes=1,
-            scaled=FASTER.replace("; all pairs of labels are trained on", ""),
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={HELD_OUT: {"task.labels.holdout_pairs": 2}},
+                base={"source.seed": 5, "evaluators": ["train", "icl", "icl_pairs", "icl_holdout"]},
+            ),
+            1,
+            FASTER.replace("; all pairs of labels are trained on", ""),
         ),
     },
     shows=("train", "icl_pairs", "icl_holdout"),
@@ -279,11 +275,6 @@ INDUCTION_HEADS = Study(
     name="induction-heads",
     paper=PAPER,
     question="What has to go right for an induction head to form, and why is its learning abrupt?",
-    claims=(),
-    presets={
-        "quick": Preset(QUICK, 3, "drawn characters, 2 layers of attention alone, labels anew for every sequence")
-    },
-    summarise=TRANSIENCE.summarise,
-    figure=TRANSIENCE.figure,
+    bases={"quick": Base(QUICK, "drawn characters, 2 layers of attention alone, labels anew for every sequence")},
     experiments=(CLAMPS, WIRING, DIVERSITY, PAIRS),
 )

@@ -17,10 +17,10 @@ from ebbtide.evaluation.statistics import paired_bootstraps
 from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import Snapshot
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.experiment import Arms
+from ebbtide.studies.evidence import Evidence
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.regression import NOISY, Regression
-from ebbtide.training.run import model_at
+from ebbtide.training.probe import model_at
 from ebbtide.training.spec import Spec
 
 SHIFTS = ("skewed", "subspace", "shrunk", "stretched", "orthants", "repeated", "sorted", "noisy")
@@ -80,7 +80,7 @@ def _errors(run: Snapshot, place: int, evaluator: str, pairs: int, prompts: int)
 
 
 def errors(
-    arms: Arms, arm: str, evaluator: str = "train", *, pairs: int | None = None, prompts: int = PROMPTS
+    evidence: Evidence, arm: str, evaluator: str = "train", *, pairs: int | None = None, prompts: int = PROMPTS
 ) -> list[Errors | None]:
     """For every member (None: it has not finished) the normalised squared error of every prompt's query: 1 is what an
     answer of 0 gets. `pairs` is the length of the prompts (None: that of training)."""
@@ -88,31 +88,31 @@ def errors(
     def of(run: Snapshot, place: int) -> Errors:
         return _errors(run, place, evaluator, pairs or _member(run, place)[0].task.context, prompts)
 
-    return of_every_member(arms, arm, of)
+    return of_every_member(evidence, arm, of)
 
 
-def _training_length(arms: Arms, arm: str) -> int:
-    for place, run in arms.runs(arm):
+def _training_length(evidence: Evidence, arm: str) -> int:
+    for place, run in evidence.runs(arm):
         if run is not None:
             return _member(run.snapshot(), place)[0].task.context
     return 1
 
 
 def error(
-    arms: Arms, arm: str, evaluator: str = "train", *, times: int = 1, log: bool = False
+    evidence: Evidence, arm: str, evaluator: str = "train", *, times: int = 1, log: bool = False
 ) -> Float[np.ndarray, " member"]:
     """The mean of `errors` over prompts, which are `times` as long as in training; its logarithm where `log`."""
-    length = times * _training_length(arms, arm)
-    found = [np.nan if one is None else one.mean() for one in errors(arms, arm, evaluator, pairs=length)]
+    length = times * _training_length(evidence, arm)
+    found = [np.nan if one is None else one.mean() for one in errors(evidence, arm, evaluator, pairs=length)]
     return np.log(found) if log else np.asarray(found)
 
 
-def shifts_won(arms: Arms, arm: str, than: str) -> Float[np.ndarray, " member"]:
+def shifts_won(evidence: Evidence, arm: str, than: str) -> Float[np.ndarray, " member"]:
     """On how many shifts a member of `arm` is better than the member of `than` with the same seeds: the 95 % bootstrap
     interval over prompts of the difference of their errors is above 0."""
-    counts = np.zeros(len(arms.runs(arm)))
+    counts = np.zeros(len(evidence.runs(arm)))
     for shift in SHIFTS:
-        pairs = zip(errors(arms, arm, shift), errors(arms, than, shift), strict=True)
+        pairs = zip(errors(evidence, arm, shift), errors(evidence, than, shift), strict=True)
         both = [None if own is None or other is None else other - own for own, other in pairs]
         finished = [m for m, one in enumerate(both) if one is not None]
         won = np.full(len(both), np.nan)
@@ -136,9 +136,9 @@ def _gaps(model: Model) -> Any:
     return jax.jit(lambda params, prompt, order: invariance_gap(model, params, prompt, order))
 
 
-def gap(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+def gap(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """The mean invariance gap of every member on fresh prompts of training's kind, in float32."""
-    return np.asarray([np.nan if one is None else one for one in of_every_member(arms, arm, _gap)])
+    return np.asarray([np.nan if one is None else one for one in of_every_member(evidence, arm, _gap)])
 
 
 def baseline_errors(spec: Spec, evaluator: str, pairs: int, prompts: int) -> dict[str, float]:
@@ -157,16 +157,16 @@ def baseline_errors(spec: Spec, evaluator: str, pairs: int, prompts: int) -> dic
     return {name: float(((one - y[-1]) ** 2).mean() / (y[-1] ** 2).mean()) for name, one in said.items()}
 
 
-def figures(arms: Arms, title: str, names: tuple[str, ...]) -> dict[str, bytes]:
+def figures(evidence: Evidence, title: str, names: tuple[str, ...]) -> dict[str, bytes]:
     """`errors.png` and `.svg`: a panel for every shift, the error at the query by the number of pairs in the prompt, up
     to four times as many as in training where nothing is shifted."""
     from ebbtide.report.functions_figure import context_figure
 
-    own = [arm for arm in names if arm in arms.measured()]
+    own = [arm for arm in names if arm in evidence.finished()]
     if not own:
         return {}
-    length = _training_length(arms, own[0])
-    place, run = next(one for one in arms.runs(own[0]) if one[1] is not None)
+    length = _training_length(evidence, own[0])
+    place, run = next(one for one in evidence.runs(own[0]) if one[1] is not None)
     assert run is not None
     spec, panels = _member(run.snapshot(), place)[0], {}
     for kind in ("train", *SHIFTS):
@@ -174,7 +174,7 @@ def figures(arms: Arms, title: str, names: tuple[str, ...]) -> dict[str, bytes]:
         prompts |= {length * times: PROMPTS for times in LONGER} if kind == "train" else {}
         x, lines = np.asarray(list(prompts), float), {}
         for arm in own:
-            by_length = [errors(arms, arm, kind, pairs=n, prompts=many) for n, many in prompts.items()]
+            by_length = [errors(evidence, arm, kind, pairs=n, prompts=many) for n, many in prompts.items()]
             table = [[np.nan if one is None else one.mean() for one in members] for members in by_length]
             lines[arm] = (x, np.asarray(table).T)
         exact = [baseline_errors(spec, kind, n, many) for n, many in prompts.items()]

@@ -15,10 +15,10 @@ from ebbtide.papers.positions.measures import (
     gap,
     shifts_won,
 )
-from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.experiment import Experiment, Setting
-from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
@@ -173,11 +173,11 @@ PAPER_ARMS = arms(Transformer(layers=12, width=256, heads=8), DeepSet(layers=4, 
 SEED: Point = {"source.seed": 5}
 
 
-def _settings(names: tuple[str, ...], minutes: float, longer: float | None = None) -> dict[str, Setting]:
+def _settings(names: tuple[str, ...], minutes: float, longer: float | None = None) -> dict[str, Preset]:
     """Some of the arms at every size; the minutes of `quick` and of `cpu`."""
 
-    def setting(made: dict[str, Point], base: Point, scaled: str, minutes: float | None = None) -> Setting:
-        return Setting(arms={name: made[name] for name in names}, base=base, minutes=minutes, scaled=scaled)
+    def setting(made: dict[str, Point], base: Point, scaled: str, minutes: float | None = None) -> Preset:
+        return Preset(Comparison(arms={name: made[name] for name in names}, base=base), minutes, scaled)
 
     return {
         "quick": setting(QUICK_ARMS, SEED, SMALLER, minutes),
@@ -210,7 +210,7 @@ SHIFTED = Experiment(
         ),
         *(_extrapolates(arm, times, CAUSAL) for arm in INVARIANT for times in LONGER),
     ),
-    settings=_settings((CAUSAL, *INVARIANT), 5, longer=14),
+    presets=_settings((CAUSAL, *INVARIANT), 5, longer=14),
     shows=("train", "skewed", "orthants", "sorted"),
     scalars=("train_final", *(f"{name}_final" for name in SHIFTS), "train_loss_final"),
     figures=lambda found, title: figures(found, title, (CAUSAL, *INVARIANT)),
@@ -231,7 +231,7 @@ ORDER = Experiment(
         _better(SET_SAME, SET_LEARNED, "the same, with nothing but positions changed [design]"),
         *(_extrapolates(SET_SAME, times, arm) for arm in (SINE, ROTARY) for times in LONGER),
     ),
-    settings=_settings((CAUSAL, SET_SAME, *OTHERS), 8),
+    presets=_settings((CAUSAL, SET_SAME, *OTHERS), 8),
     shows=SHIFTED.shows,
     scalars=SHIFTED.scalars,
     figures=lambda found, title: figures(found, title, (CAUSAL, SET_SAME, *OTHERS)),
@@ -241,9 +241,6 @@ POSITIONS = Study(
     name="positions",
     paper=PAPER,
     question="Does a model that ignores the order of its examples learn in context more robustly?",
-    claims=(),
-    presets={"quick": Preset(QUICK, None, "noisy linear functions of 3 dimensions, 10 pairs; shifts of the inputs")},
-    summarise=TRANSIENCE.summarise,
-    figure=TRANSIENCE.figure,
+    bases={"quick": Base(QUICK, "noisy linear functions of 3 dimensions, 10 pairs; shifts of the inputs")},
     experiments=(SHIFTED, ORDER),
 )

@@ -2,8 +2,9 @@
 
 from ebbtide.papers.transience.models import QUICK_SCALE, SHORT, TENTH, decay
 from ebbtide.papers.transience.study import TRANSIENCE
-from ebbtide.studies.experiment import Experiment, Setting, above, larger
-from ebbtide.studies.study import Study
+from ebbtide.studies.claim import above, larger
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.study import Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 
 THEIRS: Point = {
@@ -37,30 +38,34 @@ SIDE_BY_SIDE = Experiment(
         larger("ends", "there L2 ends ICL", _NGUYEN, "icl_final", "exact, no L2", "exact, L2 1e-4", TENTH),
         above("erodes", "ICL rises before L2 ends it", _NGUYEN, "transience", "exact, L2 1e-4", TENTH),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                "noisy, no L2": decay(0.0),
-                "noisy, L2 1e-3": decay(1e-3),
-                "exact, no L2": THEIRS | decay(0.0),
-                "exact, L2 1e-4": THEIRS | decay(1e-4),
-            },
-            base=SHORT,
-            minutes=3,
-            scaled=f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 classes of one exemplar, 2 labels",
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    "noisy, no L2": decay(0.0),
+                    "noisy, L2 1e-3": decay(1e-3),
+                    "exact, no L2": THEIRS | decay(0.0),
+                    "exact, L2 1e-4": THEIRS | decay(1e-4),
+                },
+                base=SHORT,
+            ),
+            3,
+            f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 classes of one exemplar, 2 labels",
         ),
-        "cpu": Setting(
-            arms={
-                "noisy, no L2": decay(0.0),
-                "noisy, L2 1e-3": decay(1e-3),
-                **{f"exact, L2 1e-{n}": THEIRS | decay(10.0**-n) for n in (6, 5, 4, 3)},
-                "exact, no L2": THEIRS | decay(0.0),
-                "exact, 256 classes, no L2": THEIRS | {"source.classes": 256} | decay(0.0),
-                "exact, 256 classes, L2 1e-4": THEIRS | {"source.classes": 256} | decay(1e-4),
-            },
-            base=SHORT,
-            minutes=4,
-            scaled=f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 or 256 classes of one exemplar, 2 labels",
+        "cpu": Preset(
+            Comparison(
+                arms={
+                    "noisy, no L2": decay(0.0),
+                    "noisy, L2 1e-3": decay(1e-3),
+                    **{f"exact, L2 1e-{n}": THEIRS | decay(10.0**-n) for n in (6, 5, 4, 3)},
+                    "exact, no L2": THEIRS | decay(0.0),
+                    "exact, 256 classes, no L2": THEIRS | {"source.classes": 256} | decay(0.0),
+                    "exact, 256 classes, L2 1e-4": THEIRS | {"source.classes": 256} | decay(1e-4),
+                },
+                base=SHORT,
+            ),
+            4,
+            f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 or 256 classes of one exemplar, 2 labels",
         ),
     },
     shows=("icl", "iwl", "flip"),
@@ -71,9 +76,6 @@ REGULARISATION = Study(
     name="regularisation",
     paper="Singh et al. 2023, arXiv 2311.08360; Nguyen & Reddy 2024, arXiv 2412.00104",
     question="Does regularisation keep in-context learning, or does it end it?",
-    claims=(),  # it is its experiment
-    presets={"quick": TRANSIENCE.presets["quick"]},
-    summarise=TRANSIENCE.summarise,
-    figure=TRANSIENCE.figure,
+    bases={"quick": TRANSIENCE.bases["quick"]},
     experiments=(SIDE_BY_SIDE,),
 )

@@ -17,8 +17,10 @@ from ebbtide.papers.representations.measures import FIVE, PENALTIES, each, last,
 from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.report.functions_figure import layers_figure
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.study import Claim
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.dynamics import Dynamics, scaled
 
@@ -100,8 +102,8 @@ def targets(found: Answers) -> Targets:
     return Targets({"state before": before, "phi": known, "posterior mean": exact(found)}, {})
 
 
-def _read(arms: Arms, measure: Callable[[Layers], float]) -> Float[np.ndarray, " member"]:
-    return read(arms, SYSTEM, targets, lambda here: measure(here.inputs))
+def _read(evidence: Evidence, measure: Callable[[Layers], float]) -> Float[np.ndarray, " member"]:
+    return read(evidence, SYSTEM, targets, lambda here: measure(here.inputs))
 
 
 def gained(explained: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
@@ -116,7 +118,7 @@ CLAIMS = (
         "dynamical setting; .3 of what the better of two other ridges loses: set beforehand",
         f".3 - (error - the posterior mean's) / (the better other's - the posterior mean's) ({SYSTEM})",
         0.0,
-        lambda arms: 0.3 - each(arms, SYSTEM, lost),
+        lambda evidence: 0.3 - each(evidence, SYSTEM, lost),
         (SYSTEM,),
     ),
     Claim(
@@ -125,7 +127,7 @@ CLAIMS = (
         "dynamical setting: copying; half of the variance more than at the embedding: set beforehand",
         f"best R^2 over layers of the state before - that at the embedding - .5 ({SYSTEM})",
         0.0,
-        lambda arms: _read(arms, lambda found: found["state before"].max() - found["state before"][0]) - 0.5,
+        lambda evidence: _read(evidence, lambda found: found["state before"].max() - found["state before"][0]) - 0.5,
         (SYSTEM,),
     ),
     Claim(
@@ -134,21 +136,21 @@ CLAIMS = (
         "probes: lower layers transform, upper layers learn; 95 % of the best, half of what layers add: set beforehand",
         f"first layer of half of what layers add to the posterior mean's R^2 - of 95 % of the best of phi's ({SYSTEM})",
         0.0,
-        lambda arms: _read(arms, lambda found: layers_after(gained(found["posterior mean"]), found["phi"])),
+        lambda evidence: _read(evidence, lambda found: layers_after(gained(found["posterior mean"]), found["phi"])),
         (SYSTEM,),
     ),
 )
 
 
-def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """contest.png: the model's error and every predictor's; probes.png: what can be read in which layer."""
-    found = [one for one in last(arms, SYSTEM) if one is not None]
+    found = [one for one in last(evidence, SYSTEM) if one is not None]
     if not found:
         return {}
     bars = {name: paired_bootstrap(one, seed=0) for name, one in predictors(found[0]).items()}
-    own = each(arms, SYSTEM, lambda one: float(model_errors(one).mean()))
+    own = each(evidence, SYSTEM, lambda one: float(model_errors(one).mean()))
     drawn = {"contest.png": bars_figure(title, {SYSTEM: Contest("squared error for the query", own, bars)})["png"]}
-    seen = [one.inputs for one in probes(arms, SYSTEM, targets) if one is not None]
+    seen = [one.inputs for one in probes(evidence, SYSTEM, targets) if one is not None]
     panels = {"at states": {name: np.stack([one[name] for one in seen]) for name in seen[0]}}
     return drawn | {"probes.png": layers_figure(title, panels)["png"]}
 
@@ -170,21 +172,15 @@ DYNAMICS = Experiment(
     question="Does a model of a dynamical system copy its past, represent it, and learn linearly in context?",
     section="dynamical systems with representation",
     claims=CLAIMS,
-    settings={
-        "quick": Setting(arms=ARMS, base={"sequences": 384_000}, minutes=4, scaled=SMALLER, task_members=3),
-        "cpu": Setting(
-            arms=ARMS,
-            base={"sequences": 1_536_000},
-            minutes=None,
-            scaled=f"4 times as long; {SMALLER}",
-            task_members=3,
+    presets={
+        "quick": Preset(Comparison(arms=ARMS, base={"sequences": 384_000}, task_members=3), 4, SMALLER),
+        "cpu": Preset(
+            Comparison(arms=ARMS, base={"sequences": 1_536_000}, task_members=3), None, f"4 times as long; {SMALLER}"
         ),
-        "paper": Setting(
-            arms=PAPER_ARMS,
-            base={},
-            minutes=None,
-            scaled=f"{FIVE}; 40 states of 10 numbers, the next from 3: the paper's own numbers were not found",
-            preset="paper",
+        "paper": Preset(
+            Comparison(arms=PAPER_ARMS, base={}, preset="paper"),
+            None,
+            f"{FIVE}; 40 states of 10 numbers, the next from 3: the paper's own numbers were not found",
         ),
     },
     shows=("train",),

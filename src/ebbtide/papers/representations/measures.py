@@ -14,7 +14,7 @@ from ebbtide.evaluation.bayes import mixed_features, penalty_of
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.functions import Functions, represented
-from ebbtide.studies.experiment import Arms
+from ebbtide.studies.evidence import Evidence
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Constant, Cosine, Schedule
@@ -107,9 +107,9 @@ def predictors(found: Answers) -> dict[str, Float[np.ndarray, " prompt"]]:
     return made | {"random features": best_ridge(found, random)}
 
 
-def last(arms: Arms, arm: str) -> list[Answers | None]:
+def last(evidence: Evidence, arm: str) -> list[Answers | None]:
     """What every member of an arm answers at the end, on fresh prompts as in training."""
-    return answers(arms, arm, "train", last=True)
+    return answers(evidence, arm, "train", last=True)
 
 
 def model_errors(found: Answers) -> Float[np.ndarray, " prompt"]:
@@ -129,9 +129,9 @@ def gain(found: Answers, over: str) -> float:
     return float(predictors(found)[over].mean() - model_errors(found).mean())
 
 
-def each(arms: Arms, arm: str, measure: Callable[[Answers], float]) -> Float[np.ndarray, " member"]:
+def each(evidence: Evidence, arm: str, measure: Callable[[Answers], float]) -> Float[np.ndarray, " member"]:
     """A number of every member at the end, nan where it has not finished."""
-    return by_member(last(arms, arm), measure)
+    return by_member(last(evidence, arm), measure)
 
 
 def layers_after(answer: Float[np.ndarray, " layer"], features: Float[np.ndarray, " layer"]) -> float:

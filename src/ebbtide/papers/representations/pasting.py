@@ -23,9 +23,11 @@ from ebbtide.papers.representations.measures import (
     setting,
 )
 from ebbtide.report.contest_figure import Contest, bars_figure
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.donor import Donor
-from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.study import Claim
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
@@ -75,26 +77,25 @@ def _front_ends(donor: Donor, upper: int) -> dict[str, Point]:
     return {EMBEDDED: alone, COPIED: alone | {"model.pairing": "copied"}}
 
 
-def _settings(arms: Callable[[Donor, int], dict[str, Point]], minutes: float, words: str = "") -> dict[str, Setting]:
+def _settings(arms: Callable[[Donor, int], dict[str, Point]], minutes: float, words: str = "") -> dict[str, Preset]:
     return {
-        "quick": Setting(
-            arms=arms(DONOR, UPPER), base={}, minutes=minutes, scaled=SCALED + words, task_members=3, donor=DONOR
+        "quick": Preset(
+            Comparison(arms=arms(DONOR, UPPER), base={}, task_members=3, donor=DONOR), minutes, SCALED + words
         ),
-        "cpu": Setting(
-            arms=arms(LONG_DONOR, UPPER),
-            base={"sequences": LONG_DONOR.spec.sequences},
-            minutes=None,
-            scaled=f"4 times as long; {SCALED}{words}",
-            task_members=3,
-            donor=LONG_DONOR,
+        "cpu": Preset(
+            Comparison(
+                arms=arms(LONG_DONOR, UPPER),
+                base={"sequences": LONG_DONOR.spec.sequences},
+                task_members=3,
+                donor=LONG_DONOR,
+            ),
+            None,
+            f"4 times as long; {SCALED}{words}",
         ),
-        "paper": Setting(
-            arms=arms(PAPER_DONOR, PAPER_UPPER),
-            base={},
-            minutes=None,
-            scaled=f"{FIVE}; which layers it pastes was not found: here the upper eight of twelve{words}",
-            preset="paper",
-            donor=PAPER_DONOR,
+        "paper": Preset(
+            Comparison(arms=arms(PAPER_DONOR, PAPER_UPPER), base={}, preset="paper", donor=PAPER_DONOR),
+            None,
+            f"{FIVE}; which layers it pastes was not found: here the upper eight of twelve{words}",
         ),
     }
 
@@ -121,7 +122,7 @@ CLAIMS = (
         "pasting: upper layers alone learn linearly; 1.5 times set beforehand",
         f"1.5 - error / ridge's, the query's noise included ({PASTED})",
         0.0,
-        lambda arms: 1.5 - each(arms, PASTED, to_ridge),
+        lambda evidence: 1.5 - each(evidence, PASTED, to_ridge),
         (PASTED,),
     ),
     Claim(
@@ -130,7 +131,7 @@ CLAIMS = (
         "pasting: the control; half set beforehand",
         f".5 - error of {PASTED} / of {RANDOM}",
         0.0,
-        lambda arms: 0.5 - each(arms, PASTED, _total) / each(arms, RANDOM, _total),
+        lambda evidence: 0.5 - each(evidence, PASTED, _total) / each(evidence, RANDOM, _total),
         (PASTED, RANDOM),
     ),
 )
@@ -143,7 +144,7 @@ FRONT_CLAIMS = (
         "pasting: linear embedding with copied format; 1.5 times, as for one layer",
         f"1.5 - error / ridge's, the query's noise included ({COPIED})",
         0.0,
-        lambda arms: 1.5 - each(arms, COPIED, to_ridge),
+        lambda evidence: 1.5 - each(evidence, COPIED, to_ridge),
         (COPIED,),
     ),
     Claim(
@@ -152,18 +153,18 @@ FRONT_CLAIMS = (
         "pasting: a linear embedding is worse",
         f"error of {EMBEDDED} - of {COPIED}",
         0.0,
-        lambda arms: each(arms, EMBEDDED, _total) - each(arms, COPIED, _total),
+        lambda evidence: each(evidence, EMBEDDED, _total) - each(evidence, COPIED, _total),
         (EMBEDDED, COPIED),
     ),
 )
 
 
-def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """contest.png: the errors of every arm's members and of ridge, before the query's noise."""
     contests = {}
-    for arm in arms.measured():
-        found = [one for one in last(arms, arm) if one is not None]
-        errors = each(arms, arm, lambda one: float(model_errors(one).mean()))
+    for arm in evidence.finished():
+        found = [one for one in last(evidence, arm) if one is not None]
+        errors = each(evidence, arm, lambda one: float(model_errors(one).mean()))
         ridge = {"ridge": paired_bootstrap(_ridge(found[0]), seed=0)}
         contests[arm] = Contest("squared error for the query", errors, ridge)
     return {"contest.png": bars_figure(title, contests)["png"]} if contests else {}
@@ -174,7 +175,7 @@ PASTING = Experiment(
     question="Do the upper layers learn linearly in context by themselves?",
     section="the pasting experiment: upper layers under a new front end, on linear prompts",
     claims=CLAIMS,
-    settings=_settings(_pasting, 5, "; the front end is one layer; front-ends has the two others"),
+    presets=_settings(_pasting, 5, "; the front end is one layer; front-ends has the two others"),
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
     figures=_figures,
@@ -185,7 +186,7 @@ FRONT_ENDS = Experiment(
     question="Do the upper layers need more below them than embeddings, and inputs copied to their responses?",
     section="the pasting experiment: linear embedding, and with copied format",
     claims=FRONT_CLAIMS,
-    settings=_settings(_front_ends, 6),
+    presets=_settings(_front_ends, 6),
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
     figures=_figures,

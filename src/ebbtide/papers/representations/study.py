@@ -26,11 +26,12 @@ from ebbtide.papers.representations.measures import (
     setting,
 )
 from ebbtide.papers.representations.pasting import FRONT_ENDS, PASTING
-from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.report.functions_figure import layers_figure
-from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 
 PAPER = (
@@ -57,23 +58,23 @@ def targets(found: Answers) -> Targets:
     return Targets({"ridge, own": every[own, :, prompt].T[..., None], **others}, {})
 
 
-def transforms_first(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+def transforms_first(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """How many layers after phi(x), to 95 % of its best, half of the final posterior mean can be read."""
-    return read(arms, arm, targets, lambda here: layers_after(here.inputs["posterior mean"], here.inputs["phi(x)"]))
+    return read(evidence, arm, targets, lambda here: layers_after(here.inputs["posterior mean"], here.inputs["phi(x)"]))
 
 
-def copied(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+def copied(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """The best R^2 over layers of an input in the stream of its response."""
-    return read(arms, arm, targets, lambda here: float(here.responses["x"].max()))
+    return read(evidence, arm, targets, lambda here: float(here.responses["x"].max()))
 
 
-def dropped(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+def dropped(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """How much less of the other ridges' answers can be read at the end than at their best, mean over them."""
 
     def one(found: dict[str, Float[np.ndarray, " layer"]]) -> float:
         return float(np.mean([r.max() - r[-1] for name, r in found.items() if "other" in name]))
 
-    return read(arms, arm, targets, lambda here: one(here.inputs))
+    return read(evidence, arm, targets, lambda here: one(here.inputs))
 
 
 def _near(arm: str) -> Claim:
@@ -83,7 +84,7 @@ def _near(arm: str) -> Claim:
         "Fig. of the supervised setting; .3 of what ridge on x loses: set beforehand",
         f".3 - (error - the posterior mean's) / (ridge on x's - the posterior mean's) ({arm})",
         0.0,
-        lambda arms: 0.3 - each(arms, arm, lambda one: lost(one, "ridge on x")),
+        lambda evidence: 0.3 - each(evidence, arm, lambda one: lost(one, "ridge on x")),
         (arm,),
     )
 
@@ -95,7 +96,7 @@ def _before(arm: str) -> Claim:
         "probes: lower layers transform, upper layers learn; 95 % of the best, half of the last value: set beforehand",
         f"first layer of half the posterior mean's R^2 - of 95 % of the best of phi(x)'s, at inputs ({arm})",
         0.0,
-        lambda arms: transforms_first(arms, arm),
+        lambda evidence: transforms_first(evidence, arm),
         (arm,),
     )
 
@@ -109,7 +110,7 @@ SUPERVISED_CLAIMS = (
         "baselines; own",
         f"random features' error - the model's ({DEEP})",
         0.0,
-        lambda arms: each(arms, DEEP, lambda one: gain(one, "random features")),
+        lambda evidence: each(evidence, DEEP, lambda one: gain(one, "random features")),
         (DEEP,),
     ),
     _before(SHALLOW),
@@ -120,7 +121,7 @@ SUPERVISED_CLAIMS = (
         "probes: copying; half of the variance: set beforehand",
         f"best R^2 over layers of x at responses - .5 ({SHALLOW})",
         0.0,
-        lambda arms: copied(arms, SHALLOW) - 0.5,
+        lambda evidence: copied(evidence, SHALLOW) - 0.5,
         (SHALLOW,),
     ),
 )
@@ -131,7 +132,7 @@ MIXTURE_CLAIMS = (
         "mixture setting; .3 of what ridge on all three at once loses: set beforehand",
         f".3 - (error - the posterior mean's) / (ridge on all's - the posterior mean's) ({MIXTURE})",
         0.0,
-        lambda arms: 0.3 - each(arms, MIXTURE, lambda one: lost(one, "ridge on all")),
+        lambda evidence: 0.3 - each(evidence, MIXTURE, lambda one: lost(one, "ridge on all")),
         (MIXTURE,),
     ),
     Claim(
@@ -140,7 +141,7 @@ MIXTURE_CLAIMS = (
         "mixture setting: post-ICL selection",
         f"error of the mean of ridges - the model's ({MIXTURE})",
         0.0,
-        lambda arms: each(arms, MIXTURE, lambda one: gain(one, "mean of ridges")),
+        lambda evidence: each(evidence, MIXTURE, lambda one: gain(one, "mean of ridges")),
         (MIXTURE,),
     ),
     Claim(
@@ -149,24 +150,24 @@ MIXTURE_CLAIMS = (
         "probes of the mixture; a tenth of the variance: what a figure shows",
         f"best R^2 over layers - last, mean over the two other ridges ({MIXTURE})",
         0.1,
-        lambda arms: dropped(arms, MIXTURE),
+        lambda evidence: dropped(evidence, MIXTURE),
         (MIXTURE,),
     ),
 )
 
 
-def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """contest.png: the model's error and every predictor's; probes.png: what can be read in which layer."""
     contests, panels = {}, {}
-    for arm in arms.measured():
-        found = [one for one in last(arms, arm) if one is not None]
+    for arm in evidence.finished():
+        found = [one for one in last(evidence, arm) if one is not None]
         others = predictors(found[0])
         gap = paired_bootstrap(np.mean([model_errors(one) for one in found], 0) - others["posterior mean"], seed=0)
         words = f"{arm}\nmodel - posterior mean:\n{gap[0]:.4f} [{gap[1]:.4f}, {gap[2]:.4f}]"
         bars = {name: paired_bootstrap(one, seed=0) for name, one in others.items()}
-        errors = each(arms, arm, lambda one: float(model_errors(one).mean()))
+        errors = each(evidence, arm, lambda one: float(model_errors(one).mean()))
         contests[words] = Contest("squared error for the query", errors, bars)
-        seen = [one for one in probes(arms, arm, targets) if one is not None]
+        seen = [one for one in probes(evidence, arm, targets) if one is not None]
         for where in ("inputs", "responses"):
             layers = [getattr(one, where) for one in seen]
             if layers and layers[0]:
@@ -184,10 +185,10 @@ SUPERVISED = Experiment(
     question="Is the model ridge on a fixed representation, and where is the representation?",
     section="supervised learning with representation; probes",
     claims=SUPERVISED_CLAIMS,
-    settings={
-        "quick": Setting(arms=SUPERVISED_ARMS, base={}, minutes=3, scaled=SCALED),
-        "cpu": Setting(arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}, minutes=10, scaled=LONGER),
-        "paper": Setting(arms=SUPERVISED_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
+    presets={
+        "quick": Preset(Comparison(arms=SUPERVISED_ARMS, base={}), 3, SCALED),
+        "cpu": Preset(Comparison(arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}), 10, LONGER),
+        "paper": Preset(Comparison(arms=SUPERVISED_ARMS, base={}, preset="paper"), None, FIVE),
     },
     **SHOWS,
 )
@@ -196,10 +197,10 @@ MIXED = Experiment(
     question="Does it select among representations by the prompt?",
     section="mixture of representations",
     claims=MIXTURE_CLAIMS,
-    settings={
-        "quick": Setting(arms=MIXTURE_ARMS, base={"sequences": 384_000}, minutes=3, task_members=3, scaled=SCALED),
-        "cpu": Setting(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}, minutes=8, scaled=LONGER),
-        "paper": Setting(arms=MIXTURE_ARMS, base={}, minutes=None, scaled=FIVE, preset="paper"),
+    presets={
+        "quick": Preset(Comparison(arms=MIXTURE_ARMS, base={"sequences": 384_000}, task_members=3), 3, SCALED),
+        "cpu": Preset(Comparison(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}), 8, LONGER),
+        "paper": Preset(Comparison(arms=MIXTURE_ARMS, base={}, preset="paper"), None, FIVE),
     },
     **SHOWS,
 )
@@ -207,12 +208,9 @@ REPRESENTATIONS = Study(
     name="representations",
     paper=PAPER,
     question="Do transformers learn in context beyond linear functions, by a representation and linear learning on it?",
-    claims=(),
-    presets={
-        "quick": Preset(QUICK, None, "3 dimensions, 12 pairs, a representation of 1 layer"),
-        "paper": Preset(PAPER_SIZE, None, "20 dimensions, 40 pairs, 12 layers of width 256"),
+    bases={
+        "quick": Base(QUICK, "3 dimensions, 12 pairs, a representation of 1 layer"),
+        "paper": Base(PAPER_SIZE, "20 dimensions, 40 pairs, 12 layers of width 256"),
     },
-    summarise=TRANSIENCE.summarise,
-    figure=TRANSIENCE.figure,
     experiments=(SUPERVISED, MIXED, DYNAMICS, PASTING, FRONT_ENDS),
 )

@@ -9,30 +9,32 @@ from ebbtide.analysis.predictions import Answers, answers, by_member
 from ebbtide.evaluation.baselines import least_squares
 from ebbtide.papers.statisticians.contests import classifiers, errors_of, wrong_signs
 from ebbtide.report.contest_figure import frontier_figure
-from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.study import Claim
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 
 PROMPTS = 6400
 """As many as the paper evaluates on."""
 REGRESSION, SIGNS, EITHER = "regression", "classification", "regression or classification"
-Score = Callable[[Arms, str], Float[np.ndarray, " member"]]
+Score = Callable[[Evidence, str], Float[np.ndarray, " member"]]
 
 
-def _asked(arms: Arms, arm: str, link: str) -> list[Answers | None]:
+def _asked(evidence: Evidence, arm: str, link: str) -> list[Answers | None]:
     """What an arm answers where every prompt has this link; inputs and weights are the same for both."""
-    return answers(arms, arm, "train", prompts=PROMPTS, last=True, link=link)
+    return answers(evidence, arm, "train", prompts=PROMPTS, last=True, link=link)
 
 
-def squared(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+def squared(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """Mean squared error of prompts of regression, which have no noise."""
-    found = _asked(arms, arm, "linear")
+    found = _asked(evidence, arm, "linear")
     return by_member(found, lambda one: float(errors_of(one, one.values()[-1, -1], 0.0).mean()))
 
 
-def wrong(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+def wrong(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """Share of wrong signs of prompts of classification."""
-    return by_member(_asked(arms, arm, "step"), lambda one: float(wrong_signs(one, one.values()[-1, -1]).mean()))
+    return by_member(_asked(evidence, arm, "step"), lambda one: float(wrong_signs(one, one.values()[-1, -1]).mean()))
 
 
 def _near(name: str, statement: str, source: str, metric: str, limit: float, score: Score, own: str) -> Claim:
@@ -42,7 +44,7 @@ def _near(name: str, statement: str, source: str, metric: str, limit: float, sco
         source,
         f"{limit:g} - ({metric}, {EITHER} - {own})",
         0.0,
-        lambda arms: limit - (score(arms, EITHER) - score(arms, own)),
+        lambda evidence: limit - (score(evidence, EITHER) - score(evidence, own)),
         (EITHER, own),
     )
 
@@ -54,7 +56,7 @@ def _worse(name: str, statement: str, metric: str, score: Score, arm: str) -> Cl
         "Fig. of algorithm selection: models of one task are far off on the other",
         f"{metric}, {arm} - {EITHER}",
         0.0,
-        lambda arms: score(arms, arm) - score(arms, EITHER),
+        lambda evidence: score(evidence, arm) - score(evidence, EITHER),
         (arm, EITHER),
     )
 
@@ -86,9 +88,11 @@ CLAIMS = (
 )
 
 
-def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """corner.png: the paper's figure, errors of both kinds of prompts, from these models."""
-    some = [(one, two) for one, two in zip(*(_asked(arms, EITHER, link) for link in ("linear", "step")), strict=True)]
+    some = [
+        (one, two) for one, two in zip(*(_asked(evidence, EITHER, link) for link in ("linear", "step")), strict=True)
+    ]
     both = next(((one, two) for one, two in some if one is not None and two is not None), None)
     if both is None:
         return {}
@@ -99,7 +103,7 @@ def _figures(arms: Arms, title: str) -> dict[str, bytes]:
         "least squares, logistic regression": np.array([fitted, wrong_signs(signs, said["logistic"]).mean()]),
         "least squares for both": np.array([fitted, wrong_signs(signs, said["least squares"]).mean()]),
     }
-    points = {arm: np.stack([squared(arms, arm), wrong(arms, arm)], axis=1) for arm in arms.measured()}
+    points = {arm: np.stack([squared(evidence, arm), wrong(evidence, arm)], axis=1) for arm in evidence.finished()}
     say = ("squared error of regression", "share of wrong signs of classification")
     return {"corner.png": frontier_figure(title, say, {}, points, marks)["png"]}
 
@@ -117,21 +121,18 @@ LINKS = Experiment(
     question="Trained on regression and classification, does it choose by the labels?",
     section="Section 5, algorithm selection: regression and classification",
     claims=CLAIMS,
-    settings={
-        "quick": Setting(arms=_arms(4), base={}, minutes=5, task_members=3, scaled=f"{SCALED}; 4 dimensions for 20"),
-        "cpu": Setting(
-            arms=_arms(8),
-            base={"source.dim": 8, "sequences": 6_400_000},
-            minutes=None,
-            scaled=f"{SCALED}; 8 dimensions for 20",
+    presets={
+        "quick": Preset(Comparison(arms=_arms(4), base={}, task_members=3), 5, f"{SCALED}; 4 dimensions for 20"),
+        "cpu": Preset(
+            Comparison(arms=_arms(8), base={"source.dim": 8, "sequences": 6_400_000}),
+            None,
+            f"{SCALED}; 8 dimensions for 20",
         ),
-        "paper": Setting(
-            arms=_arms(20),
-            base={},
-            minutes=None,
-            scaled="5 members an arm, the paper trains one; squared error for signs too; a prompt's link is drawn for "
+        "paper": Preset(
+            Comparison(arms=_arms(20), base={}, preset="paper"),
+            None,
+            "5 members an arm, the paper trains one; squared error for signs too; a prompt's link is drawn for "
             "itself, where the paper takes a step of each in turn",
-            preset="paper",
         ),
     },
     shows=("train",),

@@ -18,11 +18,12 @@ from ebbtide.papers.statisticians.contests import (
     ridge_errors,
 )
 from ebbtide.papers.statisticians.links import LINKS, PROMPTS
-from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
@@ -65,14 +66,14 @@ GRID = 81
 """Penalties of the frontier."""
 
 
-def _found(arms: Arms, arm: str) -> list[Answers | None]:
-    return answers(arms, arm, "train", prompts=PROMPTS, last=True)
+def _found(evidence: Evidence, arm: str) -> list[Answers | None]:
+    return answers(evidence, arm, "train", prompts=PROMPTS, last=True)
 
 
-def _at(arms: Arms, arm: str, noise: float) -> list[Answers | None]:
+def _at(evidence: Evidence, arm: str, noise: float) -> list[Answers | None]:
     """What an arm answers where every prompt has this noise; inputs, weights and the noise's directions are the same
     for every arm and noise."""
-    return answers(arms, arm, "train", prompts=PROMPTS, last=True, noise=(noise,))
+    return answers(evidence, arm, "train", prompts=PROMPTS, last=True, noise=(noise,))
 
 
 def _own_noise(found: Answers) -> float:
@@ -85,20 +86,20 @@ def _model(found: Answers) -> float:
     return float(model_errors(found, _own_noise(found)).mean())
 
 
-def _others(arms: Arms, arm: str) -> dict[str, np.ndarray]:
+def _others(evidence: Evidence, arm: str) -> dict[str, np.ndarray]:
     """Errors of every classical predictor on an arm's prompts, which are the same for all its members."""
-    some = next((one for one in _found(arms, arm) if one is not None), None)
+    some = next((one for one in _found(evidence, arm) if one is not None), None)
     return {} if some is None else predictors(some, _own_noise(some))
 
 
-def _best(arms: Arms, arm: str, kind: str = "") -> float:
+def _best(evidence: Evidence, arm: str, kind: str = "") -> float:
     """The mean error of the best predictor whose name begins with `kind`; nan where no member has finished."""
-    kept = {name: one for name, one in _others(arms, arm).items() if name.startswith(kind)}
+    kept = {name: one for name, one in _others(evidence, arm).items() if name.startswith(kind)}
     return float(kept[best_of(kept)].mean()) if kept else np.nan
 
 
-def _error(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
-    return by_member(_found(arms, arm), _model)
+def _error(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    return by_member(_found(evidence, arm), _model)
 
 
 WITHIN = "within 10 % / 1.5 points: what separates bars in the paper's figure of base tasks"
@@ -109,7 +110,7 @@ BASE_CLAIMS = (
         "Fig. of base tasks, linear regression, N = 2d; a twentieth of the response's variance",
         "0.05 - (squared error - least squares')",
         0.0,
-        lambda arms: 0.05 - (_error(arms, LINEAR) - _best(arms, LINEAR, "least")),
+        lambda evidence: 0.05 - (_error(evidence, LINEAR) - _best(evidence, LINEAR, "least")),
         (LINEAR,),
     ),
     Claim(
@@ -118,7 +119,7 @@ BASE_CLAIMS = (
         f"the same, noisy regression, N = d; {WITHIN}",
         "1.1 - squared error / ridge's",
         0.0,
-        lambda arms: 1.1 - _error(arms, NOISY) / _best(arms, NOISY, "ridge"),
+        lambda evidence: 1.1 - _error(evidence, NOISY) / _best(evidence, NOISY, "ridge"),
         (NOISY,),
     ),
     Claim(
@@ -127,7 +128,7 @@ BASE_CLAIMS = (
         f"the same, sparse regression, N < d; {WITHIN}",
         "1.1 - squared error / the Lasso's",
         0.0,
-        lambda arms: 1.1 - _error(arms, SPARSE) / _best(arms, SPARSE, "Lasso"),
+        lambda evidence: 1.1 - _error(evidence, SPARSE) / _best(evidence, SPARSE, "Lasso"),
         (SPARSE,),
     ),
     Claim(
@@ -136,7 +137,7 @@ BASE_CLAIMS = (
         "the same",
         "least squares' squared error - the model's",
         0.0,
-        lambda arms: _best(arms, SPARSE, "least") - _error(arms, SPARSE),
+        lambda evidence: _best(evidence, SPARSE, "least") - _error(evidence, SPARSE),
         (SPARSE,),
     ),
     Claim(
@@ -145,7 +146,7 @@ BASE_CLAIMS = (
         f"the same, classification, N = 2d; {WITHIN}",
         "0.015 - (share of wrong labels - logistic regression's)",
         0.0,
-        lambda arms: 0.015 - (_error(arms, LABELS) - _best(arms, LABELS, "logistic")),
+        lambda evidence: 0.015 - (_error(evidence, LABELS) - _best(evidence, LABELS, "logistic")),
         (LABELS,),
     ),
     Claim(
@@ -154,34 +155,34 @@ BASE_CLAIMS = (
         f"the paper's GPT-2 decoders; {WITHIN}",
         "1.1 - squared error at the query / ridge's",
         0.0,
-        lambda arms: 1.1 - _error(arms, DECODER) / _best(arms, DECODER, "ridge"),
+        lambda evidence: 1.1 - _error(evidence, DECODER) / _best(evidence, DECODER, "ridge"),
         (DECODER,),
     ),
 )
 
 
-def _excess(arms: Arms, arm: str, noise: float) -> Float[np.ndarray, " member"]:
+def _excess(evidence: Evidence, arm: str, noise: float) -> Float[np.ndarray, " member"]:
     """Mean squared error of the members less the noise's variance, where every prompt has this noise."""
-    return by_member(_at(arms, arm, noise), lambda found: float(model_errors(found, noise).mean()) - noise**2)
+    return by_member(_at(evidence, arm, noise), lambda found: float(model_errors(found, noise).mean()) - noise**2)
 
 
-def _of_mixed(arms: Arms, noise: float) -> float:
+def _of_mixed(evidence: Evidence, noise: float) -> float:
     """The same of the optimum, ridge of both noise levels weighed by the evidence."""
-    some = next((one for one in _at(arms, BOTH, noise) if one is not None), None)
+    some = next((one for one in _at(evidence, BOTH, noise) if one is not None), None)
     return np.nan if some is None else float(mixed_errors(some, noise, (LOW, HIGH)).mean()) - noise**2
 
 
-def point(arms: Arms, arm: str) -> Float[np.ndarray, "member 2"]:
+def point(evidence: Evidence, arm: str) -> Float[np.ndarray, "member 2"]:
     """Mean squared errors of an arm's members at the two noise levels."""
-    return np.stack([_excess(arms, arm, noise) + noise**2 for noise in (LOW, HIGH)], axis=1)
+    return np.stack([_excess(evidence, arm, noise) + noise**2 for noise in (LOW, HIGH)], axis=1)
 
 
-def frontier(arms: Arms) -> Float[np.ndarray, "penalty 2"]:
+def frontier(evidence: Evidence) -> Float[np.ndarray, "penalty 2"]:
     """The errors of ridge with one penalty for both noise levels, from a tenth of the smaller one's penalty to ten
     times the larger one's, on the same prompts."""
     columns = []
     for noise in (LOW, HIGH):
-        some = next((one for one in _at(arms, BOTH, noise) if one is not None), None)
+        some = next((one for one in _at(evidence, BOTH, noise) if one is not None), None)
         if some is None:
             return np.full((1, 2), np.nan)
         source = some.spec.source
@@ -198,7 +199,7 @@ def _near(name: str, noise: float) -> Claim:
         "Fig. of algorithm selection; within 15 % of the excess over the noise's variance",
         f"1.15 - excess / the optimum's, noise {noise:g}",
         0.0,
-        lambda arms: 1.15 - _excess(arms, BOTH, noise) / _of_mixed(arms, noise),
+        lambda evidence: 1.15 - _excess(evidence, BOTH, noise) / _of_mixed(evidence, noise),
         (BOTH,),
     )
 
@@ -210,7 +211,7 @@ def _other(name: str, arm: str, noise: float) -> Claim:
         "Fig. of algorithm selection: single-noise models sit at the ends of the frontier",
         f"excess at noise {noise:g}: {arm} - {BOTH}",
         0.0,
-        lambda arms: _excess(arms, arm, noise) - _excess(arms, BOTH, noise),
+        lambda evidence: _excess(evidence, arm, noise) - _excess(evidence, BOTH, noise),
         (arm, BOTH),
     )
 
@@ -224,7 +225,7 @@ SELECTION_CLAIMS = (
         "Fig. of algorithm selection: below and left of the curve",
         "smallest over penalties of the larger of the two gains",
         0.0,
-        lambda arms: below_frontier(point(arms, BOTH), frontier(arms)),
+        lambda evidence: below_frontier(point(evidence, BOTH), frontier(evidence)),
         (BOTH,),
     ),
     _other("quiet", QUIET, HIGH),
@@ -232,35 +233,35 @@ SELECTION_CLAIMS = (
 )
 
 
-def _bars(arms: Arms, title: str) -> dict[str, bytes]:
+def _bars(evidence: Evidence, title: str) -> dict[str, bytes]:
     """contest.png: the model's error and every predictor's; above each panel the difference to the best of them."""
     panels = {}
-    for arm in arms.measured():
-        others = {name: paired_bootstrap(errors, seed=0) for name, errors in _others(arms, arm).items()}
+    for arm in evidence.finished():
+        others = {name: paired_bootstrap(errors, seed=0) for name, errors in _others(evidence, arm).items()}
         unit = "share of wrong labels" if arm == LABELS else "squared error for the query"
-        gap = paired(arms, arm)
+        gap = paired(evidence, arm)
         words = f"{arm}\nmodel - {gap[0]}:\n{gap[1]:.3f} [{gap[2]:.3f}, {gap[3]:.3f}]"
-        panels[words] = Contest(unit, _error(arms, arm), others)
+        panels[words] = Contest(unit, _error(evidence, arm), others)
     return {"contest.png": bars_figure(title, panels)["png"]} if panels else {}
 
 
-def paired(arms: Arms, arm: str) -> tuple[str, float, float, float]:
+def paired(evidence: Evidence, arm: str) -> tuple[str, float, float, float]:
     """The best predictor's name, and the model's error (mean over members) less its error: the mean over prompts and
     its 95 % bootstrap interval."""
-    others = _others(arms, arm)
+    others = _others(evidence, arm)
     best = best_of(others)
-    model = np.mean([model_errors(one, _own_noise(one)) for one in _found(arms, arm) if one is not None], axis=0)
+    model = np.mean([model_errors(one, _own_noise(one)) for one in _found(evidence, arm) if one is not None], axis=0)
     return best, *paired_bootstrap(model - others[best], seed=0)
 
 
-def _frontier(arms: Arms, title: str) -> dict[str, bytes]:
+def _frontier(evidence: Evidence, title: str) -> dict[str, bytes]:
     """frontier.png: the paper's figure of algorithm selection from these models and prompts."""
-    if BOTH not in arms.measured():
+    if BOTH not in evidence.finished():
         return {}
-    curve = frontier(arms)
-    marks = {"weighed by evidence": np.asarray([_of_mixed(arms, noise) + noise**2 for noise in (LOW, HIGH)])}
+    curve = frontier(evidence)
+    marks = {"weighed by evidence": np.asarray([_of_mixed(evidence, noise) + noise**2 for noise in (LOW, HIGH)])}
     marks["each with its own penalty"] = curve.min(0)
-    points = {arm: point(arms, arm) for arm in arms.measured()}
+    points = {arm: point(evidence, arm) for arm in evidence.finished()}
     say = (f"squared error, noise {LOW:g}", f"squared error, noise {HIGH:g}")
     return {"frontier.png": frontier_figure(title, say, {"ridge, one penalty for both": curve}, points, marks)["png"]}
 
@@ -322,13 +323,11 @@ BASE = Experiment(
     question="Is a transformer as good as the best statistical method for the task it was trained on?",
     section="Section 5, base tasks: linear, noisy, sparse regression, classification",
     claims=BASE_CLAIMS,
-    settings={
-        "quick": Setting(arms=SMALL_ARMS, base=SHORT, minutes=4, scaled=f"{SCALED}8 dimensions for 20"),
-        "cpu": Setting(
-            arms=SMALL_ARMS, base=LONGER, minutes=17, scaled=f"{SCALED}8 dimensions for 20; 4 times as long"
-        ),
-        "paper": Setting(
-            arms=_base_arms(20, 10) | _decoder(20, 10, 256, 8), base={}, minutes=None, scaled=FIVE, preset="paper"
+    presets={
+        "quick": Preset(Comparison(arms=SMALL_ARMS, base=SHORT), 4, f"{SCALED}8 dimensions for 20"),
+        "cpu": Preset(Comparison(arms=SMALL_ARMS, base=LONGER), 17, f"{SCALED}8 dimensions for 20; 4 times as long"),
+        "paper": Preset(
+            Comparison(arms=_base_arms(20, 10) | _decoder(20, 10, 256, 8), base={}, preset="paper"), None, FIVE
         ),
     },
     shows=("train",),
@@ -340,12 +339,12 @@ SELECTION = Experiment(
     question="Trained on two noise levels, does it choose the penalty by the prompt?",
     section="Section 5, algorithm selection: the Bayes corner below the frontier of single penalties",
     claims=SELECTION_CLAIMS,
-    settings={
-        "quick": Setting(
-            arms=SELECTION_ARMS, base={}, minutes=3, task_members=3, scaled=f"{SCALED}4 dimensions and pairs for 20"
+    presets={
+        "quick": Preset(
+            Comparison(arms=SELECTION_ARMS, base={}, task_members=3), 3, f"{SCALED}4 dimensions and pairs for 20"
         ),
-        "cpu": Setting(arms=SELECTION_ARMS, base=LONG, minutes=None, scaled=f"{SCALED}8 dimensions and pairs for 20"),
-        "paper": Setting(arms=SELECTION_ARMS, base={}, minutes=None, scaled=f"{LARGE}; {FIVE}", preset="paper"),
+        "cpu": Preset(Comparison(arms=SELECTION_ARMS, base=LONG), None, f"{SCALED}8 dimensions and pairs for 20"),
+        "paper": Preset(Comparison(arms=SELECTION_ARMS, base={}, preset="paper"), None, f"{LARGE}; {FIVE}"),
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
@@ -355,12 +354,9 @@ STATISTICIANS = Study(
     name="statisticians",
     paper=PAPER,
     question="Does a transformer do in context what the best statistical method does, and choose among methods?",
-    claims=(),
-    presets={
-        "quick": Preset(QUICK, None, "4 dimensions, 4 pairs, noise .1 or .5"),
-        "paper": Preset(PAPER_SIZE, None, "20 dimensions, 20 pairs, 12 layers"),
+    bases={
+        "quick": Base(QUICK, "4 dimensions, 4 pairs, noise .1 or .5"),
+        "paper": Base(PAPER_SIZE, "20 dimensions, 20 pairs, 12 layers"),
     },
-    summarise=TRANSIENCE.summarise,
-    figure=TRANSIENCE.figure,
     experiments=(BASE, SELECTION, LINKS),
 )

@@ -9,9 +9,12 @@ from jaxtyping import Float, Int
 from msgspec.structs import replace
 
 from ebbtide.errors import require
+from ebbtide.evaluation.summary import first_crossing
 from ebbtide.mechanisms.laws import Competition, NestedLogits, Product, descend
-from ebbtide.studies.computed import Computed, ComputedPreset, Curves, Setting
-from ebbtide.studies.study import Claim, Scalars
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.computation import Computation, Computed, Setting
+from ebbtide.studies.evidence import Evidence, Scalars
+from ebbtide.studies.study import Experiment, Preset, Study
 
 PAPER = (
     "Singh et al. 2025, Strategy Coopetition, arXiv 2503.05631; Singh et al. 2024, What needs to go right for an "
@@ -68,10 +71,10 @@ class ToyLaws(Setting, frozen=True, forbid_unknown_fields=True, kw_only=True):
             require(how.steps // how.every * self.seeds <= MOST_NUMBERS, every, how.every, allowed)
 
 
-def compute(setting: ToyLaws) -> Curves:
+def compute(setting: ToyLaws) -> Computed:
     """Losses [seed, record] of every law and arm, divided by what the law calls its plateau; steps of the records."""
     seeds = range(setting.seed, setting.seed + setting.seeds)
-    curves: Curves = {}
+    curves: Computed = {}
     how = setting.product_descent
     for arm, fixed in PRODUCT.items():
         law = replace(setting.product, fixed=fixed)
@@ -105,8 +108,7 @@ Numbers = Float[np.ndarray, " seed"]
 
 def first_below(curves: Records, level: float, steps: Int[np.ndarray, " record"]) -> Numbers:
     """The first recorded step at which a curve is below a level; the last one where it never is."""
-    below = curves < level
-    return np.where(below.any(axis=1), steps[below.argmax(axis=1)], steps[-1]).astype(np.float64)
+    return np.nan_to_num(first_crossing(steps, curves, level, falling=True, interpolate=False), nan=float(steps[-1]))
 
 
 def flat(curves: Records, steps: Int[np.ndarray, " record"]) -> Numbers:
@@ -126,7 +128,7 @@ def bump(l1: Records, l2: Records) -> Numbers:
     return found
 
 
-def summarise(setting: ToyLaws, curves: Curves) -> Scalars:
+def summarise(setting: ToyLaws, curves: Computed) -> Scalars:
     """What the claims are about, by seed."""
     out: Scalars = {}
     for arm in PRODUCT:
@@ -156,11 +158,11 @@ def summarise(setting: ToyLaws, curves: Curves) -> Scalars:
     return out
 
 
-def _scalar(name: str) -> Callable[[Scalars], np.ndarray]:
+def _scalar(name: str) -> Callable[[Evidence], np.ndarray]:
     return lambda s: s[name]
 
 
-def _of_those_that_left(words: str, estimate: Callable[[Scalars], np.ndarray]) -> Callable[[Scalars], np.ndarray]:
+def _of_those_that_left(words: str, estimate: Callable[[Evidence], np.ndarray]) -> Callable[[Evidence], np.ndarray]:
     return lambda s: estimate(s)[s[f"{words}: left"] > 0]
 
 
@@ -269,32 +271,38 @@ CLAIMS = (
 )
 
 
-def figure(setting: ToyLaws, curves: Curves) -> dict[str, bytes]:
+def figure(setting: ToyLaws, curves: Computed) -> dict[str, bytes]:
     """figure.png and figure.svg."""
     from ebbtide.report.laws_figure import laws_figure
 
     return laws_figure(curves, PRODUCT, COMPETITION, NESTED, setting.seeds, _shown(setting, curves))
 
 
-def _shown(setting: ToyLaws, curves: Curves) -> int:
+def _shown(setting: ToyLaws, curves: Computed) -> int:
     """The seed whose single course is drawn: the first that leaves the plateau with either mu1, else the first."""
     left: Any = [curves[f"competition/{arm}/L1"].min(axis=1) < 0.5 for arm in COMPETITION]
     return int(np.logical_and(*left).argmax())
 
 
-TOY_LAWS = Computed(
+QUESTION = "Do a few numbers suffice for a plateau, a sudden fall, and a skill that is learned and lost again?"
+TOY_LAWS = Study(
     name="toy-laws",
     paper=PAPER,
-    question="Do a few numbers suffice for a plateau, a sudden fall, and a skill that is learned and lost again?",
-    claims=CLAIMS,
-    presets={
-        "quick": ComputedPreset(
-            ToyLaws(),
-            10,
-            "products and competition at the papers' sizes, other seeds; the nested logits in a form of our own",
-        )
-    },
-    compute=compute,
-    summarise=summarise,
-    figure=figure,
+    question=QUESTION,
+    experiments=(
+        Experiment(
+            name="toy-laws",
+            question=QUESTION,
+            section="the toy models of the three papers",
+            claims=CLAIMS,
+            presets={
+                "quick": Preset(
+                    Computation(ToyLaws(), compute, summarise, figure),
+                    1 / 6,
+                    "products and competition at the papers' sizes, other seeds; the nested logits "
+                    "in a form of our own",
+                )
+            },
+        ),
+    ),
 )

@@ -8,7 +8,9 @@ from ebbtide.papers.transience.models import (
     SHORT,
     TENTH,
 )
-from ebbtide.studies.experiment import Experiment, Setting, above, below, larger
+from ebbtide.studies.claim import above, below, larger
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 
 
@@ -29,22 +31,13 @@ CLASSES = Experiment(
             "keeps more", "twice again: more still", "section 4.2", "icl_final", "four times as many", "twice as many"
         ),
     ),
-    settings={
-        "quick": Setting(
-            arms=_classes(512),
-            base=SHORT,
-            minutes=3,
-            scaled=f"512, 1,024 and 2,048 classes; {QUICK_SCALE}",
-        ),
-        "paper": Setting(
-            arms=_classes(400),
-            base=LARGE,
-            minutes=None,
-            scaled=PAPER_SCALE,
-            preset="paper",
+    presets={
+        "quick": Preset(Comparison(arms=_classes(512), base=SHORT), 3, f"512, 1,024 and 2,048 classes; {QUICK_SCALE}"),
+        "paper": Preset(
+            Comparison(arms=_classes(400), base=LARGE, preset="paper", resources=ACCELERATOR, task_members=10),
+            None,
+            PAPER_SCALE,
             needs="Omniglot features",
-            resources=ACCELERATOR,
-            task_members=10,
         ),
     },
 )
@@ -64,40 +57,46 @@ VARIATION = Experiment(
         below("stays", "and does not fade", "2503.05631: an exact match persists", "transience", "1 exemplar", TENTH),
         larger("noise", "more noise keeps more ICL", _ANY, "icl_final", "2, noise 1.6", "2 exemplars"),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                "1 exemplar": {"source.exemplars": 1},
-                **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 20)},
-            },
-            base=SHORT,
-            minutes=3,
-            scaled=QUICK_SCALE,
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    "1 exemplar": {"source.exemplars": 1},
+                    **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 20)},
+                },
+                base=SHORT,
+            ),
+            3,
+            QUICK_SCALE,
         ),
-        "cpu": Setting(
-            arms={
-                "1 exemplar": {"source.exemplars": 1},
-                **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 10, 20)},
-                "always new": {"source.exemplars": 2, "source.infinite": True},
-                "2, noise 1.0": {"source.exemplars": 2, "source.noise": 1.0},
-                "2, noise 1.6": {"source.exemplars": 2, "source.noise": 1.6},
-            },
-            base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=15,
-            scaled=QUICK_SCALE,
+        "cpu": Preset(
+            Comparison(
+                arms={
+                    "1 exemplar": {"source.exemplars": 1},
+                    **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 10, 20)},
+                    "always new": {"source.exemplars": 2, "source.infinite": True},
+                    "2, noise 1.0": {"source.exemplars": 2, "source.noise": 1.0},
+                    "2, noise 1.6": {"source.exemplars": 2, "source.noise": 1.6},
+                },
+                base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
+            ),
+            15,
+            QUICK_SCALE,
         ),
-        "paper": Setting(
-            arms={
-                "1 exemplar": {"source.exemplars": 1},
-                **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 10, 20)},
-            },
-            base=LARGE,
-            minutes=None,
-            scaled=PAPER_SCALE,
-            preset="paper",
+        "paper": Preset(
+            Comparison(
+                arms={
+                    "1 exemplar": {"source.exemplars": 1},
+                    **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 10, 20)},
+                },
+                base=LARGE,
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=5,
+            ),
+            None,
+            PAPER_SCALE,
             needs="Omniglot features",
-            resources=ACCELERATOR,
-            task_members=5,
         ),
     },
 )
@@ -131,28 +130,31 @@ ZIPF = Experiment(
         above("iwl", "exponent 1: IWL of common classes", "Chan et al. 2022", "iwl_common_final", "exponent 1", 0.5),
         below("too much", "exponent 2: no ICL", "Chan et al. 2022", "icl_peak", "exponent 2", 0.75),
     ),
-    settings={
-        "quick": Setting(
-            arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)},
-            base=SHORT | BY_RANK,
-            minutes=3,
-            scaled=QUICK_SCALE,
+    presets={
+        "quick": Preset(
+            Comparison(arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)}, base=SHORT | BY_RANK),
+            3,
+            QUICK_SCALE,
         ),
-        "cpu": Setting(
-            arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
-            base=SHORT | BY_RANK | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=8,
-            scaled=QUICK_SCALE,
+        "cpu": Preset(
+            Comparison(
+                arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
+                base=SHORT | BY_RANK | {"sequences": 2_560_000, "schedule.evaluations": 41},
+            ),
+            8,
+            QUICK_SCALE,
         ),
-        "paper": Setting(
-            arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 1.0, 1.5, 2.0)},
-            base=LARGE | BY_RANK,
-            minutes=None,
-            scaled=PAPER_SCALE,
-            preset="paper",
+        "paper": Preset(
+            Comparison(
+                arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 1.0, 1.5, 2.0)},
+                base=LARGE | BY_RANK,
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=10,
+            ),
+            None,
+            PAPER_SCALE,
             needs="Omniglot features",
-            resources=ACCELERATOR,
-            task_members=10,
         ),
     },
     shows=("icl", "icl_holdout", "icl_rare", "iwl_common", "iwl_rare", "ciwl"),
@@ -175,22 +177,21 @@ BURSTINESS = Experiment(
             "p = 0.5",
         ),
     ),
-    settings={
-        "quick": Setting(
-            arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 1.0)},
-            base=SHORT,
-            minutes=3,
-            scaled=QUICK_SCALE,
+    presets={
+        "quick": Preset(
+            Comparison(arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 1.0)}, base=SHORT), 3, QUICK_SCALE
         ),
-        "paper": Setting(
-            arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 0.9, 1.0)},
-            base=LARGE | {"sequences": 16_000_000},
-            minutes=None,
-            scaled=f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
-            preset="paper",
+        "paper": Preset(
+            Comparison(
+                arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 0.9, 1.0)},
+                base=LARGE | {"sequences": 16_000_000},
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=10,
+            ),
+            None,
+            f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
             needs="Omniglot features",
-            resources=ACCELERATOR,
-            task_members=10,
         ),
     },
 )
@@ -211,28 +212,28 @@ LABELS = Experiment(
         larger("iwl", "and less IWL", _MANY, "iwl_final", "1 a class", "16 a class", TENTH),
         below("one", "1 label of its own: no ICL at this size", _MANY, "icl_peak", "1 a class", 0.75),
     ),
-    settings={
-        "quick": Setting(
-            arms=_labels(1, 16),
-            base=SHORT | {"sequences": 384_000, "schedule.evaluations": 13},
-            minutes=2,
-            scaled=f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
+    presets={
+        "quick": Preset(
+            Comparison(arms=_labels(1, 16), base=SHORT | {"sequences": 384_000, "schedule.evaluations": 13}),
+            2,
+            f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
-        "cpu": Setting(
-            arms=_labels(1, 4, 16),
-            base=SHORT,
-            minutes=7,
-            scaled=f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
+        "cpu": Preset(
+            Comparison(arms=_labels(1, 4, 16), base=SHORT),
+            7,
+            f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
-        "paper": Setting(
-            arms=_labels(1, 4, 16),
-            base=LARGE | {"sequences": 16_000_000},
-            minutes=None,
-            scaled=f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
-            preset="paper",
+        "paper": Preset(
+            Comparison(
+                arms=_labels(1, 4, 16),
+                base=LARGE | {"sequences": 16_000_000},
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=5,
+            ),
+            None,
+            f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
             needs="Omniglot features",
-            resources=ACCELERATOR,
-            task_members=5,
         ),
     },
 )

@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from ebbtide.studies.experiment import Arms, Experiment, Setting, above, below, larger
-from ebbtide.studies.study import Claim
+from ebbtide.studies.claim import Claim, above, below, larger
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 from ebbtide.sweeps.sweep import Resources
 
@@ -57,41 +59,47 @@ SIZE = Experiment(
             "2 layers, width 32",
         ),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                "2 layers, width 16": {"model.layers": 2, "model.width": 16},
-                "2 layers, width 32": {"model.layers": 2, "model.width": 32},
-                "4 layers, width 32": {"model.layers": 4, "model.width": 32},
-            },
-            base=SHORT | {"sequences": 1_600_000, "schedule.evaluations": 26},
-            minutes=3,
-            scaled=QUICK_SCALE,
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    "2 layers, width 16": {"model.layers": 2, "model.width": 16},
+                    "2 layers, width 32": {"model.layers": 2, "model.width": 32},
+                    "4 layers, width 32": {"model.layers": 4, "model.width": 32},
+                },
+                base=SHORT | {"sequences": 1_600_000, "schedule.evaluations": 26},
+            ),
+            3,
+            QUICK_SCALE,
         ),
-        "cpu": Setting(
-            arms={
-                "2 layers, width 16": {"model.layers": 2, "model.width": 16},
-                "2 layers, width 32": {"model.layers": 2, "model.width": 32},
-                "2 layers, width 64": {"model.layers": 2, "model.width": 64},
-                "4 layers, width 32": {"model.layers": 4, "model.width": 32},
-                "6 layers, width 32": {"model.layers": 6, "model.width": 32},
-            },
-            base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=9,
-            scaled=QUICK_SCALE,
+        "cpu": Preset(
+            Comparison(
+                arms={
+                    "2 layers, width 16": {"model.layers": 2, "model.width": 16},
+                    "2 layers, width 32": {"model.layers": 2, "model.width": 32},
+                    "2 layers, width 64": {"model.layers": 2, "model.width": 64},
+                    "4 layers, width 32": {"model.layers": 4, "model.width": 32},
+                    "6 layers, width 32": {"model.layers": 6, "model.width": 32},
+                },
+                base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
+            ),
+            9,
+            QUICK_SCALE,
         ),
-        "paper": Setting(
-            arms={
-                **{f"{n} layers, width 64": {"model.layers": n, "model.width": 64} for n in (2, 4, 12, 24)},
-                **{f"12 layers, width {n}": {"model.layers": 12, "model.width": n} for n in (32, 128, 256)},
-            },
-            base=LARGE,
-            minutes=None,
-            scaled=PAPER_SCALE,
-            preset="paper",
+        "paper": Preset(
+            Comparison(
+                arms={
+                    **{f"{n} layers, width 64": {"model.layers": n, "model.width": 64} for n in (2, 4, 12, 24)},
+                    **{f"12 layers, width {n}": {"model.layers": 12, "model.width": n} for n in (32, 128, 256)},
+                },
+                base=LARGE,
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=5,
+            ),
+            None,
+            PAPER_SCALE,
             needs="Omniglot features",
-            resources=ACCELERATOR,
-            task_members=5,
         ),
     },
 )
@@ -118,44 +126,47 @@ L2 = Experiment(
         ),
         larger("norms", "so does the sum of norms", "public code's form", "icl_final", "norms 1e-2", "no L2", TENTH),
     ),
-    settings={
-        "quick": Setting(
-            arms={"no L2": decay(0.0), "L2 1e-3": decay(1e-3), "L2 1e-2": decay(1e-2)},
-            base=SHORT,
-            minutes=3,
-            scaled=QUICK_SCALE,
+    presets={
+        "quick": Preset(
+            Comparison(arms={"no L2": decay(0.0), "L2 1e-3": decay(1e-3), "L2 1e-2": decay(1e-2)}, base=SHORT),
+            3,
+            QUICK_SCALE,
         ),
-        "cpu": Setting(
-            arms={
-                "no L2": decay(0.0),
-                **{f"L2 {c:.0e}".replace("e-0", "e-"): decay(c) for c in (1e-5, 1e-4, 1e-3, 1e-2)},
-                **{f"AdamW {c:g}": decay(c, "decoupled") for c in (0.1, 1.0)},
-                **{f"norms {c:.0e}".replace("e-0", "e-"): decay(c, "norms") for c in (1e-3, 1e-2)},
-            },
-            base=SHORT,
-            minutes=9,
-            scaled=QUICK_SCALE,
+        "cpu": Preset(
+            Comparison(
+                arms={
+                    "no L2": decay(0.0),
+                    **{f"L2 {c:.0e}".replace("e-0", "e-"): decay(c) for c in (1e-5, 1e-4, 1e-3, 1e-2)},
+                    **{f"AdamW {c:g}": decay(c, "decoupled") for c in (0.1, 1.0)},
+                    **{f"norms {c:.0e}".replace("e-0", "e-"): decay(c, "norms") for c in (1e-3, 1e-2)},
+                },
+                base=SHORT,
+            ),
+            9,
+            QUICK_SCALE,
         ),
-        "paper": Setting(
-            arms={
-                "no L2": decay(0.0),
-                **{f"L2 {c:.0e}".replace("e-0", "e-"): decay(c) for c in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
-            },
-            base=LARGE,
-            minutes=None,
-            scaled=PAPER_SCALE,
-            preset="paper",
+        "paper": Preset(
+            Comparison(
+                arms={
+                    "no L2": decay(0.0),
+                    **{f"L2 {c:.0e}".replace("e-0", "e-"): decay(c) for c in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
+                },
+                base=LARGE,
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=10,
+            ),
+            None,
+            PAPER_SCALE,
             needs="Omniglot features",
-            resources=ACCELERATOR,
-            task_members=10,
         ),
     },
 )
 
 
 def _no_more(name: str, statement: str, source: str, arm: str, than: str) -> Claim:
-    def estimate(arms: Arms) -> np.ndarray:
-        return TENTH - (arms.scalar(arm, "icl_final") - arms.scalar(than, "icl_final"))
+    def estimate(evidence: Evidence) -> np.ndarray:
+        return TENTH - (evidence.scalar(arm, "icl_final") - evidence.scalar(than, "icl_final"))
 
     return Claim(name, statement, source, f"{TENTH:g} - (icl_final: {arm} - {than})", 0.0, estimate, (arm, than))
 
@@ -173,61 +184,66 @@ COMPETITION = Experiment(
         above("learns", "data that only ICL solves: ICL is learned", "section 6", "icl_peak", "ICL-only data", 0.75),
         below("stays", "and does not fall", "section 6", "transience", "ICL-only data", TENTH),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                "no L2": decay(0.0),
-                "L2 on MLPs": decay(1e-3, on="mlp"),
-                "L2 on attention": decay(1e-3, on="attention"),
-                "L2 on encoder": decay(1e-2, on="encoder"),
-                "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
-            },
-            base=SHORT | {"sequences": 1_024_000, "schedule.evaluations": 17},
-            minutes=3,
-            scaled=QUICK_SCALE,
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    "no L2": decay(0.0),
+                    "L2 on MLPs": decay(1e-3, on="mlp"),
+                    "L2 on attention": decay(1e-3, on="attention"),
+                    "L2 on encoder": decay(1e-2, on="encoder"),
+                    "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
+                },
+                base=SHORT | {"sequences": 1_024_000, "schedule.evaluations": 17},
+            ),
+            3,
+            QUICK_SCALE,
         ),
-        "cpu": Setting(
-            arms={
-                "no L2": decay(0.0),
-                "L2 on MLPs": decay(1e-3, on="mlp"),
-                "L2 on attention": decay(1e-3, on="attention"),
-                "L2 on encoder": decay(1e-2, on="encoder"),
-                "L2 on embeddings": decay(1e-3, on="embeddings"),
-                "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
-            },
-            base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
-            minutes=10,
-            scaled=QUICK_SCALE,
+        "cpu": Preset(
+            Comparison(
+                arms={
+                    "no L2": decay(0.0),
+                    "L2 on MLPs": decay(1e-3, on="mlp"),
+                    "L2 on attention": decay(1e-3, on="attention"),
+                    "L2 on encoder": decay(1e-2, on="encoder"),
+                    "L2 on embeddings": decay(1e-3, on="embeddings"),
+                    "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
+                },
+                base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
+            ),
+            10,
+            QUICK_SCALE,
         ),
-        "paper": Setting(
-            arms={
-                "no L2": decay(0.0),
-                "L2 on MLPs": decay(1e-4, on="mlp"),
-                "L2 on attention": decay(1e-4, on="attention"),
-                "L2 on encoder": decay(1e-4, on="encoder"),
-                "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 1600}},
-            },
-            base=LARGE,
-            minutes=None,
-            scaled=PAPER_SCALE,
-            preset="paper",
+        "paper": Preset(
+            Comparison(
+                arms={
+                    "no L2": decay(0.0),
+                    "L2 on MLPs": decay(1e-4, on="mlp"),
+                    "L2 on attention": decay(1e-4, on="attention"),
+                    "L2 on encoder": decay(1e-4, on="encoder"),
+                    "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 1600}},
+                },
+                base=LARGE,
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=10,
+            ),
+            None,
+            PAPER_SCALE,
             needs="Omniglot features",
-            resources=ACCELERATOR,
-            task_members=10,
         ),
     },
 )
 
 
-def _recovered(arms: Arms) -> np.ndarray:
-    return 0.03 - (arms.scalar("to the end", "icl_peak") - arms.best_again("early stopping"))
+def _recovered(evidence: Evidence) -> np.ndarray:
+    return 0.03 - (evidence.scalar("to the end", "icl_peak") - evidence.best_again("early stopping"))
 
 
-def _saved(arms: Arms) -> np.ndarray:
-    at = arms.sequences("early stopping")
-    loss = arms.curves("early stopping")["train_loss"]
-    trained = np.max(np.where(np.isfinite(loss), at, 0), axis=1)
-    return 1 - trained / arms.sequences("to the end")[-1]
+def _saved(evidence: Evidence) -> np.ndarray:
+    loss = evidence.curve("early stopping", "train_loss")
+    trained = np.max(np.where(np.isfinite(loss.values), loss.sequences, 0), axis=1)
+    return 1 - trained / evidence.curve("to the end", "train_loss").sequences[-1]
 
 
 EARLY = Experiment(
@@ -255,15 +271,17 @@ EARLY = Experiment(
             ("to the end", "early stopping"),
         ),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                "to the end": {"stopping": None},
-                "early stopping": {"stopping": {"patience": 256_000, "window": 3}},
-            },
-            base=SHORT | {"sequences": 1_920_000, "schedule.evaluations": 61},
-            minutes=3,
-            scaled=QUICK_SCALE + "; the ICL validation is 600 prompts 61 times: 2 % of the training's forward passes",
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    "to the end": {"stopping": None},
+                    "early stopping": {"stopping": {"patience": 256_000, "window": 3}},
+                },
+                base=SHORT | {"sequences": 1_920_000, "schedule.evaluations": 61},
+            ),
+            3,
+            QUICK_SCALE + "; the ICL validation is 600 prompts 61 times: 2 % of the training's forward passes",
         ),
     },
     shows=("icl", "iwl", "train"),
@@ -281,30 +299,34 @@ ARCHITECTURE = Experiment(
         below("lstm none", "an LSTM not half the way", _CHAN, "icl_peak", "LSTM", 0.75),
         below("rnn none", "a tanh RNN not half the way", _CHAN, "icl_peak", "RNN", 0.75),
     ),
-    settings={
-        "quick": Setting(
-            arms={
-                "transformer": {"model": {"type": "transformer", "layers": 2, "width": 32, "heads": 4}},
-                "LSTM": {"model": {"type": "recurrent", "kind": "lstm", "layers": 3, "width": 32}},
-                "RNN": {"model": {"type": "recurrent", "kind": "rnn", "layers": 12, "width": 32}},
-            },
-            base=SHORT | {"sequences": 640_000, "schedule.evaluations": 11},
-            minutes=3,
-            scaled=f"about 25,000 weights in the layers of each: 2, 3 and 12 layers; {QUICK_SCALE}",
+    presets={
+        "quick": Preset(
+            Comparison(
+                arms={
+                    "transformer": {"model": {"type": "transformer", "layers": 2, "width": 32, "heads": 4}},
+                    "LSTM": {"model": {"type": "recurrent", "kind": "lstm", "layers": 3, "width": 32}},
+                    "RNN": {"model": {"type": "recurrent", "kind": "rnn", "layers": 12, "width": 32}},
+                },
+                base=SHORT | {"sequences": 640_000, "schedule.evaluations": 11},
+            ),
+            3,
+            f"about 25,000 weights in the layers of each: 2, 3 and 12 layers; {QUICK_SCALE}",
         ),
-        "paper": Setting(
-            arms={
-                "transformer": {"model.layers": 12},
-                "LSTM": {"model": {"type": "recurrent", "kind": "lstm", "layers": 12, "width": 64}},
-                "RNN": {"model": {"type": "recurrent", "kind": "relu_rnn", "layers": 12, "width": 64}},
-            },
-            base=LARGE | {"sequences": 16_000_000},
-            minutes=None,
-            scaled=f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
-            preset="paper",
+        "paper": Preset(
+            Comparison(
+                arms={
+                    "transformer": {"model.layers": 12},
+                    "LSTM": {"model": {"type": "recurrent", "kind": "lstm", "layers": 12, "width": 64}},
+                    "RNN": {"model": {"type": "recurrent", "kind": "relu_rnn", "layers": 12, "width": 64}},
+                },
+                base=LARGE | {"sequences": 16_000_000},
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=5,
+            ),
+            None,
+            f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
             needs="Omniglot features",
-            resources=ACCELERATOR,
-            task_members=5,
         ),
     },
 )

@@ -3,8 +3,10 @@
 import numpy as np
 
 from ebbtide.papers.transience.models import ACCELERATOR, LARGE, PAPER_SCALE, QUICK_SCALE, SHORT, TENTH
-from ebbtide.studies.experiment import Arms, Experiment, Setting, above, larger
-from ebbtide.studies.study import Claim
+from ebbtide.studies.claim import Claim, above, larger
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 
 GAUSSIAN, GLYPHS, OMNIGLOT, PIXELS = "Gaussian", "glyphs", "Omniglot features", "glyph pixels, ResNet"
@@ -15,8 +17,8 @@ FIXED: Point = {name: value for name, value in LONG.items() if name != "source.s
 
 
 def _replaced(arm: str) -> Claim:
-    def estimate(arms: Arms) -> np.ndarray:
-        iwl, ciwl = (arms.scalar(arm, f"{n}_final") - arms.scalar(arm, f"{n}_at_peak") for n in ("iwl", "ciwl"))
+    def estimate(evidence: Evidence) -> np.ndarray:
+        iwl, ciwl = (evidence.scalar(arm, f"{n}_final") - evidence.scalar(arm, f"{n}_at_peak") for n in ("iwl", "ciwl"))
         return np.fmax(iwl, ciwl)
 
     metric = f"larger rise of iwl or ciwl from the ICL peak to the end ({arm})"
@@ -60,37 +62,38 @@ MAIN = Experiment(
     question="Does ICL rise and fall, whatever the exemplars are?",
     section="section 3, Fig. 1",
     claims=(*_main(GAUSSIAN), *_main(GLYPHS), *_main(OMNIGLOT), *_main(PIXELS)),
-    settings={
-        "quick": Setting(
-            arms={GAUSSIAN: {"source.classes": 512}, GLYPHS: glyphs(512, 2, features="pca64")},
-            base=LONG,
-            minutes=3,
-            scaled=f"glyphs: 512 classes of 2 drawings, 64 principal components of their pixels; {QUICK_SCALE}",
+    presets={
+        "quick": Preset(
+            Comparison(arms={GAUSSIAN: {"source.classes": 512}, GLYPHS: glyphs(512, 2, features="pca64")}, base=LONG),
+            3,
+            f"glyphs: 512 classes of 2 drawings, 64 principal components of their pixels; {QUICK_SCALE}",
         ),
-        "cpu": Setting(
-            arms={OMNIGLOT: omniglot(192)},
-            base=LONG | {"sequences": 5_120_000},
-            minutes=None,
-            scaled=f"192 characters of 15 drawings as frozen features (64-d); {QUICK_SCALE}",
+        "cpu": Preset(
+            Comparison(arms={OMNIGLOT: omniglot(192)}, base=LONG | {"sequences": 5_120_000}),
+            None,
+            f"192 characters of 15 drawings as frozen features (64-d); {QUICK_SCALE}",
             needs="Omniglot features",
         ),
-        "pixels": Setting(
-            arms={PIXELS: glyphs(512, 2) | RESNET},
-            base=LONG | {"sequences": 1_280_000, "schedule.evaluations": 21},
-            minutes=23,
-            scaled=f"512 glyphs of 2 drawings, 28 pixels, ResNet of 3,920 parameters trained jointly; {QUICK_SCALE}",
+        "pixels": Preset(
+            Comparison(
+                arms={PIXELS: glyphs(512, 2) | RESNET}, base=LONG | {"sequences": 1_280_000, "schedule.evaluations": 21}
+            ),
+            23,
+            f"512 glyphs of 2 drawings, 28 pixels, ResNet of 3,920 parameters trained jointly; {QUICK_SCALE}",
         ),
-        "paper": Setting(
-            arms={
-                PIXELS: glyphs(1600, 20, motor=1.0, side=105)
-                | {"model.encoder": "resnet", "model.attention_bias": True},
-            },
-            base=LARGE,
-            minutes=None,
-            scaled="glyphs at 105 pixels in place of Omniglot (`--source omniglot --source.features pixels`)",
-            preset="paper",
-            resources=ACCELERATOR,
-            task_members=2,
+        "paper": Preset(
+            Comparison(
+                arms={
+                    PIXELS: glyphs(1600, 20, motor=1.0, side=105)
+                    | {"model.encoder": "resnet", "model.attention_bias": True},
+                },
+                base=LARGE,
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=2,
+            ),
+            None,
+            "glyphs at 105 pixels in place of Omniglot (`--source omniglot --source.features pixels`)",
         ),
     },
     shows=("icl", "icl_holdout", "iwl", "ciwl", "flip"),
@@ -107,24 +110,26 @@ TOKENS = Experiment(
         above("rises too", "5 tokens a class: ICL rises", "section 4.3", "icl_peak", _FEW, 0.75),
         above("falls too", "and falls", "section 4.3", "transience", _FEW, TENTH),
     ),
-    settings={
-        "cpu": Setting(
-            arms={
-                _WORDS: {"source": {"type": "tokens", "classes": 1500, "holdout_classes": 100}},
-                _FEW: {
-                    "source": {
-                        "type": "tokens",
-                        "file_classes": 3200,
-                        "file_exemplars": 5,
-                        "classes": 3000,
-                        "exemplars": 5,
-                        "holdout_classes": 100,
-                    }
+    presets={
+        "cpu": Preset(
+            Comparison(
+                arms={
+                    _WORDS: {"source": {"type": "tokens", "classes": 1500, "holdout_classes": 100}},
+                    _FEW: {
+                        "source": {
+                            "type": "tokens",
+                            "file_classes": 3200,
+                            "file_exemplars": 5,
+                            "classes": 3000,
+                            "exemplars": 5,
+                            "holdout_classes": 100,
+                        }
+                    },
                 },
-            },
-            base=FIXED | {"sequences": 7_680_000},
-            minutes=12,
-            scaled=f"WordLlama's 256-d embeddings of LLaMA-2's vocabulary in place of LLaMA's; {QUICK_SCALE}",
+                base=FIXED | {"sequences": 7_680_000},
+            ),
+            12,
+            f"WordLlama's 256-d embeddings of LLaMA-2's vocabulary in place of LLaMA's; {QUICK_SCALE}",
             needs="token embeddings (ebbtide data tokens)",
         ),
     },
@@ -144,46 +149,49 @@ FEATURES = Experiment(
         above("rises at 12,800", "12,800 classes: ICL rises", "appendix", "icl_peak", _EIGHT, 0.75),
         above("falls at 12,800", "and falls within the budget", "appendix", "transience", _EIGHT, TENTH),
     ),
-    settings={
-        "cpu": Setting(
-            arms={_SOME: omniglot(192), _ALL: omniglot(1600)},
-            base=FIXED | {"sequences": 5_120_000},
-            minutes=12,
-            scaled=f"EfficientNet features reduced to 64-d in place of ResNet-18's 512-d; {QUICK_SCALE}",
+    presets={
+        "cpu": Preset(
+            Comparison(arms={_SOME: omniglot(192), _ALL: omniglot(1600)}, base=FIXED | {"sequences": 5_120_000}),
+            12,
+            f"EfficientNet features reduced to 64-d in place of ResNet-18's 512-d; {QUICK_SCALE}",
             needs="Omniglot features",
         ),
-        "transforms": Setting(
-            arms={
-                _ALL: omniglot(1600, features="hog", pca=64),
-                _EIGHT: omniglot(12_800, features="hog", pca=64, transforms=True, holdout_classes=184),
-            },
-            base=FIXED | {"sequences": 5_120_000},
-            minutes=11,
-            scaled=f"histograms of oriented gradients reduced to 64-d in place of ResNet-18's features; {QUICK_SCALE}",
+        "transforms": Preset(
+            Comparison(
+                arms={
+                    _ALL: omniglot(1600, features="hog", pca=64),
+                    _EIGHT: omniglot(12_800, features="hog", pca=64, transforms=True, holdout_classes=184),
+                },
+                base=FIXED | {"sequences": 5_120_000},
+            ),
+            11,
+            f"histograms of oriented gradients reduced to 64-d in place of ResNet-18's features; {QUICK_SCALE}",
             needs="ebbtide data features --encoder hog --pca 64, without and with --augment",
         ),
-        "paper": Setting(
-            arms={
-                _ALL: {"source.features": "full"},
-                _EIGHT: {
-                    "source": {
-                        "type": "omniglot",
-                        "features": "resnet18",
-                        "transforms": True,
-                        "classes": 12_800,
-                        "exemplars": 20,
-                        "holdout_classes": 184,
-                        "holdout_exemplars": 0,
-                    }
+        "paper": Preset(
+            Comparison(
+                arms={
+                    _ALL: {"source.features": "full"},
+                    _EIGHT: {
+                        "source": {
+                            "type": "omniglot",
+                            "features": "resnet18",
+                            "transforms": True,
+                            "classes": 12_800,
+                            "exemplars": 20,
+                            "holdout_classes": 184,
+                            "holdout_exemplars": 0,
+                        }
+                    },
                 },
-            },
-            base=LARGE,
-            minutes=None,
-            scaled=PAPER_SCALE,
-            preset="paper",
+                base=LARGE,
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=5,
+            ),
+            None,
+            PAPER_SCALE,
             needs="Omniglot features, with --augment",
-            resources=ACCELERATOR,
-            task_members=5,
         ),
     },
 )

@@ -3,17 +3,17 @@
 import numpy as np
 from msgspec.structs import replace
 
-from ebbtide.evaluation.summary import summarise
 from ebbtide.models.positions import Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.transience.data import DATA_EXPERIMENTS
 from ebbtide.papers.transience.models import MODEL_EXPERIMENTS
 from ebbtide.papers.transience.sources import SOURCE_EXPERIMENTS
-from ebbtide.report.figure import curves_figure
-from ebbtide.runs.folder import Run
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
-from ebbtide.studies.study import Claim, Preset, Scalars, Study, Verdict
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.single_run import SingleRun
+from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.training.optimizer import Adam
@@ -23,20 +23,20 @@ from ebbtide.training.spec import Spec
 PAPER = "Singh et al. 2023, The Transient Nature of Emergent In-Context Learning in Transformers, arXiv 2311.08360"
 
 
-def _rise(s: Scalars) -> np.ndarray:
-    return s["icl_peak"] - 0.5
+def _rise(evidence: Evidence) -> np.ndarray:
+    return evidence["icl_peak"] - 0.5
 
 
-def _fall(s: Scalars) -> np.ndarray:
-    return s["transience"]
+def _fall(evidence: Evidence) -> np.ndarray:
+    return evidence["transience"]
 
 
-def _replacement(s: Scalars) -> np.ndarray:
-    return np.fmax(s["iwl_final"] - s["iwl_at_peak"], s["ciwl_final"] - s["ciwl_at_peak"])
+def _replacement(evidence: Evidence) -> np.ndarray:
+    return np.fmax(evidence["iwl_final"] - evidence["iwl_at_peak"], evidence["ciwl_final"] - evidence["ciwl_at_peak"])
 
 
-def _loss(s: Scalars) -> np.ndarray:
-    return 1 - s["train_loss_final"] / s["train_loss_at_peak"]
+def _loss(evidence: Evidence) -> np.ndarray:
+    return 1 - evidence["train_loss_final"] / evidence["train_loss_at_peak"]
 
 
 CLAIMS = (
@@ -108,26 +108,27 @@ PAPER_SIZE = Spec(
 )
 
 
-def _summarise(run: Run) -> Scalars:
-    return summarise(run.metrics(), run.chance())
-
-
-def _figure(run: Run, verdict: Verdict) -> dict[str, bytes]:
-    title = f"Transience of in-context learning ({run.header.label.get('preset', 'custom')})"
-    return curves_figure(run, title)
-
+BASES = {
+    "quick": Base(QUICK, "Gaussian classes, 2 layers, shared labels; half of the queries copied; no data"),
+    "cpu": Base(CPU, "Omniglot as frozen features, 2 layers, shared labels"),
+    "paper": Base(PAPER_SIZE, "frozen features at the original size: 12 layers, 1,600 classes"),
+}
+QUESTION = "Does in-context learning fade after it has emerged, while the loss keeps falling?"
+OWN = Experiment(
+    name="transience",
+    question=QUESTION,
+    section="Fig. 1",
+    claims=CLAIMS,
+    presets={
+        name: Preset(SingleRun(name), minutes, BASES[name].note)
+        for name, minutes in {"quick": 2, "cpu": 12, "paper": None}.items()
+    },
+)
 
 TRANSIENCE = Study(
     name="transience",
     paper=PAPER,
-    question="Does in-context learning fade after it has emerged, while the loss keeps falling?",
-    claims=CLAIMS,
-    presets={
-        "quick": Preset(QUICK, 2, "Gaussian classes, 2 layers, shared labels; half of the queries copied; no data"),
-        "cpu": Preset(CPU, 12, "Omniglot as frozen features, 2 layers, shared labels"),
-        "paper": Preset(PAPER_SIZE, None, "frozen features at the original size: 12 layers, 1,600 classes"),
-    },
-    summarise=_summarise,
-    figure=_figure,
-    experiments=(*SOURCE_EXPERIMENTS, *DATA_EXPERIMENTS, *MODEL_EXPERIMENTS),
+    question=QUESTION,
+    experiments=(OWN, *SOURCE_EXPERIMENTS, *DATA_EXPERIMENTS, *MODEL_EXPERIMENTS),
+    bases=BASES,
 )

@@ -1,21 +1,21 @@
 """Study `transient-ridge`: a model of few functions first predicts like ridge, then like its finite pool."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from msgspec.structs import replace
 
-from ebbtide.analysis.predictions import Answers, answers, of_prompts
+from ebbtide.analysis.predictions import Answers, answers, of_prompts, series
 from ebbtide.evaluation.baselines import ridge
 from ebbtide.evaluation.bayes import finite_pool, penalty_of
-from ebbtide.evaluation.summary import fall_since
 from ebbtide.mechanisms.linear import joint_plane
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
-from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.functions_figure import Line, distances_figure, paths_figure
 from ebbtide.sources.functions import Functions
-from ebbtide.studies.experiment import Arms, Experiment, Setting
-from ebbtide.studies.study import Claim, Preset, Study
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence, Series
+from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
@@ -55,42 +55,45 @@ def _baselines(found: Answers) -> tuple[np.ndarray, np.ndarray]:
     return best, finite_pool(found.inputs, found.responses, pool, noise)
 
 
-def distances(arms: Arms, arm: str, evaluator: str = SHIFTED) -> Float[np.ndarray, "member checkpoint predictor"]:
-    """Mean squared difference to ridge and to the pool's predictor, over prompts and slots, in units of the mean square
-    of ridge's answers: 1 is as far as an answer of 0."""
-    rows: list[np.ndarray | None] = []
-    for found in answers(arms, arm, evaluator):
-        if found is None:
-            rows.append(None)
-            continue
+def distances(evidence: Evidence, arm: str, evaluator: str = SHIFTED) -> Series:
+    """Mean squared difference to ridge and to the pool's predictor [member, checkpoint, predictor], over prompts and
+    slots, in units of the mean square of ridge's answers: 1 is as far as an answer of 0."""
+
+    def of(found: Answers) -> Float[np.ndarray, "checkpoint predictor"]:
         both = _baselines(found)
         scale = (both[0] ** 2).mean()
-        rows.append(np.stack([((found.values() - one) ** 2).mean((1, 2)) / scale for one in both], axis=1))
-    whole = next((row for row in rows if row is not None), np.full((2, 2), np.nan))
-    return np.stack([np.full_like(whole, np.nan) if row is None else row for row in rows])
+        return np.stack([((found.values() - one) ** 2).mean((1, 2)) / scale for one in both], axis=1)
+
+    return series(answers(evidence, arm, evaluator), of, 2)
 
 
-def apart(arms: Arms, arm: str) -> Float[np.ndarray, " member"]:
+def distance_between_predictors(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """How far ridge and the pool's predictor are from each other, in the same unit."""
-    found = [one and _baselines(one) for one in answers(arms, arm, SHIFTED)]
+    found = [one and _baselines(one) for one in answers(evidence, arm, SHIFTED)]
     return np.asarray([np.nan if b is None else ((b[0] - b[1]) ** 2).mean() / (b[0] ** 2).mean() for b in found])
 
 
-def _nearest(arms: Arms, arm: str) -> np.ndarray:
+def _nearest_to_ridge(found: Series) -> Int[np.ndarray, " member"]:
+    """The sequences of the checkpoint after the first where each member is nearest to ridge."""
+    later = np.nan_to_num(found.values[:, 1:, 0], nan=np.inf)
+    return found.sequences[1:][later.argmin(1)] if later.shape[1] else np.full(len(later), found.sequences[0])
+
+
+def _nearest(evidence: Evidence, arm: str) -> np.ndarray:
     """Distances to both at the checkpoint after the first where a member is nearest to ridge."""
-    found = distances(arms, arm)
-    at = 1 + np.nan_to_num(found[:, 1:, 0], nan=np.inf).argmin(1)
-    return found[np.arange(len(found)), at]
+    found = distances(evidence, arm)
+    return found.at(_nearest_to_ridge(found))
 
 
-def _leaves(arms: Arms, arm: str) -> np.ndarray:
-    return (distances(arms, arm)[:, -1, 0] - _nearest(arms, arm)[:, 0]) / apart(arms, arm)
+def _leaves(evidence: Evidence, arm: str) -> np.ndarray:
+    return (distances(evidence, arm).values[:, -1, 0] - _nearest(evidence, arm)[:, 0]) / distance_between_predictors(
+        evidence, arm
+    )
 
 
-def _falls(arms: Arms, arm: str) -> np.ndarray:
+def _falls(evidence: Evidence, arm: str) -> np.ndarray:
     """How much the training loss falls from the checkpoint where a member is nearest to ridge to the end."""
-    nearest = 1 + np.nan_to_num(distances(arms, arm)[:, 1:, 0], nan=np.inf).argmin(1)
-    return fall_since(arms.sequences(arm), arms.curves(arm)["train_loss"], arms.checkpoints(arm)[nearest])
+    return evidence.curve(arm, "train_loss").fall_since(_nearest_to_ridge(distances(evidence, arm)))
 
 
 CLAIMS = (
@@ -100,7 +103,7 @@ CLAIMS = (
         "Fig. 1: the path of intermediate diversity",
         f"distance to the pool's predictor - to ridge, where ridge is nearest ({SOME})",
         0.0,
-        lambda arms: _nearest(arms, SOME)[:, 1] - _nearest(arms, SOME)[:, 0],
+        lambda evidence: _nearest(evidence, SOME)[:, 1] - _nearest(evidence, SOME)[:, 0],
         (SOME,),
     ),
     Claim(
@@ -109,7 +112,7 @@ CLAIMS = (
         "abstract; a tenth: what a figure shows",
         f"(distance to ridge at the end - at the nearest) / distance of the two predictors ({SOME})",
         0.1,
-        lambda arms: _leaves(arms, SOME),
+        lambda evidence: _leaves(evidence, SOME),
         (SOME,),
     ),
     Claim(
@@ -118,7 +121,7 @@ CLAIMS = (
         "Fig. 1",
         f"distance to ridge - to the pool's predictor, at the end ({SOME})",
         0.0,
-        lambda arms: distances(arms, SOME)[:, -1, 0] - distances(arms, SOME)[:, -1, 1],
+        lambda evidence: -np.diff(distances(evidence, SOME).values[:, -1])[:, 0],
         (SOME,),
     ),
     Claim(
@@ -127,7 +130,7 @@ CLAIMS = (
         "abstract: the loss alone does not show it",
         f"1 - training loss at the end / at the nearest ({SOME})",
         0.0,
-        lambda arms: _falls(arms, SOME),
+        lambda evidence: _falls(evidence, SOME),
         (SOME,),
     ),
     Claim(
@@ -136,7 +139,7 @@ CLAIMS = (
         "Fig. 1: low diversity goes to dMMSE directly",
         f"distance to ridge - to the pool's predictor, where ridge is nearest ({FEW})",
         0.0,
-        lambda arms: _nearest(arms, FEW)[:, 0] - _nearest(arms, FEW)[:, 1],
+        lambda evidence: _nearest(evidence, FEW)[:, 0] - _nearest(evidence, FEW)[:, 1],
         (FEW,),
     ),
     Claim(
@@ -145,7 +148,7 @@ CLAIMS = (
         "Fig. 1: high diversity; a tenth of the way from an answer of 0",
         f".1 - distance to ridge at the end ({MANY})",
         0.0,
-        lambda arms: 0.1 - distances(arms, MANY)[:, -1, 0],
+        lambda evidence: 0.1 - distances(evidence, MANY).values[:, -1, 0],
         (MANY,),
     ),
 )
@@ -164,31 +167,27 @@ PLANE_PROMPTS = 100
 """Prompts whose answers span the plane."""
 
 
-def _figures(arms: Arms, title: str) -> dict[str, bytes]:
+def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """distances.png: how far each arm is from either predictor (Fig. 1b); paths.png: the joint-trajectory plane."""
     panels: dict[str, dict[str, Line]] = {"to ridge": {}, "to the pool's predictor": {}}
-    for arm in arms.measured():
-        found, times = distances(arms, arm), _times(arms, arm)
+    for arm in evidence.finished():
+        found = distances(evidence, arm)
         for i, lines in enumerate(panels.values()):
             if i == 0 or arm != MANY:
-                lines[arm] = times, found[:, :, i]
+                lines[arm] = found.sequences, found.values[:, :, i]
     unit = "mean squared difference / mean square of ridge"
     words = f"{title}: distance on functions never trained"
     drawn = {"distances.png": distances_figure(words, unit, panels)["png"]}
-    return drawn | {"paths.png": _plane(arms, title)}
+    return drawn | {"paths.png": _plane(evidence, title)}
 
 
-def _times(arms: Arms, arm: str) -> np.ndarray:
-    return next(one.sequences for one in answers(arms, arm, SHIFTED) if one is not None)
-
-
-def _plane(arms: Arms, title: str) -> bytes:
+def _plane(evidence: Evidence, title: str) -> bytes:
     """Joint-trajectory PCA of the answers to the same prompts, and where the exact predictors are in that plane."""
     paths: list[np.ndarray] = []
     owners: list[str] = []
     stars: dict[str, np.ndarray] = {}
-    for arm in arms.measured():
-        for found in answers(arms, arm, SHIFTED):
+    for arm in evidence.finished():
+        for found in answers(evidence, arm, SHIFTED):
             if found is None:
                 continue
             paths.append(found.values()[:, :, :PLANE_PROMPTS].reshape(len(found.sequences), -1))
@@ -213,17 +212,17 @@ POOLS = Experiment(
     question="Does a model trained on a finite pool of functions first generalise, then memorise?",
     section="Fig. 1 and 2: joint trajectories by task diversity",
     claims=CLAIMS,
-    settings={
-        "quick": Setting(arms=_arms(512_000), base={}, minutes=6, scaled=SCALED),
-        "cpu": Setting(
-            arms=_arms(1_280_000), base={}, minutes=14, scaled=f"some functions 2.5 times as long; {SCALED}"
-        ),
-        "paper": Setting(
-            arms={FEW: {"source.pool": 16}, SOME: {"source.pool": 256}, MANY: {"source.pool": 0}},
-            base={},
-            minutes=None,
-            scaled="pools of 16 and 256 among the paper's powers of two",
-            preset="paper",
+    presets={
+        "quick": Preset(Comparison(arms=_arms(512_000), base={}), 6, SCALED),
+        "cpu": Preset(Comparison(arms=_arms(1_280_000), base={}), 14, f"some functions 2.5 times as long; {SCALED}"),
+        "paper": Preset(
+            Comparison(
+                arms={FEW: {"source.pool": 16}, SOME: {"source.pool": 256}, MANY: {"source.pool": 0}},
+                base={},
+                preset="paper",
+            ),
+            None,
+            "pools of 16 and 256 among the paper's powers of two",
         ),
     },
     shows=("train", "prior"),
@@ -246,12 +245,9 @@ TRANSIENT_RIDGE = Study(
     name="transient-ridge",
     paper=PAPER,
     question="Do the weights take over from a general solution in regression as well?",
-    claims=(),
-    presets={
-        "quick": Preset(QUICK, None, "2 dimensions, 8 pairs, a pool of 12 functions"),
-        "paper": Preset(PAPER_SIZE, None, "8 dimensions, 16 pairs, width 512"),
+    bases={
+        "quick": Base(QUICK, "2 dimensions, 8 pairs, a pool of 12 functions"),
+        "paper": Base(PAPER_SIZE, "8 dimensions, 16 pairs, width 512"),
     },
-    summarise=TRANSIENCE.summarise,
-    figure=TRANSIENCE.figure,
     experiments=(POOLS,),
 )

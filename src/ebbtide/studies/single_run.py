@@ -1,0 +1,118 @@
+"""Work that is one run, whose members are compared with themselves over training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ebbtide.errors import InputError
+from ebbtide.report.figure import curves_figure
+from ebbtide.runs.folder import Run
+from ebbtide.studies.describe import run_command, scaled, seeds
+from ebbtide.studies.evidence import ONLY, Arm, Evidence, Scalars, evidence_of_run
+from ebbtide.studies.rehearsal import UntrainedRun, rehearse
+from ebbtide.studies.study import Experiment, Setup, Study
+from ebbtide.studies.verdict import Basis, Verdict, verdict_on, write_verdict
+from ebbtide.sweeps.axes import Point
+from ebbtide.training.feasible import check_feasible
+from ebbtide.training.fields import assign_all
+from ebbtide.training.spec import Spec, from_builtins
+
+
+def no_scalars(run: Run) -> Scalars:
+    """No numbers beside those of the curves."""
+    return {}
+
+
+class SingleRun(NamedTuple):
+    """One run of the study's base `base`; `scalars` are numbers of its members beside those of their curves."""
+
+    base: str
+    scalars: Callable[[Run], Scalars] = no_scalars
+
+    def plan(self, setup: Setup) -> "RunPlan":
+        """The run with the fields that a user has changed."""
+        data = msgspec.to_builtins(setup.study.base(self.base).spec)
+        assign_all(Spec, data, setup.changed())
+        return RunPlan(setup, from_builtins(data))
+
+
+class RunPlan(NamedTuple):
+    """A run that is to be trained for a study."""
+
+    setup: Setup
+    spec: Spec
+
+    @property
+    def label(self) -> dict[str, str]:
+        """What the run's header says of the study."""
+        return {"study": self.setup.study.name, "preset": self.setup.preset}
+
+    def check(self) -> None:
+        """Raises `InputError` unless this machine can train the run now, and it could be judged."""
+        self.spec.check()
+        check_feasible(self.spec)
+        check_judgeable(self.setup.study, self.spec, self.setup.changed())
+
+    def folder_in(self, runs: Path) -> Path:
+        """The folder of the run among others in `runs`."""
+        return runs / f"{self.setup.study.name}-{self.setup.size}-{self.spec.digest()[:8]}"
+
+    def conclude(self, folder: Path) -> Verdict:
+        """The verdict on the run, which is written into its folder with the figures."""
+        return conclude_run(self.setup.study, Run(folder))
+
+
+def own_experiment(study: Study) -> tuple[Experiment, SingleRun]:
+    """The study's own experiment, and its work. Raises `InputError` where a study has none that is a single run."""
+    own = study.own()
+    work = next(iter(own.presets.values())).work if own else None
+    if own is None or not isinstance(work, SingleRun):
+        raise InputError("study", study.name, "judges no single run; its experiments are sweeps or computations")
+    return own, work
+
+
+def check_judgeable(study: Study, spec: Spec, changed: Point) -> None:
+    """Raises `InputError`, naming the fields that were `changed`, where a run of this spec could not be judged by the
+    study: a curve that a claim needs would not be there. What a study asks of the models themselves is not tried."""
+    experiment, work = own_experiment(study)
+
+    def judging() -> None:
+        run = UntrainedRun(spec)
+        evidence = Evidence({ONLY: Arm(run.metrics(), run.chance(), scalars=work.scalars(run))})
+        for claim in experiment.claims:
+            claim.estimate(evidence)
+
+    rehearse(judging, study.name, changed)
+
+
+def judge_run(study: Study, run: Run) -> tuple[Verdict, Evidence]:
+    """The study's own claims on a finished run, and what they were judged on."""
+    experiment, work = own_experiment(study)
+    evidence = evidence_of_run(run, work.scalars(run))
+    preset, spec = run.header.label.get("preset", "custom"), run.header.spec
+    base, paper = study.bases.get(preset.rstrip("*")), study.bases.get("paper")
+    basis = Basis(
+        name=study.name,
+        paper=study.paper,
+        question=experiment.question,
+        preset=preset,
+        digest=run.header.digest,
+        sequences=run.sequences(),
+        scaled=scaled(spec, paper.spec, paper.note) if paper else "",
+        seeds=seeds(spec),
+        command=run_command(study.name, preset.rstrip("*"), base.spec, spec) if base else "",
+    )
+    return verdict_on(basis, experiment.claims, evidence, evidence.scalars(ONLY)), evidence
+
+
+def conclude_run(study: Study, run: Run) -> Verdict:
+    """Judges a run by the study's own claims and writes verdict.json and the figures into its folder."""
+    verdict, evidence = judge_run(study, run)
+    write_verdict(run.path, verdict, {})  # a verdict does not wait for a figure
+    experiment, _ = own_experiment(study)
+    title = f"{study.name} ({verdict.preset})"
+    drawn = experiment.figures(evidence, title) if experiment.figures else {}
+    write_verdict(run.path, verdict, curves_figure(run, f"{title}: {experiment.question}") | drawn)
+    return verdict

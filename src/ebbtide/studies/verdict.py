@@ -1,0 +1,136 @@
+"""verdict.json: the answer to an experiment's question, and what the answer rests on."""
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ebbtide.errors import InputError
+from ebbtide.evaluation.statistics import INTERVAL
+from ebbtide.runs.atomic import write_file
+from ebbtide.runs.folder import MOST_COUNT, DamagedError, Run
+from ebbtide.runs.reading import read_bounded
+from ebbtide.runs.signed import UNREADABLE, check_plain
+from ebbtide.studies.claim import Claim, Judgement, digest_of_claims, judge, number
+from ebbtide.studies.evidence import Evidence, Scalars
+
+VERDICT = "verdict.json"
+LARGEST_VERDICT = 2**24
+"""Bytes; ours have some thousand, those over a sweep a few hundred for each member."""
+
+MOST_CLAIMS = 1000
+
+
+class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """verdict.json: the answer of an experiment (`study`, or `study/experiment`) and what it rests on; `scaled` says
+    how the setting differs from the paper's, `seeds` which were used, `command` how to run it again; `version` of
+    ebbtide judged the claims whose digest is `claims_digest`; each is empty where it is not known."""
+
+    study: str
+    paper: str
+    preset: str
+    digest: str
+    sequences: int
+    interval: str
+    claims: list[Judgement]
+    summary: dict[str, list[float | None]]
+    question: str = ""
+    scaled: str = ""
+    seeds: str = ""
+    command: str = ""
+    version: str = ""
+    claims_digest: str = ""
+
+    def holds(self) -> bool:
+        """Whether every claim holds."""
+        return all(claim.verdict == "holds" for claim in self.claims)
+
+
+class Basis(NamedTuple):
+    """What a verdict is about and rests on, beside the evidence: the experiment's full name, paper and question, the
+    preset (with a star where fields were changed), the digest of the work, the sequences that it trained on, words on
+    how its setting differs from the paper's and on its seeds, the command that does it again (empty: there is none)."""
+
+    name: str
+    paper: str
+    question: str
+    preset: str
+    digest: str
+    sequences: int
+    scaled: str
+    seeds: str
+    command: str
+
+
+def verdict_on(basis: Basis, claims: Iterable[Claim], evidence: Evidence, summary: Scalars) -> Verdict:
+    """The verdict on every claim; `summary` are numbers of the members that are kept beside."""
+    claims = tuple(claims)
+    return Verdict(
+        study=basis.name,
+        paper=basis.paper,
+        preset=basis.preset,
+        digest=basis.digest,
+        sequences=basis.sequences,
+        interval=INTERVAL,
+        claims=[judge(claim, evidence) for claim in claims],
+        summary={name: [number(value) for value in values] for name, values in summary.items()},
+        question=basis.question,
+        scaled=basis.scaled,
+        seeds=basis.seeds,
+        command=basis.command,
+        version=version("ebbtide"),
+        claims_digest=digest_of_claims(claims),
+    )
+
+
+def judged_by(verdict: Verdict | None, claims: Iterable[Claim] | None) -> str:
+    """Words on the version of ebbtide that judged a verdict, and on whether its claims are today's `claims` (None: they
+    are not known here). Nothing where the verdict does not say."""
+    if verdict is None or not verdict.claims_digest:
+        return ""
+    changed = claims is not None and verdict.claims_digest != digest_of_claims(claims)
+    return f"version {verdict.version}" + ("; its claims have changed since" if changed else "")
+
+
+def write_verdict(folder: Path, verdict: Verdict, figures: dict[str, bytes]) -> None:
+    """Writes verdict.json and the figures."""
+    write_file(folder / VERDICT, msgspec.json.format(msgspec.json.encode(verdict), indent=1))
+    for name, data in figures.items():
+        write_file(folder / name, data)
+
+
+def read_verdict(run: Run) -> Verdict | None:
+    """The verdict in a run folder, if it is of this run; None when there is none."""
+    verdict = verdict_in(run.path)
+    return verdict if verdict and verdict.digest == run.header.digest else None
+
+
+def verdict_in(folder: Path) -> Verdict | None:
+    """The verdict that lies in a folder, whatever it is of; None when there is none.
+
+    Raises `InputError` when it is damaged.
+    """
+    if not (folder / VERDICT).is_file():
+        return None
+    try:
+        verdict = msgspec.json.decode(read_bounded(folder, VERDICT, LARGEST_VERDICT), type=Verdict)
+        _check_verdict(verdict)
+    except (DamagedError, *UNREADABLE) as error:
+        raise InputError("run", str(folder), f"{VERDICT} is damaged: {error}") from error
+    return verdict
+
+
+def _check_verdict(verdict: Verdict) -> None:
+    """Raises `DamagedError` for a verdict that `verdict_on` cannot have given: too many claims, counts that are not
+    those of the members, one end of an interval, numbers that are not finite."""
+    if len(verdict.claims) > MOST_CLAIMS or not 0 <= verdict.sequences < MOST_COUNT:
+        raise DamagedError(f"{len(verdict.claims)} claims, at {verdict.sequences} sequences")
+    for one in verdict.claims:
+        if not (one.n == len(one.members) and 0 <= one.above <= one.n):
+            raise DamagedError(f"claim {one.claim[:60]!r}: {one.above} of {one.n} where {len(one.members)} are given")
+        if (one.low is None) != (one.high is None):
+            raise DamagedError(f"claim {one.claim[:60]!r}: an interval with one end")
+        check_plain([one.threshold, one.estimate, one.low, one.high, one.members], f"claim {one.claim[:60]!r}")
+    check_plain(list(verdict.summary.values()), "summary")
