@@ -12,7 +12,8 @@ from ebbtide.errors import InputError
 from ebbtide.runs.folder import Run, numeric_identity
 from ebbtide.runs.signed import sign
 from ebbtide.training import worker
-from ebbtide.training.driver import spec_of, train
+from ebbtide.training.driver import train
+from ebbtide.training.run import spec_of
 from tiny import contents
 
 FIELDS = {

@@ -43,6 +43,6 @@ def test_a_wrong_example_would_have_been_noticed():
     assert runner.failures == 1
 
 
-@pytest.mark.parametrize("name", ["train", "resume", "model_at", "score", "probe_run"])
+@pytest.mark.parametrize("name", ["Run", "train", "resume", "model_at", "score", "probe_run"])
 def test_functions_that_take_a_run_have_an_example(name):
     assert examples(name, {})

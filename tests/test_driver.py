@@ -16,9 +16,10 @@ from ebbtide.runs.folder import Run
 from ebbtide.runs.signed import sign
 from ebbtide.runs.writer import Writer
 from ebbtide.training import driver
-from ebbtide.training.driver import Interrupted, Progress, resume, spec_of, train
+from ebbtide.training.driver import Interrupted, Progress, resume, train
 from ebbtide.training.kernels import Choice
 from ebbtide.training.layout import Layout
+from ebbtide.training.run import spec_of
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.team import Team, Worker, WorkerError
 from tiny import SPEC, contents, final_state, header, same_bits

@@ -21,9 +21,9 @@ from ebbtide.sources.features import Features
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.training import limits
 from ebbtide.training import spec as spec_module
-from ebbtide.training.driver import spec_of
 from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import Adam, WeightDecay
+from ebbtide.training.run import spec_of
 from ebbtide.training.spec import Spec, from_json
 from make_golden import GOLDEN
 from tiny import check_both

@@ -18,7 +18,8 @@ from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.runs.writer import Writer, load_state
 from ebbtide.studies.single_run import conclude_run
 from ebbtide.terminal import Terminal
-from ebbtide.training.driver import resume, spec_of
+from ebbtide.training.driver import resume
+from ebbtide.training.run import spec_of
 from make_golden import GOLDEN, fingerprint
 from tiny import contents, final_state
 

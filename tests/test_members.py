@@ -44,12 +44,15 @@ def test_names_and_leaves_round_trip():
     )
 
 
-def test_a_state_that_lacks_a_leaf_or_has_another_shape_is_refused():
+def test_a_state_that_lacks_a_leaf_or_has_another_shape_or_type_is_refused():
     tree = {"a": jnp.zeros(3), "b": jnp.zeros(2)}
+    a = np.zeros(3, np.float32)
     with pytest.raises(KeyError, match="b"):
-        unnamed(tree, {"a": np.zeros(3)})
+        unnamed(tree, {"a": a})
     with pytest.raises(ValueError, match=r"b has shape \(5,\), the spec needs \(2,\)"):
-        unnamed(tree, {"a": np.zeros(3), "b": np.zeros(5)})
+        unnamed(tree, {"a": a, "b": np.zeros(5, np.float32)})
+    with pytest.raises(ValueError, match="b is float64, the spec needs float32"):
+        unnamed(tree, {"a": a, "b": np.zeros(2)})
 
 
 def test_state_names_parameters_optimiser_and_position(two):

@@ -20,9 +20,10 @@ from ebbtide.runs.writer import load_state
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.training import driver
-from ebbtide.training.driver import Interrupted, Progress, resume, spec_of, train
+from ebbtide.training.driver import Interrupted, Progress, resume, train
 from ebbtide.training.engine import Engine, State
 from ebbtide.training.members import Members, unnamed
+from ebbtide.training.run import spec_of
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec
 from ebbtide.training.watch import EarlyStopping, Watch

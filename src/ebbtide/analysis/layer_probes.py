@@ -14,7 +14,7 @@ from ebbtide.mechanisms.taps import record
 from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import Snapshot
 from ebbtide.studies.evidence import Evidence
-from ebbtide.training.probe import model_at
+from ebbtide.training.run import model_at
 
 PROMPTS = 1000
 Target = Float[np.ndarray, "slots prompt features"]

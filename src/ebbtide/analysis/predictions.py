@@ -22,9 +22,8 @@ from ebbtide.runs.folder import Run, Snapshot
 from ebbtide.studies.evidence import Evidence, Series, stacked
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.task import Task
-from ebbtide.training.driver import spec_of
-from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints
+from ebbtide.training.run import params_of, spec_of
 from ebbtide.training.spec import Spec
 
 T = TypeVar("T")
@@ -166,11 +165,10 @@ def of_member(
     spec = spec_of(run)
     seen = evaluator == SEEN
     asked = seen_prompts(spec, place, prompts) if seen else fresh_prompts(spec, evaluator, prompts, **dict(changes))
-    template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
     kept = checkpoints(run)
     outputs = []
-    for _, arrays in kept[-1:] if last else kept:
-        params = unnamed(template, {name: x[place] for name, x in arrays.items()})
+    for at, arrays in kept[-1:] if last else kept:
+        params = params_of(spec, arrays, place, f"{run.path}: checkpoint {at}")
         outputs.append(np.asarray(answering(spec.model)(params, asked.prompt), np.float64))
     times = np.asarray([at for at, _ in (kept[-1:] if last else kept)])
     return Answers(times, np.stack(outputs), asked, spec)

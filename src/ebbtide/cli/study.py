@@ -116,7 +116,7 @@ def resume(options: Namespace) -> int:
 
 def _conclude(finished: Run, check: bool) -> int:
     """Prints what came of a run, and its verdict if it is a study's."""
-    from ebbtide.training.driver import spec_of
+    from ebbtide.training.run import spec_of
 
     study, verdict = find_study(name) if (name := finished.header.label.get("study")) else None, None
     if study is not None:

@@ -50,6 +50,11 @@ def evaluate(
 
     Raises `InputError` when the suite cannot be made, and when logits are not an array of finite numbers of the
     shape asked for.
+
+    >>> suite = eb.FewShotSuite(evaluators=("icl",), sequences=8)
+    >>> findings = eb.evaluate(lambda examples, labels: np.zeros((len(examples), suite.outputs)), suite)
+    >>> 0 <= findings["icl"] <= 1
+    True
     """
     options = {"source": source, "task": task, "evaluators": evaluators, "sequences": sequences, "seed": seed}
     whole_number("batch", batch, 1)

@@ -1,4 +1,5 @@
-"""The bursty few-shot task for models from outside: evaluation prompts and training batches, NumPy, batch first."""
+"""The bursty few-shot task for models of other frameworks: evaluation prompts and training batches in NumPy, batch
+first."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -25,7 +26,7 @@ EVALUATORS = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "fli
 SOURCE, TASK = Gaussian(), FewShot()
 LAST_SEQUENCE = 2**32 - 1
 ORACLE_BATCH = 512
-"""Prompts an oracle answers at a time: its logits hold every label."""
+"""Prompts evaluated by an oracle at a time: its logits hold every label."""
 
 
 class Batch(NamedTuple):
@@ -37,7 +38,7 @@ class Batch(NamedTuple):
 
 
 def batch_first(prompt: Prompt) -> Batch:
-    """What a model may see of a prompt, and the target: float32 and int64, writable copies."""
+    """The visible part of a prompt, and the target: float32 and int64, writable copies."""
     examples = np.array(np.swapaxes(prompt.exemplars, 0, 1), np.float32, order="C")
     labels = np.array(np.swapaxes(prompt.labels, 0, 1), np.int64, order="C")
     return Batch(examples, labels, np.array(prompt.target, np.int64))
@@ -55,6 +56,10 @@ class FewShotSuite:
     few classes), an unknown evaluator, fewer than 2 sequences, a seed outside 0 to 2^31 - 1.
 
     Source: Singh et al. 2023 (2311.08360) sections 2 and 3; Singh et al. 2025 (2503.05631) section 2.
+
+    >>> suite = eb.FewShotSuite(evaluators=("icl",), sequences=8)
+    >>> suite.prompts("icl").examples.shape  # [sequence, slot, feature]
+    (8, 3, 64)
     """
 
     def __init__(
@@ -88,17 +93,17 @@ class FewShotSuite:
 
     @property
     def evaluators(self) -> tuple[Evaluator, ...]:
-        """The instruments, in the order of `names`."""
+        """The evaluators, in the order of `names`."""
         return self._suite.evaluators
 
     def prompt(self, name: str) -> Prompt:
-        """The prompts of one evaluator as drawn: token-major, with the truth behind them. Raises `InputError` if the
-        suite does not have it."""
+        """The prompts of one evaluator as drawn: token-major, with their latent variables. Raises `InputError` if the
+        suite has no such evaluator."""
         require(name in self.names, "evaluator", name, f"must be one of the suite's: {', '.join(self.names)}")
         return self._host[name]
 
     def prompts(self, name: str) -> Batch:
-        """The prompts of one evaluator as a model gets them. Raises `InputError` if the suite does not have it."""
+        """The prompts of one evaluator as a model gets them. Raises `InputError` if the suite has no such evaluator."""
         return batch_first(self.prompt(name))
 
     def batches(self, size: int, *, seed: int = 0, start: int = 0) -> Iterator[Batch]:
@@ -117,7 +122,7 @@ class FewShotSuite:
             start += size
 
     def chance(self, name: str) -> dict[str, float]:
-        """What a uniform guess gives by every metric (`evaluation.metrics.chance`)."""
+        """The value of a uniform guess by every metric (`evaluation.metrics.chance`)."""
         if name not in self._chance:
             group = self.evaluators[self.names.index(name)].group
             self._chance[name] = chance(self._suite.of(name), self.outputs, group)

@@ -1,4 +1,4 @@
-"""What every model shares: its ends (tokens of a prompt, logits of the query), its loss, and how it is called."""
+"""The interface and the shared parts of models: tokens of a prompt, loss, read-out."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,13 +18,14 @@ from ebbtide.tasks.prompt import FunctionPrompt, Prompt
 Params = PyTree[Float[Array, "..."]]
 Tap = Callable[[str, Array], Array]
 Pairing = Literal["interleaved", "copied", "joint", "states"]
-"""The tokens of a prompt: exemplars and labels by turns; the same, each label's with the exemplar once more, by an
-embedding of its own; one token for both, the sum of their embeddings; exemplars alone, each answered with the next."""
+"""The tokens of a prompt. `interleaved`: exemplars and labels alternate; `copied`: the same, with an embedding of its
+exemplar added to each label; `joint`: one token per pair, the sum of both embeddings; `states`: exemplars alone, from
+each of which the next is predicted."""
 
 
 class Shape(TypedDict):
-    """What a model must fit: `context` pairs in a prompt, exemplars of `dim` features, `labels` outputs (0: one output,
-    a response is a real number)."""
+    """The sizes that a model must fit: `context` pairs in a prompt, exemplars of `dim` features, `labels` outputs (0:
+    one output, for real responses)."""
 
     context: int
     dim: int
@@ -35,7 +36,7 @@ AnyPrompt = Prompt | FunctionPrompt
 
 
 def untouched(name: str, value: Array) -> Array:
-    """The tap that leaves every activation as it is."""
+    """The tap that leaves every activation unchanged."""
     return value
 
 
@@ -48,8 +49,8 @@ def cross_entropy(logits: Float[Array, "batch labels"], target: Int[Array, " bat
 def response_losses(
     outputs: Float[Array, "asked batch outputs"], prompt: FunctionPrompt
 ) -> Float[Array, "asked batch"]:
-    """The loss of every slot that was asked (all, or the last alone): squared error (of vectors the mean over their
-    numbers), or cross-entropy in nats where responses are labels."""
+    """The loss of every predicted slot (all, or the last alone): squared error (for vectors the mean over their
+    coordinates), or cross-entropy in nats where responses are labels."""
     said = prompt.responses[-outputs.shape[0] :]
     if jnp.issubdtype(said.dtype, jnp.integer):
         return jax.vmap(cross_entropy)(outputs, said)
@@ -57,8 +58,8 @@ def response_losses(
 
 
 def mean_loss(outputs: Array, prompt: AnyPrompt) -> Float[Array, ""]:
-    """What training makes small: the mean cross-entropy of the query's label (nats), or, of functions, the mean loss of
-    every response that the model was asked."""
+    """The training loss: the mean cross-entropy of the query's label (nats), or, for function tasks, the mean loss over
+    all predicted slots."""
     if isinstance(prompt, Prompt):
         return cross_entropy(outputs, prompt.target).mean()
     return response_losses(outputs, prompt).mean()
@@ -69,7 +70,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read-out, and have a `pairing`, a field or a constant of the class: which prompts they can read."""
 
     def tokens(self, context: int) -> int:
-        """How many tokens a prompt of `context` pairs becomes."""
+        """The number of tokens of a prompt with `context` pairs."""
         return 2 * context + 1
 
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
@@ -77,7 +78,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise NotImplementedError
 
     def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
-        """Logits of the query's label [batch, labels]; of functions the outputs for every slot that is asked."""
+        """Logits of the query's label [batch, labels]; for function tasks the outputs at every predicted slot."""
         raise NotImplementedError
 
     def loss(self, params: Params, prompt: AnyPrompt) -> Float[Array, ""]:
@@ -85,11 +86,12 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return mean_loss(self.apply(params, prompt), prompt)
 
     def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
-        """The one seam through which training sees a model."""
+        """The loss and its gradient: the only function of a model that training calls, so that the compiled kernel can
+        replace it."""
         return jax.value_and_grad(self.loss)(params, prompt)
 
     def parameters(self, *, context: int, dim: int, labels: int) -> int:
-        """How many numbers training changes."""
+        """The number of trained parameters."""
 
         def made(key: Key[Array, ""]) -> Params:
             return self.init(key, context=context, dim=dim, labels=labels)
@@ -97,16 +99,16 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(made, jax.random.key(0))))
 
     def weights(self, *, dim: int, labels: int) -> int:
-        """How many numbers its matrices and tables have, without building them; biases, norms and positions
-        are left out."""
+        """The number of entries in the matrices and tables, without building them; biases, norms and positions are left
+        out."""
         raise NotImplementedError
 
     def held(self, tokens: int) -> int:
-        """How many numbers one layer holds at once for a sequence of so many tokens, at least."""
+        """The least number of values that one layer stores at once for a sequence of `tokens` tokens."""
         raise NotImplementedError
 
     def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
-        """Every matrix product of the forward pass of one step; only what the loss reads."""
+        """The matrix products in the forward pass of one step; only those that the loss needs."""
         raise NotImplementedError
 
 
@@ -121,8 +123,9 @@ def init_tokens(
     width: int,
     labels: int,
 ) -> dict[str, Any]:
-    """The parameters that make tokens: the label table (sd 0.02; for real responses one row, LeCun normal, that a
-    response multiplies; none where tokens are states), the exemplar encoder (and that of copies), the positions."""
+    """Initial parameters of the tokens: the label table (standard deviation 0.02; for real responses one LeCun-normal
+    row, which is multiplied by the response; none where tokens are states), the exemplar encoder (and the encoder of
+    copies), the positional encoding."""
     key, exemplar_key = next(keys), next(keys)
     made = {"exemplar": encoder.init(exemplar_key, dim, width), "position": positions.init(next(keys), tokens, width)}
     if pairing != "states":
@@ -172,10 +175,11 @@ def tokens_of(
 
 
 def init_readout(key: Key[Array, ""], width: int, labels: int) -> dict[str, Array]:
-    """A linear layer to the labels, or to the numbers of a real response (0: one); untied from the label table."""
+    """Initial parameters of the read-out, a linear layer to the labels or to the coordinates of a real response (0:
+    one); untied from the label table."""
     return {"w": weight(key, width, max(labels, 1)), "b": jnp.zeros(max(labels, 1))}
 
 
 def read_out(params: Any, query: Float[Array, "*asked batch d"], tap: Tap) -> Float[Array, "*asked batch labels"]:
-    """The logits of the query, or of every slot that is asked."""
+    """The logits of the query, or of every predicted slot."""
     return tap("hook_logits", query @ params["readout"]["w"] + params["readout"]["b"])

@@ -321,8 +321,10 @@ def _check_spec(spec: dict[str, Any]) -> None:
         if not isinstance(spec.get(field), allowed):
             raise DamagedError(f"{HEADER}: spec.{field} is not what a spec has there")
     vary, seeds = spec.get("vary") or {}, spec.get("seeds") or {}
-    if not (isinstance(vary, dict) and all(isinstance(values, list | tuple) for values in vary.values())):
-        raise DamagedError(f"{HEADER}: spec.vary is not lists of values by field")
+    rows: list[Any] = list(vary.values()) if isinstance(vary, dict) else [None]
+    lists = all(isinstance(values, list | tuple) and len(values) == spec["members"] for values in rows)
+    if not (lists and all(isinstance(value, int | float) for values in rows for value in values)):
+        raise DamagedError(f"{HEADER}: spec.vary is not lists of a number for each member by field")
     if not (isinstance(seeds, dict) and type(seeds.get("member", 0)) is int):
         raise DamagedError(f"{HEADER}: spec.seeds.member is not a whole number")
 

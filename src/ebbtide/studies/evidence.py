@@ -155,7 +155,7 @@ class Evidence:
         """An evaluator of every member's best kept model, on fresh prompts: neither training nor the choice of the
         model has seen them (evaluation seed + 1)."""
         from ebbtide.tasks.fewshot import METRICS
-        from ebbtide.training.driver import spec_of
+        from ebbtide.training.run import spec_of
         from ebbtide.training.engine import Engine
         from ebbtide.training.members import unnamed
 

@@ -23,11 +23,11 @@ from ebbtide.runs.folder import (
     Header,
     Instrument,
     Manifest,
-    Run,
     identity_differences,
     numeric_identity,
     original_identity,
 )
+from ebbtide.runs.folder import Run as RunFolder
 from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
@@ -35,8 +35,9 @@ from ebbtide.training.feasible import check_feasible
 from ebbtide.training.inputs import changed, inputs
 from ebbtide.training.kernels import XLA
 from ebbtide.training.layout import LONG_STEP_SECONDS, choose, step_seconds
+from ebbtide.training.run import Run, spec_of
 from ebbtide.training.saved import check_state
-from ebbtide.training.spec import Spec, from_builtins
+from ebbtide.training.spec import Spec
 from ebbtide.training.team import Team, Worker, WorkerError
 
 SLICE_SECONDS = 1.0
@@ -177,7 +178,7 @@ def _train(
             team.close()
 
 
-def resume(run: Run, **options: Any) -> Run:
+def resume(run: RunFolder, **options: Any) -> Run:
     """Continues a run from its newest intact checkpoint; takes the keyword arguments of `train` and raises what it
     raises.
 
@@ -187,14 +188,7 @@ def resume(run: Run, **options: Any) -> Run:
     return train(spec_of(run), run.path, label=run.header.label, **options)
 
 
-def spec_of(run: Run) -> Spec:
-    """The spec of a run. Raises `InputError` when this version cannot read it or its content was changed."""
-    spec = from_builtins(run.header.spec)
-    require(spec.digest() == run.header.digest, "run", str(run.path), "run.json: spec and digest do not agree")
-    return spec
-
-
-def _finished(run: Run) -> Manifest | None:
+def _finished(run: RunFolder) -> Manifest | None:
     """The manifest of a finished run's last checkpoint if it is intact, else None."""
     found = run.latest() if run.status() == "complete" else None
     return found[1] if found and found[1].finished else None

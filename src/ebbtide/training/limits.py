@@ -1,4 +1,4 @@
-"""What no machine could run is refused before anything is allocated."""
+"""Upper limits of specs: what no machine could run is refused before anything is allocated."""
 
 import os
 from typing import Any
@@ -20,13 +20,13 @@ MOST_AT = {
     "schedule.evaluations": 1_000_000,
     "schedule.checkpoints": 1_000_000,
 }
-"""Tighter bounds: slots, layers and blocks are unrolled in the program, points of a schedule are listed."""
+"""Tighter limits: slots, layers and blocks are unrolled in the program, points of a schedule are listed."""
 
 MOST_BYTES = 2**46
 """Seventy terabytes: no machine has so much memory."""
 
 PROCESS = 200_000_000
-"""Bytes that a worker process has for itself at least, with everything loaded and nothing drawn."""
+"""Least bytes that a worker process takes, with all libraries loaded and nothing drawn."""
 
 
 def check_integers(spec: msgspec.Struct) -> None:
@@ -50,8 +50,8 @@ def check_memory(spec: Any) -> None:
 
 
 def _check_needed(spec: Any, most: int, why: str) -> None:
-    """Raises `InputError` when a spec needs more than `most` bytes. Names the field that asks for most: the one that,
-    were it 1, would leave the least to ask for."""
+    """Raises `InputError` when a spec needs more than `most` bytes. Names the field with the largest share: the one
+    that, set to 1, would reduce the need most."""
     bytes_needed = needed(spec)
     if bytes_needed > most:
         sizes = integers(msgspec.to_builtins(spec))
@@ -61,7 +61,7 @@ def _check_needed(spec: Any, most: int, why: str) -> None:
 
 
 def check_processes(spec: Any, processes: int) -> None:
-    """Raises `InputError` when so many worker processes for `spec` need more memory than the machine has."""
+    """Raises `InputError` when `processes` worker processes for `spec` need more memory than the machine has."""
     total, memory = processes * PROCESS + needed(spec), physical_memory()
     allowed = f"need at least {total:,} bytes, {PROCESS:,} for a process; this machine has {memory:,}"
     require(total <= memory, "processes", processes, allowed)

@@ -23,7 +23,7 @@ Program = Callable[[State, Data, UInt[Array, ""], Bool[Array, " width"]], State]
 
 def unnamed(template: Any, arrays: dict[str, Any]) -> Any:
     """The pytree shaped like `template` with the leaves of `arrays`, by dotted name: the inverse of `to_dotted`. Raises
-    `KeyError` or `ValueError` when a leaf is missing or has another shape."""
+    `KeyError` or `ValueError` when a leaf is missing, or has another shape or type."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
     found = []
     for path, leaf in leaves:
@@ -31,7 +31,9 @@ def unnamed(template: Any, arrays: dict[str, Any]) -> Any:
         array = arrays[name]
         if array.shape != leaf.shape:
             raise ValueError(f"{name} has shape {array.shape}, the spec needs {leaf.shape}")
-        found.append(jnp.asarray(array, leaf.dtype))
+        if array.dtype != leaf.dtype:
+            raise ValueError(f"{name} is {array.dtype}, the spec needs {leaf.dtype}")
+        found.append(jnp.asarray(array))
     return jax.tree_util.tree_unflatten(treedef, found)
 
 

@@ -39,6 +39,12 @@ class Monitor:
     Raises `InputError` for what `evaluate` refuses, and where `keep_best` or `stopping.evaluator` is not an evaluator
     of the suite. Motivation: Singh et al. 2023 (2311.08360), abstract: the training loss does not show when ICL fades,
     so stopping in time needs an evaluator of ICL. The paper gives no rule; this one is ours.
+
+    >>> suite = eb.FewShotSuite(evaluators=("icl",), sequences=8)
+    >>> watch = eb.Monitor(suite)
+    >>> record = watch(0, lambda examples, labels: np.zeros((len(examples), suite.outputs)))
+    >>> watch.best is record, watch.stop
+    (True, False)
     """
 
     def __init__(

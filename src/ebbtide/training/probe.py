@@ -8,13 +8,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ebbtide.errors import InputError, nearest, require
+from ebbtide.errors import nearest, require
 from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.mechanisms.measures import Measure, find_measure, measure
 from ebbtide.models.model import AnyPrompt, Params
 from ebbtide.runs.folder import DamagedError, Run
-from ebbtide.training.driver import spec_of
-from ebbtide.training.members import unnamed
+from ebbtide.training.run import params_of, spec_of
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import parameters
 
@@ -43,42 +42,6 @@ def checkpoints(run: Run) -> list[tuple[int, dict[str, np.ndarray]]]:
             continue
     require(len(found) > 0, "run", str(run.path), "has no good checkpoint")
     return sorted(found, key=lambda one: one[0])
-
-
-def model_at(run: Run | str | os.PathLike[str], member: int = 0, sequences: int | None = None) -> tuple[Spec, Params]:
-    """The spec of a run, and the parameters of one member at a kept checkpoint.
-
-    Args:
-        run: a run, or the path of its folder.
-        member: the member's place in the run.
-        sequences: the *sequences* of a kept checkpoint; None: the newest.
-
-    Raises:
-        InputError: there is no such run, checkpoint or member.
-
-    >>> spec, params = eb.model_at("runs/tiny")
-    >>> sorted(params)
-    ['blocks', 'exemplar', 'label', 'norm', 'position', 'readout']
-    """
-    run = run if isinstance(run, Run) else Run(run)
-    spec, kept = spec_of(run), {manifest.sequences: manifest for _, manifest in run.manifests()}
-    require(len(kept) > 0, "run", str(run.path), "has no checkpoint")
-    require(0 <= member < spec.members, "member", member, f"must be from 0 to {spec.members - 1}")
-    at = max(kept) if sequences is None else sequences
-    require(at in kept, "sequences", at, f"the run has checkpoints at {', '.join(str(one) for one in sorted(kept))}")
-    where = f"{run.path}: checkpoint {at}"
-    try:
-        return spec, _params(spec, parameters(run, kept[at]), member, where)
-    except DamagedError as error:
-        raise InputError("run", where, str(error)) from error
-
-
-def _params(spec: Spec, arrays: dict[str, np.ndarray], member: int, where: str) -> Params:
-    template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
-    try:
-        return unnamed(template, {name: x[member] for name, x in arrays.items()})
-    except (KeyError, ValueError) as error:
-        raise InputError("run", where, str(error)) from error
 
 
 def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> Any:
@@ -139,7 +102,7 @@ def probe_run(
     for i, (at, arrays) in enumerate(kept):
         members = []
         for m in range(spec.members):
-            params = _params(spec, arrays, m, f"{run.path}: checkpoint {at}")
+            params = params_of(spec, arrays, m, f"{run.path}: checkpoint {at}")
             members.append([np.asarray(x) for x in compiled(params, per_world[m % len(per_world)])])
         times.append(at)
         rows.append(members)

@@ -1,4 +1,4 @@
-"""Checks that a checkpoint's state fits its spec, before any worker is started."""
+"""Checks that a checkpoint's state fits its spec: before any worker is started, and before a model is read from it."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ebbtide.runs.signed import DamagedError
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import BEST, WATCH
 from ebbtide.training.spec import Spec
-from ebbtide.training.start import PREFIX, to_dotted
+from ebbtide.training.start import PREFIX, shapes, to_dotted
 from ebbtide.training.watch import TRAINING, Watch
 
 Kind = tuple[tuple[int, ...], str]
@@ -45,6 +45,23 @@ def check_state(spec: Spec, manifest: Manifest, state: dict[str, np.ndarray]) ->
             f"step of member {m} is {int(state['step'][m])}, at {int(at[m])} sequences it is {int(at[m]) // spec.batch}"
         )
         raise DamagedError(f"{manifest.state.path}: {words}")
+
+
+def check_parameters(spec: Spec, arrays: dict[str, np.ndarray]) -> None:
+    """Raises `DamagedError`, naming the array, unless these are the parameters [member, ...] by dotted name of all
+    members of a run of this spec."""
+    needed = {
+        name: ((spec.members, *leaf.shape), str(leaf.dtype)) for name, leaf in shapes(spec.model, spec.shape()).items()
+    }
+    for name in needed:
+        if name not in arrays:
+            raise DamagedError(f"lacks the parameter {name}")
+    for name, array in arrays.items():
+        if name not in needed:
+            raise DamagedError(f"holds a parameter {name[:60]!r}, which this spec has no use for")
+        kind = array.shape, str(array.dtype)
+        if kind != needed[name]:
+            raise DamagedError(f"{name} is {_words(kind)}, this spec needs {_words(needed[name])}")
 
 
 def _expected(spec: Spec) -> tuple[dict[str, Kind], dict[str, Kind]]:

@@ -18,7 +18,7 @@ class Constant(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_field
     """Constant learning rate after linear warm-up: factor min(1, (t + 1) / warmup) at step t. `warmup` is in
     *steps*.
 
-    >>> float(eb.Constant(warmup=10).factor(np.uint32(4), total=100))
+    >>> float(eb.Constant(warmup=10).factor(jax.numpy.uint32(4), total=100))
     0.5
     """
 
@@ -32,7 +32,7 @@ class WarmupInverseSqrt(msgspec.Struct, frozen=True, tag="warmup_inverse_sqrt", 
     """Linear warm-up, then inverse square root: factor min(t / warmup, sqrt(warmup / t)) at step t, counted from 1
     (Chan et al. 2022, arXiv 2205.05055: warmup of 4,000 *steps*).
 
-    >>> float(eb.WarmupInverseSqrt(warmup=100).factor(np.uint32(399), total=1000))
+    >>> float(eb.WarmupInverseSqrt(warmup=100).factor(jax.numpy.uint32(399), total=1000))
     0.5
     """
 
@@ -46,7 +46,7 @@ class WarmupInverseSqrt(msgspec.Struct, frozen=True, tag="warmup_inverse_sqrt", 
 class Cosine(msgspec.Struct, frozen=True, tag="cosine", forbid_unknown_fields=True):
     """Linear warm-up over `warmup` *steps*, then half a cosine from 1 down to `final` at the last step.
 
-    >>> float(eb.Cosine(final=0.1).factor(np.uint32(0), total=100))
+    >>> float(eb.Cosine(final=0.1).factor(jax.numpy.uint32(0), total=100))
     1.0
     """
 

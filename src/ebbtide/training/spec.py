@@ -1,4 +1,4 @@
-"""The whole description of a run, as data."""
+"""The complete description of a run, as data."""
 
 import math
 from typing import Annotated, Any
@@ -29,12 +29,16 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 MOST_SEQUENCES = 2**32 - 1
 MOST_HELD = 2**30
-"""Bytes of images that an encoder may hold at a time in an evaluation."""
+"""Most bytes of images that an encoder may hold at a time in an evaluation."""
 
 
 class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Roots of the three streams. Member m uses (init, i) and (data, i) with i = member + m; the
-    evaluation prompts are shared by all members."""
+    """Seeds of the three random streams. Member m uses (init, i) and (data, i) with i = `member` + m; the evaluation
+    prompts are shared by all members.
+
+    >>> eb.Seeds(init=1).data
+    0
+    """
 
     init: Seed = 0
     data: Seed = 0
@@ -43,7 +47,7 @@ class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 VARIED_SEEDS = ("seeds.init", "seeds.data", "seeds.member")
-"""Seeds that may differ between members like traced fields do: no program depends on them."""
+"""Seeds that may differ between members as traced fields do: no program depends on them."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,11 +129,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 self.check_value(name, value)
 
     def metrics(self) -> tuple[str, ...]:
-        """Names of what every evaluator measures."""
+        """The names of the metrics that every evaluator records."""
         return self.task.metrics
 
     def check_value(self, name: str, value: float) -> None:
-        """Raises `InputError` unless a member's field `name` (one of `variable`) can have this value."""
+        """Raises `InputError` unless the field `name` (one of `variable`) may have this value."""
         if name in VARIED_SEEDS:
             whole = value == int(value) and 0 <= value < 2**31
             return require(whole, name, value, "must be a whole number from 0, below 2^31")
@@ -139,15 +143,15 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         checked.optimizer.check()
 
     def variable(self) -> list[str]:
-        """Dotted names of all fields that may differ between members."""
+        """The dotted names of all fields that may differ between members."""
         return [*traced_fields(self), *VARIED_SEEDS]
 
     def values(self, member: int) -> dict[str, float]:
-        """The values of the varied traced fields for one member."""
+        """The values of the varied traced fields of one member."""
         return {name: values[member] for name, values in self.vary.items() if name not in VARIED_SEEDS}
 
     def root(self, purpose: Purpose, member: int) -> Key[Array, ""]:
-        """Root key of a member's stream: (seeds.init or seeds.data, purpose, i)."""
+        """The root key of a member's stream: (seeds.init or seeds.data, purpose, i)."""
         name, own = ("seeds.init", self.seeds.init) if purpose == Purpose.INIT else ("seeds.data", self.seeds.data)
         seed = int(self.vary[name][member]) if name in self.vary else own
         return root(seed, purpose, self.number(member))
@@ -171,24 +175,24 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return {"context": self.task.context, "dim": self.source.sizes().dim, "labels": self.outputs()}
 
     def outputs(self) -> int:
-        """Labels that the read-out tells apart; 0 where a response is a real number."""
+        """The number of labels of the read-out; 0 where a response is a real number."""
         return self.task.outputs(self.source)
 
     def parameters(self) -> int:
-        """How many numbers training changes in a model: by this two models are matched in size."""
+        """The number of trained parameters of a model, by which models are matched in size."""
         return self.model.parameters(**self.shape())
 
     def best_evaluator(self) -> str | None:
-        """The evaluator by which the best models are kept; None where none are."""
+        """The evaluator by which the best models are chosen; None where none are kept."""
         return self.keep_best if self.keep_best in self.evaluators else None
 
     def steps(self) -> int:
-        """Length of the run in optimiser steps."""
+        """The length of the run in optimiser steps."""
         return self.sequences // self.batch
 
     def evaluation_part(self) -> int:
-        """How many sequences of an evaluator are answered at a time: all, unless the images an encoder makes of them
-        would take more than a gigabyte; then a part that divides them evenly, and is no smaller than a batch."""
+        """The number of sequences of an evaluator that are evaluated at a time: all, unless an encoder's images of them
+        would take more than a gigabyte; then a number that divides them evenly and is at least a batch."""
         n, slots = self.evaluation_sequences, self.task.context + 1
         each = limits.FLOAT * slots * self.model.encoder.held(self.source.sizes().dim)
         if each * n <= MOST_HELD:
@@ -222,7 +226,7 @@ def from_json(text: bytes) -> Spec:
 
 
 def from_builtins(data: Any) -> Spec:
-    """A spec from dicts, lists and scalars."""
+    """The spec in dicts, lists and scalars. Raises `InputError` in one line for invalid data."""
     identity.check_json(data)
     try:
         return msgspec.convert(data, Spec)

@@ -21,10 +21,10 @@ from ebbtide.studies.evidence import ONLY, Evidence, Scalars
 from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import Base, Experiment, Figures, Preset, Study
 from ebbtide.sweeps.axes import Point
-from ebbtide.training.driver import spec_of
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints, probe_run
+from ebbtide.training.run import spec_of
 from ebbtide.training.start import select
 
 

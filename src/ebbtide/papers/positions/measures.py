@@ -20,7 +20,7 @@ from ebbtide.sources.functions import Functions
 from ebbtide.studies.evidence import Evidence
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.regression import NOISY, Regression
-from ebbtide.training.probe import model_at
+from ebbtide.training.run import model_at
 from ebbtide.training.spec import Spec
 
 SHIFTS = ("skewed", "subspace", "shrunk", "stretched", "orthants", "repeated", "sorted", "noisy")

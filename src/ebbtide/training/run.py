@@ -1,0 +1,186 @@
+"""A run as its user sees it: the files of its folder, and the spec, the models and the labelled curves in them."""
+
+import os
+from functools import cached_property
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from ebbtide.errors import InputError, require
+from ebbtide.models.model import Model, Params
+from ebbtide.runs.folder import DamagedError
+from ebbtide.runs.folder import Run as RunFolder
+from ebbtide.training.members import unnamed
+from ebbtide.training.saved import check_parameters
+from ebbtide.training.spec import Spec, from_builtins
+from ebbtide.training.start import parameters
+
+WATCHED = ("value", "sequences", "stopped_at")
+"""What `RunFolder.best` says beside the parameters."""
+
+
+class Run(RunFolder):
+    """A run folder, read only, with what is in it as Python objects: `spec`, `model(member, at)`, `metrics()`,
+    `to_xarray()`. It sees what is committed, also while the run is being written.
+
+    Args:
+        path: the run's folder.
+
+    Raises:
+        InputError: the folder is no run folder.
+
+    >>> run = eb.Run("runs/tiny")
+    >>> run.status(), run.spec.model.width, run.checkpoints()
+    ('complete', 16, [0, 64])
+    >>> run.metrics()["icl"].shape  # [member, evaluation]
+    (1, 2)
+    """
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The spec of the run. Raises `InputError` when this version of ebbtide cannot read it, or when it was changed
+        since the run began."""
+        return spec_of(self)
+
+    def checkpoints(self) -> list[int]:
+        """The sequences per member at every checkpoint that the run has, oldest first. The last one of a run that is
+        not complete may be a rolling checkpoint, which a later one replaces.
+
+        >>> eb.Run("runs/tiny").checkpoints()
+        [0, 64]
+        """
+        return sorted(manifest.sequences for _, manifest in self.manifests())
+
+    def model(self, member: int = 0, at: int | np.integer | Literal["best"] | None = None) -> tuple[Model, Params]:
+        """The model of the run, and the parameters of one member: what `eb.record`, `eb.answer`, `eb.measure` take.
+
+        A count between two checkpoints is refused, and the nearest checkpoint named: parameters of another time than
+        was asked for would not look wrong.
+
+        Args:
+            member: the member's place in the run, from 0.
+            at: the sequences per member of a checkpoint (one of `checkpoints()`), None for the newest, or "best" for
+                the parameters with which the member had its best value of `spec.keep_best`.
+
+        Raises:
+            InputError: there is no such member or checkpoint, the run keeps no best models, or the checkpoint is
+                damaged or does not hold what the spec needs (names, shapes, types).
+
+        >>> run = eb.Run("runs/tiny")
+        >>> model, params = run.model(member=0, at=64)
+        >>> model.apply(params, eb.prompts_of(run.spec, "icl", 5)).shape  # [prompt, label]
+        (5, 66)
+        >>> model, params = run.model(at="best")
+        >>> run.model(at=60)
+        Traceback (most recent call last):
+        ebbtide.errors.InputError: at = 60: the nearest checkpoint is at 64 sequences (there are 0, 64)
+        """
+        spec = self.spec
+        require(0 <= member < spec.members, "member", member, f"must be from 0 to {spec.members - 1}")
+        try:
+            arrays = self._best(member) if at == "best" else self._at(at)
+        except DamagedError as error:
+            raise InputError("run", str(self.path), str(error)) from error
+        return spec.model, params_of(spec, arrays, member, str(self.path))
+
+    def _at(self, at: Any) -> dict[str, np.ndarray]:
+        """The parameters [member, ...] at a checkpoint."""
+        kept = {manifest.sequences: manifest for _, manifest in self.manifests()}
+        require(len(kept) > 0, "run", str(self.path), "has no checkpoint yet")
+        count = max(kept) if at is None else at
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+        require(whole, "at", at, "must be a number of sequences, None (the newest checkpoint) or 'best'")
+        if count not in kept:
+            close = min(kept, key=lambda one: abs(one - int(count)))
+            listed = ", ".join(str(one) for one in sorted(kept))
+            raise InputError("at", at, f"the nearest checkpoint is at {close} sequences (there are {listed})")
+        manifest = kept[int(count)]
+        self.check_belongs(manifest)
+        return parameters(self, manifest)
+
+    def _best(self, member: int) -> dict[str, np.ndarray]:
+        """The parameters [member, ...] of the best models."""
+        evaluator = self.spec.best_evaluator()
+        require(evaluator is not None, "at", "best", "this run keeps no best models (its spec's keep_best)")
+        found = self.best()
+        never = f"no evaluation of member {member} by {evaluator} was a number"
+        require(bool(found["sequences"][member] >= 0), "at", "best", never)
+        return {name: array for name, array in found.items() if name not in WATCHED}
+
+    def to_xarray(self) -> Any:
+        """The curves with named axes, as an `xarray.Dataset` (needs the extra `export`).
+
+        `value` and `error` (the standard error over the evaluation sequences) [member, sequences, evaluator, metric],
+        `train_loss` [member, sequences] (nats or squared error; nan at 0). Coordinates: `sequences` per member and the
+        `steps` there, the names of evaluators and metrics, for every evaluator its `headline` metric and that metric's
+        `chance` level, and for every member its values of the fields that `spec.vary` names.
+
+        Raises:
+            InputError: xarray is not installed, or nothing was evaluated yet.
+
+        >>> curves = eb.Run("runs/tiny").to_xarray()
+        >>> dict(curves.sizes)
+        {'member': 1, 'sequences': 2, 'evaluator': 1, 'metric': 5}
+        >>> curves.value.sel(evaluator="icl", metric="accuracy").mean("member").dims
+        ('sequences',)
+        """
+        try:
+            import xarray
+        except ModuleNotFoundError as error:
+            raise InputError("run", "xarray", "needs xarray: pip install 'ebbtide[export]'") from error
+        head, raw = self.header, self.arrays()
+        axes = ["member", "sequences", "evaluator", "metric"]
+        data = {"value": (axes, raw["values"][..., 0]), "error": (axes, raw["values"][..., 1])}
+        data["train_loss"] = (axes[:2], raw["train_loss"])
+        coordinates: dict[str, Any] = {
+            "member": np.arange(head.spec["members"]),
+            "sequences": raw["sequences"],
+            "steps": ("sequences", raw["sequences"] // head.spec["batch"]),
+            "evaluator": [one.name for one in head.instruments],
+            "metric": head.metrics,
+            "headline": ("evaluator", [one.headline for one in head.instruments]),
+            "chance": ("evaluator", [one.chance for one in head.instruments]),
+        }
+        varied = head.spec.get("vary") or {}
+        coordinates |= {name: ("member", values) for name, values in varied.items()}
+        return xarray.Dataset(data, coordinates, {"digest": head.digest, **head.label})
+
+
+def spec_of(run: RunFolder) -> Spec:
+    """The spec of a run. Raises `InputError` when this version cannot read it or it was changed."""
+    spec = from_builtins(run.header.spec)
+    require(spec.digest() == run.header.digest, "run", str(run.path), "run.json: spec and digest do not agree")
+    return spec
+
+
+def params_of(spec: Spec, arrays: dict[str, np.ndarray], member: int, where: str) -> Params:
+    """The parameters of one member, from those [member, ...] of a checkpoint by dotted name. Raises `InputError`, with
+    the run `where` they were found, unless they are what the spec needs."""
+    try:
+        check_parameters(spec, arrays)
+    except DamagedError as error:
+        raise InputError("run", where, str(error)) from error
+    template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
+    return unnamed(template, {name: array[member] for name, array in arrays.items()})
+
+
+def model_at(
+    run: RunFolder | str | os.PathLike[str], member: int = 0, sequences: int | None = None
+) -> tuple[Spec, Params]:
+    """The spec of a run, and the parameters of one member at a checkpoint: what `eb.score` takes.
+
+    Args:
+        run: a run, or the path of its folder.
+        member: the member's place in the run.
+        sequences: the sequences per member of a checkpoint; None: the newest.
+
+    Raises:
+        InputError: there is no such run, checkpoint or member (see `Run.model`).
+
+    >>> spec, params = eb.model_at("runs/tiny")
+    >>> sorted(params)
+    ['blocks', 'exemplar', 'label', 'norm', 'position', 'readout']
+    """
+    found = Run(run.path if isinstance(run, RunFolder) else run)
+    return found.spec, found.model(member, sequences)[1]
