@@ -155,9 +155,9 @@ class Evidence:
         """An evaluator of every member's best kept model, on fresh prompts: neither training nor the choice of the
         model has seen them (evaluation seed + 1)."""
         from ebbtide.tasks.fewshot import METRICS
-        from ebbtide.training.run import spec_of
         from ebbtide.training.engine import Engine
         from ebbtide.training.members import unnamed
+        from ebbtide.training.run import spec_of
 
         found: list[float] = []
         for place, run in self.runs(arm):
