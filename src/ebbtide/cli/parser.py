@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         "       ebbtide run STUDY --experiment NAME [--preset NAME] [--out DIR] [--check]\n"
         "                   [--executor NAME] [--jobs N] [--kernel NAME] [--dry-run] [--FIELD VALUE ...]"
     )
-    run.add_argument("study", help="the study's name (see `ebbtide studies`)")
+    run.add_argument("study", help="the study's name (see `ebbtide studies`), or a Python file that holds one")
     run.add_argument(
         "--experiment", metavar="NAME", help="one of the study's experiments (see `ebbtide studies STUDY`)"
     )
@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     resume = command("resume", "continue an interrupted run")
     resume.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     layout(resume)
+    resume.add_argument("--study", metavar="FILE", help="the file of the run's study, where it is one of your own")
     resume.add_argument("--check", action="store_true", help="exit with 1 unless every claim holds")
     export = command("export", "write a run's curves as one tidy table")
     export.add_argument("run", help=f"run folder, or its name inside {RUNS}/")

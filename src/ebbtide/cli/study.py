@@ -9,6 +9,7 @@ from rich.text import Text
 from ebbtide.cli.console import claims_verdict, console, find_run, print_diverged, print_verdict
 from ebbtide.cli.parser import RUNS
 from ebbtide.cli.work import KINDS, clock_words, donor_words, train_run
+from ebbtide.errors import require
 from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.report import tables
 from ebbtide.runs.folder import Run
@@ -111,14 +112,18 @@ def resume(options: Namespace) -> int:
     at = f"{tables.short(found.sequences())} of {tables.short(found.header.spec['sequences'])} sequences"
     console.print(f"{found.path}: {found.status()} at {at}", soft_wrap=True)
     code = train_run(found.path, options, lambda **how: driver.resume(found, **how))
-    return code if code is not None else _conclude(Run(found.path), options.check)
+    return code if code is not None else _conclude(Run(found.path), options.check, options.study)
 
 
-def _conclude(finished: Run, check: bool) -> int:
+def _conclude(finished: Run, check: bool, file: str | None) -> int:
     """Prints what came of a run, and its verdict if it is a study's."""
     from ebbtide.training.run import spec_of
 
-    study, verdict = find_study(name) if (name := finished.header.label.get("study")) else None, None
+    label, verdict = finished.header.label, None
+    study = find_study(file or label["study"]) if "study" in label else None
+    if study is not None and (study.file or "file" in label):
+        allowed = f"the run was trained for the study in {label.get('file', 'this package')}; name that file by --study"
+        require(study.file == label.get("file"), "study", file or label["study"], allowed)
     if study is not None:
         check_judgeable(study, spec_of(finished), {})
         verdict = conclude_run(study, finished)

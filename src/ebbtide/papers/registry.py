@@ -12,6 +12,7 @@ from ebbtide.papers.statisticians.study import STATISTICIANS
 from ebbtide.papers.toy_laws.study import TOY_LAWS
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.papers.transient_ridge.study import TRANSIENT_RIDGE
+from ebbtide.studies.outside import installed_studies, names_a_file, study_in_file
 from ebbtide.studies.study import Study
 from ebbtide.training.spec import Spec
 
@@ -31,8 +32,13 @@ STUDIES: tuple[Study, ...] = (
 
 
 def find_study(name: str) -> Study:
-    """The study of that name. Raises `InputError` for an unknown one."""
+    """The study of that name: one of this package, one that an installed package adds, or the one in a Python file of
+    the user (`./mine.py`), which is imported. Raises `InputError` for an unknown one."""
+    if names_a_file(name):
+        return study_in_file(name)
     known = {study.name: study for study in STUDIES}
+    if name not in known:
+        known = installed_studies() | known
     require(name in known, "study", name, f"must be one of {', '.join(known)}{nearest(name, known)}")
     return known[name]
 

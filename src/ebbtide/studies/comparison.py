@@ -66,7 +66,7 @@ class SweepPlan(NamedTuple):
     def sweep(self) -> Sweep:
         """The grid: arms by members. Members share seeds across arms."""
         one, setup = self.comparison, self.setup
-        return Sweep(
+        sweep = Sweep(
             name=f"{setup.study.name}-{setup.experiment.name}-{setup.size}",
             study=setup.study.name,
             preset=one.preset,
@@ -76,6 +76,14 @@ class SweepPlan(NamedTuple):
             task_members=one.task_members,
             origin=Origin(experiment=setup.experiment.name, preset=setup.preset, arms=tuple(one.arms)),
         )
+        return self._of_file(sweep) if setup.study.file else sweep
+
+    def _of_file(self, sweep: Sweep) -> Sweep:
+        """The sweep of a study in a user's file, which no other process knows by its name: its base in full."""
+        data = msgspec.to_builtins(self.setup.study.base(sweep.preset).spec)
+        assign_all(Spec, data, sweep.base)
+        base = {name: value for name, value in data.items() if name not in ("members", "vary")}
+        return replace(sweep, study=None, preset="quick", base=base)
 
     def specs(self) -> dict[str, Spec]:
         """The spec of every arm, with all its members."""

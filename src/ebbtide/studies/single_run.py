@@ -47,7 +47,8 @@ class RunPlan(NamedTuple):
     @property
     def label(self) -> dict[str, str]:
         """What the run's header says of the study."""
-        return {"study": self.setup.study.name, "preset": self.setup.preset}
+        file = self.setup.study.file
+        return {"study": self.setup.study.name, "preset": self.setup.preset} | ({"file": file} if file else {})
 
     def check(self) -> None:
         """Raises `InputError` unless this machine can train the run now, and it could be judged."""

@@ -98,7 +98,8 @@ class Study(NamedTuple):
     """A paper's question, asked by experiments; the first is what `ebbtide run NAME` does.
 
     An experiment that has the study's name is the study's own: its verdict is the study's. `bases` are the specs that
-    work starts from, by the names of presets.
+    work starts from, by the names of presets. `file` says of a study in a user's own file which file it is: its name
+    and hash.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Study(NamedTuple):
     question: str
     experiments: tuple[Experiment, ...]
     bases: Mapping[str, Base] = {}
+    file: str = ""
 
     def base(self, name: str) -> Base:
         """The base of that name. Raises `InputError` for an unknown one, and where the study trains nothing."""
