@@ -104,7 +104,7 @@ def test_ctrl_c_ends_the_command_and_writes_nothing(tmp_path, monkeypatch, capsy
 
 def test_nothing_needs_the_benchmark_but_its_command():
     users = {name_of(path) for path, tree in TREES.items() if "bench" in imports(tree)}
-    assert {name for name in users if not name.startswith("ebbtide.bench")} == {"ebbtide.cli.commands"}
+    assert {name for name in users if not name.startswith("ebbtide.bench")} == {"ebbtide.cli.checks"}
 
 
 # --- turns, runs and records

@@ -1,6 +1,7 @@
 """Runs that start from other runs' checkpoints, and parameters that training leaves alone."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,15 @@ def test_one_member_may_be_the_start_of_all(donor, tmp_path):
         np.testing.assert_array_equal(first[name], np.stack([array[1]] * 2), err_msg=name)
 
 
+@pytest.fixture
+def as_in_a_child() -> Iterator[None]:
+    """Programs are compiled in this process as in those that it starts, so that their bits may be compared."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("as_in_a_child")
 def test_worker_processes_start_from_it_too(donor, tmp_path):
     for name, processes in (("here", 0), ("there", 1)):
         train(graft(donor), tmp_path / name, processes=processes)
