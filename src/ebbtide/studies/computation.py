@@ -26,7 +26,7 @@ from ebbtide.studies.describe import field_words
 from ebbtide.studies.evidence import ONLY, Arm, Evidence, Scalars
 from ebbtide.studies.study import Figures, Setup
 from ebbtide.studies.verdict import VERDICT, Basis, Verdict, verdict_on
-from ebbtide.training.fields import assign_all, explain, parse
+from ebbtide.training.fields import explain, override, parse
 
 COMPUTED, CURVES = "computed.json", "curves.npz"
 LARGEST_RECORD = 2**20
@@ -62,7 +62,8 @@ class Computation(NamedTuple):
     def plan(self, setup: Setup) -> "ComputationPlan":
         """The computation with the fields that a user has changed."""
         data: dict[str, Any] = msgspec.to_builtins(self.setting)
-        assign_all(type(self.setting), data, setup.changed())
+        for name, text in setup.fields:
+            override(type(self.setting), data, name, text)
         try:
             setting = msgspec.convert(data, type(self.setting))
         except msgspec.ValidationError as error:

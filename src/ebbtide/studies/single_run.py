@@ -16,7 +16,7 @@ from ebbtide.studies.study import Experiment, Setup, Study
 from ebbtide.studies.verdict import Basis, Verdict, verdict_on, write_verdict
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.feasible import check_feasible
-from ebbtide.training.fields import assign_all
+from ebbtide.training.fields import override
 from ebbtide.training.spec import Spec, from_builtins
 
 
@@ -34,7 +34,8 @@ class SingleRun(NamedTuple):
     def plan(self, setup: Setup) -> "RunPlan":
         """The run with the fields that a user has changed."""
         data = msgspec.to_builtins(setup.study.base(self.base).spec)
-        assign_all(Spec, data, setup.changed())
+        for name, text in setup.fields:
+            override(Spec, data, name, text)
         return RunPlan(setup, from_builtins(data))
 
 
