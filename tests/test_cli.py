@@ -337,7 +337,7 @@ def test_a_disk_that_became_full_is_one_line_that_says_how_to_go_on(here, monkey
 
 def test_the_default_folder_is_named_by_study_preset_and_digest(here, monkeypatch):
     seen = []
-    monkeypatch.setattr(driver, "train", lambda spec, out, **options: seen.append((spec, out)) or transient(here / "x"))
+    monkeypatch.setattr(driver, "train", lambda spec, out, **options: seen.append((spec, out)) or transient(Path(out)))
     assert main(["run", "transience", "--seeds.data", "3"]) == 0
     ((spec, out),) = seen
     assert out == Path("runs") / f"transience-quick-{spec.digest()[:8]}" and spec.seeds.data == 3

@@ -198,8 +198,8 @@ def test_an_experiment_that_is_not_judged_says_how_to_go_on(judged):
 def test_a_study_lists_the_questions_that_were_not_asked(judged):
     shutil.copytree(judged, "runs/exp")
     found = gather(["transience"], Path("runs"))
-    others = [f"transience/{one.name}" for one in TRANSIENCE.experiments if one.name != "l2"]
-    assert [one.experiment for one in found] == ["transience/l2", "transience", *others]
+    others = [TRANSIENCE.full_name(one) for one in TRANSIENCE.experiments if one.name != "l2"]
+    assert [one.experiment for one in found] == ["transience/l2", *others] and others[0] == "transience"
     assert [one.kind for one in found[1:]] == [NOT_RUN] * len(found[1:])
     text = told("transience")
     assert text.sections() == ["e1"] and text.text[""].count(NOT_RUN) == len(found) - 1

@@ -180,7 +180,7 @@ def told_of(path: Path) -> tuple[Any, ...]:
     """What a page says of an experiment that is complete."""
     found = entry_of(path)
     claims = [claim.claim for claim in found.claims or ()]
-    return found.experiment, found.preset, found.question, claims, dict(found.facts)["Evidence"], found.problem
+    return found.experiment, found.preset, found.question, claims, dict(found.facts)["Arms"], found.problem
 
 
 def rewritten(path: Path, **changes: Any) -> Path:

@@ -30,11 +30,13 @@ def table_of_computation(verdict: Verdict | None) -> Iterable[Grid]:
 
 
 def table_of_arms(arms: dict[str, Point]) -> Grid:
+    """The fields that each arm sets."""
     rows = [[arm, ", ".join(f"{n} {value_text(v)}" for n, v in point.items())] for arm, point in arms.items()]
     return Grid("Arms: what each sets, on the same seeds", ["arm", "fields"], rows)
 
 
 def table_of_axes(axes: dict[str, list[Any]]) -> Grid:
+    """The values of each axis."""
     rows = [[name, value_text(values), str(len(values))] for name, values in axes.items()]
     return Grid("Axes: what differs between the members", ["field", "values", "how many"], rows)
 

@@ -37,6 +37,7 @@ class UntrainedRun(Run):
         self.header: Any = _Header(msgspec.to_builtins(spec), spec.digest(), {})
 
     def metrics(self) -> dict[str, np.ndarray]:
+        """Curves of ones, by the names that the curves of a trained run have."""
         spec = self._spec
         at = np.asarray(spec.schedule.points(spec.sequences, spec.batch))
         ones = np.ones((spec.members, len(at)), np.float32)
