@@ -67,7 +67,7 @@ NARROW = EXPERIMENT._replace(
     claims=(*CLAIMS, above("slow", "icl is a number", "definition", "icl_peak", "slow", 0.0)),
     presets={"quick": Preset(WORK._replace(arms={"slow": {"model.width": 8}, "fast": {"model.width": 16}}), 1, "tiny")},
 )
-"""Evidence of different shapes, so that no task has members of both."""
+"""Arms of different shapes, so that no task has members of both."""
 
 
 def test_an_arm_that_did_not_finish_takes_the_verdict_from_its_own_claims_alone(tmp_path):
