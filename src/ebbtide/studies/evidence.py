@@ -93,7 +93,7 @@ class Evidence:
 
         >>> import numpy as np
         >>> loss = {"sequences": np.asarray([0, 10]), "train_loss": np.asarray([[np.nan, 0.5], [np.nan, 0.7]])}
-        >>> Evidence({"small": Arm(loss)}).scalar("small", "train_loss_final").round(1).tolist()
+        >>> eb.Evidence({"small": eb.Arm(loss)}).scalar("small", "train_loss_final").round(1).tolist()
         [0.5, 0.7]
     """
 
