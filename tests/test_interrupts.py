@@ -33,6 +33,8 @@ def collected(phase, info):
 gc.callbacks.append(collected)
 """
 """What a callback of the garbage collector raises is printed and forgotten."""
+HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""A suite that a shell started in the background ignores SIGINT, and so would what it starts."""
 COMMAND = "import sys; sys.argv = ['ebbtide', *{words!r}]; from ebbtide.cli import main; sys.exit(main())"
 
 
@@ -44,7 +46,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def interrupted(script: str, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    text = script + COMMAND.format(words=words)
+    text = HEARS + script + COMMAND.format(words=words)
     return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
