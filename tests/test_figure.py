@@ -74,3 +74,21 @@ def test_every_evaluator_has_a_line_of_its_own():
 def test_the_step_is_named_beside_the_sequence(tmp_path):
     run = write_run(tmp_path / "run", {"icl": [[0.5, 0.6, 0.7]]}, [[1, 1, 1]], spec=replace(SPEC, batch=32))
     assert "a step is 32 sequences" in curves_figure(run, "t")["figure.svg"].decode()
+
+
+def test_powers_of_ten_on_a_logarithmic_axis_stay_formulas():
+    """Also those of ticks that are made only when the figure is drawn; a title with a dollar is plain text."""
+    from matplotlib.figure import Figure
+
+    from ebbtide.report.figure_text import write_plainly
+
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([1, 2], [1e-6, 1e2])
+    axes.set_yscale("log")
+    axes.set_title("a $ and a $")
+    write_plainly(figure)
+    figure.draw_without_rendering()
+    labels = [label for label in axes.get_yticklabels() if "$" in label.get_text()]
+    assert len(labels) > 4 and all(label.get_parse_math() for label in labels)
+    assert not axes.title.get_parse_math()

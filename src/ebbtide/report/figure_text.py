@@ -18,6 +18,7 @@ def write_plainly(figure: Any) -> None:
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
 
+    texts = figure.findobj(Text)  # before the ticks are listed: looking for texts makes the ticks that are missing
     formulas = set()
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         words = axis.get_major_formatter()
@@ -27,7 +28,7 @@ def write_plainly(figure: Any) -> None:
         else:
             ticks = [*axis.majorTicks, *axis.minorTicks]
         formulas |= {id(label) for tick in ticks for label in (tick.label1, tick.label2)}
-    for text in figure.findobj(Text):
+    for text in texts:
         if id(text) not in formulas:
             text.set_parse_math(False)
             text.set_text(plain(text.get_text()))
