@@ -6,15 +6,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.papers.registry import find_study
+from ebbtide.papers.registry import find_study, study_given
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.studies import outside
 from ebbtide.studies.outside import names_a_file, study_in_file
 from ebbtide.sweeps.folder import SweepFolder
-from tiny import contents
+from tiny import SPEC, contents, write_run
 
 EXAMPLE = Path(__file__).parents[1] / "examples/own_study.py"
 OWN_RUN = """
@@ -73,6 +74,22 @@ def test_a_run_says_which_file_it_was_trained_for_and_no_folder_has_a_file_impor
     assert told.count("\n") == 1 and f"the run was trained for the study in {label['file']}" in told
 
 
+def test_a_file_that_a_folder_names_is_never_imported(here, capsys):
+    """Neither the label of a run nor the description of a sweep can have code run."""
+    Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n" + OWN_RUN)
+    curve = [[0.5, 0.6, 0.7]]
+    label = {"study": "./evil.py", "preset": "quick"}
+    write_run(here / "run", {"icl": curve, "iwl": curve}, [[4, 3, 2]], replace(SPEC, members=1), label=label)
+    Path("sweep.json").write_text('{"name": "evil", "study": "./evil.py", "axes": [{"seeds": 2}]}')
+    for words in (["resume", "run"], ["sweep", "sweep.json", "--dry-run"]):
+        assert main(words) == 2
+        assert "study = './evil.py': must be one of transience" in capsys.readouterr().err
+    for words in (["show", "run"], ["report", "run", "--out", "page.html"], ["ls", "."]):
+        assert main(words) == 0
+    assert not Path("ran").exists()
+    assert main(["studies", "./evil.py"]) == 0 and Path("ran").exists(), "the file would have left a trace"
+
+
 @pytest.mark.parametrize(
     ("text", "words", "says"),
     [
@@ -102,7 +119,7 @@ def test_names_of_studies_and_of_files_are_told_apart():
         False,
         False,
     ]
-    assert study_in_file(str(EXAMPLE)).name == "own-study" and find_study(f"{EXAMPLE}:STUDY").file
+    assert study_in_file(str(EXAMPLE)).name == "own-study" and study_given(f"{EXAMPLE}:STUDY").file
 
 
 def test_installed_packages_add_studies_and_replace_none(monkeypatch):

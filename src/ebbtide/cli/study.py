@@ -10,7 +10,7 @@ from ebbtide.cli.console import claims_verdict, console, find_run, print_diverge
 from ebbtide.cli.parser import RUNS
 from ebbtide.cli.work import KINDS, clock_words, donor_words, train_run
 from ebbtide.errors import require
-from ebbtide.papers.registry import STUDIES, find_study
+from ebbtide.papers.registry import STUDIES, find_study, study_given
 from ebbtide.report import tables
 from ebbtide.runs.folder import Run
 from ebbtide.studies.comparison import Comparison
@@ -21,7 +21,7 @@ from ebbtide.studies.study import Experiment, Study, setup
 
 def studies(options: Namespace) -> int:
     """Table of all studies, or of one with all its experiments."""
-    for study in [find_study(options.study)] if options.study else STUDIES:
+    for study in [study_given(options.study)] if options.study else STUDIES:
         console.print(Text(study.name, "bold"), Text(f"  {study.question}"))
         console.print(Text(f"  {study.paper}", "dim"))
         for one in study.experiments:
@@ -90,7 +90,7 @@ def _presets(study: Study, experiment: Experiment) -> Table:
 def run(options: Namespace) -> int:
     """Does the work of an experiment, judges its claims and draws its figures; exit code 1 with --check when a claim
     does not hold."""
-    plan = setup(find_study(options.study), options.experiment, options.preset, options.fields).plan()
+    plan = setup(study_given(options.study), options.experiment, options.preset, options.fields).plan()
     kind = KINDS[type(plan)]
     kind.check_options(plan, options)
     plan.check()
@@ -120,7 +120,9 @@ def _conclude(finished: Run, check: bool, file: str | None) -> int:
     from ebbtide.training.run import spec_of
 
     label, verdict = finished.header.label, None
-    study = find_study(file or label["study"]) if "study" in label else None
+    study = None
+    if "study" in label:
+        study = study_given(file) if file else find_study(label["study"])
     if study is not None and (study.file or "file" in label):
         allowed = f"the run was trained for the study in {label.get('file', 'this package')}; name that file by --study"
         require(study.file == label.get("file"), "study", file or label["study"], allowed)

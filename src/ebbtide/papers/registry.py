@@ -32,15 +32,19 @@ STUDIES: tuple[Study, ...] = (
 
 
 def find_study(name: str) -> Study:
-    """The study of that name: one of this package, one that an installed package adds, or the one in a Python file of
-    the user (`./mine.py`), which is imported. Raises `InputError` for an unknown one."""
-    if names_a_file(name):
-        return study_in_file(name)
+    """The study of that name: one of this package, or one that an installed package adds. No file is imported, whatever
+    the name is: it may come from a folder. Raises `InputError` for an unknown one."""
     known = {study.name: study for study in STUDIES}
     if name not in known:
         known = installed_studies() | known
     require(name in known, "study", name, f"must be one of {', '.join(known)}{nearest(name, known)}")
     return known[name]
+
+
+def study_given(words: str) -> Study:
+    """The study that a user names on the command line: by its name, or by a Python file (`./mine.py`), which is
+    imported. Raises `InputError` for an unknown one."""
+    return study_in_file(words) if names_a_file(words) else find_study(words)
 
 
 def preset_of(study: str, preset: str) -> Spec:
