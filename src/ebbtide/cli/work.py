@@ -58,7 +58,7 @@ def refuse(options: Namespace, usual: dict[str, Any], allowed: str) -> None:
 
 
 def clock_words(minutes: float | None) -> str:
-    """`about 5 minutes`, `about 10 s`."""
+    """`about 5 min`, `about 10 s`, `not timed`."""
     if minutes is None:
         return "not timed"
     return f"about {minutes:g} min" if minutes >= 1 else f"about {60 * minutes:.0f} s"
