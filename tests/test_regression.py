@@ -33,7 +33,6 @@ from ebbtide.training.spec import Spec, from_json
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 TASK, SOURCE = Regression(context=6), Functions(dim=4)
-KEY = root(3, Purpose.DATA)
 SPEC = Spec(
     task=TASK,
     source=replace(SOURCE, pool=4),
@@ -51,7 +50,8 @@ SPEC = Spec(
 @lru_cache
 def draw(task: Regression = TASK, source: Functions = SOURCE, n: int = 2000) -> FunctionPrompt:
     split = source.sizes().split()
-    return compile_fast(lambda i: task.sample(KEY, i, source, source.build(), split))(jnp.arange(n, dtype=jnp.uint32))
+    key = root(3, Purpose.DATA)
+    return compile_fast(lambda i: task.sample(key, i, source, source.build(), split))(jnp.arange(n, dtype=jnp.uint32))
 
 
 def test_responses_are_the_weights_answer_and_noise():
@@ -120,7 +120,7 @@ def test_steps_are_numbers_and_mixed_prompts_are_one_or_the_other():
 
 
 def test_examples_do_not_depend_on_the_batch():
-    some = TASK.sample(KEY, jnp.asarray([7], jnp.uint32), SOURCE, SOURCE.build(), SOURCE.sizes().split())
+    some = TASK.sample(root(3, Purpose.DATA), jnp.asarray([7], jnp.uint32), SOURCE, SOURCE.build(), SOURCE.sizes().split())
     np.testing.assert_allclose(np.asarray(draw().inputs[:, 7]), np.asarray(some.inputs[:, 0]), rtol=1e-5)
     np.testing.assert_allclose(np.asarray(draw().responses[:, 7]), np.asarray(some.responses[:, 0]), rtol=1e-4)
 
