@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.analysis import layer_probes
-from ebbtide.analysis.layer_probes import Read
-from ebbtide.analysis.predictions import Answers, fresh_prompts
+from ebbtide.analysis.layer_probes import ProbeScores
+from ebbtide.analysis.predictions import Predictions, fresh_prompts
 from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
@@ -179,12 +179,12 @@ def test_copied_tokens_carry_their_exemplar_in_the_token_of_the_response():
 PROMPTS = 400
 
 
-def answered(says=None) -> Answers:
+def answered(says=None) -> Predictions:
     """A member that answers what `says` makes of its answers; 0 unless given."""
     sweep = make_sweep(REPRESENTATIONS, DYNAMICS, "quick")
     spec = group(sweep, sweep.points())[0].spec
     asked = fresh_prompts(spec, "train", PROMPTS)
-    silent = Answers(np.asarray([64]), np.zeros((1, *asked.responses.shape)), asked, spec)
+    silent = Predictions(np.asarray([64]), np.zeros((1, *asked.responses.shape)), asked, spec)
     return silent if says is None else silent._replace(outputs=says(silent)[None])
 
 
@@ -200,19 +200,22 @@ def test_the_plan_can_run(preset):
 
 def test_the_posterior_mean_is_best_and_others_are_far():
     found = answered()
-    noise = found.responses - representations_dynamics.clean(found)
+    noise = found.responses - representations_dynamics.noiseless_states(found)
     assert noise.std() == pytest.approx(0.3, rel=0.03)
-    made = {name: one.mean() for name, one in representations_dynamics.predictors(found).items()}
+    made = {name: one.mean() for name, one in representations_dynamics.predictor_errors(found).items()}
     assert min(made, key=lambda name: made[name]) == "posterior mean"
     assert min(made["ridge on states"], made["another representation"]) > 3 * made["posterior mean"]
 
 
 def test_claims_hold_of_the_posterior_mean_with_layers_in_order_and_fail_of_silence(monkeypatch):
     early, late = np.asarray([0.2, 0.9, 0.99, 0.99]), np.asarray([0.1, 0.1, 0.2, 0.95])
-    says, streams = representations_dynamics.exact, {"state before": early, "phi": early, "posterior mean": late}
-    monkeypatch.setattr(representations_measures, "answers", lambda *_, **__: [answered(says), None])
+    says, streams = (
+        representations_dynamics.posterior_mean,
+        {"state before": early, "phi": early, "posterior mean": late},
+    )
+    monkeypatch.setattr(representations_measures, "predict_arm", lambda *_, **__: [answered(says), None])
     for module in (layer_probes, representations_dynamics):  # claims, figures
-        monkeypatch.setattr(module, "probes", lambda *_: [Read(streams, {}), None])
+        monkeypatch.setattr(module, "probe_members", lambda *_: [ProbeScores(streams, {}), None])
     evidence = finished([SYSTEM])
     for claim in DYNAMICS.claims:
         estimate = claim.estimate(evidence)
@@ -227,7 +230,7 @@ def test_claims_hold_of_the_posterior_mean_with_layers_in_order_and_fail_of_sile
 
 def test_probes_are_asked_for_every_state():
     found = answered()
-    wanted = representations_dynamics.targets(found)
+    wanted = representations_dynamics.probe_targets(found)
     assert wanted.responses == {}
     np.testing.assert_array_equal(wanted.inputs["state before"][1:], found.inputs[:-1])
     assert {len(one) for one in wanted.inputs.values()} == {25}

@@ -121,7 +121,7 @@ class Remembering(Evidence):
         self.read.add(arm)
         return np.full(2, np.nan)
 
-    def best_again(self, arm: str, evaluator: str = "icl") -> np.ndarray:
+    def score_best(self, arm: str, evaluator: str = "icl") -> np.ndarray:
         return self.scalar(arm, evaluator)
 
     def runs(self, arm: str) -> list[tuple[int, Run | None]]:
@@ -151,10 +151,17 @@ def test_a_claim_names_the_arms_that_it_reads(study):
 
 def test_the_best_model_is_measured_on_prompts_it_was_not_chosen_by(folder):
     arms = evidence_of_sweep(load(folder.path), ARMS)
-    again = arms.best_again("fast")
+    again = arms.score_best("fast")
     chosen = [run.best()["value"] for task in folder.specs if (run := folder.run(task))]
     assert again.shape == (3,) and ((again >= 0) & (again <= 1)).all()
     assert not np.array_equal(np.sort(again), np.sort(np.concatenate(chosen))[-3:]), "other prompts, other accuracies"
+
+
+def test_a_best_model_that_does_not_fit_the_spec_is_one_line(folder, monkeypatch):
+    best = {"value": np.zeros(3), "readout.w": np.zeros((3, 1), np.float32)}
+    monkeypatch.setattr(Run, "best", lambda run: best)
+    with pytest.raises(InputError, match="best models: lacks the parameter"):
+        evidence_of_sweep(load(folder.path), ARMS).score_best("fast")
 
 
 def test_members_that_stopped_early_keep_their_model_and_train_no_more(tmp_path):

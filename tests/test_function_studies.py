@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.analysis.predictions import Answers, fresh_prompts, of_prompts, seen_prompts
+from ebbtide.analysis.predictions import Predictions, cache_per_prompt_set, fresh_prompts, training_prompts
 from ebbtide.evaluation.summary import fall_since
 from ebbtide.mechanisms.linear import explained_by_probe
 from ebbtide.papers.abrupt_learning import study as abrupt_learning
@@ -41,54 +41,59 @@ NOTHING = Evidence({})
 """Of an experiment whose answers are given."""
 
 
-def answered(spec: Spec, outputs: list[np.ndarray], prompts: int = 200, evaluator: str = "train") -> Answers:
+def answered(spec: Spec, outputs: list[np.ndarray], prompts: int = 200, evaluator: str = "train") -> Predictions:
     """Answers made up for fresh prompts of a spec: one array [slots, prompt, outputs] a checkpoint."""
     asked = fresh_prompts(spec, evaluator, prompts)
     made = np.stack(outputs) if outputs else np.zeros((1, *asked.responses.shape, 1))
-    return Answers(np.arange(len(made)) * 100, made, asked, spec)
+    return Predictions(np.arange(len(made)) * 100, made, asked, spec)
 
 
 def test_distances_are_zero_for_the_predictor_itself(monkeypatch):
     blank = answered(transient_ridge.QUICK, [], evaluator="prior")
-    best, pooled = transient_ridge._baselines(blank)
+    best, pooled = transient_ridge._predictor_outputs(blank)
     made = answered(transient_ridge.QUICK, [0 * best[..., None], best[..., None], pooled[..., None]], evaluator="prior")
-    monkeypatch.setattr(transient_ridge, "answers", lambda evidence, arm, evaluator: [made, None])
-    found = transient_ridge.distances(NOTHING, "any").values
+    monkeypatch.setattr(transient_ridge, "predict_arm", lambda evidence, arm, evaluator: [made, None])
+    found = transient_ridge.distances_to_predictors(NOTHING, "any").values
     between = ((best - pooled) ** 2).mean() / (best**2).mean()
     np.testing.assert_allclose(found[0], [[1.0, found[0, 0, 1]], [0, between], [between, 0]], atol=1e-9)
     assert np.isnan(found[1]).all()
     np.testing.assert_allclose(transient_ridge.distance_between_predictors(NOTHING, "any"), [between, np.nan])
-    np.testing.assert_allclose(transient_ridge._leaves(NOTHING, "any")[0], 1.0)  # pyright: ignore
-    np.testing.assert_allclose(transient_ridge._nearest(NOTHING, "any")[0], [0, between], atol=1e-9)  # pyright: ignore
+    np.testing.assert_allclose(transient_ridge._return_share(NOTHING, "any")[0], 1.0)  # pyright: ignore
+    np.testing.assert_allclose(transient_ridge._distances_nearest_to_ridge(NOTHING, "any")[0], [0, between], atol=1e-9)  # pyright: ignore
 
 
 def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatch):
     blank = answered(bayesian_averaging.QUICK, [])
-    made = bayesian_measures.exact(blank)
+    made = bayesian_measures.exact_predictions(blank)
     perfect = answered(bayesian_averaging.QUICK, [made.marginal, made.average])
-    monkeypatch.setattr(bayesian_measures, "answers", lambda evidence, arm, evaluator, last: [perfect])
-    monkeypatch.setattr(bayesian_scaling, "answers", lambda evidence, arm, evaluator: [perfect])
+    monkeypatch.setattr(bayesian_measures, "predict_arm", lambda evidence, arm, evaluator, last: [perfect])
+    monkeypatch.setattr(bayesian_scaling, "predict_arm", lambda evidence, arm, evaluator: [perfect])
     gap, regret, least = (
-        one(NOTHING, "any") for one in (bayesian_measures.gap, bayesian_measures.regret, bayesian_scaling.least_regret)
+        one(NOTHING, "any")
+        for one in (
+            bayesian_measures.final_kl_to_average,
+            bayesian_measures.prompt_regret,
+            bayesian_scaling.exact_regret,
+        )
     )
     np.testing.assert_allclose(gap, 0, atol=1e-7)  # tables are kept in float32
     assert 0 < regret[0] < np.log(8)
     np.testing.assert_allclose(regret, least, atol=1e-6)
     np.testing.assert_allclose(bayesian_scaling.generalisation_gap(NOTHING, "any"), 0, atol=1e-7)
-    assert bayesian_scaling.over_training(NOTHING, "any").values.argmin() == 1
-    assert bayesian_scaling._left(NOTHING, "any") == 0  # pyright: ignore
-    np.testing.assert_allclose(bayesian_averaging.alike(NOTHING, "any"), 1.0)  # pyright: ignore
+    assert bayesian_scaling.kl_over_training(NOTHING, "any").values.argmin() == 1
+    assert bayesian_scaling._final_rise(NOTHING, "any") == 0  # pyright: ignore
+    np.testing.assert_allclose(bayesian_averaging.log_prob_correlation(NOTHING, "any"), 1.0)  # pyright: ignore
     asked = {claim.name: claim for claim in bayesian_averaging.CLAIMS}
     of_one = ("average", "bound", "wrong", "marginal first", "decays")
     fails = [name for name in of_one if asked[name].estimate(NOTHING)[0] <= asked[name].threshold]
     assert fails == ["decays"], "13 slots are too few for 1 / T, which the page says"
-    over = bayesian_averaging._over_training(perfect)
+    over = bayesian_averaging._kl_over_training(perfect)
     np.testing.assert_allclose(np.diagonal(over[::-1]), 0, atol=1e-7)
-    assert bayesian_averaging._marginal_first(NOTHING, "any") == 1.0  # pyright: ignore
+    assert bayesian_averaging._marginal_lead(NOTHING, "any") == 1.0  # pyright: ignore
 
 
 def test_the_posterior_is_over_the_concept_that_answered():
-    made = bayesian_measures.exact(answered(bayesian_averaging.QUICK, []))
+    made = bayesian_measures.exact_predictions(answered(bayesian_averaging.QUICK, []))
     concept = answered(bayesian_averaging.QUICK, []).latent["concept"]
     right = np.take_along_axis(made.posterior[-1], concept[:, None], axis=-1)
     assert np.exp(right).mean() > 0.7
@@ -96,22 +101,27 @@ def test_the_posterior_is_over_the_concept_that_answered():
 
 def test_prompts_seen_are_those_of_training_and_no_others():
     spec = replace(bayesian_averaging.QUICK, distinct=48, members=2)
-    first, second = (seen_prompts(spec, member, 100) for member in (0, 1))
+    first, second = (training_prompts(spec, member, 100) for member in (0, 1))
     data, split = Engine(spec).data(0), spec.source.sizes().split()
     trained = spec.task.sample(data.key, jnp.arange(48, dtype=jnp.uint32), spec.source, data.bank, split)
     assert isinstance(trained, FunctionPrompt) and first.prompt.responses.dtype == trained.responses.dtype
     np.testing.assert_array_equal(first.inputs, trained.inputs)
     np.testing.assert_array_equal(first.responses, trained.responses)
     assert (first.responses != second.responses).any()
-    assert seen_prompts(bayesian_averaging.QUICK, 0, 100).inputs.shape[1] == 100
+    assert training_prompts(bayesian_averaging.QUICK, 0, 100).inputs.shape[1] == 100
 
 
 def test_a_measure_of_prompts_is_made_once_for_all_that_are_asked_the_same():
-    made: list[Answers] = []
-    measure = of_prompts(lambda found: made.append(found) or len(made))
+    made: list[Predictions] = []
+    measure = cache_per_prompt_set(lambda found: made.append(found) or len(made))
     one, other = (answered(bayesian_averaging.QUICK, []) for _ in range(2))
     another = answered(bayesian_averaging.QUICK, [], prompts=100)
-    assert one.asked is other.asked and [measure(found) for found in (one, other, another, one)] == [1, 1, 2, 1]
+    assert one.prompt_set is other.prompt_set and [measure(found) for found in (one, other, another, one)] == [
+        1,
+        1,
+        2,
+        1,
+    ]
     assert all(len(found.outputs) == 0 for found in made), "it could not know them"
 
 
@@ -122,16 +132,16 @@ def test_a_measure_of_prompts_does_not_depend_on_the_arm_that_is_measured_first(
     other = replace(spec, model=replace(spec.model, layers=7), batch=1)
     found = []
     for order in ((spec, other), (other, spec)):
-        measure = of_prompts(lambda one: (one.spec.model, one.spec.batch, one.spec.task, one.spec.source))
+        measure = cache_per_prompt_set(lambda one: (one.spec.model, one.spec.batch, one.spec.task, one.spec.source))
         outputs = np.zeros((1, *asked.responses.shape, 1))
-        found += [measure(Answers(np.arange(1), outputs, asked, one)) for one in order]
+        found += [measure(Predictions(np.arange(1), outputs, asked, one)) for one in order]
     assert all(one == found[0] for one in found) and found[0][2:] == (spec.task, spec.source)
 
 
 def test_the_truth_of_a_prompt_that_is_of_no_concept_is_none():
     blank = answered(bayesian_averaging.QUICK, [], evaluator="prior")
     none = blank.latent["concept"] < 0
-    truth = bayesian_measures.exact(blank).truth
+    truth = bayesian_measures.exact_predictions(blank).truth
     assert none.any() and np.isnan(truth[:, none]).all() and np.isfinite(truth[:, ~none]).all()
 
 
@@ -144,10 +154,10 @@ def test_what_is_read_at_a_checkpoint_is_read_where_it_is_not_at_its_number(eval
     checkpoints = np.arange(0, 1001, 100)
     away = np.abs(checkpoints - 500.0)[None]
     both = Series(np.stack([away, away], axis=-1), checkpoints)
-    monkeypatch.setattr(transient_ridge, "distances", lambda evidence, arm: both)
-    monkeypatch.setattr(bayesian_scaling, "over_training", lambda evidence, arm: Series(away, checkpoints))
+    monkeypatch.setattr(transient_ridge, "distances_to_predictors", lambda evidence, arm: both)
+    monkeypatch.setattr(bayesian_scaling, "kl_over_training", lambda evidence, arm: Series(away, checkpoints))
     expected = fall_since(evaluations, loss, np.array([500]))
-    for falls in (transient_ridge._falls, bayesian_scaling._falls):
+    for falls in (transient_ridge._loss_fall, bayesian_scaling._loss_fall):
         np.testing.assert_array_equal(falls(evidence, "any"), expected)
     assert 0.2 < expected[0] < 0.6
 
@@ -165,7 +175,7 @@ def test_an_attention_is_half_way_at_a_checkpoint_wherever_that_is():
     curves = {"sequences": np.array([0, 400, 600, 1000]), "icl_holdout": np.array([[0.5, 0.5, 1.0, 1.0]])}
     attention = Series(np.array([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1), np.array([0, 100, 200]))
     evidence = Evidence({arm: Arm(curves)}, {(arm, "previous_token", "icl_holdout"): attention})
-    assert abrupt_learning._precedes(evidence)[0] == pytest.approx(500 - 100)
+    assert abrupt_learning._attention_lead_sequences(evidence)[0] == pytest.approx(500 - 100)
 
 
 def test_another_run_in_the_same_folder_is_another_snapshot(tmp_path):
@@ -181,7 +191,7 @@ def test_another_run_in_the_same_folder_is_another_snapshot(tmp_path):
 
 def test_the_slope_by_a_logarithm():
     x = (2, 8, 32)
-    found = bayesian_scaling.slope(x, np.stack([3 * np.log(x) + 1, 0 * np.log(x)], axis=1))
+    found = bayesian_scaling.log_slope(x, np.stack([3 * np.log(x) + 1, 0 * np.log(x)], axis=1))
     np.testing.assert_allclose(found, [3, 0], atol=1e-12)
 
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.errors import InputError
 from ebbtide.evaluation.summary import first_crossing
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING
+from ebbtide.papers.coopetition import study as coopetition
 from ebbtide.papers.coopetition.study import COOPERATION, COOPETITION, QUICK, graft_curve
-from ebbtide.papers.induction_heads.study import ALL, HALF, INDUCTION_HEADS, reached
+from ebbtide.papers.induction_heads.study import ALL, HALF, INDUCTION_HEADS, sequences_to_loss
 from ebbtide.runs.folder import Run
 from ebbtide.studies.evidence import Arm, Evidence, evidence_of_run
 from ebbtide.studies.single_run import own_experiment
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 def test_when_a_loss_is_reached_is_interpolated():
     loss = [[np.nan, 1.0, 0.5, 0.1], [np.nan, 1.0, 0.9, 0.8], [np.nan, 0.2, 0.1, 0.0], [np.nan, np.nan, 0.5, 0.1]]
     curves = {"sequences": 100 * np.arange(4), "train_loss": np.asarray(loss)}
-    got = reached(Evidence({ALL: Arm(curves)}), ALL, 0.3)
+    got = sequences_to_loss(Evidence({ALL: Arm(curves)}), ALL, 0.3)
     np.testing.assert_allclose(got[:3], [250.0, 300.0, 100.0])  # between; never: the end; at the first evaluation
     assert np.isnan(got[3]) and pytest.approx(np.log(2) / 2) == HALF
 
@@ -61,6 +63,17 @@ def test_the_second_half_grafted_into_the_last_checkpoint_is_that_model(tmp_path
     curves, got = run.metrics(), graft_curve(run, "icl")
     assert got.shape == (2, 3)
     np.testing.assert_allclose(got[:, -1], curves["icl"][:, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_checkpoint_that_does_not_fit_the_spec_cannot_be_grafted(tmp_path, monkeypatch, last):
+    spec = replace(SPEC, model=Transformer(layers=2, width=16, heads=2, mlp_ratio=0), evaluators=("icl",))
+    run = train(spec, tmp_path / "run", processes=0)
+    kept = coopetition.checkpoints(run)
+    del kept[-1 if last else 0][1]["readout.w"]
+    monkeypatch.setattr(coopetition, "checkpoints", lambda run: kept)
+    with pytest.raises(InputError, match=r"checkpoint \d+: lacks the parameter readout.w"):
+        graft_curve(run, "icl")
 
 
 def test_the_scalars_of_coopetition(tmp_path):

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.training.engine import Engine
-from ebbtide.training.members import Members, to_dotted, unnamed
+from ebbtide.training.members import Members, from_dotted, to_dotted
 from ebbtide.training.spec import Spec
 from tiny import SPEC, same_bits
 
@@ -37,7 +37,7 @@ def test_names_and_leaves_round_trip():
     tree = {"a": [jnp.arange(3.0), jnp.zeros((2, 2))], "b": (jnp.int32(7),)}
     arrays = to_dotted(tree)
     assert set(arrays) == {"a.0", "a.1", "b.0"}
-    back = unnamed(tree, {k: np.asarray(v) for k, v in arrays.items()})
+    back = from_dotted(tree, {k: np.asarray(v) for k, v in arrays.items()})
     assert jax.tree.structure(back) == jax.tree.structure(tree)
     assert all(
         (x == y).all() and x.dtype == y.dtype for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(back), strict=True)
@@ -48,11 +48,11 @@ def test_a_state_that_lacks_a_leaf_or_has_another_shape_or_type_is_refused():
     tree = {"a": jnp.zeros(3), "b": jnp.zeros(2)}
     a = np.zeros(3, np.float32)
     with pytest.raises(KeyError, match="b"):
-        unnamed(tree, {"a": a})
+        from_dotted(tree, {"a": a})
     with pytest.raises(ValueError, match=r"b has shape \(5,\), the spec needs \(2,\)"):
-        unnamed(tree, {"a": a, "b": np.zeros(5, np.float32)})
+        from_dotted(tree, {"a": a, "b": np.zeros(5, np.float32)})
     with pytest.raises(ValueError, match="b is float64, the spec needs float32"):
-        unnamed(tree, {"a": a, "b": np.zeros(2)})
+        from_dotted(tree, {"a": a, "b": np.zeros(2)})
 
 
 def test_state_names_parameters_optimiser_and_position(two):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.analysis.predictions import answers
+from ebbtide.analysis.predictions import predict_arm
 from ebbtide.evaluation.baselines import ridge
 from ebbtide.models.positions import Learned, NoPositions
 from ebbtide.models.transformer import Transformer
@@ -18,12 +18,12 @@ from ebbtide.papers.positions import study as positions
 from ebbtide.papers.positions.measures import (
     SHIFTS,
     baseline_errors,
-    error,
-    errors,
-    gap,
-    padded,
-    prompts_at,
-    shifts_won,
+    count_shifts_won,
+    mean_invariance_gap,
+    mean_query_error,
+    pad_prompt,
+    prompts_of_length,
+    query_errors,
 )
 from ebbtide.papers.positions.study import (
     BARE,
@@ -126,7 +126,7 @@ def tiny() -> Experiment:
         presets={"quick": SHIFTED.presets["quick"]._replace(work=three)},
         scalars=("train_final",),
         claims=claims,
-        figures=lambda found, title: positions_measures.figures(found, title, TRAINED),
+        figures=lambda found, title: positions_measures.draw_figures(found, title, TRAINED),
     )
 
 
@@ -141,41 +141,43 @@ def evidence(folder) -> Evidence:
 
 
 def test_errors_are_normalised_squared_errors_on_prompts_that_all_arms_share(evidence):
-    found = {arm: errors(evidence, arm, "skewed", prompts=50) for arm in TRAINED}
+    found = {arm: query_errors(evidence, arm, "skewed", prompts=50) for arm in TRAINED}
     for arm, members in found.items():
-        for m, answered in enumerate(answers(evidence, arm, "skewed", prompts=50, last=True)):
+        for m, answered in enumerate(predict_arm(evidence, arm, "skewed", prompts=50, last=True)):
             own = members[m]
             assert answered is not None and own is not None
             said = answered.responses[-1]
             expected = (answered.values()[-1, -1] - said) ** 2 / (said**2).mean()
             np.testing.assert_allclose(own, expected, rtol=1e-3, atol=1e-5)
-    inputs = [prompts_at(_spec(evidence, arm), "skewed", 4, 50).inputs for arm in TRAINED]
+    inputs = [prompts_of_length(_spec(evidence, arm), "skewed", 4, 50).inputs for arm in TRAINED]
     for other in inputs[1:]:
         np.testing.assert_array_equal(inputs[0], other)
-    one = error(evidence, DEEPSET, "skewed")
-    assert one.shape == (2,) and np.allclose(error(evidence, DEEPSET, "skewed", log=True), np.log(one))
+    one = mean_query_error(evidence, DEEPSET, "skewed")
+    assert one.shape == (2,) and np.allclose(mean_query_error(evidence, DEEPSET, "skewed", log=True), np.log(one))
 
 
 def _spec(evidence: Evidence, arm: str) -> Spec:
     place, run = evidence.runs(arm)[0]
     assert run is not None
-    return positions_measures._member(run.snapshot(), place)[0]
+    return positions_measures._model_at(run.snapshot(), place)[0]
 
 
 def test_every_length_is_answered(evidence):
     for arm in TRAINED:
         for times in (1, 2, 4):
-            assert np.isfinite(error(evidence, arm, times=times)).all()
-        assert np.isfinite([one.mean() for one in errors(evidence, arm, pairs=1, prompts=20) if one is not None]).all()
+            assert np.isfinite(mean_query_error(evidence, arm, times=times)).all()
+        errors = [one for one in query_errors(evidence, arm, pairs=1, prompts=20) if one is not None]
+        assert np.isfinite([one.mean() for one in errors]).all()
 
 
 def test_the_order_of_pairs_matters_to_the_models_it_should(evidence):
-    assert (gap(evidence, DEEPSET) < 1e-8).all() and gap(evidence, DEEPSET).shape == (2,)
-    assert (gap(evidence, CAUSAL) > 1e-8).all() and (gap(evidence, SET_LEARNED) > 1e-8).all()
+    gaps = {arm: mean_invariance_gap(evidence, arm) for arm in (DEEPSET, CAUSAL, SET_LEARNED)}
+    assert (gaps[DEEPSET] < 1e-8).all() and gaps[DEEPSET].shape == (2,)
+    assert (gaps[CAUSAL] > 1e-8).all() and (gaps[SET_LEARNED] > 1e-8).all()
 
 
 def test_shifts_are_won_on_prompts_alike(evidence, monkeypatch):
-    assert shifts_won(evidence, DEEPSET, DEEPSET).tolist() == [0, 0]
+    assert count_shifts_won(evidence, DEEPSET, DEEPSET).tolist() == [0, 0]
     rng = np.random.default_rng(0)
     base = rng.exponential(size=400)
 
@@ -184,8 +186,8 @@ def test_shifts_are_won_on_prompts_alike(evidence, monkeypatch):
         noise = rng.normal(scale=0.01, size=400)
         return [base - 0.1 * better + noise - noise.mean(), None]
 
-    monkeypatch.setattr(positions_measures, "errors", faked)
-    won = shifts_won(finished([SET, CAUSAL]), SET, CAUSAL)
+    monkeypatch.setattr(positions_measures, "query_errors", faked)
+    won = count_shifts_won(finished([SET, CAUSAL]), SET, CAUSAL)
     assert won[0] == 5 and np.isnan(won[1])
 
 
@@ -193,17 +195,17 @@ def test_absent_pairs_change_no_answer_of_a_model_without_mask():
     model = Transformer(layers=2, width=8, heads=2, mask="none", pairing="joint", positions=NoPositions())
     spec = replace(QUICK, model=model, task=replace(QUICK.task, lengths="random"))
     params = model.init(jax.random.key(0), **spec.shape())
-    short = prompts_at(spec, "train", 3, 7).prompt
-    longer = padded(short, 10)
+    short = prompts_of_length(spec, "train", 3, 7).prompt
+    longer = pad_prompt(short, 10)
     assert longer.inputs.shape == (11, 7, 3) and not np.asarray(longer.present[3:]).any()
     np.testing.assert_array_equal(longer.responses[-1], short.responses[-1])
     np.testing.assert_allclose(model.apply(params, longer), model.apply(params, short), rtol=1e-4, atol=1e-5)
-    assert padded(longer, 4) is longer
+    assert pad_prompt(longer, 4) is longer
 
 
 def test_baselines_are_given_the_same_prompts():
     spec = replace(QUICK, task=replace(QUICK.task, lengths="full"))
-    drawn = prompts_at(spec, "train", 6, 300)
+    drawn = prompts_of_length(spec, "train", 6, 300)
     x, y = drawn.inputs, drawn.responses
     found = baseline_errors(spec, "train", 6, 300)
     expected = ((ridge(x, y, 0.04 * 3)[-1] - y[-1]) ** 2).mean() / (y[-1] ** 2).mean()

@@ -120,7 +120,9 @@ def test_steps_are_numbers_and_mixed_prompts_are_one_or_the_other():
 
 
 def test_examples_do_not_depend_on_the_batch():
-    some = TASK.sample(root(3, Purpose.DATA), jnp.asarray([7], jnp.uint32), SOURCE, SOURCE.build(), SOURCE.sizes().split())
+    some = TASK.sample(
+        root(3, Purpose.DATA), jnp.asarray([7], jnp.uint32), SOURCE, SOURCE.build(), SOURCE.sizes().split()
+    )
     np.testing.assert_allclose(np.asarray(draw().inputs[:, 7]), np.asarray(some.inputs[:, 0]), rtol=1e-5)
     np.testing.assert_allclose(np.asarray(draw().responses[:, 7]), np.asarray(some.responses[:, 0]), rtol=1e-4)
 

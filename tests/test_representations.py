@@ -10,8 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.analysis import layer_probes
-from ebbtide.analysis.layer_probes import Read
-from ebbtide.analysis.predictions import Answers, fresh_prompts
+from ebbtide.analysis.layer_probes import ProbeScores
+from ebbtide.analysis.predictions import Predictions, fresh_prompts
 from ebbtide.errors import InputError
 from ebbtide.evaluation.baselines import linear_posterior
 from ebbtide.evaluation.bayes import mixed_features, penalty_of
@@ -38,11 +38,11 @@ def work(experiment: Experiment, preset: str = "quick") -> Comparison:
     return plan_of(REPRESENTATIONS, experiment, preset).comparison
 
 
-def answered(says=None, **source) -> Answers:
+def answered(says=None, **source) -> Predictions:
     """A member that answers what `says` makes of its answers; 0 unless given."""
     spec = replace(QUICK, source=replace(QUICK.source, **source))
     asked = fresh_prompts(spec, "train", PROMPTS)
-    silent = Answers(np.asarray([64]), np.zeros((1, *asked.responses.shape, 1)), asked, spec)
+    silent = Predictions(np.asarray([64]), np.zeros((1, *asked.responses.shape, 1)), asked, spec)
     return silent if says is None else silent._replace(outputs=says(silent)[None, ..., None])
 
 
@@ -59,7 +59,7 @@ def test_a_representation_in_float64_is_the_sources():
 @pytest.mark.parametrize("several", [1, 3])
 def test_clean_responses_are_what_the_task_drew(several):
     found = answered(representations=several)
-    noise = found.responses - representations_measures.clean(found)
+    noise = found.responses - representations_measures.noiseless_responses(found)
     assert abs(noise.std() - 0.1) < 0.005 and abs(noise.mean()) < 0.01
 
 
@@ -67,17 +67,17 @@ def test_the_posterior_mean_is_best_and_what_does_not_know_the_representation_is
     for several in (1, 3):
         made = {
             name: one.mean()
-            for name, one in representations_measures.predictors(answered(representations=several)).items()
+            for name, one in representations_measures.predictor_errors(answered(representations=several)).items()
         }
         assert min(made, key=lambda name: made[name]) == "posterior mean"
         assert made["ridge on x"] > 10 * made["posterior mean"]
-    one = representations_measures.predictors(answered())
+    one = representations_measures.predictor_errors(answered())
     assert set(one) == {"posterior mean", "ridge on x", "random features"}
 
 
 def test_evidence_finds_the_representation_and_one_alone_is_ridge():
     found = answered(representations=3)
-    known = representations_measures.features(found)
+    known = representations_measures.represented_inputs(found)
     mixed = mixed_features(known, found.responses, 0.1, found.spec.source.deviation)  # pyright: ignore
     np.testing.assert_allclose(mixed.posterior.sum(-1), 1)
     right = np.take_along_axis(mixed.posterior[-1], found.latent["representation"][:, None], 1)[:, 0]
@@ -149,9 +149,9 @@ def test_front_ends_are_embeddings_over_the_upper_layers():
 
 
 def test_front_ends_are_judged_against_ridge_and_each_other(monkeypatch):
-    says: dict[str, Any] = {COPIED: representations_measures.exact, EMBEDDED: None}
+    says: dict[str, Any] = {COPIED: representations_measures.posterior_mean, EMBEDDED: None}
     monkeypatch.setattr(
-        representations_measures, "answers", lambda evidence, arm, *_, **__: [answered(says[arm], layers=0), None]
+        representations_measures, "predict_arm", lambda evidence, arm, *_, **__: [answered(says[arm], layers=0), None]
     )
     evidence = finished(work(FRONT_ENDS).arms)
     found = {claim.name: claim.estimate(evidence) for claim in FRONT_ENDS.claims}
@@ -161,16 +161,16 @@ def test_front_ends_are_judged_against_ridge_and_each_other(monkeypatch):
 
 
 def test_pasting_is_judged_against_ridge_and_against_random_layers(monkeypatch):
-    says: dict[str, Any] = {PASTED: representations_measures.exact, RANDOM: None}
+    says: dict[str, Any] = {PASTED: representations_measures.posterior_mean, RANDOM: None}
 
-    def answers(evidence, arm, evaluator, **changes):
+    def predict_arm(evidence, arm, evaluator, **changes):
         return [answered(says.get(arm), layers=0), None]
 
-    monkeypatch.setattr(representations_measures, "answers", answers)
+    monkeypatch.setattr(representations_measures, "predict_arm", predict_arm)
     evidence = finished(work(PASTING).arms)
     found = {claim.name: claim.estimate(evidence) for claim in PASTING.claims}
     assert found["ridge"][0] == pytest.approx(0.5) and found["control"][0] > 0.4 and np.isnan(found["control"][1])
-    says[RANDOM] = representations_measures.exact
+    says[RANDOM] = representations_measures.posterior_mean
     assert PASTING.claims[1].estimate(evidence)[0] < 0
     assert PASTING.figures is not None and PASTING.figures(evidence, "t")["contest.png"][:4] == b"\x89PNG"
 
@@ -184,19 +184,19 @@ def made_up(monkeypatch):
     """Members that answer the posterior mean, and streams in which everything is where the paper found it."""
     points: dict[str, Any] = work(SUPERVISED).arms | work(MIXED).arms
 
-    def answers(evidence, arm, evaluator, **changes):
+    def predict_arm(evidence, arm, evaluator, **changes):
         layers, several = points[arm]["source.layers"], points[arm].get("source.representations", 1)
-        return [answered(representations_measures.exact, layers=layers, representations=several), None]
+        return [answered(representations_measures.posterior_mean, layers=layers, representations=several), None]
 
     def probes(evidence, arm, targets):
         inputs = {"x": LATE, "phi(x)": STEPS, "posterior mean": LATE}
         if arm == MIXTURE:
             inputs = {"ridge, own": LATE, "ridge, other 1": STEPS - LATE, "ridge, other 2": STEPS - LATE}
-        return [Read(inputs, {} if arm == MIXTURE else {"x": STEPS, "phi(x)": STEPS, "y": STEPS}), None]
+        return [ProbeScores(inputs, {} if arm == MIXTURE else {"x": STEPS, "phi(x)": STEPS, "y": STEPS}), None]
 
-    monkeypatch.setattr(representations_measures, "answers", answers)
+    monkeypatch.setattr(representations_measures, "predict_arm", predict_arm)
     for module in (layer_probes, representations):  # claims, figures
-        monkeypatch.setattr(module, "probes", probes)
+        monkeypatch.setattr(module, "probe_members", probes)
 
 
 def test_a_model_that_is_the_posterior_mean_meets_every_claim(made_up):
@@ -212,12 +212,14 @@ def test_a_model_that_is_the_posterior_mean_meets_every_claim(made_up):
 
 
 def test_a_model_that_answers_nothing_is_near_nothing(made_up, monkeypatch):
-    monkeypatch.setattr(representations_measures, "answers", lambda evidence, arm, evaluator, **changes: [answered()])
+    monkeypatch.setattr(
+        representations_measures, "predict_arm", lambda evidence, arm, evaluator, **changes: [answered()]
+    )
     evidence = finished(work(SUPERVISED).arms)
     near = next(claim for claim in SUPERVISED.claims if claim.name == f"near, {SHALLOW}")
     assert near.estimate(evidence)[0] < -0.5
-    late = Read({"phi(x)": LATE, "posterior mean": STEPS}, {"x": LATE})
-    monkeypatch.setattr(layer_probes, "probes", lambda evidence, arm, targets: [late])
+    late = ProbeScores({"phi(x)": LATE, "posterior mean": STEPS}, {"x": LATE})
+    monkeypatch.setattr(layer_probes, "probe_members", lambda evidence, arm, targets: [late])
     before = next(claim for claim in SUPERVISED.claims if claim.name == f"before, {DEEP}")
     assert before.estimate(evidence)[0] < 0
 

@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.analysis.predictions import Answers, Asked, by_member, fresh_prompts
+from ebbtide.analysis.predictions import Predictions, PromptSet, fresh_prompts, member_values
 from ebbtide.errors import InputError
 from ebbtide.evaluation.baselines import least_squares
 from ebbtide.evaluation.bayes import penalty_of, ridge_risk
 from ebbtide.papers.statisticians import links as statisticians_links
 from ebbtide.papers.statisticians import study as statisticians
 from ebbtide.papers.statisticians.contests import (
-    below_frontier,
-    best_of,
-    classifiers,
-    errors_of,
-    mixed_errors,
+    best_predictor,
+    classifier_scores,
+    gain_over_frontier,
     model_errors,
-    predictors,
+    noise_mixture_errors,
+    predictor_errors,
     ridge_errors,
+    squared_errors,
 )
 from ebbtide.papers.statisticians.links import EITHER, LINKS, REGRESSION, SIGNS
 from ebbtide.papers.statisticians.study import BASE, BOTH, HIGH, LABELS, LOW, QUICK, SELECTION, STATISTICIANS
@@ -40,20 +40,20 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 PROMPTS = 400
 
 
-def answered(task: Regression, says=None, **source) -> Answers:
+def answered(task: Regression, says=None, **source) -> Predictions:
     """A member that answers what `says` makes of (inputs, responses); 0 unless given."""
     spec = replace(QUICK, task=task, source=replace(QUICK.source, **{"dim": 8} | source))
     asked = fresh_prompts(spec, "train", PROMPTS)
     silent = np.zeros((PROMPTS, 2 if asked.responses.dtype.kind == "i" else 1))
     said = silent if says is None else says(asked.inputs, asked.responses)
-    return Answers(np.asarray([64]), said[None, None], asked, spec)
+    return Predictions(np.asarray([64]), said[None, None], asked, spec)
 
 
 def test_a_model_that_is_ridge_has_ridges_errors_and_its_risk():
     noise, prior = HIGH, 8**-0.5
     found = answered(Regression(context=8, noise=(noise,)))
-    others = predictors(found, noise)
-    assert set(others) == {"least squares", "ridge", "averaging", "3 nearest"} and best_of(others) == "ridge"
+    others = predictor_errors(found, noise)
+    assert set(others) == {"least squares", "ridge", "averaging", "3 nearest"} and best_predictor(others) == "ridge"
     np.testing.assert_allclose(others["ridge"], ridge_errors(found, noise, penalty_of(noise, prior)))
     risk = ridge_risk(found.inputs, noise, prior)[-1]
     assert abs(others["ridge"].mean() - risk.mean()) < 4 * (others["ridge"] - risk).std() / PROMPTS**0.5
@@ -66,23 +66,25 @@ def test_labels_are_right_or_wrong_and_a_perfect_model_errs_nowhere():
     task = Regression(context=16, noise=(0.0,), link="sign")
     perfect = answered(task, lambda x, y: np.eye(2)[y[-1]])
     assert (model_errors(perfect, 0.0) == 0).all()
-    others = predictors(perfect, 0.0)
-    assert best_of(others) == "logistic" and set(np.unique(others["logistic"])) == {0.0, 1.0}
+    others = predictor_errors(perfect, 0.0)
+    assert best_predictor(others) == "logistic" and set(np.unique(others["logistic"])) == {0.0, 1.0}
 
 
 def test_the_lasso_is_best_of_sparse_weights_and_least_squares_of_clean_ones():
-    assert best_of(predictors(answered(Regression(context=6, noise=(0.0,)), nonzero=3), 0.0)).startswith("Lasso")
-    clean = predictors(answered(Regression(context=16, noise=(0.0,))), 0.0)
-    assert best_of(clean) == "least squares" and clean["least squares"].max() < 1e-9 and "ridge" not in clean
+    assert best_predictor(predictor_errors(answered(Regression(context=6, noise=(0.0,)), nonzero=3), 0.0)).startswith(
+        "Lasso"
+    )
+    clean = predictor_errors(answered(Regression(context=16, noise=(0.0,))), 0.0)
+    assert best_predictor(clean) == "least squares" and clean["least squares"].max() < 1e-9 and "ridge" not in clean
 
 
 def test_fewer_pairs_than_dimensions_and_equal_inputs_are_no_special_case():
     found = answered(Regression(context=3, noise=(HIGH,)))
-    prompt = found.asked.prompt
-    same = found._replace(asked=Asked(prompt._replace(inputs=jnp.repeat(prompt.inputs[:1], 4, axis=0))))
+    prompt = found.prompt_set.prompt
+    same = found._replace(prompt_set=PromptSet(prompt._replace(inputs=jnp.repeat(prompt.inputs[:1], 4, axis=0))))
     assert (same.inputs[1:] == same.inputs[0]).all()
     for one in (found, same):
-        assert all(np.isfinite(errors).all() for errors in predictors(one, HIGH).values())
+        assert all(np.isfinite(errors).all() for errors in predictor_errors(one, HIGH).values())
 
 
 def test_the_optimum_of_both_noises_is_below_the_frontier_and_no_ridge_is():
@@ -90,25 +92,27 @@ def test_the_optimum_of_both_noises_is_below_the_frontier_and_no_ridge_is():
     found = {noise: answered(replace(both, noise=(noise,))) for noise in (LOW, HIGH)}
     grid = np.geomspace(0.008, 20, 31)
     curve = np.asarray([[ridge_errors(found[s], s, float(p)).mean() for s in (LOW, HIGH)] for p in grid])
-    best = np.asarray([[mixed_errors(found[s], s, (LOW, HIGH)).mean() for s in (LOW, HIGH)]])
-    assert below_frontier(best, curve) > 0.02
-    coarse, points = below_frontier(best, curve[::3]), (curve[::3] - best).max(-1).min()
-    assert below_frontier(best, curve) < coarse < points, "chords of a convex curve are above it, and below its points"
-    assert below_frontier(np.asarray([[0.0, 0.0]]), np.asarray([[0.0, 1.0], [1.0, 0.0]])) == 0.5
-    assert (below_frontier(curve, curve) <= 0).all() and (below_frontier(curve + 0.01, curve) < 0).all()
+    best = np.asarray([[noise_mixture_errors(found[s], s, (LOW, HIGH)).mean() for s in (LOW, HIGH)]])
+    assert gain_over_frontier(best, curve) > 0.02
+    coarse, points = gain_over_frontier(best, curve[::3]), (curve[::3] - best).max(-1).min()
+    assert gain_over_frontier(best, curve) < coarse < points, (
+        "chords of a convex curve are above it, and below its points"
+    )
+    assert gain_over_frontier(np.asarray([[0.0, 0.0]]), np.asarray([[0.0, 1.0], [1.0, 0.0]])) == 0.5
+    assert (gain_over_frontier(curve, curve) <= 0).all() and (gain_over_frontier(curve + 0.01, curve) < 0).all()
 
 
 def test_what_no_predictor_fits_is_refused():
     with pytest.raises(InputError, match=r"noise = 0.0: must be a number above 0"):
-        mixed_errors(answered(Regression(context=4, noise=(0.0,))), 0.0, (0.0, HIGH))
+        noise_mixture_errors(answered(Regression(context=4, noise=(0.0,))), 0.0, (0.0, HIGH))
     curved = answered(Regression(context=4, noise=(HIGH,)), layers=1)
     with pytest.raises(InputError, match=r"source.layers = 1: must be 0: the predictors are linear"):
-        errors_of(curved, np.zeros(PROMPTS), HIGH)
+        squared_errors(curved, np.zeros(PROMPTS), HIGH)
 
 
 def test_a_member_that_has_not_finished_is_nan():
     found = [answered(Regression(context=4, noise=(HIGH,))), None]
-    measured = by_member(found, lambda one: float(model_errors(one, HIGH).mean()))
+    measured = member_values(found, lambda one: float(model_errors(one, HIGH).mean()))
     assert np.isfinite(measured[0]) and np.isnan(measured[1])
 
 
@@ -135,7 +139,7 @@ def made_up(monkeypatch):
     """Members that answer nothing but 0."""
     points: dict[str, Point] = arms_of(BASE) | arms_of(SELECTION)
 
-    def answers(evidence, arm, evaluator, **changes):
+    def predict_arm(evidence, arm, evaluator, **changes):
         point = points[arm]
         fields: dict[str, Any] = {"context": 8}
         fields |= {name.removeprefix("task."): value for name, value in point.items() if "task." in name}
@@ -144,7 +148,7 @@ def made_up(monkeypatch):
         fields["noise"] = tuple(fields["noise"])
         return [answered(Regression(**fields), **source), None]
 
-    monkeypatch.setattr(statisticians, "answers", answers)
+    monkeypatch.setattr(statisticians, "predict_arm", predict_arm)
 
 
 def test_claims_about_models_that_answer_0_fail_and_missing_members_are_nan(made_up):
@@ -159,11 +163,11 @@ def test_claims_about_models_that_answer_0_fail_and_missing_members_are_nan(made
 def links(monkeypatch, says) -> Evidence:
     """Evidence of `links`, of each arm a member that answers what `says` makes of (arm, link, inputs, responses)."""
 
-    def answers(evidence, arm, evaluator, link, **changes):
+    def predict_arm(evidence, arm, evaluator, link, **changes):
         task = Regression(context=16, noise=(0.0,), link=link)
         return [answered(task, lambda x, y: says(arm, link, x, y)[:, None]), None]
 
-    monkeypatch.setattr(statisticians_links, "answers", answers)
+    monkeypatch.setattr(statisticians_links, "predict_arm", predict_arm)
     return finished(arms_of(LINKS))
 
 
@@ -171,7 +175,7 @@ def test_a_model_that_tells_links_by_their_labels_is_as_good_as_two_models(monke
     def says(arm, link, x, y):
         if arm == REGRESSION or (arm == EITHER and link == "linear"):
             return least_squares(x, y, [16])[0]
-        return classifiers(x, np.sign(y))["logistic"]
+        return classifier_scores(x, np.sign(y))["logistic"]
 
     evidence = links(monkeypatch, says)
     found = [claim.estimate(evidence) for claim in LINKS.claims]
@@ -187,7 +191,7 @@ def test_figures_are_drawn_and_say_how_far_the_best_predictor_is(made_up):
     evidence = finished(arms_of(BASE))
     assert BASE.figures is not None and SELECTION.figures is not None
     assert BASE.figures(evidence, "title")["contest.png"][:4] == b"\x89PNG"
-    best, gap, low, high = statisticians.paired(evidence, LABELS)
+    best, gap, low, high = statisticians.difference_to_best(evidence, LABELS)
     assert best == "logistic" and low < gap < high and gap > 0.1
     assert SELECTION.figures(finished(arms_of(SELECTION)), "title")["frontier.png"][:4] == b"\x89PNG"
     assert SELECTION.figures(finished(arm for arm in arms_of(SELECTION) if arm != BOTH), "title") == {}

@@ -22,7 +22,7 @@ from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.training import driver
 from ebbtide.training.driver import Interrupted, Progress, resume, train
 from ebbtide.training.engine import Engine, State
-from ebbtide.training.members import Members, unnamed
+from ebbtide.training.members import Members, from_dotted
 from ebbtide.training.run import spec_of
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec
@@ -71,7 +71,7 @@ def measured(spec: Spec, member: int, arrays: dict[str, np.ndarray]) -> float:
     """The accuracy of a member with these parameters on its evaluation prompts of `keep_best`."""
     engine, name = Engine(spec), spec.keep_best
     assert name is not None
-    params = unnamed(engine.init(member).params, {key: array[member] for key, array in arrays.items()})
+    params = from_dotted(engine.init(member).params, {key: array[member] for key, array in arrays.items()})
     prompt = engine.suite(member).of(name)
     logits = jax.jit(spec.model.apply)(params, prompt)
     return float(np.asarray(per_sequence(logits, prompt))[METRICS.index("accuracy")].mean())

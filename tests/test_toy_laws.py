@@ -201,10 +201,10 @@ def test_measures_on_made_up_curves():
     steps = np.arange(0, 12, 2)
     curves = np.array([[2.0, 1.05, 1.0, 0.6, 0.4, 0.1], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
     np.testing.assert_array_equal(toy_laws.first_below(curves, 0.5, steps), [8, 10])
-    np.testing.assert_array_equal(toy_laws.flat(curves, steps), [4, 12])
+    np.testing.assert_array_equal(toy_laws.plateau_steps(curves, steps), [4, 12])
     l1 = np.array([[3.0, 1.0, 0.95, 0.5, 0.05, 0.6], [1.0] * 6])
     l2 = np.array([[9.0, 1.0, 1.0, 1.2, 0.5, 0.0], [1.0] * 6])
-    np.testing.assert_allclose(toy_laws.bump(l1, l2), [0.2, np.nan])
+    np.testing.assert_allclose(toy_laws.l2_rise(l1, l2), [0.2, np.nan])
 
 
 def test_claims_about_seeds_that_leave_are_not_asked_of_those_that_stay():

@@ -1,4 +1,4 @@
-"""Linear probes of every layer of models of functions: what can be read in the streams of inputs and of responses."""
+"""Linear probes of every layer of models of functions: R^2 of features read from the residual stream."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.analysis.predictions import Answers, fresh_prompts, of_member
+from ebbtide.analysis.predictions import Predictions, fresh_prompts, predict_member
 from ebbtide.mechanisms.linear import explained_by_probe
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.transformer import Transformer
@@ -18,57 +18,60 @@ from ebbtide.training.run import model_at
 
 PROMPTS = 1000
 Target = Float[np.ndarray, "slots prompt features"]
-Layers = dict[str, Float[np.ndarray, " layer"]]
+LayerScores = dict[str, Float[np.ndarray, " layer"]]
 
 
 class Targets(NamedTuple):
-    """What to look for at the tokens of inputs, and at those of responses (of the context's pairs, where they are
-    tokens)."""
+    """Features that probes try to read, by name: `inputs` at the tokens of inputs, `responses` at the tokens of
+    responses (of the context's pairs, where responses are tokens)."""
 
     inputs: dict[str, Target]
     responses: dict[str, Target]
 
 
-class Read(NamedTuple):
-    """R^2 of every target by layer: 0 is the embedding, l the residual stream after l layers."""
+class ProbeScores(NamedTuple):
+    """R^2 (1: perfect) of every target by layer: layer 0 is the embedding, layer l the residual stream after l
+    layers."""
 
-    inputs: Layers
-    responses: Layers
-
-
-def probes(evidence: Evidence, arm: str, targets: Callable[[Answers], Targets]) -> list[Read | None]:
-    """What linear maps read in every member's last checkpoint (None: it has not finished), over `PROMPTS` fresh prompts
-    and all slots; fitted on half of the prompts, judged on the others (`explained_by_probe`)."""
-    return [None if run is None else _probe(run.snapshot(), place, targets) for place, run in evidence.runs(arm)]
+    inputs: LayerScores
+    responses: LayerScores
 
 
-def read(
-    evidence: Evidence, arm: str, targets: Callable[[Answers], Targets], measure: Callable[[Read], float]
+def probe_members(evidence: Evidence, arm: str, targets: Callable[[Predictions], Targets]) -> list[ProbeScores | None]:
+    """Scores of linear probes of every member's last checkpoint, over `PROMPTS` fresh prompts and all slots; None for a
+    member that has not finished. A probe is fitted on half of the prompts and judged on the others
+    (`explained_by_probe`)."""
+    return [None if run is None else _probe_member(run.snapshot(), place, targets) for place, run in evidence.runs(arm)]
+
+
+def probe_values(
+    evidence: Evidence, arm: str, targets: Callable[[Predictions], Targets], measure: Callable[[ProbeScores], float]
 ) -> Float[np.ndarray, " member"]:
-    """A number from the probes of every member, nan where it has not finished."""
-    return np.asarray([np.nan if here is None else measure(here) for here in probes(evidence, arm, targets)])
+    """`measure` of the probe scores of every member, nan for a member that has not finished."""
+    members = probe_members(evidence, arm, targets)
+    return np.asarray([np.nan if scores is None else measure(scores) for scores in members])
 
 
 @lru_cache(maxsize=64)
-def _probe(snapshot: Snapshot, place: int, targets: Callable[[Answers], Targets]) -> Read:
+def _probe_member(snapshot: Snapshot, place: int, targets: Callable[[Predictions], Targets]) -> ProbeScores:
     spec, params = model_at(snapshot.path, place)
     model = spec.model
     assert isinstance(model, Transformer)
     prompt = fresh_prompts(spec, "train", PROMPTS).prompt
     points = ["hook_embed", *(f"blocks.{i}.hook_resid_post" for i in range(model.layers))]
-    seen = jax.jit(lambda p: record(model, p, prompt, *points)[1])(params)
-    wanted = targets(of_member(snapshot, place, "train", PROMPTS, True))
+    recorded = jax.jit(lambda p: record(model, p, prompt, *points)[1])(params)
+    wanted = targets(predict_member(snapshot, place, "train", PROMPTS, True))
 
-    def explained(first: int, wanted: dict[str, Target]) -> Layers:
-        streams = [np.asarray(seen[point], np.float64)[first :: 2 if model.by_turns else 1] for point in points]
+    def score(first: int, wanted: dict[str, Target]) -> LayerScores:
+        streams = [np.asarray(recorded[point], np.float64)[first :: 2 if model.by_turns else 1] for point in points]
         return {
-            name: np.asarray([explained_by_probe(_rows(x), _rows(y[: len(x)])) for x in streams])
+            name: np.asarray([explained_by_probe(_prompt_major(x), _prompt_major(y[: len(x)])) for x in streams])
             for name, y in wanted.items()
         }
 
-    return Read(explained(0, wanted.inputs), explained(1, wanted.responses))
+    return ProbeScores(score(0, wanted.inputs), score(1, wanted.responses))
 
 
-def _rows(x: Float[np.ndarray, "slots prompt features"]) -> Float[np.ndarray, "row features"]:
-    """Prompt by prompt, so that the rows that judge are of other prompts."""
+def _prompt_major(x: Float[np.ndarray, "slots prompt features"]) -> Float[np.ndarray, "row features"]:
+    """Rows of all slots and prompts, prompt by prompt, so that the two halves of the rows are of different prompts."""
     return np.swapaxes(x, 0, 1).reshape(-1, x.shape[-1])

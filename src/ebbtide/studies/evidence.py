@@ -148,31 +148,31 @@ class Evidence:
             probed = {path: probe_run(run, [measure], evaluator)[0] for path, run in runs.items()}
             members = [None if run is None else probed[run.path].values[:, m] for m, run in self.runs(arm)]
             shape = next(member.shape for member in members if member is not None)
-            self._probes[key] = Series(stacked(members, shape), next(iter(probed.values())).sequences)
+            self._probes[key] = Series(stack_members(members, shape), next(iter(probed.values())).sequences)
         return self._probes[key]
 
-    def best_again(self, arm: str, evaluator: str = "icl") -> Float[np.ndarray, " member"]:
-        """An evaluator of every member's best kept model, on fresh prompts: neither training nor the choice of the
-        model has seen them (evaluation seed + 1)."""
+    def score_best(self, arm: str, evaluator: str = "icl") -> Float[np.ndarray, " member"]:
+        """Headline metric of an evaluator for every member's best kept model, on fresh prompts, which neither training
+        nor the choice of the model has seen (evaluation seed + 1); nan for a member that has not finished. Raises
+        `InputError` when the parameters are not those that the run's spec needs."""
         from ebbtide.tasks.fewshot import METRICS
         from ebbtide.training.engine import Engine
-        from ebbtide.training.members import unnamed
-        from ebbtide.training.run import spec_of
+        from ebbtide.training.run import WATCHED, params_of, spec_of
 
-        found: list[float] = []
+        scores: list[float] = []
         for place, run in self.runs(arm):
             if run is None:
-                found.append(np.nan)
+                scores.append(np.nan)
                 continue
             spec = spec_of(run)
             seeds = replace(spec.seeds, evaluation=spec.seeds.evaluation + 1)
             engine = Engine(replace(spec, seeds=seeds, evaluators=(evaluator,)))
-            best = {name: array[place] for name, array in run.best().items()}
-            params = unnamed(engine.init(place).params, best)
+            best = {name: array for name, array in run.best().items() if name not in WATCHED}
+            params = params_of(spec, best, place, f"{run.path}: best models")
             suite = engine.suite(place)
             measured = np.asarray(engine.measure(params, suite))[0, :, 0]
-            found.append(float(measured[METRICS.index(suite.evaluators[0].headline)]))
-        return np.asarray(found)
+            scores.append(float(measured[METRICS.index(suite.evaluators[0].headline)]))
+        return np.asarray(scores)
 
     def runs(self, arm: str) -> list[tuple[int, Run | None]]:
         """For every member its place in the run that it was trained in, and that run (None: it has not finished)."""
@@ -218,7 +218,7 @@ class Evidence:
         return self._arms[name]
 
 
-def stacked(members: Iterable[np.ndarray | None], shape: tuple[int, ...]) -> Float[np.ndarray, "member *axes"]:
+def stack_members(members: Iterable[np.ndarray | None], shape: tuple[int, ...]) -> Float[np.ndarray, "member *axes"]:
     """The members' arrays of a shape in one, nan for a member that has none."""
     return np.stack([np.full(shape, np.nan) if row is None else row for row in members])
 

@@ -76,7 +76,7 @@ class UntrainedEvidence(Evidence):
             raise KeyError(name)
         return values
 
-    def best_again(self, arm: str, evaluator: str = "icl") -> np.ndarray:
+    def score_best(self, arm: str, evaluator: str = "icl") -> np.ndarray:
         spec = self._specs[arm]
         allowed = f"must be one of the evaluators: a claim asks the best model of {arm}"
         require(spec.best_evaluator() is not None, "keep_best", spec.keep_best, allowed)

@@ -21,9 +21,9 @@ BEST, WATCH = "best.", "watch."
 Program = Callable[[State, Data, UInt[Array, ""], Bool[Array, " width"]], State]
 
 
-def unnamed(template: Any, arrays: dict[str, Any]) -> Any:
-    """The pytree shaped like `template` with the leaves of `arrays`, by dotted name: the inverse of `to_dotted`. Raises
-    `KeyError` or `ValueError` when a leaf is missing, or has another shape or type."""
+def from_dotted(template: Any, arrays: dict[str, Any]) -> Any:
+    """The pytree shaped like `template` whose leaves are `arrays`, by dotted name: the inverse of `to_dotted`. Raises
+    `KeyError` for a missing leaf, `ValueError` for one of another shape or type."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
     found = []
     for path, leaf in leaves:
@@ -64,7 +64,7 @@ class Members:
         states, data = [], []
         for i, member in enumerate(members):
             fresh = engine.init(member)
-            states.append(fresh if state is None else unnamed(fresh, {k: v[i] for k, v in mine.items()}))
+            states.append(fresh if state is None else from_dotted(fresh, {k: v[i] for k, v in mine.items()}))
             data.append(engine.data(member))
         self.step = max(int(np.asarray(one.step)) for one in states)
         if spec.best_evaluator() and not self.best:

@@ -11,7 +11,7 @@ from ebbtide.errors import InputError, require
 from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import DamagedError
 from ebbtide.runs.folder import Run as RunFolder
-from ebbtide.training.members import unnamed
+from ebbtide.training.members import from_dotted
 from ebbtide.training.saved import check_parameters
 from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.start import parameters
@@ -162,7 +162,7 @@ def params_of(spec: Spec, arrays: dict[str, np.ndarray], member: int, where: str
     except DamagedError as error:
         raise InputError("run", where, str(error)) from error
     template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
-    return unnamed(template, {name: array[member] for name, array in arrays.items()})
+    return from_dotted(template, {name: array[member] for name, array in arrays.items()})
 
 
 def model_at(

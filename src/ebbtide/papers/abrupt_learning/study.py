@@ -44,13 +44,15 @@ BURST4, BURST1 = "1,024 classes", "1,024 classes, burst 1"
 NOISY, SKEWED = "512 classes, noise .7", "2,048 classes, Zipf 1"
 
 
-def _abrupt(evidence: Evidence) -> np.ndarray:
+def _rise_time_margin(evidence: Evidence) -> np.ndarray:
+    """1 - (sequences from ICL of .6 to .9) / (sequences to .6), on held-out classes."""
     begins, ends = (evidence.curve(MANY, "icl_holdout").first_crossing(level) for level in (0.6, 0.9))
     return 1 - (ends - begins) / begins
 
 
-def _precedes(evidence: Evidence) -> np.ndarray:
-    """How much earlier layer 0's attention to the token before is half way to its end than ICL is to its own."""
+def _attention_lead_sequences(evidence: Evidence) -> np.ndarray:
+    """Sequences between layer 0's attention to the previous token being half way to its last value, and ICL being half
+    way from chance to 1 (.75)."""
     probed = evidence.probe(MANY, "previous_token", "icl_holdout")
     head = probed._replace(values=probed.values[:, :, 0].max(-1))
     half = (head.values[:, 0] + head.values[:, -1]) / 2
@@ -69,7 +71,7 @@ DEPENDENCE = Experiment(
             "abstract: abruptly",
             f"1 - time from .6 to .9 / time to .6 (icl_holdout, {MANY})",
             0.0,
-            _abrupt,
+            _rise_time_margin,
             (MANY,),
         ),
         Claim(
@@ -78,7 +80,7 @@ DEPENDENCE = Experiment(
             "abstract: progress measures precede it",
             f"sequences to icl_holdout .75 - to half of previous_token's rise ({MANY})",
             0.0,
-            _precedes,
+            _attention_lead_sequences,
             (MANY,),
         ),
         larger("classes", "more classes: more ICL", "more K favours ICL", "icl_holdout_final", MANY, FEW, TENTH),

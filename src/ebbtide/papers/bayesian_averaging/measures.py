@@ -1,4 +1,4 @@
-"""What studies of concepts measure: how far a model is from the exact average over concepts, and what it regrets."""
+"""Measures of models of concepts: KL divergence from the exact average over concepts, and regret."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,15 +7,16 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax
 
-from ebbtide.analysis.predictions import Answers, answers, by_member, of_prompts
+from ebbtide.analysis.predictions import Predictions, cache_per_prompt_set, member_values, predict_arm
 from ebbtide.evaluation.concepts import concept_average, marginal
 from ebbtide.sources.concepts import Concepts
 from ebbtide.studies.evidence import Evidence
 
 
-class Exact(NamedTuple):
-    """The exact predictors on the prompts of an arm: the Bayesian model average, the marginal over concepts, and the
-    true concept (nan where it is of no pool), all log-probabilities; log posteriors of the concepts."""
+class ExactPredictions(NamedTuple):
+    """Log-probabilities of the responses under the exact predictors on the prompts of an arm: the Bayesian model
+    average, the marginal over concepts, and the true concept (nan where that is in no pool); and the log posterior of
+    the concepts."""
 
     average: Float[np.ndarray, "slots prompt responses"]
     marginal: Float[np.ndarray, "slots prompt responses"]
@@ -23,58 +24,61 @@ class Exact(NamedTuple):
     posterior: Float[np.ndarray, "slots prompt concepts"]
 
 
-@of_prompts
-def exact(found: Answers) -> Exact:
-    """The exact predictors on the prompts."""
-    assert isinstance(found.spec.source, Concepts)
-    logs = np.asarray(found.spec.source.build().logs, np.float64)
-    cues = found.inputs.argmax(-1)
+@cache_per_prompt_set
+def exact_predictions(predictions: Predictions) -> ExactPredictions:
+    """Log-probabilities of the exact predictors on the prompts."""
+    assert isinstance(predictions.spec.source, Concepts)
+    logs = np.asarray(predictions.spec.source.build().logs, np.float64)
+    cues = predictions.inputs.argmax(-1)
     likelihood = np.moveaxis(logs[:, cues], 0, 2)
-    average = concept_average(likelihood, found.responses)
-    concept = found.latent["concept"]
+    average = concept_average(likelihood, predictions.responses)
+    concept = predictions.latent["concept"]
     truth = np.take_along_axis(likelihood, concept[None, :, None, None], axis=2)[:, :, 0]
     truth = np.where(concept[None, :, None] < 0, np.nan, truth)
-    return Exact(average.predictive, marginal(likelihood), truth, average.posterior)
+    return ExactPredictions(average.predictive, marginal(likelihood), truth, average.posterior)
 
 
-def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+def kl_divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """KL(p || q) of log-probabilities over the last axis, in nats."""
     return (np.exp(p) * (p - q)).sum(-1)
 
 
-def said(logs: np.ndarray, responses: Int[np.ndarray, "slots prompt"]) -> np.ndarray:
-    """The log-probability of the responses that were given."""
+def response_log_probs(logs: np.ndarray, responses: Int[np.ndarray, "slots prompt"]) -> np.ndarray:
+    """Log-probabilities of the true responses, nats."""
     return np.take_along_axis(logs, responses[..., None], axis=-1)[..., 0]
 
 
-def each(
-    evidence: Evidence, arm: str, evaluator: str, of: Callable[[Answers], float], *, last: bool = True
+def measure_arm(
+    evidence: Evidence, arm: str, evaluator: str, measure: Callable[[Predictions], float], *, last: bool = True
 ) -> np.ndarray:
-    """A number of every member."""
-    return by_member(answers(evidence, arm, evaluator, last=last), of)
+    """`measure` of every member's predictions on fresh prompts of an evaluator, by default at the last checkpoint."""
+    return member_values(predict_arm(evidence, arm, evaluator, last=last), measure)
 
 
-def log(found: Answers) -> np.ndarray:
-    """The model's log-probabilities at every checkpoint."""
-    return log_softmax(found.outputs, axis=-1)
+def model_log_probs(predictions: Predictions) -> np.ndarray:
+    """Log-probabilities of the model at every checkpoint."""
+    return log_softmax(predictions.outputs, axis=-1)
 
 
-def distance(predictor: Float[np.ndarray, "slots prompt words"], found: Answers) -> Float[np.ndarray, " checkpoint"]:
+def kl_to_model(
+    predictor: Float[np.ndarray, "slots prompt words"], predictions: Predictions
+) -> Float[np.ndarray, " checkpoint"]:
     """KL(predictor || model) at every checkpoint, mean over slots and prompts, nats."""
-    return divergence(predictor, log(found)).mean((1, 2))
+    return kl_divergence(predictor, model_log_probs(predictions)).mean((1, 2))
 
 
-def gap(evidence: Evidence, arm: str) -> np.ndarray:
-    """KL(average || model) at the end, mean over slots and prompts, nats."""
-    return each(evidence, arm, "train", lambda one: distance(exact(one).average, one)[-1])
+def final_kl_to_average(evidence: Evidence, arm: str) -> np.ndarray:
+    """KL(average || model) at the last checkpoint, mean over slots and prompts, nats."""
+    return measure_arm(evidence, arm, "train", lambda one: kl_to_model(exact_predictions(one).average, one)[-1])
 
 
-def slot_regret(found: Answers) -> Float[np.ndarray, " slots"]:
-    """The mean regret of every slot to the true concept, nats."""
-    truth, model = said(exact(found).truth, found.responses), said(log(found)[-1], found.responses)
-    return (truth - model).mean(1)
+def regret_by_slot(predictions: Predictions) -> Float[np.ndarray, " slots"]:
+    """Mean regret at every slot: log loss of the model - of the true concept, nats."""
+    responses = predictions.responses
+    truth = response_log_probs(exact_predictions(predictions).truth, responses)
+    return (truth - response_log_probs(model_log_probs(predictions)[-1], responses)).mean(1)
 
 
-def regret(evidence: Evidence, arm: str) -> np.ndarray:
-    """The regret of a whole prompt: log loss of the model - of the true concept, summed over slots."""
-    return each(evidence, arm, "train", lambda one: slot_regret(one).sum())
+def prompt_regret(evidence: Evidence, arm: str) -> np.ndarray:
+    """Mean regret of a whole prompt: log loss of the model - of the true concept, summed over slots, nats."""
+    return measure_arm(evidence, arm, "train", lambda one: regret_by_slot(one).sum())

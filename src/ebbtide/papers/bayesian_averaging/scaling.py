@@ -5,8 +5,16 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.analysis.predictions import SEEN, Answers, answers, series
-from ebbtide.papers.bayesian_averaging.measures import distance, each, exact, gap, log, regret, said
+from ebbtide.analysis.predictions import TRAINING_PROMPTS, Predictions, member_series, predict_arm
+from ebbtide.papers.bayesian_averaging.measures import (
+    exact_predictions,
+    final_kl_to_average,
+    kl_to_model,
+    measure_arm,
+    model_log_probs,
+    prompt_regret,
+    response_log_probs,
+)
 from ebbtide.report.functions_figure import Line, distances_figure
 from ebbtide.report.scaling_figure import Panel, scaling_figure
 from ebbtide.studies.claim import Claim
@@ -18,82 +26,89 @@ from ebbtide.sweeps.axes import Point
 CONCEPTS = (2, 8, 32)
 PROMPTS = (2_000, 8_000, 32_000)
 NO_GAP = 1e-6
-"""Nats a slot below which a generalisation gap counts as this: its logarithm is asked for."""
+"""Smallest generalisation gap, nats a slot: a smaller one counts as this, so that its logarithm exists."""
 
 
-def _concepts(count: int) -> str:
+def _concepts_arm(count: int) -> str:
     return f"{count} concepts"
 
 
-def _prompts(count: int) -> str:
+def _prompts_arm(count: int) -> str:
     return f"8 concepts, {count:,} prompts"
 
 
-EIGHT, FEW = _concepts(8), _prompts(PROMPTS[0])
+EIGHT, FEW = _concepts_arm(8), _prompts_arm(PROMPTS[0])
 
 
-def least_regret(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """The regret of the exact average itself on an arm's prompts, nats a prompt."""
+def exact_regret(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    """Regret of the exact average itself on an arm's prompts, nats a prompt."""
 
-    def one(found: Answers) -> float:
-        here = exact(found)
-        return float((said(here.truth, found.responses) - said(here.average, found.responses)).mean(1).sum())
+    def regret(predictions: Predictions) -> float:
+        exact, responses = exact_predictions(predictions), predictions.responses
+        losses = response_log_probs(exact.truth, responses) - response_log_probs(exact.average, responses)
+        return float(losses.mean(1).sum())
 
-    return each(evidence, arm, "train", one)
+    return measure_arm(evidence, arm, "train", regret)
 
 
-def slope(x: tuple[int, ...], y: Float[np.ndarray, "points member"]) -> Float[np.ndarray, " member"]:
-    """The least-squares slope of y by log(x)."""
+def log_slope(x: tuple[int, ...], y: Float[np.ndarray, "points member"]) -> Float[np.ndarray, " member"]:
+    """Least-squares slope of y by log(x), for every member."""
     centred = np.log(x) - np.log(x).mean()
     return centred @ y / (centred @ centred)
 
 
-def _lost(found: Answers) -> float:
-    """Log loss of the model - of the exact average on the same prompts, nats a slot: 0 of the average itself."""
-    here = said(exact(found).average, found.responses) - said(log(found)[-1], found.responses)
-    return float(here.mean())
+def _excess_log_loss(predictions: Predictions) -> float:
+    """Log loss of the model at the end - of the exact average on the same prompts, nats a slot."""
+    average = response_log_probs(exact_predictions(predictions).average, predictions.responses)
+    return float((average - response_log_probs(model_log_probs(predictions)[-1], predictions.responses)).mean())
 
 
 def generalisation_gap(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """Log loss on fresh prompts - on those of training, each less the exact average's on the same prompts (which
-    differs from one set of prompts to the next), nats a slot."""
-    fresh, seen = (each(evidence, arm, which, _lost) for which in ("train", SEEN))
+    """Log loss on fresh prompts - on training prompts, nats a slot. From each the exact average's log loss on the same
+    prompts is subtracted, since that differs from one set of prompts to the next."""
+    fresh, seen = (measure_arm(evidence, arm, which, _excess_log_loss) for which in ("train", TRAINING_PROMPTS))
     return fresh - seen
 
 
-def over_training(evidence: Evidence, arm: str) -> Series:
+def kl_over_training(evidence: Evidence, arm: str) -> Series:
     """KL(average || model) on fresh prompts at every checkpoint, nats a slot."""
-    return series(answers(evidence, arm, "train"), lambda one: distance(exact(one).average, one))
+    return member_series(
+        predict_arm(evidence, arm, "train"), lambda one: kl_to_model(exact_predictions(one).average, one)
+    )
 
 
-def _left(evidence: Evidence, arm: str) -> np.ndarray:
-    values = over_training(evidence, arm).values
+def _final_rise(evidence: Evidence, arm: str) -> np.ndarray:
+    """KL(average || model) at the end - at its smallest, nats a slot."""
+    values = kl_over_training(evidence, arm).values
     return values[:, -1] - values.min(1)
 
 
-def _falls(evidence: Evidence, arm: str) -> np.ndarray:
-    """How much the training loss falls from the checkpoint nearest to the average to the end."""
-    distances = over_training(evidence, arm)
+def _loss_fall(evidence: Evidence, arm: str) -> np.ndarray:
+    """Share by which the training loss falls from the checkpoint nearest to the average to the end."""
+    distances = kl_over_training(evidence, arm)
     nearest = np.nan_to_num(distances.values, nan=np.inf).argmin(1)
     return evidence.curve(arm, "train_loss").fall_since(distances.sequences[nearest])
 
 
-def _grows(evidence: Evidence) -> np.ndarray:
+def _regret_slope_margin(evidence: Evidence) -> np.ndarray:
+    """.15 less the relative difference between the model's and the exact average's slope of regret by log |Z|."""
     ours, best = (
-        slope(CONCEPTS, np.stack([of(evidence, _concepts(count)) for count in CONCEPTS]))
-        for of in (regret, least_regret)
+        log_slope(CONCEPTS, np.stack([measure(evidence, _concepts_arm(count)) for count in CONCEPTS]))
+        for measure in (prompt_regret, exact_regret)
     )
     return 0.15 - np.abs(ours / best - 1)
 
 
-def _steps(evidence: Evidence) -> np.ndarray:
-    logs = np.log(np.stack([gap(evidence, arm) for arm in (*map(_prompts, PROMPTS), EIGHT)]))
+def _smallest_log_fall(evidence: Evidence) -> np.ndarray:
+    """Smallest fall of log KL(average || model) from one number of training prompts to the next larger one."""
+    logs = np.log(np.stack([final_kl_to_average(evidence, arm) for arm in (*map(_prompts_arm, PROMPTS), EIGHT)]))
     return -np.diff(logs, axis=0).max(0)
 
 
-def _rate(evidence: Evidence) -> np.ndarray:
-    gaps = np.stack([generalisation_gap(evidence, _prompts(count)) for count in PROMPTS])
-    return -0.5 - slope(PROMPTS, np.log(np.maximum(gaps, NO_GAP)))
+def _rate_margin(evidence: Evidence) -> np.ndarray:
+    """-.5 less the slope of the log generalisation gap by the log of the number of training prompts."""
+    gaps = np.stack([generalisation_gap(evidence, _prompts_arm(count)) for count in PROMPTS])
+    return -0.5 - log_slope(PROMPTS, np.log(np.maximum(gaps, NO_GAP)))
 
 
 CLAIMS = (
@@ -103,8 +118,8 @@ CLAIMS = (
         "regret bound log |Z|; .15 of the average's slope set beforehand",
         ".15 - |slope of a prompt's regret by log |Z|: the model's / the exact average's - 1| (2, 8, 32 concepts)",
         0.0,
-        _grows,
-        tuple(map(_concepts, CONCEPTS)),
+        _regret_slope_margin,
+        tuple(map(_concepts_arm, CONCEPTS)),
     ),
     Claim(
         "data",
@@ -112,8 +127,8 @@ CLAIMS = (
         "generalisation error falls with the number of training sequences",
         "smallest fall of log KL(average || model) from 2,000 to 8,000 to 32,000 prompts to all new ones",
         0.0,
-        _steps,
-        (*map(_prompts, PROMPTS), EIGHT),
+        _smallest_log_fall,
+        (*map(_prompts_arm, PROMPTS), EIGHT),
     ),
     Claim(
         "rate",
@@ -121,8 +136,8 @@ CLAIMS = (
         "PAC-Bayes bound, an upper one",
         "-.5 - slope of log generalisation gap by log prompts (2,000, 8,000, 32,000)",
         0.0,
-        _rate,
-        tuple(map(_prompts, PROMPTS)),
+        _rate_margin,
+        tuple(map(_prompts_arm, PROMPTS)),
     ),
     Claim(
         "memorises",
@@ -130,7 +145,7 @@ CLAIMS = (
         "own: in-weights learning of prompts",
         f"log loss of the average - of the model on training's prompts ({FEW})",
         0.0,
-        lambda evidence: -each(evidence, FEW, SEEN, _lost),
+        lambda evidence: -measure_arm(evidence, FEW, TRAINING_PROMPTS, _excess_log_loss),
         (FEW,),
     ),
     Claim(
@@ -139,7 +154,7 @@ CLAIMS = (
         "own: transience in a mixture of concepts; .02: the limit of being near, as in averaging",
         f"KL(average || model) at the end - at the nearest ({FEW})",
         0.02,
-        lambda evidence: _left(evidence, FEW),
+        lambda evidence: _final_rise(evidence, FEW),
         (FEW,),
     ),
     Claim(
@@ -148,30 +163,35 @@ CLAIMS = (
         "own: as in transience",
         f"1 - training loss at the end / at the nearest to the average ({FEW})",
         0.0,
-        lambda evidence: _falls(evidence, FEW),
+        lambda evidence: _loss_fall(evidence, FEW),
         (FEW,),
     ),
 )
 
 
-def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """distances.png: how far from the average every arm is over training; scaling.png: by concepts and by prompts."""
+def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
+    """distances.png: KL(average || model) of every arm over training; scaling.png: regret by the number of concepts,
+    and generalisation by the number of training prompts."""
     lines: dict[str, Line] = {}
     for arm in evidence.finished():
-        distances = over_training(evidence, arm)
+        distances = kl_over_training(evidence, arm)
         lines[arm] = distances.sequences, distances.values
     panels = {"to the exact average, on fresh prompts": lines}
-    drawn = {"distances.png": distances_figure(title, "KL to the model (nats a slot)", panels)["png"]}
-    measured = set(evidence.finished())
-    if not measured >= {*map(_concepts, CONCEPTS), *map(_prompts, PROMPTS)}:
-        return drawn
-    by_concepts = [np.stack([of(evidence, _concepts(count)) for count in CONCEPTS], 1) for of in (regret, least_regret)]
+    figures = {"distances.png": distances_figure(title, "KL to the model (nats a slot)", panels)["png"]}
+    finished = set(evidence.finished())
+    if not finished >= {*map(_concepts_arm, CONCEPTS), *map(_prompts_arm, PROMPTS)}:
+        return figures
+    memorised = partial(measure_arm, evaluator=TRAINING_PROMPTS, measure=lambda one: -_excess_log_loss(one))
+    by_concepts = [
+        np.stack([measure(evidence, _concepts_arm(count)) for count in CONCEPTS], 1)
+        for measure in (prompt_regret, exact_regret)
+    ]
     by_prompts = [
-        np.stack([of(evidence, _prompts(count)) for count in PROMPTS], 1)
-        for of in (generalisation_gap, partial(each, evaluator=SEEN, of=lambda one: -_lost(one)), gap)
+        np.stack([measure(evidence, _prompts_arm(count)) for count in PROMPTS], 1)
+        for measure in (generalisation_gap, memorised, final_kl_to_average)
     ]
     root = by_prompts[0][:, 0].mean() * np.sqrt(PROMPTS[0] / np.asarray(PROMPTS))
-    shown = [
+    scaling = [
         Panel(
             "concepts",
             "regret of a prompt (nats)",
@@ -192,11 +212,11 @@ def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
             log=True,
         ),
     ]
-    return drawn | {"scaling.png": scaling_figure(title, shown)["png"]}
+    return figures | {"scaling.png": scaling_figure(title, scaling)["png"]}
 
 
-ARMS: dict[str, Point] = {_concepts(count): {"source.concepts": count} for count in CONCEPTS} | {
-    _prompts(count): {"source.concepts": 8, "distinct": count} for count in PROMPTS
+ARMS: dict[str, Point] = {_concepts_arm(count): {"source.concepts": count} for count in CONCEPTS} | {
+    _prompts_arm(count): {"source.concepts": 8, "distinct": count} for count in PROMPTS
 }
 SMALLER = "tables of 5 cues and 4 responses, 12 pairs, 2 layers of width 32; theory there"
 SCALING = Experiment(
@@ -215,5 +235,5 @@ SCALING = Experiment(
     },
     shows=("train", "prior"),
     scalars=("train_final", "prior_final", "train_loss_final"),
-    figures=_figures,
+    figures=_draw_figures,
 )

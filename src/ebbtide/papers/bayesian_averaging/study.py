@@ -3,10 +3,19 @@
 import numpy as np
 from msgspec.structs import replace
 
-from ebbtide.analysis.layer_probes import Targets, read
-from ebbtide.analysis.predictions import Answers, answers
+from ebbtide.analysis.layer_probes import Targets, probe_values
+from ebbtide.analysis.predictions import Predictions, predict_arm
 from ebbtide.models.transformer import Transformer
-from ebbtide.papers.bayesian_averaging.measures import distance, each, exact, gap, log, regret, said, slot_regret
+from ebbtide.papers.bayesian_averaging.measures import (
+    exact_predictions,
+    final_kl_to_average,
+    kl_to_model,
+    measure_arm,
+    model_log_probs,
+    prompt_regret,
+    regret_by_slot,
+    response_log_probs,
+)
 from ebbtide.papers.bayesian_averaging.scaling import SCALING
 from ebbtide.report.functions_figure import Line, distances_figure
 from ebbtide.sources.concepts import Concepts
@@ -47,54 +56,57 @@ PAPER_SIZE = replace(
 )
 EIGHT, MANY, SHALLOW = "8 concepts", "32 concepts", "8 concepts, 1 layer"
 FIRST = 6
-"""The slot from which the regret's decay is fitted: before, the model still tells concepts apart."""
+"""The slot from which the regret's decay is fitted: before it, the context does not yet tell the concepts apart."""
 
 
-def decay(evidence: Evidence, arm: str) -> np.ndarray:
-    """The slope of log(average regret) by log(number of slots), from slot `FIRST` on."""
+def regret_decay_slope(evidence: Evidence, arm: str) -> np.ndarray:
+    """Slope of log(average regret) by log(number of slots), from slot `FIRST` on."""
 
-    def one(found: Answers) -> float:
-        total = np.cumsum(slot_regret(found))
+    def slope(predictions: Predictions) -> float:
+        total = np.cumsum(regret_by_slot(predictions))
         count = np.arange(1, len(total) + 1)
         late = count >= FIRST
         return float(np.polyfit(np.log(count[late]), np.log(np.maximum(total / count, 1e-9)[late]), 1)[0])
 
-    return each(evidence, arm, "train", one)
+    return measure_arm(evidence, arm, "train", slope)
 
 
-def alike(evidence: Evidence, arm: str) -> np.ndarray:
+def log_prob_correlation(evidence: Evidence, arm: str) -> np.ndarray:
     """Correlation over prompts of the model's and the average's log-probability of the query's response, after a
     context of wrong responses."""
 
-    def one(found: Answers) -> float:
-        both = said(log(found)[-1], found.responses)[-1], said(exact(found).average, found.responses)[-1]
+    def correlation(predictions: Predictions) -> float:
+        model, average = model_log_probs(predictions)[-1], exact_predictions(predictions).average
+        both = (response_log_probs(logs, predictions.responses)[-1] for logs in (model, average))
         return float(np.corrcoef(*both)[0, 1])
 
-    return each(evidence, arm, "wrong", one)
+    return measure_arm(evidence, arm, "wrong", correlation)
 
 
-def posterior(found: Answers) -> Targets:
-    """The concepts' log posterior at every input, cut at -10: how far out a concept is no prediction depends on."""
-    return Targets({"log posterior": np.maximum(exact(found).posterior, -10.0)}, {})
+def posterior_targets(predictions: Predictions) -> Targets:
+    """Log posterior of the concepts at every input, at least -10: below that no prediction depends on it."""
+    return Targets({"log posterior": np.maximum(exact_predictions(predictions).posterior, -10.0)}, {})
 
 
-def decoded(evidence: Evidence, arm: str) -> np.ndarray:
-    """Share of the variance of `posterior` that a linear probe of the last residual stream explains."""
-    return read(evidence, arm, posterior, lambda here: float(here.inputs["log posterior"][-1]))
+def posterior_r2(evidence: Evidence, arm: str) -> np.ndarray:
+    """R^2 of a linear probe of `posterior_targets` on the last layer's residual stream."""
+    return probe_values(evidence, arm, posterior_targets, lambda here: float(here.inputs["log posterior"][-1]))
 
 
-def _over_training(found: Answers) -> np.ndarray:
-    """Mean KL from the average and from the marginal at every checkpoint."""
-    here = exact(found)
-    return np.stack([distance(predictor, found) for predictor in (here.average, here.marginal)], axis=1)
+def _kl_over_training(predictions: Predictions) -> np.ndarray:
+    """KL(average || model) and KL(marginal || model) at every checkpoint, nats a slot."""
+    exact = exact_predictions(predictions)
+    return np.stack([kl_to_model(predictor, predictions) for predictor in (exact.average, exact.marginal)], axis=1)
 
 
-def _marginal_first(evidence: Evidence, arm: str) -> np.ndarray:
-    def one(found: Answers) -> float:
-        at = _over_training(found).argmin(0)
-        return float(1 - found.sequences[at[1]] / found.sequences[at[0]])
+def _marginal_lead(evidence: Evidence, arm: str) -> np.ndarray:
+    """1 - sequences until the model is nearest to the marginal / until it is nearest to the average."""
 
-    return each(evidence, arm, "train", one, last=False)
+    def lead(predictions: Predictions) -> float:
+        at = _kl_over_training(predictions).argmin(0)
+        return float(1 - predictions.sequences[at[1]] / predictions.sequences[at[0]])
+
+    return measure_arm(evidence, arm, "train", lead, last=False)
 
 
 CLAIMS = (
@@ -104,7 +116,7 @@ CLAIMS = (
         "Prop. on BMA; .02: the pass rule set beforehand",
         f".02 - KL(average || model) ({EIGHT})",
         0.0,
-        lambda evidence: 0.02 - gap(evidence, EIGHT),
+        lambda evidence: 0.02 - final_kl_to_average(evidence, EIGHT),
         (EIGHT,),
     ),
     Claim(
@@ -113,7 +125,9 @@ CLAIMS = (
         "regret bound log |Z| / T",
         f"log 8 + slots KL - regret of a prompt ({EIGHT})",
         0.0,
-        lambda evidence: np.log(8) + (QUICK.task.context + 1) * gap(evidence, EIGHT) - regret(evidence, EIGHT),
+        lambda evidence: (
+            np.log(8) + (QUICK.task.context + 1) * final_kl_to_average(evidence, EIGHT) - prompt_regret(evidence, EIGHT)
+        ),
         (EIGHT,),
     ),
     Claim(
@@ -122,7 +136,7 @@ CLAIMS = (
         "O(1/T); slope between -1.1 and -.8 set beforehand",
         f".15 - |slope of log average regret by log slots + .95| ({EIGHT})",
         0.0,
-        lambda evidence: 0.15 - np.abs(decay(evidence, EIGHT) + 0.95),
+        lambda evidence: 0.15 - np.abs(regret_decay_slope(evidence, EIGHT) + 0.95),
         (EIGHT,),
     ),
     Claim(
@@ -131,7 +145,7 @@ CLAIMS = (
         "log |Z|",
         f"regret of a prompt: {MANY} - {EIGHT}",
         0.0,
-        lambda evidence: regret(evidence, MANY) - regret(evidence, EIGHT),
+        lambda evidence: prompt_regret(evidence, MANY) - prompt_regret(evidence, EIGHT),
         (EIGHT, MANY),
     ),
     Claim(
@@ -140,7 +154,7 @@ CLAIMS = (
         "attention parameterises the average; R^2 .9 set beforehand",
         f"R^2 - .9 ({EIGHT})",
         0.0,
-        lambda evidence: decoded(evidence, EIGHT) - 0.9,
+        lambda evidence: posterior_r2(evidence, EIGHT) - 0.9,
         (EIGHT,),
     ),
     Claim(
@@ -149,7 +163,7 @@ CLAIMS = (
         "misspecified examples; .95 set beforehand",
         f"correlation over prompts - .95 ({EIGHT})",
         0.0,
-        lambda evidence: alike(evidence, EIGHT) - 0.95,
+        lambda evidence: log_prob_correlation(evidence, EIGHT) - 0.95,
         (EIGHT,),
     ),
     Claim(
@@ -158,7 +172,7 @@ CLAIMS = (
         "approximation error falls with depth",
         f"KL(average || model): {SHALLOW} - {EIGHT}",
         0.0,
-        lambda evidence: gap(evidence, SHALLOW) - gap(evidence, EIGHT),
+        lambda evidence: final_kl_to_average(evidence, SHALLOW) - final_kl_to_average(evidence, EIGHT),
         (EIGHT, SHALLOW),
     ),
     Claim(
@@ -167,20 +181,20 @@ CLAIMS = (
         "own: dynamics; half of the time set beforehand",
         f"1 - sequences at the nearest to the marginal / to the average ({EIGHT})",
         0.5,
-        lambda evidence: _marginal_first(evidence, EIGHT),
+        lambda evidence: _marginal_lead(evidence, EIGHT),
         (EIGHT,),
     ),
 )
 
 
-def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """distances.png: how far from the average and from the marginal every arm is over training."""
+def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
+    """distances.png: KL from the average and from the marginal to the model, of every arm over training."""
     panels: dict[str, dict[str, Line]] = {"to the average over concepts": {}, "to the marginal": {}}
     for arm in evidence.finished():
-        found = [one for one in answers(evidence, arm, "train") if one is not None]
-        both = np.stack([_over_training(one) for one in found])
+        members = [one for one in predict_arm(evidence, arm, "train") if one is not None]
+        both = np.stack([_kl_over_training(one) for one in members])
         for i, lines in enumerate(panels.values()):
-            lines[arm] = found[0].sequences, both[:, :, i]
+            lines[arm] = members[0].sequences, both[:, :, i]
     return {"distances.png": distances_figure(title, "KL to the model (nats a slot)", panels)["png"]}
 
 
@@ -206,7 +220,7 @@ AVERAGING = Experiment(
     },
     shows=("train", "prior", "wrong"),
     scalars=("train_final", "prior_final", "wrong_final", "train_loss_final"),
-    figures=_figures,
+    figures=_draw_figures,
 )
 
 BAYESIAN_AVERAGING = Study(

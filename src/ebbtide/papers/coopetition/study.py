@@ -1,6 +1,5 @@
 """Study `coopetition`: ICL and CIWL share half of a circuit; one makes the other possible, then takes over."""
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from msgspec import to_builtins
@@ -22,53 +21,55 @@ from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import Base, Experiment, Figures, Preset, Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.engine import Engine
-from ebbtide.training.members import unnamed
 from ebbtide.training.probe import checkpoints, probe_run
-from ebbtide.training.run import spec_of
+from ebbtide.training.run import params_of, spec_of
 from ebbtide.training.start import select
 
 
-def _scalars(run: Run) -> Scalars:
-    """What the heads of the kept checkpoints do."""
+def _head_scalars(run: Run) -> Scalars:
+    """Scalars of every member's heads: induction strength at the peak of true ICL and at the end, the share of heads
+    whose strength turns from positive to negative, composition of the layers, and the error of grafted checkpoints.
+    Raises `InputError` unless the model is a transformer of two layers or more."""
     model = run.header.spec["model"]
     require(model["type"] == "transformer", "model", model["type"], "must be a transformer: its heads are asked")
     require(model["layers"] >= 2, "model.layers", model["layers"], "must be at least 2: heads of layer 1 are asked")
     curves = run.metrics()
     flip = smooth(curves["flip"])
-    found = {"flip_peak_sequences": curves["sequences"][flip.argmax(1)].astype(float)}
+    scalars = {"flip_peak_sequences": curves["sequences"][flip.argmax(1)].astype(float)}
     strength, composition = (
         probe_run(run, [name], on)[0] for name, on in (("induction_strength", "flip"), ("composition", "ciwl"))
     )
     heads = strength.values[:, :, 1]
-    near = [int(np.abs(strength.sequences - at).argmin()) for at in found["flip_peak_sequences"]]
+    near = [int(np.abs(strength.sequences - at).argmin()) for at in scalars["flip_peak_sequences"]]
     early = np.stack([heads[i, m] for m, i in enumerate(near)])
     late = heads[-1]
-    found["strength_early"], found["strength_late"] = early.mean(-1), late.mean(-1)
-    found["turned"] = ((early > 0) & (late < 0)).mean(-1)
+    scalars["strength_early"], scalars["strength_late"] = early.mean(-1), late.mean(-1)
+    scalars["turned"] = ((early > 0) & (late < 0)).mean(-1)
     for i, name in enumerate(("whole", "indirect", "queries", "keys", "values", "felt")):
-        found[f"composition_{name}"] = composition.values[-1, :, i]
+        scalars[f"composition_{name}"] = composition.values[-1, :, i]
     grafted = graft_curve(run, "flip")
     at = np.searchsorted(curves["sequences"], strength.sequences)
-    found["graft_error"] = np.abs(grafted - curves["flip"][:, at]).mean(-1)
-    return found
+    scalars["graft_error"] = np.abs(grafted - curves["flip"][:, at]).mean(-1)
+    return scalars
 
 
 def graft_curve(run: Run, evaluator: str) -> Float[np.ndarray, "member checkpoint"]:
-    """An evaluator at every kept checkpoint when the second half of every model is that of its last checkpoint."""
+    """Headline metric of an evaluator at every kept checkpoint, with the second half of every model replaced by that of
+    its last checkpoint. Raises `InputError` for a checkpoint that does not fit the spec."""
     spec = spec_of(run)
     engine = Engine(replace(spec, evaluators=(evaluator,), keep_best=None))
     kept = checkpoints(run)
     second = set(select(SECOND_HALF, list(kept[0][1]), "parts"))
-    template = jax.eval_shape(lambda key: spec.model.init(key, **spec.shape()), jax.random.key(0))
+    last = kept[-1][1]
     rows: list[list[float]] = []
     for m in range(spec.members):
         suite = engine.suite(m)
         metric = run.header.metrics.index(suite.evaluators[0].headline)
-        last = {name: x[m] for name, x in kept[-1][1].items()}
         row = []
-        for _, arrays in kept:
-            mixed = {name: last[name] if name in second else x[m] for name, x in arrays.items()}
-            row.append(float(np.asarray(engine.measure(unnamed(template, mixed), suite))[0, metric, 0]))
+        for sequences, arrays in kept:
+            grafted = {name: last.get(name, x) if name in second else x for name, x in arrays.items()}
+            params = params_of(spec, grafted, m, f"{run.path}: checkpoint {sequences}")
+            row.append(float(np.asarray(engine.measure(params, suite))[0, metric, 0]))
         rows.append(row)
     return np.asarray(rows)
 
@@ -131,7 +132,7 @@ CLAIMS = (
 )
 
 
-def _figures(evidence: Evidence, title: str) -> Figures:
+def _draw_figures(evidence: Evidence, title: str) -> Figures:
     """heads.png: the induction strength of every head over training (Fig. 3a); grafts.png: Flip of the model's own
     checkpoints and with the final second half in each (Fig. 3b)."""
     _, run = evidence.runs(ONLY)[0]
@@ -238,10 +239,10 @@ OWN = Experiment(
     section="Fig. 1b, 3; section 4.1",
     claims=CLAIMS,
     presets={
-        name: Preset(SingleRun(name, _scalars), minutes, BASES[name].note)
+        name: Preset(SingleRun(name, _head_scalars), minutes, BASES[name].note)
         for name, minutes in {"quick": 3, "cpu": None, "paper": None}.items()
     },
-    figures=_figures,
+    figures=_draw_figures,
 )
 
 COOPETITION = Study(

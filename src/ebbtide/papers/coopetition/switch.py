@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.coopetition.settings import QUICK, SCALED, SECOND_HALF
-from ebbtide.papers.induction_heads.study import sooner
+from ebbtide.papers.induction_heads.study import sooner_claim
 from ebbtide.papers.transience.models import TENTH
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.studies.claim import Claim, above, below, larger
@@ -24,19 +24,19 @@ from ebbtide.training.schedule import Schedule, Window
 from ebbtide.training.spec import Seeds, Spec
 
 OTHER_DATA = Seeds(init=50, data=51, evaluation=50)
-"""Donors are trained on other sequences than what starts from them."""
+"""Seeds of the donors: they are trained on other sequences than the arms that start from them."""
 
 
-def ciwl_only(spec: Spec) -> Spec:
-    """The spec with training data that only CIWL solves: the query's label is in context, beside an exemplar of some
-    other class."""
+def restrict_to_ciwl(spec: Spec) -> Spec:
+    """The spec with training data that only CIWL solves: the query's label is in context, beside an exemplar of another
+    class."""
     assert isinstance(spec.task, FewShot)
     task = replace(spec.task, burst=0, rest="unique", relabel=CopyQueryLabel(), distinct="label")
     return replace(spec, task=task, seeds=OTHER_DATA, keep_best=None)
 
 
-def keeping(*sequences: int) -> Schedule:
-    """41 evaluations, and checkpoints kept at these sequence counts beside the first and the last."""
+def keep_checkpoints(*sequences: int) -> Schedule:
+    """Schedule of 41 evaluations that keeps checkpoints at these sequence counts, beside the first and the last."""
     windows = tuple(Window(one, one, every=1, keep=True) for one in sequences)
     return Schedule(evaluations=41, checkpoints=2, windows=windows)
 
@@ -44,13 +44,13 @@ def keeping(*sequences: int) -> Schedule:
 PLAIN, EARLY, LATER, LATE = "bursty data from the start", "after 4,000", "after 32,000", "after 320,000"
 SWITCH_DONOR = Donor(
     "coopetition-ciwl-only",
-    ciwl_only(replace(QUICK, sequences=320_000, schedule=keeping(4_000, 32_000))),
+    restrict_to_ciwl(replace(QUICK, sequences=320_000, schedule=keep_checkpoints(4_000, 32_000))),
     {"donor": "coopetition/switch"},
 )
 
 
-def _rise(evidence: Evidence) -> np.ndarray:
-    """How far true ICL climbs above where the late switch found it."""
+def _icl_rise(evidence: Evidence) -> np.ndarray:
+    """Peak of true ICL - true ICL at the switch, in the arm that switches late."""
     return evidence.scalar(LATE, "flip_peak") - evidence.curve(LATE, "flip").values[:, 0]
 
 
@@ -76,7 +76,7 @@ SWITCH = Experiment(
             "Fig. 4c (from 8M on)",
             f".1 - (flip_peak - flip at the switch) ({LATE})",
             0.0,
-            lambda evidence: TENTH - _rise(evidence),
+            lambda evidence: TENTH - _icl_rise(evidence),
             (LATE,),
         ),
     ),
@@ -113,13 +113,13 @@ CHARACTERS = replace(
 """A setting in which ICL-only data have a plateau: characters overlap, so the match is the slow part."""
 WINDOW_DONOR = Donor(
     "coopetition-ciwl-only-characters",
-    ciwl_only(replace(CHARACTERS, sequences=1_024_000, schedule=keeping(1_600, 102_400))),
+    restrict_to_ciwl(replace(CHARACTERS, sequences=1_024_000, schedule=keep_checkpoints(1_600, 102_400))),
     {"donor": "coopetition/window"},
 )
 SCRATCH = "from scratch"
 YOUNG, MIDDLE, OLD = "second half after 1,600", "second half after 102,400", "second half after 1,024,000"
 STUCK = 0.9 * 0.693
-"""Of the loss of copying either label at random, ln 2."""
+"""Nine tenths of the loss of copying either label at random (ln 2): above it ICL counts as not learned."""
 ICL_ONLY: Point = {
     "task": to_builtins(replace(CHARACTERS.task, labels=PerSequence(64))),
     "source": to_builtins(CHARACTERS.source),
@@ -140,7 +140,7 @@ WINDOW = Experiment(
         above("too early", "with a young half it stays", "Fig. 4b (1.9, .9)", "train_loss_final", YOUNG, STUCK),
         below("in time", "with a middle one ICL is learned", "Fig. 4b (.1)", "train_loss_final", MIDDLE, 0.3),
         above("too late", "with an old one it is not", "Fig. 4b (.8)", "train_loss_final", OLD, STUCK),
-        sooner("helps", "a middle one: sooner than from scratch", "Fig. 4a, 4b (never)", MIDDLE, SCRATCH),
+        sooner_claim("helps", "a middle one: sooner than from scratch", "Fig. 4a, 4b (never)", MIDDLE, SCRATCH),
     ),
     presets={
         "quick": Preset(

@@ -29,7 +29,7 @@ from ebbtide.training.spec import Spec
 
 PAPER = "Singh et al. 2024, What needs to go right for an induction head?, arXiv 2404.07129"
 HEAD, HEADS = 3, 8
-"""The head of layer 1 that is kept where only one is, as in the paper; all heads of a layer."""
+"""Index of the head of layer 1 that stays where the others are ablated, as in the paper; number of heads of a layer."""
 ALONE = Ablate(at="blocks.1.attn.hook_z", heads=tuple(h for h in range(HEADS) if h != HEAD))
 
 QUICK = Spec(
@@ -53,14 +53,14 @@ SCALED = "pixels of 50 drawn characters in place of ResNet-18 features of Omnigl
 FASTER = f"learning rate 1e-4 in place of 1e-5, 256,000 sequences in place of a million; {SCALED}"
 
 
-def clamped(*interventions: AnyIntervention) -> Point:
-    """The fields of an arm with interventions."""
+def intervene(*interventions: AnyIntervention) -> Point:
+    """Fields of an arm with interventions."""
     return {"interventions": [to_builtins(one) for one in interventions]}
 
 
-def reached(evidence: Evidence, arm: str, loss: float) -> Float[np.ndarray, " member"]:
-    """Sequences, between evaluations by interpolation, at which a member's training loss is first below `loss`; the
-    end of the run where it never is; nan for a member that has not finished."""
+def sequences_to_loss(evidence: Evidence, arm: str, loss: float) -> Float[np.ndarray, " member"]:
+    """Sequences after which a member's training loss is first below `loss` (nats), interpolated between evaluations;
+    the length of the run where the loss never is; nan for a member that has not finished."""
     curve = evidence.curve(arm, "train_loss")
     crossed = curve.first_crossing(loss, falling=True)
     ends = np.where(np.isnan(crossed), curve.sequences[-1], crossed)
@@ -71,19 +71,22 @@ HALF = float(np.log(2) / 2)
 """Half the loss of copying either label of the context at random, ln 2."""
 
 
-def sooner(name: str, statement: str, source: str, arm: str, than: str, by: float = 0.0) -> Claim:
-    """The claim that an arm gets to half of ln 2 sooner than another, by a share of that one's time."""
+def sooner_claim(name: str, statement: str, source: str, arm: str, than: str, by: float = 0.0) -> Claim:
+    """The claim that `arm` reaches a training loss of ln(2)/2 after fewer sequences than `than`, by more than the share
+    `by` of the sequences that `than` takes."""
 
     def estimate(evidence: Evidence) -> np.ndarray:
-        return 1 - reached(evidence, arm, HALF) / reached(evidence, than, HALF)
+        return 1 - sequences_to_loss(evidence, arm, HALF) / sequences_to_loss(evidence, than, HALF)
 
     metric = f"1 - sequences until loss ln(2)/2: {arm} / {than}"
     return Claim(name, statement, source, metric, by, estimate, (arm, than))
 
 
-def _abrupt(arm: str) -> Claim:
+def _plateau_claim(arm: str) -> Claim:
+    """The claim that the loss falls from .8 to .6 in more sequences than from .6 to .2."""
+
     def estimate(evidence: Evidence) -> np.ndarray:
-        high, middle, low = (reached(evidence, arm, loss) for loss in (0.8, 0.6, 0.2))
+        high, middle, low = (sequences_to_loss(evidence, arm, loss) for loss in (0.8, 0.6, 0.2))
         return (middle - high) / np.maximum(low - middle, 1.0) - 1
 
     metric = f"sequences from loss .8 to .6 / from .6 to .2, - 1 ({arm})"
@@ -104,26 +107,28 @@ CLAMPS = Experiment(
     question="Which parts of an induction head make its learning abrupt?",
     section="Fig. 3a, 4b and 5b: sub-circuits clamped through training",
     claims=(
-        _abrupt(ALL),
+        _plateau_claim(ALL),
         above("learns", "the training data are learned", "Fig. 3a", "train_final", ALL, 0.95),
-        sooner("diversity", "eight heads learn sooner than one", "Fig. 4b", ALL, ONE),
-        sooner("previous", "a given previous-token head shortens the plateau", "Fig. 5b (1)", PREVIOUS, ONE),
-        sooner("first", "a perfect layer 0 shortens it more than that", "Fig. 5b (1, 2)", FIRST, PREVIOUS),
-        sooner("match", "a perfect match leaves little to learn", "Fig. 5b (1, 2, 3qk, 4)", MATCH, ONE, 0.5),
-        sooner("copy", "a perfect copy shortens it", "Fig. 5b (3v, 5)", COPY, ONE),
-        sooner("both", "a perfect layer 0 and copy: soonest, sooner than copy", "Fig. 5b (1, 2, 3v, 5)", BOTH, COPY),
+        sooner_claim("diversity", "eight heads learn sooner than one", "Fig. 4b", ALL, ONE),
+        sooner_claim("previous", "a given previous-token head shortens the plateau", "Fig. 5b (1)", PREVIOUS, ONE),
+        sooner_claim("first", "a perfect layer 0 shortens it more than that", "Fig. 5b (1, 2)", FIRST, PREVIOUS),
+        sooner_claim("match", "a perfect match leaves little to learn", "Fig. 5b (1, 2, 3qk, 4)", MATCH, ONE, 0.5),
+        sooner_claim("copy", "a perfect copy shortens it", "Fig. 5b (3v, 5)", COPY, ONE),
+        sooner_claim(
+            "both", "a perfect layer 0 and copy: soonest, sooner than copy", "Fig. 5b (1, 2, 3v, 5)", BOTH, COPY
+        ),
     ),
     presets={
         "quick": Preset(
             Comparison(
                 arms={
-                    ALL: clamped(),
-                    ONE: clamped(ALONE),
-                    PREVIOUS: clamped(ALONE, PreviousToken(layer=0, heads=(2,), rows="all")),
-                    FIRST: clamped(ALONE, PerfectPrevious(layer=1)),
-                    MATCH: clamped(ALONE, Induction(layer=1, heads=(HEAD,))),
-                    COPY: clamped(PerfectCopy(layer=1, head=HEAD)),
-                    BOTH: clamped(PerfectPrevious(layer=1), PerfectCopy(layer=1, head=HEAD)),
+                    ALL: intervene(),
+                    ONE: intervene(ALONE),
+                    PREVIOUS: intervene(ALONE, PreviousToken(layer=0, heads=(2,), rows="all")),
+                    FIRST: intervene(ALONE, PerfectPrevious(layer=1)),
+                    MATCH: intervene(ALONE, Induction(layer=1, heads=(HEAD,))),
+                    COPY: intervene(PerfectCopy(layer=1, head=HEAD)),
+                    BOTH: intervene(PerfectPrevious(layer=1), PerfectCopy(layer=1, head=HEAD)),
                 },
                 base={"source.seed": 5},
             ),
@@ -135,8 +140,9 @@ CLAMPS = Experiment(
 )
 
 
-def _probe(name: str, words: str, source: str, measure: str, threshold: float, pick: str) -> Claim:
-    """A claim about the last checkpoint of the one arm, on the training distribution."""
+def _probe_claim(name: str, words: str, source: str, measure: str, threshold: float, pick: str) -> Claim:
+    """A claim about a measure of heads (`measure`, reduced by `pick`) at the last checkpoint of the arm `ALL`, on
+    prompts as in training."""
     picks = {
         "largest of layer 1": lambda x: x[:, 1].max(-1),
         "second largest of layer 1": lambda x: np.sort(x[:, 1], axis=-1)[:, -2],
@@ -156,7 +162,7 @@ WIRING = Experiment(
     question="What do the heads of a trained model do?",
     section="Fig. 3b and 4a, Table 1",
     claims=(
-        _probe(
+        _probe_claim(
             "strong",
             "one head is a strong induction head",
             "Fig. 3b (.82 to .91)",
@@ -164,8 +170,10 @@ WIRING = Experiment(
             0.6,
             "largest of layer 1",
         ),
-        _probe("several", "and it is not alone", "Fig. 3b", "induction_strength", 0.2, "second largest of layer 1"),
-        _probe(
+        _probe_claim(
+            "several", "and it is not alone", "Fig. 3b", "induction_strength", 0.2, "second largest of layer 1"
+        ),
+        _probe_claim(
             "redundant",
             "any head but one can go",
             "Fig. 4a (about 1.0)",
@@ -173,7 +181,7 @@ WIRING = Experiment(
             0.9,
             "smallest without a head of layer 1",
         ),
-        _probe(
+        _probe_claim(
             "indirect",
             "layer 0 acts through layer 1's attention alone",
             "section 4 (.9999)",
@@ -181,17 +189,17 @@ WIRING = Experiment(
             0.95,
             "heads of layer 0 gone, layer 1's attention kept",
         ),
-        _probe("needed", "and there it is needed", "Table 1", "composition", 0.2, "kept - all felt"),
+        _probe_claim("needed", "and there it is needed", "Table 1", "composition", 0.2, "kept - all felt"),
     ),
     presets={
-        "quick": Preset(Comparison(arms={ALL: clamped()}, base={"source.seed": 5}), 2, FASTER),
+        "quick": Preset(Comparison(arms={ALL: intervene()}, base={"source.seed": 5}), 2, FASTER),
         "cpu": Preset(
-            Comparison(arms={ALL: clamped()}, base=CPU | {"source.seed": 5}),
+            Comparison(arms={ALL: intervene()}, base=CPU | {"source.seed": 5}),
             2,
             f"the paper's learning rate and length; {SCALED}",
         ),
         "omniglot": Preset(
-            Comparison(arms={ALL: clamped()}, base=CPU | REAL),
+            Comparison(arms={ALL: intervene()}, base=CPU | REAL),
             2,
             "EfficientNet features of Omniglot in place of ResNet-18's; all pairs of labels are trained on",
             needs="Omniglot features",
@@ -205,14 +213,14 @@ DIVERSITY = Experiment(
     question="Do more classes and more labels delay it?",
     section="Fig. 6: more of either delays the change",
     claims=(
-        sooner(
+        sooner_claim(
             "classes",
             "50 classes: sooner than 200",
             "Fig. 6 (2.5e5, 3.8e5)",
             "50 classes, 5 labels",
             "200 classes, 5 labels",
         ),
-        sooner(
+        sooner_claim(
             "labels",
             "5 labels: sooner than 15",
             "Fig. 6 (2.5e5, 1.3e6)",

@@ -10,10 +10,10 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.papers.positions.measures import (
     LONGER,
     SHIFTS,
-    error,
-    figures,
-    gap,
-    shifts_won,
+    count_shifts_won,
+    draw_figures,
+    mean_invariance_gap,
+    mean_query_error,
 )
 from ebbtide.sources.functions import Functions
 from ebbtide.studies.claim import Claim
@@ -69,7 +69,7 @@ def arms(transformer: Transformer, deepset: DeepSet, context: int, sequences: in
     def causal(positions: Positions) -> Point:
         return arm(replace(transformer, positions=positions))
 
-    def open_(positions: Positions) -> Point:
+    def unmasked(positions: Positions) -> Point:
         return arm(replace(transformer, mask="none", pairing="joint", positions=positions), "random", 2)
 
     longest = (max(LONGER) - 1) * context
@@ -79,50 +79,50 @@ def arms(transformer: Transformer, deepset: DeepSet, context: int, sequences: in
         ROTARY: causal(Rotary()),
         BARE: causal(NoPositions()),
         SAME: causal(Identical()),
-        SET: open_(NoPositions()),
-        SET_SAME: open_(Identical()),
-        SET_LEARNED: open_(Learned(spare=longest)),
+        SET: unmasked(NoPositions()),
+        SET_SAME: unmasked(Identical()),
+        SET_LEARNED: unmasked(Learned(spare=longest)),
         DEEPSET: arm(deepset),
     }
 
 
-def _alike(arm: str, to: str) -> Claim:
+def _alike_claim(arm: str, to: str) -> Claim:
     return Claim(
         f"alike: {arm}",
         f"in distribution {arm} is within 1.5 times of {to}",
         "all about equal in distribution [design: the limit]",
         f"1.5 - error on train: {arm} / {to}",
         0.0,
-        lambda found: 1.5 - error(found, arm) / error(found, to),
+        lambda evidence: 1.5 - mean_query_error(evidence, arm) / mean_query_error(evidence, to),
         (arm, to),
     )
 
 
-def _invariant(arm: str) -> Claim:
+def _invariant_claim(arm: str) -> Claim:
     return Claim(
         f"invariant: {arm}",
         f"{arm}: the order of the pairs does not matter",
         "ICL invariance [design: the limit]",
         f"1e-8 - |f(permuted S, q) - f(S, q)|^2 / Var y ({arm})",
         0.0,
-        lambda found: 1e-8 - gap(found, arm),
+        lambda evidence: 1e-8 - mean_invariance_gap(evidence, arm),
         (arm,),
     )
 
 
-def _ordered(arm: str, why: str) -> Claim:
+def _ordered_claim(arm: str, why: str) -> Claim:
     return Claim(
         f"ordered: {arm}",
         f"{arm}: it does, {why}",
         "positions break invariance [design: the limit]",
         f"|f(permuted S, q) - f(S, q)|^2 / Var y ({arm})",
         1e-3,
-        lambda found: gap(found, arm),
+        lambda evidence: mean_invariance_gap(evidence, arm),
         (arm,),
     )
 
 
-def _better(arm: str, than: str, source: str) -> Claim:
+def _better_claim(arm: str, than: str, source: str) -> Claim:
     return Claim(
         f"shifts: {arm}, {than}",
         f"on more than half of the shifts {arm} is better than {than}",
@@ -130,31 +130,36 @@ def _better(arm: str, than: str, source: str) -> Claim:
         f"shifts of {len(SHIFTS)} on which the error of {than} - {arm} is surely above 0 "
         "(bootstrap over 2,000 prompts)",
         len(SHIFTS) / 2,
-        lambda found: shifts_won(found, arm, than),
+        lambda evidence: count_shifts_won(evidence, arm, than),
         (arm, than),
     )
 
 
-def _longer(arm: str) -> Claim:
+def _longer_claim(arm: str) -> Claim:
     return Claim(
         f"longer: {arm}",
         f"{arm}: prompts twice as long help",
         "invariant models go on falling [design]",
         f"log of the error at training's length / at twice that ({arm})",
         0.0,
-        lambda found: -error(found, arm, times=2, log=True) + error(found, arm, log=True),
+        lambda evidence: (
+            -mean_query_error(evidence, arm, times=2, log=True) + mean_query_error(evidence, arm, log=True)
+        ),
         (arm,),
     )
 
 
-def _extrapolates(arm: str, times: int, than: str) -> Claim:
+def _extrapolation_claim(arm: str, times: int, than: str) -> Claim:
     return Claim(
         f"{times} times: {arm}, {than}",
         f"at {times} times the length of training {arm} is better than {than}",
         "positions fail beyond training's length [design]",
         f"log of the error at {times} times the pairs: {than} / {arm}",
         0.0,
-        lambda found: error(found, than, times=times, log=True) - error(found, arm, times=times, log=True),
+        lambda evidence: (
+            mean_query_error(evidence, than, times=times, log=True)
+            - mean_query_error(evidence, arm, times=times, log=True)
+        ),
         (arm, than),
     )
 
@@ -173,16 +178,16 @@ PAPER_ARMS = arms(Transformer(layers=12, width=256, heads=8), DeepSet(layers=4, 
 SEED: Point = {"source.seed": 5}
 
 
-def _settings(names: tuple[str, ...], minutes: float, longer: float | None = None) -> dict[str, Preset]:
+def _presets(names: tuple[str, ...], minutes: float, longer: float | None = None) -> dict[str, Preset]:
     """Some of the arms at every size; the minutes of `quick` and of `cpu`."""
 
-    def setting(made: dict[str, Point], base: Point, scaled: str, minutes: float | None = None) -> Preset:
-        return Preset(Comparison(arms={name: made[name] for name in names}, base=base), minutes, scaled)
+    def preset(arms_of_size: dict[str, Point], base: Point, scaled: str, minutes: float | None = None) -> Preset:
+        return Preset(Comparison(arms={name: arms_of_size[name] for name in names}, base=base), minutes, scaled)
 
     return {
-        "quick": setting(QUICK_ARMS, SEED, SMALLER, minutes),
-        "cpu": setting(CPU_ARMS, SEED, f"4 times as long; {SMALLER}", longer),
-        "paper": setting(PAPER_ARMS, PAPER_SIZE | SEED, LARGE),
+        "quick": preset(QUICK_ARMS, SEED, SMALLER, minutes),
+        "cpu": preset(CPU_ARMS, SEED, f"4 times as long; {SMALLER}", longer),
+        "paper": preset(PAPER_ARMS, PAPER_SIZE | SEED, LARGE),
     }
 
 
@@ -191,50 +196,52 @@ SHIFTED = Experiment(
     question="Do models of the set of pairs hold up better than models of their sequence?",
     section="abstract: shifts, DeepSet against transformers, identical positions; lengths beyond training's",
     claims=(
-        *(_alike(arm, SET) for arm in (CAUSAL, SET_SAME, DEEPSET)),
-        *(_invariant(arm) for arm in INVARIANT),
-        _ordered(CAUSAL, "by its positions and its mask"),
-        _better(DEEPSET, CAUSAL, "abstract: DeepSet beats transformers across shifts"),
-        _better(SET, CAUSAL, "abstract: invariance helps across shifts"),
-        _better(SET_SAME, CAUSAL, "abstract: identical positions do best"),
-        _better(SET_SAME, DEEPSET, "abstract: identical positions do best"),
-        *(_longer(arm) for arm in INVARIANT),
+        *(_alike_claim(arm, SET) for arm in (CAUSAL, SET_SAME, DEEPSET)),
+        *(_invariant_claim(arm) for arm in INVARIANT),
+        _ordered_claim(CAUSAL, "by its positions and its mask"),
+        _better_claim(DEEPSET, CAUSAL, "abstract: DeepSet beats transformers across shifts"),
+        _better_claim(SET, CAUSAL, "abstract: invariance helps across shifts"),
+        _better_claim(SET_SAME, CAUSAL, "abstract: identical positions do best"),
+        _better_claim(SET_SAME, DEEPSET, "abstract: identical positions do best"),
+        *(_longer_claim(arm) for arm in INVARIANT),
         Claim(
             f"longer: {CAUSAL}",
             f"{CAUSAL}: prompts twice as long harm",
             "learned positions fail beyond training's length [design]",
             f"log of the error at twice training's length / at that ({CAUSAL})",
             0.0,
-            lambda found: error(found, CAUSAL, times=2, log=True) - error(found, CAUSAL, log=True),
+            lambda evidence: (
+                mean_query_error(evidence, CAUSAL, times=2, log=True) - mean_query_error(evidence, CAUSAL, log=True)
+            ),
             (CAUSAL,),
         ),
-        *(_extrapolates(arm, times, CAUSAL) for arm in INVARIANT for times in LONGER),
+        *(_extrapolation_claim(arm, times, CAUSAL) for arm in INVARIANT for times in LONGER),
     ),
-    presets=_settings((CAUSAL, *INVARIANT), 5, longer=14),
+    presets=_presets((CAUSAL, *INVARIANT), 5, longer=14),
     shows=("train", "skewed", "orthants", "sorted"),
     scalars=("train_final", *(f"{name}_final" for name in SHIFTS), "train_loss_final"),
-    figures=lambda found, title: figures(found, title, (CAUSAL, *INVARIANT)),
+    figures=lambda evidence, title: draw_figures(evidence, title, (CAUSAL, *INVARIANT)),
 )
 ORDER = Experiment(
     name="order",
     question="What tells a transformer the order of its pairs, and what does it cost?",
     section="transformers with positional encodings, of whatever kind, and without, against the invariant one",
     claims=(
-        *(_alike(arm, CAUSAL) for arm in OTHERS),
-        _ordered(SINE, "by its positions and its mask"),
-        _ordered(ROTARY, "by its positions and its mask"),
-        _ordered(BARE, "by its mask alone"),
-        _ordered(SAME, "by its mask alone"),
-        _ordered(SET_LEARNED, "by its positions alone"),
-        *(_better(SET_SAME, arm, "abstract: identical positions do best") for arm in (SINE, ROTARY)),
-        _better(SAME, CAUSAL, "abstract: identical positions do best [design: under a causal mask]"),
-        _better(SET_SAME, SET_LEARNED, "the same, with nothing but positions changed [design]"),
-        *(_extrapolates(SET_SAME, times, arm) for arm in (SINE, ROTARY) for times in LONGER),
+        *(_alike_claim(arm, CAUSAL) for arm in OTHERS),
+        _ordered_claim(SINE, "by its positions and its mask"),
+        _ordered_claim(ROTARY, "by its positions and its mask"),
+        _ordered_claim(BARE, "by its mask alone"),
+        _ordered_claim(SAME, "by its mask alone"),
+        _ordered_claim(SET_LEARNED, "by its positions alone"),
+        *(_better_claim(SET_SAME, arm, "abstract: identical positions do best") for arm in (SINE, ROTARY)),
+        _better_claim(SAME, CAUSAL, "abstract: identical positions do best [design: under a causal mask]"),
+        _better_claim(SET_SAME, SET_LEARNED, "the same, with nothing but positions changed [design]"),
+        *(_extrapolation_claim(SET_SAME, times, arm) for arm in (SINE, ROTARY) for times in LONGER),
     ),
-    presets=_settings((CAUSAL, SET_SAME, *OTHERS), 8),
+    presets=_presets((CAUSAL, SET_SAME, *OTHERS), 8),
     shows=SHIFTED.shows,
     scalars=SHIFTED.scalars,
-    figures=lambda found, title: figures(found, title, (CAUSAL, SET_SAME, *OTHERS)),
+    figures=lambda evidence, title: draw_figures(evidence, title, (CAUSAL, SET_SAME, *OTHERS)),
 )
 
 POSITIONS = Study(

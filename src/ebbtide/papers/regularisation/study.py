@@ -1,6 +1,6 @@
 """Study `regularisation`: two papers say opposite things of L2 and ICL; both settings side by side."""
 
-from ebbtide.papers.transience.models import QUICK_SCALE, SHORT, TENTH, decay
+from ebbtide.papers.transience.models import QUICK_SCALE, SHORT, TENTH, weight_decay
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.studies.claim import above, larger
 from ebbtide.studies.comparison import Comparison
@@ -42,10 +42,10 @@ SIDE_BY_SIDE = Experiment(
         "quick": Preset(
             Comparison(
                 arms={
-                    "noisy, no L2": decay(0.0),
-                    "noisy, L2 1e-3": decay(1e-3),
-                    "exact, no L2": THEIRS | decay(0.0),
-                    "exact, L2 1e-4": THEIRS | decay(1e-4),
+                    "noisy, no L2": weight_decay(0.0),
+                    "noisy, L2 1e-3": weight_decay(1e-3),
+                    "exact, no L2": THEIRS | weight_decay(0.0),
+                    "exact, L2 1e-4": THEIRS | weight_decay(1e-4),
                 },
                 base=SHORT,
             ),
@@ -55,12 +55,12 @@ SIDE_BY_SIDE = Experiment(
         "cpu": Preset(
             Comparison(
                 arms={
-                    "noisy, no L2": decay(0.0),
-                    "noisy, L2 1e-3": decay(1e-3),
-                    **{f"exact, L2 1e-{n}": THEIRS | decay(10.0**-n) for n in (6, 5, 4, 3)},
-                    "exact, no L2": THEIRS | decay(0.0),
-                    "exact, 256 classes, no L2": THEIRS | {"source.classes": 256} | decay(0.0),
-                    "exact, 256 classes, L2 1e-4": THEIRS | {"source.classes": 256} | decay(1e-4),
+                    "noisy, no L2": weight_decay(0.0),
+                    "noisy, L2 1e-3": weight_decay(1e-3),
+                    **{f"exact, L2 1e-{n}": THEIRS | weight_decay(10.0**-n) for n in (6, 5, 4, 3)},
+                    "exact, no L2": THEIRS | weight_decay(0.0),
+                    "exact, 256 classes, no L2": THEIRS | {"source.classes": 256} | weight_decay(0.0),
+                    "exact, 256 classes, L2 1e-4": THEIRS | {"source.classes": 256} | weight_decay(1e-4),
                 },
                 base=SHORT,
             ),

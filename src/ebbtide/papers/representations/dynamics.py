@@ -8,12 +8,19 @@ from jaxtyping import Float
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from ebbtide.analysis.layer_probes import Layers, Targets, probes, read
-from ebbtide.analysis.predictions import Answers, of_prompts
+from ebbtide.analysis.layer_probes import LayerScores, Targets, probe_members, probe_values
+from ebbtide.analysis.predictions import Predictions, cache_per_prompt_set
 from ebbtide.evaluation.baselines import linear_posterior
 from ebbtide.evaluation.bayes import penalty_of
 from ebbtide.evaluation.statistics import paired_bootstrap
-from ebbtide.papers.representations.measures import FIVE, PENALTIES, each, last, layers_after, maps_of
+from ebbtide.papers.representations.measures import (
+    FIVE,
+    PENALTIES,
+    final_values,
+    layer_maps,
+    layers_after,
+    predict_final,
+)
 from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.report.functions_figure import layers_figure
 from ebbtide.sources.functions import Functions, represented
@@ -29,85 +36,86 @@ Features = Float[np.ndarray, "slots prompt features"]
 SYSTEM = "dynamical system"
 
 
-def _setting(found: Answers) -> tuple[Functions, float]:
-    """The functions, and the standard deviation of the noise."""
-    source, task = found.spec.source, found.spec.task
+def _source_and_noise(predictions: Predictions) -> tuple[Functions, float]:
+    """The source of the system's functions, and the standard deviation of the noise."""
+    source, task = predictions.spec.source, predictions.spec.task
     assert isinstance(source, Functions) and isinstance(task, Dynamics)
     return source, task.noise
 
 
-def histories(found: Answers) -> Features:
-    """The last states side by side at every slot, the latest at the end, zeros before the first; scaled as the system
-    scales them."""
-    x, back = found.inputs, _setting(found)[0].history
+def state_histories(predictions: Predictions) -> Features:
+    """The last states side by side at every slot, the latest at the end, zeros before the first, scaled as the system
+    scales its states."""
+    x, back = predictions.inputs, _source_and_noise(predictions)[0].history
     long = np.concatenate([np.zeros((back - 1, *x.shape[1:])), x])
     return scaled(np.concatenate([long[i : i + len(x)] for i in range(back)], axis=-1))
 
 
-def clean(found: Answers) -> States:
+def noiseless_states(predictions: Predictions) -> States:
     """The next states without their noise."""
-    features = represented(maps_of(_setting(found)[0])[0], histories(found))
-    return np.einsum("sbf,bdf->sbd", features, found.latent["weights"])
+    features = represented(layer_maps(_source_and_noise(predictions)[0])[0], state_histories(predictions))
+    return np.einsum("sbf,bdf->sbd", features, predictions.latent["weights"])
 
 
-def ridge(features: Features, responses: States, penalty: float) -> States:
-    """Ridge on the features before a slot, coordinate by coordinate."""
+def ridge_by_coordinate(features: Features, responses: States, penalty: float) -> States:
+    """Predictions of ridge on the features before a slot, coordinate by coordinate."""
     every = [linear_posterior(features, y, penalty).mean for y in np.moveaxis(responses, -1, 0)]
     return np.stack(every, axis=-1)
 
 
-@of_prompts
-def exact(found: Answers) -> States:
+@cache_per_prompt_set
+def posterior_mean(predictions: Predictions) -> States:
     """The posterior mean at every slot: ridge on the representation."""
-    source, noise = _setting(found)
-    known = represented(maps_of(source)[0], histories(found))
-    return ridge(known, found.responses, penalty_of(noise, source.deviation))
+    source, noise = _source_and_noise(predictions)
+    known = represented(layer_maps(source)[0], state_histories(predictions))
+    return ridge_by_coordinate(known, predictions.responses, penalty_of(noise, source.deviation))
 
 
-def errors(truth: States, said: States) -> Float[np.ndarray, " prompt"]:
+def query_errors(truth: States, predicted: States) -> Float[np.ndarray, " prompt"]:
     """Squared error at the query, mean over coordinates."""
-    return ((said[-1] - truth[-1]) ** 2).mean(-1)
+    return ((predicted[-1] - truth[-1]) ** 2).mean(-1)
 
 
-@of_prompts
-def predictors(found: Answers) -> dict[str, Float[np.ndarray, " prompt"]]:
-    """Squared errors at the query of what does and what does not know the representation: ridge on the states
-    themselves, and on another representation."""
-    source, truth, there = _setting(found)[0], clean(found), histories(found)
-    other = represented(maps_of(replace(source, seed=source.seed + 1000))[0], there)
-    made = {"posterior mean": errors(truth, exact(found))}
-    for name, features in {"ridge on states": there, "another representation": other}.items():
-        tried = [errors(truth, ridge(features, found.responses, penalty)) for penalty in PENALTIES]
-        made[name] = min(tried, key=lambda one: one.mean())
-    return made
+@cache_per_prompt_set
+def predictor_errors(predictions: Predictions) -> dict[str, Float[np.ndarray, " prompt"]]:
+    """Squared errors at the query, by predictor: the posterior mean, which knows the representation; and ridge, with
+    the best of the penalties, on the states themselves and on another random representation."""
+    source, truth = _source_and_noise(predictions)[0], noiseless_states(predictions)
+    states, responses = state_histories(predictions), predictions.responses
+    other = represented(layer_maps(replace(source, seed=source.seed + 1000))[0], states)
+    errors = {"posterior mean": query_errors(truth, posterior_mean(predictions))}
+    for name, features in {"ridge on states": states, "another representation": other}.items():
+        candidates = [query_errors(truth, ridge_by_coordinate(features, responses, penalty)) for penalty in PENALTIES]
+        errors[name] = min(candidates, key=lambda one: one.mean())
+    return errors
 
 
-def model_errors(found: Answers) -> Float[np.ndarray, " prompt"]:
-    """Those of a member's last checkpoint."""
-    return errors(clean(found), found.outputs[-1])
+def model_errors(predictions: Predictions) -> Float[np.ndarray, " prompt"]:
+    """Squared errors of a member's last checkpoint at the query, mean over coordinates."""
+    return query_errors(noiseless_states(predictions), predictions.outputs[-1])
 
 
-def lost(found: Answers) -> float:
-    """What the model loses to the posterior mean, in units of what the best of the others loses to it."""
-    made = {name: one.mean() for name, one in predictors(found).items()}
-    best = made.pop("posterior mean")
-    return float((model_errors(found).mean() - best) / (min(made.values()) - best))
+def relative_excess(predictions: Predictions) -> float:
+    """Mean error of the model less the posterior mean's, in units of the same difference for the best other
+    predictor."""
+    errors = {name: one.mean() for name, one in predictor_errors(predictions).items()}
+    best = errors.pop("posterior mean")
+    return float((model_errors(predictions).mean() - best) / (min(errors.values()) - best))
 
 
-def targets(found: Answers) -> Targets:
-    """What is looked for in the residual stream: the state before the token's own, the representation, the answer."""
-    there = histories(found)
-    before = np.concatenate([np.zeros_like(found.inputs[:1]), found.inputs[:-1]])
-    known = represented(maps_of(_setting(found)[0])[0], there)
-    return Targets({"state before": before, "phi": known, "posterior mean": exact(found)}, {})
+def probe_targets(predictions: Predictions) -> Targets:
+    """Features that probes read at the states' tokens: the previous state, the representation, the posterior mean."""
+    before = np.concatenate([np.zeros_like(predictions.inputs[:1]), predictions.inputs[:-1]])
+    known = represented(layer_maps(_source_and_noise(predictions)[0])[0], state_histories(predictions))
+    return Targets({"state before": before, "phi": known, "posterior mean": posterior_mean(predictions)}, {})
 
 
-def _read(evidence: Evidence, measure: Callable[[Layers], float]) -> Float[np.ndarray, " member"]:
-    return read(evidence, SYSTEM, targets, lambda here: measure(here.inputs))
+def _probe_values(evidence: Evidence, measure: Callable[[LayerScores], float]) -> Float[np.ndarray, " member"]:
+    return probe_values(evidence, SYSTEM, probe_targets, lambda here: measure(here.inputs))
 
 
-def gained(explained: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
-    """What layers add to an R^2: a state tells something of the next, whatever the system."""
+def r2_gain(explained: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
+    """R^2 by layer less the embedding's R^2, which is above 0 in any system: a state predicts part of the next one."""
     return explained - explained[0]
 
 
@@ -118,7 +126,7 @@ CLAIMS = (
         "dynamical setting; .3 of what the better of two other ridges loses: set beforehand",
         f".3 - (error - the posterior mean's) / (the better other's - the posterior mean's) ({SYSTEM})",
         0.0,
-        lambda evidence: 0.3 - each(evidence, SYSTEM, lost),
+        lambda evidence: 0.3 - final_values(evidence, SYSTEM, relative_excess),
         (SYSTEM,),
     ),
     Claim(
@@ -127,7 +135,7 @@ CLAIMS = (
         "dynamical setting: copying; half of the variance more than at the embedding: set beforehand",
         f"best R^2 over layers of the state before - that at the embedding - .5 ({SYSTEM})",
         0.0,
-        lambda evidence: _read(evidence, lambda found: found["state before"].max() - found["state before"][0]) - 0.5,
+        lambda evidence: _probe_values(evidence, lambda r2: r2_gain(r2["state before"]).max()) - 0.5,
         (SYSTEM,),
     ),
     Claim(
@@ -136,27 +144,27 @@ CLAIMS = (
         "probes: lower layers transform, upper layers learn; 95 % of the best, half of what layers add: set beforehand",
         f"first layer of half of what layers add to the posterior mean's R^2 - of 95 % of the best of phi's ({SYSTEM})",
         0.0,
-        lambda evidence: _read(evidence, lambda found: layers_after(gained(found["posterior mean"]), found["phi"])),
+        lambda evidence: _probe_values(evidence, lambda r2: layers_after(r2_gain(r2["posterior mean"]), r2["phi"])),
         (SYSTEM,),
     ),
 )
 
 
-def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """contest.png: the model's error and every predictor's; probes.png: what can be read in which layer."""
-    found = [one for one in last(evidence, SYSTEM) if one is not None]
-    if not found:
+def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
+    """contest.png: errors of the model and of every predictor; probes.png: R^2 of every probe target by layer."""
+    members = [one for one in predict_final(evidence, SYSTEM) if one is not None]
+    if not members:
         return {}
-    bars = {name: paired_bootstrap(one, seed=0) for name, one in predictors(found[0]).items()}
-    own = each(evidence, SYSTEM, lambda one: float(model_errors(one).mean()))
-    drawn = {"contest.png": bars_figure(title, {SYSTEM: Contest("squared error for the query", own, bars)})["png"]}
-    seen = [one.inputs for one in probes(evidence, SYSTEM, targets) if one is not None]
+    bars = {name: paired_bootstrap(one, seed=0) for name, one in predictor_errors(members[0]).items()}
+    own = final_values(evidence, SYSTEM, lambda one: float(model_errors(one).mean()))
+    figures = {"contest.png": bars_figure(title, {SYSTEM: Contest("squared error for the query", own, bars)})["png"]}
+    seen = [one.inputs for one in probe_members(evidence, SYSTEM, probe_targets) if one is not None]
     panels = {"at states": {name: np.stack([one[name] for one in seen]) for name in seen[0]}}
-    return drawn | {"probes.png": layers_figure(title, panels)["png"]}
+    return figures | {"probes.png": layers_figure(title, panels)["png"]}
 
 
 def _arm(context: int, source: Functions) -> Point:
-    """The system in place of the study's regression."""
+    """Fields of the arm whose task is the dynamical system, in place of the study's regression."""
     system = {"task": to_builtins(Dynamics(context=context)), "source": to_builtins(source)}
     return system | {"model.pairing": "states", "evaluators": ["train"]}
 
@@ -185,5 +193,5 @@ DYNAMICS = Experiment(
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
-    figures=_figures,
+    figures=_draw_figures,
 )

@@ -1,4 +1,4 @@
-"""What the study `representations` measures: exact predictors of linear functions of a fixed representation, and the
+"""Measures of the study `representations`: the exact predictor of linear functions of a fixed representation, and the
 errors of models and of predictors at the query."""
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from msgspec.structs import replace
 
-from ebbtide.analysis.predictions import Answers, answers, by_member, of_prompts
+from ebbtide.analysis.predictions import Predictions, cache_per_prompt_set, member_values, predict_arm
 from ebbtide.evaluation.baselines import Inputs, Responses, linear_posterior
 from ebbtide.evaluation.bayes import mixed_features, penalty_of
 from ebbtide.models.positions import Learned
@@ -48,92 +48,98 @@ PAPER_SIZE = replace(
 )
 FIVE = "5 members an arm, the paper trains one"
 PENALTIES = tuple(float(p) for p in np.geomspace(1e-3, 10, 20))
-"""Of the baselines that do not know the representation: the best of them counts."""
+"""Penalties of the baselines that do not know the representation: the best penalty counts."""
 
 
-def setting(found: Answers) -> tuple[Functions, float]:
-    """The functions, and the standard deviation of the responses' noise."""
-    source, task = found.spec.source, found.spec.task
+def source_and_noise(predictions: Predictions) -> tuple[Functions, float]:
+    """The source of the functions, and the standard deviation of the responses' noise."""
+    source, task = predictions.spec.source, predictions.spec.task
     assert isinstance(source, Functions) and isinstance(task, Regression)
     return source, task.noise[0]
 
 
 @lru_cache(maxsize=16)
-def maps_of(source: Functions) -> Float[np.ndarray, "representations layers features features"]:
-    """The layers of every representation, in float64."""
+def layer_maps(source: Functions) -> Float[np.ndarray, "representations layers features features"]:
+    """Weight matrices of the layers of every representation, in float64."""
     return np.asarray(source.build().maps, np.float64)
 
 
-def features(found: Answers) -> list[Inputs]:
-    """The inputs under every representation of the source, in float64."""
-    return [represented(one, found.inputs) for one in maps_of(setting(found)[0])]
+def represented_inputs(predictions: Predictions) -> list[Inputs]:
+    """Inputs under every representation of the source, in float64."""
+    return [represented(one, predictions.inputs) for one in layer_maps(source_and_noise(predictions)[0])]
 
 
-def clean(found: Answers) -> Responses:
+def noiseless_responses(predictions: Predictions) -> Responses:
     """The responses without their noise."""
-    chosen = np.stack(features(found))[found.latent["representation"], :, np.arange(found.inputs.shape[1])]
-    return np.einsum("bsd,bd->sb", chosen, found.latent["weights"])
+    chosen = np.stack(represented_inputs(predictions))[
+        predictions.latent["representation"], :, np.arange(predictions.inputs.shape[1])
+    ]
+    return np.einsum("bsd,bd->sb", chosen, predictions.latent["weights"])
 
 
-def best_ridge(found: Answers, inputs: Inputs) -> Float[np.ndarray, " prompt"]:
-    """The query's squared error of ridge on `inputs`, with the best of the penalties."""
-    truth = clean(found)[-1]
-    errors = [(linear_posterior(inputs, found.responses, p).mean[-1] - truth) ** 2 for p in PENALTIES]
+def best_ridge_errors(predictions: Predictions, inputs: Inputs) -> Float[np.ndarray, " prompt"]:
+    """Squared errors at the query of ridge on `inputs`, with the best of the penalties."""
+    truth = noiseless_responses(predictions)[-1]
+    errors = [(linear_posterior(inputs, predictions.responses, p).mean[-1] - truth) ** 2 for p in PENALTIES]
     return min(errors, key=lambda one: one.mean())
 
 
-@of_prompts
-def exact(found: Answers) -> Responses:
+@cache_per_prompt_set
+def posterior_mean(predictions: Predictions) -> Responses:
     """The posterior mean at every slot: ridge on the representation, or where there are several the average of ridge
     on each, weighed by the evidence."""
-    source, noise = setting(found)
-    return mixed_features(features(found), found.responses, noise, source.deviation).predictions
+    source, noise = source_and_noise(predictions)
+    return mixed_features(represented_inputs(predictions), predictions.responses, noise, source.deviation).predictions
 
 
-@of_prompts
-def predictors(found: Answers) -> dict[str, Float[np.ndarray, " prompt"]]:
-    """Squared errors at the query, before its noise, of what does and of what does not know the representation: ridge
-    on the inputs, and on random features (8 leaky layers of other random maps side by side: 8 dim of them)."""
-    source, noise = setting(found)
-    known = features(found)
-    made = {"posterior mean": (exact(found)[-1] - clean(found)[-1]) ** 2}
+@cache_per_prompt_set
+def predictor_errors(predictions: Predictions) -> dict[str, Float[np.ndarray, " prompt"]]:
+    """Squared errors at the query, its noise left out, by predictor: the posterior mean, which knows the
+    representation; ridge on the inputs; and ridge on random features (8 leaky layers of other random maps side by side:
+    8 dim features). With several representations also the mean of ridge on each, and ridge on all at once."""
+    source, noise = source_and_noise(predictions)
+    known = represented_inputs(predictions)
+    errors = {"posterior mean": (posterior_mean(predictions)[-1] - noiseless_responses(predictions)[-1]) ** 2}
     if len(known) > 1:
-        every = [linear_posterior(x, found.responses, penalty_of(noise, source.deviation)).mean[-1] for x in known]
-        made["mean of ridges"] = (np.mean(every, axis=0) - clean(found)[-1]) ** 2
-        made["ridge on all"] = best_ridge(found, np.concatenate(known, axis=-1))
+        every = [
+            linear_posterior(x, predictions.responses, penalty_of(noise, source.deviation)).mean[-1] for x in known
+        ]
+        errors["mean of ridges"] = (np.mean(every, axis=0) - noiseless_responses(predictions)[-1]) ** 2
+        errors["ridge on all"] = best_ridge_errors(predictions, np.concatenate(known, axis=-1))
     other = replace(source, representations=8, layers=1, seed=source.seed + 1000)
-    made["ridge on x"] = best_ridge(found, found.inputs)
-    random = np.concatenate([represented(one, found.inputs) for one in maps_of(other)], axis=-1)
-    return made | {"random features": best_ridge(found, random)}
+    errors["ridge on x"] = best_ridge_errors(predictions, predictions.inputs)
+    random = np.concatenate([represented(one, predictions.inputs) for one in layer_maps(other)], axis=-1)
+    return errors | {"random features": best_ridge_errors(predictions, random)}
 
 
-def last(evidence: Evidence, arm: str) -> list[Answers | None]:
-    """What every member of an arm answers at the end, on fresh prompts as in training."""
-    return answers(evidence, arm, "train", last=True)
+def predict_final(evidence: Evidence, arm: str) -> list[Predictions | None]:
+    """Predictions of every member of an arm at the end, on fresh prompts as in training."""
+    return predict_arm(evidence, arm, "train", last=True)
 
 
-def model_errors(found: Answers) -> Float[np.ndarray, " prompt"]:
-    """Those of a member's last checkpoint."""
-    return (found.values()[-1, -1] - clean(found)[-1]) ** 2
+def model_errors(predictions: Predictions) -> Float[np.ndarray, " prompt"]:
+    """Squared errors of a member's last checkpoint at the query, its noise left out."""
+    return (predictions.values()[-1, -1] - noiseless_responses(predictions)[-1]) ** 2
 
 
-def lost(found: Answers, to: str) -> float:
-    """What the model loses to the posterior mean, in units of what the predictor `to` loses to it."""
-    made = predictors(found)
-    best = made["posterior mean"].mean()
-    return float((model_errors(found).mean() - best) / (made[to].mean() - best))
+def relative_excess(predictions: Predictions, predictor: str) -> float:
+    """Mean error of the model less the posterior mean's, in units of the same difference for `predictor`."""
+    errors = predictor_errors(predictions)
+    best = errors["posterior mean"].mean()
+    return float((model_errors(predictions).mean() - best) / (errors[predictor].mean() - best))
 
 
-def gain(found: Answers, over: str) -> float:
-    """How much smaller the model's mean error is than that of the predictor `over`."""
-    return float(predictors(found)[over].mean() - model_errors(found).mean())
+def gain_over(predictions: Predictions, predictor: str) -> float:
+    """Mean error of `predictor` less the model's."""
+    return float(predictor_errors(predictions)[predictor].mean() - model_errors(predictions).mean())
 
 
-def each(evidence: Evidence, arm: str, measure: Callable[[Answers], float]) -> Float[np.ndarray, " member"]:
-    """A number of every member at the end, nan where it has not finished."""
-    return by_member(last(evidence, arm), measure)
+def final_values(evidence: Evidence, arm: str, measure: Callable[[Predictions], float]) -> Float[np.ndarray, " member"]:
+    """`measure` of every member's predictions at the end, nan for a member that has not finished."""
+    return member_values(predict_final(evidence, arm), measure)
 
 
 def layers_after(answer: Float[np.ndarray, " layer"], features: Float[np.ndarray, " layer"]) -> float:
-    """How many layers after the features, to 95 % of their best R^2, half of the answer's last R^2 can be read."""
+    """Number of layers between the first whose R^2 of the features is 95 % of its best, and the first whose R^2 of the
+    answer is half of the last layer's."""
     return float(np.argmax(answer >= 0.5 * answer[-1])) - float(np.argmax(features >= 0.95 * features.max()))

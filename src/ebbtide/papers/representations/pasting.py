@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from msgspec.structs import replace
 
-from ebbtide.analysis.predictions import Answers
+from ebbtide.analysis.predictions import Predictions
 from ebbtide.evaluation.statistics import paired_bootstrap
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.representations.measures import (
@@ -15,12 +15,12 @@ from ebbtide.papers.representations.measures import (
     PAPER_SIZE,
     QUICK,
     SCALED,
-    clean,
-    each,
-    exact,
-    last,
+    final_values,
     model_errors,
-    setting,
+    noiseless_responses,
+    posterior_mean,
+    predict_final,
+    source_and_noise,
 )
 from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.studies.claim import Claim
@@ -34,7 +34,7 @@ from ebbtide.training.spec import Seeds, Spec
 
 
 def _donor(spec: Spec) -> Donor:
-    """The model whose upper layers are taken, trained on other sequences than those of what starts from it."""
+    """The model whose upper layers are pasted, trained on other sequences than the arms that start from it."""
     seeds, schedule = Seeds(init=50, data=51, evaluation=50), Schedule(evaluations=9, checkpoints=2)
     return Donor(
         "representations-donor",
@@ -46,38 +46,40 @@ def _donor(spec: Spec) -> Donor:
 DONOR, LONG_DONOR = _donor(QUICK), _donor(replace(QUICK, sequences=1_024_000))
 PAPER_DONOR = _donor(PAPER_SIZE)
 UPPER, PAPER_UPPER = 3, 8
-"""How many of the donor's layers are pasted."""
+"""Number of the donor's layers that are pasted."""
 PASTED, RANDOM, WHOLE = "pasted", "random upper layers", "trained whole"
 EMBEDDED, COPIED = "embeddings", "embeddings with copies"
 LINEAR: Point = {"source.layers": 0}
 """The task of the front end: responses linear in the inputs themselves."""
 
 
-def _layers(donor: Donor) -> int:
+def _layers_of(donor: Donor) -> int:
     assert isinstance(donor.spec.model, Transformer)
     return donor.spec.model.layers
 
 
-def _pasting(donor: Donor, upper: int) -> dict[str, Point]:
-    """The donor's `upper` last layers stay as they are; the embeddings and one layer below are new and trained."""
+def _pasting_arms(donor: Donor, upper: int) -> dict[str, Point]:
+    """Arms with one layer below the upper ones: pasted from the donor and frozen, random and frozen, or trained whole.
+    `upper` is the number of layers that are pasted or frozen."""
     parts = (*(f"blocks.{i}.*" for i in range(1, upper + 1)), "norm.*", "readout.*")
     smaller = LINEAR | {"model.layers": upper + 1}
     return {
-        PASTED: smaller | donor.graft(donor.spec.sequences, parts, skip=_layers(donor) - upper - 1),
+        PASTED: smaller | donor.graft(donor.spec.sequences, parts, skip=_layers_of(donor) - upper - 1),
         RANDOM: smaller | {"freeze": list(parts)},
         WHOLE: smaller,
     }
 
 
-def _front_ends(donor: Donor, upper: int) -> dict[str, Point]:
-    """The same upper layers with nothing below: only embeddings and positions are new and trained."""
+def _front_end_arms(donor: Donor, upper: int) -> dict[str, Point]:
+    """Arms of the donor's `upper` last layers with no layer below: only embeddings and positions are new and trained,
+    with and without inputs copied to the tokens of their responses."""
     parts = ("blocks.*", "norm.*", "readout.*")
-    alone = donor.graft(donor.spec.sequences, parts, skip=_layers(donor) - upper)
+    alone = donor.graft(donor.spec.sequences, parts, skip=_layers_of(donor) - upper)
     alone |= LINEAR | {"model.layers": upper}
     return {EMBEDDED: alone, COPIED: alone | {"model.pairing": "copied"}}
 
 
-def _settings(arms: Callable[[Donor, int], dict[str, Point]], minutes: float, words: str = "") -> dict[str, Preset]:
+def _presets(arms: Callable[[Donor, int], dict[str, Point]], minutes: float, words: str = "") -> dict[str, Preset]:
     return {
         "quick": Preset(
             Comparison(arms=arms(DONOR, UPPER), base={}, task_members=3, donor=DONOR), minutes, SCALED + words
@@ -100,19 +102,20 @@ def _settings(arms: Callable[[Donor, int], dict[str, Point]], minutes: float, wo
     }
 
 
-def _total(found: Answers) -> float:
-    """Mean squared error at the query, its own noise included."""
-    return float(model_errors(found).mean()) + setting(found)[1] ** 2
+def _total_error(predictions: Predictions) -> float:
+    """Mean squared error of the model at the query, the query's own noise included."""
+    return float(model_errors(predictions).mean()) + source_and_noise(predictions)[1] ** 2
 
 
-def _ridge(found: Answers) -> Float[np.ndarray, " prompt"]:
-    """The posterior mean's squared errors, before the noise: ridge on the inputs."""
-    return (exact(found)[-1] - clean(found)[-1]) ** 2
+def _ridge_errors(predictions: Predictions) -> Float[np.ndarray, " prompt"]:
+    """Squared errors at the query of the posterior mean (ridge on the inputs), the query's noise left out."""
+    return (posterior_mean(predictions)[-1] - noiseless_responses(predictions)[-1]) ** 2
 
 
-def to_ridge(found: Answers) -> float:
-    """The model's error over ridge's, both with the query's noise."""
-    return _total(found) / (float(_ridge(found).mean()) + setting(found)[1] ** 2)
+def error_ratio_to_ridge(predictions: Predictions) -> float:
+    """Ratio of the model's mean squared error to ridge's, both with the query's noise."""
+    ridge = float(_ridge_errors(predictions).mean()) + source_and_noise(predictions)[1] ** 2
+    return _total_error(predictions) / ridge
 
 
 CLAIMS = (
@@ -122,7 +125,7 @@ CLAIMS = (
         "pasting: upper layers alone learn linearly; 1.5 times set beforehand",
         f"1.5 - error / ridge's, the query's noise included ({PASTED})",
         0.0,
-        lambda evidence: 1.5 - each(evidence, PASTED, to_ridge),
+        lambda evidence: 1.5 - final_values(evidence, PASTED, error_ratio_to_ridge),
         (PASTED,),
     ),
     Claim(
@@ -131,7 +134,9 @@ CLAIMS = (
         "pasting: the control; half set beforehand",
         f".5 - error of {PASTED} / of {RANDOM}",
         0.0,
-        lambda evidence: 0.5 - each(evidence, PASTED, _total) / each(evidence, RANDOM, _total),
+        lambda evidence: (
+            0.5 - final_values(evidence, PASTED, _total_error) / final_values(evidence, RANDOM, _total_error)
+        ),
         (PASTED, RANDOM),
     ),
 )
@@ -144,7 +149,7 @@ FRONT_CLAIMS = (
         "pasting: linear embedding with copied format; 1.5 times, as for one layer",
         f"1.5 - error / ridge's, the query's noise included ({COPIED})",
         0.0,
-        lambda evidence: 1.5 - each(evidence, COPIED, to_ridge),
+        lambda evidence: 1.5 - final_values(evidence, COPIED, error_ratio_to_ridge),
         (COPIED,),
     ),
     Claim(
@@ -153,19 +158,19 @@ FRONT_CLAIMS = (
         "pasting: a linear embedding is worse",
         f"error of {EMBEDDED} - of {COPIED}",
         0.0,
-        lambda evidence: each(evidence, EMBEDDED, _total) - each(evidence, COPIED, _total),
+        lambda evidence: final_values(evidence, EMBEDDED, _total_error) - final_values(evidence, COPIED, _total_error),
         (EMBEDDED, COPIED),
     ),
 )
 
 
-def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """contest.png: the errors of every arm's members and of ridge, before the query's noise."""
+def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
+    """contest.png: errors of every arm's members and of ridge, the query's noise left out."""
     contests = {}
     for arm in evidence.finished():
-        found = [one for one in last(evidence, arm) if one is not None]
-        errors = each(evidence, arm, lambda one: float(model_errors(one).mean()))
-        ridge = {"ridge": paired_bootstrap(_ridge(found[0]), seed=0)}
+        members = [one for one in predict_final(evidence, arm) if one is not None]
+        errors = final_values(evidence, arm, lambda one: float(model_errors(one).mean()))
+        ridge = {"ridge": paired_bootstrap(_ridge_errors(members[0]), seed=0)}
         contests[arm] = Contest("squared error for the query", errors, ridge)
     return {"contest.png": bars_figure(title, contests)["png"]} if contests else {}
 
@@ -175,10 +180,10 @@ PASTING = Experiment(
     question="Do the upper layers learn linearly in context by themselves?",
     section="the pasting experiment: upper layers under a new front end, on linear prompts",
     claims=CLAIMS,
-    presets=_settings(_pasting, 5, "; the front end is one layer; front-ends has the two others"),
+    presets=_presets(_pasting_arms, 5, "; the front end is one layer; front-ends has the two others"),
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
-    figures=_figures,
+    figures=_draw_figures,
 )
 
 FRONT_ENDS = Experiment(
@@ -186,8 +191,8 @@ FRONT_ENDS = Experiment(
     question="Do the upper layers need more below them than embeddings, and inputs copied to their responses?",
     section="the pasting experiment: linear embedding, and with copied format",
     claims=FRONT_CLAIMS,
-    presets=_settings(_front_ends, 6),
+    presets=_presets(_front_end_arms, 6),
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
-    figures=_figures,
+    figures=_draw_figures,
 )

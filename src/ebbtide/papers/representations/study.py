@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.analysis.layer_probes import Targets, probes, read
-from ebbtide.analysis.predictions import Answers
+from ebbtide.analysis.layer_probes import ProbeScores, Targets, probe_members, probe_values
+from ebbtide.analysis.predictions import Predictions
 from ebbtide.evaluation.baselines import linear_posterior
 from ebbtide.evaluation.bayes import penalty_of
 from ebbtide.evaluation.statistics import paired_bootstrap
@@ -14,16 +14,16 @@ from ebbtide.papers.representations.measures import (
     PAPER_SIZE,
     QUICK,
     SCALED,
-    each,
-    exact,
-    features,
-    gain,
-    last,
+    final_values,
+    gain_over,
     layers_after,
-    lost,
     model_errors,
-    predictors,
-    setting,
+    posterior_mean,
+    predict_final,
+    predictor_errors,
+    relative_excess,
+    represented_inputs,
+    source_and_noise,
 )
 from ebbtide.papers.representations.pasting import FRONT_ENDS, PASTING
 from ebbtide.report.contest_figure import Contest, bars_figure
@@ -43,85 +43,95 @@ SHALLOW, DEEP = "1 layer", "2 layers"
 MIXTURE = "3 representations"
 
 
-def targets(found: Answers) -> Targets:
-    """What is looked for in the residual streams of inputs and of responses: x, phi(x), the posterior mean, y; of
-    several representations, ridge's answer under each, apart into the prompt's own and the others."""
-    known, source = features(found), setting(found)[0]
-    y = found.responses[..., None]
+def probe_targets(predictions: Predictions) -> Targets:
+    """Features that probes read. With one representation: x, phi(x) and the posterior mean at the tokens of inputs, and
+    x, phi(x) and y at those of responses. With several: predictions of ridge under the prompt's own representation and
+    under each other one, at the tokens of inputs."""
+    known, source = represented_inputs(predictions), source_and_noise(predictions)[0]
+    y = predictions.responses[..., None]
     if len(known) == 1:
-        at_inputs = {"x": found.inputs, "phi(x)": known[0], "posterior mean": exact(found)[..., None]}
-        return Targets(at_inputs, {"x": found.inputs, "phi(x)": known[0], "y": y})
-    penalty = penalty_of(setting(found)[1], source.deviation)
-    every = np.stack([linear_posterior(x, found.responses, penalty).mean for x in known])
-    own, prompt = found.latent["representation"], np.arange(y.shape[1])
+        at_inputs = {
+            "x": predictions.inputs,
+            "phi(x)": known[0],
+            "posterior mean": posterior_mean(predictions)[..., None],
+        }
+        return Targets(at_inputs, {"x": predictions.inputs, "phi(x)": known[0], "y": y})
+    penalty = penalty_of(source_and_noise(predictions)[1], source.deviation)
+    every = np.stack([linear_posterior(x, predictions.responses, penalty).mean for x in known])
+    own, prompt = predictions.latent["representation"], np.arange(y.shape[1])
     others = {f"ridge, other {i}": every[(own + i) % len(known), :, prompt].T[..., None] for i in range(1, len(known))}
     return Targets({"ridge, own": every[own, :, prompt].T[..., None], **others}, {})
 
 
-def transforms_first(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """How many layers after phi(x), to 95 % of its best, half of the final posterior mean can be read."""
-    return read(evidence, arm, targets, lambda here: layers_after(here.inputs["posterior mean"], here.inputs["phi(x)"]))
+def answer_delay_layers(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    """Number of layers by which the posterior mean can be read later than phi(x) (`layers_after`)."""
+
+    def delay(scores: ProbeScores) -> float:
+        return layers_after(scores.inputs["posterior mean"], scores.inputs["phi(x)"])
+
+    return probe_values(evidence, arm, probe_targets, delay)
 
 
-def copied(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """The best R^2 over layers of an input in the stream of its response."""
-    return read(evidence, arm, targets, lambda here: float(here.responses["x"].max()))
+def copied_input_r2(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    """Best R^2 over layers of a probe of an input at the token of its response."""
+    return probe_values(evidence, arm, probe_targets, lambda here: float(here.responses["x"].max()))
 
 
-def dropped(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """How much less of the other ridges' answers can be read at the end than at their best, mean over them."""
+def dropped_r2(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    """Best R^2 over layers - R^2 of the last layer, for probes of ridge under the other representations (mean over
+    those)."""
 
-    def one(found: dict[str, Float[np.ndarray, " layer"]]) -> float:
-        return float(np.mean([r.max() - r[-1] for name, r in found.items() if "other" in name]))
+    def drop(scores: ProbeScores) -> float:
+        return float(np.mean([r2.max() - r2[-1] for name, r2 in scores.inputs.items() if "other" in name]))
 
-    return read(evidence, arm, targets, lambda here: one(here.inputs))
+    return probe_values(evidence, arm, probe_targets, drop)
 
 
-def _near(arm: str) -> Claim:
+def _near_claim(arm: str) -> Claim:
     return Claim(
         f"near, {arm}",
         f"with a representation of {arm} the model is near the posterior mean, ridge on phi(x)",
         "Fig. of the supervised setting; .3 of what ridge on x loses: set beforehand",
         f".3 - (error - the posterior mean's) / (ridge on x's - the posterior mean's) ({arm})",
         0.0,
-        lambda evidence: 0.3 - each(evidence, arm, lambda one: lost(one, "ridge on x")),
+        lambda evidence: 0.3 - final_values(evidence, arm, lambda one: relative_excess(one, "ridge on x")),
         (arm,),
     )
 
 
-def _before(arm: str) -> Claim:
+def _before_claim(arm: str) -> Claim:
     return Claim(
         f"before, {arm}",
         f"phi(x) can be read in lower layers than the answer ({arm})",
         "probes: lower layers transform, upper layers learn; 95 % of the best, half of the last value: set beforehand",
         f"first layer of half the posterior mean's R^2 - of 95 % of the best of phi(x)'s, at inputs ({arm})",
         0.0,
-        lambda evidence: transforms_first(evidence, arm),
+        lambda evidence: answer_delay_layers(evidence, arm),
         (arm,),
     )
 
 
 SUPERVISED_CLAIMS = (
-    _near(SHALLOW),
-    _near(DEEP),
+    _near_claim(SHALLOW),
+    _near_claim(DEEP),
     Claim(
         "beats",
         "it is better than ridge on random features, which also bend x",
         "baselines; own",
         f"random features' error - the model's ({DEEP})",
         0.0,
-        lambda evidence: each(evidence, DEEP, lambda one: gain(one, "random features")),
+        lambda evidence: final_values(evidence, DEEP, lambda one: gain_over(one, "random features")),
         (DEEP,),
     ),
-    _before(SHALLOW),
-    _before(DEEP),
+    _before_claim(SHALLOW),
+    _before_claim(DEEP),
     Claim(
         "copied",
         "inputs are copied to the tokens of their responses",
         "probes: copying; half of the variance: set beforehand",
         f"best R^2 over layers of x at responses - .5 ({SHALLOW})",
         0.0,
-        lambda evidence: copied(evidence, SHALLOW) - 0.5,
+        lambda evidence: copied_input_r2(evidence, SHALLOW) - 0.5,
         (SHALLOW,),
     ),
 )
@@ -132,7 +142,7 @@ MIXTURE_CLAIMS = (
         "mixture setting; .3 of what ridge on all three at once loses: set beforehand",
         f".3 - (error - the posterior mean's) / (ridge on all's - the posterior mean's) ({MIXTURE})",
         0.0,
-        lambda evidence: 0.3 - each(evidence, MIXTURE, lambda one: lost(one, "ridge on all")),
+        lambda evidence: 0.3 - final_values(evidence, MIXTURE, lambda one: relative_excess(one, "ridge on all")),
         (MIXTURE,),
     ),
     Claim(
@@ -141,7 +151,7 @@ MIXTURE_CLAIMS = (
         "mixture setting: post-ICL selection",
         f"error of the mean of ridges - the model's ({MIXTURE})",
         0.0,
-        lambda evidence: each(evidence, MIXTURE, lambda one: gain(one, "mean of ridges")),
+        lambda evidence: final_values(evidence, MIXTURE, lambda one: gain_over(one, "mean of ridges")),
         (MIXTURE,),
     ),
     Claim(
@@ -150,36 +160,36 @@ MIXTURE_CLAIMS = (
         "probes of the mixture; a tenth of the variance: what a figure shows",
         f"best R^2 over layers - last, mean over the two other ridges ({MIXTURE})",
         0.1,
-        lambda evidence: dropped(evidence, MIXTURE),
+        lambda evidence: dropped_r2(evidence, MIXTURE),
         (MIXTURE,),
     ),
 )
 
 
-def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """contest.png: the model's error and every predictor's; probes.png: what can be read in which layer."""
+def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
+    """contest.png: errors of the model and of every predictor; probes.png: R^2 of every probe target by layer."""
     contests, panels = {}, {}
     for arm in evidence.finished():
-        found = [one for one in last(evidence, arm) if one is not None]
-        others = predictors(found[0])
-        gap = paired_bootstrap(np.mean([model_errors(one) for one in found], 0) - others["posterior mean"], seed=0)
+        members = [one for one in predict_final(evidence, arm) if one is not None]
+        others = predictor_errors(members[0])
+        gap = paired_bootstrap(np.mean([model_errors(one) for one in members], 0) - others["posterior mean"], seed=0)
         words = f"{arm}\nmodel - posterior mean:\n{gap[0]:.4f} [{gap[1]:.4f}, {gap[2]:.4f}]"
         bars = {name: paired_bootstrap(one, seed=0) for name, one in others.items()}
-        errors = each(evidence, arm, lambda one: float(model_errors(one).mean()))
+        errors = final_values(evidence, arm, lambda one: float(model_errors(one).mean()))
         contests[words] = Contest("squared error for the query", errors, bars)
-        seen = [one for one in probes(evidence, arm, targets) if one is not None]
+        seen = [one for one in probe_members(evidence, arm, probe_targets) if one is not None]
         for where in ("inputs", "responses"):
             layers = [getattr(one, where) for one in seen]
             if layers and layers[0]:
                 panels[f"{arm}: at {where}"] = {name: np.stack([one[name] for one in layers]) for name in layers[0]}
-    drawn = {"contest.png": bars_figure(title, contests)["png"]} if contests else {}
-    return drawn | ({"probes.png": layers_figure(title, panels)["png"]} if panels else {})
+    figures = {"contest.png": bars_figure(title, contests)["png"]} if contests else {}
+    return figures | ({"probes.png": layers_figure(title, panels)["png"]} if panels else {})
 
 
 SUPERVISED_ARMS: dict[str, Point] = {SHALLOW: {"source.layers": 1}, DEEP: {"source.layers": 2}}
 MIXTURE_ARMS: dict[str, Point] = {MIXTURE: {"source.layers": 1, "source.representations": 3}}
 LONGER = f"4 times as long; {SCALED}"
-SHOWS = {"shows": ("train",), "scalars": ("train_final", "train_loss_final"), "figures": _figures}
+SHOWS = {"shows": ("train",), "scalars": ("train_final", "train_loss_final"), "figures": _draw_figures}
 SUPERVISED = Experiment(
     name="supervised",
     question="Is the model ridge on a fixed representation, and where is the representation?",

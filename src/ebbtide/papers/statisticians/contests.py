@@ -8,7 +8,7 @@ probable one is wrong: 0 or 1.
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.analysis.predictions import Answers
+from ebbtide.analysis.predictions import Predictions
 from ebbtide.errors import require
 from ebbtide.evaluation.baselines import averaging, least_squares, linear_posterior, nearest
 from ebbtide.evaluation.baselines_convex import lasso, logistic
@@ -18,62 +18,63 @@ from ebbtide.tasks.regression import Regression
 
 LASSO_PENALTIES = (1.0, 0.1, 0.01, 0.001)
 LOGISTIC_PENALTY = 0.1
-"""Of logistic regression: nearly none, enough for separable labels."""
+"""Penalty of logistic regression: small, and large enough that separable labels have a solution."""
 
 Errors = Float[np.ndarray, " prompt"]
 
 
-def _task(found: Answers) -> tuple[Regression, Functions]:
-    """Raises `InputError` unless the prompts are of plain linear functions, drawn anew for every prompt."""
-    task, source = found.spec.task, found.spec.source
+def _linear_task(predictions: Predictions) -> tuple[Regression, Functions]:
+    """The task and the source of the prompts. Raises `InputError` unless the functions are linear in the inputs."""
+    task, source = predictions.spec.task, predictions.spec.source
     assert isinstance(task, Regression) and isinstance(source, Functions)
     require(source.layers == 0, "source.layers", source.layers, "must be 0: the predictors are linear in x")
     return task, source
 
 
-def errors_of(found: Answers, predictions: Errors, noise: float) -> Errors:
-    """The error of real predictions for the query at every prompt, the noise of the query expected."""
-    _task(found)
-    clean = (found.inputs[-1] * found.latent["weights"]).sum(-1)
-    return (predictions - clean) ** 2 + noise**2
+def squared_errors(predictions: Predictions, values: Errors, noise: float) -> Errors:
+    """Squared errors at the query of predicted responses `values`, in expectation over the query's own noise (`noise`,
+    a standard deviation): (values - w'q)^2 + noise^2."""
+    _linear_task(predictions)
+    clean = (predictions.inputs[-1] * predictions.latent["weights"]).sum(-1)
+    return (values - clean) ** 2 + noise**2
 
 
-def model_errors(found: Answers, noise: float) -> Errors:
-    """Those of a member's last checkpoint."""
-    said = found.outputs[-1, -1]
-    if _task(found)[0].link == "sign":
-        return (said.argmax(-1) != found.responses[-1]).astype(np.float64)
-    return errors_of(found, said[:, 0], noise)
+def model_errors(predictions: Predictions, noise: float) -> Errors:
+    """Errors of a member's last checkpoint at the query: squared errors, or for labels 0 (right) or 1 (wrong)."""
+    outputs = predictions.outputs[-1, -1]
+    if _linear_task(predictions)[0].link == "sign":
+        return (outputs.argmax(-1) != predictions.responses[-1]).astype(np.float64)
+    return squared_errors(predictions, outputs[:, 0], noise)
 
 
-def wrong_signs(found: Answers, said: Errors) -> Errors:
-    """0 or 1 at every prompt: whether a real prediction has another sign than w'q."""
-    _task(found)
-    return ((said > 0) != ((found.inputs[-1] * found.latent["weights"]).sum(-1) > 0)).astype(np.float64)
+def sign_errors(predictions: Predictions, outputs: Errors) -> Errors:
+    """1 at every prompt where a real-valued output has another sign than w'q, else 0."""
+    _linear_task(predictions)
+    return ((outputs > 0) != ((predictions.inputs[-1] * predictions.latent["weights"]).sum(-1) > 0)).astype(np.float64)
 
 
-def predictors(found: Answers, noise: float) -> dict[str, Errors]:
-    """Errors of the classical predictors of a kind of prompt, by name: logistic regression and others for labels;
-    least squares, ridge with the posterior's penalty (where there is noise), the Lasso (where weights are sparse: of
-    the paper's penalties all), averaging and 3 nearest neighbours."""
-    task, source = _task(found)
-    x, y, last = found.inputs, found.responses, len(found.inputs) - 1
+def predictor_errors(predictions: Predictions, noise: float) -> dict[str, Errors]:
+    """Errors of the classical predictors at the query, by name. For labels: those of `classifier_scores`. Else least
+    squares, averaging and 3 nearest neighbours; ridge with the posterior's penalty where there is noise; the Lasso with
+    each of the paper's penalties where weights are sparse."""
+    task, source = _linear_task(predictions)
+    x, y, last = predictions.inputs, predictions.responses, len(predictions.inputs) - 1
     if task.link == "sign":
-        said = classifiers(x, 2.0 * y - 1)
-        return {name: ((one > 0) != (y[-1] > 0)).astype(np.float64) for name, one in said.items()}
-    made = {"least squares": least_squares(x, y, [last])[0]}
+        outputs = classifier_scores(x, 2.0 * y - 1)
+        return {name: ((one > 0) != (y[-1] > 0)).astype(np.float64) for name, one in outputs.items()}
+    outputs = {"least squares": least_squares(x, y, [last])[0]}
     if noise > 0:
-        made["ridge"] = linear_posterior(x, y, penalty_of(noise, source.deviation)).mean[-1]
+        outputs["ridge"] = linear_posterior(x, y, penalty_of(noise, source.deviation)).mean[-1]
     if source.nonzero is not None:
-        made |= {f"Lasso {p:g}": lasso(x, y, p, [last])[0] for p in LASSO_PENALTIES}
-    made |= {"averaging": averaging(x, y)[-1], "3 nearest": nearest(x, y)[-1]}
-    return {name: errors_of(found, one, noise) for name, one in made.items()}
+        outputs |= {f"Lasso {p:g}": lasso(x, y, p, [last])[0] for p in LASSO_PENALTIES}
+    outputs |= {"averaging": averaging(x, y)[-1], "3 nearest": nearest(x, y)[-1]}
+    return {name: squared_errors(predictions, one, noise) for name, one in outputs.items()}
 
 
-def classifiers(
+def classifier_scores(
     x: Float[np.ndarray, "slots prompt dim"], signs: Float[np.ndarray, "slots prompt"]
 ) -> dict[str, Float[np.ndarray, " prompt"]]:
-    """What classical predictors say of the query where responses are -1 or +1: above 0 for +1."""
+    """Scores of classical predictors at the query where responses are -1 or +1, by name: above 0 predicts +1."""
     last = len(x) - 1
     return {
         "logistic": logistic(x, signs, LOGISTIC_PENALTY, [last])[0] - 0.5,
@@ -83,29 +84,30 @@ def classifiers(
     }
 
 
-def best_of(errors: dict[str, Errors]) -> str:
-    """The predictor with the smallest mean error."""
+def best_predictor(errors: dict[str, Errors]) -> str:
+    """Name of the predictor with the smallest mean error."""
     return min(errors, key=lambda name: errors[name].mean())
 
 
-def mixed_errors(found: Answers, noise: float, noises: tuple[float, ...]) -> Errors:
-    """Those of the optimum where a prompt's noise is one of `noises`, on prompts whose noise is `noise`. Raises
-    `InputError` for a noise of 0: its posterior is a point."""
-    made = mixed_ridge(found.inputs, found.responses, noises, _task(found)[1].deviation)
-    return errors_of(found, made.predictions[-1], noise)
+def noise_mixture_errors(predictions: Predictions, noise: float, noises: tuple[float, ...]) -> Errors:
+    """Squared errors, on prompts whose noise is `noise`, of the predictor that is optimal where a prompt's noise is one
+    of `noises` (standard deviations). Raises `InputError` for a noise of 0: its posterior is a point."""
+    optimum = mixed_ridge(predictions.inputs, predictions.responses, noises, _linear_task(predictions)[1].deviation)
+    return squared_errors(predictions, optimum.predictions[-1], noise)
 
 
-def ridge_errors(found: Answers, noise: float, penalty: float) -> Errors:
-    """Those of ridge with a fixed penalty."""
-    return errors_of(found, linear_posterior(found.inputs, found.responses, penalty).mean[-1], noise)
+def ridge_errors(predictions: Predictions, noise: float, penalty: float) -> Errors:
+    """Squared errors at the query of ridge with a fixed penalty."""
+    values = linear_posterior(predictions.inputs, predictions.responses, penalty).mean[-1]
+    return squared_errors(predictions, values, noise)
 
 
-def below_frontier(
+def gain_over_frontier(
     point: Float[np.ndarray, "member 2"], frontier: Float[np.ndarray, "penalty 2"]
 ) -> Float[np.ndarray, " member"]:
-    """By how much a point of two errors is below a curve of them, given by points that are joined by straight lines:
-    the smallest over the curve of the larger of the two gains. Above 0: every point of the curve is worse in one of
-    the two at least; below 0: some point is better in both.
+    """Gain of a pair of errors over a curve of such pairs (`frontier`: points joined by straight lines): the smallest,
+    over the curve, of the larger of the two differences. Above 0: every point of the curve is worse in at least one of
+    the two errors. Below 0: some point of the curve is better in both.
     """
     gains = frontier[None] - point[:, None]
     ends = gains.max(-1).min(-1)

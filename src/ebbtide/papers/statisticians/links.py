@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.analysis.predictions import Answers, answers, by_member
+from ebbtide.analysis.predictions import Predictions, member_values, predict_arm
 from ebbtide.evaluation.baselines import least_squares
-from ebbtide.papers.statisticians.contests import classifiers, errors_of, wrong_signs
+from ebbtide.papers.statisticians.contests import classifier_scores, sign_errors, squared_errors
 from ebbtide.report.contest_figure import frontier_figure
 from ebbtide.studies.claim import Claim
 from ebbtide.studies.comparison import Comparison
@@ -16,28 +16,30 @@ from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 
 PROMPTS = 6400
-"""As many as the paper evaluates on."""
+"""Number of prompts that a model is evaluated on, as in the paper."""
 REGRESSION, SIGNS, EITHER = "regression", "classification", "regression or classification"
 Score = Callable[[Evidence, str], Float[np.ndarray, " member"]]
 
 
-def _asked(evidence: Evidence, arm: str, link: str) -> list[Answers | None]:
-    """What an arm answers where every prompt has this link; inputs and weights are the same for both."""
-    return answers(evidence, arm, "train", prompts=PROMPTS, last=True, link=link)
+def _predict_link(evidence: Evidence, arm: str, link: str) -> list[Predictions | None]:
+    """Predictions of an arm's members at the end, on prompts that all have this link; inputs and weights are the same
+    for both links."""
+    return predict_arm(evidence, arm, "train", prompts=PROMPTS, last=True, link=link)
 
 
-def squared(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """Mean squared error of prompts of regression, which have no noise."""
-    found = _asked(evidence, arm, "linear")
-    return by_member(found, lambda one: float(errors_of(one, one.values()[-1, -1], 0.0).mean()))
+def squared_error(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    """Mean squared error on prompts of regression, which have no noise."""
+    members = _predict_link(evidence, arm, "linear")
+    return member_values(members, lambda one: float(squared_errors(one, one.values()[-1, -1], 0.0).mean()))
 
 
-def wrong(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """Share of wrong signs of prompts of classification."""
-    return by_member(_asked(evidence, arm, "step"), lambda one: float(wrong_signs(one, one.values()[-1, -1]).mean()))
+def sign_error_rate(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    """Share of prompts of classification whose sign is wrong, from 0 to 1."""
+    members = _predict_link(evidence, arm, "step")
+    return member_values(members, lambda one: float(sign_errors(one, one.values()[-1, -1]).mean()))
 
 
-def _near(name: str, statement: str, source: str, metric: str, limit: float, score: Score, own: str) -> Claim:
+def _near_claim(name: str, statement: str, source: str, metric: str, limit: float, score: Score, own: str) -> Claim:
     return Claim(
         name,
         statement,
@@ -49,7 +51,7 @@ def _near(name: str, statement: str, source: str, metric: str, limit: float, sco
     )
 
 
-def _worse(name: str, statement: str, metric: str, score: Score, arm: str) -> Claim:
+def _worse_claim(name: str, statement: str, metric: str, score: Score, arm: str) -> Claim:
     return Claim(
         name,
         statement,
@@ -63,53 +65,63 @@ def _worse(name: str, statement: str, metric: str, score: Score, arm: str) -> Cl
 
 CORNER = "Fig. of algorithm selection, regression and classification: at the corner"
 CLAIMS = (
-    _near(
+    _near_claim(
         "as regression",
         "on regression the model of both is near the model of regression alone",
         f"{CORNER}; a twentieth of the response's variance, as in base",
         "squared error",
         0.05,
-        squared,
+        squared_error,
         REGRESSION,
     ),
-    _near(
+    _near_claim(
         "as classification",
         "on classification it is near the model of classification alone",
         f"{CORNER}; 1.5 points, as in base",
         "share of wrong signs",
         0.015,
-        wrong,
+        sign_error_rate,
         SIGNS,
     ),
-    _worse(
-        "regression alone", "regression alone is worse on classification", "share of wrong signs", wrong, REGRESSION
+    _worse_claim(
+        "regression alone",
+        "regression alone is worse on classification",
+        "share of wrong signs",
+        sign_error_rate,
+        REGRESSION,
     ),
-    _worse("classification alone", "classification alone is worse on regression", "squared error", squared, SIGNS),
+    _worse_claim(
+        "classification alone", "classification alone is worse on regression", "squared error", squared_error, SIGNS
+    ),
 )
 
 
-def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """corner.png: the paper's figure, errors of both kinds of prompts, from these models."""
+def _draw_corner(evidence: Evidence, title: str) -> dict[str, bytes]:
+    """corner.png: errors on both kinds of prompts of the trained models, as in the paper's figure."""
     some = [
-        (one, two) for one, two in zip(*(_asked(evidence, EITHER, link) for link in ("linear", "step")), strict=True)
+        (one, two)
+        for one, two in zip(*(_predict_link(evidence, EITHER, link) for link in ("linear", "step")), strict=True)
     ]
     both = next(((one, two) for one, two in some if one is not None and two is not None), None)
     if both is None:
         return {}
     real, signs = both
-    fitted = errors_of(real, least_squares(real.inputs, real.responses, [len(real.inputs) - 1])[0], 0.0).mean()
-    said = classifiers(signs.inputs, signs.responses)
+    fitted = squared_errors(real, least_squares(real.inputs, real.responses, [len(real.inputs) - 1])[0], 0.0).mean()
+    scores = classifier_scores(signs.inputs, signs.responses)
     marks = {
-        "least squares, logistic regression": np.array([fitted, wrong_signs(signs, said["logistic"]).mean()]),
-        "least squares for both": np.array([fitted, wrong_signs(signs, said["least squares"]).mean()]),
+        "least squares, logistic regression": np.array([fitted, sign_errors(signs, scores["logistic"]).mean()]),
+        "least squares for both": np.array([fitted, sign_errors(signs, scores["least squares"]).mean()]),
     }
-    points = {arm: np.stack([squared(evidence, arm), wrong(evidence, arm)], axis=1) for arm in evidence.finished()}
+    points = {
+        arm: np.stack([squared_error(evidence, arm), sign_error_rate(evidence, arm)], axis=1)
+        for arm in evidence.finished()
+    }
     say = ("squared error of regression", "share of wrong signs of classification")
     return {"corner.png": frontier_figure(title, say, {}, points, marks)["png"]}
 
 
 def _arms(dim: int) -> dict[str, Point]:
-    """Without noise, twice as many pairs as dimensions, as in the paper."""
+    """The three arms, without noise and with twice as many pairs as dimensions, as in the paper."""
     common: Point = {"task.context": 2 * dim, "task.noise": [0.0]}
     links = {REGRESSION: "linear", SIGNS: "step", EITHER: "mixed"}
     return {arm: common | {"task.link": link} for arm, link in links.items()}
@@ -137,5 +149,5 @@ LINKS = Experiment(
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
-    figures=_figures,
+    figures=_draw_corner,
 )

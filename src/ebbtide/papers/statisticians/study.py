@@ -4,17 +4,17 @@ import numpy as np
 from jaxtyping import Float
 from msgspec.structs import replace
 
-from ebbtide.analysis.predictions import Answers, answers, by_member
+from ebbtide.analysis.predictions import Predictions, member_values, predict_arm
 from ebbtide.evaluation.bayes import penalty_of
 from ebbtide.evaluation.statistics import paired_bootstrap
 from ebbtide.models.positions import NoPositions
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.statisticians.contests import (
-    below_frontier,
-    best_of,
-    mixed_errors,
+    best_predictor,
+    gain_over_frontier,
     model_errors,
-    predictors,
+    noise_mixture_errors,
+    predictor_errors,
     ridge_errors,
 )
 from ebbtide.papers.statisticians.links import LINKS, PROMPTS
@@ -63,43 +63,44 @@ LINEAR, NOISY, SPARSE, LABELS, DECODER = "linear", "noisy", "sparse", "labels", 
 LOW, HIGH = 0.1, 0.5
 QUIET, LOUD, BOTH = "noise .1", "noise .5", "noise .1 or .5"
 GRID = 81
-"""Penalties of the frontier."""
+"""Number of penalties on the frontier."""
 
 
-def _found(evidence: Evidence, arm: str) -> list[Answers | None]:
-    return answers(evidence, arm, "train", prompts=PROMPTS, last=True)
+def _predict(evidence: Evidence, arm: str) -> list[Predictions | None]:
+    """Predictions of an arm's members at the end, on fresh prompts as in training."""
+    return predict_arm(evidence, arm, "train", prompts=PROMPTS, last=True)
 
 
-def _at(evidence: Evidence, arm: str, noise: float) -> list[Answers | None]:
-    """What an arm answers where every prompt has this noise; inputs, weights and the noise's directions are the same
-    for every arm and noise."""
-    return answers(evidence, arm, "train", prompts=PROMPTS, last=True, noise=(noise,))
+def _predict_at_noise(evidence: Evidence, arm: str, noise: float) -> list[Predictions | None]:
+    """Predictions of an arm's members at the end, on prompts with this noise (a standard deviation); inputs, weights
+    and the noise's directions are the same for every arm and noise."""
+    return predict_arm(evidence, arm, "train", prompts=PROMPTS, last=True, noise=(noise,))
 
 
-def _own_noise(found: Answers) -> float:
-    task = found.spec.task
+def _noise_of_training(predictions: Predictions) -> float:
+    task = predictions.spec.task
     assert isinstance(task, Regression)
     return task.noise[0]
 
 
-def _model(found: Answers) -> float:
-    return float(model_errors(found, _own_noise(found)).mean())
+def _mean_model_error(predictions: Predictions) -> float:
+    return float(model_errors(predictions, _noise_of_training(predictions)).mean())
 
 
-def _others(evidence: Evidence, arm: str) -> dict[str, np.ndarray]:
-    """Errors of every classical predictor on an arm's prompts, which are the same for all its members."""
-    some = next((one for one in _found(evidence, arm) if one is not None), None)
-    return {} if some is None else predictors(some, _own_noise(some))
+def _predictor_errors(evidence: Evidence, arm: str) -> dict[str, np.ndarray]:
+    """Errors of every classical predictor on an arm's prompts, which are the same for all members of the arm."""
+    some = next((one for one in _predict(evidence, arm) if one is not None), None)
+    return {} if some is None else predictor_errors(some, _noise_of_training(some))
 
 
-def _best(evidence: Evidence, arm: str, kind: str = "") -> float:
-    """The mean error of the best predictor whose name begins with `kind`; nan where no member has finished."""
-    kept = {name: one for name, one in _others(evidence, arm).items() if name.startswith(kind)}
-    return float(kept[best_of(kept)].mean()) if kept else np.nan
+def _best_error(evidence: Evidence, arm: str, kind: str = "") -> float:
+    """Mean error of the best predictor whose name begins with `kind`; nan where no member has finished."""
+    errors = {name: one for name, one in _predictor_errors(evidence, arm).items() if name.startswith(kind)}
+    return float(errors[best_predictor(errors)].mean()) if errors else np.nan
 
 
-def _error(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    return by_member(_found(evidence, arm), _model)
+def _member_errors(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    return member_values(_predict(evidence, arm), _mean_model_error)
 
 
 WITHIN = "within 10 % / 1.5 points: what separates bars in the paper's figure of base tasks"
@@ -110,7 +111,7 @@ BASE_CLAIMS = (
         "Fig. of base tasks, linear regression, N = 2d; a twentieth of the response's variance",
         "0.05 - (squared error - least squares')",
         0.0,
-        lambda evidence: 0.05 - (_error(evidence, LINEAR) - _best(evidence, LINEAR, "least")),
+        lambda evidence: 0.05 - (_member_errors(evidence, LINEAR) - _best_error(evidence, LINEAR, "least")),
         (LINEAR,),
     ),
     Claim(
@@ -119,7 +120,7 @@ BASE_CLAIMS = (
         f"the same, noisy regression, N = d; {WITHIN}",
         "1.1 - squared error / ridge's",
         0.0,
-        lambda evidence: 1.1 - _error(evidence, NOISY) / _best(evidence, NOISY, "ridge"),
+        lambda evidence: 1.1 - _member_errors(evidence, NOISY) / _best_error(evidence, NOISY, "ridge"),
         (NOISY,),
     ),
     Claim(
@@ -128,7 +129,7 @@ BASE_CLAIMS = (
         f"the same, sparse regression, N < d; {WITHIN}",
         "1.1 - squared error / the Lasso's",
         0.0,
-        lambda evidence: 1.1 - _error(evidence, SPARSE) / _best(evidence, SPARSE, "Lasso"),
+        lambda evidence: 1.1 - _member_errors(evidence, SPARSE) / _best_error(evidence, SPARSE, "Lasso"),
         (SPARSE,),
     ),
     Claim(
@@ -137,7 +138,7 @@ BASE_CLAIMS = (
         "the same",
         "least squares' squared error - the model's",
         0.0,
-        lambda evidence: _best(evidence, SPARSE, "least") - _error(evidence, SPARSE),
+        lambda evidence: _best_error(evidence, SPARSE, "least") - _member_errors(evidence, SPARSE),
         (SPARSE,),
     ),
     Claim(
@@ -146,7 +147,7 @@ BASE_CLAIMS = (
         f"the same, classification, N = 2d; {WITHIN}",
         "0.015 - (share of wrong labels - logistic regression's)",
         0.0,
-        lambda evidence: 0.015 - (_error(evidence, LABELS) - _best(evidence, LABELS, "logistic")),
+        lambda evidence: 0.015 - (_member_errors(evidence, LABELS) - _best_error(evidence, LABELS, "logistic")),
         (LABELS,),
     ),
     Claim(
@@ -155,34 +156,36 @@ BASE_CLAIMS = (
         f"the paper's GPT-2 decoders; {WITHIN}",
         "1.1 - squared error at the query / ridge's",
         0.0,
-        lambda evidence: 1.1 - _error(evidence, DECODER) / _best(evidence, DECODER, "ridge"),
+        lambda evidence: 1.1 - _member_errors(evidence, DECODER) / _best_error(evidence, DECODER, "ridge"),
         (DECODER,),
     ),
 )
 
 
-def _excess(evidence: Evidence, arm: str, noise: float) -> Float[np.ndarray, " member"]:
+def _excess_error(evidence: Evidence, arm: str, noise: float) -> Float[np.ndarray, " member"]:
     """Mean squared error of the members less the noise's variance, where every prompt has this noise."""
-    return by_member(_at(evidence, arm, noise), lambda found: float(model_errors(found, noise).mean()) - noise**2)
+    members = _predict_at_noise(evidence, arm, noise)
+    return member_values(members, lambda one: float(model_errors(one, noise).mean()) - noise**2)
 
 
-def _of_mixed(evidence: Evidence, noise: float) -> float:
-    """The same of the optimum, ridge of both noise levels weighed by the evidence."""
-    some = next((one for one in _at(evidence, BOTH, noise) if one is not None), None)
-    return np.nan if some is None else float(mixed_errors(some, noise, (LOW, HIGH)).mean()) - noise**2
+def _optimum_excess(evidence: Evidence, noise: float) -> float:
+    """Mean squared error, less the noise's variance, of the optimum: ridge at both noise levels, weighed by the
+    evidence for each."""
+    some = next((one for one in _predict_at_noise(evidence, BOTH, noise) if one is not None), None)
+    return np.nan if some is None else float(noise_mixture_errors(some, noise, (LOW, HIGH)).mean()) - noise**2
 
 
-def point(evidence: Evidence, arm: str) -> Float[np.ndarray, "member 2"]:
+def error_pairs(evidence: Evidence, arm: str) -> Float[np.ndarray, "member 2"]:
     """Mean squared errors of an arm's members at the two noise levels."""
-    return np.stack([_excess(evidence, arm, noise) + noise**2 for noise in (LOW, HIGH)], axis=1)
+    return np.stack([_excess_error(evidence, arm, noise) + noise**2 for noise in (LOW, HIGH)], axis=1)
 
 
-def frontier(evidence: Evidence) -> Float[np.ndarray, "penalty 2"]:
-    """The errors of ridge with one penalty for both noise levels, from a tenth of the smaller one's penalty to ten
-    times the larger one's, on the same prompts."""
+def ridge_frontier(evidence: Evidence) -> Float[np.ndarray, "penalty 2"]:
+    """Mean squared errors, at the two noise levels, of ridge with one penalty for both, on the same prompts. Penalties
+    go from a tenth of the best one at low noise to ten times the best one at high noise."""
     columns = []
     for noise in (LOW, HIGH):
-        some = next((one for one in _at(evidence, BOTH, noise) if one is not None), None)
+        some = next((one for one in _predict_at_noise(evidence, BOTH, noise) if one is not None), None)
         if some is None:
             return np.full((1, 2), np.nan)
         source = some.spec.source
@@ -192,82 +195,85 @@ def frontier(evidence: Evidence) -> Float[np.ndarray, "penalty 2"]:
     return np.asarray(columns).T
 
 
-def _near(name: str, noise: float) -> Claim:
+def _near_claim(name: str, noise: float) -> Claim:
     return Claim(
         name,
         f"where the noise is {noise:g}, the model of both is near the optimum, ridge weighed by evidence",
         "Fig. of algorithm selection; within 15 % of the excess over the noise's variance",
         f"1.15 - excess / the optimum's, noise {noise:g}",
         0.0,
-        lambda evidence: 1.15 - _excess(evidence, BOTH, noise) / _of_mixed(evidence, noise),
+        lambda evidence: 1.15 - _excess_error(evidence, BOTH, noise) / _optimum_excess(evidence, noise),
         (BOTH,),
     )
 
 
-def _other(name: str, arm: str, noise: float) -> Claim:
+def _worse_claim(name: str, arm: str, noise: float) -> Claim:
     return Claim(
         name,
         f"the model of {arm} alone is worse than it where the noise is {noise:g}",
         "Fig. of algorithm selection: single-noise models sit at the ends of the frontier",
         f"excess at noise {noise:g}: {arm} - {BOTH}",
         0.0,
-        lambda evidence: _excess(evidence, arm, noise) - _excess(evidence, BOTH, noise),
+        lambda evidence: _excess_error(evidence, arm, noise) - _excess_error(evidence, BOTH, noise),
         (arm, BOTH),
     )
 
 
 SELECTION_CLAIMS = (
-    _near("near at .1", LOW),
-    _near("near at .5", HIGH),
+    _near_claim("near at .1", LOW),
+    _near_claim("near at .5", HIGH),
     Claim(
         "below",
         "its two errors lie below the whole frontier of ridge with one penalty for both: it chooses by the prompt",
         "Fig. of algorithm selection: below and left of the curve",
         "smallest over penalties of the larger of the two gains",
         0.0,
-        lambda evidence: below_frontier(point(evidence, BOTH), frontier(evidence)),
+        lambda evidence: gain_over_frontier(error_pairs(evidence, BOTH), ridge_frontier(evidence)),
         (BOTH,),
     ),
-    _other("quiet", QUIET, HIGH),
-    _other("loud", LOUD, LOW),
+    _worse_claim("quiet", QUIET, HIGH),
+    _worse_claim("loud", LOUD, LOW),
 )
 
 
-def _bars(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """contest.png: the model's error and every predictor's; above each panel the difference to the best of them."""
+def _draw_bars(evidence: Evidence, title: str) -> dict[str, bytes]:
+    """contest.png: errors of the model and of every predictor; above each panel the model's difference to the best
+    predictor."""
     panels = {}
     for arm in evidence.finished():
-        others = {name: paired_bootstrap(errors, seed=0) for name, errors in _others(evidence, arm).items()}
+        others = {name: paired_bootstrap(errors, seed=0) for name, errors in _predictor_errors(evidence, arm).items()}
         unit = "share of wrong labels" if arm == LABELS else "squared error for the query"
-        gap = paired(evidence, arm)
+        gap = difference_to_best(evidence, arm)
         words = f"{arm}\nmodel - {gap[0]}:\n{gap[1]:.3f} [{gap[2]:.3f}, {gap[3]:.3f}]"
-        panels[words] = Contest(unit, _error(evidence, arm), others)
+        panels[words] = Contest(unit, _member_errors(evidence, arm), others)
     return {"contest.png": bars_figure(title, panels)["png"]} if panels else {}
 
 
-def paired(evidence: Evidence, arm: str) -> tuple[str, float, float, float]:
-    """The best predictor's name, and the model's error (mean over members) less its error: the mean over prompts and
-    its 95 % bootstrap interval."""
-    others = _others(evidence, arm)
-    best = best_of(others)
-    model = np.mean([model_errors(one, _own_noise(one)) for one in _found(evidence, arm) if one is not None], axis=0)
+def difference_to_best(evidence: Evidence, arm: str) -> tuple[str, float, float, float]:
+    """Name of the best predictor, and the model's error (mean over members) less that predictor's error: the mean over
+    prompts and the ends of its 95 % bootstrap interval."""
+    others = _predictor_errors(evidence, arm)
+    best = best_predictor(others)
+    model = np.mean(
+        [model_errors(one, _noise_of_training(one)) for one in _predict(evidence, arm) if one is not None], axis=0
+    )
     return best, *paired_bootstrap(model - others[best], seed=0)
 
 
-def _frontier(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """frontier.png: the paper's figure of algorithm selection from these models and prompts."""
+def _draw_frontier(evidence: Evidence, title: str) -> dict[str, bytes]:
+    """frontier.png: errors at the two noise levels of the trained models and of ridge, as in the paper's figure."""
     if BOTH not in evidence.finished():
         return {}
-    curve = frontier(evidence)
-    marks = {"weighed by evidence": np.asarray([_of_mixed(evidence, noise) + noise**2 for noise in (LOW, HIGH)])}
+    curve = ridge_frontier(evidence)
+    marks = {"weighed by evidence": np.asarray([_optimum_excess(evidence, noise) + noise**2 for noise in (LOW, HIGH)])}
     marks["each with its own penalty"] = curve.min(0)
-    points = {arm: point(evidence, arm) for arm in evidence.finished()}
+    points = {arm: error_pairs(evidence, arm) for arm in evidence.finished()}
     say = (f"squared error, noise {LOW:g}", f"squared error, noise {HIGH:g}")
     return {"frontier.png": frontier_figure(title, say, {"ridge, one penalty for both": curve}, points, marks)["png"]}
 
 
 def _base_arms(dim: int, sparse: int) -> dict[str, Point]:
-    """Pairs and noise as in the paper, in proportion to the dimension."""
+    """Arms of the base tasks; pairs and noise as in the paper, in proportion to the dimension."""
     return {
         LINEAR: {"task.noise": [0.0], "task.context": 2 * dim},
         NOISY: {"task.noise": [HIGH], "task.context": dim},
@@ -276,8 +282,8 @@ def _base_arms(dim: int, sparse: int) -> dict[str, Point]:
     }
 
 
-def _decoder(dim: int, sparse: int, width: int, heads: int) -> dict[str, Point]:
-    """A small GPT-2 over x and y in turn that is asked for every response, on the prompts of the noisy arm."""
+def _decoder_arm(dim: int, sparse: int, width: int, heads: int) -> dict[str, Point]:
+    """The arm of a small GPT-2 over x and y in turn that predicts every response, on the prompts of the noisy arm."""
     model: Point = {
         "model.pairing": "interleaved",
         "model.mask": "causal",
@@ -311,7 +317,7 @@ PAPER_SIZE = replace(
     sequences=19_200_000,
     schedule=Schedule(evaluations=41, spacing="log", first=6400, checkpoints=2),
 )
-SMALL_ARMS = _base_arms(8, 6) | _decoder(8, 6, 32, 2)
+SMALL_ARMS = _base_arms(8, 6) | _decoder_arm(8, 6, 32, 2)
 SHORT: Point = {"source.dim": 8, "sequences": 512_000, "optimizer.schedule.warmup": 400}
 LONGER: Point = {"source.dim": 8, "sequences": 2_048_000}
 LONG: Point = {"source.dim": 8, "task.context": 8, "model.layers": 4, "sequences": 6_400_000}
@@ -327,12 +333,12 @@ BASE = Experiment(
         "quick": Preset(Comparison(arms=SMALL_ARMS, base=SHORT), 4, f"{SCALED}8 dimensions for 20"),
         "cpu": Preset(Comparison(arms=SMALL_ARMS, base=LONGER), 17, f"{SCALED}8 dimensions for 20; 4 times as long"),
         "paper": Preset(
-            Comparison(arms=_base_arms(20, 10) | _decoder(20, 10, 256, 8), base={}, preset="paper"), None, FIVE
+            Comparison(arms=_base_arms(20, 10) | _decoder_arm(20, 10, 256, 8), base={}, preset="paper"), None, FIVE
         ),
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
-    figures=_bars,
+    figures=_draw_bars,
 )
 SELECTION = Experiment(
     name="selection",
@@ -348,7 +354,7 @@ SELECTION = Experiment(
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
-    figures=_frontier,
+    figures=_draw_frontier,
 )
 STATISTICIANS = Study(
     name="statisticians",

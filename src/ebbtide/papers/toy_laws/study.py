@@ -23,16 +23,17 @@ PAPER = (
 MOST_NUMBERS = 2**24
 
 PRODUCT: dict[str, tuple[int, ...]] = {"none": (), "c": (2,), "b and c": (1, 2)}
-"""Factors that are given."""
+"""Arms of the product: the factors that are fixed at their final value, by name."""
 COMPETITION = {"unequal": "mu1 = 0.1", "equal": "mu1 = 0"}
 NESTED: dict[str, tuple[int, ...]] = {"none": (), "first": (0,), "read": (2,), "first and read": (0, 2)}
-"""Logits that are given."""
+"""Arms of the nested logits: the logits that are fixed at their final value, by name."""
 
 Steps = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
 
 
 class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Gradient descent: rate, steps, a record every so many; a seed rests once its loss is below `stop`."""
+    """Gradient descent: its rate, the number of steps, and the steps between two records (`every`). A seed is trained
+    no further once its loss is below `stop`."""
 
     rate: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     steps: Steps = 1000
@@ -41,8 +42,8 @@ class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ToyLaws(Setting, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The three laws and how each is trained. The competition is trained with its mu1 and with 0 (which stops at
-    `equal_stop`); what the other two fix is what their arms are."""
+    """The three laws and how each is trained. The competition is trained twice: with its mu1, and with mu1 = 0 (then
+    its descent stops at `equal_stop`). The arms of the other two laws differ in what is fixed."""
 
     product: Product = Product()
     product_descent: Descent = Descent()
@@ -72,7 +73,7 @@ class ToyLaws(Setting, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def compute(setting: ToyLaws) -> Computed:
-    """Losses [seed, record] of every law and arm, divided by what the law calls its plateau; steps of the records."""
+    """Losses [seed, record] of every law and arm, in units of the law's plateau, and the steps of the records."""
     seeds = range(setting.seed, setting.seed + setting.seeds)
     curves: Computed = {}
     how = setting.product_descent
@@ -107,34 +108,34 @@ Numbers = Float[np.ndarray, " seed"]
 
 
 def first_below(curves: Records, level: float, steps: Int[np.ndarray, " record"]) -> Numbers:
-    """The first recorded step at which a curve is below a level; the last one where it never is."""
+    """First recorded step at which a curve is below a level; the last step where it never is."""
     return np.nan_to_num(first_crossing(steps, curves, level, falling=True, interpolate=False), nan=float(steps[-1]))
 
 
-def flat(curves: Records, steps: Int[np.ndarray, " record"]) -> Numbers:
-    """Steps for which a curve is within a tenth of its plateau (1)."""
+def plateau_steps(curves: Records, steps: Int[np.ndarray, " record"]) -> Numbers:
+    """Number of steps during which a curve is within a tenth of its plateau (1)."""
     return (np.abs(curves - 1) < 0.1).sum(axis=1) * float(steps[1] - steps[0])
 
 
-def bump(l1: Records, l2: Records) -> Numbers:
-    """How far L2 rises, as a share, from where L1 last is at 0.9 of its plateau, before it falls below half, to where
-    L1 is lowest; nan where L1 never falls so far."""
-    found = np.full(len(l1), np.nan)
+def l2_rise(l1: Records, l2: Records) -> Numbers:
+    """Largest relative rise of L2 while L1 falls: from the last record with L1 at 0.9 of its plateau, before L1 is
+    below half of its plateau, to the record where L1 is lowest. nan where L1 is never below half."""
+    rises = np.full(len(l1), np.nan)
     for i, (one, two) in enumerate(zip(l1, l2, strict=True)):
         if (one < 0.5).any():
             high = np.flatnonzero(one[: int((one < 0.5).argmax())] >= 0.9)
             start = int(high[-1]) if len(high) else 0
-            found[i] = two[start : int(one.argmin()) + 1].max() / two[start] - 1
-    return found
+            rises[i] = two[start : int(one.argmin()) + 1].max() / two[start] - 1
+    return rises
 
 
 def summarise(setting: ToyLaws, curves: Computed) -> Scalars:
-    """What the claims are about, by seed."""
+    """Scalars that the claims are about, one number for each seed."""
     out: Scalars = {}
     for arm in PRODUCT:
         steps, loss = curves["product/steps"], curves[f"product/{arm}"]
         out[f"product, {arm} given: steps to half"] = first_below(loss, 0.5, steps)
-        out[f"product, {arm} given: steps on the plateau"] = flat(loss, steps)
+        out[f"product, {arm} given: steps on the plateau"] = plateau_steps(loss, steps)
     for arm, words in COMPETITION.items():
         l1, l2 = curves[f"competition/{arm}/L1"], curves[f"competition/{arm}/L2"]
         left = l1.min(axis=1) < 0.5
@@ -143,7 +144,7 @@ def summarise(setting: ToyLaws, curves: Computed) -> Scalars:
             "left": left,
             "lowest L1": l1.min(axis=1),
             "last L1": l1[:, -1],
-            "bump of L2": bump(l1, l2),
+            "bump of L2": l2_rise(l1, l2),
             "last L2": end2,
             "steps to half of L1": np.where(left, first_below(l1, 0.5, curves["competition/steps"]), np.nan),
             "stopped at": np.where((at := curves[f"competition/{arm}/stopped"]) < 0, np.nan, at),
@@ -158,15 +159,15 @@ def summarise(setting: ToyLaws, curves: Computed) -> Scalars:
     return out
 
 
-def _scalar(name: str) -> Callable[[Evidence], np.ndarray]:
+def _read_scalar(name: str) -> Callable[[Evidence], np.ndarray]:
     return lambda s: s[name]
 
 
-def _of_those_that_left(words: str, estimate: Callable[[Evidence], np.ndarray]) -> Callable[[Evidence], np.ndarray]:
+def _select_seeds_that_left(words: str, estimate: Callable[[Evidence], np.ndarray]) -> Callable[[Evidence], np.ndarray]:
     return lambda s: estimate(s)[s[f"{words}: left"] > 0]
 
 
-def _sooner(law: str, arm: str, than: str) -> Claim:
+def _sooner_claim(law: str, arm: str, than: str) -> Claim:
     a, b = f"{law}, {than} given: steps to half", f"{law}, {arm} given: steps to half"
     sources = {"product": "2404.07129, Fig. 5a", "logits": "2312.03002, abstract: nested; the form is ours"}
     what = {"product": "product of three", "logits": "three nested logits"}[law]
@@ -183,8 +184,8 @@ def _sooner(law: str, arm: str, than: str) -> Claim:
 _COOP = "2503.05631, section 6"
 _UNEQUAL, _EQUAL = COMPETITION["unequal"], COMPETITION["equal"]
 CLAIMS = (
-    _sooner("product", "c", "none"),
-    _sooner("product", "b and c", "c"),
+    _sooner_claim("product", "c", "none"),
+    _sooner_claim("product", "b and c", "c"),
     Claim(
         "product-no-plateau",
         "product of three, b and c given: no plateau is left",
@@ -199,7 +200,7 @@ CLAIMS = (
         f"{_COOP}: 10 of 12",
         "1 where L1 falls below half of its plateau",
         0.5,
-        _scalar(f"{_UNEQUAL}: left"),
+        _read_scalar(f"{_UNEQUAL}: left"),
     ),
     Claim(
         "emergence",
@@ -207,7 +208,7 @@ CLAIMS = (
         f"{_COOP}: L1 collapses; size: nine tenths",
         "1 - lowest L1 / its plateau",
         0.9,
-        _of_those_that_left(_UNEQUAL, lambda s: 1 - s[f"{_UNEQUAL}: lowest L1"]),
+        _select_seeds_that_left(_UNEQUAL, lambda s: 1 - s[f"{_UNEQUAL}: lowest L1"]),
     ),
     Claim(
         "transience",
@@ -215,7 +216,7 @@ CLAIMS = (
         f"{_COOP}: L1 rises back; size: half its plateau",
         "(last - lowest L1) / its plateau",
         0.5,
-        _of_those_that_left(_UNEQUAL, lambda s: s[f"{_UNEQUAL}: last L1"] - s[f"{_UNEQUAL}: lowest L1"]),
+        _select_seeds_that_left(_UNEQUAL, lambda s: s[f"{_UNEQUAL}: last L1"] - s[f"{_UNEQUAL}: lowest L1"]),
     ),
     Claim(
         "replacement",
@@ -223,7 +224,7 @@ CLAIMS = (
         f"{_COOP}: L2 decays to 0; size: nine tenths",
         "1 - last L2 / its plateau",
         0.9,
-        _of_those_that_left(_UNEQUAL, lambda s: 1 - s[f"{_UNEQUAL}: last L2"]),
+        _select_seeds_that_left(_UNEQUAL, lambda s: 1 - s[f"{_UNEQUAL}: last L2"]),
     ),
     Claim(
         "bump",
@@ -231,7 +232,7 @@ CLAIMS = (
         f"{_COOP}: .32 to .33",
         "highest L2 while L1 falls from .9 of its plateau to its lowest / L2 before - 1",
         0.0,
-        _of_those_that_left(_UNEQUAL, lambda s: s[f"{_UNEQUAL}: bump of L2"]),
+        _select_seeds_that_left(_UNEQUAL, lambda s: s[f"{_UNEQUAL}: bump of L2"]),
     ),
     Claim(
         "persistence",
@@ -239,7 +240,7 @@ CLAIMS = (
         f"{_COOP}; size: nine tenths",
         "1 - last L1 / its plateau",
         0.9,
-        _of_those_that_left(_EQUAL, lambda s: 1 - s[f"{_EQUAL}: last L1"]),
+        _select_seeds_that_left(_EQUAL, lambda s: 1 - s[f"{_EQUAL}: last L1"]),
     ),
     Claim(
         "divergence",
@@ -247,7 +248,7 @@ CLAIMS = (
         f"{_COOP}: it diverges",
         "last L2 / its plateau - 1",
         0.0,
-        _of_those_that_left(_EQUAL, lambda s: s[f"{_EQUAL}: last L2"] - 1),
+        _select_seeds_that_left(_EQUAL, lambda s: s[f"{_EQUAL}: last L2"] - 1),
     ),
     Claim(
         "same-seeds",
@@ -265,21 +266,22 @@ CLAIMS = (
         0.0,
         lambda s: 0.1 - s["logits, none given: fall / time before"],
     ),
-    _sooner("logits", "first", "none"),
-    _sooner("logits", "read", "none"),
-    _sooner("logits", "first and read", "read"),
+    _sooner_claim("logits", "first", "none"),
+    _sooner_claim("logits", "read", "none"),
+    _sooner_claim("logits", "first and read", "read"),
 )
 
 
-def figure(setting: ToyLaws, curves: Computed) -> dict[str, bytes]:
-    """figure.png and figure.svg."""
+def draw_figures(setting: ToyLaws, curves: Computed) -> dict[str, bytes]:
+    """figure.png and figure.svg: the losses of every law and arm."""
     from ebbtide.report.laws_figure import laws_figure
 
-    return laws_figure(curves, PRODUCT, COMPETITION, NESTED, setting.seeds, _shown(setting, curves))
+    return laws_figure(curves, PRODUCT, COMPETITION, NESTED, setting.seeds, _pick_seed(setting, curves))
 
 
-def _shown(setting: ToyLaws, curves: Computed) -> int:
-    """The seed whose single course is drawn: the first that leaves the plateau with either mu1, else the first."""
+def _pick_seed(setting: ToyLaws, curves: Computed) -> int:
+    """Index of the seed whose single curve is drawn: the first that leaves the plateau with either mu1, else the
+    first."""
     left: Any = [curves[f"competition/{arm}/L1"].min(axis=1) < 0.5 for arm in COMPETITION]
     return int(np.logical_and(*left).argmax())
 
@@ -297,7 +299,7 @@ TOY_LAWS = Study(
             claims=CLAIMS,
             presets={
                 "quick": Preset(
-                    Computation(ToyLaws(), compute, summarise, figure),
+                    Computation(ToyLaws(), compute, summarise, draw_figures),
                     1 / 6,
                     "products and competition at the papers' sizes, other seeds; the nested logits "
                     "in a form of our own",

@@ -27,8 +27,8 @@ QUICK_SCALE = (
 PAPER_SCALE = "frozen features in place of the jointly trained ResNet; else the original's sizes"
 
 
-def decay(coefficient: float, form: str = "l2", on: str = "all") -> Point:
-    """The fields of a weight decay."""
+def weight_decay(coefficient: float, form: str = "l2", on: str = "all") -> Point:
+    """Fields of an arm with a weight decay."""
     names = ("coefficient", "form", "on")
     return {f"optimizer.decay.{name}": value for name, value in zip(names, (coefficient, form, on), strict=True)}
 
@@ -128,17 +128,20 @@ L2 = Experiment(
     ),
     presets={
         "quick": Preset(
-            Comparison(arms={"no L2": decay(0.0), "L2 1e-3": decay(1e-3), "L2 1e-2": decay(1e-2)}, base=SHORT),
+            Comparison(
+                arms={"no L2": weight_decay(0.0), "L2 1e-3": weight_decay(1e-3), "L2 1e-2": weight_decay(1e-2)},
+                base=SHORT,
+            ),
             3,
             QUICK_SCALE,
         ),
         "cpu": Preset(
             Comparison(
                 arms={
-                    "no L2": decay(0.0),
-                    **{f"L2 {c:.0e}".replace("e-0", "e-"): decay(c) for c in (1e-5, 1e-4, 1e-3, 1e-2)},
-                    **{f"AdamW {c:g}": decay(c, "decoupled") for c in (0.1, 1.0)},
-                    **{f"norms {c:.0e}".replace("e-0", "e-"): decay(c, "norms") for c in (1e-3, 1e-2)},
+                    "no L2": weight_decay(0.0),
+                    **{f"L2 {c:.0e}".replace("e-0", "e-"): weight_decay(c) for c in (1e-5, 1e-4, 1e-3, 1e-2)},
+                    **{f"AdamW {c:g}": weight_decay(c, "decoupled") for c in (0.1, 1.0)},
+                    **{f"norms {c:.0e}".replace("e-0", "e-"): weight_decay(c, "norms") for c in (1e-3, 1e-2)},
                 },
                 base=SHORT,
             ),
@@ -148,8 +151,8 @@ L2 = Experiment(
         "paper": Preset(
             Comparison(
                 arms={
-                    "no L2": decay(0.0),
-                    **{f"L2 {c:.0e}".replace("e-0", "e-"): decay(c) for c in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
+                    "no L2": weight_decay(0.0),
+                    **{f"L2 {c:.0e}".replace("e-0", "e-"): weight_decay(c) for c in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
                 },
                 base=LARGE,
                 preset="paper",
@@ -164,7 +167,9 @@ L2 = Experiment(
 )
 
 
-def _no_more(name: str, statement: str, source: str, arm: str, than: str) -> Claim:
+def _not_above_claim(name: str, statement: str, source: str, arm: str, than: str) -> Claim:
+    """The claim that final ICL of `arm` is less than a tenth above that of `than`."""
+
     def estimate(evidence: Evidence) -> np.ndarray:
         return TENTH - (evidence.scalar(arm, "icl_final") - evidence.scalar(than, "icl_final"))
 
@@ -180,7 +185,7 @@ COMPETITION = Experiment(
         above("fades", "without L2, ICL falls", "Fig. 1", "transience", "no L2", TENTH),
         larger("mlp", "L2 on the MLPs alone keeps ICL", _FIG, "icl_final", "L2 on MLPs", "no L2", TENTH),
         larger("encoder", "L2 on the encoder alone keeps ICL", _FIG, "icl_final", "L2 on encoder", "no L2", TENTH),
-        _no_more("attention", "L2 on the attention alone does not", _FIG, "L2 on attention", "no L2"),
+        _not_above_claim("attention", "L2 on the attention alone does not", _FIG, "L2 on attention", "no L2"),
         above("learns", "data that only ICL solves: ICL is learned", "section 6", "icl_peak", "ICL-only data", 0.75),
         below("stays", "and does not fall", "section 6", "transience", "ICL-only data", TENTH),
     ),
@@ -188,10 +193,10 @@ COMPETITION = Experiment(
         "quick": Preset(
             Comparison(
                 arms={
-                    "no L2": decay(0.0),
-                    "L2 on MLPs": decay(1e-3, on="mlp"),
-                    "L2 on attention": decay(1e-3, on="attention"),
-                    "L2 on encoder": decay(1e-2, on="encoder"),
+                    "no L2": weight_decay(0.0),
+                    "L2 on MLPs": weight_decay(1e-3, on="mlp"),
+                    "L2 on attention": weight_decay(1e-3, on="attention"),
+                    "L2 on encoder": weight_decay(1e-2, on="encoder"),
                     "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
                 },
                 base=SHORT | {"sequences": 1_024_000, "schedule.evaluations": 17},
@@ -202,11 +207,11 @@ COMPETITION = Experiment(
         "cpu": Preset(
             Comparison(
                 arms={
-                    "no L2": decay(0.0),
-                    "L2 on MLPs": decay(1e-3, on="mlp"),
-                    "L2 on attention": decay(1e-3, on="attention"),
-                    "L2 on encoder": decay(1e-2, on="encoder"),
-                    "L2 on embeddings": decay(1e-3, on="embeddings"),
+                    "no L2": weight_decay(0.0),
+                    "L2 on MLPs": weight_decay(1e-3, on="mlp"),
+                    "L2 on attention": weight_decay(1e-3, on="attention"),
+                    "L2 on encoder": weight_decay(1e-2, on="encoder"),
+                    "L2 on embeddings": weight_decay(1e-3, on="embeddings"),
                     "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
                 },
                 base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
@@ -217,10 +222,10 @@ COMPETITION = Experiment(
         "paper": Preset(
             Comparison(
                 arms={
-                    "no L2": decay(0.0),
-                    "L2 on MLPs": decay(1e-4, on="mlp"),
-                    "L2 on attention": decay(1e-4, on="attention"),
-                    "L2 on encoder": decay(1e-4, on="encoder"),
+                    "no L2": weight_decay(0.0),
+                    "L2 on MLPs": weight_decay(1e-4, on="mlp"),
+                    "L2 on attention": weight_decay(1e-4, on="attention"),
+                    "L2 on encoder": weight_decay(1e-4, on="encoder"),
                     "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 1600}},
                 },
                 base=LARGE,
@@ -236,11 +241,13 @@ COMPETITION = Experiment(
 )
 
 
-def _recovered(evidence: Evidence) -> np.ndarray:
-    return 0.03 - (evidence.scalar("to the end", "icl_peak") - evidence.best_again("early stopping"))
+def _early_stopping_margin(evidence: Evidence) -> np.ndarray:
+    """.03 - (peak of ICL without early stopping - ICL of the best model kept by early stopping, on fresh prompts)."""
+    return 0.03 - (evidence.scalar("to the end", "icl_peak") - evidence.score_best("early stopping"))
 
 
-def _saved(evidence: Evidence) -> np.ndarray:
+def _sequences_saved_share(evidence: Evidence) -> np.ndarray:
+    """Share of the full run's sequences on which early stopping did not train, from 0 to 1."""
     loss = evidence.curve("early stopping", "train_loss")
     trained = np.max(np.where(np.isfinite(loss.values), loss.sequences, 0), axis=1)
     return 1 - trained / evidence.curve("to the end", "train_loss").sequences[-1]
@@ -258,7 +265,7 @@ EARLY = Experiment(
             "abstract; tolerance .03: twice the standard error of 600 prompts",
             "0.03 - (icl_peak (to the end) - icl of the best kept model (early stopping))",
             0.0,
-            _recovered,
+            _early_stopping_margin,
             ("to the end", "early stopping"),
         ),
         Claim(
@@ -267,7 +274,7 @@ EARLY = Experiment(
             "a reason to stop at all; a half",
             "1 - sequences trained (early stopping) / sequences (to the end)",
             0.5,
-            _saved,
+            _sequences_saved_share,
             ("to the end", "early stopping"),
         ),
     ),

@@ -13,10 +13,12 @@ GAUSSIAN, GLYPHS, OMNIGLOT, PIXELS = "Gaussian", "glyphs", "Omniglot features", 
 EVALUATORS: Point = {"evaluators": ["train", "icl", "icl_holdout", "iwl", "ciwl", "flip"]}
 LONG: Point = SHORT | EVALUATORS | {"sequences": 2_560_000, "schedule.evaluations": 41}
 FIXED: Point = {name: value for name, value in LONG.items() if name != "source.seed"}
-"""The same for sources whose classes are not drawn from a seed."""
+"""`LONG` for sources whose classes are not drawn from a seed."""
 
 
-def _replaced(arm: str) -> Claim:
+def _weights_rise_claim(arm: str) -> Claim:
+    """The claim that IWL or CIWL rises from the ICL peak to the end."""
+
     def estimate(evidence: Evidence) -> np.ndarray:
         iwl, ciwl = (evidence.scalar(arm, f"{n}_final") - evidence.scalar(arm, f"{n}_at_peak") for n in ("iwl", "ciwl"))
         return np.fmax(iwl, ciwl)
@@ -26,23 +28,24 @@ def _replaced(arm: str) -> Claim:
     return Claim(f"{arm} weights", words, "Fig. 1 (IWL); CIWL after 2503.05631", metric, 0.3, estimate, (arm,))
 
 
-def _main(arm: str) -> tuple[Claim, ...]:
-    """The claims of the study's own run, of one arm."""
+def _main_claims(arm: str) -> tuple[Claim, ...]:
+    """The claims of the study's own run, made of one arm."""
     return (
         above(f"{arm} rises", f"{arm}: ICL rises half the way from chance to 1", "Fig. 1", "icl_peak", arm, 0.75),
         above(f"{arm} falls", f"{arm}: then it falls by a fifth of all answers", "Fig. 1", "transience", arm, 0.2),
-        _replaced(arm),
+        _weights_rise_claim(arm),
     )
 
 
-def glyphs(classes: int, exemplars: int, **more: str | float) -> Point:
-    """Characters drawn from a seed that no tuning run has seen, of a steadier hand than the default's."""
+def glyphs_arm(classes: int, exemplars: int, **more: str | float) -> Point:
+    """Fields of an arm whose exemplars are characters drawn from a seed that no tuning run has seen, with less motor
+    noise than by default."""
     counts = {"classes": classes, "exemplars": exemplars, "holdout_classes": 64, "holdout_exemplars": 2}
     return {"source": {"type": "glyphs", "features": "pixels", "motor": 0.5, "seed": 5, **counts, **more}}
 
 
-def omniglot(classes: int, exemplars: int = 15, **more: str | bool | int) -> Point:
-    """Frozen features of real characters, in a class order that no tuning run has seen."""
+def omniglot_arm(classes: int, exemplars: int = 15, **more: str | bool | int) -> Point:
+    """Fields of an arm on frozen features of Omniglot, in a class order that no tuning run has seen."""
     counts = {"classes": classes, "exemplars": exemplars, "holdout_classes": 23, "holdout_exemplars": 5}
     return {"source": {"type": "omniglot", "features": "pca64", **counts, **more}}
 
@@ -61,22 +64,25 @@ MAIN = Experiment(
     name="main",
     question="Does ICL rise and fall, whatever the exemplars are?",
     section="section 3, Fig. 1",
-    claims=(*_main(GAUSSIAN), *_main(GLYPHS), *_main(OMNIGLOT), *_main(PIXELS)),
+    claims=(*_main_claims(GAUSSIAN), *_main_claims(GLYPHS), *_main_claims(OMNIGLOT), *_main_claims(PIXELS)),
     presets={
         "quick": Preset(
-            Comparison(arms={GAUSSIAN: {"source.classes": 512}, GLYPHS: glyphs(512, 2, features="pca64")}, base=LONG),
+            Comparison(
+                arms={GAUSSIAN: {"source.classes": 512}, GLYPHS: glyphs_arm(512, 2, features="pca64")}, base=LONG
+            ),
             3,
             f"glyphs: 512 classes of 2 drawings, 64 principal components of their pixels; {QUICK_SCALE}",
         ),
         "cpu": Preset(
-            Comparison(arms={OMNIGLOT: omniglot(192)}, base=LONG | {"sequences": 5_120_000}),
+            Comparison(arms={OMNIGLOT: omniglot_arm(192)}, base=LONG | {"sequences": 5_120_000}),
             None,
             f"192 characters of 15 drawings as frozen features (64-d); {QUICK_SCALE}",
             needs="Omniglot features",
         ),
         "pixels": Preset(
             Comparison(
-                arms={PIXELS: glyphs(512, 2) | RESNET}, base=LONG | {"sequences": 1_280_000, "schedule.evaluations": 21}
+                arms={PIXELS: glyphs_arm(512, 2) | RESNET},
+                base=LONG | {"sequences": 1_280_000, "schedule.evaluations": 21},
             ),
             23,
             f"512 glyphs of 2 drawings, 28 pixels, ResNet of 3,920 parameters trained jointly; {QUICK_SCALE}",
@@ -84,7 +90,7 @@ MAIN = Experiment(
         "paper": Preset(
             Comparison(
                 arms={
-                    PIXELS: glyphs(1600, 20, motor=1.0, side=105)
+                    PIXELS: glyphs_arm(1600, 20, motor=1.0, side=105)
                     | {"model.encoder": "resnet", "model.attention_bias": True},
                 },
                 base=LARGE,
@@ -151,7 +157,9 @@ FEATURES = Experiment(
     ),
     presets={
         "cpu": Preset(
-            Comparison(arms={_SOME: omniglot(192), _ALL: omniglot(1600)}, base=FIXED | {"sequences": 5_120_000}),
+            Comparison(
+                arms={_SOME: omniglot_arm(192), _ALL: omniglot_arm(1600)}, base=FIXED | {"sequences": 5_120_000}
+            ),
             12,
             f"EfficientNet features reduced to 64-d in place of ResNet-18's 512-d; {QUICK_SCALE}",
             needs="Omniglot features",
@@ -159,8 +167,8 @@ FEATURES = Experiment(
         "transforms": Preset(
             Comparison(
                 arms={
-                    _ALL: omniglot(1600, features="hog", pca=64),
-                    _EIGHT: omniglot(12_800, features="hog", pca=64, transforms=True, holdout_classes=184),
+                    _ALL: omniglot_arm(1600, features="hog", pca=64),
+                    _EIGHT: omniglot_arm(12_800, features="hog", pca=64, transforms=True, holdout_classes=184),
                 },
                 base=FIXED | {"sequences": 5_120_000},
             ),

@@ -23,19 +23,23 @@ from ebbtide.training.spec import Spec
 PAPER = "Singh et al. 2023, The Transient Nature of Emergent In-Context Learning in Transformers, arXiv 2311.08360"
 
 
-def _rise(evidence: Evidence) -> np.ndarray:
+def _icl_rise(evidence: Evidence) -> np.ndarray:
+    """Peak of ICL above chance (.5)."""
     return evidence["icl_peak"] - 0.5
 
 
-def _fall(evidence: Evidence) -> np.ndarray:
+def _icl_fall(evidence: Evidence) -> np.ndarray:
+    """Peak of ICL - ICL at the end."""
     return evidence["transience"]
 
 
-def _replacement(evidence: Evidence) -> np.ndarray:
+def _weights_rise(evidence: Evidence) -> np.ndarray:
+    """Rise of IWL or of CIWL, whichever is larger, from the ICL peak to the end."""
     return np.fmax(evidence["iwl_final"] - evidence["iwl_at_peak"], evidence["ciwl_final"] - evidence["ciwl_at_peak"])
 
 
-def _loss(evidence: Evidence) -> np.ndarray:
+def _loss_fall(evidence: Evidence) -> np.ndarray:
+    """Share by which the training loss falls from the ICL peak to the end."""
     return 1 - evidence["train_loss_final"] / evidence["train_loss_at_peak"]
 
 
@@ -46,16 +50,18 @@ CLAIMS = (
         "Fig. 1: towards the ceiling; half the way from chance (0.5) to 1",
         "peak of icl - 0.5",
         0.25,
-        _rise,
+        _icl_rise,
     ),
-    Claim("fall", "ICL then falls", "Fig. 1; size: a fifth of all answers", "peak of icl - icl at the end", 0.2, _fall),
+    Claim(
+        "fall", "ICL then falls", "Fig. 1; size: a fifth of all answers", "peak of icl - icl at the end", 0.2, _icl_fall
+    ),
     Claim(
         "replacement",
         "in-weights learning rises while ICL falls",
         "Fig. 1 (IWL); CIWL after 2503.05631",
         "larger rise of iwl or ciwl from the ICL peak to the end",
         0.3,
-        _replacement,
+        _weights_rise,
     ),
     Claim(
         "loss",
@@ -63,7 +69,7 @@ CLAIMS = (
         "Fig. 1, abstract",
         "1 - loss at the end / loss at the ICL peak",
         0.0,
-        _loss,
+        _loss_fall,
     ),
 )
 

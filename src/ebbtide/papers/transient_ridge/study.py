@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from msgspec.structs import replace
 
-from ebbtide.analysis.predictions import Answers, answers, of_prompts, series
+from ebbtide.analysis.predictions import Predictions, cache_per_prompt_set, member_series, predict_arm
 from ebbtide.evaluation.baselines import ridge
 from ebbtide.evaluation.bayes import finite_pool, penalty_of
 from ebbtide.mechanisms.linear import joint_plane
@@ -39,61 +39,65 @@ QUICK = Spec(
 )
 FEW, SOME, MANY = "few functions", "some functions", "every prompt its own"
 SHIFTED = "prior"
-"""Prompts of functions that training never drew: only there do ridge and the pool's predictor differ much."""
+"""Evaluator whose prompts have functions that training never drew: only on these do ridge and the pool's predictor
+differ much."""
 
 
-@of_prompts
-def _baselines(found: Answers) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge's answers and the pool's (ridge's again where there is no pool)."""
-    source, task = found.spec.source, found.spec.task
+@cache_per_prompt_set
+def _predictor_outputs(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions of ridge and of the pool's predictor (ridge again where there is no pool)."""
+    source, task = predictions.spec.source, predictions.spec.task
     assert isinstance(source, Functions) and isinstance(task, Regression)
     noise = task.noise[0]
-    best = ridge(found.inputs, found.responses, penalty_of(noise, source.deviation))
+    best = ridge(predictions.inputs, predictions.responses, penalty_of(noise, source.deviation))
     if not source.pool:
         return best, best
     pool = np.asarray(source.build().pool, np.float64)
-    return best, finite_pool(found.inputs, found.responses, pool, noise)
+    return best, finite_pool(predictions.inputs, predictions.responses, pool, noise)
 
 
-def distances(evidence: Evidence, arm: str, evaluator: str = SHIFTED) -> Series:
+def distances_to_predictors(evidence: Evidence, arm: str, evaluator: str = SHIFTED) -> Series:
     """Mean squared difference to ridge and to the pool's predictor [member, checkpoint, predictor], over prompts and
-    slots, in units of the mean square of ridge's answers: 1 is as far as an answer of 0."""
+    slots, in units of the mean square of ridge's predictions: always predicting 0 has distance 1."""
 
-    def of(found: Answers) -> Float[np.ndarray, "checkpoint predictor"]:
-        both = _baselines(found)
-        scale = (both[0] ** 2).mean()
-        return np.stack([((found.values() - one) ** 2).mean((1, 2)) / scale for one in both], axis=1)
+    def measure(predictions: Predictions) -> Float[np.ndarray, "checkpoint predictor"]:
+        predictors = _predictor_outputs(predictions)
+        scale = (predictors[0] ** 2).mean()
+        return np.stack([((predictions.values() - one) ** 2).mean((1, 2)) / scale for one in predictors], axis=1)
 
-    return series(answers(evidence, arm, evaluator), of, 2)
+    return member_series(predict_arm(evidence, arm, evaluator), measure, 2)
 
 
 def distance_between_predictors(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """How far ridge and the pool's predictor are from each other, in the same unit."""
-    found = [one and _baselines(one) for one in answers(evidence, arm, SHIFTED)]
-    return np.asarray([np.nan if b is None else ((b[0] - b[1]) ** 2).mean() / (b[0] ** 2).mean() for b in found])
+    """Mean squared difference between ridge and the pool's predictor, in units of the mean square of ridge's
+    predictions."""
+    members = [one and _predictor_outputs(one) for one in predict_arm(evidence, arm, SHIFTED)]
+    return np.asarray([np.nan if b is None else ((b[0] - b[1]) ** 2).mean() / (b[0] ** 2).mean() for b in members])
 
 
-def _nearest_to_ridge(found: Series) -> Int[np.ndarray, " member"]:
-    """The sequences of the checkpoint after the first where each member is nearest to ridge."""
-    later = np.nan_to_num(found.values[:, 1:, 0], nan=np.inf)
-    return found.sequences[1:][later.argmin(1)] if later.shape[1] else np.full(len(later), found.sequences[0])
+def _sequences_nearest_to_ridge(distances: Series) -> Int[np.ndarray, " member"]:
+    """Sequences after which each member is nearest to ridge, the first checkpoint left out."""
+    later = np.nan_to_num(distances.values[:, 1:, 0], nan=np.inf)
+    return distances.sequences[1:][later.argmin(1)] if later.shape[1] else np.full(len(later), distances.sequences[0])
 
 
-def _nearest(evidence: Evidence, arm: str) -> np.ndarray:
-    """Distances to both at the checkpoint after the first where a member is nearest to ridge."""
-    found = distances(evidence, arm)
-    return found.at(_nearest_to_ridge(found))
+def _distances_nearest_to_ridge(evidence: Evidence, arm: str) -> np.ndarray:
+    """Distances to ridge and to the pool's predictor where a member is nearest to ridge, the first checkpoint left
+    out."""
+    distances = distances_to_predictors(evidence, arm)
+    return distances.at(_sequences_nearest_to_ridge(distances))
 
 
-def _leaves(evidence: Evidence, arm: str) -> np.ndarray:
-    return (distances(evidence, arm).values[:, -1, 0] - _nearest(evidence, arm)[:, 0]) / distance_between_predictors(
-        evidence, arm
-    )
+def _return_share(evidence: Evidence, arm: str) -> np.ndarray:
+    """Distance to ridge at the end - at its smallest, in units of the distance between the two predictors."""
+    rise = distances_to_predictors(evidence, arm).values[:, -1, 0] - _distances_nearest_to_ridge(evidence, arm)[:, 0]
+    return rise / distance_between_predictors(evidence, arm)
 
 
-def _falls(evidence: Evidence, arm: str) -> np.ndarray:
-    """How much the training loss falls from the checkpoint where a member is nearest to ridge to the end."""
-    return evidence.curve(arm, "train_loss").fall_since(_nearest_to_ridge(distances(evidence, arm)))
+def _loss_fall(evidence: Evidence, arm: str) -> np.ndarray:
+    """Share by which the training loss falls from the checkpoint where a member is nearest to ridge to the end."""
+    nearest = _sequences_nearest_to_ridge(distances_to_predictors(evidence, arm))
+    return evidence.curve(arm, "train_loss").fall_since(nearest)
 
 
 CLAIMS = (
@@ -103,7 +107,9 @@ CLAIMS = (
         "Fig. 1: the path of intermediate diversity",
         f"distance to the pool's predictor - to ridge, where ridge is nearest ({SOME})",
         0.0,
-        lambda evidence: _nearest(evidence, SOME)[:, 1] - _nearest(evidence, SOME)[:, 0],
+        lambda evidence: (
+            _distances_nearest_to_ridge(evidence, SOME)[:, 1] - _distances_nearest_to_ridge(evidence, SOME)[:, 0]
+        ),
         (SOME,),
     ),
     Claim(
@@ -112,7 +118,7 @@ CLAIMS = (
         "abstract; a tenth: what a figure shows",
         f"(distance to ridge at the end - at the nearest) / distance of the two predictors ({SOME})",
         0.1,
-        lambda evidence: _leaves(evidence, SOME),
+        lambda evidence: _return_share(evidence, SOME),
         (SOME,),
     ),
     Claim(
@@ -121,7 +127,7 @@ CLAIMS = (
         "Fig. 1",
         f"distance to ridge - to the pool's predictor, at the end ({SOME})",
         0.0,
-        lambda evidence: -np.diff(distances(evidence, SOME).values[:, -1])[:, 0],
+        lambda evidence: -np.diff(distances_to_predictors(evidence, SOME).values[:, -1])[:, 0],
         (SOME,),
     ),
     Claim(
@@ -130,7 +136,7 @@ CLAIMS = (
         "abstract: the loss alone does not show it",
         f"1 - training loss at the end / at the nearest ({SOME})",
         0.0,
-        lambda evidence: _falls(evidence, SOME),
+        lambda evidence: _loss_fall(evidence, SOME),
         (SOME,),
     ),
     Claim(
@@ -139,7 +145,9 @@ CLAIMS = (
         "Fig. 1: low diversity goes to dMMSE directly",
         f"distance to ridge - to the pool's predictor, where ridge is nearest ({FEW})",
         0.0,
-        lambda evidence: _nearest(evidence, FEW)[:, 0] - _nearest(evidence, FEW)[:, 1],
+        lambda evidence: (
+            _distances_nearest_to_ridge(evidence, FEW)[:, 0] - _distances_nearest_to_ridge(evidence, FEW)[:, 1]
+        ),
         (FEW,),
     ),
     Claim(
@@ -148,14 +156,14 @@ CLAIMS = (
         "Fig. 1: high diversity; a tenth of the way from an answer of 0",
         f".1 - distance to ridge at the end ({MANY})",
         0.0,
-        lambda evidence: 0.1 - distances(evidence, MANY).values[:, -1, 0],
+        lambda evidence: 0.1 - distances_to_predictors(evidence, MANY).values[:, -1, 0],
         (MANY,),
     ),
 )
 
 
 def _arms(some: int) -> dict[str, Point]:
-    """Of some functions it is asked what comes after ridge: they get more sequences than the others."""
+    """The three arms. The arm of some functions gets more sequences: its claims are about what comes after ridge."""
     return {
         FEW: {"source.pool": 4, "sequences": 256_000},
         SOME: {"source.pool": 12, "sequences": some},
@@ -164,35 +172,36 @@ def _arms(some: int) -> dict[str, Point]:
 
 
 PLANE_PROMPTS = 100
-"""Prompts whose answers span the plane."""
+"""Number of prompts whose predictions are the coordinates that the plane is fitted to."""
 
 
-def _figures(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """distances.png: how far each arm is from either predictor (Fig. 1b); paths.png: the joint-trajectory plane."""
+def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
+    """distances.png: distance of each arm to either predictor (Fig. 1b); paths.png: the joint-trajectory plane."""
     panels: dict[str, dict[str, Line]] = {"to ridge": {}, "to the pool's predictor": {}}
     for arm in evidence.finished():
-        found = distances(evidence, arm)
+        distances = distances_to_predictors(evidence, arm)
         for i, lines in enumerate(panels.values()):
             if i == 0 or arm != MANY:
-                lines[arm] = found.sequences, found.values[:, :, i]
+                lines[arm] = distances.sequences, distances.values[:, :, i]
     unit = "mean squared difference / mean square of ridge"
     words = f"{title}: distance on functions never trained"
-    drawn = {"distances.png": distances_figure(words, unit, panels)["png"]}
-    return drawn | {"paths.png": _plane(evidence, title)}
+    figures = {"distances.png": distances_figure(words, unit, panels)["png"]}
+    return figures | {"paths.png": _draw_plane(evidence, title)}
 
 
-def _plane(evidence: Evidence, title: str) -> bytes:
-    """Joint-trajectory PCA of the answers to the same prompts, and where the exact predictors are in that plane."""
+def _draw_plane(evidence: Evidence, title: str) -> bytes:
+    """PNG of the joint-trajectory PCA of the predictions on the same prompts, with the exact predictors marked in the
+    same plane."""
     paths: list[np.ndarray] = []
     owners: list[str] = []
     stars: dict[str, np.ndarray] = {}
     for arm in evidence.finished():
-        for found in answers(evidence, arm, SHIFTED):
-            if found is None:
+        for predictions in predict_arm(evidence, arm, SHIFTED):
+            if predictions is None:
                 continue
-            paths.append(found.values()[:, :, :PLANE_PROMPTS].reshape(len(found.sequences), -1))
+            paths.append(predictions.values()[:, :, :PLANE_PROMPTS].reshape(len(predictions.sequences), -1))
             owners.append(arm)
-            best, pooled = _baselines(found)
+            best, pooled = _predictor_outputs(predictions)
             stars["ridge"] = best[:, :PLANE_PROMPTS].ravel()
             if arm != MANY:
                 stars[f"pool of {arm}"] = pooled[:, :PLANE_PROMPTS].ravel()
@@ -227,7 +236,7 @@ POOLS = Experiment(
     },
     shows=("train", "prior"),
     scalars=("train_final", "prior_peak", "prior_final", "train_loss_final"),
-    figures=_figures,
+    figures=_draw_figures,
 )
 
 PAPER_SIZE = replace(
