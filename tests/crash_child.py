@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 from ebbtide.runs import atomic, writer
-from ebbtide.runs.folder import CHECKPOINTS, HEADER, Header, Run
+from ebbtide.runs.folder import CHECKPOINTS, HEADER, Header, RunFolder
 from ebbtide.training import driver, members
 from ebbtide.training.spec import Spec, from_json
 
@@ -158,7 +158,7 @@ def killed_from_outside(folder: Path, spec: Spec, processes: int) -> int:
     from ebbtide.training.team import WorkerError
 
     driver.SLICE_SECONDS, driver.SAVE_SECONDS = SLICE_SECONDS, SAVE_SECONDS
-    start = Run(folder).sequences() if (folder / HEADER).exists() else 0
+    start = RunFolder(folder).sequences() if (folder / HEADER).exists() else 0
     print(start, flush=True)  # noqa: T201
     try:
         driver.train(spec, folder, processes=processes, report=lambda p: print(p.sequences, flush=True))  # noqa: T201

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ebbtide.models.transformer import Transformer
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.writer import load_state
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
@@ -63,7 +63,7 @@ def main() -> None:
         train(SPEC, GOLDEN, processes=2, deterministic=True, label={"study": "transience"}, report=stop)
     except Interrupted:
         (GOLDEN / "lock").unlink()  # names a process and a machine
-    run = Run(GOLDEN)
+    run = RunFolder(GOLDEN)
     assert run.status() == "interrupted"
     states = [f'    {m.sequences}: "{fingerprint(load_state(run, m))}",\n' for _, m in run.manifests()]
     sys.stdout.write(f'DIGEST = "{run.header.digest}"\nMETRICS = "{fingerprint(run.arrays())}"\n')

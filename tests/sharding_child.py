@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.training import driver
 from ebbtide.training.driver import Interrupted, Progress, train
 from ebbtide.training.members import Members, to_dotted
@@ -85,7 +85,7 @@ def run(folder: Path, name: str, *, stop: bool = False, **how: Any) -> Arrays:
         except Interrupted:
             how = {}
     done = train(WIDE, folder / name, **how)
-    assert Run(done.path).status() == "complete"
+    assert RunFolder(done.path).status() == "complete"
     found = done.latest()
     assert found is not None
     told = {key: np.array(found[1].identity[key]) for key in ("processes", "width", "devices", "chosen")}

@@ -11,7 +11,7 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.runs import atomic, lock
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.lock import holder
 from ebbtide.runs.writer import Writer
 from tiny import contents, header, write_run
@@ -58,9 +58,9 @@ def test_the_second_writer_is_told_who_holds_the_lock_and_changes_nothing(tmp_pa
         Writer(tmp_path / "run", header())
     one_line(caught, "out", str(tmp_path / "run"))
     assert f"process {os.getpid()} on" in str(caught.value)
-    assert contents(tmp_path) == before and Run(tmp_path / "run").running()
+    assert contents(tmp_path) == before and RunFolder(tmp_path / "run").running()
     first.close()
-    assert not Run(tmp_path / "run").running()
+    assert not RunFolder(tmp_path / "run").running()
     Writer(tmp_path / "run", header()).close()
 
 
@@ -92,11 +92,11 @@ def test_the_lock_is_freed_when_its_holder_is_killed(tmp_path):
         holder.stdin.write(msgspec.json.encode(header()) + b"\n")
         holder.stdin.flush()
         assert holder.stdout.readline() == b"held\n"
-        assert Run(path).status() == "running"
+        assert RunFolder(path).status() == "running"
         with pytest.raises(InputError, match=f"process {holder.pid} on"):
             Writer(path, header())
         holder.send_signal(signal.SIGKILL)
-    assert Run(path).status() == "interrupted"
+    assert RunFolder(path).status() == "interrupted"
     Writer(path, header()).close()
 
 

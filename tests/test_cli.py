@@ -14,7 +14,7 @@ from ebbtide.cli import main, overrides
 from ebbtide.errors import InputError
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.progress import ProgressLine
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.verdict import read_verdict
 from ebbtide.training import driver
 from ebbtide.training.optimizer import Adam
@@ -62,7 +62,7 @@ def finished(tmp_path_factory) -> tuple[Path, int]:
     return out, code
 
 
-def transient(path: Path) -> Run:
+def transient(path: Path) -> RunFolder:
     """A complete run whose curves bear out every claim."""
     jitter = np.arange(4)[:, None] / 100
     curves = {"icl": CURVE - jitter, "iwl": np.linspace(0, 0.9, 10) - jitter, "ciwl": np.full((4, 10), 0.5)}
@@ -214,7 +214,7 @@ def test_a_dry_run_without_fields_prints_the_preset(capsys):
 
 def test_a_study_runs_to_its_verdict(finished):
     out, code = finished
-    run = Run(out)
+    run = RunFolder(out)
     assert run.status() == "complete" and run.metrics()["icl"].shape == (2, 5)
     assert run.header.label == {"study": "transience", "preset": "quick*"}  # * : not the preset itself
     verdict = read_verdict(run)
@@ -303,11 +303,11 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_the_same(finished, here
         patch.setattr(ProgressLine, "__call__", lambda self, progress: [os.kill(os.getpid(), n) for n in kills])
         assert main([*RUN, "--out", "runs/stopped"]) == 130
     assert "ebbtide resume runs/stopped" in capsys.readouterr().out
-    run = Run(here / "runs/stopped")
+    run = RunFolder(here / "runs/stopped")
     assert run.status() == "interrupted" and read_verdict(run) is None
     assert main(["resume", "stopped", "--processes", "0", "--check"]) == 1
-    assert same_bits(final_state(run), final_state(Run(finished[0])))
-    assert same_bits(run.arrays(), Run(finished[0]).arrays())
+    assert same_bits(final_state(run), final_state(RunFolder(finished[0])))
+    assert same_bits(run.arrays(), RunFolder(finished[0]).arrays())
 
 
 def test_a_killed_worker_is_one_line_how_to_go_on_and_exit_code_1(here, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.runs import folder, reading
-from ebbtide.runs.folder import DamagedError, Run, read_manifest
+from ebbtide.runs.folder import DamagedError, RunFolder, read_manifest
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.writer import load_state, restore
 from folders import play
@@ -49,10 +49,10 @@ def check(path: Path, *damaged: str) -> None:
     assert all(any(file in text for file in damaged) for text in said), said
     if "run.json" in damaged:
         with pytest.raises(InputError, match=r"run\.json"):
-            Run(path)
+            RunFolder(path)
         assert report.resume.startswith("resume refuses: run.json")
         return
-    run = Run(path)
+    run = RunFolder(path)
     best = max((i for i in range(4) if not any(rests_on(i, file) for file in damaged)), default=None)
     found, back = run.latest(), restore(run)
     assert (found and found[0].name) == (None if best is None else f"{256 * best:012d}")
@@ -78,7 +78,7 @@ def check(path: Path, *damaged: str) -> None:
         assert any(str(caught.value).startswith(f"{name}: ") for name in lost)
 
 
-def assert_true(run: Run, rows: int) -> None:
+def assert_true(run: RunFolder, rows: int) -> None:
     arrays, at = run.arrays(), 256 * np.arange(rows)
     assert arrays["sequences"].tolist() == at.tolist() and np.array_equal(arrays["train_loss"], [at] * 2)
     np.testing.assert_array_equal(run.metrics()["icl"], np.tile((at / 1000).astype(np.float32), (2, 1)))
@@ -102,7 +102,7 @@ def test_any_of_200_flipped_bits_is_noticed(good, copy):
         shutil.copyfile(good / file, copy / file)
         hit.add(file)
     assert hit == set(FILES) and examine(copy).sound()
-    assert_true(Run(copy), 4)
+    assert_true(RunFolder(copy), 4)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -136,8 +136,8 @@ def test_a_checkpoint_under_another_number_is_none(good, copy, name):
     report = examine(copy)
     said = next(f.text for f in report.findings if f.kind == "damaged")
     assert said.startswith(f"checkpoints/{name}/manifest.json")
-    assert Run(copy).latest() == Run(good).latest() or Run(copy).sequences() == 768
-    assert_true(Run(copy), 4)
+    assert RunFolder(copy).latest() == RunFolder(good).latest() or RunFolder(copy).sequences() == 768
+    assert_true(RunFolder(copy), 4)
 
 
 def test_a_reader_that_believes_the_bytes_is_caught(good, copy, monkeypatch):

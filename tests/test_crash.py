@@ -19,7 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.runs import atomic
-from ebbtide.runs.folder import CHECKPOINTS, METRICS, Run
+from ebbtide.runs.folder import CHECKPOINTS, METRICS, RunFolder
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.writer import Writer
 from ebbtide.training.schedule import Schedule
@@ -96,7 +96,7 @@ def child(path: Path, *defects: str) -> Iterator[Child]:
 
 def committed(path: Path) -> int:
     """Optimiser steps of the newest good checkpoint; -1: there is none."""
-    found = Run(path).latest() if (path / "run.json").exists() else None
+    found = RunFolder(path).latest() if (path / "run.json").exists() else None
     return found[1].sequences // SHORT.batch if found else -1
 
 
@@ -128,7 +128,7 @@ def survive(one: Child, chain: list[tuple[str, int]]) -> None:
 def fingerprint(path: Path) -> dict[str, Any]:
     """All that was computed, to the bit: curves, final state, the kept checkpoints with the hashes of
     every file they name. Not the seconds it took."""
-    run = Run(path)
+    run = RunFolder(path)
     curves, state = run.arrays(), final_state(run)
     return {
         "curves": {name: (array.dtype, array.shape, array.tobytes()) for name, array in curves.items()},
@@ -272,7 +272,7 @@ def test_a_run_killed_a_hundred_times_ends_with_the_same_bits(tmp_path):
                 report = examine(path)
                 assert report.sound()
                 if "nothing to do" in report.resume:  # killed after its last commit: nobody would tidy up
-                    Writer(path, Run(path).header).close()
+                    Writer(path, RunFolder(path).header).close()
         began, reached = reported(path, have)
         assert began == have, f"began at {began}, {have} were committed"
         trained += reached - began

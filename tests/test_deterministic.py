@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import Run, numeric_identity
+from ebbtide.runs.folder import RunFolder, numeric_identity
 from ebbtide.runs.signed import sign
 from ebbtide.training import worker
 from ebbtide.training.driver import train
@@ -38,41 +38,41 @@ LAST = "checkpoints/000000000512"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Run:
+def finished(tmp_path_factory) -> RunFolder:
     """The tiny run, made on the command line by two workers."""
     out = tmp_path_factory.mktemp("two") / "run"
     assert main([*RUN, "--deterministic", "--processes", "2", "--out", str(out)]) == 0
-    return Run(out)
+    return RunFolder(out)
 
 
 @pytest.fixture(scope="module")
-def made_here(finished, tmp_path_factory) -> Run:
+def made_here(finished, tmp_path_factory) -> RunFolder:
     """The same in this process, on as many threads as there are."""
     return train(spec_of(finished), tmp_path_factory.mktemp("here") / "run", processes=0)
 
 
 @pytest.fixture
-def begun(finished, tmp_path) -> Run:
+def begun(finished, tmp_path) -> RunFolder:
     """The run without its last checkpoint: half done."""
     return half_done(finished, tmp_path / "begun")
 
 
-def half_done(run: Run, path: Path) -> Run:
+def half_done(run: RunFolder, path: Path) -> RunFolder:
     shutil.copytree(run.path, path)
     shutil.rmtree(path / LAST)
     for name in ("verdict.json", "figure.png", "figure.svg"):
         (path / name).unlink(missing_ok=True)
-    return Run(path)
+    return RunFolder(path)
 
 
-def computed(run: Run) -> dict[str, bytes]:
+def computed(run: RunFolder) -> dict[str, bytes]:
     """The bytes of all metrics and states."""
     found = {name: data for name, data in contents(run.path, "aside").items() if name.endswith(".safetensors")}
     assert sum(name.startswith("metrics/") for name in found) == 3 and f"{LAST}/state.safetensors" in found
     return found
 
 
-def repeatable(run: Run) -> list[bool]:
+def repeatable(run: RunFolder) -> list[bool]:
     """What the checkpoints say of themselves, newest first."""
     return [manifest.repeatable for _, manifest in run.manifests()]
 
@@ -87,10 +87,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *says: str
         assert words in error
 
 
-def foreign(run: Run, **changes: Any) -> Run:
+def foreign(run: RunFolder, **changes: Any) -> RunFolder:
     """The run as if it had been begun under another identity."""
     (run.path / "run.json").write_bytes(sign(replace(run.header, identity=run.header.identity | changes)))
-    return Run(run.path)
+    return RunFolder(run.path)
 
 
 def test_a_run_of_workers_is_labelled_repeatable(finished, capsys):
@@ -153,7 +153,7 @@ def alike(finished, monkeypatch) -> dict[str, Any]:
     return said
 
 
-def go_on(run: Run) -> Run:
+def go_on(run: RunFolder) -> RunFolder:
     return train(spec_of(run), run.path, processes=0, deterministic=True)
 
 

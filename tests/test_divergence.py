@@ -16,7 +16,7 @@ from ebbtide.papers.registry import find_study
 from ebbtide.report import arms_figure, contest_figure, figure, functions_figure, grid_figure, probe_figure
 from ebbtide.report import scaling_figure as scaling
 from ebbtide.report.curves import NOTHING, finite_to_the_end
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.writer import Writer
 from ebbtide.studies.claim import above, larger
 from ebbtide.studies.comparison import Comparison, conclude_sweep
@@ -57,7 +57,7 @@ def members_of(count: int, lost: list[int]) -> tuple[dict[str, np.ndarray], np.n
     return curves, loss
 
 
-def a_run(path: Path, count: int = 3, lost: list[int] | None = None) -> Run:
+def a_run(path: Path, count: int = 3, lost: list[int] | None = None) -> RunFolder:
     return write_run(path, *members_of(count, list(range(count)) if lost is None else lost))
 
 

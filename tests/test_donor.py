@@ -14,7 +14,7 @@ from ebbtide.errors import InputError
 from ebbtide.papers.coopetition.study import COOPETITION, OWN_RUN
 from ebbtide.papers.coopetition.switch import SWITCH, WINDOW
 from ebbtide.papers.registry import STUDIES, find_study
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.claim import above
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.donor import SHARED, Donor
@@ -78,7 +78,7 @@ def test_the_donor_is_trained_once_and_then_the_arms(here, capsys):
     assert main([*ARGUMENTS, "--check"]) == 0
     text = capsys.readouterr().out
     assert "first the run that arms start from" in text and "HOLDS" in text.upper()
-    assert DONOR.ready() and Run(DONOR.path).header.label == DONOR.label
+    assert DONOR.ready() and RunFolder(DONOR.path).header.label == DONOR.label
     before = {path: path.stat().st_mtime_ns for path in Path(DONOR.path).rglob("*") if path.is_file()}
     assert main([*ARGUMENTS, "--check"]) == 0
     assert "first the run" not in capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import sign
 from ebbtide.runs.writer import Writer
 from ebbtide.training import driver
@@ -26,15 +26,15 @@ from tiny import SPEC, contents, final_state, header, same_bits
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Run:
+def whole(tmp_path_factory) -> RunFolder:
     """The tiny run trained without interruption, in this process."""
     return train(SPEC, tmp_path_factory.mktemp("whole") / "run", processes=0, label={"study": "transience"})
 
 
 @pytest.fixture
-def copy(whole: Run, tmp_path: Path) -> Run:
+def copy(whole: RunFolder, tmp_path: Path) -> RunFolder:
     """The same run, to be spoilt."""
-    return Run(shutil.copytree(whole.path, tmp_path / "run"))
+    return RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ class StopAfter:
             os.kill(os.getpid(), self.number)
 
 
-def assert_same_run(a: Run, b: Run) -> None:
+def assert_same_run(a: RunFolder, b: RunFolder) -> None:
     """All that was computed is equal bit for bit: curves, final state, and which checkpoints there are."""
     assert same_bits(a.arrays(), b.arrays())
     assert same_bits(final_state(a), final_state(b))
     assert [m.sequences for _, m in a.manifests()] == [m.sequences for _, m in b.manifests()]
 
 
-def learned(run: Run) -> dict[str, np.ndarray]:
+def learned(run: RunFolder) -> dict[str, np.ndarray]:
     """The final state but for what evaluations chose to keep."""
     return {name: a for name, a in final_state(run).items() if not name.startswith(("best.", "watch."))}
 
@@ -90,7 +90,7 @@ def test_a_complete_run_is_returned_at_once(whole, monkeypatch):
     monkeypatch.setattr(driver, "Team", no_team)
     before = contents(whole.path)
     assert train(SPEC, whole.path).path == whole.path
-    assert resume(Run(whole.path)).status() == "complete"
+    assert resume(RunFolder(whole.path)).status() == "complete"
     assert contents(whole.path) == before
 
 
@@ -161,7 +161,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(whole, tmp_path, short_slic
     with pytest.raises(Interrupted):
         train(SPEC, path, processes=0, report=StopAfter(n, number))
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
-    run = Run(path)
+    run = RunFolder(path)
     assert run.status() == "interrupted" and 0 < run.sequences() < SPEC.sequences
     found = run.latest()
     assert found is not None and found[1].sequences == run.sequences()
@@ -189,7 +189,7 @@ def test_a_signal_in_the_last_moment_is_not_lost(whole, tmp_path, short_slices):
     """All is trained and saved, but what the caller does after training is not begun."""
     with pytest.raises(Interrupted):
         train(SPEC, tmp_path / "run", processes=0, report=at_the_end)
-    assert Run(tmp_path / "run").status() == "complete"
+    assert RunFolder(tmp_path / "run").status() == "complete"
     assert_same_run(train(SPEC, tmp_path / "run", processes=0), whole)
 
 
@@ -209,7 +209,7 @@ def test_the_second_ctrl_c_stops_at_once_and_the_run_is_still_good(whole, tmp_pa
     monkeypatch.setattr("ebbtide.training.driver.SAME_REQUEST_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(SPEC, tmp_path / "run", processes=0, report=twice)
-    assert Run(tmp_path / "run").status() == "interrupted"
+    assert RunFolder(tmp_path / "run").status() == "interrupted"
     assert_same_run(train(SPEC, tmp_path / "run", processes=0), whole)
 
 
@@ -252,10 +252,10 @@ def test_a_changed_run_json_is_refused(copy):
     path = copy.path / "run.json"
     path.write_text(path.read_text().replace('"batch": 16', '"batch": 32'))
     with pytest.raises(InputError, match=r"run\.json is damaged: content differs from its own SHA-256"):
-        resume(Run(copy.path), processes=0)
+        resume(RunFolder(copy.path), processes=0)
     path.write_bytes(sign(replace(copy.header, spec=copy.header.spec | {"batch": 32})))
     with pytest.raises(InputError, match="spec and digest do not agree"):
-        resume(Run(copy.path), processes=0)
+        resume(RunFolder(copy.path), processes=0)
 
 
 def test_a_folder_that_another_process_writes_is_left_alone(tmp_path):
@@ -312,7 +312,7 @@ class Watched(Team):
 
 
 @pytest.fixture(scope="module")
-def worked(tmp_path_factory) -> Run:
+def worked(tmp_path_factory) -> RunFolder:
     """The tiny run trained by two worker processes."""
     return train(SPEC, tmp_path_factory.mktemp("worked") / "run", processes=2)
 
@@ -330,7 +330,7 @@ def test_workers_learn_what_this_process_learns(worked, whole):
 def test_one_process_interrupted_equals_two_that_were_not(worked, tmp_path, short_slices):
     with pytest.raises(Interrupted):
         train(SPEC, tmp_path / "run", processes=1, report=StopAfter(9))
-    assert_same_run(resume(Run(tmp_path / "run"), processes=1), worked)
+    assert_same_run(resume(RunFolder(tmp_path / "run"), processes=1), worked)
 
 
 def test_a_killed_worker_is_an_error_and_the_run_goes_on_later(worked, tmp_path, monkeypatch, short_slices):
@@ -343,7 +343,7 @@ def test_a_killed_worker_is_an_error_and_the_run_goes_on_later(worked, tmp_path,
     with pytest.raises(WorkerError, match=r"^a worker process was killed by SIGKILL [^\n]*$"):
         train(SPEC, tmp_path / "run", processes=2, report=kill)
     assert [Watched.last.process(i).poll() for i in (0, 1)] == [-9, -9]  # its colleague was stopped too
-    assert Run(tmp_path / "run").status() == "interrupted"
+    assert RunFolder(tmp_path / "run").status() == "interrupted"
     assert_same_run(train(SPEC, tmp_path / "run", processes=2), worked)
 
 

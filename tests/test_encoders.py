@@ -15,7 +15,7 @@ from ebbtide.keys import Purpose, root
 from ebbtide.models.encoders import Linear, ResNet
 from ebbtide.models.layers import EPSILON
 from ebbtide.models.transformer import Transformer
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.writer import load_state
 from ebbtide.sources.features import Features
 from ebbtide.tasks.prompt import Prompt
@@ -140,7 +140,7 @@ def test_linear_is_one_matrix():
 
 def test_the_linear_encoder_draws_what_it_always_drew():
     """The weights that the golden run began with, recorded when there was no other encoder."""
-    run = Run(GOLDEN)
+    run = RunFolder(GOLDEN)
     first = next(manifest for _, manifest in run.manifests() if manifest.sequences == 0)
     stored, spec = load_state(run, first), spec_of(run)
     assert isinstance(spec.model.encoder, Linear)

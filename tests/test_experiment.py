@@ -7,7 +7,7 @@ import pytest
 from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.papers.registry import STUDIES, find_study
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies import evidence as evidence_module
 from ebbtide.studies.claim import Claim, above, below, larger
 from ebbtide.studies.comparison import Comparison, conclude_sweep, find_verdict, judge_sweep
@@ -124,7 +124,7 @@ class Remembering(Evidence):
     def score_best(self, arm: str, evaluator: str = "icl") -> np.ndarray:
         return self.scalar(arm, evaluator)
 
-    def runs(self, arm: str) -> list[tuple[int, Run | None]]:
+    def runs(self, arm: str) -> list[tuple[int, RunFolder | None]]:
         self.read.add(arm)
         return [(0, None), (1, None)]
 
@@ -159,7 +159,7 @@ def test_the_best_model_is_measured_on_prompts_it_was_not_chosen_by(folder):
 
 def test_a_best_model_that_does_not_fit_the_spec_is_one_line(folder, monkeypatch):
     best = {"value": np.zeros(3), "readout.w": np.zeros((3, 1), np.float32)}
-    monkeypatch.setattr(Run, "best", lambda run: best)
+    monkeypatch.setattr(RunFolder, "best", lambda run: best)
     with pytest.raises(InputError, match="best models: lacks the parameter"):
         evidence_of_sweep(load(folder.path), ARMS).score_best("fast")
 

@@ -15,7 +15,7 @@ import pytest
 from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.runs import atomic
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.writer import Writer
 from folders import HEAD, play
@@ -61,7 +61,7 @@ def survives(path: Path, before: int, whole: dict[str, bytes]) -> None:
     if (path / "run.json").exists():
         report = examine(path)
         assert report.sound(), report
-        assert before == 0 or (final_state(Run(path))["w"] >= before - 1).all()
+        assert before == 0 or (final_state(RunFolder(path))["w"] >= before - 1).all()
     play(path, COMMITS)
     assert contents(path, "aside") == whole
 
@@ -176,7 +176,7 @@ def test_a_real_limit_on_the_size_of_files(tmp_path):
     )
     name = path / "checkpoints/.tmp-000000000001/state.safetensors"
     assert done.returncode == 1 and done.stderr.decode() == f"1 {name}: File too large\n"
-    assert examine(path).sound() and Run(path).sequences() == 0 and (final_state(Run(path))["w"] == 0).all()
+    assert examine(path).sound() and RunFolder(path).sequences() == 0 and (final_state(RunFolder(path))["w"] == 0).all()
     Writer(path, HEAD).close()
     assert not list(path.rglob(".tmp-*"))
 

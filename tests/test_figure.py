@@ -9,12 +9,12 @@ from matplotlib.image import imread
 from msgspec.structs import replace
 
 from ebbtide.report.figure import CONTEXT, WEIGHTS, curves_figure
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.tasks.fewshot import EVERY as ALL
 from tiny import SPEC, write_run
 
 
-def made(path: Path, names: tuple[str, ...], members: int = 3, diverged: bool = False) -> Run:
+def made(path: Path, names: tuple[str, ...], members: int = 3, diverged: bool = False) -> RunFolder:
     generator = np.random.default_rng(0)
     curves = {name: generator.uniform(0, 1, (members, 9)) for name in names}
     loss = np.tile([np.nan, *np.linspace(4, 1, 8)], (members, 1))

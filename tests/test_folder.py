@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import DamagedError, Header, Run, UnreadableRun, list_runs, read_manifest
+from ebbtide.runs.folder import DamagedError, Header, RunFolder, UnreadableRun, list_runs, read_manifest
 from ebbtide.runs.signed import SCHEMA, sign, unsign
 from ebbtide.runs.writer import Writer
 from tiny import SPEC, evaluations, final_state, header, write_run
@@ -17,7 +17,7 @@ NEWEST, OLDER = "checkpoints/000000000512", "checkpoints/000000000256"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> RunFolder:
     """Three kept checkpoints, at 0, 256 and 512, with one evaluation each."""
     head = header()
     writer = Writer(tmp_path / "run", head)
@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Run:
         state = {"w": np.full((2, 3), i, np.float32), "step": np.full(2, 16 * i, np.uint32)}
         writer.commit(sequences=256 * i, state=state, evaluations=rows, kept=True, finished=False, seconds=float(i))
     writer.close()
-    return Run(tmp_path / "run")
+    return RunFolder(tmp_path / "run")
 
 
 def change(path: Path, how: str) -> None:
@@ -91,7 +91,7 @@ def test_readers_ignore_temporaries_and_segments_nobody_committed(run):
     (run.path / "checkpoints/.tmp-000000000768/manifest.json").write_text("{")
     (run.path / "metrics/.tmp-000003-000003.safetensors").write_bytes(b"half")
     (run.path / "metrics/000003-000003.safetensors").write_bytes(b"whole but in no manifest")
-    again = Run(run.path)
+    again = RunFolder(run.path)
     assert again.sequences() == 512
     after = again.metrics()
     assert before.keys() == after.keys() and all(np.array_equal(before[k], after[k]) for k in before)
@@ -122,7 +122,7 @@ def test_status_is_derived(run, tmp_path):
 
 def test_a_run_without_a_commit_has_no_curves(tmp_path):
     Writer(tmp_path / "run", header()).close()
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert run.latest() is None and run.sequences() == 0 and run.status() == "interrupted"
     with pytest.raises(InputError, match="no committed evaluation yet"):
         run.metrics()
@@ -150,7 +150,7 @@ def test_a_header_that_cannot_be_read_is_told_in_one_line(tmp_path, one_line, te
     if text is not None:
         (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError) as caught:
-        Run(tmp_path)
+        RunFolder(tmp_path)
     one_line(caught, "run", str(tmp_path))
     assert says in str(caught.value)
 
@@ -159,7 +159,7 @@ def test_an_unknown_field_of_the_header_is_refused(run):
     data = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_bytes(sign(data["body"] | {"extra": 1}))
     with pytest.raises(InputError, match="extra"):
-        Run(run.path)
+        RunFolder(run.path)
 
 
 @pytest.mark.parametrize("schema", [1, 3])
@@ -178,7 +178,7 @@ def test_run_json_may_be_laid_out_anew_but_nothing_in_it_changed(run):
     path = run.path / "run.json"
     data = path.read_bytes()
     path.write_bytes(msgspec.json.format(data, indent=4))
-    assert Run(run.path).header == run.header and run.header.schema == SCHEMA
+    assert RunFolder(run.path).header == run.header and run.header.schema == SCHEMA
     for i in range(len(data)):
         for bit in range(8):
             with pytest.raises((DamagedError, InputError), match=r"run\.json"):
@@ -220,7 +220,7 @@ def test_the_catalogue_lists_run_folders_only(tmp_path):
     change(tmp_path / "a/run.json", "flip")
     damaged, run = list_runs(tmp_path)
     assert isinstance(damaged, UnreadableRun) and damaged.path.name == "a" and "run.json is damaged" in damaged.reason
-    assert isinstance(run, Run) and run.path.name == "b"
+    assert isinstance(run, RunFolder) and run.path.name == "b"
 
 
 def test_the_folder_holds_data_only(run):

@@ -10,7 +10,7 @@ import pytest
 from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.runs import atomic
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.fsck import Report, examine
 from ebbtide.runs.writer import Writer
 from folders import HEAD, play
@@ -168,4 +168,4 @@ def test_a_state_of_another_number_of_members_is_damaged(tmp_path):
     writer.commit(sequences=0, state=state, evaluations=None, kept=True, finished=False, seconds=0.0)
     writer.close()
     assert "'w' is not an array over 2 members" in texts(examine(tmp_path / "run"), "damaged")[0]
-    assert Run(tmp_path / "run").latest() is None
+    assert RunFolder(tmp_path / "run").latest() is None

@@ -15,7 +15,7 @@ from ebbtide.papers.bayesian_averaging import measures as bayesian_measures
 from ebbtide.papers.bayesian_averaging import scaling as bayesian_scaling
 from ebbtide.papers.bayesian_averaging import study as bayesian_averaging
 from ebbtide.papers.transient_ridge import study as transient_ridge
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.comparison import conclude_sweep
 from ebbtide.studies.evidence import Arm, Evidence, Series
 from ebbtide.sweeps.axes import Point
@@ -183,7 +183,7 @@ def test_another_run_in_the_same_folder_is_another_snapshot(tmp_path):
     seen = set()
     for members in (1, 2):
         run = write_run(tmp_path / "run", {"icl": np.full((members, 3), 0.5)}, np.ones((members, 3)))
-        assert run.snapshot() == Run(run.path).snapshot()
+        assert run.snapshot() == RunFolder(run.path).snapshot()
         seen.add(run.snapshot())
         shutil.rmtree(run.path)
     assert len(seen) == 2

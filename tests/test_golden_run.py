@@ -12,7 +12,7 @@ from ebbtide.errors import InputError
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.figure import curves_figure
 from ebbtide.report.tables import curves_table
-from ebbtide.runs.folder import DamagedError, Run
+from ebbtide.runs.folder import DamagedError, RunFolder
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.runs.writer import Writer, load_state
@@ -37,9 +37,9 @@ LAST = max(KEPT)
 
 
 @pytest.fixture
-def copy(tmp_path) -> Run:
+def copy(tmp_path) -> RunFolder:
     """The run, to be written to."""
-    return Run(shutil.copytree(GOLDEN, tmp_path / "run"))
+    return RunFolder(shutil.copytree(GOLDEN, tmp_path / "run"))
 
 
 def test_it_is_small_and_holds_data_only():
@@ -50,7 +50,7 @@ def test_it_is_small_and_holds_data_only():
 
 
 def test_its_header_and_spec_are_understood():
-    run = Run(GOLDEN)
+    run = RunFolder(GOLDEN)
     assert run.header.schema == SCHEMA and run.header.label == {"study": "transience"}
     spec = spec_of(run)  # its digest is computed anew
     assert run.header.digest == spec.digest() == DIGEST
@@ -62,7 +62,7 @@ def test_its_header_and_spec_are_understood():
 
 
 def test_its_checkpoints_are_whole():
-    run = Run(GOLDEN)
+    run = RunFolder(GOLDEN)
     assert run.status() == "interrupted" and run.sequences() == LAST
     assert {m.sequences: m.kept for _, m in run.manifests()} == KEPT
     for _, manifest in run.manifests():
@@ -71,14 +71,14 @@ def test_its_checkpoints_are_whole():
 
 
 def test_what_was_measured_is_read_to_the_byte():
-    curves = Run(GOLDEN).metrics()
+    curves = RunFolder(GOLDEN).metrics()
     assert curves["sequences"].tolist() == list(range(0, LAST + 1, 128))
     assert curves["icl"].shape == (2, len(curves["sequences"])) and np.isfinite(curves["ciwl"]).all()
-    assert fingerprint(Run(GOLDEN).arrays()) == METRICS
+    assert fingerprint(RunFolder(GOLDEN).arrays()) == METRICS
 
 
 def test_what_was_learned_is_read_to_the_byte():
-    run = Run(GOLDEN)
+    run = RunFolder(GOLDEN)
     assert {m.sequences: fingerprint(load_state(run, m)) for _, m in run.manifests()} == STATES
     best = run.best()
     assert best["stopped_at"].tolist() == [512, -1] and best["value"].tolist() == run.metrics()["iwl"].max(1).tolist()
@@ -126,7 +126,7 @@ def test_a_newer_schema_is_refused_in_one_line_and_nothing_is_touched(copy, one_
     path.write_bytes(newer(body))
     before = contents(copy.path)
     with pytest.raises(InputError, match=f"has schema {SCHEMA + 1}; this version reads schema {SCHEMA}") as caught:
-        resume(Run(copy.path), processes=0)
+        resume(RunFolder(copy.path), processes=0)
     one_line(caught, "run", str(copy.path))
     assert contents(copy.path) == before
 

@@ -26,7 +26,7 @@ from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.runs import folder
 from ebbtide.runs.atomic import sha256
-from ebbtide.runs.folder import DamagedError, Run, decode_manifest, read_manifest
+from ebbtide.runs.folder import DamagedError, RunFolder, decode_manifest, read_manifest
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.signed import sign
 from ebbtide.runs.writer import Writer, restore
@@ -84,7 +84,7 @@ def bounded() -> Iterator[None]:
 
 def refused(path: Path, name: str) -> str:
     """The newest checkpoint is passed over because of file `name`; returns the reason given."""
-    run = Run(path)
+    run = RunFolder(path)
     with bounded():
         found = restore(run)
         latest, report = run.latest(), examine(path)
@@ -188,7 +188,7 @@ def test_a_file_of_zeros_that_claims_nothing_costs_no_memory(path):
     (path / NEWEST / "manifest.json").write_bytes(sign(body))
     os.truncate(path / STATE, 2**28)
     with bounded():
-        found = Run(path).latest()
+        found = RunFolder(path).latest()
     assert found is not None and found[0].name == "000000000512"
 
 
@@ -197,7 +197,7 @@ def test_a_manifest_of_many_small_things_costs_little_memory(path):
     body = json.loads((path / NEWEST / "manifest.json").read_text())["body"]
     (path / NEWEST / "manifest.json").write_bytes(sign(body | {"identity": {"x": [[]] * 1_300_000}}))
     with bounded():
-        Run(path).sequences()
+        RunFolder(path).sequences()
 
 
 def changed(**changes: Any) -> Any:
@@ -304,7 +304,7 @@ def test_a_reader_that_follows_any_path_is_caught(path, monkeypatch):
     (path.parent.parent / "outside").mkdir()
     shutil.copyfile(path / STATE, path.parent.parent / "outside/state.safetensors")
     with pytest.raises(AssertionError, match="opened"), only_inside(path):
-        Run(path).latest()
+        RunFolder(path).latest()
     shutil.rmtree(path.parent.parent / "outside")
 
 
@@ -312,7 +312,7 @@ def test_a_reader_that_follows_any_path_is_caught(path, monkeypatch):
 def test_links_out_of_the_folder_are_not_followed(path, tmp_path, name):
     (path / name).rename(tmp_path / "elsewhere")
     (path / name).symlink_to(tmp_path / "elsewhere")
-    run = Run(path)
+    run = RunFolder(path)
     with only_inside(path):
         found = run.latest()
     if name in ("metrics", "checkpoints"):
@@ -330,7 +330,7 @@ def test_what_is_no_file_is_refused_and_nobody_waits_for_it(path, name, make):
     make(path / name)
     if name == "run.json":
         with pytest.raises(InputError, match=r"run\.json is damaged"):
-            Run(path)
+            RunFolder(path)
         assert not examine(path).sound()
     else:
         assert refused(path, name)
@@ -368,7 +368,7 @@ def test_a_hostile_run_json_is_refused(path, one_line, name):
     }.get(name, lambda: sign(body | HEADERS[name]))()
     (path / "run.json").write_bytes(data)
     with bounded(), pytest.raises(InputError) as caught:
-        Run(path)
+        RunFolder(path)
     one_line(caught, "run", str(path))
     assert caught.value.allowed.startswith("run.json is damaged: ") and len(str(caught.value)) < 600
 
@@ -490,6 +490,6 @@ def test_a_decoder_that_lets_other_errors_out_is_caught(good, monkeypatch):
 
 
 def test_the_folder_used_here_is_good_before_it_is_spoilt(good):
-    found = Run(good).latest()
+    found = RunFolder(good).latest()
     assert found is not None and found[0].name == "000000000768" and examine(good).sound()
-    assert Run(good).header.digest == HEAD.digest
+    assert RunFolder(good).header.digest == HEAD.digest

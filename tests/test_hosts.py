@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.training import hosts
 from ebbtide.training.driver import train
 from ebbtide.training.worker import ENVIRONMENT
@@ -56,14 +56,14 @@ def end(children: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> Run:
+def alone(tmp_path_factory) -> RunFolder:
     return train(FOUR, tmp_path_factory.mktemp("alone") / "run", processes=1)
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_bits_do_not_depend_on_the_number_of_processes(count, alone, tmp_path):
     assert end(start(tmp_path / "run", count, "1")) == [(0, "done complete")] * count
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert same_bits(final_state(run), final_state(alone)) and same_bits(run.arrays(), alone.arrays())
     assert run.header.identity["hosts"] == count and "hosts" not in alone.header.identity
     found = run.latest()
@@ -72,7 +72,7 @@ def test_the_bits_do_not_depend_on_the_number_of_processes(count, alone, tmp_pat
 
 def test_members_go_over_the_devices_of_every_process(alone, tmp_path):
     assert end(start(tmp_path / "run", 2, "2", devices=2)) == [(0, "done complete")] * 2
-    state, expected = final_state(Run(tmp_path / "run")), final_state(alone)
+    state, expected = final_state(RunFolder(tmp_path / "run")), final_state(alone)
     for name, array in expected.items():
         if name.startswith("params."):
             np.testing.assert_allclose(state[name], array, rtol=2e-3, atol=2e-4)
@@ -80,13 +80,13 @@ def test_members_go_over_the_devices_of_every_process(alone, tmp_path):
 
 def test_stopping_process_0_saves_and_others_go_on_with_another_number_of_processes(tmp_path):
     children = start(tmp_path / "run", 2, "1", "long")
-    until(lambda: (tmp_path / "run" / "run.json").exists() and Run(tmp_path / "run").sequences() > 0)
+    until(lambda: (tmp_path / "run" / "run.json").exists() and RunFolder(tmp_path / "run").sequences() > 0)
     children[0].send_signal(signal.SIGTERM)
     assert end(children) == [(130, "interrupted")] * 2
-    assert 0 < Run(tmp_path / "run").sequences() < LONG.sequences
+    assert 0 < RunFolder(tmp_path / "run").sequences() < LONG.sequences
     assert end(start(tmp_path / "run", 3, "1", "long")) == [(0, "done complete")] * 3
     whole = train(LONG, tmp_path / "whole", processes=1)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert same_bits(final_state(run), final_state(whole)) and same_bits(run.arrays(), whole.arrays())
 
 

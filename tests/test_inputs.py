@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import Run, identity_differences
+from ebbtide.runs.folder import RunFolder, identity_differences
 from ebbtide.runs.signed import sign
 from ebbtide.sources.features import Features
 from ebbtide.sources.tokens import Tokens, tokens_file
@@ -51,7 +51,7 @@ def begun(trained) -> Path:
     return trained
 
 
-def without_inputs(run: Run) -> None:
+def without_inputs(run: RunFolder) -> None:
     """Makes of run.json what an older ebbtide wrote: it says nothing of the data."""
     old = {name: value for name, value in run.header.identity.items() if not name.startswith("source_")}
     (run.path / "run.json").write_bytes(sign(replace(run.header, identity=old)))
@@ -62,14 +62,14 @@ def test_a_file_that_was_replaced_meanwhile_is_refused_under_deterministic(begun
     assert main(["resume", str(begun / "run"), "--deterministic", "--processes", "1"]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "x.npz has other content than when this run was begun" in told
-    assert Run(begun / "run").status() == "interrupted"
+    assert RunFolder(begun / "run").status() == "interrupted"
 
 
 def test_a_run_goes_on_with_the_same_content_under_any_time_stamp(begun, capsys):
     os.utime(begun / "x.npz", (1, 1))
     assert main(["resume", str(begun / "run"), "--deterministic", "--processes", "1"]) == 0
     assert "content" not in capsys.readouterr().out
-    run = Run(begun / "run")
+    run = RunFolder(begun / "run")
     assert run.status() == "complete" and [m.repeatable for _, m in run.manifests()] == [True] * 3
     assert main(["show", str(begun / "run")]) == 0
     shown = capsys.readouterr().out
@@ -82,13 +82,13 @@ def test_a_run_on_a_file_that_was_replaced_says_so_and_is_not_repeatable(begun, 
     assert main(["resume", str(tmp_path / "run"), "--processes", "1"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "x.npz has other content than when this run was begun" in told and "not repeatable any more" in told
-    found = {m.sequences: m.repeatable for _, m in Run(tmp_path / "run").manifests()}
+    found = {m.sequences: m.repeatable for _, m in RunFolder(tmp_path / "run").manifests()}
     assert found == {0: True, 512: True, 1024: False}
 
 
 def test_an_older_run_is_compared_with_what_its_last_checkpoint_recorded(begun, tmp_path, capsys):
     shutil.copytree(begun / "run", tmp_path / "run")
-    without_inputs(Run(tmp_path / "run"))
+    without_inputs(RunFolder(tmp_path / "run"))
     assert main(["resume", str(tmp_path / "run"), "--deterministic", "--processes", "1"]) == 0
     shutil.rmtree(tmp_path / "run" / LAST)
     write_features(begun / "x.npz", 1)

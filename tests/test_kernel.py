@@ -25,7 +25,7 @@ from ebbtide.models.encoders import ResNet
 from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.transience.study import QUICK
-from ebbtide.runs.folder import Run, numeric_identity
+from ebbtide.runs.folder import RunFolder, numeric_identity
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
@@ -309,7 +309,7 @@ def test_labels_out_of_range_are_refused_not_read(library):
             jax.block_until_ready(kernel.loss_and_grad(params, wrong))
 
 
-def repeatable(run: Run) -> bool:
+def repeatable(run: RunFolder) -> bool:
     """What its newest checkpoint says of its bits."""
     newest = run.latest()
     assert newest is not None
@@ -324,7 +324,7 @@ def test_a_run_says_what_trained_it_and_repeats_and_resumes_bit_for_bit(native, 
         for file in path.iterdir():
             file.unlink()
         path.rmdir()
-    resumed = resume(Run(again.path), processes=1)
+    resumed = resume(RunFolder(again.path), processes=1)
     for name, values in whole.metrics().items():
         np.testing.assert_array_equal(values, kept[name])
         np.testing.assert_array_equal(values, resumed.metrics()[name])

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError, Interrupted
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import sign
 from ebbtide.training import layout
 from ebbtide.training.driver import train
@@ -373,7 +373,7 @@ def test_the_pace_of_a_layout_is_a_number(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(tmp_path) -> RunFolder:
     return train(SHORT, tmp_path / "run", processes=0)
 
 

@@ -20,7 +20,7 @@ from ebbtide.models.model import Model
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.report.probe_figure import heads_figure, rank_heads
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.training.driver import train
 from ebbtide.training.probe import ProbeResult
 from test_interventions import BATCH, MODEL, PROMPT, SHAPE, weights
@@ -95,11 +95,11 @@ def test_unknown_measures_and_other_models_are_refused(one_line):
 
 
 @pytest.fixture(scope="module")
-def a_run(tmp_path_factory) -> Run:
+def a_run(tmp_path_factory) -> RunFolder:
     spec = replace(SPEC, model=Transformer(layers=2, width=16, heads=2))
     folder = tmp_path_factory.mktemp("probed") / "run"
     train(spec, folder, processes=0)
-    return Run(folder)
+    return RunFolder(folder)
 
 
 def test_every_measure_of_a_run_by_command(a_run, tmp_path, capsys):

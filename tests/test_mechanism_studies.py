@@ -11,7 +11,7 @@ from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING
 from ebbtide.papers.coopetition import study as coopetition
 from ebbtide.papers.coopetition.study import COOPERATION, COOPETITION, QUICK, graft_curve
 from ebbtide.papers.induction_heads.study import ALL, HALF, INDUCTION_HEADS, sequences_to_loss
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.evidence import Arm, Evidence, evidence_of_run
 from ebbtide.studies.single_run import own_experiment
 from ebbtide.training.driver import train
@@ -59,7 +59,7 @@ def test_the_second_half_grafted_into_the_last_checkpoint_is_that_model(tmp_path
     """And into the first one is not: there the halves are of different models."""
     spec = replace(SPEC, model=Transformer(layers=2, width=16, heads=2, mlp_ratio=0), evaluators=("icl", "flip"))
     train(spec, tmp_path / "run", processes=0)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     curves, got = run.metrics(), graft_curve(run, "icl")
     assert got.shape == (2, 3)
     np.testing.assert_allclose(got[:, -1], curves["icl"][:, -1], atol=1e-6)
@@ -81,7 +81,7 @@ def test_the_scalars_of_coopetition(tmp_path):
         SPEC, model=Transformer(layers=2, width=16, heads=2, mlp_ratio=0), evaluators=("icl", "iwl", "ciwl", "flip")
     )
     train(spec, tmp_path / "run", processes=0)
-    (experiment, work), run = own_experiment(COOPETITION), Run(tmp_path / "run")
+    (experiment, work), run = own_experiment(COOPETITION), RunFolder(tmp_path / "run")
     found = evidence_of_run(run, work.scalars(run))
     for claim in experiment.claims:
         assert claim.estimate(found).shape == (2,) and np.isfinite(claim.estimate(found)).all(), claim.name

@@ -18,7 +18,7 @@ from ebbtide.mechanisms.interventions import Temperature
 from ebbtide.models.positions import Learned, NoPositions
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.prompt import FunctionPrompt
@@ -280,8 +280,8 @@ def test_a_run_of_functions_is_interrupted_and_resumed_like_any_other(tmp_path, 
     whole = train(SPEC, tmp_path / "whole", processes=0)
     with pytest.raises(driver.Interrupted):
         train(SPEC, tmp_path / "run", processes=0, report=lambda progress: os.kill(os.getpid(), signal.SIGINT))
-    assert 0 < Run(tmp_path / "run").sequences() < SPEC.sequences
-    run = resume(Run(tmp_path / "run"), processes=0)
+    assert 0 < RunFolder(tmp_path / "run").sequences() < SPEC.sequences
+    run = resume(RunFolder(tmp_path / "run"), processes=0)
     assert run.header.metrics == list(TASK.metrics) and run.chance() == {"train": 0.0, "prior": 0.0}
     curves = run.metrics()
     assert curves["prior"].shape == (2, 4) and np.isfinite(curves["train"]).all()

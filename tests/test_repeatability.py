@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.training.driver import train
 from ebbtide.training.members import Members, to_dotted
 from ebbtide.training.schedule import Schedule
@@ -25,7 +25,7 @@ SHORT = replace(SPEC, members=1, sequences=512, schedule=Schedule(evaluations=3,
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory) -> tuple[Run, Run]:
+def twice(tmp_path_factory) -> tuple[RunFolder, RunFolder]:
     """One spec trained two times, each time by a fresh worker process."""
     folder = tmp_path_factory.mktemp("twice")
     first, second = (train(SHORT, folder / name, processes=1) for name in ("first", "second"))
@@ -52,7 +52,7 @@ def test_a_run_says_whether_it_is_deterministic(twice, tmp_path):
         assert run.header.identity["deterministic"] is True
     here = train(SHORT, tmp_path / "here", processes=0)
     assert here.header.identity["deterministic"] is False
-    assert Run(here.path).header.identity == here.header.identity
+    assert RunFolder(here.path).header.identity == here.header.identity
 
 
 @pytest.mark.parametrize("lacking", ENVIRONMENT)

@@ -21,7 +21,7 @@ from ebbtide.pages.origin import known_sweep
 from ebbtide.pages.page import NOT_RUN, Entry, entries_page
 from ebbtide.papers.registry import find_study
 from ebbtide.papers.transience.study import TRANSIENCE
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.comparison import conclude_sweep, find_verdict
 from ebbtide.studies.describe import run_command, seeds
 from ebbtide.studies.single_run import conclude_run, judge_run
@@ -45,7 +45,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def a_run(path: Path, icl: list[float] = CURVE, judged: bool = True, **changes: Any) -> Run:
+def a_run(path: Path, icl: list[float] = CURVE, judged: bool = True, **changes: Any) -> RunFolder:
     """A finished run of four members that differ by a hundredth each."""
     path.parent.mkdir(exist_ok=True, parents=True)
     jitter = np.arange(4)[:, None] / 100

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.writer import load_state
 from ebbtide.training import driver
 from ebbtide.training import members as members_module
@@ -246,7 +246,7 @@ class Stop:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def lived(spec: Any, path: Path, lengths: list[int], lives: list[int]) -> Run:
+def lived(spec: Any, path: Path, lengths: list[int], lives: list[int]) -> RunFolder:
     """The run trained with slices of these lengths (in steps, one after the other), interrupted and
     continued as `lives` says."""
     slices, chosen = it.cycle(lengths), driver._Loop._slice
@@ -276,7 +276,7 @@ def test_any_schedule_slices_and_interruptions_leave_the_same_run(
     assert_equals(run, reference, spec)
 
 
-def assert_equals(run: Run, reference: Reference, spec: Any) -> None:
+def assert_equals(run: RunFolder, reference: Reference, spec: Any) -> None:
     arrays = run.arrays()
     assert arrays["sequences"].tolist() == spec.schedule.points(spec.sequences, spec.batch)
     for row, sequences in enumerate(arrays["sequences"]):

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError
 from ebbtide.mechanisms.interventions import Ablate, Induction
 from ebbtide.models.transformer import Transformer
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.plan import Estimate, group, plan, task_spec
 from ebbtide.sweeps.sweep import Sweep
@@ -30,20 +30,20 @@ SECOND = ("blocks.1.*", "norm.*", "readout.*")
 
 
 @pytest.fixture(scope="module")
-def donor(tmp_path_factory) -> Run:
+def donor(tmp_path_factory) -> RunFolder:
     folder = tmp_path_factory.mktemp("donor") / "run"
     train(DEEP, folder, processes=0)
-    return Run(folder)
+    return RunFolder(folder)
 
 
-def at(run: Run, sequences: int) -> dict[str, np.ndarray]:
+def at(run: RunFolder, sequences: int) -> dict[str, np.ndarray]:
     """The parameters of a run's checkpoint."""
     from ebbtide.training.probe import checkpoints
 
     return dict(checkpoints(run))[sequences]
 
 
-def graft(donor: Run, **more: Any) -> Spec:
+def graft(donor: RunFolder, **more: Any) -> Spec:
     start = Start(run=str(donor.path), sequences=1024, parts=SECOND)
     other = replace(DEEP.seeds, init=7)
     return replace(DEEP, start=start, freeze=SECOND, seeds=other, **more)
@@ -51,7 +51,7 @@ def graft(donor: Run, **more: Any) -> Spec:
 
 def test_grafted_and_frozen_parts_stay_the_donors(donor, tmp_path):
     train(graft(donor), tmp_path / "run", processes=0)
-    theirs, first, last = at(donor, 1024), at(Run(tmp_path / "run"), 0), at(Run(tmp_path / "run"), 1024)
+    theirs, first, last = at(donor, 1024), at(RunFolder(tmp_path / "run"), 0), at(RunFolder(tmp_path / "run"), 1024)
     for name, array in theirs.items():
         grafted = name.startswith(("blocks.1.", "norm.", "readout."))
         assert np.array_equal(first[name], array) == grafted or name.endswith(
@@ -79,7 +79,7 @@ def test_upper_layers_alone_start_one_layer_lower(donor, tmp_path):
 def test_a_run_that_starts_anew_from_the_beginning_of_another_is_it_again(donor, tmp_path):
     spec = replace(DEEP, start=Start(run=str(donor.path), sequences=0), seeds=replace(DEEP.seeds, init=7))
     train(spec, tmp_path / "run", processes=0)
-    ours, theirs = final_state(Run(tmp_path / "run")), final_state(donor)
+    ours, theirs = final_state(RunFolder(tmp_path / "run")), final_state(donor)
     for name, array in theirs.items():
         if name.startswith("params."):
             np.testing.assert_array_equal(ours[name], array, err_msg=name)
@@ -111,7 +111,7 @@ def test_the_number_of_a_donors_member_is_that_of_its_seeds(donor, tmp_path):
         DEEP, members=1, vary={"seeds.member": [1]}, start=Start(run=str(tmp_path / "turned"), sequences=256)
     )
     check_both(spec)
-    assert starts_from(spec, at(Run(tmp_path / "turned"), 256)) == [1]
+    assert starts_from(spec, at(RunFolder(tmp_path / "turned"), 256)) == [1]
     with pytest.raises(InputError, match=r"seeds.member = 0: .* but 4, 1"):
         check_both(replace(spec, vary={"seeds.member": [0]}))
 
@@ -140,7 +140,7 @@ def test_another_run_in_a_donors_place_is_read_anew(tmp_path):
 def test_one_member_may_be_the_start_of_all(donor, tmp_path):
     spec = replace(DEEP, start=Start(run=str(donor.path), sequences=512, member=1))
     train(spec, tmp_path / "run", processes=0)
-    first, theirs = at(Run(tmp_path / "run"), 0), at(donor, 512)
+    first, theirs = at(RunFolder(tmp_path / "run"), 0), at(donor, 512)
     for name, array in theirs.items():
         np.testing.assert_array_equal(first[name], np.stack([array[1]] * 2), err_msg=name)
 
@@ -157,7 +157,7 @@ def as_in_a_child() -> Iterator[None]:
 def test_worker_processes_start_from_it_too(donor, tmp_path):
     for name, processes in (("here", 0), ("there", 1)):
         train(graft(donor), tmp_path / name, processes=processes)
-    here, there = (at(Run(tmp_path / name), 0) for name in ("here", "there"))
+    here, there = (at(RunFolder(tmp_path / name), 0) for name in ("here", "there"))
     for name, array in here.items():
         np.testing.assert_array_equal(there[name], array, err_msg=name)
 
@@ -167,11 +167,11 @@ def test_interventions_act_in_training_and_in_evaluation(tmp_path):
     helped = replace(DEEP, sequences=4096, interventions=(Induction(layer=1),))
     for name, spec in (("helped", helped), ("plain", replace(DEEP, sequences=4096))):
         train(spec, tmp_path / name, processes=0)
-    curves = {name: Run(tmp_path / name).metrics() for name in ("helped", "plain")}
+    curves = {name: RunFolder(tmp_path / name).metrics() for name in ("helped", "plain")}
     assert curves["helped"]["icl/loss"][:, -1].max() < curves["plain"]["icl/loss"][:, -1].min() - 0.3
     gone = replace(DEEP, interventions=(Ablate(at="hook_logits"),))
     train(gone, tmp_path / "gone", processes=0)
-    loss = Run(tmp_path / "gone").metrics()["icl/loss"]
+    loss = RunFolder(tmp_path / "gone").metrics()["icl/loss"]
     np.testing.assert_allclose(loss, np.log(DEEP.outputs()), rtol=1e-5)
 
 
@@ -215,9 +215,9 @@ def test_a_donor_of_another_shape_is_refused(donor):
 def test_a_resumed_graft_goes_on_to_the_same_bits(donor, tmp_path):
     spec = graft(donor)
     train(spec, tmp_path / "run", processes=0)
-    before = final_state(Run(tmp_path / "run"))
+    before = final_state(RunFolder(tmp_path / "run"))
     newest: Path = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
     newest.rename(tmp_path / "gone")
-    resume(Run(tmp_path / "run"), processes=0)
-    for name, array in final_state(Run(tmp_path / "run")).items():
+    resume(RunFolder(tmp_path / "run"), processes=0)
+    for name, array in final_state(RunFolder(tmp_path / "run")).items():
         np.testing.assert_array_equal(array, before[name], err_msg=name)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.evaluation.metrics import per_sequence
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import DamagedError
 from ebbtide.runs.writer import load_state
 from ebbtide.sources.gaussian import Gaussian
@@ -49,17 +49,17 @@ ALL = replace(ONE, vary={"optimizer.lr": [1e-12, 1e-12]})
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> Run:
+def plain(tmp_path_factory) -> RunFolder:
     return train(PLAIN, tmp_path_factory.mktemp("plain") / "run", processes=0)
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory) -> Run:
+def one(tmp_path_factory) -> RunFolder:
     return train(ONE, tmp_path_factory.mktemp("one") / "run", processes=0)
 
 
 @pytest.fixture(scope="module")
-def all_stopped(tmp_path_factory) -> Run:
+def all_stopped(tmp_path_factory) -> RunFolder:
     return train(ALL, tmp_path_factory.mktemp("all") / "run", processes=0, label={"study": "transience"})
 
 
@@ -212,14 +212,14 @@ def test_a_run_that_ends_early_has_looked_no_further(tmp_path, monkeypatch, all_
 # ---- interruptions
 
 
-def assert_same_run(a: Run, b: Run) -> None:
+def assert_same_run(a: RunFolder, b: RunFolder) -> None:
     assert same_bits(a.arrays(), b.arrays()) and same_bits(final_state(a), final_state(b))
     assert [(m.sequences, m.kept, m.finished) for _, m in a.manifests()] == [
         (m.sequences, m.kept, m.finished) for _, m in b.manifests()
     ]
 
 
-def interrupted(whole: Run, path: Path, at: int, width: int = 1) -> Run:
+def interrupted(whole: RunFolder, path: Path, at: int, width: int = 1) -> RunFolder:
     """The run made again, stopped when it had seen so many sequences, and continued."""
     asked = []
 
@@ -230,8 +230,8 @@ def interrupted(whole: Run, path: Path, at: int, width: int = 1) -> Run:
 
     with pytest.raises(Interrupted):
         train(spec_of(whole), path, processes=0, width=width, report=stop)
-    assert Run(path).status() == "interrupted" and at <= Run(path).sequences() < PLAIN.sequences
-    return resume(Run(path), processes=0, width=width)
+    assert RunFolder(path).status() == "interrupted" and at <= RunFolder(path).sequences() < PLAIN.sequences
+    return resume(RunFolder(path), processes=0, width=width)
 
 
 @pytest.mark.parametrize("at", [200, 464, 530, 800])
@@ -268,7 +268,7 @@ def test_a_run_that_forgot_who_stopped_would_have_been_noticed(one, tmp_path, mo
 
 
 @pytest.fixture(scope="module")
-def spoilt(tmp_path_factory) -> Run:
+def spoilt(tmp_path_factory) -> RunFolder:
     """Member 0 is nan from the very start."""
     init = Engine.init
 
@@ -301,7 +301,7 @@ def test_a_member_that_diverges_keeps_its_last_good_model(tmp_path):
 @pytest.mark.parametrize("name", ["one", "all_stopped", "spoilt"])
 def test_every_view_of_a_run_with_stopped_members_works(name, request, tmp_path, monkeypatch, capsys):
     """Table, figure, verdict, export, list, fsck: a training loss of nan is no news to them."""
-    run: Run = request.getfixturevalue(name)
+    run: RunFolder = request.getfixturevalue(name)
     monkeypatch.chdir(run.path.parent)
     out, figure = tmp_path / "x.csv", tmp_path / "x.png"
     views = (

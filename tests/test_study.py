@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp
 from ebbtide.errors import InputError
 from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.papers.transience.study import TRANSIENCE
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.claim import Claim, decide, digest_of_claims, judge
 from ebbtide.studies.evidence import Arm, Evidence
 from ebbtide.studies.single_run import SingleRun, conclude_run, judge_run
@@ -111,7 +111,7 @@ def test_the_digest_of_claims_tells_a_threshold_from_another():
 CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]
 
 
-def run_of(path: Path, icl, iwl=None, loss=None, members=4, **changes) -> Run:
+def run_of(path: Path, icl, iwl=None, loss=None, members=4, **changes) -> RunFolder:
     """Members that differ by a hundredth each."""
     jitter = np.arange(members)[:, None] / 100
     n = len(icl)

@@ -15,7 +15,7 @@ import pytest
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import Run, list_runs
+from ebbtide.runs.folder import RunFolder, list_runs
 from ebbtide.runs.fsck import examine
 from ebbtide.runs.lock import holder
 from ebbtide.runs.writer import Writer, check_folder
@@ -55,7 +55,7 @@ def wait(process: subprocess.Popen[str], commits: int) -> None:
 
 def look(path: Path, seen: int) -> int:
     """All that a reader can ask. Raises or asserts when anything but a whole run shows; returns its rows."""
-    run = Run(path)
+    run = RunFolder(path)
     curves = run.metrics()
     rows = len(curves["sequences"])
     assert rows >= seen and curves["sequences"].tolist() == list(range(rows))
@@ -67,7 +67,7 @@ def look(path: Path, seen: int) -> int:
     report = examine(path)
     assert report.sound() and report.resume.startswith("resume continues from checkpoints/"), report
     (listed,) = list_runs(path.parent)
-    assert isinstance(listed, Run)
+    assert isinstance(listed, RunFolder)
     return rows
 
 
@@ -86,11 +86,11 @@ def test_a_reader_never_sees_an_error_nor_half_a_segment(tmp_path):
     for _ in range(2):
         with writing(path) as process:
             assert (
-                Run(path).status() == "running" and holder(path) == f"process {process.pid} on {socket.gethostname()}"
+                RunFolder(path).status() == "running" and holder(path) == f"process {process.pid} on {socket.gethostname()}"
             )
             before, seen = seen, watch(path, process, seen)
         assert seen > before + 20
-        assert Run(path).status() == "interrupted" and look(path, seen) >= seen
+        assert RunFolder(path).status() == "interrupted" and look(path, seen) >= seen
 
 
 @pytest.mark.parametrize("defect", ["segment_late", "segment_in_pieces"])
@@ -103,7 +103,7 @@ def test_a_writer_that_lets_readers_see_halves_is_caught(tmp_path, defect):
 def test_the_second_process_is_told_and_leaves_the_folder_alone(tmp_path):
     """Exit code 2, one line that says who writes; once that one is killed the command works."""
     path = write_run(tmp_path / "run", {"icl": [[0.5, 0.6]] * 2}, [[1, 1]] * 2, label={}).path
-    head = Run(path).header
+    head = RunFolder(path).header
     hold = (
         "import sys, time, msgspec; from pathlib import Path; from ebbtide.runs.folder import Header; "
         "from ebbtide.runs.writer import Writer; "
@@ -137,7 +137,7 @@ def test_the_folder_is_checked_again_under_the_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "acquire", late)
     with pytest.raises(InputError, match="another spec"):
         Writer(path, msgspec.structs.replace(HEAD, digest="0" * 64))
-    assert holder(path) is None and Run(path).header.digest == HEAD.digest
+    assert holder(path) is None and RunFolder(path).header.digest == HEAD.digest
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_a_dead_writer_left_in_the_lock_counts_for_nothing(tmp_path, text):
     play(path, 2)
     (path / "lock").write_bytes(text)
     check_folder(path, HEAD.digest)
-    assert holder(path) is None and Run(path).status() == "interrupted"
+    assert holder(path) is None and RunFolder(path).status() == "interrupted"
     writer = Writer(path, HEAD)
     assert holder(path) == f"process {os.getpid()} on {socket.gethostname()}"
     (path / "lock").write_bytes(text)  # the file is only what people read

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.runs import atomic, lock
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.writer import Writer, check_folder
 from folders import HEAD, checkpoints, commit, play
 from tiny import SPEC, contents, final_state, header, same_bits
@@ -23,7 +23,7 @@ def test_rolling_checkpoints_go_and_kept_ones_stay(tmp_path):
     for upto, there in ((1, [0]), (2, [0, 256]), (3, [0, 512]), (4, [0, 512, 768])):
         play(tmp_path / "run", upto)
         assert checkpoints(tmp_path / "run") == there
-    assert Run(tmp_path / "run").arrays()["sequences"].tolist() == [0, 256, 512, 768]
+    assert RunFolder(tmp_path / "run").arrays()["sequences"].tolist() == [0, 256, 512, 768]
 
 
 def test_the_rename_of_a_whole_checkpoint_is_the_commit(tmp_path, monkeypatch):
@@ -34,9 +34,9 @@ def test_the_rename_of_a_whole_checkpoint_is_the_commit(tmp_path, monkeypatch):
         if point == "checkpoint.before_rename":
             (made,) = (path / "checkpoints").iterdir()
             there = {p.name for p in made.iterdir()}, len(list((path / "metrics").iterdir()))
-            seen.append((*there, made.name[:5], Run(path).latest()))
+            seen.append((*there, made.name[:5], RunFolder(path).latest()))
         elif point == "checkpoint.after_rename":
-            found = Run(path).latest()
+            found = RunFolder(path).latest()
             seen.append(found and found[0].name)
 
     monkeypatch.setattr(atomic, "crash_point", watch)
@@ -54,7 +54,7 @@ def test_arrays_are_stored_whatever_way_they_lie_in_memory(tmp_path):
     writer = Writer(tmp_path / "run", head)
     writer.commit(sequences=0, state=lying, evaluations=rows, kept=True, finished=False, seconds=0.0)
     writer.close()
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert all(np.array_equal(array, lying[name]) for name, array in final_state(run).items())
     assert all(np.array_equal(array, rows[name]) for name, array in run.arrays().items())
 
@@ -64,7 +64,7 @@ def test_a_commit_without_evaluations_keeps_the_earlier_ones(tmp_path):
     commit(writer, 0, rows=2)
     commit(writer, 1, rows=0)
     writer.close()
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert run.arrays()["sequences"].tolist() == [0, 256]
     assert (final_state(run)["w"] == 1).all()
     assert sorted(p.name for p in (run.path / "metrics").iterdir()) == ["000000-000001.safetensors"]
@@ -91,7 +91,7 @@ def test_what_lies_beyond_the_newest_good_checkpoint_is_moved_aside(tmp_path):
     state.write_bytes(damaged)
     writer = Writer(path, HEAD)
     assert writer.rows == 3 and writer.manifest is not None and writer.manifest.sequences == 512
-    assert Run(path).arrays()["sequences"].tolist() == [0, 256, 512]
+    assert RunFolder(path).arrays()["sequences"].tolist() == [0, 256, 512]
     writer.close()
     aside = contents(path / "aside")
     assert sorted(name.split("-", 1)[1] for name in aside) == [
@@ -196,7 +196,7 @@ def test_a_writer_killed_at_any_point_leaves_the_old_or_the_new_run(tmp_path, mo
     with exactly the evaluations that led to it, and the run can be finished to the same bytes."""
     play(tmp_path / "whole")
     whole = contents(tmp_path / "whole")
-    arrays = Run(tmp_path / "whole").arrays()
+    arrays = RunFolder(tmp_path / "whole").arrays()
     seen = set()
     n = 0
     for n in itertools.count(1):
@@ -210,7 +210,7 @@ def test_a_writer_killed_at_any_point_leaves_the_old_or_the_new_run(tmp_path, mo
                 pass
         reaper.free()
         if (path / "run.json").exists():
-            run = Run(path)
+            run = RunFolder(path)
             found = run.latest()
             seen.add(found[1].sequences if found else None)
             if found:
@@ -242,8 +242,8 @@ def test_a_reopening_writer_killed_at_any_point_loses_nothing_good(tmp_path, mon
             except Killed:
                 pass
         reaper.free()
-        found = Run(path).latest()
+        found = RunFolder(path).latest()
         assert found is not None and found[1].sequences == 512
         play(path)
-        assert checkpoints(path) == [0, 512, 768] and (final_state(Run(path))["w"] == 3).all()
+        assert checkpoints(path) == [0, 512, 768] and (final_state(RunFolder(path))["w"] == 3).all()
     assert n > 4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ebbtide.cli import main
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import load_record
 from ebbtide.runs.writer import Writer
 from ebbtide.training.driver import train
@@ -19,11 +19,11 @@ State = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Run:
+def whole(tmp_path_factory) -> RunFolder:
     return train(SPEC, tmp_path_factory.mktemp("whole") / "run", processes=0)
 
 
-def half_way(whole: Run, path: Path, change: Callable[[State], Any] = lambda state: None) -> Run:
+def half_way(whole: RunFolder, path: Path, change: Callable[[State], Any] = lambda state: None) -> RunFolder:
     """The run as it was interrupted after half of its sequences, its state changed by `change`, signed as ever."""
     manifest = next(manifest for _, manifest in whole.manifests() if manifest.sequences == 512)
     state = dict(load_record(whole.path, manifest.state))
@@ -32,7 +32,7 @@ def half_way(whole: Run, path: Path, change: Callable[[State], Any] = lambda sta
     writer = Writer(path, whole.header)
     writer.commit(sequences=512, state=state, evaluations=rows, kept=True, finished=False, seconds=1.0)
     writer.close()
-    return Run(path)
+    return RunFolder(path)
 
 
 def put(name: str, of: Callable[[np.ndarray], np.ndarray]) -> Callable[[State], None]:

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from ebbtide.models.transformer import Transformer
-from ebbtide.runs.folder import SCHEMA, Header, Instrument, Run
+from ebbtide.runs.folder import SCHEMA, Header, Instrument, RunFolder
 from ebbtide.runs.writer import Writer, load_state
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import METRICS, FewShot
@@ -50,7 +50,7 @@ def contents(folder: Path, *but: str) -> dict[str, bytes]:
     return {name: p.read_bytes() for p in files if (name := str(p.relative_to(folder))).split("/")[0] not in but}
 
 
-def final_state(run: Run) -> dict[str, np.ndarray]:
+def final_state(run: RunFolder) -> dict[str, np.ndarray]:
     """The arrays of the newest good checkpoint."""
     found = run.latest()
     assert found is not None
@@ -98,7 +98,7 @@ def watched(members: int) -> dict[str, np.ndarray]:
     return {f"watch.{name}": array for name, array in Watch(members, None).arrays().items()}
 
 
-def write_run(path: Path, curves: dict[str, Any], loss: Any, spec: Spec = SPEC, **changes: Any) -> Run:
+def write_run(path: Path, curves: dict[str, Any], loss: Any, spec: Spec = SPEC, **changes: Any) -> RunFolder:
     """A complete run folder whose evaluators show these curves [member, evaluation], evenly spaced."""
     loss = np.asarray(loss, np.float32)
     spec = replace(spec, members=loss.shape[0])
@@ -109,4 +109,4 @@ def write_run(path: Path, curves: dict[str, Any], loss: Any, spec: Spec = SPEC, 
     state = {"step": np.full(loss.shape[0], spec.steps(), np.uint32), **watched(loss.shape[0])}
     writer.commit(sequences=spec.sequences, state=state, evaluations=rows, kept=True, finished=True, seconds=1.0)
     writer.close()
-    return Run(path)
+    return RunFolder(path)

@@ -19,7 +19,7 @@ from ebbtide.evaluation.parts import in_parts
 from ebbtide.keys import Purpose, root
 from ebbtide.machine import cores
 from ebbtide.models.model import Model, Params
-from ebbtide.runs.folder import Run, Snapshot
+from ebbtide.runs.folder import RunFolder, Snapshot
 from ebbtide.studies.evidence import Evidence, Series, stack_members
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.task import Task
@@ -153,7 +153,7 @@ def map_members(evidence: Evidence, arm: str, measure: Callable[[Snapshot, int],
     for a member that has not finished. The first member is measured alone, since it compiles what all members need;
     the others in as many threads as there are cores."""
 
-    def measure_one(member: tuple[int, Run | None]) -> T | None:
+    def measure_one(member: tuple[int, RunFolder | None]) -> T | None:
         place, run = member
         return None if run is None else measure(run.snapshot(), place)
 
@@ -167,7 +167,7 @@ def predict_member(
     snapshot: Snapshot, place: int, evaluator: str, prompts: int, last: bool, changes: tuple[tuple[str, Any], ...] = ()
 ) -> Predictions:
     """Predictions of one member of a run; the arguments are those of `predict_arm`."""
-    run = Run(snapshot.path)
+    run = RunFolder(snapshot.path)
     spec = spec_of(run)
     if evaluator == TRAINING_PROMPTS:
         prompt_set = training_prompts(spec, place, prompts)

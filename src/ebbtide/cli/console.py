@@ -8,7 +8,7 @@ from rich.table import Table
 from ebbtide.cli.parser import RUNS
 from ebbtide.errors import InputError
 from ebbtide.report import tables
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.terminal import Terminal
 
 WIDE = 140
@@ -45,11 +45,11 @@ def tell_written(out: Path | None, text: str) -> None:
     to.print(text, soft_wrap=True)
 
 
-def find_run(name: str) -> Run:
+def find_run(name: str) -> RunFolder:
     """The run folder of that name, here or in the default folder. Raises `InputError` when there is none."""
     for path in (Path(name), Path(RUNS) / name):
         if (path / "run.json").is_file():
-            return Run(path)
+            return RunFolder(path)
     raise InputError("run", name, f"no run folder of this name, here or in {RUNS}/")
 
 

@@ -10,7 +10,7 @@ from ebbtide.cli.console import claims_verdict, console, find_run, print_diverge
 from ebbtide.cli.parser import RUNS
 from ebbtide.errors import require
 from ebbtide.report import tables
-from ebbtide.runs.folder import INPUTS, Run, list_runs
+from ebbtide.runs.folder import INPUTS, RunFolder, list_runs
 
 
 def ls(options: Namespace) -> int:
@@ -24,7 +24,7 @@ def ls(options: Namespace) -> int:
         console.print(f"no runs in {folder} (make one with: ebbtide run transience)")
         return 0
 
-    def words(one: Run) -> str:
+    def words(one: RunFolder) -> str:
         verdict = read_verdict(one)
         held = sum(c.verdict == "holds" for c in verdict.claims) if verdict else 0
         return f"{held}/{len(verdict.claims)} hold" if verdict else "-"
@@ -82,7 +82,7 @@ def show(options: Namespace) -> int:
     return 0
 
 
-def _newest(found: Run) -> None:
+def _newest(found: RunFolder) -> None:
     """Prints the content of the newest intact checkpoint beside the curves: how it was made, the best models, which
     members stopped."""
     newest = found.latest()
@@ -110,7 +110,7 @@ def _flat(value: Any) -> str:
     return str(value)
 
 
-def _figure(found: Run, out: Path, label: str, log: bool) -> None:
+def _figure(found: RunFolder, out: Path, label: str, log: bool) -> None:
     from ebbtide.report.figure import curves_figure
     from ebbtide.runs.output import check_output, write_output
 

@@ -12,7 +12,7 @@ from ebbtide.cli.work import KINDS, clock_words, donor_words, train_run
 from ebbtide.errors import require
 from ebbtide.papers.registry import STUDIES, find_study, study_given
 from ebbtide.report import tables
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.computation import Computation
 from ebbtide.studies.single_run import SingleRun, check_judgeable, conclude_run
@@ -112,10 +112,10 @@ def resume(options: Namespace) -> int:
     at = f"{tables.short(found.sequences())} of {tables.short(found.header.spec['sequences'])} sequences"
     console.print(f"{found.path}: {found.status()} at {at}", soft_wrap=True)
     code = train_run(found.path, options, lambda **how: driver.resume(found, **how))
-    return code if code is not None else _conclude(Run(found.path), options.check, options.study)
+    return code if code is not None else _conclude(RunFolder(found.path), options.check, options.study)
 
 
-def _conclude(finished: Run, check: bool, file: str | None) -> int:
+def _conclude(finished: RunFolder, check: bool, file: str | None) -> int:
     """Prints what came of a run, and its verdict if it is a study's."""
     from ebbtide.training.run import spec_of
 

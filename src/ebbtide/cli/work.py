@@ -21,7 +21,7 @@ from ebbtide.cli.sweep import (
 from ebbtide.errors import require
 from ebbtide.places import looking_in
 from ebbtide.report import tables
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.comparison import SweepPlan
 from ebbtide.studies.computation import ComputationPlan
 from ebbtide.studies.donor import Donor
@@ -79,18 +79,18 @@ def _print_spec(plan: RunPlan, out: Path, options: Namespace) -> int:
 def _train(plan: RunPlan, out: Path, options: Namespace) -> int | None:
     from ebbtide.training.driver import train
 
-    if (out / "run.json").exists() and Run(out).header.digest == plan.spec.digest():
+    if (out / "run.json").exists() and RunFolder(out).header.digest == plan.spec.digest():
         console.print(f"this run exists and is {Run(out).status()}: continuing it where it was")
     return train_run(out, options, lambda **how: train(plan.spec, out, label=plan.label, **how))
 
 
 def _print_curves(plan: RunPlan | None, out: Path, verdict: Any) -> None:
-    run = Run(out)
+    run = RunFolder(out)
     console.print(tables.curves_table(run))
     print_diverged(run.metrics())
 
 
-def train_run(out: Path, options: Namespace, call: Callable[..., Run]) -> int | None:
+def train_run(out: Path, options: Namespace, call: Callable[..., RunFolder]) -> int | None:
     """Trains with a progress line; None, or the exit code when the run did not come to its end."""
     from ebbtide.report.progress import ProgressLine
     from ebbtide.training.driver import Interrupted
@@ -105,7 +105,7 @@ def train_run(out: Path, options: Namespace, call: Callable[..., Run]) -> int | 
         if not (out / "run.json").exists():
             console.print("stopped before the run was begun; nothing was written")
             return 130
-        done = tables.short(Run(out).sequences())
+        done = tables.short(RunFolder(out).sequences())
         console.print(f"stopped; saved at {done} sequences. Continue with:\n  {again}", soft_wrap=True)
         return 130
     except KeyboardInterrupt:

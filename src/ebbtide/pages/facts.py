@@ -24,7 +24,7 @@ from ebbtide.pages.tables import (
 )
 from ebbtide.report.progress import clock
 from ebbtide.report.tables import divergence
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import read_bounded
 from ebbtide.studies.claim import Claim
 from ebbtide.studies.comparison import find_verdict, folder_in
@@ -74,7 +74,7 @@ def entry_of(path: Path) -> Entry:
     """What is to be said of one folder. Raises one of `UNREADABLE` when it cannot be believed."""
     if (path / COMPUTED).exists():
         return _entry(path, facts_of_computation(path))
-    return _entry(path, facts_of_sweep(path) if (path / SWEEP).exists() else facts_of_run(Run(path)))
+    return _entry(path, facts_of_sweep(path) if (path / SWEEP).exists() else facts_of_run(RunFolder(path)))
 
 
 def _entry(path: Path, own: Facts) -> Entry:
@@ -116,7 +116,7 @@ FIRST = ("Arms", "Members", "Sequences")
 """Facts that come before those that every entry has."""
 
 
-def facts_of_run(run: Run) -> Facts:
+def facts_of_run(run: RunFolder) -> Facts:
     """A run: what it asked, what came of it, what it rests on."""
     header, problem = run.header, ""
     study = study_named(header.label.get("study", ""))
@@ -334,7 +334,7 @@ def _drawn(draw: Callable[[], bytes]) -> tuple[bytes, str]:
         return b"", f"No figure: {one_line(f'{type(error).__name__}: {error}')}."
 
 
-def _curves(run: Run, curves: dict[str, Any] | None) -> bytes:
+def _curves(run: RunFolder, curves: dict[str, Any] | None) -> bytes:
     """The curves of a run that has no figure of its own yet."""
     if curves is None or len(curves["sequences"]) < 3:
         return b""

@@ -10,7 +10,7 @@ from ebbtide.pages.origin import known_sweep
 from ebbtide.pages.page import NOT_RUN, Entry
 from ebbtide.pages.tables import UNREADABLE
 from ebbtide.papers import registry
-from ebbtide.runs.folder import HEADER, Run, inside
+from ebbtide.runs.folder import HEADER, RunFolder, inside
 from ebbtide.studies.comparison import find_verdict
 from ebbtide.studies.computation import COMPUTED as RECORD
 from ebbtide.studies.computation import read_record
@@ -78,7 +78,7 @@ def _belongs(path: Path, study: str) -> bool:
             known = known_sweep(sweep) or known_sweep(sweep, find_verdict(path))
             own = known.study.full_name(known.experiment) if known else sweep.study or ""
         else:
-            own = Run(path).header.label.get("study", "")
+            own = RunFolder(path).header.label.get("study", "")
     except UNREADABLE:
         return path.name.startswith((f"{study}-", f"{study.replace('/', '-')}-"))
     return own == study or own.startswith(f"{study}/")

@@ -9,13 +9,13 @@ import numpy as np
 from ebbtide.errors import require
 from ebbtide.report.table_file import FORMATS as TABLES
 from ebbtide.report.table_file import write_table
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 
 COLUMNS = ("member", "sequences", "steps", "evaluator", "metric", "value", "error")
 FORMATS = (*TABLES, "hdf5", "wandb")
 
 
-def tidy_rows(run: Run) -> Iterator[tuple[Any, ...]]:
+def tidy_rows(run: RunFolder) -> Iterator[tuple[Any, ...]]:
     """Rows (member, sequences, steps, evaluator, metric, value, standard error), sorted in this order."""
     curves, batch = run.metrics(), run.header.spec["batch"]
     for member in range(curves["train_loss"].shape[0]):
@@ -23,7 +23,7 @@ def tidy_rows(run: Run) -> Iterator[tuple[Any, ...]]:
             yield (member, count, count // batch, *rest)
 
 
-def curve_values(run: Run, member: int, curves: dict[str, np.ndarray]) -> Iterator[tuple[Any, ...]]:
+def curve_values(run: RunFolder, member: int, curves: dict[str, np.ndarray]) -> Iterator[tuple[Any, ...]]:
     """A member's (sequences, evaluator, metric, value, standard error), sorted by sequences; `curves` are
     `run.metrics()`. The training loss has the evaluator `train`, the metric `training_loss`, and no error."""
     for i, count in enumerate(curves["sequences"].tolist()):
@@ -36,7 +36,7 @@ def curve_values(run: Run, member: int, curves: dict[str, np.ndarray]) -> Iterat
                 yield (count, one.name, metric, float(value), float(error))
 
 
-def export(run: Run, kind: str, out: Path) -> int:
+def export(run: RunFolder, kind: str, out: Path) -> int:
     """Writes the curves as `kind` to `out`, completely or not at all; returns the number of rows.
 
     csv, json and parquet are one file; hdf5 is a folder in the layout of the public code (see `hdf5`); for wandb `out`

@@ -11,7 +11,7 @@ from ebbtide.evaluation.statistics import interval
 from ebbtide.evaluation.summary import peak
 from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.report.figure_text import write_plainly
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 
 
 class CurveStyle(NamedTuple):
@@ -45,7 +45,7 @@ WEIGHTS = (
 LOSS = (CurveStyle("train_loss", "training loss", "#000000", "-", "o"),)
 
 
-def curves_figure(run: Run, title: str, *, log: bool = False) -> dict[str, bytes]:
+def curves_figure(run: RunFolder, title: str, *, log: bool = False) -> dict[str, bytes]:
     """figure.png and figure.svg with in-context accuracies, in-weights accuracies, and the loss; thin lines are
     members, thick lines their mean, bands its 95 % interval; the ICL peak is marked. A member that diverged is drawn as
     far as it is finite, and the mean is over the others."""

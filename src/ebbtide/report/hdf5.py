@@ -9,7 +9,7 @@ import numpy as np
 from ebbtide.errors import InputError, require
 from ebbtide.runs import atomic
 from ebbtide.runs.atomic import TEMPORARY
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 
 NAMES = {
     "accuracy": "acc",
@@ -20,7 +20,7 @@ NAMES = {
 """Names of our metrics in the public code."""
 
 
-def write_hdf5(run: Run, out: Path) -> int:
+def write_hdf5(run: RunFolder, out: Path) -> int:
     """Writes `out/member_000/log.h5` and `config.json` for every member, all or nothing; returns the number of
     evaluations.
 
@@ -55,7 +55,7 @@ def write_hdf5(run: Run, out: Path) -> int:
     return len(curves["sequences"]) * run.header.spec["members"]
 
 
-def _fill(file, run: Run, curves: dict[str, np.ndarray], member: int) -> None:
+def _fill(file, run: RunFolder, curves: dict[str, np.ndarray], member: int) -> None:
     file.attrs["about"] = "means over the evaluation sequences; *_error is their standard error; *_iter are sequences"
     file["eval_iter"] = curves["sequences"]
     file["train_iter"] = curves["sequences"][1:]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ebbtide.errors import InputError
 from ebbtide.evaluation.divergence import Curves, diverged, diverged_at
-from ebbtide.runs.folder import DamagedError, Run, UnreadableRun
+from ebbtide.runs.folder import DamagedError, RunFolder, UnreadableRun
 
 STYLE = {"holds": "bold green", "fails": "bold red", "undecided": "bold yellow"}
 MARK = {"holds": "holds", "fails": "FAILS", "undecided": "undecided"}
@@ -23,7 +23,7 @@ def short(count: float) -> str:
     return f"{count:.3g}"
 
 
-def runs_table(runs: Iterable[Run | UnreadableRun], verdict: Callable[[Run], str]) -> Table:
+def runs_table(runs: Iterable[RunFolder | UnreadableRun], verdict: Callable[[RunFolder], str]) -> Table:
     """One row per run: its name and spec, its progress, its latest metrics (mean over members) and its verdict; for a
     damaged run, the reason."""
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -46,14 +46,14 @@ def runs_table(runs: Iterable[Run | UnreadableRun], verdict: Callable[[Run], str
     return table
 
 
-def _row(run: Run) -> list[str]:
+def _row(run: RunFolder) -> list[str]:
     label, spec, done = run.header.label, run.header.spec, run.sequences()
     curves = run.metrics() if done else None
     row = [label.get("preset", "-"), status(run, curves), str(spec["members"])]
     return [*row, f"{short(done)}/{short(spec['sequences'])}", *_now(curves)]
 
 
-def status(run: Run, curves: Curves | None) -> str:
+def status(run: RunFolder, curves: Curves | None) -> str:
     """`Run.status()`, unless members have diverged by these curves: `diverged`, `1 of 4 diverged`, and before the end
     of the run `interrupted, 1 of 4 diverged`."""
     now = run.status()
@@ -94,7 +94,7 @@ def _now(curves: Curves | None) -> list[str]:
     return [_written(means(curves, n)[-1]) if n in curves else "-" for n in ("icl", "iwl", "train_loss")]
 
 
-def curves_table(run: Run, rows: int = 12) -> Table:
+def curves_table(run: RunFolder, rows: int = 12) -> Table:
     """The headline metric of every evaluator, as the mean over the members that have not diverged, at `rows`
     evaluations spread evenly on a logarithmic scale."""
     curves, names = run.metrics(), [one.name for one in run.header.instruments]

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from ebbtide.errors import InputError, require
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 
 
-def log_to_wandb(run: Run, project: str) -> int:
+def log_to_wandb(run: RunFolder, project: str) -> int:
     """Creates one run of `project` for every member (group: the run folder) with all evaluations over `sequences`;
     returns their number. WANDB_MODE=offline keeps everything on this machine. Raises `InputError` when wandb is not
     installed."""

@@ -85,7 +85,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     segments: list[Segment]
 
 
-Found = tuple[Path, Manifest]
+Checkpoint = tuple[Path, Manifest]
 """A checkpoint folder with its manifest."""
 
 
@@ -104,7 +104,7 @@ class UnreadableRun(NamedTuple):
     reason: str
 
 
-class Run:
+class RunFolder:
     """A run folder, read only. Shows what is committed, also while the run is being written.
 
     >>> run = eb.Run("runs/tiny")
@@ -116,7 +116,7 @@ class Run:
         self.path = Path(path)
         self.header = read_header(self.path)
 
-    def manifests(self) -> Iterator[Found]:
+    def manifests(self) -> Iterator[Checkpoint]:
         """The checkpoints whose manifest is intact, newest first. The files that a manifest names are not read."""
         names = checkpoint_names(self.path)
         fresh = True
@@ -131,7 +131,7 @@ class Run:
             yield path, manifest
             fresh = False
 
-    def latest(self) -> Found | None:
+    def latest(self) -> Checkpoint | None:
         """The newest checkpoint of which every file verifies, or None."""
         while True:
             for path, manifest in self.manifests():
@@ -386,17 +386,17 @@ def _check_file(record: FileRecord, path: str, name: str) -> None:
         raise DamagedError(f"{name}: says nothing possible of {path}")
 
 
-def list_runs(folder: Path) -> list[Run | UnreadableRun]:
+def list_runs(folder: Path) -> list[RunFolder | UnreadableRun]:
     """All runs directly inside `folder`, by name; entries that are no run folder are skipped."""
     if not folder.is_dir():
         return []
-    found: list[Run | UnreadableRun] = []
+    found: list[RunFolder | UnreadableRun] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(TEMPORARY):
             continue
         try:
             if (path / HEADER).is_file():
-                found.append(Run(path))
+                found.append(RunFolder(path))
         except InputError as error:
             found.append(UnreadableRun(path, error.allowed))
         except OSError as error:  # closed to this user

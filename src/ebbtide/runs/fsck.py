@@ -13,9 +13,9 @@ from ebbtide.runs.folder import (
     CHECKPOINTS,
     HEADER,
     METRICS,
-    Found,
+    Checkpoint,
     Manifest,
-    Run,
+    RunFolder,
     checkpoint_names,
     inside,
     read_manifest,
@@ -57,7 +57,7 @@ class _Examination:
         self.path = path
         self.findings: list[Finding] = []
         self.unwritable_reason = ""
-        self.newest: Found | None = None
+        self.newest: Checkpoint | None = None
         self.checked: dict[str, str] = {}
 
     def note(self, kind: Literal["ok", "damaged", "leftover"], text: str) -> None:
@@ -77,9 +77,9 @@ class _Examination:
         self._leftovers(holder, {name for name, _ in broken})
         return Report(self.findings, self._resume(run))
 
-    def _header(self) -> Run | None:
+    def _header(self) -> RunFolder | None:
         try:
-            run = Run(self.path)
+            run = RunFolder(self.path)
         except InputError as error:
             if not any(os.path.lexists(self.path / part) for part in (HEADER, METRICS, CHECKPOINTS)):
                 raise
@@ -89,7 +89,7 @@ class _Examination:
         self.note("ok", f"{HEADER}: schema {run.header.schema}, spec {run.header.digest[:12]}")
         return run
 
-    def _checkpoint(self, run: Run | None, name: str, broken: list[tuple[str, str]]) -> None:
+    def _checkpoint(self, run: RunFolder | None, name: str, broken: list[tuple[str, str]]) -> None:
         path, before = self.path / CHECKPOINTS / name, len(broken)
         try:
             manifest = read_manifest(path)
@@ -111,7 +111,7 @@ class _Examination:
             self.note("ok", f"{CHECKPOINTS}/{name}: {what}, {manifest.state.size} bytes of state, {rows} evaluations")
             self.newest = self.newest or (path, manifest)
 
-    def _files(self, run: Run | None, manifest: Manifest) -> list[str]:
+    def _files(self, run: RunFolder | None, manifest: Manifest) -> list[str]:
         """The damage in the state and the segments of a checkpoint; each segment is read once."""
 
         def state() -> None:
@@ -146,7 +146,7 @@ class _Examination:
         for one in inside(self.path / ASIDE):
             self.note("leftover", f"{one.relative_to(self.path)}: put aside by an earlier resume; nothing reads it")
 
-    def _resume(self, run: Run | None) -> str:
+    def _resume(self, run: RunFolder | None) -> str:
         if self.unwritable_reason or run is None:
             return f"resume refuses: {self.unwritable_reason}"
         if self.newest is None:

@@ -18,10 +18,10 @@ from ebbtide.runs.folder import (
     MANIFEST,
     METRICS,
     STATE,
-    Found,
+    Checkpoint,
     Header,
     Manifest,
-    Run,
+    RunFolder,
     Segment,
     checkpoint_name,
     identity_differences,
@@ -38,7 +38,7 @@ from ebbtide.runs.signed import SCHEMA, DamagedError, sign
 class Writer:
     """The one writer of a run folder; holds its lock from opening until `close` (or the end of the process)."""
 
-    def __init__(self, path: Path, header: Header, found: Found | None = None):
+    def __init__(self, path: Path, header: Header, found: Checkpoint | None = None):
         """Creates the folder, or opens one that holds the same run.
 
         `found` is the newest intact checkpoint where the caller has just verified it; it is read again only when a
@@ -63,7 +63,7 @@ class Writer:
             self.close()
             raise
 
-    def _open(self, header: Header, found: Found | None) -> None:
+    def _open(self, header: Header, found: Checkpoint | None) -> None:
         self.identity = header.identity
         atomic.crash_point("folder.made")
         if not os.path.lexists(self.path / HEADER):
@@ -72,7 +72,7 @@ class Writer:
             atomic.make_folder(self.path / name)
         atomic.sync_folder(self.path)
         atomic.sync_folder(self.path.absolute().parent)
-        self.run = Run(self.path)
+        self.run = RunFolder(self.path)
         if found is None or next(self.run.manifests(), None) != found:
             found = self.run.latest()
         self.checkpoint, self.manifest = found if found else (None, None)
@@ -194,7 +194,7 @@ def _check_run(path: Path, digest: str) -> None:
         if others:
             raise InputError("out", str(path), f"holds other files ({others[0]} ...); give a new or empty folder")
         return
-    if Run(path).header.digest != digest:
+    if RunFolder(path).header.digest != digest:
         raise InputError("out", str(path), "holds a run with another spec; give another folder")
 
 
@@ -204,14 +204,14 @@ def pack(arrays: dict[str, np.ndarray]) -> bytes:
     return save({name: np.asarray(array, order="C") for name, array in arrays.items()})
 
 
-def load_state(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
+def load_state(run: RunFolder, manifest: Manifest) -> dict[str, np.ndarray]:
     """The state arrays of a checkpoint, each with a leading axis over the members, verified while loading."""
     state = load_record(run.path, manifest.state)
     run.check_state(manifest, {name: array.shape for name, array in state.items()})
     return state
 
 
-def restore(run: Run) -> tuple[Found, dict[str, np.ndarray]] | None:
+def restore(run: RunFolder) -> tuple[Checkpoint, dict[str, np.ndarray]] | None:
     """The newest intact checkpoint with its state, or None; every file of it is read once."""
     for path, manifest in run.manifests():
         try:

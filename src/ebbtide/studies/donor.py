@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from msgspec import to_builtins
 
 from ebbtide.errors import require
-from ebbtide.runs.folder import HEADER, Run
+from ebbtide.runs.folder import HEADER, RunFolder
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.fields import assign_all, value_in
 from ebbtide.training.spec import Spec, from_builtins
@@ -69,7 +69,7 @@ class Donor(NamedTuple):
         """Whether the run is there and complete. Raises `InputError` when its folder holds another run."""
         if not (Path(self.path) / HEADER).exists():
             return False
-        found = Run(self.path)
+        found = RunFolder(self.path)
         allowed = "holds a run of another spec; move it away, and it will be trained"
         require(found.header.digest == self.spec.digest(), "donor", self.path, allowed)
         return found.status() == "complete"

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.divergence import diverged
 from ebbtide.evaluation.summary import Curves, fall_since, first_crossing, summarise
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.sweeps.results import Results, Row
 
 Scalars = dict[str, Float[np.ndarray, " member"]]
@@ -70,7 +70,7 @@ class Arm:
     curves: Curves | None = None
     chance: Mapping[str, float] = field(default_factory=dict)
     states: tuple[str, ...] = ()
-    runs: tuple[tuple[int, Run | None], ...] = ()
+    runs: tuple[tuple[int, RunFolder | None], ...] = ()
     scalars: Mapping[str, np.ndarray] = field(default_factory=dict)
     headline: str = ""
 
@@ -174,7 +174,7 @@ class Evidence:
             scores.append(float(measured[METRICS.index(suite.evaluators[0].headline)]))
         return np.asarray(scores)
 
-    def runs(self, arm: str) -> list[tuple[int, Run | None]]:
+    def runs(self, arm: str) -> list[tuple[int, RunFolder | None]]:
         """For every member its place in the run that it was trained in, and that run (None: it has not finished)."""
         return list(self._arm(arm).runs)
 
@@ -223,7 +223,7 @@ def stack_members(members: Iterable[np.ndarray | None], shape: tuple[int, ...]) 
     return np.stack([np.full(shape, np.nan) if row is None else row for row in members])
 
 
-def evidence_of_run(run: Run, scalars: Mapping[str, np.ndarray]) -> Evidence:
+def evidence_of_run(run: RunFolder, scalars: Mapping[str, np.ndarray]) -> Evidence:
     """The evidence of a run, whose members are the members of its one arm; `scalars` are numbers beside its curves'."""
     curves = run.metrics()
     states = tuple("diverged" if lost else "finished" for lost in diverged(curves))

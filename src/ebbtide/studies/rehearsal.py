@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from ebbtide.errors import InputError, require
-from ebbtide.runs.folder import Found, Run
+from ebbtide.runs.folder import Checkpoint, RunFolder
 from ebbtide.studies.evidence import Arm, Evidence, Series
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.spec import Spec
@@ -28,7 +28,7 @@ class _Header(msgspec.Struct, frozen=True):
     label: dict[str, str]
 
 
-class UntrainedRun(Run):
+class UntrainedRun(RunFolder):
     """A run of a spec that has not been trained: curves of ones at the sequences where it would be evaluated."""
 
     def __init__(self, spec: Spec):
@@ -52,7 +52,7 @@ class UntrainedRun(Run):
     def chance(self) -> dict[str, float]:
         return dict.fromkeys(self._spec.evaluators, 0.5)
 
-    def manifests(self) -> Iterator[Found]:
+    def manifests(self) -> Iterator[Checkpoint]:
         raise NoModelError
 
 

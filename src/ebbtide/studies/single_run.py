@@ -8,7 +8,7 @@ import msgspec
 
 from ebbtide.errors import InputError
 from ebbtide.report.figure import curves_figure
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.describe import run_command, scaled, seeds
 from ebbtide.studies.evidence import ONLY, Arm, Evidence, Scalars, evidence_of_run
 from ebbtide.studies.rehearsal import UntrainedRun, rehearse
@@ -20,7 +20,7 @@ from ebbtide.training.fields import override
 from ebbtide.training.spec import Spec, from_builtins
 
 
-def no_scalars(run: Run) -> Scalars:
+def no_scalars(run: RunFolder) -> Scalars:
     """No numbers beside those of the curves."""
     return {}
 
@@ -29,7 +29,7 @@ class SingleRun(NamedTuple):
     """One run of the study's base `base`; `scalars` are numbers of its members beside those of their curves."""
 
     base: str
-    scalars: Callable[[Run], Scalars] = no_scalars
+    scalars: Callable[[RunFolder], Scalars] = no_scalars
 
     def plan(self, setup: Setup) -> "RunPlan":
         """The run with the fields that a user has changed."""
@@ -63,7 +63,7 @@ class RunPlan(NamedTuple):
 
     def conclude(self, folder: Path) -> Verdict:
         """The verdict on the run, which is written into its folder with the figures."""
-        return conclude_run(self.setup.study, Run(folder))
+        return conclude_run(self.setup.study, RunFolder(folder))
 
 
 def own_experiment(study: Study) -> tuple[Experiment, SingleRun]:
@@ -89,7 +89,7 @@ def check_judgeable(study: Study, spec: Spec, changed: Point) -> None:
     rehearse(judging, study.name, changed)
 
 
-def judge_run(study: Study, run: Run) -> tuple[Verdict, Evidence]:
+def judge_run(study: Study, run: RunFolder) -> tuple[Verdict, Evidence]:
     """The study's own claims on a finished run, and what they were judged on."""
     experiment, work = own_experiment(study)
     evidence = evidence_of_run(run, work.scalars(run))
@@ -109,7 +109,7 @@ def judge_run(study: Study, run: Run) -> tuple[Verdict, Evidence]:
     return verdict_on(basis, experiment.claims, evidence, evidence.scalars(ONLY)), evidence
 
 
-def conclude_run(study: Study, run: Run) -> Verdict:
+def conclude_run(study: Study, run: RunFolder) -> Verdict:
     """Judges a run by the study's own claims and writes verdict.json and the figures into its folder."""
     verdict, evidence = judge_run(study, run)
     write_verdict(run.path, verdict, {})  # a verdict does not wait for a figure

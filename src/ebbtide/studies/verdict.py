@@ -10,7 +10,7 @@ import msgspec
 from ebbtide.errors import InputError
 from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.runs.atomic import write_file
-from ebbtide.runs.folder import MOST_COUNT, DamagedError, Run
+from ebbtide.runs.folder import MOST_COUNT, DamagedError, RunFolder
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import UNREADABLE, check_plain
 from ebbtide.studies.claim import Claim, Judgement, digest_of_claims, judge, number
@@ -101,7 +101,7 @@ def write_verdict(folder: Path, verdict: Verdict, figures: dict[str, bytes]) -> 
         write_file(folder / name, data)
 
 
-def read_verdict(run: Run) -> Verdict | None:
+def read_verdict(run: RunFolder) -> Verdict | None:
     """The verdict in a run folder, if it is of this run; None when there is none."""
     verdict = verdict_in(run.path)
     return verdict if verdict and verdict.digest == run.header.digest else None

@@ -21,7 +21,7 @@ import msgspec
 from ebbtide.errors import InputError, require
 from ebbtide.runs import atomic, lock
 from ebbtide.runs.atomic import TEMPORARY
-from ebbtide.runs.folder import HEADER, Run, inside
+from ebbtide.runs.folder import HEADER, RunFolder, inside
 from ebbtide.runs.output import check_output_folder
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import SCHEMA, DamagedError, check_plain, sign, unsign
@@ -157,10 +157,10 @@ class SweepFolder:
         """The run folder of a task, which need not exist yet."""
         return self.path / RUNS / task
 
-    def run(self, task: str) -> Run | None:
+    def run(self, task: str) -> RunFolder | None:
         """The run of a task, None before it has begun."""
         path = self.run_path(task)
-        return Run(path) if (path / HEADER).exists() else None
+        return RunFolder(path) if (path / HEADER).exists() else None
 
     def state(self, task: str) -> TaskState:
         """The state of a task now."""

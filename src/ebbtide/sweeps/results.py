@@ -13,7 +13,7 @@ from ebbtide.evaluation.divergence import diverged_at
 from ebbtide.evaluation.summary import Curves, summarise
 from ebbtide.report.export import curve_values
 from ebbtide.report.table_file import as_frame, write_table
-from ebbtide.runs.folder import DamagedError, Run
+from ebbtide.runs.folder import DamagedError, RunFolder
 from ebbtide.sweeps.axes import MEMBER
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group_unchecked
@@ -187,7 +187,7 @@ class Results:
     def _metrics(self, task: str) -> Curves:
         if task not in self._curves:
             run = self.folder.run(task)
-            assert isinstance(run, Run)
+            assert isinstance(run, RunFolder)
             self._curves[task] = run.metrics()
         return self._curves[task]
 

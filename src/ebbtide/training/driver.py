@@ -27,7 +27,7 @@ from ebbtide.runs.folder import (
     numeric_identity,
     original_identity,
 )
-from ebbtide.runs.folder import Run as RunFolder
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.lock import BusyError
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels

@@ -12,7 +12,7 @@ from ebbtide.errors import nearest, require
 from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.mechanisms.measures import Measure, find_measure, measure
 from ebbtide.models.model import AnyPrompt, Params
-from ebbtide.runs.folder import DamagedError, Run
+from ebbtide.runs.folder import DamagedError, RunFolder
 from ebbtide.training.run import params_of, spec_of
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import parameters
@@ -31,7 +31,7 @@ class ProbeResult(NamedTuple):
     values: Float[np.ndarray, "checkpoint member *axes"]
 
 
-def checkpoints(run: Run) -> list[tuple[int, dict[str, np.ndarray]]]:
+def checkpoints(run: RunFolder) -> list[tuple[int, dict[str, np.ndarray]]]:
     """The parameters [member, ...] by dotted name at every kept checkpoint of a run with its sequences, oldest first.
     Raises `InputError` when no checkpoint is intact."""
     found = []
@@ -70,7 +70,7 @@ def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> A
 
 
 def probe_run(
-    run: Run | str | os.PathLike[str], names: list[str], evaluator: str, *, sequences: int = 500, say: Say | None = None
+    run: RunFolder | str | os.PathLike[str], names: list[str], evaluator: str, *, sequences: int = 500, say: Say | None = None
 ) -> list[ProbeResult]:
     """The measures `names` of every member at every kept checkpoint of a run.
 
@@ -88,7 +88,7 @@ def probe_run(
     >>> result.measure.axes, result.values.shape  # [checkpoint, member, layer, head]
     (('layer', 'head'), (2, 1, 2, 2))
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = run if isinstance(run, RunFolder) else RunFolder(run)
     spec = spec_of(run)
     found = [find_measure(name) for name in names]
     require(len(names) > 0, "measure", names, "name at least one")

@@ -13,7 +13,7 @@ import numpy as np
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.models.model import Model, Params, Shape
 from ebbtide.places import resolve_path, search_note
-from ebbtide.runs.folder import DamagedError, Manifest, Run
+from ebbtide.runs.folder import DamagedError, Manifest, RunFolder
 from ebbtide.runs.reading import FileRecord, load_record
 
 PREFIX = "params."
@@ -72,7 +72,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def _row(self, number: int) -> int:
         """The donor's place of the member from which the member with this number starts."""
-        there = member_numbers(Run(resolve_path(self.run)))
+        there = member_numbers(RunFolder(resolve_path(self.run)))
         if self.member is not None:
             allowed = f"{self.run} has {len(there)} members"
             require(self.member < len(there), "start.member", self.member, allowed)
@@ -104,7 +104,7 @@ def without_first_layers(name: str, layers: int) -> str:
     return f"blocks.{int(layer) - layers}.{last}" if first == "blocks" else name
 
 
-def member_numbers(run: Run) -> list[int]:
+def member_numbers(run: RunFolder) -> list[int]:
     """The number of every member of a run, in the order of their places: the i by which their seeds differ."""
     spec = run.header.spec
     if MEMBER in spec.get("vary", {}):
@@ -123,10 +123,10 @@ def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
         raise InputError("start.run", run, str(error)) from error
 
 
-def _kept(run: str, sequences: int) -> tuple[Run, Manifest]:
+def _kept(run: str, sequences: int) -> tuple[RunFolder, Manifest]:
     """A run and its checkpoint at `sequences`. Raises `InputError` when one is missing."""
     try:
-        found = Run(resolve_path(run))
+        found = RunFolder(resolve_path(run))
     except InputError as error:
         allowed = f"{error.allowed}; the run to start from must be trained first{search_note(run)}"
         raise InputError("start.run", run, allowed) from error
@@ -143,7 +143,7 @@ def _loaded(path: str, state: FileRecord) -> dict[str, np.ndarray]:
     return _parameters(Path(path), state)
 
 
-def parameters(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
+def parameters(run: RunFolder, manifest: Manifest) -> dict[str, np.ndarray]:
     """The parameters [member, ...] in a checkpoint. Raises `DamagedError` when it is damaged."""
     return _parameters(run.path, manifest.state)
 

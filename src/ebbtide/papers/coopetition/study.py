@@ -12,7 +12,7 @@ from ebbtide.papers.coopetition.settings import CPU, PAPER, PAPER_SIZE, QUICK, S
 from ebbtide.papers.coopetition.switch import SWITCH, WINDOW
 from ebbtide.papers.transience.models import TENTH
 from ebbtide.report.probe_figure import heads_figure, lines_figure
-from ebbtide.runs.folder import Run
+from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.claim import Claim, above, below
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.donor import Donor
@@ -26,7 +26,7 @@ from ebbtide.training.run import params_of, spec_of
 from ebbtide.training.start import select
 
 
-def _head_scalars(run: Run) -> Scalars:
+def _head_scalars(run: RunFolder) -> Scalars:
     """Scalars of every member's heads: induction strength at the peak of true ICL and at the end, the share of heads
     whose strength turns from positive to negative, composition of the layers, and the error of grafted checkpoints.
     Raises `InputError` unless the model is a transformer of two layers or more."""
@@ -53,7 +53,7 @@ def _head_scalars(run: Run) -> Scalars:
     return scalars
 
 
-def graft_curve(run: Run, evaluator: str) -> Float[np.ndarray, "member checkpoint"]:
+def graft_curve(run: RunFolder, evaluator: str) -> Float[np.ndarray, "member checkpoint"]:
     """Headline metric of an evaluator at every kept checkpoint, with the second half of every model replaced by that of
     its last checkpoint. Raises `InputError` for a checkpoint that does not fit the spec."""
     spec = spec_of(run)
