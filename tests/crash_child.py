@@ -15,7 +15,8 @@ import traceback
 from pathlib import Path
 
 from ebbtide.runs import atomic, writer
-from ebbtide.runs.folder import CHECKPOINTS, HEADER, Header, RunFolder
+from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.records import CHECKPOINTS, HEADER, Header
 from ebbtide.training import driver, members
 from ebbtide.training.spec import Spec, from_json
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.runs.folder import Header
+from ebbtide.runs.records import Header
 from ebbtide.runs.writer import Writer
 from ebbtide.studies.comparison import SweepPlan
 from ebbtide.studies.describe import field_text

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.runs import folder, reading
-from ebbtide.runs.folder import DamagedError, RunFolder, read_manifest
+from ebbtide.runs import reading, records
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.fsck import examine
+from ebbtide.runs.records import read_manifest
+from ebbtide.runs.signed import DamagedError
 from ebbtide.runs.writer import load_state, restore
 from folders import play
 
@@ -153,11 +155,11 @@ def test_a_reader_that_believes_the_bytes_is_caught(good, copy, monkeypatch):
 
 
 def test_a_reader_that_takes_any_manifest_is_caught(copy, monkeypatch):
-    read = folder.read_manifest
-    monkeypatch.setattr(folder, "checkpoint_name", lambda sequences: "000000000000")
-    monkeypatch.setattr(folder, "_check_file", lambda *arguments: None)
+    read = records.read_manifest
+    monkeypatch.setattr(records, "checkpoint_name", lambda sequences: "000000000000")
+    monkeypatch.setattr(records, "_check_file", lambda *arguments: None)
     (copy / FILES[8]).write_bytes((copy / FILES[6]).read_bytes())
     (copy / FILES[7]).write_bytes((copy / FILES[5]).read_bytes())
-    assert read is folder.read_manifest
+    assert read is records.read_manifest
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         check(copy, FILES[7], FILES[8])

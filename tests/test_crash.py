@@ -19,8 +19,9 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.runs import atomic
-from ebbtide.runs.folder import CHECKPOINTS, METRICS, RunFolder
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.fsck import examine
+from ebbtide.runs.records import CHECKPOINTS, METRICS
 from ebbtide.runs.writer import Writer
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.worker import ENVIRONMENT

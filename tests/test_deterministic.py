@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import RunFolder, numeric_identity
+from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.identity import numeric_identity
 from ebbtide.runs.signed import sign
 from ebbtide.training import worker
 from ebbtide.training.driver import train

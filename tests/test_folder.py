@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import DamagedError, Header, RunFolder, UnreadableRun, list_runs, read_manifest
-from ebbtide.runs.signed import SCHEMA, sign, unsign
+from ebbtide.runs.folder import RunFolder, UnreadableRun, list_runs
+from ebbtide.runs.records import Header, read_manifest
+from ebbtide.runs.signed import SCHEMA, DamagedError, sign, unsign
 from ebbtide.runs.writer import Writer
 from tiny import SPEC, evaluations, final_state, header, write_run
 

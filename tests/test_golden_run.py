@@ -12,9 +12,9 @@ from ebbtide.errors import InputError
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.figure import curves_figure
 from ebbtide.report.tables import curves_table
-from ebbtide.runs.folder import DamagedError, RunFolder
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.fsck import examine
-from ebbtide.runs.signed import SCHEMA, sign
+from ebbtide.runs.signed import SCHEMA, DamagedError, sign
 from ebbtide.runs.writer import Writer, load_state
 from ebbtide.studies.single_run import conclude_run
 from ebbtide.terminal import Terminal

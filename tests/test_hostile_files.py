@@ -24,11 +24,12 @@ from safetensors.numpy import save
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.runs import folder
+from ebbtide.runs import records
 from ebbtide.runs.atomic import sha256
-from ebbtide.runs.folder import DamagedError, RunFolder, decode_manifest, read_manifest
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.fsck import examine
-from ebbtide.runs.signed import sign
+from ebbtide.runs.records import decode_manifest, read_manifest
+from ebbtide.runs.signed import SCHEMA, DamagedError, sign
 from ebbtide.runs.writer import Writer, restore
 from ebbtide.sweeps.folder import SweepFolder
 from effort import examples
@@ -300,7 +301,7 @@ def test_a_reader_that_follows_any_path_is_caught(path, monkeypatch):
     outside(path)
     target = path / NEWEST / "manifest.json"
     target.write_bytes(sign(MANIFESTS["path above"](json.loads(target.read_text())["body"])))
-    monkeypatch.setattr(folder, "_check_file", lambda *arguments: None)
+    monkeypatch.setattr(records, "_check_file", lambda *arguments: None)
     (path.parent.parent / "outside").mkdir()
     shutil.copyfile(path / STATE, path.parent.parent / "outside/state.safetensors")
     with pytest.raises(AssertionError, match="opened"), only_inside(path):
@@ -377,9 +378,9 @@ def test_a_hostile_run_json_is_refused(path, one_line, name):
 def test_a_plan_names_no_folder_outside_its_sweep(tmp_path, one_line, name):
     for part in ("plans", "runs", "failures"):
         (tmp_path / "sweep" / part).mkdir(parents=True)
-    (tmp_path / "sweep/sweep.json").write_bytes(sign({"schema": folder.SCHEMA, "sweep": {"name": "try"}}))
+    (tmp_path / "sweep/sweep.json").write_bytes(sign({"schema": SCHEMA, "sweep": {"name": "try"}}))
     tasks = [{"name": name, "values": {}, "addresses": ["0" * 32]}]
-    plan = sign({"schema": folder.SCHEMA, "groups": [{"spec": HEAD.spec, "tasks": tasks}]})
+    plan = sign({"schema": SCHEMA, "groups": [{"spec": HEAD.spec, "tasks": tasks}]})
     (tmp_path / "sweep/plans/000001.json").write_bytes(plan)
     with pytest.raises(InputError, match="is no name of a task") as caught:
         SweepFolder(tmp_path / "sweep")
@@ -398,7 +399,7 @@ AXES = {
 @pytest.mark.parametrize("name", [*AXES, "name"])
 def test_a_sweep_that_describes_no_grid_is_refused_when_its_folder_is_opened(tmp_path, name):
     described = {"name": "[/x]\x1b"} if name == "name" else {"name": "try", "axes": [AXES[name]]}
-    (tmp_path / "sweep.json").write_bytes(sign({"schema": folder.SCHEMA, "sweep": described}))
+    (tmp_path / "sweep.json").write_bytes(sign({"schema": SCHEMA, "sweep": described}))
     with pytest.raises(InputError) as caught:
         SweepFolder(tmp_path)
     assert len(str(caught.value).splitlines()) == 1 and str(caught.value).isprintable()
@@ -406,20 +407,20 @@ def test_a_sweep_that_describes_no_grid_is_refused_when_its_folder_is_opened(tmp
 
 def test_a_folder_closed_to_this_user_is_one_row_of_the_list(path, monkeypatch, capsys):
     shutil.copytree(path, path.parent / "closed")
-    read = folder.read_bounded
+    read = records.read_bounded
 
     def closed(at: Path, *more: Any) -> bytes:
         if at.name == "closed":
             raise PermissionError(13, "Permission denied", str(at))
         return read(at, *more)
 
-    monkeypatch.setattr(folder, "read_bounded", closed)
+    monkeypatch.setattr(records, "read_bounded", closed)
     assert main(["ls", str(path.parent)]) == 0
     said = capsys.readouterr().out
     assert "Permission denied" in said and "complete" in said
 
 
-def decode(data: bytes) -> folder.Manifest | None:
+def decode(data: bytes) -> records.Manifest | None:
     """The manifest, or None when it is refused as it should be."""
     try:
         return decode_manifest(data, "000000000768", "run", "manifest.json")
@@ -460,7 +461,7 @@ def test_many_manifests_with_changed_bytes(good, edits):
 
 @FUZZ
 @given(
-    fields=st.dictionaries(st.sampled_from(folder.Manifest.__struct_fields__), JSON, min_size=1, max_size=3),
+    fields=st.dictionaries(st.sampled_from(records.Manifest.__struct_fields__), JSON, min_size=1, max_size=3),
     at=POSITION,
 )
 def test_many_signed_manifests_with_changed_fields(good, fields, at):
@@ -480,11 +481,11 @@ def test_many_signed_manifests_with_changed_fields(good, fields, at):
     if found is not None:
         names = [found.state.path, *(segment.file.path for segment in found.segments)]
         assert found.sequences == 768 and found.state.path == STATE
-        assert all(folder.segment_path(s.first, s.last) == s.file.path for s in found.segments) and "" not in names
+        assert all(records.segment_path(s.first, s.last) == s.file.path for s in found.segments) and "" not in names
 
 
 def test_a_decoder_that_lets_other_errors_out_is_caught(good, monkeypatch):
-    monkeypatch.setattr(folder, "unsign", lambda data, kind, where, name: msgspec.json.decode(data)["body"])
+    monkeypatch.setattr(records, "unsign", lambda data, kind, where, name: msgspec.json.decode(data)["body"])
     with pytest.raises((AttributeError, KeyError, msgspec.DecodeError)):
         decode((good / NEWEST / "manifest.json").read_bytes()[:-1])
 

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.runs.folder import RunFolder, identity_differences
+from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.identity import identity_differences
 from ebbtide.runs.signed import sign
 from ebbtide.sources.features import Features
 from ebbtide.sources.tokens import Tokens, tokens_file

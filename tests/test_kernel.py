@@ -25,7 +25,8 @@ from ebbtide.models.encoders import ResNet
 from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.transience.study import QUICK
-from ebbtide.runs.folder import RunFolder, numeric_identity
+from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.identity import numeric_identity
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian

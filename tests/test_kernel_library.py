@@ -14,7 +14,7 @@ from ebbtide.errors import InputError, Interrupted
 from ebbtide.interrupts import STOPPED
 from ebbtide.kernel import build, library
 from ebbtide.machine import cache_folder, instruction_sets, processor
-from ebbtide.runs.folder import identity_differences
+from ebbtide.runs.identity import identity_differences
 from ebbtide.training import kernels, worker
 from tiny import SPEC
 

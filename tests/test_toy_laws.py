@@ -23,7 +23,7 @@ from ebbtide.pages.page import NOT_RUN, entries_page
 from ebbtide.papers.registry import find_study, preset_of
 from ebbtide.papers.toy_laws import study as toy_laws
 from ebbtide.papers.toy_laws.study import TOY_LAWS, Descent, ToyLaws
-from ebbtide.runs.folder import DamagedError
+from ebbtide.runs.signed import DamagedError
 from ebbtide.studies.claim import Judgement, judge
 from ebbtide.studies.computation import ComputationPlan, read_record
 from ebbtide.studies.evidence import ONLY, Arm, Evidence

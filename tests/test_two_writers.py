@@ -86,7 +86,8 @@ def test_a_reader_never_sees_an_error_nor_half_a_segment(tmp_path):
     for _ in range(2):
         with writing(path) as process:
             assert (
-                RunFolder(path).status() == "running" and holder(path) == f"process {process.pid} on {socket.gethostname()}"
+                RunFolder(path).status() == "running"
+                and holder(path) == f"process {process.pid} on {socket.gethostname()}"
             )
             before, seen = seen, watch(path, process, seen)
         assert seen > before + 20
@@ -105,7 +106,7 @@ def test_the_second_process_is_told_and_leaves_the_folder_alone(tmp_path):
     path = write_run(tmp_path / "run", {"icl": [[0.5, 0.6]] * 2}, [[1, 1]] * 2, label={}).path
     head = RunFolder(path).header
     hold = (
-        "import sys, time, msgspec; from pathlib import Path; from ebbtide.runs.folder import Header; "
+        "import sys, time, msgspec; from pathlib import Path; from ebbtide.runs.records import Header; "
         "from ebbtide.runs.writer import Writer; "
         "w = Writer(Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Header)); "
         "print(1, flush=True); time.sleep(600)"

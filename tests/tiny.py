@@ -8,7 +8,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from ebbtide.models.transformer import Transformer
-from ebbtide.runs.folder import SCHEMA, Header, Instrument, RunFolder
+from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.records import Header, Instrument
+from ebbtide.runs.signed import SCHEMA
 from ebbtide.runs.writer import Writer, load_state
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import METRICS, FewShot

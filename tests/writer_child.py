@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from ebbtide.runs import atomic
-from ebbtide.runs.folder import Header
+from ebbtide.runs.records import Header
 from ebbtide.runs.writer import Writer
 
 

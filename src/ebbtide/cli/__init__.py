@@ -49,7 +49,7 @@ def _command(words: list[str]) -> int:
     options, rest = parser().parse_known_args(words)
     if rest and options.command != "run":
         parser().error(f"unrecognized arguments: {visible(' '.join(rest))}")
-    from ebbtide.runs.folder import DamagedError
+    from ebbtide.runs.signed import DamagedError
 
     try:
         options.fields = overrides(rest)

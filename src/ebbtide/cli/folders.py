@@ -10,7 +10,8 @@ from ebbtide.cli.console import claims_verdict, console, find_run, print_diverge
 from ebbtide.cli.parser import RUNS
 from ebbtide.errors import require
 from ebbtide.report import tables
-from ebbtide.runs.folder import INPUTS, RunFolder, list_runs
+from ebbtide.runs.folder import RunFolder, list_runs
+from ebbtide.runs.identity import INPUTS
 
 
 def ls(options: Namespace) -> int:

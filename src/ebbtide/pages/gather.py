@@ -10,7 +10,8 @@ from ebbtide.pages.origin import known_sweep
 from ebbtide.pages.page import NOT_RUN, Entry
 from ebbtide.pages.tables import UNREADABLE
 from ebbtide.papers import registry
-from ebbtide.runs.folder import HEADER, RunFolder, inside
+from ebbtide.runs.folder import RunFolder, inside
+from ebbtide.runs.records import HEADER
 from ebbtide.studies.comparison import find_verdict
 from ebbtide.studies.computation import COMPUTED as RECORD
 from ebbtide.studies.computation import read_record

@@ -7,7 +7,7 @@ import msgspec
 
 from ebbtide.errors import InputError, one_line
 from ebbtide.pages.page import Grid
-from ebbtide.runs.folder import DamagedError
+from ebbtide.runs.signed import DamagedError
 from ebbtide.studies.describe import Flat, data_needed, defaults, differing, flat, value_text, within
 from ebbtide.studies.study import Study
 from ebbtide.studies.verdict import Verdict

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from ebbtide.errors import InputError
 from ebbtide.evaluation.divergence import Curves, diverged, diverged_at
-from ebbtide.runs.folder import DamagedError, RunFolder, UnreadableRun
+from ebbtide.runs.folder import RunFolder, UnreadableRun
+from ebbtide.runs.signed import DamagedError
 
 STYLE = {"holds": "bold green", "fails": "bold red", "undecided": "bold yellow"}
 MARK = {"holds": "holds", "fails": "FAILS", "undecided": "undecided"}

@@ -8,19 +8,9 @@ from typing import Literal, NamedTuple
 from ebbtide.errors import InputError
 from ebbtide.runs import lock
 from ebbtide.runs.atomic import TEMPORARY
-from ebbtide.runs.folder import (
-    ASIDE,
-    CHECKPOINTS,
-    HEADER,
-    METRICS,
-    Checkpoint,
-    Manifest,
-    RunFolder,
-    checkpoint_names,
-    inside,
-    read_manifest,
-)
+from ebbtide.runs.folder import RunFolder, checkpoint_names, inside
 from ebbtide.runs.reading import check_record
+from ebbtide.runs.records import ASIDE, CHECKPOINTS, HEADER, METRICS, Checkpoint, Manifest, read_manifest
 from ebbtide.runs.signed import DamagedError
 from ebbtide.runs.writer import uncommitted_files
 

@@ -11,7 +11,11 @@ from safetensors.numpy import save
 from ebbtide.errors import InputError
 from ebbtide.runs import atomic, lock
 from ebbtide.runs.atomic import TEMPORARY, sha256
-from ebbtide.runs.folder import (
+from ebbtide.runs.folder import RunFolder, inside
+from ebbtide.runs.identity import identity_differences, original_identity
+from ebbtide.runs.output import check_output_folder
+from ebbtide.runs.reading import FileRecord, load_record
+from ebbtide.runs.records import (
     ASIDE,
     CHECKPOINTS,
     HEADER,
@@ -21,17 +25,11 @@ from ebbtide.runs.folder import (
     Checkpoint,
     Header,
     Manifest,
-    RunFolder,
     Segment,
     checkpoint_name,
-    identity_differences,
-    inside,
-    original_identity,
     read_manifest,
     segment_path,
 )
-from ebbtide.runs.output import check_output_folder
-from ebbtide.runs.reading import FileRecord, load_record
 from ebbtide.runs.signed import SCHEMA, DamagedError, sign
 
 

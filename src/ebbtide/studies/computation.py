@@ -19,9 +19,8 @@ import numpy as np
 
 from ebbtide.errors import InputError, require
 from ebbtide.runs.atomic import make_folder, write_file
-from ebbtide.runs.folder import DamagedError
 from ebbtide.runs.reading import read_bounded
-from ebbtide.runs.signed import UNREADABLE, check_plain
+from ebbtide.runs.signed import UNREADABLE, DamagedError, check_plain
 from ebbtide.studies.describe import field_words
 from ebbtide.studies.evidence import ONLY, Arm, Evidence, Scalars
 from ebbtide.studies.study import Figures, Setup

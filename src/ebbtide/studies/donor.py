@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from msgspec import to_builtins
 
 from ebbtide.errors import require
-from ebbtide.runs.folder import HEADER, RunFolder
+from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.records import HEADER
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.fields import assign_all, value_in
 from ebbtide.training.spec import Spec, from_builtins

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from ebbtide.errors import InputError, require
-from ebbtide.runs.folder import Checkpoint, RunFolder
+from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.records import Checkpoint
 from ebbtide.studies.evidence import Arm, Evidence, Series
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.spec import Spec

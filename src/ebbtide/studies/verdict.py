@@ -10,9 +10,10 @@ import msgspec
 from ebbtide.errors import InputError
 from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.runs.atomic import write_file
-from ebbtide.runs.folder import MOST_COUNT, DamagedError, RunFolder
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import read_bounded
-from ebbtide.runs.signed import UNREADABLE, check_plain
+from ebbtide.runs.records import MOST_COUNT
+from ebbtide.runs.signed import UNREADABLE, DamagedError, check_plain
 from ebbtide.studies.claim import Claim, Judgement, digest_of_claims, judge, number
 from ebbtide.studies.evidence import Evidence, Scalars
 

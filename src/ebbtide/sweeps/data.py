@@ -3,7 +3,8 @@
 from collections import defaultdict
 
 from ebbtide.errors import InputError, one_line
-from ebbtide.runs.folder import INPUT_NAME, DamagedError
+from ebbtide.runs.identity import INPUT_NAME
+from ebbtide.runs.signed import DamagedError
 from ebbtide.sweeps.folder import SweepFolder
 
 MOST_NAMED = 8

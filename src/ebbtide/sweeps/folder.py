@@ -21,9 +21,10 @@ import msgspec
 from ebbtide.errors import InputError, require
 from ebbtide.runs import atomic, lock
 from ebbtide.runs.atomic import TEMPORARY
-from ebbtide.runs.folder import HEADER, RunFolder, inside
+from ebbtide.runs.folder import RunFolder, inside
 from ebbtide.runs.output import check_output_folder
 from ebbtide.runs.reading import read_bounded
+from ebbtide.runs.records import HEADER
 from ebbtide.runs.signed import SCHEMA, DamagedError, check_plain, sign, unsign
 from ebbtide.sweeps.plan import Task, TaskGroup
 from ebbtide.sweeps.sweep import Sweep

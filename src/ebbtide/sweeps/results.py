@@ -13,7 +13,8 @@ from ebbtide.evaluation.divergence import diverged_at
 from ebbtide.evaluation.summary import Curves, summarise
 from ebbtide.report.export import curve_values
 from ebbtide.report.table_file import as_frame, write_table
-from ebbtide.runs.folder import DamagedError, RunFolder
+from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.signed import DamagedError
 from ebbtide.sweeps.axes import MEMBER
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group_unchecked

@@ -17,18 +17,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from ebbtide.errors import Interrupted, require
-from ebbtide.runs.folder import (
-    HEADER,
-    SCHEMA,
-    Header,
-    Instrument,
-    Manifest,
-    identity_differences,
-    numeric_identity,
-    original_identity,
-)
 from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.identity import identity_differences, numeric_identity, original_identity
 from ebbtide.runs.lock import BusyError
+from ebbtide.runs.records import HEADER, Header, Instrument, Manifest
+from ebbtide.runs.signed import SCHEMA
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
 from ebbtide.training.feasible import check_feasible

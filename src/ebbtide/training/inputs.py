@@ -10,9 +10,9 @@ import msgspec
 
 from ebbtide.machine import cache_folder
 from ebbtide.runs.atomic import TEMPORARY, sha256, write_file
-from ebbtide.runs.folder import INPUT_NAME, SCHEMA, identity_differences
+from ebbtide.runs.identity import INPUT_NAME, identity_differences
 from ebbtide.runs.reading import read_bounded
-from ebbtide.runs.signed import DamagedError, sign, unsign
+from ebbtide.runs.signed import SCHEMA, DamagedError, sign, unsign
 from ebbtide.sources.omniglot import data_folder
 from ebbtide.training.spec import Spec
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, UInt
 
-from ebbtide.runs.folder import Instrument
+from ebbtide.runs.records import Instrument
 from ebbtide.training.engine import Data, Engine, State
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import dotted_name, to_dotted

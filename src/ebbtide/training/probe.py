@@ -12,7 +12,8 @@ from ebbtide.errors import nearest, require
 from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.mechanisms.measures import Measure, find_measure, measure
 from ebbtide.models.model import AnyPrompt, Params
-from ebbtide.runs.folder import DamagedError, RunFolder
+from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.signed import DamagedError
 from ebbtide.training.run import params_of, spec_of
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import parameters
@@ -70,7 +71,12 @@ def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> A
 
 
 def probe_run(
-    run: RunFolder | str | os.PathLike[str], names: list[str], evaluator: str, *, sequences: int = 500, say: Say | None = None
+    run: RunFolder | str | os.PathLike[str],
+    names: list[str],
+    evaluator: str,
+    *,
+    sequences: int = 500,
+    say: Say | None = None,
 ) -> list[ProbeResult]:
     """The measures `names` of every member at every kept checkpoint of a run.
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from ebbtide.errors import InputError, require
 from ebbtide.models.model import Model, Params
-from ebbtide.runs.folder import DamagedError
 from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.signed import DamagedError
 from ebbtide.training.members import from_dotted
 from ebbtide.training.saved import check_parameters
 from ebbtide.training.spec import Spec, from_builtins

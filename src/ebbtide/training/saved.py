@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ebbtide.runs.folder import Manifest
+from ebbtide.runs.records import Manifest
 from ebbtide.runs.signed import DamagedError
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import BEST, WATCH

@@ -13,8 +13,10 @@ import numpy as np
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.models.model import Model, Params, Shape
 from ebbtide.places import resolve_path, search_note
-from ebbtide.runs.folder import DamagedError, Manifest, RunFolder
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import FileRecord, load_record
+from ebbtide.runs.records import Manifest
+from ebbtide.runs.signed import DamagedError
 
 PREFIX = "params."
 MEMBER = "seeds.member"
