@@ -14,8 +14,8 @@ if __name__ == "__main__":
     jax.distributed.initialize(f"localhost:{port}", int(count), int(index))
     from msgspec.structs import replace
 
-    from ebbtide.errors import InputError
-    from ebbtide.training.driver import Interrupted, train
+    from ebbtide.errors import InputError, Interrupted
+    from ebbtide.training.driver import train
     from tiny import LONG, SPEC
 
     short = replace(SPEC, members=4, sequences=int(more[0]) if more and more != ["long"] else SPEC.sequences)

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ebbtide.errors import Interrupted
 from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.writer import load_state
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training import driver
-from ebbtide.training.driver import Interrupted, Progress, train
+from ebbtide.training.driver import train
 from ebbtide.training.optimizer import Adam
+from ebbtide.training.progress import Progress
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec
 from ebbtide.training.watch import EarlyStopping

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from msgspec.structs import replace
 
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, Interrupted
 from ebbtide.runs.folder import RunFolder
 from ebbtide.training import driver
-from ebbtide.training.driver import Interrupted, Progress, train
+from ebbtide.training.driver import train
 from ebbtide.training.members import Members, to_dotted
+from ebbtide.training.progress import Progress
 from ebbtide.training.schedule import Schedule
 from tiny import SPEC, final_state
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.errors import Interrupted
 from ebbtide.runs.records import Header
 from ebbtide.runs.writer import Writer
 from ebbtide.studies.comparison import SweepPlan
@@ -27,7 +28,6 @@ from ebbtide.sweeps.driver import make_plan, run_sweep
 from ebbtide.sweeps.folder import SweepFolder, planning
 from ebbtide.sweeps.plan import TaskGroup, group
 from ebbtide.sweeps.sweep import Sweep
-from ebbtide.training.driver import Interrupted
 from tiny import evaluations, final_state, header, watched
 
 BASE = {

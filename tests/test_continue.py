@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ebbtide.cli import main, parser
+from ebbtide.errors import Interrupted
 from ebbtide.sweeps import driver as sweeps
 from ebbtide.training import driver
-from ebbtide.training.driver import Interrupted
 from ebbtide.training.team import WorkerError
 from sweep_tools import SWEEP
 

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, Interrupted
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import sign
 from ebbtide.runs.writer import Writer
-from ebbtide.training import driver
-from ebbtide.training.driver import Interrupted, Progress, resume, train
+from ebbtide.training import driver, progress
+from ebbtide.training.driver import resume, train
 from ebbtide.training.kernels import Choice
 from ebbtide.training.layout import Layout
+from ebbtide.training.progress import Progress
 from ebbtide.training.run import spec_of
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.team import Team, Worker, WorkerError
@@ -206,7 +207,7 @@ def test_two_signals_in_one_breath_are_one_request(whole, tmp_path, short_slices
 
 
 def test_the_second_ctrl_c_stops_at_once_and_the_run_is_still_good(whole, tmp_path, short_slices, monkeypatch):
-    monkeypatch.setattr("ebbtide.training.driver.SAME_REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr("ebbtide.interrupts.SAME_REQUEST_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(SPEC, tmp_path / "run", processes=0, report=twice)
     assert RunFolder(tmp_path / "run").status() == "interrupted"
@@ -285,15 +286,15 @@ def test_a_start_that_takes_long_is_announced_until_something_is_reported(monkey
     timers: list[Timer] = []
     said, reports = [], []
     monkeypatch.setattr(threading, "Timer", Timer)
-    with driver.announce_slow_start(SPEC, said.append, reports.append) as report:
+    with progress.announce_slow_start(SPEC, said.append, reports.append) as report:
         (timer,) = timers
-        assert timer.waiting and timer.seconds == driver.QUIET_SECONDS
+        assert timer.waiting and timer.seconds == progress.QUIET_SECONDS
         timer.say(*timer.words)
         assert len(said) == 1 and "2 members" in said[0]
-        progress = Progress(1, 2, 2, 1.0, 1.0, {})
-        report(progress)
-        assert reports == [progress] and not timer.waiting
-    with pytest.raises(InputError), driver.announce_slow_start(SPEC, said.append, reports.append):
+        first = Progress(1, 2, 2, 1.0, 1.0, {})
+        report(first)
+        assert reports == [first] and not timer.waiting
+    with pytest.raises(InputError), progress.announce_slow_start(SPEC, said.append, reports.append):
         raise InputError("spec", 1, "is refused by a worker")
     assert not timers[1].waiting
 

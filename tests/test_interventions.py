@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
+from ebbtide.mechanisms.intervene import answer, check_all, check_used, intervention_tap
 from ebbtide.mechanisms.interventions import (
     Ablate,
     AnyIntervention,
@@ -20,10 +21,6 @@ from ebbtide.mechanisms.interventions import (
     PerfectPrevious,
     PreviousToken,
     Temperature,
-    answer,
-    check_all,
-    check_used,
-    intervention_tap,
 )
 from ebbtide.mechanisms.taps import AXES, axes, points, record
 from ebbtide.models.deepset import DeepSet

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from ebbtide.cli import main
 from ebbtide.cli.probe import _name, _print
 from ebbtide.errors import InputError
-from ebbtide.mechanisms.interventions import Induction, PreviousToken, intervention_tap
+from ebbtide.mechanisms.intervene import intervention_tap
+from ebbtide.mechanisms.interventions import Induction, PreviousToken
 from ebbtide.mechanisms.linear import joint_plane, ridge_probe
 from ebbtide.mechanisms.measures import MEASURES, PARTS, STRENGTHS, measure
 from ebbtide.mechanisms.taps import record

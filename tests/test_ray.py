@@ -5,11 +5,10 @@ import signal
 
 import pytest
 
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, Interrupted
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources
-from ebbtide.training.driver import Interrupted
 from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, under_way, until
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}

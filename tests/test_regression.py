@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.compile import compile_fast
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, Interrupted
 from ebbtide.evaluation.metrics import measure
 from ebbtide.keys import Purpose, root
 from ebbtide.mechanisms.interventions import Temperature
@@ -278,7 +278,7 @@ def test_training_learns_the_functions(link):
 def test_a_run_of_functions_is_interrupted_and_resumed_like_any_other(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "SLICE_SECONDS", 0.01)
     whole = train(SPEC, tmp_path / "whole", processes=0)
-    with pytest.raises(driver.Interrupted):
+    with pytest.raises(Interrupted):
         train(SPEC, tmp_path / "run", processes=0, report=lambda progress: os.kill(os.getpid(), signal.SIGINT))
     assert 0 < RunFolder(tmp_path / "run").sequences() < SPEC.sequences
     run = resume(RunFolder(tmp_path / "run"), processes=0)

@@ -13,11 +13,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from ebbtide.errors import Interrupted
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.writer import load_state
 from ebbtide.training import driver
 from ebbtide.training import members as members_module
-from ebbtide.training.driver import Interrupted, train
+from ebbtide.training.driver import train
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import Members
 from ebbtide.training.schedule import Schedule, Window

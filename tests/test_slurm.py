@@ -10,9 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
+from ebbtide.interrupts import stop_requests
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.sweep import Resources
-from ebbtide.training.driver import stop_requests
 from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, planned, under_way, until
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed (pip install 'ebbtide[slurm]')")

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.cli import main
+from ebbtide.errors import Interrupted
 from ebbtide.evaluation.metrics import per_sequence
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import DamagedError
@@ -20,9 +21,10 @@ from ebbtide.runs.writer import load_state
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.training import driver
-from ebbtide.training.driver import Interrupted, Progress, resume, train
+from ebbtide.training.driver import resume, train
 from ebbtide.training.engine import Engine, State
 from ebbtide.training.members import Members, from_dotted
+from ebbtide.training.progress import Progress
 from ebbtide.training.run import spec_of
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.cli import main
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, Interrupted
 from ebbtide.pages.gather import entry_of, gather
 from ebbtide.pages.origin import known_sweep
 from ebbtide.papers import registry
@@ -31,7 +31,6 @@ from ebbtide.sweeps.plan import group_unchecked
 from ebbtide.sweeps.results import load
 from ebbtide.sweeps.sweep import Resources, Sweep, read_sweep
 from ebbtide.training import limits
-from ebbtide.training.driver import Interrupted
 from ebbtide.training.start import checkpoint
 from sweep_tools import BASE, _Idle, made, make_sweep, plan_of
 from tiny import write_run

@@ -9,7 +9,7 @@ from ebbtide.report import progress, tables
 from ebbtide.report.progress import ProgressLine, line
 from ebbtide.runs.writer import Writer
 from ebbtide.terminal import Terminal
-from ebbtide.training.driver import Progress
+from ebbtide.training.progress import Progress
 from tiny import header, write_run
 
 

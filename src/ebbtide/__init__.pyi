@@ -7,6 +7,7 @@ from ebbtide.errors import InputError as InputError
 from ebbtide.errors import Interrupted as Interrupted
 from ebbtide.evaluation.evaluate import evaluate as evaluate
 from ebbtide.evaluation.fewshot_suite import FewShotSuite as FewShotSuite
+from ebbtide.mechanisms.intervene import answer as answer
 from ebbtide.mechanisms.interventions import Ablate as Ablate
 from ebbtide.mechanisms.interventions import Forbid as Forbid
 from ebbtide.mechanisms.interventions import Induction as Induction
@@ -16,7 +17,6 @@ from ebbtide.mechanisms.interventions import PerfectCopy as PerfectCopy
 from ebbtide.mechanisms.interventions import PerfectPrevious as PerfectPrevious
 from ebbtide.mechanisms.interventions import PreviousToken as PreviousToken
 from ebbtide.mechanisms.interventions import Temperature as Temperature
-from ebbtide.mechanisms.interventions import answer as answer
 from ebbtide.mechanisms.measures import measure as measure
 from ebbtide.mechanisms.taps import points as points
 from ebbtide.mechanisms.taps import record as record

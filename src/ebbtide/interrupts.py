@@ -1,15 +1,19 @@
-"""Ctrl-C on the command line outside of training: one line and exit code 130, whatever the program is doing."""
+"""Ctrl-C and SIGTERM: outside of training one line and exit code 130, whatever the program is doing; while something
+trains a request to stop."""
 
 import contextlib
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 CODE = 130
 STOPPED = "ebbtide: stopped; what was saved is kept, and the same command goes on"
+SAME_REQUEST_SECONDS = 1.0
+"""Stop signals closer together than this many seconds count as one request."""
 
 
 def leave_at_ctrl_c() -> None:
@@ -41,6 +45,31 @@ def raise_on_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, _leave)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set. A second Ctrl-C, at least a second later, raises at once; a sooner one
+    counts as the same request, because some tools signal both the process and its group."""
+    stop, first = threading.Event(), 0.0
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal first
+        if not stop.is_set():
+            first = time.monotonic()
+            stop.set()
+        elif number == signal.SIGINT and time.monotonic() - first >= SAME_REQUEST_SECONDS:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leave(number: int, frame: Any) -> None:

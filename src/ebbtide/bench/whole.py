@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from ebbtide.bench.memory import MemoryWatch
 from ebbtide.runs.writer import Writer
-from ebbtide.training.driver import SAVE_SECONDS, Progress, train
+from ebbtide.training.driver import SAVE_SECONDS, train
 from ebbtide.training.members import Members
+from ebbtide.training.progress import Progress
 from ebbtide.training.spec import Spec
 
 

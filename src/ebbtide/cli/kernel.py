@@ -9,11 +9,11 @@ from rich.table import Table
 
 from ebbtide.cli.console import console
 from ebbtide.errors import InputError
+from ebbtide.interrupts import stop_requests
 from ebbtide.kernel import build
 from ebbtide.kernel.library import load
 from ebbtide.machine import processor
 from ebbtide.training import kernels
-from ebbtide.training.driver import stop_requests
 
 
 def kernel_build(options: Namespace) -> int:

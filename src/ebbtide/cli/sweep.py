@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ebbtide.cli.console import console, tell_written
 from ebbtide.cli.parser import RUNS
-from ebbtide.errors import one_line, require
+from ebbtide.errors import Interrupted, one_line, require
 from ebbtide.places import looking_in
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
@@ -48,7 +48,6 @@ def train_sweep(found: Any, out: Path, options: Namespace, command: str, *, retr
     """The folder of a sweep after running it with a progress line, or the exit code when it did not finish. `command`
     is the one that continues it."""
     from ebbtide.sweeps.driver import DiskFullError, run_sweep
-    from ebbtide.training.driver import Interrupted
 
     def tell(text: str) -> None:
         console.print(text, soft_wrap=True)

@@ -18,7 +18,7 @@ from ebbtide.cli.sweep import (
     tell_different_data,
     train_sweep,
 )
-from ebbtide.errors import require
+from ebbtide.errors import Interrupted, require
 from ebbtide.places import looking_in
 from ebbtide.report import tables
 from ebbtide.runs.folder import RunFolder
@@ -80,7 +80,7 @@ def _train(plan: RunPlan, out: Path, options: Namespace) -> int | None:
     from ebbtide.training.driver import train
 
     if (out / "run.json").exists() and RunFolder(out).header.digest == plan.spec.digest():
-        console.print(f"this run exists and is {Run(out).status()}: continuing it where it was")
+        console.print(f"this run exists and is {RunFolder(out).status()}: continuing it where it was")
     return train_run(out, options, lambda **how: train(plan.spec, out, label=plan.label, **how))
 
 
@@ -93,7 +93,6 @@ def _print_curves(plan: RunPlan | None, out: Path, verdict: Any) -> None:
 def train_run(out: Path, options: Namespace, call: Callable[..., RunFolder]) -> int | None:
     """Trains with a progress line; None, or the exit code when the run did not come to its end."""
     from ebbtide.report.progress import ProgressLine
-    from ebbtide.training.driver import Interrupted
     from ebbtide.training.team import WorkerError
 
     how = {"processes": options.processes, "width": options.width, "deterministic": options.deterministic}
@@ -167,7 +166,7 @@ def _train_donor(donor: Donor, again: str) -> int:
     """Trains the run that arms start from, or goes on with it; 0, or the exit code when it did not come to its end.
     `again` is the command that continues it."""
     from ebbtide.report.progress import ProgressLine
-    from ebbtide.training.driver import Interrupted, train
+    from ebbtide.training.driver import train
     from ebbtide.training.team import WorkerError
 
     console.print(f"first {donor_words(donor)}", soft_wrap=True)

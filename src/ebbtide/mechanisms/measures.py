@@ -13,7 +13,9 @@ from jaxtyping import Array, Float
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.metrics import first_of_label, per_sequence
-from ebbtide.mechanisms.interventions import Ablate, AnyIntervention, Induction, KeepClean, answer, label_positions
+from ebbtide.mechanisms.intervene import answer
+from ebbtide.mechanisms.intervention import label_positions
+from ebbtide.mechanisms.interventions import Ablate, AnyIntervention, Induction, KeepClean
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.layers import EPSILON
 from ebbtide.models.model import AnyPrompt, Params

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from ebbtide.errors import InputError, one_line
+from ebbtide.errors import InputError, Interrupted, one_line
+from ebbtide.interrupts import stop_requests
 from ebbtide.places import looking_in
 from ebbtide.runs.output import check_output_folder
 from ebbtide.sweeps import estimate
@@ -19,7 +20,6 @@ from ebbtide.sweeps.executors import Executor, make_executor, trains_here
 from ebbtide.sweeps.folder import SWEEP, SweepFolder, places, planning
 from ebbtide.sweeps.plan import Group, PlannedGroup, TaskGroup, check_planned, group, plan
 from ebbtide.sweeps.sweep import Sweep
-from ebbtide.training.driver import Interrupted, stop_requests
 from ebbtide.training.layout import cores
 
 POLL_SECONDS = 0.1

@@ -18,8 +18,9 @@ from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import UNREADABLE, DamagedError
 from ebbtide.sweeps.plan import Estimate
 from ebbtide.training import kernels, limits
-from ebbtide.training.driver import SLICE_SECONDS, Progress, train
+from ebbtide.training.driver import SLICE_SECONDS, train
 from ebbtide.training.layout import LARGEST_CACHED, core_seconds, measured_key
+from ebbtide.training.progress import Progress
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 

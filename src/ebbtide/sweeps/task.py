@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from ebbtide.errors import one_line
+from ebbtide.errors import Interrupted, one_line
 from ebbtide.places import looking_in
 from ebbtide.runs.lock import BusyError
 from ebbtide.sweeps.attempt import BUSY, FULL, STOPPED
@@ -27,7 +27,7 @@ def run(folder: Path, task: str, processes: int | None) -> int:
     """The exit code after training the task."""
     from ebbtide.machine import peak_memory
     from ebbtide.sweeps.estimate import Cost, remember
-    from ebbtide.training.driver import Interrupted, train
+    from ebbtide.training.driver import train
 
     began, rates = time.monotonic(), []
     try:

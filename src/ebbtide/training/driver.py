@@ -1,15 +1,13 @@
 """The driver of a run: schedules the workers, commits their results, stops cleanly."""
 
 import os
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import msgspec
@@ -17,6 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from ebbtide.errors import Interrupted, require
+from ebbtide.interrupts import stop_requests
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.identity import identity_differences, numeric_identity, original_identity
 from ebbtide.runs.lock import BusyError
@@ -28,6 +27,7 @@ from ebbtide.training.feasible import check_feasible
 from ebbtide.training.inputs import changed, inputs
 from ebbtide.training.kernels import XLA
 from ebbtide.training.layout import LONG_STEP_SECONDS, choose, step_seconds
+from ebbtide.training.progress import Progress, Report, announce_slow_start
 from ebbtide.training.run import Run, spec_of
 from ebbtide.training.saved import check_state
 from ebbtide.training.spec import Spec
@@ -39,26 +39,6 @@ FIRST_STEPS = 8
 """Steps of the first command, before the pace is known; fewer where steps are expected to be long."""
 SAVE_SECONDS = 30.0
 """Seconds between rolling checkpoints: the most training time that a power failure can cost."""
-
-QUIET_SECONDS = 30.0
-"""Seconds without a report after which a slow start is announced."""
-
-SAME_REQUEST_SECONDS = 1.0
-"""Stop signals closer together than this many seconds count as one request."""
-
-
-class Progress(NamedTuple):
-    """The progress of a run: sequences per member, their rate summed over members, seconds left, latest metrics."""
-
-    sequences: int
-    total: int
-    members: int
-    rate: float
-    eta: float
-    latest: dict[str, float]
-
-
-Report = Callable[[Progress], None]
 
 
 def train(
@@ -185,49 +165,6 @@ def _finished(run: RunFolder) -> Manifest | None:
     """The manifest of a finished run's last checkpoint if it is intact, else None."""
     found = run.latest() if run.status() == "complete" else None
     return found[1] if found and found[1].finished else None
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set. A second Ctrl-C, at least a second later, raises at once; a sooner one
-    counts as the same request, because some tools signal both the process and its group."""
-    stop, first = threading.Event(), 0.0
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        nonlocal first
-        if not stop.is_set():
-            first = time.monotonic()
-            stop.set()
-        elif number == signal.SIGINT and time.monotonic() - first >= SAME_REQUEST_SECONDS:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def announce_slow_start(spec: Spec, say: Callable[[str], None], report: Report) -> Iterator[Report]:
-    """`report`, with one line to `say` when nothing has been reported within `QUIET_SECONDS`."""
-    text = f"still starting: weights and prompts of {spec.members:,} members are drawn, programs are compiled"
-    waiting = threading.Timer(QUIET_SECONDS, say, [text])
-    waiting.daemon = True
-    waiting.start()
-
-    def heard(progress: Progress) -> None:
-        waiting.cancel()
-        report(progress)
-
-    try:
-        yield heard
-    finally:
-        waiting.cancel()
 
 
 class _Loop:

@@ -13,7 +13,7 @@ from ebbtide.evaluation.evaluators import Suite, build_suite
 from ebbtide.evaluation.parts import in_parts
 from ebbtide.kernel.native import Kernel
 from ebbtide.keys import Purpose
-from ebbtide.mechanisms.interventions import answer
+from ebbtide.mechanisms.intervene import answer
 from ebbtide.models.model import AnyPrompt, Params, mean_loss
 from ebbtide.tasks.prompt import Prompt, part
 from ebbtide.training.optimizer import OptState

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError, require
 from ebbtide.evaluation import evaluators
-from ebbtide.mechanisms.interventions import AnyIntervention, check_all
+from ebbtide.mechanisms.intervene import check_all
+from ebbtide.mechanisms.interventions import AnyIntervention
 from ebbtide.models.model import Params
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.engine import Engine

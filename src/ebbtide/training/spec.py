@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation import evaluators
 from ebbtide.keys import Purpose, root
-from ebbtide.mechanisms.interventions import AnyIntervention, check_all
+from ebbtide.mechanisms.intervene import check_all
+from ebbtide.mechanisms.interventions import AnyIntervention
 from ebbtide.models.model import Shape
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.gaussian import Gaussian
