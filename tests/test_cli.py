@@ -165,6 +165,19 @@ def test_a_file_of_features_that_does_not_fit(here, capsys, arrays, says):
     assert [p.name for p in here.iterdir()] == ["x.npz"]
 
 
+def test_a_mistyped_option_is_one_line_that_names_the_option_it_may_mean(here, capsys):
+    for word, option in [("procesess", "processes"), ("preest", "preset"), ("dry-rnu", "dry-run"), ("chek", "check")]:
+        assert main(["run", "transience", f"--{word}", "2"]) == 2
+        assert capsys.readouterr().err == f"ebbtide: --{word}: no such option or field; did you mean --{option}?\n"
+    assert main(["run", "transience", "--sequence", "2"]) == 2  # a field is closer than any option
+    assert "sequence = 2: no such field (did you mean 'sequences'?)" in capsys.readouterr().err
+    assert main(["run", "toy-laws", "--wdith", "3"]) == 2 and "did you mean --width?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["resume", "x", "--procesess", "2"])
+    assert "unrecognized arguments: --procesess 2 (did you mean 'processes'?)" in capsys.readouterr().err
+    assert not list(here.iterdir())
+
+
 @pytest.mark.parametrize(
     "arguments", [["ls", "--model.width", "3"], ["ru", "transience"], [], ["run"], ["export", "x"]]
 )

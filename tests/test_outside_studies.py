@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.papers.registry import find_study, study_given
+from ebbtide.papers.registry import find_study, list_studies, study_given
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.studies import outside
 from ebbtide.studies.outside import names_a_file, study_in_file
@@ -129,6 +129,8 @@ def test_installed_packages_add_studies_and_replace_none(monkeypatch):
     points = [EntryPoint(name, f"ebbtide.studies.outside:{name}", outside.GROUP) for name in ("other", "same")]
     monkeypatch.setattr(outside, "entry_points", lambda group: points)
     assert find_study("theirs") is other and find_study("transience") is TRANSIENCE
+    listed = {study.name: study.paper for study in list_studies()}
+    assert next(iter(listed)) == "transience" and listed["transience"] == TRANSIENCE.paper and "theirs" in listed
     monkeypatch.setattr(outside, "other", 3)
     with pytest.raises(InputError, match=r"the entry point ebbtide\.studies\.outside:other is no study"):
         find_study("theirs")

@@ -31,6 +31,7 @@ from ebbtide.models.positions import Sinusoidal as Sinusoidal
 from ebbtide.models.recurrent import Recurrent as Recurrent
 from ebbtide.models.transformer import Transformer as Transformer
 from ebbtide.papers.registry import find_study as find_study
+from ebbtide.papers.registry import list_studies as list_studies
 from ebbtide.sources.concepts import Concepts as Concepts
 from ebbtide.sources.features import Features as Features
 from ebbtide.sources.functions import Functions as Functions

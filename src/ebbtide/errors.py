@@ -24,7 +24,14 @@ class InputError(ValueError):
 
 class Interrupted(Exception):
     """The work was stopped by Ctrl-C or a termination signal. What was committed stays; a run commits before it raises
-    this."""
+    this error.
+
+    >>> try:
+    ...     raise eb.Interrupted  # as `train` and `run_sweep` do after Ctrl-C
+    ... except eb.Interrupted:
+    ...     print("stopped; the same call continues")
+    stopped; the same call continues
+    """
 
 
 def _repr(value: object) -> str:
@@ -48,10 +55,16 @@ def one_line(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
+def closest(name: str, options: Iterable[str]) -> str | None:
+    """The option whose spelling is closest to `name`; None where no option is close."""
+    matches = difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the option closest to `name`, or an empty string."""
-    match = difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    match = closest(name, options)
+    return f" (did you mean {match!r}?)" if match is not None else ""
 
 
 def require(condition: bool, field: str, value: object, allowed: str) -> None:

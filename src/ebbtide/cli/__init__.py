@@ -4,8 +4,8 @@ import os
 import sys
 from importlib import import_module
 
-from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, overrides, parser
-from ebbtide.errors import InputError, Interrupted, one_line, visible
+from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, option_names, overrides, parser
+from ebbtide.errors import InputError, Interrupted, nearest, one_line, visible
 from ebbtide.interrupts import CODE, STOPPED, ignore_ctrl_c, leave_at_ctrl_c
 
 HOMES = {
@@ -48,7 +48,9 @@ def _command(words: list[str]) -> int:
         words[:2] = [" ".join(words[:2])]
     options, rest = parser().parse_known_args(words)
     if rest and options.command != "run":
-        parser().error(f"unrecognized arguments: {visible(' '.join(rest))}")
+        unknown = [word[2:].partition("=")[0] for word in rest if word.startswith("--")]
+        hint = nearest(unknown[0], option_names(options)) if unknown else ""
+        parser().error(f"unrecognized arguments: {visible(' '.join(rest))}{hint}")
     from ebbtide.runs.signed import DamagedError
 
     try:

@@ -1,9 +1,10 @@
 """The commands and their options."""
 
 import argparse
+from collections.abc import Iterable
 
 from ebbtide import __version__
-from ebbtide.errors import InputError
+from ebbtide.errors import InputError, closest, one_line
 
 RUNS = "runs"
 VERBS = ("status", "collect", "figure")
@@ -178,3 +179,27 @@ def overrides(rest: list[str]) -> list[tuple[str, str]]:
             value = words.pop(0) if words and not words[0].startswith("--") else "true"
         pairs.append((name, value))
     return pairs
+
+
+class OptionError(InputError):
+    """A word that begins like an option and is none; the message is the word and the option closest to it."""
+
+    def __init__(self, word: str, allowed: str):
+        super().__init__(word, None, allowed)
+        self.args = (f"{one_line(word)}: {allowed}",)
+
+
+def option_names(options: argparse.Namespace) -> list[str]:
+    """Names of the options of the command that was parsed, without dashes in front."""
+    return [name.replace("_", "-") for name in vars(options) if name not in ("command", "fields", "study")]
+
+
+def check_names(options: argparse.Namespace, fields: Iterable[str]) -> None:
+    """Raises `OptionError` for a name in `options.fields` that is no field, and closer to one of the command's options
+    than to any field. Names of other fields that do not exist are refused where the fields are assigned."""
+    own = option_names(options)
+    known = [*own, *fields]
+    for name, _ in options.fields:
+        likely = closest(name, known)
+        if "." not in name and name not in known and likely in own:
+            raise OptionError(f"--{name}", f"no such option or field; did you mean --{likely}?")

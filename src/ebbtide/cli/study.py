@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ebbtide.cli.console import claims_verdict, console, find_run, print_diverged, print_verdict
-from ebbtide.cli.parser import RUNS
+from ebbtide.cli.parser import RUNS, check_names
 from ebbtide.cli.work import KINDS, clock_words, donor_words, train_run
 from ebbtide.errors import require
 from ebbtide.papers.registry import STUDIES, find_study, study_given
@@ -16,7 +16,8 @@ from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.computation import Computation
 from ebbtide.studies.single_run import SingleRun, check_judgeable, conclude_run
-from ebbtide.studies.study import Experiment, Study, setup
+from ebbtide.studies.study import Experiment, Study, Work, setup
+from ebbtide.training.spec import Spec
 
 
 def studies(options: Namespace) -> int:
@@ -61,6 +62,11 @@ def _claims(experiment: Experiment) -> Table:
     return table
 
 
+def field_names(work: Work) -> tuple[str, ...]:
+    """Names of the fields that `--FIELD VALUE` may change: of the computation's setting, else of the spec."""
+    return type(work.setting).__struct_fields__ if isinstance(work, Computation) else Spec.__struct_fields__
+
+
 def _presets(study: Study, experiment: Experiment) -> Table:
     """The presets: what each takes, and its size."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
@@ -90,14 +96,15 @@ def _presets(study: Study, experiment: Experiment) -> Table:
 def run(options: Namespace) -> int:
     """Does the work of an experiment, judges its claims and draws its figures; exit code 1 with --check when a claim
     does not hold."""
-    plan = setup(study_given(options.study), options.experiment, options.preset, options.fields).plan()
+    one = setup(study_given(options.study), options.experiment, options.preset, options.fields)
+    check_names(options, field_names(one.experiment.preset(one.size).work))
+    plan = one.plan()
     kind = KINDS[type(plan)]
     kind.check_options(plan, options)
     plan.check()
     out = Path(options.out) if options.out else plan.folder_in(Path(RUNS))
     if options.dry_run:
         return kind.print_plan(plan, out, options)
-    one = plan.setup
     console.print(Text.assemble((one.name(), "bold"), f", preset {one.preset}: {one.experiment.question}"))
     console.print(f"{kind.size(plan)} into {out}", soft_wrap=True)
     code = kind.do(plan, out, options)

@@ -1,4 +1,6 @@
-"""All studies."""
+"""All studies: the list of those of this package, and those that installed packages add."""
+
+from typing import NamedTuple
 
 from ebbtide.errors import nearest, require
 from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING
@@ -31,12 +33,52 @@ STUDIES: tuple[Study, ...] = (
 )
 
 
+class StudyEntry(NamedTuple):
+    """A row of the list of studies: the name on the command line, the paper, and the question in one sentence."""
+
+    name: str
+    paper: str
+    question: str
+
+
+def all_studies() -> dict[str, Study]:
+    """All studies by name: those that installed packages add, then those of this package, which win over an added one
+    of the same name."""
+    return installed_studies() | {study.name: study for study in STUDIES}
+
+
+def list_studies() -> list[StudyEntry]:
+    """Names, papers and questions of all studies: those of this package, then those that installed packages add.
+    `find_study` gives the study of a name.
+
+    Raises:
+        InputError: an installed package adds something that is no study.
+
+    >>> for study in eb.list_studies()[:2]:
+    ...     print(f"{study.name}: {study.question}")
+    transience: ...
+    regularisation: ...
+    """
+    own = {study.name: study for study in STUDIES}
+    return [StudyEntry(one.name, one.paper, one.question) for one in (own | all_studies()).values()]
+
+
 def find_study(name: str) -> Study:
-    """The study of that name: one of this package, or one that an installed package adds. No file is imported, whatever
-    the name is: it may come from a folder. Raises `InputError` for an unknown one."""
+    """The study of a name: one of this package, or one that an installed package adds (entry points in the group
+    `ebbtide.studies`). No file is imported, whatever the name is: it may come from a folder.
+
+    Args:
+        name: the study's name, one of `list_studies()`.
+
+    Raises:
+        InputError: there is no such study.
+
+    >>> eb.find_study("transience").question
+    'Does in-context learning fade after it has emerged, while the loss keeps falling?'
+    """
     known = {study.name: study for study in STUDIES}
     if name not in known:
-        known = installed_studies() | known
+        known = all_studies()
     require(name in known, "study", name, f"must be one of {', '.join(known)}{nearest(name, known)}")
     return known[name]
 
