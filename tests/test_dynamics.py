@@ -22,7 +22,7 @@ from ebbtide.papers.representations.dynamics import DYNAMICS, SYSTEM
 from ebbtide.papers.representations.study import REPRESENTATIONS
 from ebbtide.sources.functions import Functions, represented
 from ebbtide.sweeps.plan import group
-from ebbtide.tasks.dynamics import Dynamics, scaled
+from ebbtide.tasks.dynamics import Dynamics, scale_to_unit_rms
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.regression import Regression
@@ -81,8 +81,8 @@ def test_a_history_is_scaled_to_one_and_zeros_stay():
     x = np.asarray([[3.0, 4.0], [0.0, 0.0], [-1e-12, 0.0]])
     root_two = 2**0.5
     expected = [[0.6 * root_two, 0.8 * root_two], [0, 0], [-root_two, 0]]
-    np.testing.assert_allclose(scaled(x), expected, rtol=1e-12)
-    np.testing.assert_allclose(scaled(jnp.asarray(x)), expected, rtol=1e-6)
+    np.testing.assert_allclose(scale_to_unit_rms(x), expected, rtol=1e-12)
+    np.testing.assert_allclose(scale_to_unit_rms(jnp.asarray(x)), expected, rtol=1e-6)
 
 
 def test_an_example_depends_on_its_number_alone():

@@ -160,7 +160,7 @@ def test_the_best_model_is_measured_on_prompts_it_was_not_chosen_by(folder):
 def test_a_best_model_that_does_not_fit_the_spec_is_one_line(folder, monkeypatch):
     best = {"value": np.zeros(3), "readout.w": np.zeros((3, 1), np.float32)}
     monkeypatch.setattr(RunFolder, "best", lambda run: best)
-    with pytest.raises(InputError, match="best models: lacks the parameter"):
+    with pytest.raises(InputError, match="best models': lacks the parameter"):
         evidence_of_sweep(load(folder.path), ARMS).score_best("fast")
 
 

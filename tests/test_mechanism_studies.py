@@ -72,7 +72,7 @@ def test_a_checkpoint_that_does_not_fit_the_spec_cannot_be_grafted(tmp_path, mon
     kept = coopetition.checkpoints(run)
     del kept[-1 if last else 0][1]["readout.w"]
     monkeypatch.setattr(coopetition, "checkpoints", lambda run: kept)
-    with pytest.raises(InputError, match=r"checkpoint \d+: lacks the parameter readout.w"):
+    with pytest.raises(InputError, match=r"checkpoint \d+': lacks the parameter readout.w"):
         graft_curve(run, "icl")
 
 

@@ -15,11 +15,30 @@ Decision = Literal["holds", "fails", "undecided"]
 
 
 class Claim(NamedTuple):
-    """One inequality: the mean over members of `estimate` exceeds `threshold`.
+    """One inequality, written before the run: the mean over members of `estimate` exceeds `threshold`.
 
-    `source` says where the claim and its size come from; `metric` says what is estimated, a number of every member.
-    `arms` are the arms that the claim compares: it is asked where a preset has them all. The claim of an experiment
-    of one arm names none.
+    Args:
+        name: the claim's name within its experiment.
+        statement: the claim in words.
+        source: where in the paper the claim and its threshold come from.
+        metric: what is estimated, in words and with its unit.
+        threshold: a number in the unit of the estimate.
+        estimate: a function from `Evidence` to one number for each member (nan: none).
+        arms: the arms that the claim compares; it is judged at presets that have them all. Empty for an experiment of
+            one arm.
+
+    >>> claim = eb.Claim(
+    ...     name="icl",
+    ...     statement="ICL rises well above chance",
+    ...     source="Fig. 1",
+    ...     metric="peak of icl - .5",
+    ...     threshold=0.25,
+    ...     estimate=lambda evidence: evidence.scalar("small", "icl_peak") - 0.5,
+    ...     arms=("small",),
+    ... )
+    >>> curves = {"sequences": np.arange(3), "icl": np.array([[0.5, 0.9, 0.9]]), "train_loss": np.ones((1, 3))}
+    >>> claim.estimate(eb.Evidence({"small": eb.Arm(curves)})).round(2).tolist()
+    [0.4]
     """
 
     name: str
@@ -32,19 +51,19 @@ class Claim(NamedTuple):
 
 
 def above(name: str, statement: str, source: str, scalar: str, arm: str, threshold: float) -> Claim:
-    """The claim that a scalar of one arm exceeds a threshold."""
+    """The claim that a scalar of one arm exceeds a threshold, member by member."""
     metric = f"{scalar} ({arm})"
     return Claim(name, statement, source, metric, threshold, lambda evidence: evidence.scalar(arm, scalar), (arm,))
 
 
 def below(name: str, statement: str, source: str, scalar: str, arm: str, limit: float) -> Claim:
-    """The claim that a scalar of one arm is below a limit."""
+    """The claim that a scalar of one arm is below a limit, member by member."""
     metric = f"{limit:g} - {scalar} ({arm})"
     return Claim(name, statement, source, metric, 0.0, lambda evidence: limit - evidence.scalar(arm, scalar), (arm,))
 
 
 def larger(name: str, statement: str, source: str, scalar: str, arm: str, than: str, threshold: float = 0.0) -> Claim:
-    """The claim that a scalar is larger in one arm than in another, member by member."""
+    """The claim that a scalar of `arm` exceeds the same scalar of `than` by more than `threshold`, member by member."""
 
     def estimate(evidence: Evidence) -> np.ndarray:
         return evidence.scalar(arm, scalar) - evidence.scalar(than, scalar)
@@ -53,8 +72,9 @@ def larger(name: str, statement: str, source: str, scalar: str, arm: str, than: 
 
 
 class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A claim with its answer. `members` are the estimates one by one (None: not finite, or not finished); `above`
-    counts those over the threshold. `note` says what kept the claim from being judged by all members."""
+    """A claim with its verdict. `members` are the estimates of the members (None: not finite, or not finished), `above`
+    is the number of estimates over the threshold, `low` and `high` are the ends of the 95 % interval of their mean.
+    `note` says which members could not be judged, and why."""
 
     claim: str
     statement: str
@@ -79,7 +99,7 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def decide(
     values: Float[np.ndarray, " members"], threshold: float, unfinished: Bool[np.ndarray, " members"] | None = None
 ) -> tuple[Decision, float, float]:
-    """The verdict on one estimate per member, and the ends of the interval of their mean.
+    """Verdict on one estimate per member, and the ends of the interval of their mean.
 
     *Holds*: every member has a finite estimate, and the whole interval is above the threshold. *Fails*: the whole
     interval of the finite estimates is at the threshold or below. Else *undecided*.
@@ -101,8 +121,8 @@ def decide(
 
 
 def judge(claim: Claim, evidence: Evidence) -> Judgement:
-    """A claim on what was measured. Members that have not finished, or have diverged, have no estimate; of a claim that
-    has no other members nothing is estimated."""
+    """Verdict on a claim, given evidence. Members that have not finished, or have diverged, have no estimate (nan); if
+    that is true of all members, `claim.estimate` is not called."""
     lacking = evidence.lacking(claim.arms)
     verdict, low, high = decide(
         values := _estimates(claim, evidence, lacking), claim.threshold, lacking.unfinished if lacking else None

@@ -26,13 +26,26 @@ from ebbtide.training.fields import assign_all
 from ebbtide.training.spec import Spec, from_builtins
 
 SEEDS: Point = {"seeds.init": 50, "seeds.data": 50, "seeds.evaluation": 50}
-"""Where the verdicts of experiments take their random numbers from: no tuning run has used these."""
+"""Seeds of the runs on which experiments are judged: no tuning run has used these."""
 
 
 class Comparison(NamedTuple):
-    """Arms, each by the fields in which it differs from the study's base `preset` with the fields of `base`; `members`
-    models an arm, on the same seeds. Tasks of the sweep get `resources` and `task_members` members. `donor` is the run
-    that arms start from, trained before them."""
+    """Work that is a sweep: arms that differ in one thing, and train on the same seeds.
+
+    Args:
+        arms: for each arm by name, the fields (dotted names) in which it differs from the others, with their values.
+        base: fields that all arms share, changed in the spec of the study's base `preset`.
+        preset: the name of one of the study's `bases`.
+        members: the number of models of each arm; member i has the same seeds in every arm.
+        resources: what each task of the sweep asks of a cluster.
+        task_members: the number of members that one task trains; None: chosen for the machine.
+        donor: a run from which arms start; trained before them.
+
+    >>> rates = {"slow": {"optimizer.lr": 1e-4}, "fast": {"optimizer.lr": 1e-3}}
+    >>> work = eb.Comparison(arms=rates, base={"source.seed": 5}, members=4)
+    >>> list(work.arms), work.members
+    (['slow', 'fast'], 4)
+    """
 
     arms: dict[str, Point]
     base: Point
@@ -43,9 +56,8 @@ class Comparison(NamedTuple):
     donor: Donor | None = None
 
     def plan(self, setup: Setup) -> "SweepPlan":
-        """The sweep with the fields that a user has changed: in all arms, also where an arm has its own, and in the
-        donor (`Donor.overridden`), from which the arms start then. Raises `InputError` when two arms are the same
-        then."""
+        """The sweep with the fields that a user has changed. A changed field holds in all arms, also in an arm that has
+        a value of its own, and in the donor (`Donor.overridden`). Raises `InputError` when two arms become the same."""
         changed = setup.changed()
         arms, donor = _arms_with(self.arms, changed), self.donor
         if donor and changed:

@@ -30,11 +30,11 @@ from ebbtide.training.fields import explain, override, parse
 COMPUTED, CURVES = "computed.json", "curves.npz"
 LARGEST_RECORD = 2**20
 Computed = dict[str, np.ndarray]
-"""What is computed: arrays by name."""
+"""Computed arrays by name."""
 
 
 class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is computed; members are the seeds `seed` to `seed + seeds - 1`."""
+    """Parameters of a computation; its members are the seeds `seed` to `seed + seeds - 1`."""
 
     seed: int = 0
     seeds: int = 24
@@ -50,8 +50,24 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Computation(NamedTuple):
-    """`compute(setting)`, a few arrays; `scalars(setting, arrays)` are the numbers of every member that claims are
-    estimated from, `figure(setting, arrays)` draws figure.png and figure.svg."""
+    """Work that computes arrays in seconds, without training a model.
+
+    Args:
+        setting: parameters, a struct that extends `studies.computation.Setting` (which has `seed` and `seeds`).
+        compute: a function from the setting to arrays by name, which are stored.
+        scalars: a function from the setting and the arrays to the scalars [seed] that claims are estimated from.
+        figure: a function from the setting and the arrays to images by file name (figure.png, figure.svg).
+
+    >>> from ebbtide.studies.computation import Setting
+    >>> work = eb.Computation(
+    ...     setting=Setting(seeds=3),
+    ...     compute=lambda setting: {"loss": np.ones((setting.seeds, 10))},
+    ...     scalars=lambda setting, arrays: {"last loss": arrays["loss"][:, -1]},
+    ...     figure=lambda setting, arrays: {},
+    ... )
+    >>> work.scalars(work.setting, work.compute(work.setting))["last loss"].tolist()
+    [1.0, 1.0, 1.0]
+    """
 
     setting: Setting
     compute: Callable[[Any], Computed]
@@ -90,7 +106,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ComputationPlan(NamedTuple):
-    """A computation that is to be done for a study."""
+    """The plan to do a computation for a study."""
 
     setup: Setup
     computation: Computation

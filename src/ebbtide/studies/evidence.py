@@ -17,7 +17,7 @@ from ebbtide.sweeps.results import Results, Row
 
 Scalars = dict[str, Float[np.ndarray, " member"]]
 AXES = ("sequences", "steps")
-"""What curves have once, not for every member."""
+"""Curves that have no axis over members."""
 ENDED = ("finished", "diverged")
 """States of a member (`Results`) that has trained to its end."""
 ONLY = ""
@@ -46,25 +46,35 @@ class Series(NamedTuple):
 
 
 class Lacking(NamedTuple):
-    """The members that cannot be asked: those that have not finished in every arm of a claim, and those that diverged
-    in one. `note` says so in words."""
+    """Members on which a claim cannot be judged: those that have not finished in every arm of the claim, and those that
+    diverged in one. `note` says so in words."""
 
     unfinished: Bool[np.ndarray, " members"]
     diverged: Bool[np.ndarray, " members"]
     note: str
 
     def any(self) -> Bool[np.ndarray, " members"]:
-        """The members that lack something."""
+        """Mask of the members that have not finished or have diverged."""
         return self.unfinished | self.diverged
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What was measured of one arm's members, in the order of their seeds.
+    """Measurements of one arm's members, in the order of their seeds.
 
-    `curves` hold for every evaluator, and for `train_loss`, numbers [member, evaluation], and where they were taken:
-    `sequences`; None when no member has finished. `runs` says for every member its place in the run that it was trained
-    in, and that run (None: it has not finished). `scalars` are numbers of every member that are no curves'.
+    Args:
+        curves: by the name of an evaluator, and for `train_loss` (nats or squared error), arrays [member, evaluation];
+            and `sequences` [evaluation]. None when no member has finished.
+        chance: chance level of every evaluator.
+        states: the state of every member (see `Results`).
+        runs: for every member its place in the run that it was trained in, and that run (None: it has not finished).
+        scalars: numbers [member] by name, in addition to those that are read off the curves.
+        headline: the metric by which the evaluators are read.
+
+    >>> curves = {"sequences": np.arange(3), "icl": np.array([[0.5, 0.9, 0.6]]), "train_loss": np.ones((1, 3))}
+    >>> arm = eb.Arm(curves, scalars={"strength": np.array([0.8])})
+    >>> arm.members(), arm.summary["strength"].tolist(), arm.summary["icl_final"].tolist()
+    (1, [0.8], [0.75])
     """
 
     curves: Curves | None = None
@@ -86,7 +96,7 @@ class Arm:
 
 
 class Evidence:
-    """What an experiment measured of its arms: their curves over training, scalars, and what is asked of their models.
+    """Measurements of an experiment's arms: their curves over training, scalars, and measures of their models.
 
     The axes have names: `arm`, `member` (the same seeds in every arm, so that arms may be compared member by member),
     and `sequences`, which every `Series` brings with it. To test a claim, make evidence up:
@@ -179,11 +189,11 @@ class Evidence:
         return list(self._arm(arm).runs)
 
     def recorded(self) -> list[str]:
-        """The arms that have curves: a member has finished, or diverged."""
+        """Names of the arms that have curves: a member has finished, or diverged."""
         return [name for name, arm in self._arms.items() if arm.curves is not None]
 
     def finished(self) -> list[str]:
-        """The arms of which a member has finished and not diverged."""
+        """Names of the arms of which a member has finished and not diverged."""
         return [name for name, arm in self._arms.items() if "finished" in arm.states]
 
     def lacking(self, arms: Iterable[str] = ()) -> Lacking | None:
@@ -202,7 +212,7 @@ class Evidence:
         return Lacking(np.any(unfinished, axis=0), np.any(lost, axis=0), ", ".join(words))
 
     def headline(self) -> str:
-        """The metric by which the evaluators of the arms are read; nothing where no arm says."""
+        """The metric by which the evaluators of the arms are read; empty where no arm names one."""
         return next((arm.headline for arm in self._arms.values() if arm.headline), "")
 
     def chance(self, arm: str) -> Mapping[str, float]:
@@ -210,7 +220,7 @@ class Evidence:
         return self._arm(arm).chance
 
     def sequences(self) -> int:
-        """The sequences that were trained on, in the arm with the most."""
+        """Number of sequences that each member was trained on, in the arm with the most."""
         return max((int(self.curves(arm)["sequences"][-1]) for arm in self.recorded()), default=0)
 
     def _arm(self, name: str) -> Arm:
@@ -219,7 +229,7 @@ class Evidence:
 
 
 def stack_members(members: Iterable[np.ndarray | None], shape: tuple[int, ...]) -> Float[np.ndarray, "member *axes"]:
-    """The members' arrays of a shape in one, nan for a member that has none."""
+    """One array of all members, each given as an array of `shape` or None (nan)."""
     return np.stack([np.full(shape, np.nan) if row is None else row for row in members])
 
 

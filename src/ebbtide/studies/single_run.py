@@ -21,12 +21,26 @@ from ebbtide.training.spec import Spec, from_builtins
 
 
 def no_scalars(run: RunFolder) -> Scalars:
-    """No numbers beside those of the curves."""
+    """An empty dict: no scalars beside those of the curves."""
     return {}
 
 
 class SingleRun(NamedTuple):
-    """One run of the study's base `base`; `scalars` are numbers of its members beside those of their curves."""
+    """Work that is one run: a claim compares its members with themselves over training.
+
+    Args:
+        base: the name of one of the study's `bases`, whose spec is trained.
+        scalars: a function from a finished run to scalars by name, one number for each member, in addition to those
+            of the curves.
+
+    >>> work = eb.SingleRun("quick")
+    >>> preset = eb.Preset(work, minutes=0.5, scaled="a toy")
+    >>> experiment = eb.Experiment("mine", "Does ICL rise?", "Fig. 1", claims=(), presets={"quick": preset})
+    >>> base = eb.Base(eb.Spec(), "default sizes")
+    >>> study = eb.Study("mine", "no paper", "Does ICL rise?", (experiment,), bases={"quick": base})
+    >>> study.own().preset("quick").work.base
+    'quick'
+    """
 
     base: str
     scalars: Callable[[RunFolder], Scalars] = no_scalars
@@ -40,14 +54,14 @@ class SingleRun(NamedTuple):
 
 
 class RunPlan(NamedTuple):
-    """A run that is to be trained for a study."""
+    """The plan to train a run for a study."""
 
     setup: Setup
     spec: Spec
 
     @property
     def label(self) -> dict[str, str]:
-        """What the run's header says of the study."""
+        """Label of the run: the study's name, the preset, and for a study in a user's file which file it is."""
         file = self.setup.study.file
         return {"study": self.setup.study.name, "preset": self.setup.preset} | ({"file": file} if file else {})
 
@@ -90,7 +104,7 @@ def check_judgeable(study: Study, spec: Spec, changed: Point) -> None:
 
 
 def judge_run(study: Study, run: RunFolder) -> tuple[Verdict, Evidence]:
-    """The study's own claims on a finished run, and what they were judged on."""
+    """Verdict of the study's own claims on a finished run, and the evidence that they were judged on."""
     experiment, work = own_experiment(study)
     evidence = evidence_of_run(run, work.scalars(run))
     preset, spec = run.header.label.get("preset", "custom"), run.header.spec
@@ -110,7 +124,22 @@ def judge_run(study: Study, run: RunFolder) -> tuple[Verdict, Evidence]:
 
 
 def conclude_run(study: Study, run: RunFolder) -> Verdict:
-    """Judges a run by the study's own claims and writes verdict.json and the figures into its folder."""
+    """Verdict of the study's own claims on a run. Writes verdict.json and the figures into the run's folder.
+
+    Args:
+        study: a study whose own experiment is a `SingleRun`.
+        run: a run of the study's spec, or of any spec whose curves the claims can be estimated from.
+
+    Raises:
+        InputError: the study has no experiment that is a single run, or a claim needs a curve that the run lacks.
+
+    >>> rises = eb.Claim("rise", "ICL is a number", "none", "icl_peak", 0.0, lambda evidence: evidence["icl_peak"])
+    >>> preset = eb.Preset(eb.SingleRun("quick"), minutes=0.5, scaled="a toy")
+    >>> experiment = eb.Experiment("mine", "Does ICL rise?", "Fig. 1", claims=(rises,), presets={"quick": preset})
+    >>> study = eb.Study("mine", "no paper", "Does ICL rise?", (experiment,))
+    >>> [claim.verdict for claim in eb.conclude_run(study, eb.Run("runs/tiny")).claims]  # one member: no interval
+    ['undecided']
+    """
     verdict, evidence = judge_run(study, run)
     write_verdict(run.path, verdict, {})  # a verdict does not wait for a figure
     experiment, _ = own_experiment(study)

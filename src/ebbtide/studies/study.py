@@ -15,7 +15,7 @@ from ebbtide.training.fields import parse
 from ebbtide.training.spec import Spec
 
 Figures = dict[str, bytes]
-"""Pictures by the name of their file."""
+"""Images by the name of their file."""
 
 
 @runtime_checkable
@@ -24,7 +24,7 @@ class Plan(Protocol):
 
     @property
     def setup(self) -> "Setup":
-        """What the work is for."""
+        """The experiment and preset that the work is done for."""
         ...
 
     def check(self) -> None:
@@ -50,8 +50,17 @@ class Work(Protocol):
 
 
 class Preset(NamedTuple):
-    """A size at which an experiment is done. `minutes` is what two cores take (None: not seen to finish); `scaled` says
-    how the setting differs from the paper's, or what it is; `needs` names data that must be there."""
+    """A size at which an experiment is done.
+
+    Args:
+        work: a `SingleRun`, a `Comparison` or a `Computation`.
+        minutes: the time that the work takes on two cores, in minutes; None: never timed.
+        scaled: how the setting differs from the paper's, in words.
+        needs: data that must be on the machine, in words.
+
+    >>> eb.Preset(eb.SingleRun("quick"), minutes=0.5, scaled="width 32 in place of 64").work.base
+    'quick'
+    """
 
     work: Work
     minutes: float | None
@@ -60,11 +69,23 @@ class Preset(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """One of a paper's questions: claims that are written before the work, and the work that is to judge them, by
-    preset.
+    """One of a paper's questions: claims that are written before the work, and the work that judges them, by preset.
 
-    `section` says where the paper asks the question. Of every arm the curves `shows` (evaluators, a panel each) are
-    drawn and the `scalars` listed; `figures` draws what is no curve, given the evidence and a title.
+    Args:
+        name: the name after `--experiment`; a study's own experiment has the study's name.
+        question: one question.
+        section: the section or figure of the paper that asks it.
+        claims: the claims.
+        presets: sizes of the work, by name.
+        shows: evaluators whose curves are drawn for every arm, one panel each.
+        scalars: scalars that are listed for every arm.
+        figures: a function from the evidence and a title to further images by file name.
+
+    >>> rates = {"slow": {"optimizer.lr": 1e-4}, "fast": {"optimizer.lr": 1e-3}}
+    >>> preset = eb.Preset(eb.Comparison(arms=rates, base={}), minutes=0.5, scaled="a toy")
+    >>> experiment = eb.Experiment("rates", "Is fast better?", "Fig. 1", claims=(), presets={"quick": preset})
+    >>> list(experiment.preset("quick").work.arms)
+    ['slow', 'fast']
     """
 
     name: str
@@ -83,12 +104,20 @@ class Experiment(NamedTuple):
         return self.presets[name]
 
     def asked(self, arms: Iterable[str]) -> tuple[Claim, ...]:
-        """The claims about these arms."""
+        """Claims that compare no other arms than these."""
         return tuple(claim for claim in self.claims if set(claim.arms) <= set(arms))
 
 
 class Base(NamedTuple):
-    """A spec from which work starts, with words on it. A sweep's file may name it as the preset of its study."""
+    """A spec from which work starts. A sweep's file may name it as the preset of its study.
+
+    Args:
+        spec: the spec.
+        note: what is special about the spec, in words.
+
+    >>> eb.Base(eb.Spec(members=2), "two members").spec.members
+    2
+    """
 
     spec: Spec
     note: str
@@ -97,9 +126,20 @@ class Base(NamedTuple):
 class Study(NamedTuple):
     """A paper's question, asked by experiments; the first is what `ebbtide run NAME` does.
 
-    An experiment that has the study's name is the study's own: its verdict is the study's. `bases` are the specs that
-    work starts from, by the names of presets. `file` says of a study in a user's own file which file it is: its name
-    and hash.
+    Args:
+        name: the name on the command line.
+        paper: authors, year, title and where it appeared.
+        question: one question.
+        experiments: the experiments; the verdict of the one that has the study's name is the study's.
+        bases: the specs that work starts from, by the names of presets.
+        file: for a study in a user's own file, the file's name and the beginning of its SHA-256; else empty.
+
+    >>> study = eb.find_study("transience")
+    >>> study.experiment("size").question
+    'Does ICL fade at every size, and later in wider models?'
+    >>> study.experiment("sise")
+    Traceback (most recent call last):
+    ebbtide.errors.InputError: experiment = 'sise': transience has ... (did you mean 'size'?)
     """
 
     name: str

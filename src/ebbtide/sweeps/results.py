@@ -49,7 +49,20 @@ class Results:
 
     `rows` are in the order of the sweep's points, whatever tasks the members were trained in. A row's state is
     `finished`, `diverged` (finished, but the last evaluation is not finite), `unfinished`, `missing` (never begun),
-    `quarantined` or `damaged`.
+    `quarantined` (its task failed too often) or `damaged`.
+
+    Args:
+        path: the sweep's folder.
+
+    Raises:
+        InputError: the folder holds no sweep.
+
+    >>> results = eb.Results("runs/rates")  # doctest: +SKIP
+    >>> results.rows[0].axes, results.rows[0].state  # doctest: +SKIP
+    ({'optimizer.lr': 0.001, 'seeds.member': 0}, 'finished')
+    >>> eb.Results("runs/tiny")
+    Traceback (most recent call last):
+    ebbtide.errors.InputError: sweep = 'runs/tiny': ...
     """
 
     def __init__(self, path: str | os.PathLike[str]):

@@ -1,4 +1,4 @@
-"""The classes of one few-shot sequence: the query's, its copies, a distractor's, and the rest."""
+"""The draw of the classes of one few-shot sequence: the query's, its copies, a distractor's, and the rest."""
 
 from typing import NamedTuple
 
@@ -10,16 +10,17 @@ from ebbtide.tasks.prompt import Tag
 
 
 class Classes(NamedTuple):
-    """One sequence before its labels: what sits in each slot, query last."""
+    """The class and the role (`Tag`) of every slot of one sequence; the query is the last slot."""
 
     classes: Int[Array, " slots"]
     tags: Int[Array, " slots"]
 
 
 class ClassDraw(NamedTuple):
-    """Draws the classes of one sequence from 0 to `classes` - 1, uniform or with probabilities `weights`, whose
-    cumulative sum with a leading 0 is `edges`. The other fields are those of `FewShot`; classes that are equal modulo
-    `modulus` have the same label, and none of the query's label stands where its class may not."""
+    """The rule by which the classes of one sequence are drawn from 0 to `classes` - 1: uniformly, or with probabilities
+    `weights`, whose cumulative sum with a leading 0 is `edges`. Classes that are equal modulo `modulus` have the same
+    label; where the query's class must not stand, no class with its label does. The other fields are those of
+    `FewShot`."""
 
     context: int
     burst: int
@@ -31,7 +32,8 @@ class ClassDraw(NamedTuple):
     edges: Array | None
 
     def sequence(self, query_word: Array, words: UInt[Array, " slots"], *, bursty: bool) -> Classes:
-        """Rest slots, then query copies, then distractor copies, then the query."""
+        """Classes of one sequence in this order: the rest, copies of the query's class, copies of the distractor's
+        class, the query's class."""
         burst = self.burst if bursty else 0
         with_distractor = self.distractor and burst > 0
         rest = self.context - burst * (2 if with_distractor else 1)
@@ -57,12 +59,12 @@ class ClassDraw(NamedTuple):
         return [self._others(words[i : i + 1], query, distractor)[0] for i in range(words.shape[0])]
 
     def _others(self, words: Array, query: Array, also_not: list[Array]) -> list[Array]:
-        """Different classes, none the query's (in class or label) and none in `also_not`."""
+        """Different classes, one for each word: none has the query's class or label, and none is in `also_not`."""
         if self.weights is not None and self.edges is not None:
-            found = [query, *also_not]
+            excluded = [query, *also_not]
             for word in words:
-                found.append(draws.weighted(word, self.weights, self.edges, found))
-            return found[1 + len(also_not) :]
+                excluded.append(draws.weighted(word, self.weights, self.edges, excluded))
+            return excluded[1 + len(also_not) :]
         modulus = self.modulus
         label = query % modulus
         # Work in the space of allowed classes: ranks among the classes whose label is not the query's.
@@ -70,8 +72,8 @@ class ClassDraw(NamedTuple):
         fewest = self.classes - full_rows - (1 if partial else 0)
         allowed = jnp.where(label < partial, fewest, self.classes - full_rows) if partial else fewest
         taken = [c - (c // modulus) - (c % modulus > label) for c in also_not]
-        found = list(taken)
+        ranks = list(taken)
         for word in words:
-            r = (word % (jnp.uint32(allowed) - jnp.uint32(len(found)))).astype(jnp.int32)
-            found.append(draws.skip(r, found))
-        return [draws.other_label(r, label, modulus) for r in found[len(taken) :]]
+            r = (word % (jnp.uint32(allowed) - jnp.uint32(len(ranks)))).astype(jnp.int32)
+            ranks.append(draws.skip(r, ranks))
+        return [draws.other_label(r, label, modulus) for r in ranks[len(taken) :]]

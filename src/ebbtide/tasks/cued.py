@@ -1,4 +1,4 @@
-"""Cues and responses: pairs (c, r) of one hidden concept, then a cue whose response is asked."""
+"""The task of cues and responses: pairs (c, r) of one hidden concept, then a query cue."""
 
 from typing import Annotated, Literal
 
@@ -20,11 +20,18 @@ class Cued(FunctionTask, frozen=True, tag="cued", forbid_unknown_fields=True):
     concept z for the whole prompt, drawn from the source's pool or, with `draw = "prior"`, made anew
     (Zhang et al. 2023, arXiv 2305.19420).
 
-    `change`: `wrong`: every response of the context, not the query's, is uniform whatever the cue (misspecified
-    examples); `switch`: from the middle of the context on another concept of the pool answers.
+    Args:
+        context: the number of pairs before the query.
+        draw: "pool": concepts of the source's pool; "prior": a new concept for every prompt.
+        change: "wrong": the responses of the context are uniform whatever the cue, the query's is not (misspecified
+            examples); "switch": the first half of the context follows another concept of the pool.
 
-    Example i of a stream is a pure function of (root key, i), whatever the batch size. `latent["concept"]` is z (the
-    one that answers the query; -1: made anew).
+    Prompt i of a stream is a pure function of (root key, i), whatever the batch size. `latent["concept"]` is the index
+    of the concept that the query's response follows (-1: made anew).
+
+    >>> source = eb.Concepts(concepts=3, cues=5, responses=4)
+    >>> eb.Cued(context=8).outputs(source)
+    4
     """
 
     context: Annotated[int, msgspec.Meta(ge=1)] = 16
@@ -52,24 +59,25 @@ class Cued(FunctionTask, frozen=True, tag="cued", forbid_unknown_fields=True):
         check_pairs(pairing)
 
     def evaluators(self) -> tuple[str, ...]:
-        """Names of its instruments, in the order of their stream indices: see `variant`."""
+        """Names of the evaluators, in the order of their stream numbers: see `variant`."""
         return ("train", "prior", "wrong", "switch")
 
     def variant(self, name: str) -> "Cued":
-        """The task of an evaluator: training's prompts, concepts made anew, or a `change`."""
+        """The task of the evaluator `name`: `train` (prompts as in training), `prior` (concepts made anew), `wrong` or
+        `switch` (see `change`)."""
         if name == "train":
             return self
         return replace(self, draw="prior") if name == "prior" else replace(self, change=name)
 
     def outputs(self, source: SourceLike) -> int:
-        """The responses there are."""
+        """Number of different responses."""
         assert isinstance(source, Concepts)
         return source.responses
 
     def sample(
         self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: ConceptBank, split: Split
     ) -> FunctionPrompt:
-        """Examples `index` of the stream `key`."""
+        """Prompts with the numbers `index` of the stream `key`."""
         assert isinstance(source, Concepts)
         return function_prompts(lambda own: self._one(own, source, bank), key, index)
 

@@ -20,15 +20,24 @@ class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=
     $$x_{t+1} = W \phi_r(h_t / \mathrm{rms}(h_t)) + \sigma \epsilon_t, \quad h_t = [x_{t-k+1}; \dots; x_t], \quad
     x_1 \sim N(0, I_d),$$
 
-    states before the first being 0 (after Guo et al. 2023, arXiv 2310.10616, the dynamical setting). $\phi_r$ is one of
-    the source's representations (`Functions`), of `history` = k states side by side; every row of W is drawn for the
-    prompt as weights are. The input of slot t is $x_t$, its response $x_{t+1}$, a vector: coordinate by coordinate a
-    linear regression on $\phi_r$, with ridge as its posterior mean.
+    where states before the first are 0 (after Guo et al. 2023, arXiv 2310.10616, the dynamical setting). $\phi_r$ is
+    one of the source's representations (`Functions`), of `history` = k states side by side; every row of W is drawn for
+    the prompt as weights are. The input of slot t is $x_t$, its response $x_{t+1}$, a vector: coordinate by coordinate
+    a linear regression on $\phi_r$, with ridge as its posterior mean.
 
     rms is the root of the mean square. Without it some systems grow without bound: with 2 states of 2 numbers, noise .3
     and one leaky layer 3 in 100 have a state beyond 100 after 24 steps, though the mean square of most falls.
 
-    Example i of a stream is a pure function of (root key, i), whatever the batch size.
+    Args:
+        context: the number of states before the query.
+        noise: the standard deviation of the noise, sigma.
+
+    Prompt i of a stream is a pure function of (root key, i), whatever the batch size.
+
+    >>> task, source = eb.Dynamics(context=6), eb.Functions(dim=2, history=2, layers=1)
+    >>> index, split = jax.numpy.arange(5, dtype="uint32"), source.sizes().split()
+    >>> task.sample(jax.random.key(0), index, source, source.build(), split).responses.shape  # [slot, batch, dim]
+    (7, 5, 2)
     """
 
     context: Annotated[int, msgspec.Meta(ge=1)] = 24
@@ -54,21 +63,21 @@ class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=
         require(pairing == "states", "model.pairing", pairing, "must be states for the task dynamics")
 
     def evaluators(self) -> tuple[str, ...]:
-        """Names of its instruments, in the order of their stream indices: training's prompts."""
+        """Names of the evaluators: `train`, prompts as in training."""
         return ("train",)
 
     def variant(self, name: str) -> "Dynamics":
-        """The task of an evaluator."""
+        """The task of the evaluator `name`: this one."""
         return self
 
     def outputs(self, source: SourceLike) -> int:
-        """Labels of a response: none, it is a vector of real numbers."""
+        """0: a response is a vector of real numbers, no label."""
         return 0
 
     def sample(
         self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: FunctionBank, split: Split
     ) -> FunctionPrompt:
-        """Examples `index` of the stream `key`; `latent["weights"]` is W, [batch, dim, features]."""
+        """Prompts with the numbers `index` of the stream `key`; `latent["weights"]` is W, [batch, dim, features]."""
         assert isinstance(source, Functions)
         return function_prompts(lambda own: self._one(own, source, bank), key, index)
 
@@ -82,7 +91,7 @@ class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=
         first = jax.random.normal(start_key, (source.dim,))
 
         def after(history: Float[Array, " features"], shock: Float[Array, " dim"]) -> tuple[Array, Array]:
-            state = source.represent(bank, which, scaled(history)) @ weights.T + shock
+            state = source.represent(bank, which, scale_to_unit_rms(history)) @ weights.T + shock
             return jnp.concatenate([history[source.dim :], state]), state
 
         before = jnp.zeros(source.features).at[-source.dim :].set(first)
@@ -91,7 +100,8 @@ class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=
         return inputs, states, jnp.ones(self.context, bool), {"weights": weights, "representation": which}
 
 
-def scaled(history: Any) -> Any:
-    """An array [*slots, features] of NumPy or JAX with a root mean square of 1 over the features; zeros stay zeros."""
+def scale_to_unit_rms(history: Any) -> Any:
+    """The array [*slots, features] (NumPy or JAX), scaled to a root mean square of 1 over the features; zeros stay
+    zeros."""
     square = (history**2).mean(-1, keepdims=True)
     return history / (square + (square == 0)) ** 0.5

@@ -1,4 +1,4 @@
-"""The bursty few-shot task: (exemplar, label) pairs in context, then a query exemplar."""
+"""The bursty few-shot task: pairs of an exemplar and a label in context, then a query exemplar."""
 
 from typing import Annotated, Literal
 
@@ -28,24 +28,36 @@ EVERY = (*NAMES, "icl_pairs")
 
 
 class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields=True):
-    """Sequences of `context` (exemplar, label) pairs and a query exemplar whose label is asked.
+    """Sequences of `context` pairs of an exemplar and a label, then a query exemplar whose label is the target. The
+    order of the context is uniformly random.
 
-    A *bursty* sequence holds the query's class `burst` times and, with `distractor`, one other
-    class equally often; the other context slots follow `rest`: `iid` draws from all classes (they
-    may repeat either class), `no_support` (never the query's class nor the distractor's) or
-    `unique` (no_support, and all different). With probability 1 - `p_bursty` a sequence is drawn
-    as if `burst` were 0. Context order is uniformly random.
+    Args:
+        context: the number of pairs before the query.
+        burst: in a *bursty* sequence, the number of context slots with the query's class.
+        distractor: whether a bursty sequence also has `burst` slots of one other class.
+        rest: the classes of the other context slots: "iid" (drawn from all classes, so they may repeat the query's or
+            the distractor's), "no_support" (neither of these two) or "unique" (neither, and all different).
+        exemplar_draw: "independent" (with replacement: the query may equal a context exemplar), "without_replacement"
+            (the query and its copies are different exemplars, and so are the distractor's copies) or "match" (the query
+            and its copies are one exemplar, the distractor's copies another).
+        p_bursty: the probability that a sequence is bursty; else it is drawn with a burst of 0.
+        zipf: the exponent a of the class probabilities, p(c) ~ (c + 1)^-a.
+        labels: the labelling scheme (`Fixed`, `Shared`, `Polysemy`, `PerSequence`).
+        relabel: how labels are overwritten after the draw; for evaluators.
+        distinct: whether a class that must differ from the query's differs as a "class" (the papers) or also in its
+            "label" (evaluators, where classes share labels).
+        reserved_labels: the number of labels of the read-out that never occur in training.
 
-    `exemplar_draw`: `independent` (with replacement: the query may equal a context exemplar),
-    `without_replacement` (query and its copies all different, distractor copies too) or `match`
-    (query and its copies are one exemplar, the distractor copies another).
+    Prompt i of a stream is a pure function of (root key, i), whatever the batch size.
 
-    Classes follow p(c) ~ (c+1)^-`zipf`. `distinct` says what a class that must differ from the
-    query's differs in: the class (the papers) or also the label (evaluators, where labels are shared).
+    Sources: Chan et al. 2022 (2205.05055); Singh et al. 2023 (2311.08360) sections 2 and 3; the options are those of
+    the two public code bases.
 
-    Sources: Chan et al. 2022 (2205.05055); Singh et al. 2023 (2311.08360) sections 2 and 3; the
-    options are those of the two public code bases. Example i of a stream is a pure function of
-    (root key, i), whatever the batch size.
+    >>> task, source = eb.FewShot(context=4, burst=2), eb.Gaussian(classes=64, dim=8, holdout_classes=8)
+    >>> index, split = jax.numpy.arange(5, dtype="uint32"), source.sizes().split()
+    >>> prompt = task.sample(jax.random.key(0), index, source, source.build(), split)
+    >>> prompt.exemplars.shape, prompt.labels.shape, task.outputs(source)  # [slot, batch, dim], [context, batch]
+    ((5, 5, 8), (4, 5), 66)
     """
 
     context: int = 2
@@ -69,7 +81,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         return METRICS
 
     def check(self, source: SourceLike) -> None:
-        """Raises `InputError` for combinations that cannot be drawn from `source`."""
+        """Raises `InputError` for fields that do not go together, or cannot be drawn from `source`."""
         tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
         allowed = "has no exemplars of classes for the task few_shot, e.g. as gaussian has"
         require(source.bank_type is Bank, "source", tag, allowed)
@@ -127,7 +139,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         return self.context + 1 if self.p_bursty < 1 else bursty
 
     def outputs(self, source: SourceLike) -> int:
-        """Size of the read-out: the labels of the training classes and the reserved ones."""
+        """Size of the read-out: the number of labels of the training classes and of reserved labels."""
         return self._outputs(source.sizes().classes)
 
     def _outputs(self, classes: int) -> int:
@@ -182,7 +194,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         return Evaluator(name, EVERY.index(name), task, headline, split, group)
 
     def _variant(self, kind: str, classes: int) -> tuple["FewShot", str]:
-        """The task of an evaluator, and the metric it is read by."""
+        """The task of an evaluator, and the metric by which it is reported."""
         two = replace(
             self, burst=self.context // 2, distractor=True, rest="no_support", p_bursty=1.0, zipf=0.0, distinct="label"
         )
@@ -206,9 +218,9 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         return none, "accuracy"
 
     def _ranked(self, name: str, classes: int) -> Range:
-        """The most frequent tenth of the training classes, or the less frequent half; class 0 is the most frequent.
-        Where classes share labels, rare ones begin at a multiple of their number, so that label = class mod count holds
-        within the range as well."""
+        """The range of the most frequent tenth of the training classes, or of the less frequent half; class 0 is the
+        most frequent. Where classes share labels, the rare half begins at a multiple of the number of labels, so that
+        label = class mod count holds within the range as well."""
         if name.endswith("common"):
             return Range(0, classes // 10)
         half = classes // 2
@@ -239,12 +251,13 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
     def sample(
         self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: Bank, split: Split
     ) -> Prompt:
-        """Examples `index` of the stream `key`: classes and exemplars of `split`, looked up in `bank`."""
+        """Prompts with the numbers `index` of the stream `key`: classes and exemplars of `split`, looked up in
+        `bank`."""
         start = split.classes.start
         trained = start + split.classes.size <= source.sizes().classes  # held-out classes have no label in the weights
 
-        def drawn(weights: Array | None) -> tuple[Array, ...]:
-            """All sequences: of uniform classes, or of classes with these probabilities (made once for all)."""
+        def draw(weights: Array | None) -> tuple[Array, ...]:
+            """All sequences, with uniform classes or with these class probabilities (computed once for all)."""
             edges = None if weights is None else jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights)])
 
             def one(i: Array) -> tuple[Array, ...]:
@@ -253,13 +266,13 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
             return jax.vmap(one, out_axes=(1, 1, 1, 1, 0, 0))(index)
 
         def skewed() -> tuple[Array, ...]:
-            return drawn(draws.zipf_weights(split.classes.size, self.zipf))
+            return draw(draws.zipf_weights(split.classes.size, self.zipf))
 
         if isinstance(self.zipf, (int, float)):
-            found = drawn(None) if self.zipf == 0 else skewed()
+            sequences = draw(None) if self.zipf == 0 else skewed()
         else:  # a member whose value is 0 draws what a spec with 0 draws: the two have one address
-            found = jax.lax.cond(self.zipf == 0, lambda: drawn(None), skewed)
-        classes, indices, tags, labels, target, own = found
+            sequences = jax.lax.cond(self.zipf == 0, lambda: draw(None), skewed)
+        classes, indices, tags, labels, target, own = sequences
         classes = classes + start
         indices = indices + jnp.uint32(split.exemplars.start)
         own = own if trained else jnp.full_like(own, -1)
@@ -269,7 +282,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         self, key: Key[Array, ""], split: Split, weights: Array | None, edges: Array | None, first: int
     ) -> tuple[Array, Array, Array, Array, Array, Array]:
         """One sequence as integers: (classes, exemplars, tags, context labels, target, own label). Classes count from
-        the start of the split; labels belong to class `first` + that."""
+        the start of the split; the labels are those of class `first` + c."""
         slots = self.context + 1
         # One row of random words per purpose: no word serves two draws.
         words = jax.random.bits(key, (7, slots), "uint32")
@@ -302,16 +315,18 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         if self.exemplar_draw == "match":
             query, distractor = independent[-1], independent[jnp.argmax(of_distractor)]
             return jnp.where(of_query, query, jnp.where(of_distractor, distractor, independent))
-        indices = self._apart(independent, of_query, copy_words[: self.burst + 1], count)
+        indices = self._draw_different(independent, of_query, copy_words[: self.burst + 1], count)
         if self.distractor and self.burst:
-            indices = self._apart(indices, of_distractor, copy_words[self.burst + 1 : 2 * self.burst + 1], count)
+            indices = self._draw_different(
+                indices, of_distractor, copy_words[self.burst + 1 : 2 * self.burst + 1], count
+            )
         return indices
 
     @staticmethod
-    def _apart(
+    def _draw_different(
         indices: UInt[Array, " slots"], where: Bool[Array, " slots"], words: UInt[Array, " k"], count: int
     ) -> UInt[Array, " slots"]:
-        """The slots of `where` get different exemplars."""
+        """Exemplars of the slots, with different ones in the slots of `where`."""
         several = jnp.stack(draws.distinct(words, count)).astype(jnp.uint32)
         rank = jnp.clip(jnp.cumsum(where) - 1, 0, words.shape[0] - 1)
         return jnp.where(where, several[rank], indices)

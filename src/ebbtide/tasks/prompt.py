@@ -1,4 +1,4 @@
-"""The schema every task draws and every model reads."""
+"""The two types of prompts: what tasks draw, and models, losses, metrics and predictors read."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt
 
 
 class Tag(IntEnum):
-    """The part a slot plays in a few-shot sequence."""
+    """The role of a slot in a few-shot sequence."""
 
     OTHER = 0
     BURSTY = 1
@@ -18,12 +18,23 @@ class Tag(IntEnum):
 
 
 class Prompt(NamedTuple):
-    """One batch of (exemplar, label) sequences that end with a query exemplar.
+    """A batch of few-shot sequences: pairs of an exemplar and a label, then a query exemplar.
 
-    Slots come first (token-major) and the query is the last slot. The first three fields are what
-    a model and its loss see; the rest is the latent truth behind them, for oracles, metrics and tests.
-    `own_label` is the label that training ties to the query's class, or -1 where there is none
-    (a class never trained, or labels drawn anew for every sequence).
+    Arrays are token-major: slots come first, and the query is the last slot. A model and its loss see the first three
+    fields; the others are latent variables, for oracles, metrics and tests.
+
+    - `exemplars` [slots, batch, dim];
+    - `labels` [context, batch], of the context's slots;
+    - `target` [batch], the label of the query;
+    - `classes` [slots, batch] and `indices` [slots, batch]: the class of every slot, and the exemplar within the class;
+    - `tags` [slots, batch]: the role of every slot (`Tag`);
+    - `own_label` [batch]: the label that training ties to the query's class, -1 where there is none (a class never
+      trained, or labels drawn anew for every sequence).
+
+    >>> spec, params = eb.model_at("runs/tiny")
+    >>> prompt = eb.prompts_of(spec, "icl", 5)
+    >>> prompt.exemplars.shape, prompt.labels.shape, prompt.target.shape
+    ((3, 5, 8), (2, 5), (5,))
     """
 
     exemplars: Float[Array, "slots batch dim"]
@@ -36,12 +47,21 @@ class Prompt(NamedTuple):
 
 
 class FunctionPrompt(NamedTuple):
-    """One batch of sequences of (input, response) pairs in which every response is asked for.
+    """A batch of sequences of pairs of an input and a response, in which every response is predicted from the pairs
+    before it. The last slot is the query.
 
-    Slot t is answered from the pairs before it; the last slot is the query. Responses are real numbers, vectors of
-    them (the next state of a dynamical system), or whole numbers below the task's `labels`. `present` says which of the
-    context's pairs a prompt has: a model that reads only the query sees no others. `latent` is the truth behind the
-    responses (weights, which of a pool, noise), for baselines, probes and tests.
+    - `inputs` [slots, batch, dim];
+    - `responses` [slots, batch]: real numbers, or labels (integers from 0); for a dynamical system the next state,
+      [slots, batch, dim];
+    - `present` [context, batch]: the pairs that a prompt has; a model that reads only the query sees no others;
+    - `latent`: arrays [batch, ...] by name, the variables behind the responses (weights, index in a pool, index of the
+      noise level), for classical predictors, probes and tests.
+
+    >>> task, source = eb.Regression(context=4), eb.Functions(dim=2)
+    >>> index, split = jax.numpy.arange(5, dtype="uint32"), source.sizes().split()
+    >>> prompt = task.sample(jax.random.key(0), index, source, source.build(), split)
+    >>> prompt.inputs.shape, prompt.responses.shape, sorted(prompt.latent)
+    ((5, 5, 2), (5, 5), ['level', 'member', 'representation', 'weights'])
     """
 
     inputs: Float[Array, "slots batch dim"]
@@ -51,16 +71,16 @@ class FunctionPrompt(NamedTuple):
 
 
 PromptType = type[Prompt] | type[FunctionPrompt]
-"""The two kinds of prompt there are."""
+"""The two types of prompts."""
 
 Some = TypeVar("Some", Prompt, FunctionPrompt)
 
 
 def part(prompt: Some, start: int | Int[Array, ""], size: int) -> Some:
-    """`size` sequences of a prompt from `start` on; all of them must be there. Of functions what a model may see: their
-    latent truth is left out."""
-    seen = prompt._replace(latent={}) if isinstance(prompt, FunctionPrompt) else prompt
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, min(1, x.ndim - 1)), seen)
+    """The sequences of a prompt from `start` to `start + size` - 1, all of which must exist. Latent variables of
+    functions are left out."""
+    visible = prompt._replace(latent={}) if isinstance(prompt, FunctionPrompt) else prompt
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, min(1, x.ndim - 1)), visible)
 
 
 Parts = tuple[Float[Array, "slots dim"], Num[Array, "slots *state"], Bool[Array, " context"], dict[str, Array]]
@@ -70,6 +90,6 @@ Parts = tuple[Float[Array, "slots dim"], Num[Array, "slots *state"], Bool[Array,
 def function_prompts(
     one: Callable[[Key[Array, ""]], Parts], key: Key[Array, ""], index: UInt[Array, " batch"]
 ) -> FunctionPrompt:
-    """Examples `index` of the stream `key`, each drawn by `one` from a key of its own."""
+    """Prompts with the numbers `index` of the stream `key`, each drawn by `one` from a key of its own."""
     parts = jax.vmap(lambda i: one(jax.random.fold_in(key, i)), out_axes=(1, 1, 1, 0))(index)
     return FunctionPrompt(*parts)

@@ -1,4 +1,4 @@
-"""Regression in context: pairs (x, y) of one function, then a query input whose response is asked."""
+"""The task of regression in context: pairs (x, y) of one function, then a query input."""
 
 from typing import Annotated, Literal, get_args
 
@@ -36,14 +36,18 @@ class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fie
     r"""Sequences of `context` pairs and a query, $y_t = f(x_t) + \sigma \epsilon_t$ with $x_t \sim N(0, I_d)$ and one
     function f for the whole prompt (Garg et al. 2022, arXiv 2208.01066).
 
-    f comes from the source (`Functions`): with `draw = "pool"` from its pool of weights where it has one, with
-    `"prior"` always anew, in both cases with a representation chosen at random. $\sigma$ is one of `noise`, chosen at
-    random for every prompt. `link = "sign"` asks for the class 1[y > 0] instead, `"step"` for the number -1 or +1,
-    `"mixed"` for y or its step, at random for every prompt. `lengths = "random"` gives
-    prompts 1 to `context` pairs, uniformly; it is for models that read the query alone (pairs beyond are masked).
+    Args:
+        context: the number of pairs before the query.
+        noise: standard deviations $\sigma$, one of which is chosen at random for every prompt.
+        draw: "pool": f has weights from the source's pool, where it has one; "prior": new weights for every prompt. In
+            both cases its representation is chosen at random among those of the source (`Functions`).
+        link: the response: "linear": y; "sign": the class 1[y > 0]; "step": the number -1 or +1; "mixed": y or its
+            step, at random for every prompt.
+        lengths: "random": a prompt has 1 to `context` pairs, uniformly, and the others are masked; for models that read
+            the query alone.
+        shift: how the inputs of a prompt differ from standard normal ones; see below.
 
-    `shift` changes the inputs, d the dimension (after the prompt shifts of Garg et al. 2022, section 4, and Ahuja &
-    Lopez-Paz 2023, arXiv 2305.16704):
+    Shifts, with d the dimension (after Garg et al. 2022, section 4, and Ahuja & Lopez-Paz 2023, arXiv 2305.16704):
     - `skewed`: covariance with eigenvalues ~ 1/i^2 in a random basis, trace d;
     - `subspace`: all inputs in a random subspace of ceil(d/2) dimensions, squared norm d on average;
     - `shrunk`, `stretched`: inputs divided or multiplied by 2;
@@ -53,7 +57,12 @@ class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fie
     - `sorted`: context pairs in order of increasing response;
     - `noisy`: noise of standard deviation 1, whatever `noise` says.
 
-    Example i of a stream is a pure function of (root key, i), whatever the batch size.
+    Prompt i of a stream is a pure function of (root key, i), whatever the batch size.
+
+    >>> task, source = eb.Regression(context=4, noise=(0.1,)), eb.Functions(dim=2)
+    >>> index, split = jax.numpy.arange(5, dtype="uint32"), source.sizes().split()
+    >>> task.sample(jax.random.key(0), index, source, source.build(), split).inputs.shape  # [slot, batch, dim]
+    (5, 5, 2)
     """
 
     context: Annotated[int, msgspec.Meta(ge=1)] = 16
@@ -83,32 +92,33 @@ class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fie
             require(self.context < source.dim, "task.shift", self.shift, allowed)
 
     def check_pairing(self, pairing: str) -> None:
-        """Raises `InputError` for a model over states, and, for prompts of random lengths, for one that answers every
-        length anyway."""
+        """Raises `InputError` for a model over states, and, for prompts of random lengths, for a model that predicts at
+        every length anyway."""
         check_pairs(pairing)
         allowed = "must be full for a model that answers every length anyway (all but those over joint tokens)"
         require(pairing == "joint" or self.lengths == "full", "task.lengths", self.lengths, allowed)
 
     def evaluators(self) -> tuple[str, ...]:
-        """Names of its instruments, in the order of their stream indices: see `variant`."""
+        """Names of the evaluators, in the order of their stream numbers: see `variant`."""
         return ("train", "prior", *SHIFTS)
 
     def variant(self, name: str) -> "Regression":
-        """The task of an evaluator: `train` (training's prompts), `prior` (weights always anew: no pool can have been
-        memorised), or a shift with functions as in training. All prompts have their full length."""
+        """The task of the evaluator `name`: `train` (prompts as in training), `prior` (new weights for every prompt, so
+        that a memorised pool does not help), or a shift, with functions as in training. All prompts have their full
+        length."""
         full = replace(self, lengths="full")
         if name == "train":
             return full
         return replace(full, draw="prior") if name == "prior" else replace(full, shift=name)
 
     def outputs(self, source: SourceLike) -> int:
-        """Labels of a response: two classes, or 0 where it is a real number."""
+        """Number of labels: 2 for the link "sign", else 0 (a response is a real number)."""
         return 2 if self.link == "sign" else 0
 
     def sample(
         self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: FunctionBank, split: Split
     ) -> FunctionPrompt:
-        """Examples `index` of the stream `key`."""
+        """Prompts with the numbers `index` of the stream `key`."""
         assert isinstance(source, Functions)
         return function_prompts(lambda own: self._one(own, source, bank), key, index)
 
@@ -125,7 +135,7 @@ class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fie
         member = choose(0, source.pool) if pooled else jnp.int32(-1)
         weights = bank.pool[member] if pooled else source.fresh(weights_key)
         which, level = choose(1, source.representations), choose(2, len(self.noise))
-        x = shifted(self.shift, jax.random.normal(inputs_key, (self.context + 1, source.dim)), shift_key)
+        x = apply_shift(self.shift, jax.random.normal(inputs_key, (self.context + 1, source.dim)), shift_key)
         clean = source.represent(bank, which, x) @ weights
         sd = NOISY if self.shift == "noisy" else jnp.asarray(self.noise, x.dtype)[level]
         y = clean + sd * jax.random.normal(noise_key, clean.shape)
@@ -135,10 +145,10 @@ class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fie
         length = 1 + choose(3, self.context) if self.lengths == "random" else self.context
         present = jnp.arange(self.context) < length
         latent = {"weights": weights, "member": member, "representation": which, "level": level}
-        return x, self._linked(y, choice_key), present, latent
+        return x, self._response_of(y, choice_key), present, latent
 
-    def _linked(self, y: Float[Array, " slots"], key: Key[Array, ""]) -> Array:
-        """What is asked for in place of y."""
+    def _response_of(self, y: Float[Array, " slots"], key: Key[Array, ""]) -> Array:
+        """The response to y: y itself, its class or its step (see `link`)."""
         step = jnp.where(y > 0, 1.0, -1.0)
         match self.link:
             case "linear":
@@ -150,8 +160,8 @@ class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fie
         return jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 1)), step, y)
 
 
-def shifted(shift: Shift, x: Float[Array, "slots dim"], key: Key[Array, ""]) -> Float[Array, "slots dim"]:
-    """Standard normal inputs under a shift; the query is the last."""
+def apply_shift(shift: Shift, x: Float[Array, "slots dim"], key: Key[Array, ""]) -> Float[Array, "slots dim"]:
+    """Inputs under a shift, made from standard normal ones; the query is the last slot."""
     dim = x.shape[1]
     match shift:
         case "skewed" | "subspace":

@@ -1,4 +1,4 @@
-"""What every task answers: all that the rest of the code asks of a way to draw prompts."""
+"""The protocol of tasks: all that the rest of the code needs of a way to draw prompts."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -14,25 +14,25 @@ from ebbtide.tasks.prompt import FunctionPrompt, Prompt, PromptType
 class Task(Protocol):
     """A way to draw prompts: a frozen struct with a tag of its own, listed in `training/kinds.py`.
 
-    What a task does not say follows from the kind of its prompts (`tasks/prompt.py`), of which there are two: the loss,
-    the tokens that models make, and that the compiled kernel serves it (a kernel serves both kinds, whatever the task).
-    The memory that it needs follows from `context`, `outputs` and its source.
+    The loss, the tokens of models and the use of the compiled kernel follow from the type of a task's prompts
+    (`tasks/prompt.py`), of which there are two. The memory that a task needs follows from `context`, `outputs` and its
+    source.
     """
 
     @property
     def prompt_type(self) -> PromptType:
-        """The kind of its prompts; a constant."""
+        """The type of the prompts; a constant."""
         ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names (of `evaluation/metrics.py`) of what is measured of every prompt of an evaluation, in the order of the
-        last axis of every metric array; a constant."""
+        """Names of the metrics (`evaluation/metrics.py`) of every prompt of an evaluation, in the order of the last
+        axis of every metric array; a constant."""
         ...
 
     @property
     def context(self) -> int:
-        """How many pairs come before the query; a field."""
+        """Number of pairs before the query; a field."""
         ...
 
     def check(self, source: SourceLike) -> None:
@@ -45,7 +45,7 @@ class Task(Protocol):
         ...
 
     def outputs(self, source: SourceLike) -> int:
-        """How many labels a model's read-out tells apart; 0 where a response is a real number, or a vector of them."""
+        """Number of labels of a model's read-out; 0 where a response is a real number, or a vector of real numbers."""
         ...
 
     def evaluators(self) -> tuple[str, ...]:
@@ -63,17 +63,17 @@ class Task(Protocol):
     def sample(
         self, key: Key[Array, ""], index: UInt[Array, " batch"], source: SourceLike, bank: Any, split: Split
     ) -> Prompt | FunctionPrompt:
-        """Examples `index` of the stream `key`: example i is a pure function of (key, i), whatever the batch size.
-        Compiles."""
+        """Prompts with the numbers `index` of the stream `key`: prompt i is a pure function of (key, i), whatever the
+        batch size. Can be compiled."""
         ...
 
 
 class Evaluator(NamedTuple):
-    """A prompt distribution, the metric it is read by, and the classes and exemplars it draws from.
+    """A distribution of prompts with the metric by which it is reported, and the classes and exemplars it draws from.
 
-    An evaluator is itself a task, derived from the training task. `stream` is part of its random stream: never
-    renumber. `headline` is one of the task's metrics that has a chance level; `group` is how many labels of a class
-    count as right by it.
+    `task` is derived from the training task. `stream` is part of the evaluator's random stream: never renumber.
+    `headline` is one of the task's metrics that has a chance level; `group` is the number of labels of a class that
+    count as right.
     """
 
     name: str
@@ -85,10 +85,10 @@ class Evaluator(NamedTuple):
 
 
 class FunctionTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What tasks of functions in context share (abstract): prompts of pairs in which every response is asked.
+    """Base class of the tasks of functions in context: prompts of pairs in which every response is predicted.
 
-    A task of this kind says its `metrics` and the `headline` among them, its `context`, `check`, `check_pairing`,
-    `evaluators`, `variant`, `outputs` and `sample`.
+    A subclass defines `metrics` and the `headline` among them, `context`, `check`, `check_pairing`, `evaluators`,
+    `variant`, `outputs` and `sample`.
     """
 
     @property
@@ -97,7 +97,7 @@ class FunctionTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def headline(self) -> str:
-        """The metric by which all evaluators are read."""
+        """The metric by which all evaluators are reported."""
         raise NotImplementedError
 
     def evaluators(self) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ class FunctionTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise NotImplementedError
 
     def evaluator(self, name: str, source: SourceLike) -> Evaluator:
-        """The evaluator `name`: a `variant` of this task, read by its headline."""
+        """The evaluator `name`: a `variant` of this task, reported by its headline."""
         names = self.evaluators()
         if name not in names:
             raise InputError("evaluators", name, f"must be one of {', '.join(names)}{nearest(name, names)}")

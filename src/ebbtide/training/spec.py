@@ -52,18 +52,39 @@ VARIED_SEEDS = ("seeds.init", "seeds.data", "seeds.member")
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A run: `members` models of one shape, trained side by side on `sequences` sequences each.
+    """The complete description of a run: `members` models of one shape, trained side by side.
 
-    `distinct` sequences of a member's stream are all there are: they come again in the same order, sequence i is
-    number i mod `distinct` (0: every one is new).
+    Args:
+        task: how prompts are drawn.
+        source: where exemplars, functions or concepts come from.
+        model: the model.
+        optimizer: the optimiser, with its learning rate and schedule.
+        batch: sequences in a batch.
+        sequences: sequences that each member is trained on, a multiple of `batch`.
+        distinct: the number of different sequences of a member's stream, which come again in the same order: sequence
+            i is number i mod `distinct`. 0: every sequence is new.
+        members: the number of models.
+        vary: values that differ between members: for a traced field (see `traced_fields`) or a seed (`VARIED_SEEDS`)
+            one value for each member, e.g. `{"optimizer.lr": [1e-3, 3e-4]}`. A varied `seeds.member` is the i of
+            `Seeds`.
+        schedule: when members are evaluated, and which checkpoints are kept.
+        evaluators: names of the task's evaluators.
+        evaluation_sequences: prompts of each evaluator.
+        keep_best: the evaluator by which every checkpoint also holds each member's best model so far; None, or not one
+            of `evaluators`: no best model is kept.
+        stopping: early stopping.
+        seeds: seeds of the random streams.
+        interventions: changes of every forward pass, in training and in evaluation.
+        start: another run whose parameters the members start from.
+        freeze: globs of parameters that are not trained, e.g. `blocks.1.*`.
 
-    `vary` gives a traced field (see `traced_fields`) or a seed (`VARIED_SEEDS`) one value per member, e.g.
-    `{"optimizer.lr": [1e-3, 3e-4]}`; a varied `seeds.member` is the member's i itself. Every checkpoint also holds
-    the model of each member that had the best `keep_best` (an evaluator; None, or not evaluated: no model is kept);
-    `stopping` ends members early.
+    Raises:
+        InputError: from `check`, which training calls first; a spec itself may hold anything of the right types.
 
-    `interventions` change every forward pass, in training and in evaluation; `start` takes parameters from another
-    run; parameters that a glob in `freeze` names (blocks.1.*) are not trained.
+    >>> spec = eb.Spec(task=eb.FewShot(context=4, burst=2), model=eb.Transformer(width=32), sequences=128_000)
+    >>> spec.check()
+    >>> spec.batch, spec.sequences // spec.batch  # sequences in a batch, optimiser steps
+    (128, 1000)
     """
 
     task: AnyTask = FewShot()

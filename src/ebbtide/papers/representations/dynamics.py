@@ -29,7 +29,7 @@ from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
-from ebbtide.tasks.dynamics import Dynamics, scaled
+from ebbtide.tasks.dynamics import Dynamics, scale_to_unit_rms
 
 States = Float[np.ndarray, "slots prompt dim"]
 Features = Float[np.ndarray, "slots prompt features"]
@@ -48,7 +48,7 @@ def state_histories(predictions: Predictions) -> Features:
     scales its states."""
     x, back = predictions.inputs, _source_and_noise(predictions)[0].history
     long = np.concatenate([np.zeros((back - 1, *x.shape[1:])), x])
-    return scaled(np.concatenate([long[i : i + len(x)] for i in range(back)], axis=-1))
+    return scale_to_unit_rms(np.concatenate([long[i : i + len(x)] for i in range(back)], axis=-1))
 
 
 def noiseless_states(predictions: Predictions) -> States:
