@@ -13,8 +13,9 @@ from ebbtide.errors import InputError
 from ebbtide.papers.registry import find_study, list_studies, study_given
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.studies import outside
-from ebbtide.studies.outside import names_a_file, study_in_file
+from ebbtide.studies.outside import study_in_file
 from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.user_code import names_a_file
 from tiny import SPEC, contents, write_run
 
 EXAMPLE = Path(__file__).parents[1] / "examples/own_study.py"

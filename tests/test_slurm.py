@@ -149,5 +149,5 @@ def test_without_slurm_one_line_says_so(tmp_path, monkeypatch):
 
 def test_what_is_queued_holds_names_only():
     job = Job("folder", "task", Resources())
-    assert set(vars(job.checkpoint().function)) == {"folder", "task", "resources", "_attempt"}
+    assert set(vars(job.checkpoint().function)) == {"folder", "task", "resources", "code", "_attempt"}
     assert job.checkpoint().function._attempt is None

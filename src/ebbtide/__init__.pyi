@@ -93,6 +93,7 @@ from ebbtide.training.spec import Spec as Spec
 from ebbtide.training.start import Start as Start
 from ebbtide.training.team import WorkerError as WorkerError
 from ebbtide.training.watch import EarlyStopping as EarlyStopping
+from ebbtide.user_code import use as use
 
 __all__: list[str]
 __version__: str

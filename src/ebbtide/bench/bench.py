@@ -133,7 +133,7 @@ class _Measurement:
         name = f"{implementation}, {threads} thread{'s' * (threads > 1)}"
         self.say(f"starting {name}")
         child = stack.enter_context(Child(threads))
-        spec = msgspec.to_builtins(self.spec)
+        spec = self.spec.builtins()
         try:
             return child, child.ask(
                 "start", implementation=implementation, spec=spec, members=members, threads=threads, limit=PATIENCE
@@ -222,9 +222,7 @@ class _Measurement:
         began = time.monotonic()
         with Child(1) as child, _folder() as folder:
             try:
-                return child.ask(
-                    do, spec=msgspec.to_builtins(spec), folder=folder, began=began, limit=PATIENCE, **command
-                )
+                return child.ask(do, spec=spec.builtins(), folder=folder, began=began, limit=PATIENCE, **command)
             except ChildError as error:
                 self._skip(name, str(error))
                 return None

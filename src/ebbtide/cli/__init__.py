@@ -4,9 +4,11 @@ import os
 import sys
 from importlib import import_module
 
+from ebbtide.cli.code import load_files
 from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, option_names, overrides, parser
 from ebbtide.errors import InputError, Interrupted, nearest, one_line, visible
 from ebbtide.interrupts import CODE, STOPPED, ignore_ctrl_c, leave_at_ctrl_c
+from ebbtide.user_code import explain
 
 HOMES = {
     **dict.fromkeys(("studies", "run", "resume"), "study"),
@@ -59,6 +61,7 @@ def _command(words: list[str]) -> int:
         group = name.partition("_")[0]
         if getattr(options, "kernel", None) is not None:  # for this process and those it starts
             os.environ["EBBTIDE_KERNEL"] = options.kernel
+        load_files(options)
         return getattr(import_module(f"ebbtide.cli.{HOMES.get(group, group)}"), name)(options)
     except (InputError, DamagedError) as error:
         sys.stderr.write(f"ebbtide: {visible(str(error))}\n")
@@ -73,4 +76,10 @@ def _command(words: list[str]) -> int:
         if error.filename is None:
             raise
         sys.stderr.write(f"ebbtide: {one_line(str(error.filename))}: {error.strerror}\n")
+        return 2
+    except Exception as error:
+        told = explain(error)  # a fault in a file of the user
+        if told is None:
+            raise
+        sys.stderr.write(f"ebbtide: {visible(str(told))}\n")
         return 2

@@ -13,7 +13,7 @@ KERNEL_VERBS = ("status", "build")
 DATA_VERBS = ("fetch", "features", "tokens", "info")
 """Second words of `ebbtide data`."""
 OVERRIDES = """any field of the spec by its dotted name: --task.context 4, --source omniglot, --source FILE.npz,
---task.labels shared, --model.width 32, --optimizer.lr 3e-4, --vary '{"optimizer.lr": [1e-3, 3e-4]}' ...
+--task.labels shared, --task FILE.py:CLASS, --model.width 32, --optimizer.lr 3e-4, --vary '{"optimizer.lr": [1e-3]}' ...
 (`ebbtide run STUDY --dry-run` prints all fields with their values)"""
 
 
@@ -33,6 +33,10 @@ def parser() -> argparse.ArgumentParser:
     def kernel(one: argparse.ArgumentParser) -> None:
         text = "auto (the compiled kernel where it serves), xla or native (default: $EBBTIDE_KERNEL, else auto)"
         one.add_argument("--kernel", metavar="NAME", help=text)
+
+    def code(one: argparse.ArgumentParser) -> None:
+        text = "a file of yours that holds the task, source or model; may be repeated"
+        one.add_argument("--code", action="append", default=[], metavar="FILE", help=text)
 
     def layout(one: argparse.ArgumentParser) -> None:
         kernel(one)
@@ -73,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     resume.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     layout(resume)
     resume.add_argument("--study", metavar="FILE", help="the file of the run's study, where it is one of your own")
+    code(resume)
     resume.add_argument("--check", action="store_true", help="exit with 1 unless every claim holds")
     export = command("export", "write a run's curves as one tidy table")
     export.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
@@ -94,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--executor", default="local", help="local, slurm, slurm-local or ray (default: local)")
     sweep.add_argument("--jobs", type=int, metavar="N", help="tasks at a time (default: as many as fit)")
     kernel(sweep)
+    code(sweep)
     sweep.add_argument("--retry", action="store_true", help="try tasks again that were set aside")
     sweep.add_argument("--dry-run", action="store_true", help="print the plan: groups, tasks, time, memory; and stop")
     sweep.add_argument("--measure", action="store_true", help="with --dry-run: train each unknown shape for seconds")
@@ -150,6 +156,7 @@ def parser() -> argparse.ArgumentParser:
     )
     probe.add_argument("--on", default="icl", metavar="EVALUATOR", help="whose prompts (default: icl)")
     probe.add_argument("--sequences", type=int, default=500, metavar="N", help="how many prompts (default: 500)")
+    code(probe)
     probe.add_argument(
         "--out", metavar="DIR", help="where numbers and figures go (default: probes/ in the run's folder)"
     )

@@ -10,6 +10,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from ebbtide.cli.code import file_words
 from ebbtide.cli.console import console, tell_written
 from ebbtide.cli.parser import RUNS
 from ebbtide.errors import Interrupted, one_line, require
@@ -289,7 +290,7 @@ def given_words(options: Namespace) -> list[str]:
     words = ["--out", options.out] if options.out else []
     words += ["--executor", options.executor] if options.executor != "local" else []
     words += ["--jobs", str(options.jobs)] if options.jobs else []
-    return words
+    return words + (file_words(options) if options.command == "sweep" else [])
 
 
 def _span(seconds: float) -> str:

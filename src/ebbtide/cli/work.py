@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 from rich.table import Table
 
+from ebbtide.cli.code import file_words
 from ebbtide.cli.console import claims_verdict, console, print_diverged, print_verdict
 from ebbtide.cli.sweep import (
     check_execution,
@@ -96,7 +97,7 @@ def train_run(out: Path, options: Namespace, call: Callable[..., RunFolder]) -> 
     from ebbtide.training.team import WorkerError
 
     how = {"processes": options.processes, "width": options.width, "deterministic": options.deterministic}
-    again = shlex.join(["ebbtide", "resume", str(out)])
+    again = shlex.join(["ebbtide", "resume", str(out), *file_words(options)])
     try:
         with ProgressLine(console) as line:
             call(report=line, say=lambda text: console.print(text), **how)

@@ -15,6 +15,7 @@ from ebbtide.models.model import AnyPrompt, Model, Params, Shape
 from ebbtide.models.positions import Identical, Learned, Rotary
 from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.prompt import Prompt
+from ebbtide.user_code import is_own
 
 JOINT, NORMED, LEARNED, ROTARY, EVERY, REAL, OPEN, RECTIFIED, RELU, BY_ROLE, BY_KIND = (2**i for i in range(11))
 STATES, COPIED = 2**11, 2**12
@@ -28,6 +29,8 @@ LARGEST = 16_384
 
 def unsupported_reason(model: Model, shape: Shape) -> str | None:
     """Why the kernel does not serve a model of this shape; None where it does."""
+    if is_own(type(model)):
+        return "a model in a file of the user is not served"
     if not isinstance(model, Transformer):
         return "only transformers are served"
     size = model.width // model.heads

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import msgspec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from ebbtide.models.encoders import Encoder
+from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.layers import weight
 from ebbtide.models.positions import Positions
 from ebbtide.models.product import Product
@@ -67,7 +67,16 @@ def mean_loss(outputs: Array, prompt: AnyPrompt) -> Float[Array, ""]:
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model of prompts (abstract): what all models answer. Subclasses say what is between the tokens and the
-    read-out, and have a `pairing`, a field or a constant of the class: which prompts they can read."""
+    read-out (`init`, `apply`), and have a `pairing`, a field or a constant of the class: which prompts they can read.
+
+    The costs (`weights`, `held`, `products`) are what a model of unknown parts needs at least; a subclass that knows
+    its parts says more, and its cost is estimated better.
+    """
+
+    encoder = Linear()  # a subclass with another one has it as a field
+
+    def check(self) -> None:
+        """Raises `InputError` for fields that do not go together; here all do."""
 
     def tokens(self, context: int) -> int:
         """The number of tokens of a prompt with `context` pairs."""
@@ -101,15 +110,16 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def weights(self, *, dim: int, labels: int) -> int:
         """The number of entries in the matrices and tables, without building them; biases, norms and positions are left
         out."""
-        raise NotImplementedError
+        return self.parameters(context=1, dim=dim, labels=labels)
 
     def held(self, tokens: int) -> int:
         """The least number of values that one layer stores at once for a sequence of `tokens` tokens."""
-        raise NotImplementedError
+        return tokens
 
     def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
         """The matrix products in the forward pass of one step; only those that the loss needs."""
-        raise NotImplementedError
+        size = self.parameters(context=context, dim=dim, labels=labels)
+        return [Product("all parameters, for every token", 1, self.tokens(context) * batch, 1, size)]
 
 
 def init_tokens(

@@ -185,7 +185,7 @@ def facts_of_sweep(path: Path) -> Facts:
         words = f"{states['diverged']} of {len(rows)} members diverged: see the table of members."
         problem = " ".join([words, problem]).strip()
     study = known.study if known else study_named((verdict.study if verdict else "") or sweep.study or "")
-    base = msgspec.to_builtins(sweep.spec())
+    base = sweep.spec().builtins()
     identities, created, seconds = _runs_of(folder)
     axes = {name: list(dict.fromkeys(row[name] for row in rows)) for name in results.axes}
     _, settings, needs = table_of_settings(base, study, [*axes, "members"])
@@ -313,7 +313,7 @@ def _scaled(study: Study, spec: dict[str, Any], but: Collection[str] = ()) -> st
 def _command(study: Study, label: dict[str, str], spec: Spec | None) -> str:
     name = label.get("preset", "").rstrip("*")
     base = study.bases.get(name) if study.own() else None
-    return run_command(study.name, name, base.spec, msgspec.to_builtins(spec)) if base and spec is not None else ""
+    return run_command(study.name, name, base.spec, spec.builtins()) if base and spec is not None else ""
 
 
 def _figure(path: Path) -> bytes:

@@ -3,8 +3,6 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from ebbtide.errors import InputError, one_line
 from ebbtide.pages.page import Grid
 from ebbtide.runs.signed import DamagedError
@@ -128,4 +126,4 @@ def table_of_settings(
 
 
 def _paper_fields(study: Study | None) -> Flat:
-    return flat(msgspec.to_builtins(study.bases["paper"].spec)) if study and "paper" in study.bases else {}
+    return flat(study.bases["paper"].spec.builtins()) if study and "paper" in study.bases else {}

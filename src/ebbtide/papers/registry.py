@@ -14,9 +14,10 @@ from ebbtide.papers.statisticians.study import STATISTICIANS
 from ebbtide.papers.toy_laws.study import TOY_LAWS
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.papers.transient_ridge.study import TRANSIENT_RIDGE
-from ebbtide.studies.outside import installed_studies, names_a_file, study_in_file
+from ebbtide.studies.outside import installed_studies, study_in_file
 from ebbtide.studies.study import Study
 from ebbtide.training.spec import Spec
+from ebbtide.user_code import names_a_file
 
 STUDIES: tuple[Study, ...] = (
     TRANSIENCE,

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError, require
@@ -61,7 +60,7 @@ class Comparison(NamedTuple):
         changed = setup.changed()
         arms, donor = _arms_with(self.arms, changed), self.donor
         if donor and changed:
-            before = msgspec.to_builtins(setup.study.base(self.preset).spec)
+            before = setup.study.base(self.preset).spec.builtins()
             assign_all(Spec, before, SEEDS | self.base)
             donor = donor.overridden(before, {name for point in self.arms.values() for name in point}, changed)
             arms = {name: _from_donor(point, self.donor, donor) for name, point in arms.items()}
@@ -92,7 +91,7 @@ class SweepPlan(NamedTuple):
 
     def _of_file(self, sweep: Sweep) -> Sweep:
         """The sweep of a study in a user's file, which no other process knows by its name: its base in full."""
-        data = msgspec.to_builtins(self.setup.study.base(sweep.preset).spec)
+        data = self.setup.study.base(sweep.preset).spec.builtins()
         assign_all(Spec, data, sweep.base)
         base = {name: value for name, value in data.items() if name not in ("members", "vary")}
         return replace(sweep, study=None, preset="quick", base=base)

@@ -13,7 +13,8 @@ from ebbtide.training.identity import DEEPEST
 from ebbtide.training.spec import VARIED_SEEDS, Spec, from_builtins
 
 Flat = dict[str, Any]
-"""Fields by dotted name, structs before their fields; a struct that is one of several is named by its tag."""
+"""Fields by dotted name, structs before their fields; a struct that is one of several is named by its tag, one in a
+user's file by the file and the class."""
 
 INCIDENTAL = ("schedule", "evaluators", "evaluation_sequences", "seeds", "keep_best", "stopping", "members", "vary")
 """Parts of a spec that say how a question is asked, not how large it is."""
@@ -26,7 +27,10 @@ def flat(data: dict[str, Any], prefix: str = "") -> Flat:
     for name, value in data.items():
         full = f"{prefix}{name}"
         if isinstance(value, dict) and full != "vary" and full.count(".") < DEEPEST:
-            if "type" in value:
+            if value.get("type") == "custom" and isinstance(value.get("fields"), dict):
+                out[full] = f"{value.get('file')}:{value.get('name')}"
+                value = {"sha256": value.get("sha256")} | value["fields"]
+            elif "type" in value:
                 out[full] = value["type"]
             out |= flat(value, f"{full}.")
         elif name != "type":
@@ -85,7 +89,7 @@ def seeds(spec: dict[str, Any]) -> str:
 def scaled(spec: dict[str, Any], paper: Spec, note: str, but: Collection[str] = ()) -> str:
     """How a run's sizes and parts differ from those of the study's preset `paper`, which `note` describes; not in
     the fields `but`."""
-    original = flat(_builtins(paper))
+    original = flat(paper.builtins())
     changed = [
         f"{name} {value_text(value)} (paper: {value_text(original[name])})"
         for name, value in differing(spec, original).items()
@@ -117,7 +121,7 @@ def run_command(study: str, preset: str, base: Spec, spec: dict[str, Any]) -> st
 
     Empty when this version of ebbtide cannot make that spec: what is given is checked to be it.
     """
-    words, data = ["ebbtide", "run", study, "--preset", preset], _builtins(base)
+    words, data = ["ebbtide", "run", study, "--preset", preset], base.builtins()
     try:
         wanted = from_builtins(spec).digest()
         for name, value in flat(spec).items():
@@ -182,7 +186,3 @@ def field_text(value: Any) -> str:
 def _tag(value: Any) -> str | None:
     tag = value.__struct_config__.tag if isinstance(value, msgspec.Struct) else None
     return None if tag is None else str(tag)
-
-
-def _builtins(spec: Spec) -> dict[str, Any]:
-    return msgspec.to_builtins(spec)

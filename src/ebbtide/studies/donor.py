@@ -46,7 +46,7 @@ class Donor(NamedTuple):
         builtins, `owned` are fields that arms have values of their own for. A field of `SHARED` in which donor and arms
         agree is changed in the donor too, unless arms own it; a seed is moved by as much as the arms' is, so that two
         different streams stay different. Raises `InputError` for a struct of which arms own a field."""
-        own = to_builtins(self.spec)
+        own = self.spec.builtins()
         both: Point = {}
         for name, value in overrides.items():
             mine, theirs = value_in(own, name), value_in(base, name)

@@ -35,7 +35,7 @@ class UntrainedRun(RunFolder):
     def __init__(self, spec: Spec):
         spec = msgspec.structs.replace(spec, source=spec.source.stand_in())
         self._spec, self.path = spec, Path("not trained")
-        self.header: Any = _Header(msgspec.to_builtins(spec), spec.digest(), {})
+        self.header: Any = _Header(spec.builtins(), spec.digest(), {})
 
     def metrics(self) -> dict[str, np.ndarray]:
         """Curves of ones, by the names that the curves of a trained run have."""

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from ebbtide.errors import InputError
 from ebbtide.report.figure import curves_figure
 from ebbtide.runs.folder import RunFolder
@@ -47,7 +45,7 @@ class SingleRun(NamedTuple):
 
     def plan(self, setup: Setup) -> "RunPlan":
         """The run with the fields that a user has changed."""
-        data = msgspec.to_builtins(setup.study.base(self.base).spec)
+        data = setup.study.base(self.base).spec.builtins()
         for name, text in setup.fields:
             override(Spec, data, name, text)
         return RunPlan(setup, from_builtins(data))

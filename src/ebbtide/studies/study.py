@@ -11,7 +11,7 @@ from ebbtide.studies.describe import option_words
 from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.verdict import Verdict
 from ebbtide.sweeps.axes import Point
-from ebbtide.training.fields import parse
+from ebbtide.training.fields import in_full, parse
 from ebbtide.training.spec import Spec
 
 Figures = dict[str, bytes]
@@ -194,7 +194,7 @@ class Setup(NamedTuple):
 
     def changed(self) -> Point:
         """The values of the fields that were changed; the last one of a field that was given twice."""
-        return {name: parse(text) for name, text in self.fields}
+        return {name: in_full(name, parse(text)) for name, text in self.fields}
 
     def plan(self) -> Plan:
         """The work to do. Raises `InputError` for an unknown preset, and for fields that cannot be changed so."""

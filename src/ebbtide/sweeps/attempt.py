@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -32,17 +33,19 @@ class Outcome(NamedTuple):
 class Attempt:
     """A task in training. When this process dies, however it dies, the task saves and ends."""
 
-    def __init__(self, folder: Path, task: str, resources: Resources):
+    def __init__(self, folder: Path, task: str, resources: Resources, code: Sequence[str] = ()):
+        """`code` names the files of the user that the task needs (`user_code.to_words`)."""
         from ebbtide.training.worker import ENVIRONMENT
 
         self.folder, self.task = folder, task
         alone = resources.cpus == 1 and resources.gpus == 0
         workers = [] if resources.gpus else [f"--processes={0 if alone else resources.cpus}"]
+        files = [f"--code={one}" for one in code]
         environment = {**os.environ, **(ENVIRONMENT if not resources.gpus else {})}
         forget_settings(environment)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the try
         self._process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-m", "ebbtide.sweeps.task", str(folder), task, *workers],
+            [sys.executable, "-X", "faulthandler", "-m", "ebbtide.sweeps.task", str(folder), task, *workers, *files],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,

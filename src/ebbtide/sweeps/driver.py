@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from ebbtide.errors import InputError, Interrupted, one_line
 from ebbtide.interrupts import stop_requests
 from ebbtide.places import looking_in
@@ -20,7 +18,9 @@ from ebbtide.sweeps.executors import Executor, make_executor, trains_here
 from ebbtide.sweeps.folder import SWEEP, SweepFolder, places, planning
 from ebbtide.sweeps.plan import Group, PlannedGroup, TaskGroup, check_planned, group, plan
 from ebbtide.sweeps.sweep import Sweep
+from ebbtide.training.custom import files_needed
 from ebbtide.training.layout import cores
+from ebbtide.user_code import check_not_importing
 
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 2.0
@@ -107,6 +107,7 @@ def run_sweep(
     >>> sweep = eb.Sweep(name="rates", axes=(eb.Axis(field="optimizer.lr", values=[1e-3, 1e-4]), eb.Axis(seeds=3)))
     >>> folder = eb.run_sweep(sweep, "runs/rates")  # doctest: +SKIP
     """
+    check_not_importing()
     sweep.check()
     path, sweep = Path(out), sweep.resolve()
     groups = group(sweep, sweep.points())
@@ -123,11 +124,12 @@ def run_sweep(
     for text in preset_changed(before, sweep):
         say(text)
     folder = SweepFolder.make(path, sweep)
-    tasks_on = make_executor(on, path, sweep.resources, jobs) if isinstance(on, str) else on
+    code = files_needed(one.spec.builtins() for one in groups)
+    tasks_on = make_executor(on, path, sweep.resources, jobs, code) if isinstance(on, str) else on
     with planning(path):
         folder.reread()
         planned = make_plan(sweep, groups, folder.members, tasks_on.slots)
-        fresh = [TaskGroup(msgspec.to_builtins(one.group.spec), one.tasks) for one in planned if one.tasks]
+        fresh = [TaskGroup(one.group.spec.builtins(), one.tasks) for one in planned if one.tasks]
         if fresh:
             folder.add(fresh)
     say(f"{sum(len(one.tasks) for one in fresh)} new tasks in {path}")

@@ -1,6 +1,7 @@
 """Executors: where tasks are tried. An executor takes tasks, and reports how they ended."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,9 +42,9 @@ class Executor(Protocol):
 class Local:
     """This machine: at most `jobs` tasks at a time, each in processes of its own."""
 
-    def __init__(self, folder: Path, resources: Resources, jobs: int | None):
+    def __init__(self, folder: Path, resources: Resources, jobs: int | None, code: Sequence[str] = ()):
         require(jobs is None or jobs >= 1, "jobs", jobs, "must be 1 or larger")
-        self.folder, self.resources = folder, resources
+        self.folder, self.resources, self.code = folder, resources, code
         self.slots = jobs or max(1, 1 if resources.gpus else cores() // resources.cpus)
         self.active: dict[str, Attempt] = {}
 
@@ -52,7 +53,7 @@ class Local:
 
     def submit(self, tasks: list[str]) -> None:
         for task in tasks:
-            self.active[task] = Attempt(self.folder, task, self.resources)
+            self.active[task] = Attempt(self.folder, task, self.resources, self.code)
 
     def finished(self) -> list[tuple[str, Outcome]]:
         found = [(task, outcome) for task, one in self.active.items() if (outcome := one.poll()) is not None]
@@ -81,15 +82,23 @@ def check_name(name: str) -> None:
     require(name in NAMES, "executor", name, f"must be one of {', '.join(NAMES)}{nearest(name, NAMES)}")
 
 
-def make_executor(name: str, folder: Path, resources: Resources, jobs: int | None = None, **options: Any) -> Executor:
-    """The executor with this name. `jobs` is the most tasks that may run at a time (None: as many as fit)."""
+def make_executor(
+    name: str,
+    folder: Path,
+    resources: Resources,
+    jobs: int | None = None,
+    code: Sequence[str] = (),
+    **options: Any,
+) -> Executor:
+    """The executor with this name. `jobs` is the most tasks that may run at a time (None: as many as fit); `code` names
+    the files of the user that tasks need (`user_code.to_words`)."""
     check_name(name)
     if name == "local":
-        return Local(folder, resources, jobs)
+        return Local(folder, resources, jobs, code)
     if name == "ray":
         from ebbtide.sweeps.ray import Ray
 
-        return Ray(folder, resources, jobs, **options)
+        return Ray(folder, resources, jobs, code=code, **options)
     from ebbtide.sweeps.slurm import Slurm
 
-    return Slurm(folder, resources, jobs, local=name == "slurm-local", **options)
+    return Slurm(folder, resources, jobs, local=name == "slurm-local", code=code, **options)

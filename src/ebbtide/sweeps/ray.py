@@ -7,6 +7,7 @@ minutes, so one Ray task never is a single tiny model.
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,14 @@ class Ray:
 
     here = False
 
-    def __init__(self, folder: Path, resources: Resources, jobs: int | None, address: str | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        resources: Resources,
+        jobs: int | None,
+        address: str | None = None,
+        code: Sequence[str] = (),
+    ):
         """Raises `InputError` when Ray is not installed, the cluster cannot be reached, or an option is unknown."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -33,7 +41,7 @@ class Ray:
         except ModuleNotFoundError as error:
             raise InputError("executor", "ray", "needs Ray: pip install 'ebbtide[ray]'") from error
         self.ray: Any = ray
-        self.folder, self.resources, self.jobs = folder.absolute(), resources, jobs
+        self.folder, self.resources, self.jobs, self.code = folder.absolute(), resources, jobs, tuple(code)
         self.ours = not ray.is_initialized()
         if self.ours:
             where = address or os.environ.get(RAY_ADDRESS)
@@ -58,7 +66,7 @@ class Ray:
 
     def submit(self, tasks: list[str]) -> None:
         for task in tasks:
-            self.active[self._try.remote(str(self.folder), task, self.resources)] = task
+            self.active[self._try.remote(str(self.folder), task, self.resources, self.code)] = task
 
     def finished(self) -> list[tuple[str, Outcome]]:
         if not self.active:
@@ -91,11 +99,11 @@ class Ray:
             return Outcome("killed", text)
 
 
-def _try(folder: str, task: str, resources: Resources) -> tuple[str, str]:
+def _try(folder: str, task: str, resources: Resources, code: Sequence[str]) -> tuple[str, str]:
     """The try of a task inside a Ray worker; when Ray cancels it, the task saves first."""
     # Ray cancels by an interrupt, and its workers inherit SIGINT as ignored where a shell started us in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    attempt = Attempt(Path(folder), task, resources)
+    attempt = Attempt(Path(folder), task, resources, code)
     try:
         outcome = attempt.wait()
         assert outcome is not None

@@ -19,6 +19,8 @@ from ebbtide.sweeps.axes import MEMBER
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group_unchecked
 from ebbtide.traced import value_at
+from ebbtide.training.custom import Custom
+from ebbtide.user_code import is_own
 
 SCALARS = (
     "icl_peak",
@@ -254,6 +256,10 @@ def _plain(value: Any) -> Any:
     """A value as a table can hold it: numbers and text unchanged, a struct as its name, anything else as JSON."""
     import msgspec
 
+    if isinstance(value, Custom) or (isinstance(value, dict) and value.get("type") == "custom"):
+        return str(value.name if isinstance(value, Custom) else value.get("name"))
+    if isinstance(value, msgspec.Struct) and is_own(type(value)):
+        return type(value).__name__
     if isinstance(value, msgspec.Struct) and type(value).__struct_config__.tag is not None:
         return str(type(value).__struct_config__.tag)
     if value is None or isinstance(value, bool | int | float | str):

@@ -5,6 +5,7 @@ again. Outcomes are read from the sweep's folder and from a record that the job 
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,13 @@ class Job:
     """The callable that submitit runs: one try of one task. It holds only names and numbers, so that it can be queued
     again."""
 
-    def __init__(self, folder: str, task: str, resources: Resources):
-        self.folder, self.task, self.resources = folder, task, resources
+    def __init__(self, folder: str, task: str, resources: Resources, code: Sequence[str] = ()):
+        self.folder, self.task, self.resources, self.code = folder, task, resources, tuple(code)
         self._attempt: Attempt | None = None
 
     def __call__(self) -> str:
         """Tries the task and leaves a record of the outcome."""
-        self._attempt = Attempt(Path(self.folder), self.task, self.resources)
+        self._attempt = Attempt(Path(self.folder), self.task, self.resources, self.code)
         outcome = self._attempt.wait()
         assert outcome is not None
         write_file(_record(Path(self.folder), self.task), msgspec.json.encode(outcome))
@@ -50,7 +51,7 @@ class Job:
 
         if self._attempt is not None:
             self._attempt.stop()
-        return DelayedSubmission(Job(self.folder, self.task, self.resources))
+        return DelayedSubmission(Job(self.folder, self.task, self.resources, self.code))
 
 
 class Slurm:
@@ -59,14 +60,14 @@ class Slurm:
     Jobs of a cluster outlive the driver: a driver that is started again finds those that are still queued or running.
     """
 
-    def __init__(self, folder: Path, resources: Resources, jobs: int | None, *, local: bool):
+    def __init__(self, folder: Path, resources: Resources, jobs: int | None, *, local: bool, code: Sequence[str] = ()):
         """Raises `InputError` when submitit or SLURM is not installed, or does not know an option."""
         try:
             import submitit
         except ModuleNotFoundError as error:
             raise InputError("executor", "slurm", "needs submitit: pip install 'ebbtide[slurm]'") from error
         self.folder, self.resources, self.local, self.jobs = folder.absolute(), resources, local, jobs
-        self.here = local
+        self.here, self.code = local, code
         kind = submitit.LocalExecutor if local else submitit.SlurmExecutor
         try:
             self._executor: Any = kind(self.folder / FOLDER / "%j", max_num_timeout=TIMEOUTS)
@@ -89,7 +90,7 @@ class Slurm:
         fresh = [task for task in tasks if task not in self.active]
         for task in fresh:
             _record(self.folder, task).unlink(missing_ok=True)
-        jobs = [Job(str(self.folder), task, self.resources) for task in fresh]
+        jobs = [Job(str(self.folder), task, self.resources, self.code) for task in fresh]
         if not jobs:
             return
         if self.local:  # submitit's local jobs start at once, one by one

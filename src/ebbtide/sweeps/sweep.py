@@ -15,7 +15,7 @@ from ebbtide.errors import InputError, one_line, require
 from ebbtide.places import working_folder
 from ebbtide.sweeps.axes import MOST_POINTS, Axis, Point, product
 from ebbtide.sweeps.bases import preset_of
-from ebbtide.training.fields import assign_all, explain
+from ebbtide.training.fields import assign_all, explain, in_full
 from ebbtide.training.spec import Spec, from_builtins
 
 LARGEST_FILE = 10_000_000
@@ -120,19 +120,22 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     def builtins(self) -> dict[str, Any]:
         """The base spec in builtins, for `assign_all`."""
         if self.resolved is not None:
-            return msgspec.to_builtins(from_builtins(self.resolved))
+            return from_builtins(self.resolved).builtins()
         spec = Spec()
         if self.study is not None:
             spec = preset_of(self.study, self.preset)
-        data = msgspec.to_builtins(replace(spec, members=1, vary={}))
+        data = replace(spec, members=1, vary={}).builtins()
         assign_all(Spec, data, self.base)
         return data
 
     def resolve(self) -> "Sweep":
-        """This sweep with its complete base and the working folder, for its own folder."""
+        """This sweep with its complete base and the working folder, for its own folder; a class in a user's file is
+        written with the file's hash."""
         if self.resolved is not None:
             return self
-        return replace(self, resolved=msgspec.to_builtins(self.spec()), made_in=working_folder())
+        base = {name: in_full(name, value) for name, value in self.base.items()}
+        axes = tuple(_in_full(axis) for axis in self.axes)
+        return replace(self, base=base, axes=axes, resolved=self.spec().builtins(), made_in=working_folder())
 
     def standalone(self) -> "Sweep":
         """The same grid described without a study, so that no change of a preset can alter it."""
@@ -143,6 +146,15 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """Canonical JSON of the description, which `read_sweep` can read."""
         described = replace(self, **dict.fromkeys(OF_A_FOLDER))
         return msgspec.json.format(msgspec.json.encode(described, order="sorted"), indent=1)
+
+
+def _in_full(axis: Axis) -> Axis:
+    """An axis whose values are written in full (`fields.in_full`)."""
+    inner = {way: getattr(axis, way) for way in ("zip", "product", "chain")}
+    found: dict[str, Any] = {way: tuple(map(_in_full, parts)) for way, parts in inner.items() if parts}
+    if axis.values is not None:
+        found["values"] = [in_full(str(axis.field), value) for value in axis.values]
+    return replace(axis, **found)
 
 
 def read_sweep(path: str | os.PathLike[str]) -> Sweep:

@@ -1,4 +1,4 @@
-"""The process of one try of a task: `python -m ebbtide.sweeps.task FOLDER TASK [--processes=N]`.
+"""The process of one try of a task: `python -m ebbtide.sweeps.task FOLDER TASK [--processes=N] [--code=SHA256:FILE]`.
 
 Trains the task's run, or continues it. The exit code is 0 (done) or one of the codes in `attempt`; an error's traceback
 goes to standard error. When standard input closes (the parent has died, or requests a stop), it saves and ends.
@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ebbtide.errors import Interrupted, one_line
@@ -19,18 +20,20 @@ from ebbtide.places import looking_in
 from ebbtide.runs.lock import BusyError
 from ebbtide.sweeps.attempt import BUSY, FULL, STOPPED
 from ebbtide.sweeps.folder import SweepFolder, places
+from ebbtide.user_code import load_words
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def run(folder: Path, task: str, processes: int | None) -> int:
-    """The exit code after training the task."""
+def run(folder: Path, task: str, processes: int | None, code: Sequence[str] = ()) -> int:
+    """The exit code after training the task; `code` names the files of the user that it needs (`user_code`)."""
     from ebbtide.machine import peak_memory
     from ebbtide.sweeps.estimate import Cost, remember
     from ebbtide.training.driver import train
 
     began, rates = time.monotonic(), []
     try:
+        load_words(code)
         sweep = SweepFolder(folder)
         spec, fresh = sweep.spec(task), sweep.run(task) is None
         label = {"sweep": sweep.sweep.name, "task": task}
@@ -65,10 +68,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("task")
     parser.add_argument("--processes", type=int)
+    parser.add_argument("--code", action="append", default=[])
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(STOPPED))  # until the training takes over
     threading.Thread(target=_obey_parent, daemon=True).start()
-    return run(options.folder, options.task, options.processes)
+    return run(options.folder, options.task, options.processes, options.code)
 
 
 if __name__ == "__main__":

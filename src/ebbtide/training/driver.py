@@ -32,6 +32,7 @@ from ebbtide.training.run import Run, spec_of
 from ebbtide.training.saved import check_state
 from ebbtide.training.spec import Spec
 from ebbtide.training.team import Team, Worker, WorkerError
+from ebbtide.user_code import check_not_importing
 
 SLICE_SECONDS = 1.0
 """Length of one training command in seconds: how often progress is reported, and how soon Ctrl-C acts."""
@@ -92,6 +93,7 @@ def train(
     >>> run.status(), run.metrics()["icl"].shape  # [member, evaluation]
     ('complete', (1, 2))
     """
+    check_not_importing()
     spec.check()
     check_feasible(spec)
     path = Path(out)
@@ -204,7 +206,7 @@ class _Loop:
         return Run(self.path)
 
     def _open(self) -> tuple[Writer, list[Instrument]]:
-        spec = msgspec.to_builtins(self.spec)
+        spec = self.spec.builtins()
         good = restore(Run(self.path)) if (self.path / HEADER).exists() else None
         found, state = good if good else (None, None)
         if good:

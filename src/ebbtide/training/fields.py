@@ -14,6 +14,11 @@ import msgspec
 
 from ebbtide.errors import InputError, nearest
 from ebbtide.traced import default
+from ebbtide.training.custom import KINDS, in_loaded_file
+from ebbtide.user_code import names_a_file
+
+PARTS = tuple(one.part for one in KINDS)
+"""Fields that a class in a user's file can be."""
 
 
 def override(kind: type, data: dict[str, Any], name: str, text: str) -> None:
@@ -27,28 +32,43 @@ def assign(kind: type, data: dict[str, Any], name: str, value: Any) -> None:
 
     Where a field holds one of several structs (`source`, `task.labels`, `model.positions`, `optimizer` ...) the value
     may be the struct's name, which brings its defaults; `source` also takes the path of a `.npz` or `.safetensors`
-    file. Setting a field of an absent struct (`stopping.patience`) creates that struct. Raises `InputError` for a field
-    that does not exist.
+    file, and `task`, `source` and `model` a class in a Python file that was loaded (`./mine.py:Ring`). Setting a field
+    of an absent struct (`stopping.patience`) creates that struct. Raises `InputError` for a field that does not exist.
     """
     value = int(value) if isinstance(value, float) and value.is_integer() else value  # 1e6 sequences
     *parents, last = name.split(".")
     at: Any = data
+    own = False  # whether the field is of a class in a user's file
     for i, part in enumerate(parents):
         _known(at, part, ".".join(parents[:i]), value)
         if at[part] is None:
             at[part] = _optional(kind, data, parents[: i + 1])
         at[part] = copy.copy(at[part])  # whoever gave this struct, or another spec, may hold it too
-        at = at[part]
+        struct = at[part]
+        at = _holder(struct)
+        own |= at is not struct
     _known(at, last, ".".join(parents), value)
     current = at[last]
     if isinstance(current, dict) and "type" in current and isinstance(value, str):
         if name == "source" and PurePath(value).suffix in (".npz", ".safetensors"):
             value = _defaults(kind, data, [*parents, last], "features", path=value)
+        elif isinstance(found := in_full(name, value), dict):
+            value = found
         elif value != current.get("type"):
             value = _defaults(kind, data, [*parents, last], value)
         else:
             value = current
+    if own and type(current) is float and type(value) is int:
+        value = float(value)  # as its class has it, also where the file was not loaded
     at[last] = value
+
+
+def _holder(at: Any) -> Any:
+    """The dict that has the fields of a struct in builtins: a part of its own where the struct is in a user's file."""
+    if isinstance(at, dict) and at.get("type") == "custom" and isinstance(at.get("fields"), dict):
+        at["fields"] = at["fields"].copy()
+        return at["fields"]
+    return at
 
 
 def assign_all(kind: type, data: dict[str, Any], values: dict[str, Any]) -> None:
@@ -61,6 +81,7 @@ def value_in(data: dict[str, Any], name: str) -> Any:
     """The value of the field at dotted `name` of a spec in builtins; None where there is no such field."""
     at: Any = data
     for part in name.split("."):
+        at = _holder(at)
         at = at.get(part) if isinstance(at, dict) else None
     return at
 
@@ -69,7 +90,7 @@ def _defaults(kind: type, data: dict[str, Any], path: list[str], tag: str, /, **
     """The struct tagged `tag` of the union at `path` with its defaults, so that later overrides find its fields; only
     the given values where there is no such struct or it needs more (conversion will explain)."""
     for option in _options(_walk(kind, data, path, union=True)[0]):
-        if option.__struct_config__.tag == tag:
+        if getattr(option, "__struct_config__", None) and option.__struct_config__.tag == tag:
             try:
                 return msgspec.to_builtins(option(**given))
             except TypeError:
@@ -94,6 +115,12 @@ def _known(at: Any, part: str, parent: str, value: Any) -> None:
         raise InputError(
             f"{parent}.{part}".lstrip("."), value, f"no such field{nearest(part, fields)}; {place} {shown}"
         )
+
+
+def in_full(name: str, value: Any) -> Any:
+    """A value for the field at dotted `name`; where it names a class in a user's file, that in builtins."""
+    is_class = name in PARTS and isinstance(value, str) and names_a_file(value)
+    return in_loaded_file(name, value) if is_class else value
 
 
 def parse(text: str) -> Any:
@@ -157,4 +184,5 @@ def _options(kind: Any) -> tuple[Any, ...]:
 
 
 def _tags(kind: Any) -> list[str]:
-    return [str(o.__struct_config__.tag) for o in _options(kind) if hasattr(o, "__struct_config__")]
+    known = [one for one in _options(kind) if hasattr(one, "__struct_config__") and one not in KINDS]
+    return [str(one.__struct_config__.tag) for one in known]

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import require
 from ebbtide.traced import default, default_at, fields_of, replace_at, value_at
+from ebbtide.training.custom import as_data
 from ebbtide.training.fields import explain
 
 DEEPEST = 10
@@ -20,8 +21,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def typed(spec: S) -> S:
-    """The spec with every number in the type of its field. Python callers can put anything into a field; files are
-    checked while they are read."""
+    """The spec with every number in the type of its field, and a user's objects as data. Python callers can put
+    anything into a field; files are checked while they are read."""
+    spec = as_data(spec)
     check_json(spec)
     data = msgspec.to_builtins(spec)
     try:

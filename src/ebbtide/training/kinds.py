@@ -4,9 +4,12 @@ What a kind must answer is written where its base is: `tasks/task.py`, `sources/
 `training/optimizer.py`. The rest of the code asks those questions and never which kind it has.
 """
 
+from typing import TYPE_CHECKING
+
 from ebbtide.models.deepset import DeepSet
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
+from ebbtide.sources.bank import SourceLike
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.features import Features
 from ebbtide.sources.functions import Functions
@@ -18,9 +21,20 @@ from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.regression import Regression
+from ebbtide.tasks.task import Task
+from ebbtide.training.custom import CustomModel, CustomSource, CustomTask
 from ebbtide.training.optimizer import SGD, Adam
 
 AnyTask = FewShot | Regression | Cued | Dynamics
 AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts
 AnyModel = Transformer | Recurrent | DeepSet
 AnyOptimizer = Adam | SGD
+
+if TYPE_CHECKING:  # an object of a user's class stands in a spec as it is, and as data in JSON: see custom.py
+    TaskPart = AnyTask | Task
+    SourcePart = AnySource | SourceLike
+    ModelPart = AnyModel
+else:
+    TaskPart = AnyTask | CustomTask
+    SourcePart = AnySource | CustomSource
+    ModelPart = AnyModel | CustomModel

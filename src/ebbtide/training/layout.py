@@ -133,7 +133,7 @@ def pace(spec: Spec, layout: Layout, stop: threading.Event | None = None) -> flo
     """Sequences per second, summed over the members, of a short training in this layout."""
     team = Team(spec.members, layout, stop=stop)
     try:
-        team.start(msgspec.to_builtins(spec), None)
+        team.start(spec.builtins(), None)
         at = steps = 1
         took = 0.0
         _train(team, at)  # compiles

@@ -13,6 +13,7 @@ from ebbtide.mechanisms.intervene import check_all
 from ebbtide.mechanisms.interventions import AnyIntervention
 from ebbtide.models.model import Params
 from ebbtide.tasks.prompt import Prompt
+from ebbtide.training.custom import as_data
 from ebbtide.training.engine import Engine
 from ebbtide.training.spec import Spec, from_builtins, from_json
 
@@ -66,7 +67,7 @@ def score(
     require(several, "interventions", interventions, "must be a tuple, e.g. (eb.Ablate(at='blocks.0.attn.hook_z'),)")
     every = (*spec.interventions, *interventions)
     changed = replace(spec, evaluators=(evaluator,), keep_best=None, stopping=None, interventions=every)
-    changed = from_builtins(msgspec.to_builtins(changed, enc_hook=_number))
+    changed = from_builtins(msgspec.to_builtins(as_data(changed), enc_hook=_number))
     if spec.task.prompt_type is Prompt:
         check_all(changed.interventions, changed.model, changed.shape())
     engine = _engine(changed.to_json())

@@ -19,8 +19,9 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.traced import replace_at, traced_fields
 from ebbtide.training import identity, limits
+from ebbtide.training.custom import as_data, try_out, with_code
 from ebbtide.training.fields import explain
-from ebbtide.training.kinds import AnyModel, AnyOptimizer, AnySource, AnyTask
+from ebbtide.training.kinds import AnyOptimizer, ModelPart, SourcePart, TaskPart
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.start import Start, select, shapes
@@ -87,9 +88,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     (128, 1000)
     """
 
-    task: AnyTask = FewShot()
-    source: AnySource = Gaussian()
-    model: AnyModel = Transformer()
+    task: TaskPart = FewShot()
+    source: SourcePart = Gaussian()
+    model: ModelPart = Transformer()
     optimizer: AnyOptimizer = Adam()
     batch: Positive = 128
     sequences: Positive = 1_024_000
@@ -133,6 +134,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.stopping is not None:
             self.stopping.check(self.evaluators)
         limits.check_size(plain)
+        try_out(plain)
         check_all(self.interventions, self.model, plain.shape())
         parts = {"start.parts": self.start.parts if self.start else (), "freeze": self.freeze}
         if any(parts.values()):
@@ -166,7 +168,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def variable(self) -> list[str]:
         """The dotted names of all fields that may differ between members."""
-        return [*traced_fields(self), *VARIED_SEEDS]
+        return [*traced_fields(as_data(self)), *VARIED_SEEDS]
 
     def values(self, member: int) -> dict[str, float]:
         """The values of the varied traced fields of one member."""
@@ -223,6 +225,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         parts = sorted(part for pair in pairs for part in pair if part >= min(self.batch, n))
         return max((part for part in parts if each * part <= MOST_HELD), default=parts[0])
 
+    def builtins(self) -> dict[str, Any]:
+        """This spec in dicts, lists and scalars: what `from_builtins` reads."""
+        return msgspec.to_builtins(as_data(self))
+
     def to_json(self) -> bytes:
         """Canonical JSON: sorted keys, every field present, numbers in the type of their field."""
         return identity.canonical_json(self)
@@ -248,9 +254,10 @@ def from_json(text: bytes) -> Spec:
 
 
 def from_builtins(data: Any) -> Spec:
-    """The spec in dicts, lists and scalars. Raises `InputError` in one line for invalid data."""
+    """The spec in dicts, lists and scalars, with objects of a user's classes where their files were loaded. Raises
+    `InputError` in one line for invalid data."""
     identity.check_json(data)
     try:
-        return msgspec.convert(data, Spec)
+        return with_code(msgspec.convert(data, Spec))
     except msgspec.ValidationError as error:
         raise explain(error, data, Spec) from error

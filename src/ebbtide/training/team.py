@@ -13,6 +13,7 @@ import numpy as np
 
 from ebbtide.errors import InputError, Interrupted
 from ebbtide.machine import forget_settings
+from ebbtide.training.custom import files_needed
 from ebbtide.training.kernels import XLA, Choice
 from ebbtide.training.wire import receive, send
 from ebbtide.training.worker import ENVIRONMENT, obey, out_of_memory
@@ -177,6 +178,7 @@ class Team:
     def start(self, spec: dict[str, Any], state: dict[str, Any] | None) -> dict[str, Any]:
         """Gives every worker its members; returns the first worker's answer when all are ready."""
         common = {"do": "start", "spec": spec, "width": self.layout.width, "devices": self.layout.devices}
+        common["code"] = files_needed([spec])
         common["kernel"] = self.kernel.library and str(self.kernel.library)
         for worker, share in zip(self.workers, self.shares, strict=True):
             mine = None if state is None else {name: array[share] for name, array in state.items()}

@@ -14,6 +14,7 @@ from typing import IO, Any
 from ebbtide.errors import InputError, require
 from ebbtide.machine import instruction_sets, processor
 from ebbtide.training.wire import receive, send
+from ebbtide.user_code import explain, load_words
 
 ENVIRONMENT = {
     "NPROC": "1",
@@ -46,7 +47,8 @@ def end_with(parent: int) -> None:
 def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
     """Answers commands in order until the stream ends.
 
-    `start` (spec, members, their state or None, width, devices, kernel: the compiled library or None), then any of
+    `start` (spec, code: the user's files that it needs, members, their state or None, width, devices, kernel: the
+    compiled library or None), then any of
     `instruments`, `train` (step), `evaluate`, `state`.
     """
     members: Any = None
@@ -55,10 +57,14 @@ def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
             answer, members = obey(members, command)
         except InputError as error:
             answer = {"error": [error.field, str(error.value), error.allowed]}
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+        except Exception as error:
+            told = explain(error)
+            if isinstance(error, MemoryError | RuntimeError) and out_of_memory(error):
+                answer = {"failed": "a worker process ran out of memory"}
+            elif told is not None:
+                answer = {"error": [told.field, str(told.value), told.allowed]}
+            else:
                 raise
-            answer = {"failed": "a worker process ran out of memory"}
         send(answers, answer)
 
 
@@ -74,6 +80,7 @@ def obey(members: Any, command: dict[str, Any]) -> tuple[dict[str, Any], Any]:
             from ebbtide.training.members import Members
             from ebbtide.training.spec import from_builtins
 
+            load_words(command["code"])
             spec = from_builtins(command["spec"])
             check_jax()
             if command["kernel"]:
