@@ -38,6 +38,12 @@ def _traced(kind: type[msgspec.Struct]) -> frozenset[str]:
     )
 
 
+def kind_name(struct: Any) -> str:
+    """What a struct is called where there are several: its tag, or the name of its class where it has none, as a user's
+    own may have."""
+    return str(type(struct).__struct_config__.tag or type(struct).__name__)
+
+
 def replace_at(struct: S, name: str, value: object) -> S:
     """`struct` with the field at dotted `name` replaced; `value` is not checked, since it may be traced."""
     head, _, tail = name.partition(".")

@@ -18,7 +18,7 @@ from ebbtide.places import looking_in
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
 from ebbtide.sweeps.folder import SweepFolder, places
-from ebbtide.traced import default, value_at
+from ebbtide.traced import default, kind_name, value_at
 
 MOST_LINES = 30
 """Most groups or tasks that a table lists one by one."""
@@ -305,6 +305,6 @@ def _value(value: Any) -> str:
     if isinstance(value, msgspec.Struct):
         fields = {one.name: (getattr(value, one.name), default(one)) for one in msgspec.structs.fields(value)}
         differs = ", ".join(f"{name} {_value(now)}" for name, (now, usual) in fields.items() if now != usual)
-        name = value.__struct_config__.tag or type(value).__name__
+        name = kind_name(value)
         return f"{name}({differs})" if differs else str(name)
     return f"{value:g}" if isinstance(value, float) else str(value)

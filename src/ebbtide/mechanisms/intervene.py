@@ -20,6 +20,7 @@ from ebbtide.mechanisms.taps import points, record
 from ebbtide.models.model import Params, Shape, Tap, untouched
 from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.prompt import Prompt
+from ebbtide.traced import kind_name
 
 
 def intervention_tap(
@@ -94,7 +95,7 @@ def check_used(interventions: Any, model: Any, params: Params, prompt: Any) -> N
 
 def _check_kind(model: Any) -> None:
     allowed = "only a transformer has points to intervene at"
-    require(isinstance(model, Transformer), "interventions", model.__struct_config__.tag, allowed)
+    require(isinstance(model, Transformer), "interventions", kind_name(model), allowed)
 
 
 def _check_each(interventions: Sequence[Any], model: Transformer, sizes: Sizes) -> None:

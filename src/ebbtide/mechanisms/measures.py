@@ -22,6 +22,7 @@ from ebbtide.models.model import AnyPrompt, Params
 from ebbtide.models.transformer import Transformer
 from ebbtide.tasks.fewshot import METRICS
 from ebbtide.tasks.prompt import Prompt
+from ebbtide.traced import kind_name
 
 STRENGTHS = tuple(round(-1 + 0.25 * i, 2) for i in range(9))
 """Induction strengths of the copy curve."""
@@ -233,7 +234,7 @@ def measure(name: str, model: Any, params: Params, prompt: AnyPrompt) -> Array:
     """
     found = find_measure(name)
     transformer = isinstance(model, Transformer)
-    require(transformer, "measure", name, f"is of transformers; the model is {model.__struct_config__.tag}")
+    require(transformer, "measure", name, f"is of transformers; the model is {kind_name(model)}")
     if not isinstance(prompt, Prompt):
         allowed = f"must be few-shot prompts: {name} speaks of labels in context"
         raise InputError("prompt", type(prompt).__name__, allowed)

@@ -6,6 +6,7 @@ import msgspec
 from jaxtyping import Array, Float, Int, Key, Num, UInt
 
 from ebbtide.errors import require
+from ebbtide.traced import kind_name
 
 
 class Range(NamedTuple):
@@ -133,7 +134,7 @@ class Drawn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self
 
     def data_needed(self) -> str:
-        return f"none: source {type(self).__struct_config__.tag} is made from its seed"
+        return f"none: source {kind_name(self)} is made from its seed"
 
 
 def array_bytes(sizes: Sizes, number: int = FLOAT) -> int:

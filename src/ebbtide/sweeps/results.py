@@ -18,7 +18,7 @@ from ebbtide.runs.signed import DamagedError
 from ebbtide.sweeps.axes import MEMBER
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group_unchecked
-from ebbtide.traced import value_at
+from ebbtide.traced import kind_name, value_at
 from ebbtide.training.custom import Custom
 from ebbtide.user_code import is_own
 
@@ -261,7 +261,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, msgspec.Struct) and is_own(type(value)):
         return type(value).__name__
     if isinstance(value, msgspec.Struct) and type(value).__struct_config__.tag is not None:
-        return str(type(value).__struct_config__.tag)
+        return kind_name(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return msgspec.json.encode(value, order="sorted").decode()

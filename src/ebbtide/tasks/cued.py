@@ -13,6 +13,7 @@ from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.concepts import ConceptBank, Concepts
 from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
 from ebbtide.tasks.task import FunctionTask, check_pairs
+from ebbtide.traced import kind_name
 
 
 class Cued(FunctionTask, frozen=True, tag="cued", forbid_unknown_fields=True):
@@ -48,7 +49,7 @@ class Cued(FunctionTask, frozen=True, tag="cued", forbid_unknown_fields=True):
 
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Concepts`, and there is a concept to switch to."""
-        tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
+        tag = kind_name(source)
         require(isinstance(source, Concepts), "source", tag, "must be concepts for the task cued")
         assert isinstance(source, Concepts)
         if self.change == "switch":

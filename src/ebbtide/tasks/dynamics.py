@@ -12,6 +12,7 @@ from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.functions import FunctionBank, Functions
 from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
 from ebbtide.tasks.task import FunctionTask
+from ebbtide.traced import kind_name
 
 
 class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=True):
@@ -53,7 +54,7 @@ class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=
 
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Functions` without a pool."""
-        tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
+        tag = kind_name(source)
         require(isinstance(source, Functions), "source", tag, "must be functions for the task dynamics")
         assert isinstance(source, Functions)
         require(source.pool == 0, "source.pool", source.pool, "must be 0: every prompt has a system of its own")

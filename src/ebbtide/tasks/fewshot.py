@@ -16,7 +16,7 @@ from ebbtide.tasks.labels import Fixed, Labels, PerSequence, Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt, PromptType, Tag
 from ebbtide.tasks.relabel import CopyQueryLabel, Flip, HoldoutPair, Keep, Pair, Relabel
 from ebbtide.tasks.task import Evaluator, check_pairs
-from ebbtide.traced import Traced
+from ebbtide.traced import Traced, kind_name
 
 METRICS: tuple[str, ...] = ("loss", "accuracy", "in_context_accuracy", "in_context_probability", "context_mass")
 """Names of the metrics, in the order of the last axis of every metric array."""
@@ -82,7 +82,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
 
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` for fields that do not go together, or cannot be drawn from `source`."""
-        tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
+        tag = kind_name(source)
         allowed = "has no exemplars of classes for the task few_shot, e.g. as gaussian has"
         require(source.bank_type is Bank, "source", tag, allowed)
         sizes, copies = source.sizes(), self.burst * (2 if self.distractor else 1)

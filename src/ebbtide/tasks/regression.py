@@ -13,6 +13,7 @@ from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.functions import FunctionBank, Functions
 from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
 from ebbtide.tasks.task import FunctionTask, check_pairs
+from ebbtide.traced import kind_name
 
 Shift = Literal[
     "none",
@@ -82,7 +83,7 @@ class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fie
 
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Functions` and the fields go together."""
-        tag = source.__struct_config__.tag  # pyright: ignore[reportAttributeAccessIssue]
+        tag = kind_name(source)
         require(isinstance(source, Functions), "source", tag, "must be functions for the task regression")
         assert isinstance(source, Functions)
         require(source.history == 1, "source.history", source.history, "must be 1: it is for the task dynamics")

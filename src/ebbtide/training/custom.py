@@ -38,8 +38,10 @@ class Custom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     part: ClassVar[str]
     """Of which part of a spec it is a kind."""
-    answers: ClassVar[tuple[str, ...]]
-    """Names that a class of this kind must have."""
+    protocol: ClassVar[type]
+    """What a class of this kind must answer."""
+    more: ClassVar[tuple[str, ...]] = ()
+    """Names that it must have beside those of `protocol`."""
 
     file: FileName
     sha256: Sha256
@@ -59,13 +61,13 @@ class Custom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name in self.fields:
+        if name in self.fields and not callable(getattr(self.protocol, name, None)):
             return self.fields[name]
         others = [one.sha256 for one in user_code.versions(self.file)]
-        needed = f"its SHA-256 was {self.sha256[:12]}"
-        allowed = f"is in a file of the user, which must be named: --code {self.file}, or eb.use in Python; {needed}"
+        needed = f"SHA-256 {self.sha256[:12]}"
+        allowed = f"its class is in a file of yours: name it by --code {self.file} (in Python: eb.use); {needed}"
         if others:
-            allowed = f"the file is another one by now: {needed}, that of the file is {others[-1][:12]}"
+            allowed = f"the file is another one by now: {needed} is needed, that of the file is {others[-1][:12]}"
         raise InputError(self.part, f"{self.file}:{self.name}", allowed)
 
     def load(self) -> Any:
@@ -79,14 +81,14 @@ class CustomTask(Custom, frozen=True, tag="custom"):
     """A task in a user's file."""
 
     part = "task"
-    answers = tuple(name for name in vars(Task) if not name.startswith("_"))
+    protocol = Task
 
 
 class CustomSource(Custom, frozen=True, tag="custom"):
     """A source in a user's file."""
 
     part = "source"
-    answers = tuple(name for name in vars(SourceLike) if not name.startswith("_"))
+    protocol = SourceLike
 
     def data_needed(self) -> str:
         return f"what {self.file} says of its class {self.name}"
@@ -96,7 +98,8 @@ class CustomModel(Custom, frozen=True, tag="custom"):
     """A model in a user's file; its class is a `Model`, so that it has a loss."""
 
     part = "model"
-    answers = (*(name for name in vars(Model) if not name.startswith("_")), "pairing")
+    protocol = Model
+    more = ("pairing",)
 
 
 KINDS: tuple[type[Custom], ...] = (CustomTask, CustomSource, CustomModel)
@@ -147,7 +150,7 @@ def find_class(kind: type[Custom], file: CodeFile, name: str) -> Any:
     assert isinstance(found, type)
     struct = issubclass(found, msgspec.Struct) and found.__struct_config__.frozen
     require(struct, kind.part, words, f"must be a frozen msgspec struct; {have}")
-    lacks = [one for one in kind.answers if not hasattr(found, one)]
+    lacks = _missing(kind, found)
     require(not lacks, kind.part, words, f"is no {kind.part}: it has no {', '.join(lacks)}; {have}")
     open_fields = [one.name for one in msgspec.structs.fields(found) if default(one) is msgspec.NODEFAULT]
     require(not open_fields, kind.part, words, f"every field needs a default, as has not {', '.join(open_fields)}")
@@ -158,7 +161,13 @@ def _is_class(kind: type[Custom], file: CodeFile, name: str) -> bool:
     """Whether a name in a file is a class of this kind that the file itself defines."""
     found = getattr(file.module, name)
     own = isinstance(found, type) and found.__module__ == file.module.__name__ and not name.startswith("_")
-    return own and all(hasattr(found, one) for one in kind.answers)
+    return own and not _missing(kind, found)
+
+
+def _missing(kind: type[Custom], found: type) -> list[str]:
+    """The names that a class lacks to be of this kind."""
+    names = [name for name in vars(kind.protocol) if not name.startswith("_")]
+    return [name for name in (*names, *kind.more) if not hasattr(found, name)]
 
 
 def _described(kind: type[Custom], value: Any) -> Custom:
