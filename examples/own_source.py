@@ -12,7 +12,7 @@ import ebbtide as eb
 class Laplace(eb.Functions, frozen=True):
     """Functions whose weights have independent Laplace distributions, with the variance that normal ones would have."""
 
-    def fresh(self, key):
+    def sample_prior(self, key):
         return self.deviation / 2**0.5 * jax.random.laplace(key, (self.features,))
 
 

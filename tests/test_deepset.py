@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
-from ebbtide.evaluation.invariance import invariance_gap, permuted, shuffles
+from ebbtide.evaluation.invariance import draw_orders, invariance_gap, permute_pairs
 from ebbtide.keys import Purpose, root
 from ebbtide.mechanisms.taps import axes, points
 from ebbtide.models.deepset import DeepSet
@@ -80,8 +80,8 @@ def test_the_order_of_the_pairs_does_not_matter(pool, dtype, most):
     with jax.enable_x64(dtype is np.float64):
         model, prompt = DeepSet(layers=2, width=16, pool=pool), functions(dtype=dtype, batch=200)
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.init(jax.random.key(0), **SHAPE))
-        order = shuffles(jax.random.key(1), 6, 200)
-        here, there = model.apply(params, prompt), model.apply(params, permuted(prompt, order))
+        order = draw_orders(jax.random.key(1), 6, 200)
+        here, there = model.apply(params, prompt), model.apply(params, permute_pairs(prompt, order))
         assert here.dtype == dtype and float(np.abs(np.asarray(here - there))[-1].max()) <= most
         assert float(np.abs(np.asarray(here - there))[:-1].max()) > 1e-3, "prefixes are other sets"
 
@@ -209,8 +209,8 @@ def test_identical_positions_tell_kinds_of_tokens_and_no_places():
 def test_the_gap_by_hand():
     model = Transformer(layers=1, width=8, heads=2, mask="none", pairing="joint", positions=Learned())
     params, prompt = stirred(model), functions()
-    order = shuffles(jax.random.key(3), 6, 5)
-    turned = permuted(prompt, order)
+    order = draw_orders(jax.random.key(3), 6, 5)
+    turned = permute_pairs(prompt, order)
     for b in range(5):
         np.testing.assert_array_equal(turned.inputs[:6, b], prompt.inputs[np.asarray(order)[:, b], b])
         np.testing.assert_array_equal(turned.responses[:6, b], prompt.responses[np.asarray(order)[:, b], b])

@@ -20,7 +20,7 @@ from ebbtide.papers.representations import dynamics as representations_dynamics
 from ebbtide.papers.representations import measures as representations_measures
 from ebbtide.papers.representations.dynamics import DYNAMICS, SYSTEM
 from ebbtide.papers.representations.study import REPRESENTATIONS
-from ebbtide.sources.functions import Functions, represented
+from ebbtide.sources.functions import Functions, represent_float64
 from ebbtide.sweeps.plan import group
 from ebbtide.tasks.dynamics import Dynamics, scale_to_unit_rms
 from ebbtide.tasks.fewshot import FewShot
@@ -62,7 +62,7 @@ def test_every_state_follows_from_the_three_before_by_the_prompts_own_system():
     there /= np.sqrt(np.square(there).mean(-1, keepdims=True))
     maps = np.asarray(SOURCE.build().maps, np.float64)
     which = np.asarray(prompt.latent["representation"])
-    known = np.where(which[None, :, None] == 0, represented(maps[0], there), represented(maps[1], there))
+    known = np.where(which[None, :, None] == 0, represent_float64(maps[0], there), represent_float64(maps[1], there))
     noise = y - np.einsum("sbf,bdf->sbd", known, np.asarray(prompt.latent["weights"], np.float64))
     assert noise.std() == pytest.approx(0.2, rel=0.02) and abs(noise.mean()) < 0.005
     assert abs((noise[1:] * noise[:-1]).mean()) < 0.001, "noise is drawn anew for every state"

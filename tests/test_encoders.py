@@ -176,7 +176,7 @@ def test_parameter_counts(encoder, side, width, numbers):
 def test_the_paper_s_images_shrink_from_105_to_4():
     sides = {p.name: round(math.sqrt(p.m)) for p in PAPER.products(1, 105**2, 64)}
     assert sides == {"stem": 53, "conv1": 4, "conv2": 4, "conv3": 4, "shortcut": 4}
-    assert PAPER.held(105**2) == 53 * 53 * 64
+    assert PAPER.stored_values(105**2) == 53 * 53 * 64
     assert [p.m for p in PAPER.products(1, 105**2, 64) if p.name == "shortcut"] == [27**2, 14**2, 7**2, 4**2]
 
 
@@ -327,7 +327,7 @@ def test_an_evaluation_takes_no_more_images_at_a_time_than_it_may_hold(pixels, m
     encoder = ResNet(stem=3, stem_channels=8, channels=(16,), blocks=1, norm="layer")
     spec = run_of(pixels, evaluation_sequences=100, evaluators=("icl", "iwl"), batch=10)
     spec = replace(spec, model=replace(spec.model, encoder=encoder))
-    each = 4 * (spec.task.context + 1) * encoder.held(SIDE**2)
+    each = 4 * (spec.task.context + 1) * encoder.stored_values(SIDE**2)
     whole, values = Engine(spec), []
     for room, part in [(100, 100), (99, 50), (26, 25), (12, 10), (3, 10)]:
         monkeypatch.setattr(spec_module, "MOST_HELD", each * room)
@@ -344,7 +344,7 @@ def test_an_evaluation_takes_no_more_images_at_a_time_than_it_may_hold(pixels, m
 def test_memory_that_no_machine_has_is_refused_at_once(pixels, one_line):
     """The stem's images of one evaluator's prompts are the largest arrays there are."""
     spec = run_of(pixels, evaluation_sequences=1000)
-    assert limits.needed(spec) > 4 * 1000 * 3 * spec.model.encoder.held(SIDE**2) == 4 * 1000 * 3 * 4 * 4 * 8
+    assert limits.needed(spec) > 4 * 1000 * 3 * spec.model.encoder.stored_values(SIDE**2) == 4 * 1000 * 3 * 4 * 4 * 8
     stem = replace(spec.model.encoder, stem_channels=4096, stem_stride=1)
     spec = replace(spec, model=replace(spec.model, encoder=stem), evaluation_sequences=10**9)
     with pytest.raises(InputError) as caught:

@@ -20,7 +20,7 @@ from ebbtide.papers.representations import study as representations
 from ebbtide.papers.representations.pasting import COPIED, DONOR, EMBEDDED, FRONT_ENDS, PASTED, PASTING, RANDOM
 from ebbtide.papers.representations.study import DEEP, MIXED, MIXTURE, QUICK, REPRESENTATIONS, SHALLOW, SUPERVISED
 from ebbtide.report.functions_figure import layers_figure
-from ebbtide.sources.functions import Functions, represented
+from ebbtide.sources.functions import Functions, represent_float64
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.study import Experiment
 from ebbtide.sweeps.plan import group
@@ -50,7 +50,7 @@ def test_a_representation_in_float64_is_the_sources():
     source = Functions(dim=3, layers=2, representations=2, seed=7)
     bank, x = source.build(), np.random.default_rng(0).standard_normal((5, 4, 3))
     for which in range(2):
-        ours = represented(np.asarray(bank.maps[which], np.float64), x)
+        ours = represent_float64(np.asarray(bank.maps[which], np.float64), x)
         np.testing.assert_allclose(
             ours, source.represent(bank, jnp.int32(which), jnp.asarray(x, jnp.float32)), atol=1e-5
         )
@@ -97,7 +97,7 @@ def test_a_transformer_of_written_weights_transforms_then_learns():
     x, y = random.standard_normal((9, 32, 4)), random.standard_normal((8, 32))
     rate = 0.02
     ours = representation_ridge(maps, 8, 4, rate, 0.3).answer(x, y)
-    on_phi = ridge_descent(4, 8, 4, rate, 0.3).answer(represented(maps, x), y)
+    on_phi = ridge_descent(4, 8, 4, rate, 0.3).answer(represent_float64(maps, x), y)
     np.testing.assert_allclose(ours, on_phi, atol=1e-12)
     wrong = representation_ridge(maps[:2], 8, 4, rate, 0.3).answer(x, y)
     assert np.abs(wrong - on_phi).max() > 0.01, "a layer less is another function"

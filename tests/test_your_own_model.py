@@ -17,7 +17,7 @@ from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.evaluation.fewshot_suite import Batch, part
 from ebbtide.evaluation.metrics import mean_and_error, per_sequence
 from ebbtide.evaluation.oracles import ORACLES
-from ebbtide.evaluation.strategies import NEEDED, answers, fractions
+from ebbtide.evaluation.strategies import NEEDED, fractions, oracle_probabilities
 from ebbtide.evaluation.summary import summarise
 from ebbtide.keys import Purpose, root
 from ebbtide.tasks.fewshot import METRICS
@@ -242,7 +242,7 @@ def test_icl_and_flip_determine_every_weight(name):
     """Of each of the tasks that `ebbtide verify` checks: the oracles' answers are independent, and complete."""
     task, outputs = verify.TASKS[name], verify.TASKS[name].outputs(verify.SOURCE)
     run = build_suite(NEEDED, task, verify.SOURCE, verify.SOURCE.build(), sequences=100, seed=0)
-    asked = [answers(part(run.of(each), 0, 100), outputs, ORACLES) for each in NEEDED]
+    asked = [oracle_probabilities(part(run.of(each), 0, 100), outputs, ORACLES) for each in NEEDED]
     rows = {oracle: np.concatenate([one.oracles[oracle] for one in asked]) for oracle in ORACLES}
     for oracle in ORACLES:
         assert fractions(rows[oracle], rows)[oracle].share > 0.99

@@ -76,7 +76,9 @@ def parser() -> argparse.ArgumentParser:
     resume = command("resume", "continue an interrupted run")
     resume.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     layout(resume)
-    resume.add_argument("--study", metavar="FILE", help="the file of the run's study, where it is one of your own")
+    resume.add_argument(
+        "--study", metavar="FILE", help="the Python file of the run's study, where it is a study of your own"
+    )
     code(resume)
     resume.add_argument("--check", action="store_true", help="exit with 1 unless every claim holds")
     export = command("export", "write a run's curves as one tidy table")
@@ -85,25 +87,27 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--out", required=True, help="file to write")
     report = command("report", "write one self-contained HTML page about runs, sweeps or a whole study")
     report.add_argument("what", nargs="+", help="study, run or sweep folder, or a folder's name inside --runs")
-    report.add_argument("--runs", default=RUNS, metavar="DIR", help=f"where a study's folders are (default: {RUNS})")
+    report.add_argument(
+        "--runs", default=RUNS, metavar="DIR", help=f"folder that holds a study's runs (default: {RUNS})"
+    )
     report.add_argument("--out", required=True, help="file to write (.html)")
-    fsck = command("fsck", "check every file of a run; says what a resume would do, changes nothing")
+    fsck = command("fsck", "check every file of a run and say what a resume would do; changes nothing")
     fsck.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
-    sweep = command("sweep", "train a grid of members, here or on a cluster; only what is missing")
+    sweep = command("sweep", "train a grid of members, here or on a cluster; finished members are not trained again")
     sweep.usage = (
         "ebbtide sweep FILE [--out DIR] [--executor NAME] [--jobs N] [--retry] [--dry-run [--measure]]\n"
         "       ebbtide sweep status DIR | collect DIR ... | figure DIR ..."
     )
-    sweep.add_argument("file", help="sweep file (.toml or .json), or a sweep's folder to go on with it")
+    sweep.add_argument("file", help="sweep file (.toml or .json), or the folder of a sweep that is to be continued")
     sweep.add_argument("--out", help=f"folder of the sweep (default: {RUNS}/sweep-NAME)")
     sweep.add_argument("--executor", default="local", help="local, slurm, slurm-local or ray (default: local)")
     sweep.add_argument("--jobs", type=int, metavar="N", help="tasks at a time (default: as many as fit)")
     kernel(sweep)
     code(sweep)
-    sweep.add_argument("--retry", action="store_true", help="try tasks again that were set aside")
-    sweep.add_argument("--dry-run", action="store_true", help="print the plan: groups, tasks, time, memory; and stop")
+    sweep.add_argument("--retry", action="store_true", help="try again the tasks that were set aside after failures")
+    sweep.add_argument("--dry-run", action="store_true", help="print the plan (groups, tasks, time, memory) and stop")
     sweep.add_argument("--measure", action="store_true", help="with --dry-run: train each unknown shape for seconds")
-    status = command("sweep status", "what of a sweep is done, running, waiting, set aside")
+    status = command("sweep status", "list the tasks of a sweep: done, running, waiting, set aside")
     status.add_argument("folder", help="folder of the sweep")
     collect = command("sweep collect", "write a sweep's results as one tidy table, one row a member")
     collect.add_argument("folder", help="folder of the sweep")
@@ -115,19 +119,25 @@ def parser() -> argparse.ArgumentParser:
     figure.add_argument("--phase", nargs=2, metavar=("X", "Y"), help="two axes by their fields")
     figure.add_argument("--value", default="transience", help="with --phase: the scalar (default: transience)")
     figure.add_argument("--curve", metavar="NAME", help="an evaluator, or train_loss; needs --by")
-    figure.add_argument("--by", metavar="AXIS", help="with --curve: the axis that colours tell apart")
+    figure.add_argument("--by", metavar="AXIS", help="with --curve: the axis whose values get different colours")
     figure.add_argument("--split", metavar="AXIS", help="with --curve: the axis that has a panel for each value")
-    figure.add_argument("--where", action="append", default=[], metavar="AXIS=VALUE", help="fix another axis")
+    figure.add_argument(
+        "--where", action="append", default=[], metavar="AXIS=VALUE", help="value of another axis, which is held fixed"
+    )
     figure.add_argument("--out", required=True, help="file to write (.png or .svg)")
-    data = command("data", "get and make data files: Omniglot, its features, classes of tokens; look at them")
+    data = command("data", "get, make and list data files: Omniglot, its features, classes of tokens")
     data.usage = "ebbtide data fetch omniglot | features | tokens | info   (each has --help)"
     data.add_argument("verb", choices=DATA_VERBS, help="what to do")
-    fetch = command("data fetch", "get a data set and pack it into one file")
+    fetch = command("data fetch", "download a data set and pack it into one file")
     fetch.add_argument("dataset", help="omniglot")
-    fetch.add_argument("--from", dest="source", metavar="FOLDER", help="folder that holds it, instead of downloading")
-    features = command("data features", "run an encoder over Omniglot; an interrupted one goes on")
+    fetch.add_argument(
+        "--from", dest="source", metavar="FOLDER", help="folder that holds the data set, instead of downloading it"
+    )
+    features = command("data features", "run an encoder over Omniglot; an interrupted call is continued")
     features.add_argument("--encoder", required=True, metavar="NAME", help="hog, efficientnet-lite0 or resnet18")
-    features.add_argument("--augment", action="store_true", help="eight classes of each character: turned, mirrored")
+    features.add_argument(
+        "--augment", action="store_true", help="eight classes for each character: rotated and mirrored"
+    )
     features.add_argument("--side", type=int, metavar="N", help="edge of the encoder's image (default: its own)")
     features.add_argument("--pca", type=int, metavar="N", help="also a file reduced to N principal components")
     features.add_argument("--weights", metavar="FILE", help="the network's weights (.safetensors or .pth)")
@@ -135,18 +145,24 @@ def parser() -> argparse.ArgumentParser:
     tokens.add_argument(
         "--from", dest="source", required=True, metavar="FILE", help="a .safetensors file, or wordllama"
     )
-    tokens.add_argument("--array", metavar="NAME", help="the embedding matrix in it (default: found by its name)")
+    tokens.add_argument(
+        "--array",
+        metavar="NAME",
+        help="name of the embedding matrix in the file (default: recognised by its usual names)",
+    )
     tokens.add_argument("--classes", type=int, default=1600, metavar="N", help="classes (default: 1600)")
     tokens.add_argument("--exemplars", type=int, default=10, metavar="N", help="tokens of a class (default: 10)")
     tokens.add_argument("--clusters", type=int, metavar="N", help="clusters of k-means (default: 5/4 of the classes)")
-    tokens.add_argument("--skip", type=int, default=259, metavar="N", help="first ids that are no words (default: 259)")
-    tokens.add_argument("--closest", type=float, default=-1.0, metavar="COSINE", help="least cosine to the centroid")
-    tokens.add_argument("--seed", type=int, default=0, metavar="N", help="of k-means (default: 0)")
-    info = command("data info", "what data there is, or what a file or source holds")
+    tokens.add_argument(
+        "--skip", type=int, default=259, metavar="N", help="number of first ids that are no words (default: 259)"
+    )
+    tokens.add_argument("--closest", type=float, default=-1.0, metavar="COSINE", help="smallest cosine to the centroid")
+    tokens.add_argument("--seed", type=int, default=0, metavar="N", help="seed of k-means (default: 0)")
+    info = command("data info", "list the data files on this machine, or the contents of a file or source")
     info.add_argument("what", nargs="?", metavar="omniglot|FILE|SOURCE", help="default: the data folder")
     info.add_argument("--figure", metavar="FILE", help="draw characters of Omniglot to FILE (.png or .svg)")
     info.add_argument("--show", default="drawers", help="with --figure: drawers, transforms or released_script")
-    probe = command("probe", "what the heads of a run's models do, at every kept checkpoint")
+    probe = command("probe", "measure the attention heads of a run's models at every kept checkpoint")
     probe.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     probe.add_argument(
         "--measure",
@@ -154,21 +170,27 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME[,NAME]",
         help="induction_strength, previous_token ... (an unknown name lists all)",
     )
-    probe.add_argument("--on", default="icl", metavar="EVALUATOR", help="whose prompts (default: icl)")
-    probe.add_argument("--sequences", type=int, default=500, metavar="N", help="how many prompts (default: 500)")
     code(probe)
     probe.add_argument(
-        "--out", metavar="DIR", help="where numbers and figures go (default: probes/ in the run's folder)"
+        "--on", default="icl", metavar="EVALUATOR", help="evaluator whose prompts are used (default: icl)"
     )
-    compiled = command("kernel", "the compiled kernel of the CPU: what it serves here and why, build it")
+    probe.add_argument("--sequences", type=int, default=500, metavar="N", help="number of prompts (default: 500)")
+    probe.add_argument(
+        "--out", metavar="DIR", help="folder for numbers and figures (default: probes/ in the run's folder)"
+    )
+    compiled = command(
+        "kernel", "the compiled kernel for the CPU: show which studies it trains here and why, or build it"
+    )
     compiled.usage = "ebbtide kernel status | build"
     compiled.add_argument("verb", choices=KERNEL_VERBS, help="what to do")
-    command("kernel status", "what trains the studies here, and why")
+    command("kernel status", "show whether XLA or the compiled kernel trains each study here, and why")
     command("kernel build", "build the compiled kernel for this machine, again if it is there")
     command("verify", "exact checks without training: oracles, samplers, loss at initialisation ...")
-    bench = command("bench", "how fast this machine is, and what of that ebbtide and plain code reach")
+    bench = command("bench", "measure this machine's limits, and the shares of them that ebbtide and plain code reach")
     bench.add_argument("--config", metavar="NAME", help="2L, 2L-shared, 2L-shared-wide or 12L (default: all)")
-    bench.add_argument("--quick", action="store_true", help="under a minute a configuration, less of it")
+    bench.add_argument(
+        "--quick", action="store_true", help="shorter measurements: under a minute for each configuration"
+    )
     bench.add_argument("--json", metavar="FILE", help="write machine, rows and targets to FILE")
     return top
 

@@ -47,7 +47,7 @@ def positive(name: str, value: float, why: str) -> None:
     require(0 < value < math.inf, name, value, f"must be a number above 0{why}")
 
 
-def asked_slots(slots: Sequence[int] | None, total: int) -> Sequence[int]:
+def predicted_slots(slots: Sequence[int] | None, total: int) -> Sequence[int]:
     """The given slots, all of them for None. Raises `InputError` for a slot outside the prompt."""
     for slot in slots or ():
         require(0 <= slot < total, "slots", slot, f"must be from 0 to {total - 1}")
@@ -113,7 +113,7 @@ def ridge(x: Inputs, y: Responses, penalty: float) -> Responses:
     return linear_posterior(x, y, penalty).mean
 
 
-def least_squares(x: Inputs, y: Responses, slots: Sequence[int] | None = None) -> Float[np.ndarray, "asked batch"]:
+def least_squares(x: Inputs, y: Responses, slots: Sequence[int] | None = None) -> Float[np.ndarray, "predicted batch"]:
     r"""Least squares $q'X^+Y$ without an intercept, of all solutions the one with the smallest norm.
 
     $X^+$ is the pseudoinverse by singular values; those below eps max(t, dim) times the largest count as 0, as in
@@ -124,11 +124,11 @@ def least_squares(x: Inputs, y: Responses, slots: Sequence[int] | None = None) -
     """
     x, y = pairs(x, y)
     total, batch, dim = x.shape
-    asked = asked_slots(slots, total)
-    answer = np.zeros((len(asked), batch))
+    predicted = predicted_slots(slots, total)
+    answer = np.zeros((len(predicted), batch))
     for part in blocks(batch, 4 * total * dim):
         xs, ys = x[:, part].swapaxes(0, 1), y[:, part].T
-        for row, t in enumerate(asked):
+        for row, t in enumerate(predicted):
             if t:
                 u, s, v = np.linalg.svd(xs[:, :t], full_matrices=False)
                 kept = s > np.finfo(np.float64).eps * max(t, dim) * s[:, :1]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from scipy.special import expit
 
 from ebbtide.errors import require
-from ebbtide.evaluation.baselines import Inputs, Responses, asked_slots, blocks, pairs, positive
+from ebbtide.evaluation.baselines import Inputs, Responses, blocks, pairs, positive, predicted_slots
 
 GAP = 1e-12
 """Lasso: largest duality gap, as a share of the mean square of the responses."""
@@ -34,7 +34,7 @@ Seen = Float[np.ndarray, "batch pairs dim"]
 
 def lasso(
     x: Inputs, y: Responses, penalty: float, slots: Sequence[int] | None = None
-) -> Float[np.ndarray, "asked batch"]:
+) -> Float[np.ndarray, "predicted batch"]:
     r"""$q'\hat w$ with $\hat w = \arg\min_w \frac{1}{2t}|Y - Xw|^2 + \lambda|w|_1$, scikit-learn's `Lasso` without an
     intercept; the best known for sparse weights (Tibshirani 1996; in context Bai et al. 2023, arXiv
     2306.04637, section 3).
@@ -50,11 +50,11 @@ def lasso(
     x, y = pairs(x, y)
     positive("penalty", penalty, "; without one use least_squares")
     total, batch, dim = x.shape
-    asked = asked_slots(slots, total)
-    answer = np.zeros((len(asked), batch))
+    predicted = predicted_slots(slots, total)
+    answer = np.zeros((len(predicted), batch))
     for part in blocks(batch, total * dim + 4 * dim * dim):
         xs, ys = x[:, part].swapaxes(0, 1), y[:, part].T
-        for row, t in enumerate(asked):
+        for row, t in enumerate(predicted):
             if t:
                 seen, said = xs[:, :t], ys[:, :t]
                 gram, moment = seen.mT @ seen / t, (said[:, None] @ seen)[:, 0] / t
@@ -132,7 +132,7 @@ def _gap(gram: Grams, moment: Weights, square: Numbers, penalty: float, w: Weigh
 
 def logistic(
     x: Inputs, y: Responses, penalty: float, slots: Sequence[int] | None = None
-) -> Float[np.ndarray, "asked batch"]:
+) -> Float[np.ndarray, "predicted batch"]:
     r"""$P(y = +1 | q) = 1/(1 + e^{-q'\hat w})$ with
     $\hat w = \arg\min_w \sum_i \log(1 + e^{-y_i x_i'w}) + \frac{\lambda}{2}|w|^2$ for labels -1 and +1: scikit-learn's
     `LogisticRegression` with C = 1/penalty and without an intercept (Bai et al. 2023, arXiv 2306.04637, section 3).
@@ -149,13 +149,13 @@ def logistic(
     require(wrong.size == 0, "y", float(wrong[0]) if wrong.size else None, "labels must be -1 or +1")
     positive("penalty", penalty, ": separable labels have no finite weights without one")
     total, batch, dim = x.shape
-    asked = asked_slots(slots, total)
-    answer = np.full((len(asked), batch), 0.5)
+    predicted = predicted_slots(slots, total)
+    answer = np.full((len(predicted), batch), 0.5)
     for part in blocks(batch, 3 * total * dim + dim * dim):
         xs = x[:, part].swapaxes(0, 1)
         signed = xs * y[:, part].T[:, :, None]
         weights = np.zeros((len(xs), dim))
-        for row, t in enumerate(asked):
+        for row, t in enumerate(predicted):
             if t:
                 weights = _newton(signed[:, :t], penalty, weights)
                 answer[row, part] = expit((xs[:, t] * weights).sum(-1))

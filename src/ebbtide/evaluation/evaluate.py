@@ -35,21 +35,25 @@ def evaluate(
     seed: int | None = None,
     batch: int = 256,
 ) -> Findings:
-    """Every metric of every evaluator for the model `predict`, and the fraction of each strategy.
+    """Every metric of every evaluator for the model `predict`, and the fraction of its behaviour that each strategy
+    explains.
 
-    `predict(examples, labels)` gets NumPy arrays, examples [batch, context + 1, dim] (float32; the query is the last)
-    and labels [batch, context] (int64), and returns the logits of the query's label, [batch, outputs]: a NumPy or JAX
-    array or a PyTorch tensor on any device. It is called with `batch` prompts at a time, the last time with what is
-    left. It must not learn from them.
+    Args:
+        predict: a function (examples, labels) -> logits. It gets NumPy arrays, examples [batch, context + 1, dim]
+            (float32; the query is the last) and labels [batch, context] (int64), and returns the logits of the query's
+            label [batch, outputs]: a NumPy or JAX array, or a PyTorch tensor on any device. It must not learn from the
+            prompts.
+        suite: a `FewShotSuite`, or "fewshot" for one made of the next five arguments (see there). Its prompts are drawn
+            at every call: to evaluate often, make the suite once.
+        source, task, evaluators, sequences, seed: arguments of `FewShotSuite`.
+        batch: the number of prompts of a call of `predict`; the last call gets the rest.
 
-    `suite` is a `FewShotSuite`, or "fewshot" for one made of `source`, `task`, `evaluators`, `sequences` and `seed`
-    (see there; prompts are drawn anew every time: to evaluate often, make the suite once).
+    Returns:
+        `Findings`: means of the metrics of `metrics.per_sequence` over prompts, with their standard errors sd /
+        sqrt(sequences), and the fractions of `strategies.fractions`.
 
-    Metrics are those of `metrics.per_sequence`, their mean over prompts and its standard error sd / sqrt(sequences);
-    fractions are those of `strategies.fractions`.
-
-    Raises `InputError` when the suite cannot be made, and when logits are not an array of finite numbers of the
-    shape asked for.
+    Raises:
+        InputError: the suite cannot be made, or the logits are not finite numbers of the right shape.
 
     >>> suite = eb.FewShotSuite(evaluators=("icl",), sequences=8)
     >>> findings = eb.evaluate(lambda examples, labels: np.zeros((len(examples), suite.outputs)), suite)
@@ -81,26 +85,26 @@ def examine(predict: Predict, suite: FewShotSuite, batch: int) -> Findings:
     tells = suite.tells_strategies
     for one in suite.evaluators:
         prompt, values = suite.prompt(one.name), []
-        asked = suite.answers(one.name) if tells and one.name in NEEDED else None
+        scripted = suite.oracle_probabilities(one.name) if tells and one.name in NEEDED else None
         for start in range(0, suite.sequences, batch):
             chunk = part(prompt, start, min(batch, suite.sequences - start))
             examples, labels, _ = batch_first(chunk)
             shape, reserved = (len(labels), suite.outputs), suite.task.reserved_labels
             logits = logits_of(predict(examples, labels), shape, one.name, reserved)
             values.append(np.asarray(_metrics(jnp.asarray(logits), chunk, jnp.int32(one.group))))
-            if asked is not None:
-                model.append(asked.outcomes(logits, start))
-        if asked is not None:
-            oracles.append(asked.oracles)
+            if scripted is not None:
+                model.append(scripted.outcomes(logits, start))
+        if scripted is not None:
+            oracles.append(scripted.oracles)
         measured = np.asarray(mean_and_error(jnp.asarray(np.concatenate(values, axis=-1))))
         chance = suite.chance(one.name)
         for metric, (mean, error) in zip(METRICS, measured, strict=True):
             rows.append(Row(one.name, metric, float(mean), float(error), chance[metric], metric == one.headline))
-    found: dict[str, Fraction] = {}
+    shares: dict[str, Fraction] = {}
     if tells:
-        answers = {name: np.concatenate([each[name] for each in oracles]) for name in oracles[0]}
-        found = fractions(np.concatenate(model), answers)
-    return Findings(tuple(rows), found, suite.sequences)
+        joined = {name: np.concatenate([one[name] for one in oracles]) for name in oracles[0]}
+        shares = fractions(np.concatenate(model), joined)
+    return Findings(tuple(rows), shares, suite.sequences)
 
 
 @jax.jit
@@ -119,10 +123,10 @@ def check_predict(predict: Any) -> None:
 def logits_of(
     answer: Any, shape: tuple[int, int], evaluator: str, reserved: int = 0
 ) -> Float[np.ndarray, "batch labels"]:
-    """A model's logits as float32 in NumPy. A PyTorch tensor is recognised by its `detach`; PyTorch is never imported.
-    `reserved` of the outputs are labels that never occur in training.
+    """Logits of a model as a float32 NumPy array. A PyTorch tensor is recognised by its `detach`; PyTorch is never
+    imported. `reserved` of the outputs are labels that never occur in training.
 
-    Raises `InputError` unless they are real, finite numbers of this shape, and no probabilities.
+    Raises `InputError` unless the logits are real, finite numbers of this shape, and no probabilities.
     """
     if hasattr(answer, "detach"):
         answer = answer.detach().cpu().float().numpy()

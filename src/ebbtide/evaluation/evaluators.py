@@ -1,4 +1,4 @@
-"""A run's instruments: the evaluators that its task has, their prompts, and what is measured of a model on them."""
+"""The evaluators of a run, their fixed prompts, and the metrics of a model on these."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,10 +37,10 @@ class Suite(NamedTuple):
         return jax.tree.map(lambda x: x[i], self.prompts)
 
     def measure(
-        self, answer: Callable[[Any], Float[Array, "*asked batch labels"]]
+        self, answer: Callable[[Any], Float[Array, "*predicted batch labels"]]
     ) -> Float[Array, "evaluators metrics 2"]:
-        """Mean and standard error of every metric for every evaluator, of the model whose logits are
-        `answer(prompt)`. One evaluator after the other: all logits at once could take gigabytes."""
+        """Mean and standard error over prompts of every metric for every evaluator. `answer(prompt)` gives the model's
+        outputs. Evaluators are measured one after the other: all logits at once could take gigabytes."""
         names = self.evaluators[0].task.metrics
 
         def one(prompt: AnyPrompt, group: Int[Array, ""]) -> Float[Array, "metrics 2"]:
@@ -55,7 +55,8 @@ class Suite(NamedTuple):
 
 
 def build_suite(names: tuple[str, ...], task: Task, source: Any, bank: Any, *, sequences: int, seed: int) -> Suite:
-    """Draws `sequences` prompts per evaluator from the evaluation root; the same for all members."""
+    """The suite with `sequences` prompts for each of the evaluators `names`, drawn from the evaluation seed `seed`; all
+    members of a run share it."""
     chosen = tuple(task.evaluator(name, source) for name in names)
     index = jnp.arange(sequences, dtype=jnp.uint32)
 

@@ -13,7 +13,7 @@ from ebbtide.errors import require
 from ebbtide.evaluation import evaluators as instruments
 from ebbtide.evaluation.metrics import chance
 from ebbtide.evaluation.oracles import ORACLES
-from ebbtide.evaluation.strategies import NEEDED, Answers, answers
+from ebbtide.evaluation.strategies import NEEDED, OracleProbabilities, oracle_probabilities
 from ebbtide.keys import Purpose, root
 from ebbtide.sources.bank import SourceLike
 from ebbtide.sources.gaussian import Gaussian
@@ -87,7 +87,7 @@ class FewShotSuite:
         self._bank = source.build()
         self._suite = instruments.build_suite(names, task, source, self._bank, sequences=sequences, seed=seed)
         self._host = {name: jax.tree.map(np.asarray, self._suite.of(name)) for name in names}
-        self._answers: dict[str, Answers] = {}
+        self._oracles: dict[str, OracleProbabilities] = {}
         self._chance: dict[str, dict[str, float]] = {}
         self._sample = jax.jit(lambda key, index, bank: task.sample(key, index, source, bank, sizes.split()))
 
@@ -97,19 +97,20 @@ class FewShotSuite:
         return self._suite.evaluators
 
     def prompt(self, name: str) -> Prompt:
-        """The prompts of one evaluator as drawn: token-major, with their latent variables. Raises `InputError` if the
-        suite has no such evaluator."""
+        """Prompts of one evaluator as drawn: token-major, with their latent variables. Raises `InputError` if the suite
+        has no such evaluator."""
         require(name in self.names, "evaluator", name, f"must be one of the suite's: {', '.join(self.names)}")
         return self._host[name]
 
     def prompts(self, name: str) -> Batch:
-        """The prompts of one evaluator as a model gets them. Raises `InputError` if the suite has no such evaluator."""
+        """Prompts of one evaluator as a model gets them: NumPy arrays, batch first. Raises `InputError` if the suite
+        has no such evaluator."""
         return batch_first(self.prompt(name))
 
     def batches(self, size: int, *, seed: int = 0, start: int = 0) -> Iterator[Batch]:
         """Training batches of `size` sequences, without end: sequences start, start + 1, ... of the stream of `seed`,
-        the one on which member 0 of an ebbtide run with `seeds.data = seed` trains. Sequence i is the same whatever
-        the size. Raises `InputError` for a size below 1 and for a start or a seed below 0."""
+        on which member 0 of an ebbtide run with `seeds.data = seed` trains. Sequence i is the same whatever the size.
+        Raises `InputError` for a size below 1 and for a start or a seed below 0."""
         whole_number("size", size, 1, LAST_SEQUENCE)
         whole_number("seed", seed, 0, 2**31 - 1)
         whole_number("start", start, 0, LAST_SEQUENCE)
@@ -122,7 +123,7 @@ class FewShotSuite:
             start += size
 
     def chance(self, name: str) -> dict[str, float]:
-        """The value of a uniform guess by every metric (`evaluation.metrics.chance`)."""
+        """Value of a uniform guess by every metric (`evaluation.metrics.chance`)."""
         if name not in self._chance:
             group = self.evaluators[self.names.index(name)].group
             self._chance[name] = chance(self._suite.of(name), self.outputs, group)
@@ -130,17 +131,19 @@ class FewShotSuite:
 
     @property
     def tells_strategies(self) -> bool:
-        """Whether fractions of strategies can be read off: it has all evaluators of `strategies.NEEDED`, and one
-        label per class (of several labels the oracles know only the one that the sequence picked)."""
+        """Whether fractions of strategies can be estimated: the suite has all evaluators of `strategies.NEEDED`, and
+        one label per class (of several labels the oracles know only the one that the sequence picked)."""
         return set(NEEDED) <= set(self.names) and not isinstance(self.task.labels, Polysemy)
 
-    def answers(self, name: str) -> Answers:
-        """What every oracle answers to the prompts of one evaluator (made once)."""
-        if name not in self._answers:
+    def oracle_probabilities(self, name: str) -> OracleProbabilities:
+        """Probabilities of every oracle for the prompts of one evaluator (computed once)."""
+        if name not in self._oracles:
             starts = range(0, self.sequences, ORACLE_BATCH)
             parts = [part(self.prompt(name), i, min(ORACLE_BATCH, self.sequences - i)) for i in starts]
-            self._answers[name] = Answers.joined([answers(one, self.outputs, ORACLES) for one in parts])
-        return self._answers[name]
+            self._oracles[name] = OracleProbabilities.joined(
+                [oracle_probabilities(one, self.outputs, ORACLES) for one in parts]
+            )
+        return self._oracles[name]
 
 
 def whole_number(field: str, value: int, least: int, most: int | None = None) -> None:

@@ -8,12 +8,12 @@ from ebbtide.models.model import Model, Params
 from ebbtide.tasks.prompt import FunctionPrompt
 
 
-def shuffles(key: Key[Array, ""], context: int, batch: int) -> Int[Array, "context batch"]:
-    """A random order of the pairs, drawn independently for every prompt."""
+def draw_orders(key: Key[Array, ""], context: int, batch: int) -> Int[Array, "context batch"]:
+    """Random orders of the pairs, drawn independently for every prompt."""
     return jnp.argsort(jax.random.uniform(key, (context, batch)), axis=0)
 
 
-def permuted(prompt: FunctionPrompt, order: Int[Array, "context batch"]) -> FunctionPrompt:
+def permute_pairs(prompt: FunctionPrompt, order: Int[Array, "context batch"]) -> FunctionPrompt:
     """The prompt with its pairs reordered: place i has pair order[i]. The query stays last."""
 
     def moved(values: Array) -> Array:
@@ -34,5 +34,5 @@ def invariance_gap(
     0 to rounding for a function of the set of pairs, which Chen et al. 2023 (arXiv 2311.18194) call ICL invariance.
     Responses must be real numbers. Can be compiled.
     """
-    here, there = (model.apply(params, one)[-1, :, 0] for one in (prompt, permuted(prompt, order)))
+    here, there = (model.apply(params, one)[-1, :, 0] for one in (prompt, permute_pairs(prompt, order)))
     return (there - here) ** 2 / (prompt.responses[-1] ** 2).mean()

@@ -20,7 +20,7 @@ SURE = 20.0
 
 
 def _votes(prompt: Prompt, weight: Float[Array, "context batch"], outputs: int) -> Float[Array, "batch labels"]:
-    """The logits after adding the weight of every context slot to the logit of its label."""
+    """Logits in which every context slot adds its weight to the logit of its label."""
     batch = prompt.target.shape[0]
     lanes = jnp.broadcast_to(jnp.arange(batch), prompt.labels.shape)
     return jnp.zeros((batch, outputs)).at[lanes, prompt.labels].add(weight)
@@ -36,37 +36,38 @@ def _remembered(prompt: Prompt, outputs: int) -> Float[Array, "batch labels"]:
 
 
 def icl(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
-    """The label of the context exemplar nearest to the query (Euclidean)."""
+    """Logits of the ICL oracle: it predicts the label of the context exemplar nearest to the query (Euclidean)."""
     distance = jnp.sum((prompt.exemplars[:-1] - prompt.exemplars[-1]) ** 2, axis=-1)
     nearest = distance == distance.min(axis=0)
     return _votes(prompt, SURE * nearest, outputs) + _noise(key, prompt, outputs)
 
 
 def iwl(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
-    """The label that training ties to the query's class, whatever the context."""
+    """Logits of the IWL oracle: it predicts the label that training ties to the query's class, whatever the context."""
     return _remembered(prompt, outputs) + _noise(key, prompt, outputs)
 
 
 def ciwl(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
-    """Among the labels in context, the one tied to the query's class; any of them if none is."""
+    """Logits of the CIWL oracle: among the labels in context it predicts the one that training ties to the query's
+    class, or if there is none any of them."""
     shown = _votes(prompt, jnp.full(prompt.labels.shape, 2 * SURE), outputs)
     return jnp.minimum(shown, 2 * SURE) + _remembered(prompt, outputs) + _noise(key, prompt, outputs)
 
 
 def majority(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
-    """The label shown most often in context."""
+    """Logits of an oracle that predicts the most frequent label of the context."""
     return _votes(prompt, jnp.full(prompt.labels.shape, SURE), outputs) + _noise(key, prompt, outputs)
 
 
 def last(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
-    """The label shown last in context."""
+    """Logits of an oracle that predicts the last label of the context."""
     slot = jnp.arange(prompt.labels.shape[0])[:, None] == prompt.labels.shape[0] - 1
     weight = jnp.broadcast_to(SURE * slot, prompt.labels.shape)
     return _votes(prompt, weight, outputs) + _noise(key, prompt, outputs)
 
 
 def guess(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
-    """A uniformly random label."""
+    """Logits of an oracle that predicts a uniformly random label."""
     return _noise(key, prompt, outputs)
 
 
@@ -74,8 +75,8 @@ ORACLES: dict[str, Oracle] = {"ICL": icl, "IWL": iwl, "CIWL": ciwl, "majority": 
 
 
 def truth_table(suite: Suite, outputs: int, seed: int = 0) -> dict[str, dict[str, tuple[float, float]]]:
-    """Headline mean and standard error of every oracle on every evaluator: table[oracle][evaluator]. One program for
-    all of them: the metrics compile once."""
+    """Mean and standard error of the headline metric of every oracle on every evaluator: table[oracle][evaluator]. One
+    program measures all oracles, so the metrics compile once."""
 
     def scores(which: Int[Array, ""]) -> Float[Array, "evaluators metrics 2"]:
         def answer(prompt: Prompt) -> Float[Array, "batch labels"]:
@@ -96,7 +97,7 @@ def truth_table(suite: Suite, outputs: int, seed: int = 0) -> dict[str, dict[str
 
 
 def expected(oracle: str, evaluator: str, chance: float, outputs: int) -> float | None:
-    """The oracle's score in theory by the evaluator's headline metric; None where it depends on the task.
+    """Score of an oracle in theory by the evaluator's headline metric; None where it depends on the task.
 
     The entries hold for two context slots per sequence class (context = 2 * burst, with distractor) and noise small
     enough for the nearest exemplar to be of the query's class.

@@ -53,40 +53,41 @@ class Fraction(NamedTuple):
     error: float
 
 
-class Answers(NamedTuple):
-    """The oracles' probabilities of the labels in context and of the query's own label (`support`), and of all other
-    labels together (the last outcome), to which every oracle gives the same probability per label. Outcomes that repeat
-    a label, or stand for an own label that does not exist, are not `valid` and have probability 0."""
+class OracleProbabilities(NamedTuple):
+    """Probabilities that oracles give to the outcomes of every prompt. The outcomes are the labels in context and the
+    query's own label (`support`), and last all other labels together, to which every oracle gives the same probability
+    per label. Outcomes that repeat a label, or stand for an own label that does not exist, are not `valid` and have
+    probability 0."""
 
     support: Int[np.ndarray, "sequences points"]
     valid: Bool[np.ndarray, "sequences points"]
     oracles: dict[str, Float[np.ndarray, "sequences outcomes"]]
 
     @classmethod
-    def joined(cls, parts: list["Answers"]) -> "Answers":
-        """The probabilities for several batches of prompts as one."""
+    def joined(cls, parts: list["OracleProbabilities"]) -> "OracleProbabilities":
+        """Probabilities for several batches of prompts, joined into one batch."""
         oracles = {name: np.concatenate([one.oracles[name] for one in parts]) for name in parts[0].oracles}
         return cls(np.concatenate([p.support for p in parts]), np.concatenate([p.valid for p in parts]), oracles)
 
     def outcomes(
         self, logits: Float[np.ndarray, "batch labels"], start: int = 0
     ) -> Float[np.ndarray, "batch outcomes"]:
-        """The probabilities of a model with these logits for the prompts from `start` on."""
+        """Probabilities that a model with these logits gives to the outcomes of the prompts from `start` on."""
         rows = slice(start, start + logits.shape[0])
         return _outcomes(logits, self.support[rows], self.valid[rows])
 
 
-def answers(prompt: Prompt, outputs: int, oracles: Mapping[str, Oracle]) -> Answers:
-    """The probabilities of every oracle for a prompt, `outputs` being the number of labels."""
+def oracle_probabilities(prompt: Prompt, outputs: int, oracles: Mapping[str, Oracle]) -> OracleProbabilities:
+    """Probabilities of every oracle for a batch of prompts; `outputs` is the number of labels."""
     prompt = jax.tree.map(jnp.asarray, prompt)
     named = jnp.concatenate([prompt.labels, prompt.own_label[None]])
     valid = np.asarray(first_of_label(named) & (named >= 0)).T
     support = np.maximum(np.asarray(named).T, 0)
-    found = {}
+    probabilities = {}
     for i, (name, oracle) in enumerate(oracles.items()):
         logits = np.asarray(oracle(prompt, outputs, root(0, Purpose.ORACLE, i)))
-        found[name] = _outcomes(logits, support, valid)
-    return Answers(support, valid, found)
+        probabilities[name] = _outcomes(logits, support, valid)
+    return OracleProbabilities(support, valid, probabilities)
 
 
 def _outcomes(logits: np.ndarray, support: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -100,8 +101,8 @@ def _outcomes(logits: np.ndarray, support: np.ndarray, valid: np.ndarray) -> np.
 def fractions(
     model: Float[np.ndarray, "sequences outcomes"], oracles: Mapping[str, Float[np.ndarray, "sequences outcomes"]]
 ) -> dict[str, Fraction]:
-    """The fraction of every oracle (sum 1). Oracles that never differ on these prompts share one entry, named e.g.
-    `IWL/random`. Empty where the prompts do not determine the weights (too few of them).
+    """Fraction of the model's behaviour that each oracle explains, by name (sum 1). Oracles that never differ on these
+    prompts share one entry, named e.g. `IWL/random`. Empty where the prompts are too few to determine the weights.
 
     The standard error is the sandwich estimate over prompts, with weights of 0 held there.
     """
@@ -137,8 +138,8 @@ def _distinct(oracles: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray]
 
 
 def _errors(w: np.ndarray, model: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Standard errors of w: with g the slopes per prompt, H = -d2/dw2 of the mean log-likelihood and Z a basis of
-    the directions that keep the sum, cov = Z (Z'HZ)^-1 Z' cov(g) Z (Z'HZ)^-1 Z' / sequences."""
+    """Standard errors of the weights w: with g the slopes per prompt, H = -d2/dw2 of the mean log-likelihood and Z a
+    basis of the directions that keep the sum, cov = Z (Z'HZ)^-1 Z' cov(g) Z (Z'HZ)^-1 Z' / sequences."""
     error, inside = np.zeros_like(w), w > INSIDE
     count, n = int(inside.sum()), model.shape[0]
     if count < 2:

@@ -6,12 +6,12 @@ from jaxtyping import Float, Int, Num
 from ebbtide.evaluation.divergence import Curves, finite_evaluations, names_of_evaluators
 
 WINDOW = 3
-"""Evaluations over which curves are averaged before a maximum or a final value is taken: a single noisy point is no
-peak."""
+"""Number of evaluations over which curves are averaged before a maximum or a final value is taken, so that a single
+noisy point is no peak."""
 
 
 def smooth(curve: Float[np.ndarray, "member evaluation"]) -> Float[np.ndarray, "member evaluation"]:
-    """The centred mean over `WINDOW` evaluations; at the ends over the evaluations that exist."""
+    """Centred mean over `WINDOW` evaluations; at the ends over the evaluations that exist."""
     half = WINDOW // 2
     n = curve.shape[1]
     return np.stack([curve[:, max(0, i - half) : min(n, i + half + 1)].mean(axis=1) for i in range(n)], axis=1)
@@ -22,8 +22,8 @@ def fall_since(
     loss: Float[np.ndarray, "member evaluation"],
     since: Num[np.ndarray, " member"],
 ) -> Float[np.ndarray, " member"]:
-    """How much each member's training loss falls from `since` (in sequences) to the end: 1 - loss at the end / loss at
-    the evaluation nearest to `since`. The loss is smoothed, without the evaluation at 0, before which there is none."""
+    """Share by which each member's training loss falls from `since` (in sequences) to the end: 1 - loss at the end /
+    loss at the evaluation nearest to `since`. The loss is smoothed, without the evaluation at 0, where it is nan."""
     smoothed = smooth(loss[:, 1:])
     at = np.abs(sequences[1:] - since[:, None]).argmin(1)
     return 1 - smoothed[:, -1] / smoothed[np.arange(len(loss)), at]
@@ -37,8 +37,8 @@ def first_crossing(
     falling: bool = False,
     interpolate: bool = True,
 ) -> Float[np.ndarray, " member"]:
-    """Where each member's curve is first above a level (`falling`: below), in the unit of `x`; nan where it never is.
-    Between two points by interpolation, unless the earlier one is no finite number."""
+    """First x at which each member's curve is above a level (`falling`: below), in the unit of `x`; nan where it never
+    is. Interpolated between two points, unless the earlier value is not finite."""
     rising, levels = (-curves if falling else curves), np.broadcast_to(-level if falling else level, len(curves))
     found = np.full(len(curves), np.nan)
     for m, (curve, own) in enumerate(zip(rising, levels, strict=True)):
@@ -52,12 +52,12 @@ def first_crossing(
 
 
 def peak(curves: Curves) -> Int[np.ndarray, " member"]:
-    """The index of the evaluation at which each member's smoothed `icl` is highest."""
+    """Index of the evaluation at which each member's smoothed `icl` is highest."""
     return np.argmax(smooth(curves["icl"]), axis=1)
 
 
 def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.ndarray, " member"]]:
-    """Scalars of every member, all read off curves smoothed over three evaluations.
+    """Scalars of every member by name, read off curves that are smoothed over three evaluations.
 
     - icl_peak, icl_final, transience = icl_peak - icl_final;
     - peak_sequences: where the peak is;

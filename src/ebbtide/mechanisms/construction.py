@@ -1,5 +1,5 @@
-"""Transformer weights constructed from a description: which coordinates a head compares and copies, and which ones a
-unit of the MLP reads and writes."""
+"""Transformer weights constructed from a description: the coordinates of the residual stream that a head compares and
+copies, and those that a unit of the MLP reads and writes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ class Layer(NamedTuple):
 
 
 class ConstructedModel(NamedTuple):
-    """A model with the weights, in float64, that make it compute what was described."""
+    """A model with weights, in float64, that compute the described algorithm."""
 
     model: Transformer
     params: Params
@@ -56,13 +56,13 @@ class ConstructedModel(NamedTuple):
     def answer(
         self, x: Float[np.ndarray, "slots batch dim"], y: Float[np.ndarray, "context batch"]
     ) -> Float[np.ndarray, " batch"]:
-        """The output for the last input given the pairs before it, in float64. Runs operation by operation, so that
+        """Predictions for the last input given the pairs before it, in float64. Runs operation by operation, so that
         many layers need no compilation. Raises `InputError` unless there is one response y per pair."""
         pairs = (x.shape[0] - 1, x.shape[1])
         require(y.shape == pairs, "shape of y", list(y.shape), f"must be {list(pairs)}: a response for every pair")
         with jax.enable_x64(True):
-            said = jnp.concatenate([jnp.asarray(y, jnp.float64), jnp.zeros((1, x.shape[1]))])
-            prompt = FunctionPrompt(jnp.asarray(x, jnp.float64), said, jnp.ones(pairs, bool), {})
+            responses = jnp.concatenate([jnp.asarray(y, jnp.float64), jnp.zeros((1, x.shape[1]))])
+            prompt = FunctionPrompt(jnp.asarray(x, jnp.float64), responses, jnp.ones(pairs, bool), {})
             return np.asarray(self.model.apply(jax.tree.map(jnp.asarray, self.params), prompt))[-1, :, 0]
 
 

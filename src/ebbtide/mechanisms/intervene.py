@@ -47,8 +47,8 @@ def intervention_tap(
 
 def answer(
     model: Any, params: Params, prompt: Any, interventions: tuple[AnyIntervention, ...] = ()
-) -> Float[Array, "*asked batch labels"]:
-    """The outputs of a transformer under interventions.
+) -> Float[Array, "*predicted batch labels"]:
+    """Outputs of a transformer under interventions.
 
     Args:
         model: a `Transformer`.
@@ -124,18 +124,18 @@ def _check_values(one: Intervention, field: str) -> None:
         try:
             msgspec.convert(msgspec.to_builtins(value, enc_hook=plain), one_of.type)
         except msgspec.ValidationError as error:
-            said = str(error).partition(" - at ")[0].replace("`", "")
-            allowed = f"must be one of {', '.join(words)}{nearest(str(value), words)}" if words else said
+            reason = str(error).partition(" - at ")[0].replace("`", "")
+            allowed = f"must be one of {', '.join(words)}{nearest(str(value), words)}" if words else reason
             raise InputError(f"{field}.{one_of.name}", value, allowed[:1].lower() + allowed[1:]) from error
 
 
 def _sizes(model: Any, params: Params, prompt: Any) -> Sizes:
-    """The points of a forward pass on these prompts with their shapes; nothing is computed."""
-    found: Sizes = {}
+    """Shapes of all points of a forward pass on these prompts; nothing is computed."""
+    sizes: Sizes = {}
 
     def tap(name: str, value: Array) -> Array:
-        found[name] = value.shape
+        sizes[name] = value.shape
         return value
 
     jax.eval_shape(lambda params, prompt: model.apply(params, prompt, tap), params, prompt)
-    return found
+    return sizes

@@ -1,4 +1,4 @@
-"""Measures of attention heads, and of what depends on them, for one model on one batch of prompts.
+"""Measures of attention heads and of a model's behaviour without them, for one model on one batch of prompts.
 
 Source: Singh et al. 2024 (arXiv 2404.07129, Fig. 3-4, Tables 1-3) and 2025 (arXiv 2503.05631, Fig. 2, 3 and 14). All
 are means over the prompts. Layers and heads count from 0.
@@ -27,13 +27,14 @@ from ebbtide.traced import kind_name
 STRENGTHS = tuple(round(-1 + 0.25 * i, 2) for i in range(9))
 """Induction strengths of the copy curve."""
 PARTS = ("as it is", "none", "queries", "keys", "values", "all")
-"""Which inputs of the last layer's attention see the ablation of the earlier layers' heads."""
+"""Conditions of `composition_accuracy`: the inputs of the last layer's attention that the ablation of earlier heads
+reaches."""
 
 
 class Measure(NamedTuple):
-    """A measure: `of` returns an array with the axes `axes`, named after what they count."""
+    """A measure: `compute` returns an array with the axes `axes`, named after what they count."""
 
-    of: Callable[[Transformer, Params, Prompt], Array]
+    compute: Callable[[Transformer, Params, Prompt], Array]
     axes: tuple[str, ...]
     unit: str
     what: str
@@ -42,31 +43,30 @@ class Measure(NamedTuple):
 def _patterns(
     model: Transformer, params: Params, prompt: Prompt, each: Callable[[Array], Array]
 ) -> Float[Array, "layer head"]:
-    """A number for every head, computed from its attention [batch, head, query, key]."""
+    """One number for every head: `each` of its attention [batch, head, query, key]."""
     reduce = lambda name, value: each(value)  # noqa: E731
-    found = record(model, params, prompt, "blocks.*.attn.hook_pattern", reduce=reduce)[1]
-    return jnp.stack([found[f"blocks.{i}.attn.hook_pattern"] for i in range(model.layers)])
+    recorded = record(model, params, prompt, "blocks.*.attn.hook_pattern", reduce=reduce)[1]
+    return jnp.stack([recorded[f"blocks.{i}.attn.hook_pattern"] for i in range(model.layers)])
 
 
 def _on_labels(model: Transformer, prompt: Prompt, pattern: Array) -> Float[Array, "batch head context"]:
-    """The query's attention on every label of the context."""
+    """Attention of the query on every label of the context."""
     return pattern[:, :, -1][..., label_positions(model, prompt)]
 
 
 def induction_strength(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    """The query's attention on the context labels that equal the target, minus that on the other labels."""
+    """Attention of the query on the context labels that equal the target, minus its attention on the other labels."""
     sign = jnp.where(prompt.labels == prompt.target, 1.0, -1.0).T[:, None]
     return _patterns(model, params, prompt, lambda p: (_on_labels(model, prompt, p) * sign).sum(-1).mean(0))
 
 
 def label_attention(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    """The query's attention on all labels of the context together."""
+    """Attention of the query on all labels of the context together."""
     return _patterns(model, params, prompt, lambda p: _on_labels(model, prompt, p).sum(-1).mean(0))
 
 
 def _label_rows(model: Transformer, prompt: Prompt, pattern: Array, back: int) -> Float[Array, " head"]:
-    """The attention of the context's labels on the token `back` places before; nan where these rows are not
-    computed."""
+    """Attention of the context's labels on the token `back` places before; nan where these rows are not computed."""
     labels = label_positions(model, prompt)
     if pattern.shape[-2] == 1:
         return jnp.full(pattern.shape[1], jnp.nan)
@@ -74,39 +74,39 @@ def _label_rows(model: Transformer, prompt: Prompt, pattern: Array, back: int) -
     return pattern[:, :, rows, rows - back].mean((0, 2))
 
 
-def previous_token(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    """The attention of the context's label tokens on the previous token, their exemplar (nan in the last layer, where
-    only the query's row is computed)."""
+def previous_token_attention(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
+    """Attention of the context's label tokens on the previous token, their exemplar (nan in the last layer, where only
+    the query's row is computed)."""
     return _patterns(model, params, prompt, lambda p: _label_rows(model, prompt, p, 1))
 
 
 def self_attention(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    """The attention of the context's label tokens on themselves (nan in the last layer)."""
+    """Attention of the context's label tokens on themselves (nan in the last layer)."""
     return _patterns(model, params, prompt, lambda p: _label_rows(model, prompt, p, 0))
 
 
 def logit_attribution(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    r"""Direct logit attribution: what a head's output at the query adds directly to the logit of the target, minus what
-    it adds to the mean logit of the other labels shown: $(z_h W_O^h - \mathrm{mean})\, \odot s / \sigma \cdot (w_y -
-    \bar w_{C \setminus y})$, with the scale $\sigma$ of the final norm held at its value. In nats; 0 where no other
-    label is shown."""
+    r"""Direct logit attribution in nats: the direct contribution of a head's output at the query to the logit of the
+    target, minus its contribution to the mean logit of the other labels in context: $(z_h W_O^h - \mathrm{mean})\,
+    \odot s / \sigma \cdot (w_y - \bar w_{C \setminus y})$, with the scale $\sigma$ of the final norm kept at its value.
+    0 where no other label is in context."""
     last, d = model.layers - 1, model.width
     globs = ("blocks.*.attn.hook_z", f"blocks.{last}.hook_resid_post")
-    _, seen = record(model, params, prompt, *globs)
-    final = seen[f"blocks.{last}.hook_resid_post"][-1]
+    _, recorded = record(model, params, prompt, *globs)
+    final = recorded[f"blocks.{last}.hook_resid_post"][-1]
     scale = jax.lax.rsqrt(final.var(-1, keepdims=True) + EPSILON) * params["norm"]["scale"]
     other = first_of_label(prompt.labels) & (prompt.labels != prompt.target)
     columns = params["readout"]["w"].T
     count = other.sum(0)[:, None]
     mean = (columns[prompt.labels] * other[..., None]).sum(0) / jnp.maximum(count, 1)
     toward = jnp.where(count > 0, columns[prompt.target] - mean, 0.0) * scale
-    found = []
+    contributions = []
     for i in range(model.layers):
-        z = seen[f"blocks.{i}.attn.hook_z"][-1]
+        z = recorded[f"blocks.{i}.attn.hook_z"][-1]
         out = jnp.einsum("bhk,hkd->bhd", z, params["blocks"][i]["attn"]["o"].reshape(model.heads, -1, d))
         out = out - out.mean(-1, keepdims=True)
-        found.append(jnp.einsum("bhd,bd->bh", out, toward).mean(0))
-    return jnp.stack(found)
+        contributions.append(jnp.einsum("bhd,bd->bh", out, toward).mean(0))
+    return jnp.stack(contributions)
 
 
 def accuracy(
@@ -117,7 +117,7 @@ def accuracy(
     return per_sequence(logits, prompt)[METRICS.index("in_context_accuracy")].mean()
 
 
-def without_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
+def accuracy_without_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
     """In-context accuracy with one head ablated."""
 
     def without(layer: int, head: int) -> Array:
@@ -126,7 +126,7 @@ def without_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Ar
     return jnp.stack([jnp.stack([without(i, h) for h in range(model.heads)]) for i in range(model.layers)])
 
 
-def only_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " head"]:
+def accuracy_of_single_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " head"]:
     """In-context accuracy with all heads of the last layer ablated but one."""
     last = model.layers - 1
 
@@ -138,10 +138,11 @@ def only_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array
     return jnp.stack([alone(h) for h in range(model.heads)])
 
 
-def composition(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " part"]:
-    """In-context accuracy of the intact model, and with the heads of all layers before the last ablated while this
-    reaches none of the last layer's attention, its queries, its keys, its values, or all of them: the strength of Q-,
-    K- and V-composition (Singh et al. 2025, section 4.1). With one layer: the intact accuracy, six times."""
+def composition_accuracy(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " part"]:
+    """In-context accuracy of the intact model, then with the heads of all layers before the last ablated, where the
+    ablation reaches none of the inputs of the last layer's attention, only its queries, keys or values, or all three:
+    the strength of Q-, K- and V-composition (Singh et al. 2025, section 4.1). With one layer: the intact accuracy, six
+    times."""
     last = model.layers - 1
     gone = tuple(Ablate(at=f"blocks.{i}.attn.hook_z") for i in range(last))
 
@@ -154,32 +155,32 @@ def composition(model: Transformer, params: Params, prompt: Prompt) -> Float[Arr
 
 
 def copy_curve(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "head strength"]:
-    """In-context accuracy with all heads of the last layer ablated but one, whose induction strength is held at -1,
-    -.75 ... 1: whether the head copies what it attends to (Singh et al. 2025, Fig. 2b). The layer's values are those of
-    the intact model; earlier heads and embeddings still reach the read-out."""
+    """In-context accuracy with all heads of the last layer ablated but one, whose induction strength is clamped to -1,
+    -.75 ... 1: it shows whether the head copies the label that it attends to (Singh et al. 2025, Fig. 2b). The layer's
+    values are those of the intact model; earlier heads and embeddings still reach the read-out."""
     last = model.layers - 1
 
-    def held(head: int, strength: float) -> Array:
+    def clamped_accuracy(head: int, strength: float) -> Array:
         others = tuple(h for h in range(model.heads) if h != head)
         gone = (Ablate(at=f"blocks.{last}.attn.hook_z", heads=others),) if others else ()
         clamp = Induction(layer=last, heads=(head,), strength=(1 + strength) / 2)
         return accuracy(model, params, prompt, (clamp, *gone))
 
-    return jnp.stack([jnp.stack([held(h, s) for s in STRENGTHS]) for h in range(model.heads)])
+    return jnp.stack([jnp.stack([clamped_accuracy(h, s) for s in STRENGTHS]) for h in range(model.heads)])
 
 
-def outputs(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " prompt"]:
-    """The probability of the target among the labels in context, for every prompt: the model's behaviour as a vector.
-    Figures show it in the plane of the leading joint principal components of all members (`linear.joint_plane`)."""
+def target_probability(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " prompt"]:
+    """Probability of the target among the labels in context, for every prompt. Figures show this vector in the plane of
+    the leading joint principal components of all members (`linear.joint_plane`)."""
     logits = model.apply(params, prompt)
     return per_sequence(logits, prompt)[METRICS.index("in_context_probability")]
 
 
-def linear_probe(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " point"]:
+def probe_accuracy(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " point"]:
     """Accuracy of a linear probe for the target at the query's token, after the embedding and after every layer: ridge
     (penalty 1) fitted to one half of the prompts, tested on the other (`linear.ridge_probe` in JAX)."""
     last = [f"blocks.{i}.hook_resid_post" for i in range(model.layers)]
-    seen = record(model, params, prompt, "hook_embed", "blocks.*.hook_resid_post")[1]
+    recorded = record(model, params, prompt, "hook_embed", "blocks.*.hook_resid_post")[1]
     half = prompt.target.shape[0] // 2
     coded = jax.nn.one_hot(prompt.target, params["readout"]["w"].shape[1])
 
@@ -189,21 +190,29 @@ def linear_probe(model: Transformer, params: Params, prompt: Prompt) -> Float[Ar
         w = jnp.linalg.solve(fit.T @ fit + jnp.eye(x.shape[1]), fit.T @ wanted)
         return (jnp.argmax((x[half:] - mean) @ w + base, axis=-1) == prompt.target[half:]).mean()
 
-    return jnp.stack([read(seen[name][-1]) for name in ("hook_embed", *last)])
+    return jnp.stack([read(recorded[name][-1]) for name in ("hook_embed", *last)])
 
 
 HEADS = ("layer", "head")
 MEASURES = {
     "induction_strength": Measure(induction_strength, HEADS, "attention", "query on the target's labels - on others"),
     "label_attention": Measure(label_attention, HEADS, "attention", "query on all labels of the context"),
-    "previous_token": Measure(previous_token, HEADS, "attention", "labels on the token before (their exemplar)"),
+    "previous_token": Measure(
+        previous_token_attention, HEADS, "attention", "labels on the token before (their exemplar)"
+    ),
     "self_attention": Measure(self_attention, HEADS, "attention", "labels on themselves"),
     "logit_attribution": Measure(logit_attribution, HEADS, "nats", "head's direct effect: target - other labels"),
-    "without_head": Measure(without_head, HEADS, "accuracy", "in-context accuracy without the head"),
-    "only_head": Measure(only_head, ("head",), "accuracy", "in-context accuracy with one head of the last layer"),
-    "composition": Measure(composition, ("part",), "accuracy", "earlier heads gone; what of the last layer feels it"),
-    "linear_probe": Measure(linear_probe, ("point",), "accuracy", "the target read linearly off the query's token"),
-    "outputs": Measure(outputs, ("prompt",), "probability", "the target among the labels in context, prompt by prompt"),
+    "without_head": Measure(accuracy_without_head, HEADS, "accuracy", "in-context accuracy without the head"),
+    "only_head": Measure(
+        accuracy_of_single_head, ("head",), "accuracy", "in-context accuracy with one head of the last layer"
+    ),
+    "composition": Measure(
+        composition_accuracy, ("part",), "accuracy", "earlier heads gone; what of the last layer feels it"
+    ),
+    "linear_probe": Measure(probe_accuracy, ("point",), "accuracy", "the target read linearly off the query's token"),
+    "outputs": Measure(
+        target_probability, ("prompt",), "probability", "the target among the labels in context, prompt by prompt"
+    ),
     "copy_curve": Measure(copy_curve, ("head", "strength"), "accuracy", "one head, its induction strength held"),
 }
 
@@ -215,10 +224,10 @@ def find_measure(name: str) -> Measure:
 
 
 def measure(name: str, model: Any, params: Params, prompt: AnyPrompt) -> Array:
-    """A measure of a model on few-shot prompts.
+    """The value of a measure for a model on few-shot prompts, an array with the axes of the measure.
 
     Args:
-        name: a measure (`ebbtide probe --list` shows them).
+        name: a measure (the message for an unknown name lists them).
         model: a `Transformer`.
         params: its parameters, e.g. from `model_at`.
         prompt: a batch of few-shot prompts, e.g. from `prompts_of`.
@@ -232,10 +241,10 @@ def measure(name: str, model: Any, params: Params, prompt: AnyPrompt) -> Array:
     >>> eb.measure("induction_strength", spec.model, params, eb.prompts_of(spec, "icl", 5)).shape  # [layer, head]
     (2, 2)
     """
-    found = find_measure(name)
+    chosen = find_measure(name)
     transformer = isinstance(model, Transformer)
     require(transformer, "measure", name, f"is of transformers; the model is {kind_name(model)}")
     if not isinstance(prompt, Prompt):
         allowed = f"must be few-shot prompts: {name} speaks of labels in context"
         raise InputError("prompt", type(prompt).__name__, allowed)
-    return found.of(model, params, prompt)
+    return chosen.compute(model, params, prompt)

@@ -56,23 +56,27 @@ def axes(name: str) -> tuple[str, ...]:
 
 
 def points(model: Model, shape: Shape) -> dict[str, tuple[int, ...]]:
-    """Every named activation of a model in the order of the forward pass, with its shape for one sequence.
+    """Shapes, for one sequence, of every named activation of a model, in the order of the forward pass.
+
+    Args:
+        model: any model of ebbtide.
+        shape: the sizes that the model must fit, e.g. `spec.shape()`.
 
     >>> spec, params = eb.model_at("runs/tiny")
     >>> list(eb.points(spec.model, spec.shape()))[0]
     'hook_exemplar_embed'
     """
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def tap(name: str, value: Array) -> Array:
-        found[name] = value.shape
+        shapes[name] = value.shape
         return value
 
     def run(key: Array, prompt: Prompt) -> Array:
         return model.apply(model.init(key, **shape), prompt, tap)
 
     jax.eval_shape(run, jax.random.key(0), _one_prompt(shape))
-    return found
+    return shapes
 
 
 def _one_prompt(shape: Shape) -> Prompt:
@@ -101,8 +105,8 @@ def record(
     *globs: str,
     reduce: Reduce | None = None,
     tap: Tap = untouched,
-) -> tuple[Float[Array, "*asked batch labels"], dict[str, Any]]:
-    """The logits, and the values at the points that `globs` match, from one forward pass.
+) -> tuple[Float[Array, "*predicted batch labels"], dict[str, Any]]:
+    """Logits, and values by name at the points that `globs` match, from one forward pass.
 
     A pure function of arrays: it works under `jit`, `vmap`, `grad` and in a scan, and stores only the matched points.
 
@@ -123,17 +127,17 @@ def record(
     >>> sorted(cache)
     ['blocks.0.attn.hook_pattern', 'blocks.1.attn.hook_pattern']
     """
-    found: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     names: list[str] = []
 
     def through(name: str, value: Array) -> Array:
         value = tap(name, value)
         names.append(name)
         if any(fnmatchcase(name, glob) for glob in globs):
-            found[name] = value if reduce is None else reduce(name, value)
+            recorded[name] = value if reduce is None else reduce(name, value)
         return value
 
     logits = model.apply(params, prompt, through)
     for glob in globs:
         matching(glob, names)
-    return logits, found
+    return logits, recorded

@@ -36,8 +36,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
       \hat y_t = W \xi(U s_t + V e_{t+1} + b) + c,$$
     with e and l the embeddings of exemplar and label (their sum is one linear layer of both side by side) and
     $s_0 = 0$; `pool = "sum"` leaves out the 1 / t. $\psi$ has `layers` hidden layers, the first of them ReLU(e + l),
-        and a
-    linear output layer; $\xi$ has `layers` too, the first a ReLU of its input. All have `width` units.
+    and a linear output layer; $\xi$ has `layers` too, the first a ReLU of its input. All have `width` units.
 
     The prediction depends on the set of pairs alone: f(permuted S, q) = f(S, q) to rounding. Since $s_t$ sums the first
     t pairs, one pass predicts at every prefix and no prediction sees later pairs. The architecture is used so in Ahuja
@@ -50,7 +49,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
     """
 
     pairing: ClassVar[Pairing] = "interleaved"
-    """It answers every prefix, as models over interleaved tokens do."""
+    """A DeepSet predicts after every prefix, as models over interleaved tokens do."""
 
     layers: Size = 3
     width: Size = 128
@@ -61,7 +60,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
         """Does nothing: all sizes are compatible."""
 
     def tokens(self, context: int) -> int:
-        """The number of pairs, and the query."""
+        """Number of tokens: the pairs and the query."""
         return context + 1
 
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
@@ -77,8 +76,8 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
         readout = init_readout(next(keys), d, labels)
         return params | {"psi": psi, "join": joined, "xi": xi, "readout": readout}
 
-    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
-        """Logits of the query's label [batch, labels]; of functions the outputs for every input [slots, batch, ...]."""
+    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*predicted batch labels"]:
+        """Logits of the query's label [batch, labels]; for functions the outputs at every slot [slots, batch, ...]."""
         exemplars, labels = embeddings_of(params, prompt, self.encoder, tap)
         every = isinstance(prompt, FunctionPrompt)
         x = exemplars[:-1] + labels
@@ -93,7 +92,7 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
             x = tap(f"xi.{i + 1}.hook_post", jax.nn.relu(linear(x, layer["w"], layer["b"])))
         return read_out(params, x if every else x[0], tap)
 
-    def _pool(self, x: Tokens, *, every: bool) -> Float[Array, "asked batch d"]:
+    def _pool(self, x: Tokens, *, every: bool) -> Float[Array, "predicted batch d"]:
         """The sum or mean of the pairs before each slot, or, without `every`, of all pairs for the last slot alone."""
         sums = jnp.concatenate([jnp.zeros_like(x[:1]), jnp.cumsum(x, axis=0)]) if every else x.sum(0, keepdims=True)
         if self.pool == "sum":
@@ -105,8 +104,8 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
         d = self.width
         return self.encoder.weights(dim, d) + 2 * labels * d + (2 * self.layers + 1) * d * d
 
-    def held(self, tokens: int) -> int:
-        """The tokens."""
+    def stored_values(self, tokens: int) -> int:
+        """Number of values in the tokens of one sequence."""
         return tokens * self.width
 
     def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:

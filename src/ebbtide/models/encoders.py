@@ -35,15 +35,15 @@ class Linear(msgspec.Struct, frozen=True, tag="linear", forbid_unknown_fields=Tr
         return linear(exemplars, params["w"], params["b"])
 
     def weights(self, dim: int, width: int) -> int:
-        """The number of entries in its matrices."""
+        """Number of entries in the encoder's matrices."""
         return dim * width
 
-    def held(self, dim: int) -> int:
-        """The least number of values per exemplar that it must store while it works, beside its result."""
+    def stored_values(self, dim: int) -> int:
+        """Smallest number of values that the encoder stores at once for one exemplar, in addition to its result."""
         return 0
 
     def products(self, exemplars: int, dim: int, width: int) -> list[Product]:
-        """The matrix products of its forward pass. Exemplars are data, so no gradient with respect to them is
+        """The matrix products of the encoder's forward pass. Exemplars are data: no gradient with respect to them is
         computed."""
         return [Product("exemplars", 1, exemplars, dim, width, gradients=1)]
 
@@ -61,7 +61,7 @@ class Convolution(NamedTuple):
         return {"w": weight(key, self.kernel, self.kernel, self.fan_in, self.fan_out)} | init_norm(self.fan_out)
 
     def weights(self) -> int:
-        """The number of entries in its filter."""
+        """Number of entries in the filter."""
         return self.kernel**2 * self.fan_in * self.fan_out
 
     def product(self, name: str, images: int) -> Product:
@@ -141,18 +141,18 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
         return x.reshape(slots, batch, -1)
 
     def weights(self, dim: int, width: int) -> int:
-        """The number of entries in its filters and matrices."""
+        """Number of entries in the encoder's filters and matrices."""
         stem, blocks = self._plan(dim)
         out = 0 if self.channels[-1] == width else self.channels[-1] * width
         return stem.weights() + sum(one.weights() for block in blocks for one in block.values()) + out
 
-    def held(self, dim: int) -> int:
-        """The number of values in the stem's images, all of which the norm needs at once."""
+    def stored_values(self, dim: int) -> int:
+        """Number of values in the stem's images, all of which the norm needs at once."""
         stem, _ = self._plan(dim)
         return stem.side**2 * stem.fan_out
 
     def products(self, exemplars: int, dim: int, width: int) -> list[Product]:
-        """The convolutions of its forward pass as matrix products."""
+        """The convolutions of the encoder's forward pass, as matrix products."""
         stem, blocks = self._plan(dim)
         found = [stem.product("stem", exemplars)]
         found += [one.product(name, exemplars) for block in blocks for name, one in block.items()]

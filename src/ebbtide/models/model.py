@@ -47,30 +47,30 @@ def cross_entropy(logits: Float[Array, "batch labels"], target: Int[Array, " bat
 
 
 def response_losses(
-    outputs: Float[Array, "asked batch outputs"], prompt: FunctionPrompt
-) -> Float[Array, "asked batch"]:
-    """The loss of every predicted slot (all, or the last alone): squared error (for vectors the mean over their
+    outputs: Float[Array, "predicted batch outputs"], prompt: FunctionPrompt
+) -> Float[Array, "predicted batch"]:
+    """Loss of every predicted slot (all slots, or the last alone): squared error (for vectors the mean over their
     coordinates), or cross-entropy in nats where responses are labels."""
-    said = prompt.responses[-outputs.shape[0] :]
-    if jnp.issubdtype(said.dtype, jnp.integer):
-        return jax.vmap(cross_entropy)(outputs, said)
-    return ((outputs - said.reshape(outputs.shape)) ** 2).mean(-1)
+    responses = prompt.responses[-outputs.shape[0] :]
+    if jnp.issubdtype(responses.dtype, jnp.integer):
+        return jax.vmap(cross_entropy)(outputs, responses)
+    return ((outputs - responses.reshape(outputs.shape)) ** 2).mean(-1)
 
 
 def mean_loss(outputs: Array, prompt: AnyPrompt) -> Float[Array, ""]:
-    """The training loss: the mean cross-entropy of the query's label (nats), or, for function tasks, the mean loss over
-    all predicted slots."""
+    """Training loss: the mean cross-entropy of the query's label (nats), or, for functions, the mean loss over all
+    predicted slots (squared error or nats)."""
     if isinstance(prompt, Prompt):
         return cross_entropy(outputs, prompt.target).mean()
     return response_losses(outputs, prompt).mean()
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model of prompts (abstract): what all models answer. Subclasses say what is between the tokens and the
-    read-out (`init`, `apply`), and have a `pairing`, a field or a constant of the class: which prompts they can read.
+    """Base class of models. A subclass computes what lies between the tokens and the read-out (`init`, `apply`), and
+    has a `pairing` (a field, or a constant of the class), which says how it makes tokens of a prompt.
 
-    The costs (`weights`, `held`, `products`) are what a model of unknown parts needs at least; a subclass that knows
-    its parts says more, and its cost is estimated better.
+    The costs here (`weights`, `stored_values`, `products`) are lower bounds for a model of unknown parts; a subclass
+    that knows its parts overrides them, so that its cost is estimated better.
     """
 
     encoder = Linear()  # a subclass with another one has it as a field
@@ -79,14 +79,14 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises `InputError` for fields that do not go together; here all do."""
 
     def tokens(self, context: int) -> int:
-        """The number of tokens of a prompt with `context` pairs."""
+        """Number of tokens of a prompt with `context` pairs."""
         return 2 * context + 1
 
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
         """Parameters for prompts of `context` pairs, exemplars of `dim` features, `labels` outputs."""
         raise NotImplementedError
 
-    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
+    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*predicted batch labels"]:
         """Logits of the query's label [batch, labels]; for function tasks the outputs at every predicted slot."""
         raise NotImplementedError
 
@@ -100,20 +100,20 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return jax.value_and_grad(self.loss)(params, prompt)
 
     def parameters(self, *, context: int, dim: int, labels: int) -> int:
-        """The number of trained parameters."""
+        """Number of trained parameters."""
 
-        def made(key: Key[Array, ""]) -> Params:
+        def init(key: Key[Array, ""]) -> Params:
             return self.init(key, context=context, dim=dim, labels=labels)
 
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(made, jax.random.key(0))))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))))
 
     def weights(self, *, dim: int, labels: int) -> int:
-        """The number of entries in the matrices and tables, without building them; biases, norms and positions are left
+        """Number of entries in the matrices and tables, without building them; biases, norms and positions are left
         out."""
         return self.parameters(context=1, dim=dim, labels=labels)
 
-    def held(self, tokens: int) -> int:
-        """The least number of values that one layer stores at once for a sequence of `tokens` tokens."""
+    def stored_values(self, tokens: int) -> int:
+        """Smallest number of values that one layer stores at once for a sequence of `tokens` tokens."""
         return tokens
 
     def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
@@ -190,6 +190,8 @@ def init_readout(key: Key[Array, ""], width: int, labels: int) -> dict[str, Arra
     return {"w": weight(key, width, max(labels, 1)), "b": jnp.zeros(max(labels, 1))}
 
 
-def read_out(params: Any, query: Float[Array, "*asked batch d"], tap: Tap) -> Float[Array, "*asked batch labels"]:
+def read_out(
+    params: Any, query: Float[Array, "*predicted batch d"], tap: Tap
+) -> Float[Array, "*predicted batch labels"]:
     """The logits of the query, or of every predicted slot."""
     return tap("hook_logits", query @ params["readout"]["w"] + params["readout"]["b"])

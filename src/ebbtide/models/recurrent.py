@@ -78,7 +78,7 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
             x, h = (weight(one, d, outputs) for one in jax.random.split(key))
         return {"x": x, "h": h, "b": jnp.zeros(outputs)}
 
-    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
+    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*predicted batch labels"]:
         x = tokens_of(params, prompt, self.encoder, self.positions, tap)
         for i, layer in enumerate(params["layers"]):
             x = tap(f"layers.{i}.hook_h", self._layer(layer, x))
@@ -107,7 +107,7 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
         d = self.width
         return self.encoder.weights(dim, d) + 2 * labels * d + 2 * self.layers * d * self._outputs()
 
-    def held(self, tokens: int) -> int:
+    def stored_values(self, tokens: int) -> int:
         """The number of values in the tokens of one sequence."""
         return tokens * self.width
 

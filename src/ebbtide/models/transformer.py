@@ -31,29 +31,37 @@ Size = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=True):
-    r"""Pre-norm causal transformer over interleaved tokens $e_1 l_1 \dots e_M l_M e_q$, or joint ones.
+    r"""Transformer over the tokens of a prompt; by default pre-norm and causal, over interleaved tokens
+    $e_1 l_1 \dots e_M l_M e_q$.
 
     $$x \leftarrow x + \mathrm{Attn}(\mathrm{LN}(x)), \qquad x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)),$$
-    then logits = LN(x_query) W + b, untied from the label table. The exemplar embedding is what `encoder` says, one
-    linear layer by default; the label table has sd 0.02. Weights are LeCun normal, biases 0, LayerNorm eps 1e-5,
-    GELU in its tanh form. `attention_bias=False` is the public code of Singh et al. 2023 (frozen features) and 2025;
-    the model that the transience paper trains with a ResNet, by the code of Chan et al. 2022, has biases.
-    `mlp_ratio = 0` is the attention-only model.
+    then logits = LN(x_query) W + b, untied from the label table, whose entries have a standard deviation of 0.02.
+    Weights are LeCun normal, biases 0, LayerNorm eps 1e-5, GELU in its tanh form.
 
-    `pairing = "joint"` makes one token of a pair, $e_1 + l_1, \dots, e_M + l_M, e_q$: the sum of two linear embeddings
-    is one of the two side by side, as in Nguyen & Reddy (arXiv 2412.00104), with a label of zeros for the query. There
-    one layer of attention can learn in context. Over interleaved tokens it takes two: the first to tell a label's
-    token which exemplar it follows; `"copied"` tells it beforehand. `"states"` is for dynamical systems: exemplars
-    alone, from each of which the next is predicted.
+    Args:
+        layers: the number of layers.
+        width: the width d of the residual stream.
+        heads: the number of attention heads of a layer, a divisor of `width`.
+        mlp_ratio: hidden units of the MLP, in units of `width`; 0: attention only.
+        positions: the positional encoding.
+        attention_bias: whether queries, keys, values and outputs have biases. False in the public code of Singh et al.
+            2023 (frozen features) and 2025; True in the model that the transience paper trains with a ResNet, by the
+            code of Chan et al. 2022.
+        encoder: the embedding of exemplars.
+        pairing: the tokens. "interleaved": exemplars and labels alternate. "copied": the same, and a label's token also
+            has an embedding of its exemplar. "joint": one token for each pair, $e_1 + l_1, \dots, e_M + l_M, e_q$, as
+            in Nguyen & Reddy (arXiv 2412.00104), so that one layer of attention can learn in context; over interleaved
+            tokens that takes two. "states": exemplars alone, from each of which the next is predicted (dynamical
+            systems).
+        attention: the attention weights: "softmax"; "relu": relu(q.k) / n; "linear": q.k / n; the last two without
+            1/sqrt(k), n the number of tokens attended to (Bai et al. 2023, arXiv 2306.04637).
+        mask: "causal", or "none": every token sees every other (over joint tokens).
+        norm: "pre"; "post": x = LN(x + f(x)) without a final norm; "none": no norms.
+        activation: the MLP's activation.
 
-    Activations are `[token, batch, d]`, the query token last. Only what the loss reads is computed:
-    the last layer's queries, MLP and the read-out exist for the query token alone. Of functions (`FunctionPrompt`) a
-    model over joint tokens answers the query; any other answers every input from what comes before it.
-
-    The other kinds of a layer, for functions in context: `attention = "relu"` has weights relu(q.k) / n in place of a
-    softmax, `"linear"` q.k / n, both without 1/sqrt(k), n the number of tokens attended to (Bai et al. 2023,
-    arXiv 2306.04637); `mask = "none"` lets every token see every other; `norm = "post"` is x = LN(x + f(x)) without a
-    final norm, `"none"` has no norms; `activation` is the MLP's.
+    Activations are `[token, batch, d]`, the query token last. Only what the loss reads is computed: the last layer's
+    queries, MLP and the read-out exist for the query token alone. For functions (`FunctionPrompt`) a model over joint
+    tokens predicts the query's response, and any other model every response from the tokens before it.
 
     Every named point of the forward pass goes through a `tap(name, value) -> value` (names as in TransformerLens;
     hook_q and hook_k after rotation), which may record the value or return another: see `ebbtide.mechanisms`.
@@ -122,9 +130,9 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
             block |= {"norm2": init_norm(d), "mlp": mlp} if norms else {"mlp": mlp}
         return block
 
-    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*asked batch labels"]:
-        """Logits of the query's label [batch, labels]. Of functions the outputs [asked, batch, labels or 1; of states
-        dim]: over joint tokens for the query, else for every input."""
+    def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*predicted batch labels"]:
+        """Logits of the query's label [batch, labels]. For functions the outputs [slots, batch, labels or 1; over
+        states dim], with one slot, the query, over joint tokens."""
         x = tokens_of(params, prompt, self.encoder, self.positions, tap, self.pairing)
         functions = isinstance(prompt, FunctionPrompt)
         every = functions and self.pairing != "joint"
@@ -151,7 +159,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         d = self.width
         return self.encoder.weights(dim, d) + 2 * labels * d + self.layers * d * d * (4 + 2 * self.mlp_ratio)
 
-    def held(self, tokens: int) -> int:
+    def stored_values(self, tokens: int) -> int:
         """The number of values in the tokens and attention patterns of one layer."""
         return tokens * (self.width + self.heads)
 

@@ -37,8 +37,8 @@ class Bank(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How a source is split: training classes come first, held-out ones last, and likewise for the exemplars of each
-    class."""
+    """Numbers of training and held-out classes, and of training and held-out exemplars of each class. Training ones
+    come first, held-out ones last. `dim` is the number of features of an exemplar."""
 
     classes: int
     holdout_classes: int
@@ -59,16 +59,16 @@ FLOAT = 4
 
 @runtime_checkable
 class SourceLike(Protocol):
-    """All that the rest of the code asks of a source; `training/kinds.py` lists the sources there are.
+    """The protocol of sources: all that the rest of the code needs of one. `training/kinds.py` lists all sources.
 
-    Two abstract classes answer the last questions: `Drawn` for sources made from a seed, `FrozenFeatures` for those
-    that read a file. An `InputError` names the field `source.NAME`.
+    The last methods are defined once for all sources made from a seed (`SeededSource`), and once for all that read a
+    file (`FrozenFeatures`). An `InputError` names the field `source.NAME`.
     """
 
     @property
     def bank_type(self) -> type:
-        """What `build` makes: `Bank` where there are exemplars of classes, else a NamedTuple of the source's own, into
-        which only the source and its tasks look; a constant."""
+        """The type that `build` returns: `Bank` where there are exemplars of classes, else a NamedTuple of the source's
+        own, which only the source and its tasks read; a constant."""
         ...
 
     def check(self) -> None:
@@ -76,25 +76,25 @@ class SourceLike(Protocol):
         ...
 
     def sizes(self) -> Sizes:
-        """How the source is divided, and the features of an exemplar. May read the header of a file."""
+        """Numbers of classes, exemplars and features. May read the header of a file."""
         ...
 
     def build(self) -> Any:
-        """The arrays that `look_up` and the task need, a pytree: a `bank_type`."""
+        """The arrays that `look_up` and the task need, a pytree of the type `bank_type`."""
         ...
 
     def look_up(
         self, bank: Any, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
     ) -> Float[Array, "*slots dim"]:
-        """Exemplar `exemplars[i]` of class `classes[i]`. Compiles."""
+        """Exemplar `exemplars[i]` of class `classes[i]`. Can be compiled."""
         ...
 
     def bank_bytes(self) -> int:
-        """Bytes of what `build` makes, at least."""
+        """Bytes of the bank, at least."""
         ...
 
     def building_bytes(self) -> int:
-        """Bytes that `build` needs beside the bank, at least."""
+        """Bytes that `build` needs in addition to the bank, at least."""
         ...
 
     def file(self) -> tuple[str, str] | None:
@@ -102,7 +102,7 @@ class SourceLike(Protocol):
         ...
 
     def check_data(self) -> None:
-        """Raises `InputError` when this machine does not have the file, or the file not what is asked for."""
+        """Raises `InputError` when this machine does not have the file, or the file lacks what the fields name."""
         ...
 
     def check_memory(self, memory: int) -> None:
@@ -110,16 +110,17 @@ class SourceLike(Protocol):
         ...
 
     def stand_in(self) -> "SourceLike":
-        """A source divided like this one that reads no file: for checks of a spec, and for estimates of its cost."""
+        """A source with the sizes of this one that reads no file: for checks of a spec, and for estimates of its
+        cost."""
         ...
 
     def data_needed(self) -> str:
-        """Words for people: which files a run reads."""
+        """The files that a run reads, in words for people."""
         ...
 
 
-class Drawn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A source made from its seed (abstract): it reads no file."""
+class SeededSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base class of sources that are made from their seed and read no file."""
 
     def file(self) -> None:
         return None

@@ -1,4 +1,4 @@
-"""Concepts: tables of response probabilities, the finite set from which each context of a mixture draws one."""
+"""Concepts: tables of response probabilities. Every prompt of a mixture of concepts follows one of them."""
 
 from typing import Annotated, NamedTuple
 
@@ -7,7 +7,7 @@ import msgspec
 from jaxtyping import Array, Float, Int, Key, UInt
 
 from ebbtide.keys import Purpose, root
-from ebbtide.sources.bank import Drawn, Sizes, array_bytes
+from ebbtide.sources.bank import SeededSource, Sizes, array_bytes
 
 
 class ConceptBank(NamedTuple):
@@ -16,7 +16,7 @@ class ConceptBank(NamedTuple):
     logs: Float[Array, "concepts cues responses"]
 
 
-class Concepts(Drawn, frozen=True, tag="concepts", forbid_unknown_fields=True):
+class Concepts(SeededSource, frozen=True, tag="concepts", forbid_unknown_fields=True):
     r"""A pool of `concepts` tables $P(r \mid c, z)$: for each of `cues` cues c a distribution over `responses`
     responses r, drawn from Dirichlet(`concentration`).
 
@@ -42,7 +42,7 @@ class Concepts(Drawn, frozen=True, tag="concepts", forbid_unknown_fields=True):
         """Does nothing: all sizes are compatible."""
 
     def sizes(self) -> Sizes:
-        """Concepts as classes with one exemplar each; cues are one-hot."""
+        """Numbers of classes and features: concepts are classes with one exemplar each, cues are one-hot."""
         return Sizes(self.concepts, 0, 1, 0, self.cues)
 
     def bank_bytes(self) -> int:
@@ -55,16 +55,16 @@ class Concepts(Drawn, frozen=True, tag="concepts", forbid_unknown_fields=True):
     def build(self) -> ConceptBank:
         """The pool of tables, drawn from `seed`."""
         keys = jax.random.split(root(self.seed, Purpose.SOURCE), self.concepts)
-        return ConceptBank(jax.vmap(self.fresh)(keys))
+        return ConceptBank(jax.vmap(self.sample_prior)(keys))
 
-    def fresh(self, key: Key[Array, ""]) -> Float[Array, "cues responses"]:
-        """The logarithms of one table from the prior, not in the pool. Gamma variates are drawn as logarithms and
-        normalised, so that no probability is 0."""
+    def sample_prior(self, key: Key[Array, ""]) -> Float[Array, "cues responses"]:
+        """Log-probabilities of one table drawn from the prior, not in the pool. Gamma variates are drawn as logarithms
+        and normalised, so that no probability is 0."""
         logs = jax.random.loggamma(key, self.concentration, (self.cues, self.responses))
         return jax.nn.log_softmax(logs, axis=-1)
 
     def look_up(
         self, bank: ConceptBank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
     ) -> Float[Array, "*slots cues responses"]:
-        """The tables with the numbers `classes`."""
+        """Tables of the pool with the numbers `classes`."""
         return bank.logs[classes]

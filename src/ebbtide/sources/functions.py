@@ -10,20 +10,20 @@ from jaxtyping import Array, Float, Int, Key, UInt
 
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
-from ebbtide.sources.bank import Drawn, Sizes, array_bytes
+from ebbtide.sources.bank import SeededSource, Sizes, array_bytes
 
 SLOPE = 0.01
 """Slope of the leaky ReLU on its negative side."""
 
 
 class FunctionBank(NamedTuple):
-    """The pool's weights (one row of zeros without a pool), and the layers of every representation."""
+    """Weights of the pool (one row of zeros without a pool), and weight matrices of every representation's layers."""
 
     pool: Float[Array, "pool features"]
     maps: Float[Array, "representations layers features features"]
 
 
-class Functions(Drawn, frozen=True, tag="functions", forbid_unknown_fields=True):
+class Functions(SeededSource, frozen=True, tag="functions", forbid_unknown_fields=True):
     r"""Linear functions of a representation, $f(x) = \langle w, \phi_r(x) \rangle$ with $x, w$ of `dim` numbers.
 
     Weights are $w \sim N(0, \mathrm{scale}^2 I)$, scale $1/\sqrt{d}$ unless given, so that the response has variance 1
@@ -65,17 +65,17 @@ class Functions(Drawn, frozen=True, tag="functions", forbid_unknown_fields=True)
 
     @property
     def features(self) -> int:
-        """The number of features that a representation takes and returns."""
+        """Number of features that a representation takes and returns."""
         return self.dim * self.history
 
     @property
     def deviation(self) -> float:
-        """The prior standard deviation of a weight."""
+        """Standard deviation of a weight under the prior."""
         return self.scale if self.scale is not None else self.features**-0.5
 
     def sizes(self) -> Sizes:
-        """The pool's weights as classes with one exemplar each; a single class where every prompt has weights of its
-        own."""
+        """Numbers of classes and features: the pool's weights are classes with one exemplar each; without a pool there
+        is a single class."""
         return Sizes(max(self.pool, 1), 0, 1, 0, self.dim)
 
     def bank_bytes(self) -> int:
@@ -90,12 +90,12 @@ class Functions(Drawn, frozen=True, tag="functions", forbid_unknown_fields=True)
         key = root(self.seed, Purpose.SOURCE)
         pool_key, map_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         keys = jax.random.split(pool_key, max(self.pool, 1))
-        pool = jax.vmap(self.fresh)(keys) if self.pool else jnp.zeros((1, self.features))
+        pool = jax.vmap(self.sample_prior)(keys) if self.pool else jnp.zeros((1, self.features))
         square = (self.representations, self.layers, self.features, self.features)
         maps = jnp.linalg.qr(jax.random.normal(map_key, square))[0] if self.layers else jnp.zeros(square)
         return FunctionBank(pool, maps)
 
-    def fresh(self, key: Key[Array, ""]) -> Float[Array, " features"]:
+    def sample_prior(self, key: Key[Array, ""]) -> Float[Array, " features"]:
         """Weights drawn from the prior."""
         weights_key, choice_key = jax.random.split(key)
         w = self.deviation * jax.random.normal(weights_key, (self.features,))
@@ -115,14 +115,14 @@ class Functions(Drawn, frozen=True, tag="functions", forbid_unknown_fields=True)
     def look_up(
         self, bank: FunctionBank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]
     ) -> Float[Array, "*slots features"]:
-        """The weights with the numbers `classes` in the pool."""
+        """Weights of the pool with the numbers `classes`."""
         return bank.pool[classes]
 
 
-def represented(
+def represent_float64(
     maps: Float[np.ndarray, "layers dim dim"], x: Float[np.ndarray, "*slots dim"]
 ) -> Float[np.ndarray, "*slots dim"]:
-    r"""$\phi(x)$ of every input in float64, for baselines: as `Functions.represent` with the same layers."""
+    r"""$\phi(x)$ of every input in float64, for classical predictors: as `Functions.represent` with the same layers."""
     for q in maps:
         z = x @ q.T
         x = np.where(z > 0, z, SLOPE * z)

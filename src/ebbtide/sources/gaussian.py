@@ -9,14 +9,14 @@ from jaxtyping import Array, Float, Int, UInt
 
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
-from ebbtide.sources.bank import FLOAT, Bank, Drawn, Sizes, array_bytes, check_counts
+from ebbtide.sources.bank import FLOAT, Bank, SeededSource, Sizes, array_bytes, check_counts
 from ebbtide.traced import Traced
 
 INFINITE = 2**31
 """Exemplars per class of an infinite source: half for training, half held out."""
 
 
-class Gaussian(Drawn, frozen=True, tag="gaussian", forbid_unknown_fields=True):
+class Gaussian(SeededSource, frozen=True, tag="gaussian", forbid_unknown_fields=True):
     r"""Classes that are Gaussian clouds (Reddy 2023, arXiv 2312.03002, section 2).
 
     Class c has mean $\mu_c \sim N(0, I/D)$; its exemplar e is
@@ -57,7 +57,7 @@ class Gaussian(Drawn, frozen=True, tag="gaussian", forbid_unknown_fields=True):
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.dim)
 
     def bank_bytes(self) -> int:
-        """Bytes of every exemplar, or, of infinitely many, of the means of the classes."""
+        """Bytes of all exemplars, or, where they are infinitely many, of the class means."""
         return (self.classes + self.holdout_classes) * self.dim * FLOAT if self.infinite else array_bytes(self.sizes())
 
     def building_bytes(self) -> int:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, UInt, UInt8, UInt32
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
 from ebbtide.sources import strokes
-from ebbtide.sources.bank import FLOAT, Bank, Drawn, Sizes, array_bytes, check_counts
+from ebbtide.sources.bank import FLOAT, Bank, SeededSource, Sizes, array_bytes, check_counts
 from ebbtide.sources.components import principal_components
 from ebbtide.sources.images import look_up_pixels, pixel_bank
 from ebbtide.traced import Traced
@@ -27,7 +27,7 @@ CHUNK = 4096
 """Images drawn at a time."""
 
 
-class Glyphs(Drawn, frozen=True, tag="glyphs", forbid_unknown_fields=True):
+class Glyphs(SeededSource, frozen=True, tag="glyphs", forbid_unknown_fields=True):
     """Characters of one to four pen strokes, each drawn anew by an unsteady hand.
 
     The strokes of a class (lines, arcs, rings, hooks, corners, zigzags, waves, most of them touching)

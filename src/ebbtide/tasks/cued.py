@@ -89,7 +89,7 @@ class Cued(FunctionTask, frozen=True, tag="cued", forbid_unknown_fields=True):
         slots = jnp.arange(self.context + 1)
         cues = jax.random.randint(cue_key, slots.shape, 0, source.cues)
         concept = jax.random.randint(concept_key, (), 0, source.concepts) if self.draw == "pool" else jnp.int32(-1)
-        table = bank.logs[concept] if self.draw == "pool" else source.fresh(concept_key)
+        table = bank.logs[concept] if self.draw == "pool" else source.sample_prior(concept_key)
         logs = table[cues]
         if self.change == "switch":
             step = jax.random.randint(change_key, (), 1, source.concepts)

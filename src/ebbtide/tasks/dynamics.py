@@ -86,7 +86,7 @@ class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=
         self, key: Key[Array, ""], source: Functions, bank: FunctionBank
     ) -> tuple[Float[Array, "slots dim"], Float[Array, "slots dim"], Array, dict[str, Array]]:
         start_key, weights_key, choice_key, noise_key = jax.random.split(key, 4)
-        weights = jax.vmap(source.fresh)(jax.random.split(weights_key, source.dim))
+        weights = jax.vmap(source.sample_prior)(jax.random.split(weights_key, source.dim))
         which = jax.random.randint(choice_key, (), 0, source.representations)
         noise = self.noise * jax.random.normal(noise_key, (self.context + 1, source.dim))
         first = jax.random.normal(start_key, (source.dim,))

@@ -134,7 +134,7 @@ class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fie
 
         pooled = self.draw == "pool" and source.pool > 0
         member = choose(0, source.pool) if pooled else jnp.int32(-1)
-        weights = bank.pool[member] if pooled else source.fresh(weights_key)
+        weights = bank.pool[member] if pooled else source.sample_prior(weights_key)
         which, level = choose(1, source.representations), choose(2, len(self.noise))
         x = apply_shift(self.shift, jax.random.normal(inputs_key, (self.context + 1, source.dim)), shift_key)
         clean = source.represent(bank, which, x) @ weights

@@ -101,7 +101,7 @@ class Engine:
         old state."""
         return jax.jit(self._train, donate_argnums=0)
 
-    def answer(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*asked batch labels"]:
+    def answer(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*predicted batch labels"]:
         """The outputs of the model, under the spec's interventions."""
         return answer(self.spec.model, params, prompt, self.spec.interventions)
 
@@ -127,7 +127,7 @@ class Engine:
 
         return jax.jit(measured)
 
-    def _in_parts(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*asked batch labels"]:
+    def _in_parts(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*predicted batch labels"]:
         """`answer`, computed for at most as many sequences at a time as the spec allows."""
         if not isinstance(prompt, Prompt):
             return in_parts(lambda some: self.answer(params, some), prompt)

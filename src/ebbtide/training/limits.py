@@ -100,6 +100,6 @@ def needed(spec: Any) -> int:
     worlds = len(set(zip(*world, strict=False))) if world else 1
     exemplars = worlds * spec.source.bank_bytes() + spec.source.building_bytes()
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
-    prompts = sequences * (slots * dim + model.held(model.tokens(task.context)) + labels)
-    encoding = max(spec.batch, spec.evaluation_part()) * slots * model.encoder.held(dim)
+    prompts = sequences * (slots * dim + model.stored_values(model.tokens(task.context)) + labels)
+    encoding = max(spec.batch, spec.evaluation_part()) * slots * model.encoder.stored_values(dim)
     return FLOAT * (spec.members * weights * copies + prompts + encoding) + exemplars

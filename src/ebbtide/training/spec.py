@@ -218,7 +218,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """The number of sequences of an evaluator that are evaluated at a time: all, unless an encoder's images of them
         would take more than a gigabyte; then a number that divides them evenly and is at least a batch."""
         n, slots = self.evaluation_sequences, self.task.context + 1
-        each = limits.FLOAT * slots * self.model.encoder.held(self.source.sizes().dim)
+        each = limits.FLOAT * slots * self.model.encoder.stored_values(self.source.sizes().dim)
         if each * n <= MOST_HELD:
             return n
         pairs = [(i, n // i) for i in range(1, math.isqrt(n) + 1) if n % i == 0]

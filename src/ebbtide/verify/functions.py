@@ -15,12 +15,12 @@ from ebbtide.compile import compile_fast
 from ebbtide.evaluation.baselines import kernel_smoother, ridge
 from ebbtide.evaluation.bayes import finite_pool
 from ebbtide.evaluation.concepts import concept_average
-from ebbtide.evaluation.invariance import invariance_gap, shuffles
+from ebbtide.evaluation.invariance import draw_orders, invariance_gap
 from ebbtide.models.deepset import DeepSet
 from ebbtide.models.model import Model
 from ebbtide.models.positions import Identical, NoPositions
 from ebbtide.models.transformer import Transformer
-from ebbtide.sources.functions import Functions, represented
+from ebbtide.sources.functions import Functions, represent_float64
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.verify.constructions import lasso_descent, representation_ridge, ridge_descent, selection, smoother
 
@@ -126,7 +126,7 @@ def order_of_pairs() -> Check:
     with jax.enable_x64(True):
         inputs, responses = jnp.asarray(x), jnp.asarray(y)
         prompt = FunctionPrompt(inputs, responses, jnp.ones((SLOTS - 1, BATCH), bool), {})
-        order = shuffles(jax.random.key(0), SLOTS - 1, BATCH)
+        order = draw_orders(jax.random.key(0), SLOTS - 1, BATCH)
 
         def moved(model: Model) -> float:
             shapes = jax.eval_shape(lambda: model.init(jax.random.key(1), context=SLOTS - 1, dim=DIM, labels=0))
@@ -200,7 +200,7 @@ def representation_by_transformer() -> Check:
     maps = np.asarray(source.build().maps[0], np.float64)
     x, y = (part[: PAIRS + 1] for part in _noisy(14))
     ours = representation_ridge(maps, PAIRS, 5, RATE, PENALTY).answer(x, y[:-1])
-    phi = represented(maps, x)
+    phi = represent_float64(maps, x)
     exact = _said(phi, descent(phi, y[:-1], 5, RATE, PENALTY))
     return _differs("representation, then ridge: 8 layers = 2 + 5 steps", ours, exact, 1e-12)
 

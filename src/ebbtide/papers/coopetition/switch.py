@@ -121,7 +121,7 @@ YOUNG, MIDDLE, OLD = "second half after 1,600", "second half after 102,400", "se
 STUCK = 0.9 * 0.693
 """Nine tenths of the loss of copying either label at random (ln 2): above it ICL counts as not learned."""
 ICL_ONLY: Point = {
-    "task": to_builtins(replace(CHARACTERS.task, labels=PerSequence(64))),
+    "task": to_builtins(CHARACTERS.task) | {"labels": to_builtins(PerSequence(64))},
     "source": to_builtins(CHARACTERS.source),
     "model": to_builtins(CHARACTERS.model),
     "optimizer": to_builtins(CHARACTERS.optimizer),

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ebbtide.analysis.predictions import PROMPTS, PromptSet, compile_forward, fresh_prompts, map_members
 from ebbtide.evaluation.baselines import averaging, least_squares, nearest, ridge
 from ebbtide.evaluation.bayes import penalty_of
-from ebbtide.evaluation.invariance import invariance_gap, shuffles
+from ebbtide.evaluation.invariance import draw_orders, invariance_gap
 from ebbtide.evaluation.statistics import paired_bootstraps
 from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import Snapshot
@@ -127,7 +127,7 @@ def count_shifts_won(evidence: Evidence, arm: str, than: str) -> Float[np.ndarra
 def _invariance_gap(run: Snapshot, place: int) -> float:
     spec, params = _model_at(run, place)
     drawn = prompts_of_length(spec, "train", spec.task.context, PROMPTS)
-    order = shuffles(jax.random.key(0), spec.task.context, PROMPTS)
+    order = draw_orders(jax.random.key(0), spec.task.context, PROMPTS)
     return float(_compile_gap(spec.model)(params, drawn.prompt, order).mean())
 
 

@@ -23,7 +23,7 @@ from ebbtide.papers.representations.measures import (
 )
 from ebbtide.report.contest_figure import Contest, bars_figure
 from ebbtide.report.functions_figure import layers_figure
-from ebbtide.sources.functions import Functions, represented
+from ebbtide.sources.functions import Functions, represent_float64
 from ebbtide.studies.claim import Claim
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
@@ -53,7 +53,7 @@ def state_histories(predictions: Predictions) -> Features:
 
 def noiseless_states(predictions: Predictions) -> States:
     """The next states without their noise."""
-    features = represented(layer_maps(_source_and_noise(predictions)[0])[0], state_histories(predictions))
+    features = represent_float64(layer_maps(_source_and_noise(predictions)[0])[0], state_histories(predictions))
     return np.einsum("sbf,bdf->sbd", features, predictions.latent["weights"])
 
 
@@ -67,7 +67,7 @@ def ridge_by_coordinate(features: Features, responses: States, penalty: float) -
 def posterior_mean(predictions: Predictions) -> States:
     """The posterior mean at every slot: ridge on the representation."""
     source, noise = _source_and_noise(predictions)
-    known = represented(layer_maps(source)[0], state_histories(predictions))
+    known = represent_float64(layer_maps(source)[0], state_histories(predictions))
     return ridge_by_coordinate(known, predictions.responses, penalty_of(noise, source.deviation))
 
 
@@ -82,7 +82,7 @@ def predictor_errors(predictions: Predictions) -> dict[str, Float[np.ndarray, " 
     the best of the penalties, on the states themselves and on another random representation."""
     source, truth = _source_and_noise(predictions)[0], noiseless_states(predictions)
     states, responses = state_histories(predictions), predictions.responses
-    other = represented(layer_maps(replace(source, seed=source.seed + 1000))[0], states)
+    other = represent_float64(layer_maps(replace(source, seed=source.seed + 1000))[0], states)
     errors = {"posterior mean": query_errors(truth, posterior_mean(predictions))}
     for name, features in {"ridge on states": states, "another representation": other}.items():
         candidates = [query_errors(truth, ridge_by_coordinate(features, responses, penalty)) for penalty in PENALTIES]
@@ -106,7 +106,7 @@ def relative_excess(predictions: Predictions) -> float:
 def probe_targets(predictions: Predictions) -> Targets:
     """Features that probes read at the states' tokens: the previous state, the representation, the posterior mean."""
     before = np.concatenate([np.zeros_like(predictions.inputs[:1]), predictions.inputs[:-1]])
-    known = represented(layer_maps(_source_and_noise(predictions)[0])[0], state_histories(predictions))
+    known = represent_float64(layer_maps(_source_and_noise(predictions)[0])[0], state_histories(predictions))
     return Targets({"state before": before, "phi": known, "posterior mean": posterior_mean(predictions)}, {})
 
 

@@ -13,7 +13,7 @@ from ebbtide.evaluation.baselines import Inputs, Responses, linear_posterior
 from ebbtide.evaluation.bayes import mixed_features, penalty_of
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
-from ebbtide.sources.functions import Functions, represented
+from ebbtide.sources.functions import Functions, represent_float64
 from ebbtide.studies.evidence import Evidence
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
@@ -66,7 +66,7 @@ def layer_maps(source: Functions) -> Float[np.ndarray, "representations layers f
 
 def represented_inputs(predictions: Predictions) -> list[Inputs]:
     """Inputs under every representation of the source, in float64."""
-    return [represented(one, predictions.inputs) for one in layer_maps(source_and_noise(predictions)[0])]
+    return [represent_float64(one, predictions.inputs) for one in layer_maps(source_and_noise(predictions)[0])]
 
 
 def noiseless_responses(predictions: Predictions) -> Responses:
@@ -108,7 +108,7 @@ def predictor_errors(predictions: Predictions) -> dict[str, Float[np.ndarray, " 
         errors["ridge on all"] = best_ridge_errors(predictions, np.concatenate(known, axis=-1))
     other = replace(source, representations=8, layers=1, seed=source.seed + 1000)
     errors["ridge on x"] = best_ridge_errors(predictions, predictions.inputs)
-    random = np.concatenate([represented(one, predictions.inputs) for one in layer_maps(other)], axis=-1)
+    random = np.concatenate([represent_float64(one, predictions.inputs) for one in layer_maps(other)], axis=-1)
     return errors | {"random features": best_ridge_errors(predictions, random)}
 
 
