@@ -12,7 +12,7 @@ from ebbtide.models.model import Model, untouched
 
 
 class OneStep(Model, frozen=True):
-    """$q^T P \\frac{1}{n} \\sum_i y_i x_i$, for regression on real responses. It starts with P = `start` I."""
+    r"""$q^T P \frac{1}{n} \sum_i y_i x_i$, for regression on real responses. It starts with P = `start` I."""
 
     pairing: ClassVar = "joint"
     """It answers the query alone, from all pairs."""

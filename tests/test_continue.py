@@ -49,6 +49,13 @@ def test_a_sweep(stops, capsys):
     assert continuing(capsys) == ["ebbtide", *words]
 
 
+def test_an_experiment_of_a_file(stops, capsys):
+    stops(Interrupted())
+    words = ["run", str(Path(__file__).parents[1] / "examples/own_study.py"), "--experiment", "rates"]
+    assert main(words) == 130
+    assert continuing(capsys) == ["ebbtide", *words, "--preset", "quick"]
+
+
 def test_an_experiment_and_its_fields(stops, capsys):
     stops(Interrupted())
     words = ["run", "transience", "--experiment", "burstiness", "--preset", "quick", "--out", NAME]

@@ -390,7 +390,7 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(here, capsys, text, word
     assert says in told(capsys) and not Path("runs").exists() and not Path("out").exists()
 
 
-REQUIRED = """
+FAULTY = """
 import ebbtide as eb
 
 class Open(eb.FewShot, frozen=True, kw_only=True):
@@ -404,6 +404,12 @@ class Broken(eb.Regression, frozen=True):
             return prompt.missing
         return prompt._replace(inputs=prompt.inputs[: self.slots])
 
+class Renamed(eb.FewShot, frozen=True, rename="upper"):
+    size: int = 3
+
+class Opaque(eb.FewShot, frozen=True):
+    size: range = range(3)
+
 class Flat(eb.Transformer, frozen=True):
     def apply(self, params, prompt, tap=None):
         return super().apply(params, prompt)[..., 0]
@@ -411,7 +417,7 @@ class Flat(eb.Transformer, frozen=True):
 
 
 def test_faults_of_a_class_are_told_before_anything_is_written(here, capsys):
-    Path("own.py").write_text(REQUIRED)
+    Path("own.py").write_text(FAULTY)
     module, functions = eb.use("own.py"), {"source": eb.Functions(dim=2), "evaluators": ("train",), "keep_best": None}
     for parts, says in (
         ({"task": module.Open(size=1)}, "task = 'own.py:Open': every field needs a default, as has not size"),
@@ -419,6 +425,8 @@ def test_faults_of_a_class_are_told_before_anything_is_written(here, capsys):
             {"task": module.Broken(context=4), **functions},
             r"draws inputs of shape \(3, 2, 2\); context and source need \(5, 2, 2\)",
         ),
+        ({"task": module.Renamed()}, "must have its fields under their own names"),
+        ({"task": module.Opaque()}, "task = 'Opaque': its fields must be data"),
         ({"model": module.Flat()}, r"model = 'Flat': answers with the shape \(2,\); needed is"),
     ):
         with pytest.raises(InputError, match=says):
@@ -447,6 +455,21 @@ def test_a_file_is_imported_once_and_as_it_was_hashed(here):
     Path("mine.py").write_text("X = 2\n")
     os.utime("mine.py", ns=(times.st_atime_ns, times.st_mtime_ns))
     assert eb.use("mine.py").X == 2 and first.X == 1
+
+
+def test_two_copies_of_a_file_are_two_modules_and_one_computation(here):
+    (here / "copy").mkdir()
+    (here / "copy/mine.py").write_text(MINE)
+    one, other = eb.use("mine.py"), eb.use("copy/mine.py")
+    specs = [replace(SHORT, task=module.Mine()) for module in (one, other)]
+    assert one is not other and specs[0].digest() == specs[1].digest()
+
+
+def test_a_file_that_fails_after_it_has_made_a_spec_is_not_taken_for_loaded(here):
+    Path("mine.py").write_text(MINE + "\nSPEC = eb.Spec(task=Mine()).digest()\nraise ValueError\n")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"line 23: ValueError"):
+            eb.use("mine.py")
 
 
 def test_the_compiled_kernel_serves_ones_own_tasks_and_no_model_of_ones_own(here):

@@ -84,7 +84,7 @@ def load(words: str, field: str = OPTION, sha256: str | None = None) -> CodeFile
     for one in _loaded.values():
         if (one.sha256, one.path) == (found, path):
             return one
-    name = f"{PACKAGE}_file_{path.stem}_{found[:16]}"
+    name = f"{PACKAGE}_file_{path.stem}_{hashlib.sha256(bytes(path) + data).hexdigest()[:16]}"
     try:
         module = _imported(name, path, data)
     except (Exception, SystemExit) as error:  # whatever the user's file raises is the file's fault
@@ -105,6 +105,7 @@ def _imported(name: str, path: Path, data: bytes) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
+        _loaded.pop(name, None)  # where it has made a spec before it failed
         raise
     finally:
         _importing.pop()

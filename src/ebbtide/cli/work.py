@@ -152,7 +152,7 @@ def donor_words(donor: Donor) -> str:
 
 
 def _train_arms(plan: SweepPlan, out: Path, options: Namespace) -> int | None:
-    again = plan.setup.command(*given_words(options))
+    again = plan.setup.command(*given_words(options), study=options.study)
     donor = plan.comparison.donor
     if donor and not donor.ready() and (code := _train_donor(donor, again)):
         return code

@@ -200,9 +200,9 @@ class Setup(NamedTuple):
         """The work to do. Raises `InputError` for an unknown preset, and for fields that cannot be changed so."""
         return self.experiment.preset(self.size).work.plan(self)
 
-    def command(self, *options: str) -> str:
-        """The command that does the work, with further words after the preset's."""
-        words = ["ebbtide", "run", self.study.name]
+    def command(self, *options: str, study: str = "") -> str:
+        """The command that does the work, with further words after the preset's; `study` names a study in a file."""
+        words = ["ebbtide", "run", study or self.study.name]
         words += [] if self.experiment.name == self.study.name else ["--experiment", self.experiment.name]
         words += ["--preset", self.size, *options]
         return shlex.join([*words, *(word for name, text in self.fields for word in option_words(name, text))])

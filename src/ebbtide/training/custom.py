@@ -150,6 +150,8 @@ def find_class(kind: type[Custom], file: CodeFile, name: str) -> Any:
     assert isinstance(found, type)
     struct = issubclass(found, msgspec.Struct) and found.__struct_config__.frozen
     require(struct, kind.part, words, f"must be a frozen msgspec struct; {have}")
+    plain = found.__struct_encode_fields__ == found.__struct_fields__ and not found.__struct_config__.array_like
+    require(plain, kind.part, words, "must have its fields under their own names: without rename and array_like")
     lacks = _missing(kind, found)
     require(not lacks, kind.part, words, f"is no {kind.part}: it has no {', '.join(lacks)}; {have}")
     open_fields = [one.name for one in msgspec.structs.fields(found) if default(one) is msgspec.NODEFAULT]
@@ -195,6 +197,8 @@ def _convert(kind: type[Custom], own: type, fields: dict[str, Any]) -> Any:
         name = where.rstrip("`").lstrip(".")
         value = fields.get(name.partition(".")[0].partition("[")[0], own.__name__)
         raise InputError(f"{kind.part}.{name}".rstrip("."), value, one_line(message.replace("`", ""))) from error
+    except (TypeError, NameError) as error:  # a field's annotation
+        raise InputError(kind.part, own.__name__, one_line(f"its fields must be data: {error}")) from error
 
 
 def try_out(spec: Any) -> None:
