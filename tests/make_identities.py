@@ -55,7 +55,7 @@ def names_of(plan: Any) -> dict[str, Any]:
         case SweepPlan(_, comparison):
             sweep, donor = plan.sweep, comparison.donor
             members = [address for one in group(sweep, sweep.points()) for address in one.addresses]
-            claims = plan.setup.experiment.asked(comparison.arms)
+            claims = plan.setup.experiment.claims_on(comparison.arms)
             names = {
                 "folder": description_digest(sweep),
                 "asked": question_digest(sweep),

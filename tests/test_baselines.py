@@ -489,8 +489,8 @@ def test_a_wrong_predictor_would_have_been_noticed(monkeypatch):
     monkeypatch.setattr(verify_functions, "concept_average", lambda log, said: concept_average(log, said[::-1]))
     monkeypatch.setattr(verify_functions, "kernel_smoother", lambda x, y, scale: kernel_smoother(x, y, scale * 1.001))
     monkeypatch.setattr(verify_functions, "invariance_gap", lambda *of: invariance_gap(*of) + 1e-20)
-    said = verify_functions._said
-    monkeypatch.setattr(verify_functions, "_said", lambda x, w: said(x, w) * (1 + 1e-6))
+    said = verify_functions._predict
+    monkeypatch.setattr(verify_functions, "_predict", lambda x, w: said(x, w) * (1 + 1e-6))
     assert not any(check().passed for check in verify_functions.FUNCTION_CHECKS)
 
 

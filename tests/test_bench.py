@@ -244,7 +244,7 @@ def canned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "Child", Canned)
     monkeypatch.setattr(bench.machine, "cores", lambda: 2)
     monkeypatch.setattr(bench.machine, "shapes", lambda spec: [(i, 2, 3) for i in range(8)] + [machine.LARGE])
-    monkeypatch.setattr(bench.plain_torch, "installed", lambda: True)
+    monkeypatch.setattr(bench.plain_torch, "is_installed", lambda: True)
 
 
 def test_a_benchmark_has_every_part(canned):

@@ -191,7 +191,9 @@ def answered(says=None) -> Predictions:
 @pytest.mark.parametrize("preset", DYNAMICS.presets)
 def test_the_plan_can_run(preset):
     plan = plan_of(REPRESENTATIONS, DYNAMICS, preset)
-    assert DYNAMICS in REPRESENTATIONS.experiments and set(DYNAMICS.asked(plan.comparison.arms)) == set(DYNAMICS.claims)
+    assert DYNAMICS in REPRESENTATIONS.experiments and set(DYNAMICS.claims_on(plan.comparison.arms)) == set(
+        DYNAMICS.claims
+    )
     sweep = plan.sweep
     spec = group(sweep, sweep.points())[0].spec
     spec.check()

@@ -344,7 +344,9 @@ def test_an_evaluation_takes_no_more_images_at_a_time_than_it_may_hold(pixels, m
 def test_memory_that_no_machine_has_is_refused_at_once(pixels, one_line):
     """The stem's images of one evaluator's prompts are the largest arrays there are."""
     spec = run_of(pixels, evaluation_sequences=1000)
-    assert limits.needed(spec) > 4 * 1000 * 3 * spec.model.encoder.stored_values(SIDE**2) == 4 * 1000 * 3 * 4 * 4 * 8
+    assert (
+        limits.needed_bytes(spec) > 4 * 1000 * 3 * spec.model.encoder.stored_values(SIDE**2) == 4 * 1000 * 3 * 4 * 4 * 8
+    )
     stem = replace(spec.model.encoder, stem_channels=4096, stem_stride=1)
     spec = replace(spec, model=replace(spec.model, encoder=stem), evaluation_sequences=10**9)
     with pytest.raises(InputError) as caught:

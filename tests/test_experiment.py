@@ -175,7 +175,7 @@ def test_members_that_stopped_early_keep_their_model_and_train_no_more(tmp_path)
     short, whole = found.curves("stopped"), found.curves("to the end")
     count = short["icl"].shape[1]
     np.testing.assert_array_equal(short["icl"][:, :2], whole["icl"][:, :2])
-    padded = evidence_module._padded(short, 1, {name: whole[name][1] for name in ("icl", "train_loss")})
+    padded = evidence_module._pad_curves(short, 1, {name: whole[name][1] for name in ("icl", "train_loss")})
     np.testing.assert_array_equal(padded["icl"][count:], np.full(len(padded["icl"]) - count, short["icl"][1, -1]))
     assert np.isnan(padded["train_loss"][count:]).all()
 
@@ -201,11 +201,11 @@ def test_every_experiment_can_be_planned_and_every_claim_is_asked_somewhere(stud
         sweep, work = make_sweep(study, experiment, preset), size.work
         sweep.check()
         assert work.members >= 5 and sweep.size() == work.members * len(work.arms)
-        assert experiment.asked(work.arms), preset
+        assert experiment.claims_on(work.arms), preset
         if not (size.needs or work.donor):
             addresses = [a for one in group(sweep, sweep.points()) for a in one.addresses]
             assert len(set(addresses)) == sweep.size(), "two arms are the same"
-    asked = {claim.name for s in experiment.presets.values() for claim in experiment.asked(s.work.arms)}
+    asked = {claim.name for s in experiment.presets.values() for claim in experiment.claims_on(s.work.arms)}
     assert asked == {claim.name for claim in experiment.claims}
     assert len({claim.name for claim in experiment.claims}) == len(experiment.claims)
 

@@ -304,7 +304,7 @@ def test_a_pixel_takes_one_byte(monkeypatch):
     """12,800 classes of 20 drawings at 28 pixels are 201 MB: as floats they would not fit into half a gigabyte."""
     monkeypatch.setattr(limits, "physical_memory", lambda: 2**29)
     large = replace(SPEC, source=Glyphs(classes=12_672, exemplars=15, holdout_classes=128, holdout_exemplars=5))
-    assert 12_800 * 20 * 784 < limits.needed(large) < 1.1 * 12_800 * 20 * 784
+    assert 12_800 * 20 * 784 < limits.needed_bytes(large) < 1.1 * 12_800 * 20 * 784
     check_both(large)
     with pytest.raises(InputError, match="need at least") as caught:
         check_both(replace(large, source=replace(large.source, side=105)))
@@ -314,7 +314,7 @@ def test_a_pixel_takes_one_byte(monkeypatch):
 def test_images_whose_components_are_taken_count():
     pixels, reduced = (replace(SPEC, source=replace(SOURCE, features=name)) for name in ("pixels", "pca64"))
     images, features = 100 * 20 * 784, 100 * 20 * 64 * limits.FLOAT
-    assert images + features < limits.needed(reduced) < limits.needed(pixels) + features
+    assert images + features < limits.needed_bytes(reduced) < limits.needed_bytes(pixels) + features
 
 
 def test_a_model_learns_classes_by_heart_from_pixels_and_the_hand_may_differ_between_members():

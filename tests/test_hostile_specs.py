@@ -382,15 +382,15 @@ def test_the_count_is_a_close_lower_bound_of_what_training_holds(spec):
     made = Members(spec, [0, 1], None)
     worlds = {id(d.bank): d.bank for d in made.data}.values()
     held = arrays(made.states) + sum(arrays(bank.features) for bank in worlds)
-    few = limits.needed(replace(spec, batch=1, evaluation_sequences=2, evaluators=("train",)))
+    few = limits.needed_bytes(replace(spec, batch=1, evaluation_sequences=2, evaluators=("train",)))
     assert 0.8 * held < few < 1.1 * held
-    prompts = limits.needed(replace(spec, batch=1)) - few
+    prompts = limits.needed_bytes(replace(spec, batch=1)) - few
     assert prompts > 0.97 * arrays(made.engine.suite(0).prompts.exemplars)  # pyright: ignore
 
 
 @pytest.mark.parametrize("less", [0, 1])
 def test_what_just_fits_is_accepted_and_a_byte_less_is_not(monkeypatch, less):
-    monkeypatch.setattr(limits, "physical_memory", lambda: limits.needed(SPEC) - less)
+    monkeypatch.setattr(limits, "physical_memory", lambda: limits.needed_bytes(SPEC) - less)
     if not less:
         return check_both(SPEC)
     with pytest.raises(InputError, match="need at least") as caught:

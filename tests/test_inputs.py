@@ -17,7 +17,7 @@ from ebbtide.sources.features import Features
 from ebbtide.sources.tokens import Tokens, tokens_file
 from ebbtide.training import inputs as module
 from ebbtide.training.driver import train
-from ebbtide.training.inputs import changed, content, inputs
+from ebbtide.training.inputs import changed_inputs, content, inputs
 from ebbtide.training.start import Start
 from tiny import SPEC, write_run
 
@@ -126,8 +126,8 @@ def test_the_run_to_start_from_is_told_by_its_state(tmp_path):
     before = inputs(spec)
     newest = donor.latest()
     assert newest and before == {"start_sha256": newest[1].state.sha256}
-    assert changed(spec, before, before) == []
-    (sentence,) = changed(spec, before, {"start_sha256": "x"})
+    assert changed_inputs(spec, before, before) == []
+    (sentence,) = changed_inputs(spec, before, {"start_sha256": "x"})
     assert sentence.startswith(f"start: {donor.path} at 1024 sequences has other content")
     with pytest.raises(InputError, match="has checkpoints at 1024 sequences"):
         inputs(replace(SPEC, start=Start(run=str(donor.path), sequences=512)))

@@ -20,7 +20,7 @@ from ebbtide.runs.signed import sign
 from ebbtide.training import layout
 from ebbtide.training.driver import train
 from ebbtide.training.kernels import XLA, Choice
-from ebbtide.training.layout import PROCESS, Layout, candidates, choose, expected_seconds, fastest, needed, pace
+from ebbtide.training.layout import PROCESS, Layout, candidates, choose, expected_seconds, fastest, needed_bytes, pace
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.team import SubprocessWorker, Team, Worker
@@ -114,7 +114,7 @@ def test_counts_that_cannot_be_are_told_in_one_line(one_line, given, field, valu
 
 
 def test_processes_that_memory_has_no_room_for_are_refused_and_never_the_default(monkeypatch, one_line):
-    memory = needed(FOUR) + 2 * PROCESS + 1
+    memory = needed_bytes(FOUR) + 2 * PROCESS + 1
     monkeypatch.setattr("ebbtide.training.limits.physical_memory", lambda: memory)
     monkeypatch.setattr(layout, "physical_memory", lambda: memory)
     monkeypatch.setattr(layout, "cores", lambda: 64)

@@ -14,7 +14,7 @@ from ebbtide.sources.drawings import DRAWERS, SIDE, overlap, read_drawings, shri
 from ebbtide.sources.images import eight_transforms
 from ebbtide.sources.layout import SCRIPT, released_script_order, shuffle_characters, to_released_order
 from ebbtide.sources.omniglot import Omniglot
-from ebbtide.training.limits import needed
+from ebbtide.training.limits import needed_bytes
 from ebbtide.training.spec import Spec
 
 
@@ -135,7 +135,7 @@ def test_memory_counts_a_byte_a_pixel(drawn):
     fewer = Spec(source=omniglot(SMALL, classes=5), evaluators=(), keep_best=None)
     outputs = [one.task.outputs(one.source) for one in (spec, fewer)]  # pyright: ignore
     weights = 3 * 2 * spec.model.width + spec.batch
-    assert needed(spec) - needed(fewer) == 20 * SIDE * SIDE + 4 * weights * (outputs[0] - outputs[1])
+    assert needed_bytes(spec) - needed_bytes(fewer) == 20 * SIDE * SIDE + 4 * weights * (outputs[0] - outputs[1])
 
 
 @pytest.mark.parametrize("side", [28, 35, 52, 104])

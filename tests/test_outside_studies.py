@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
-from ebbtide.papers.registry import find_study, list_studies, study_given
+from ebbtide.papers.registry import find_study, list_studies, resolve_study
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.studies import outside
 from ebbtide.studies.outside import study_in_file
@@ -120,7 +120,7 @@ def test_names_of_studies_and_of_files_are_told_apart():
         False,
         False,
     ]
-    assert study_in_file(str(EXAMPLE)).name == "own-study" and study_given(f"{EXAMPLE}:STUDY").file
+    assert study_in_file(str(EXAMPLE)).name == "own-study" and resolve_study(f"{EXAMPLE}:STUDY").file
 
 
 def test_installed_packages_add_studies_and_replace_none(monkeypatch):

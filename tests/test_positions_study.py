@@ -102,7 +102,7 @@ def test_arms_differ_in_what_they_say_alone():
 @pytest.mark.parametrize("experiment", [SHIFTED, ORDER], ids=lambda one: one.name)
 def test_every_claim_is_asked_at_every_size(experiment):
     for preset in experiment.presets:
-        assert experiment.asked(work(experiment, preset).arms) == experiment.claims
+        assert experiment.claims_on(work(experiment, preset).arms) == experiment.claims
     assert set(work(SHIFTED).arms) | set(work(ORDER).arms) == set(QUICK_ARMS)
 
 
@@ -215,7 +215,7 @@ def test_baselines_are_given_the_same_prompts():
 
 def test_every_claim_is_asked_in_every_preset():
     for preset in SHIFTED.presets:
-        assert set(SHIFTED.asked(work(SHIFTED, preset).arms)) == set(SHIFTED.claims)
+        assert set(SHIFTED.claims_on(work(SHIFTED, preset).arms)) == set(SHIFTED.claims)
 
 
 def test_the_verdict_and_its_figures(folder, monkeypatch):

@@ -110,7 +110,7 @@ def test_a_transformer_of_written_weights_transforms_then_learns():
 def test_every_claim_is_asked_of_a_plan_that_can_run(experiment, preset):
     plan = plan_of(REPRESENTATIONS, experiment, preset)
     sweep = plan.sweep
-    assert set(experiment.asked(plan.comparison.arms)) == set(experiment.claims)
+    assert set(experiment.claims_on(plan.comparison.arms)) == set(experiment.claims)
     for one in group(sweep, sweep.points()):
         one.spec.check()
         assert isinstance(one.spec.source, Functions)
@@ -138,7 +138,7 @@ def test_pasted_layers_are_a_donors_that_is_kept_and_fits():
 
 def test_front_ends_are_embeddings_over_the_upper_layers():
     quick = work(FRONT_ENDS)
-    assert set(FRONT_ENDS.asked(quick.arms)) == set(FRONT_ENDS.claims) and quick.donor == DONOR
+    assert set(FRONT_ENDS.claims_on(quick.arms)) == set(FRONT_ENDS.claims) and quick.donor == DONOR
     for arm, pairing in ((EMBEDDED, "interleaved"), (COPIED, "copied")):
         point: dict[str, Any] = quick.arms[arm]
         assert point["start"]["skip"] == 1 and point["model.layers"] == DONOR.spec.model.layers - 1  # pyright: ignore

@@ -10,7 +10,16 @@ from msgspec.structs import replace
 
 from ebbtide.cli import overrides, parser
 from ebbtide.papers.transience.study import TRANSIENCE
-from ebbtide.studies.describe import copied_queries, defaults, differing, flat, run_command, scaled, seeds, value_text
+from ebbtide.studies.describe import (
+    copied_queries,
+    defaults,
+    differing,
+    flat,
+    run_command,
+    scale_words,
+    seeds,
+    value_text,
+)
 from ebbtide.training.fields import override
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.probe import prompts_of
@@ -59,21 +68,21 @@ def test_seeds_and_scale_in_words():
     assert seeds(data) == "members 3 to 4; source.seed 0, seeds.init 7, seeds.data 0, seeds.evaluation 0"
     assert seeds(data | {"vary": {"seeds.member": [1.0, 8.0]}}).startswith("members 1, 8;")
     paper = TRANSIENCE.bases["paper"]
-    words = scaled(data, paper.spec, "note")
+    words = scale_words(data, paper.spec, "note")
     assert "model.layers 1 (paper: 12)" in words and "sequences 1,024 (paper: 1,600,000,000)" in words
-    assert "model.layers" not in scaled(data, paper.spec, "note", ["model.layers"])
-    assert scaled(msgspec.to_builtins(paper.spec), paper.spec, "note") == "note"
+    assert "model.layers" not in scale_words(data, paper.spec, "note", ["model.layers"])
+    assert scale_words(msgspec.to_builtins(paper.spec), paper.spec, "note") == "note"
 
 
 def test_how_often_a_query_is_a_copy_is_said_where_it_is_not_as_in_the_paper():
     paper, quick = TRANSIENCE.bases["paper"].spec, TRANSIENCE.bases["quick"].spec
     said = "bursty sequences whose query equals a context exemplar"
-    assert f"{said} 50% (paper: 14%)" in scaled(msgspec.to_builtins(quick), paper, "note")
-    assert said not in scaled(msgspec.to_builtins(quick), paper, "note", ["source.exemplars"])
+    assert f"{said} 50% (paper: 14%)" in scale_words(msgspec.to_builtins(quick), paper, "note")
+    assert said not in scale_words(msgspec.to_builtins(quick), paper, "note", ["source.exemplars"])
     apart = replace(quick, task=replace(quick.task, exemplar_draw="without_replacement"))
-    assert f"{said} 0% (paper: 14%)" in scaled(msgspec.to_builtins(apart), paper, "note")
+    assert f"{said} 0% (paper: 14%)" in scale_words(msgspec.to_builtins(apart), paper, "note")
     matched = replace(quick, task=replace(quick.task, exemplar_draw="match"))
-    assert f"{said} 100% (paper: 14%)" in scaled(msgspec.to_builtins(matched), paper, "note")
+    assert f"{said} 100% (paper: 14%)" in scale_words(msgspec.to_builtins(matched), paper, "note")
 
 
 def test_the_share_of_copied_queries_is_what_is_drawn():

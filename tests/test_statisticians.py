@@ -121,7 +121,7 @@ def test_a_member_that_has_not_finished_is_nan():
 def test_arms_differ_in_the_task_only_and_every_claim_is_asked(experiment, preset):
     plan = plan_of(STATISTICIANS, experiment, preset)
     sweep, arms = plan.sweep, plan.comparison.arms
-    assert experiment.asked(arms) == experiment.claims
+    assert experiment.claims_on(arms) == experiment.claims
     for name, point in arms.items():
         allowed = ("task.", "source.nonzero", "model.") if "decoder" in name else ("task.", "source.nonzero")
         assert all(field.startswith(allowed) for field in point)
@@ -154,7 +154,7 @@ def made_up(monkeypatch):
 def test_claims_about_models_that_answer_0_fail_and_missing_members_are_nan(made_up):
     for experiment in (BASE, SELECTION):
         evidence = finished(arms_of(experiment))
-        for claim in experiment.asked(evidence.arms):
+        for claim in experiment.claims_on(evidence.arms):
             estimate = claim.estimate(evidence)
             assert estimate.shape == (2,) and np.isnan(estimate[1]), claim.name
             assert estimate[0] <= claim.threshold, claim.name

@@ -16,7 +16,7 @@ Traced = Annotated[float, msgspec.Meta(extra={"traced": True})]
 def traced_fields(struct: msgspec.Struct, prefix: str = "") -> list[str]:
     """The dotted names of all traced fields of a spec, e.g. `optimizer.lr`."""
     names: list[str] = []
-    own = _traced(type(struct))
+    own = _traced_names(type(struct))
     for name in struct.__struct_fields__:
         value = getattr(struct, name)
         if isinstance(value, msgspec.Struct):
@@ -27,7 +27,7 @@ def traced_fields(struct: msgspec.Struct, prefix: str = "") -> list[str]:
 
 
 @lru_cache
-def _traced(kind: type[msgspec.Struct]) -> frozenset[str]:
+def _traced_names(kind: type[msgspec.Struct]) -> frozenset[str]:
     """The names of the fields of a struct that are annotated `Traced`."""
     hints = get_type_hints(kind, include_extras=True)
     metas = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Annotated}
@@ -39,8 +39,7 @@ def _traced(kind: type[msgspec.Struct]) -> frozenset[str]:
 
 
 def kind_name(struct: Any) -> str:
-    """What a struct is called where there are several: its tag, or the name of its class where it has none, as a user's
-    own may have."""
+    """Name of a struct in messages: its tag, or the name of its class where it has no tag, as a user's own may."""
     return str(type(struct).__struct_config__.tag or type(struct).__name__)
 
 

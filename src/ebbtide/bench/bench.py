@@ -78,12 +78,12 @@ class _Measurement:
         everything = self._together()
         self._judge(alone, everything, self._grid())
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return self.effort.budget - (time.monotonic() - self.began)
 
     def _fits(self, what: str, seconds: float) -> bool:
         """Whether `seconds` are left for a measurement; reports it when not."""
-        if self._left() >= seconds:
+        if self._seconds_left() >= seconds:
             return True
         self._skip(what, f"would not fit into a quick benchmark (about {seconds:.0f} s)")
         return False
@@ -160,7 +160,7 @@ class _Measurement:
         if entered["ebbtide"][3]["note"].startswith("native"):
             enter(BY_XLA, 1)
         counts = sorted({1, self.cores})
-        if plain_torch.installed():
+        if plain_torch.is_installed():
             for threads in counts[:1] if self.quick else counts:
                 enter("PyTorch eager", threads)
         else:
@@ -171,9 +171,9 @@ class _Measurement:
                 enter("plain JAX", threads)
         else:
             self._skip("plain JAX", "compiles for too long for a quick benchmark")
-        if self.quick and plain_torch.installed():
+        if self.quick and plain_torch.is_installed():
             self._skip("PyTorch compiled, and on more than one thread", "left out of a quick benchmark")
-        elif plain_torch.installed():
+        elif plain_torch.is_installed():
             for threads in counts:
                 enter("PyTorch compiled", threads)
         self.say(f"{self.effort.rounds} rounds of {len(entered)} contestants")

@@ -59,7 +59,7 @@ def multiply_rates(shape: Shape, seconds: float) -> dict[str, float]:
 
     product, ja, jb = jax.jit(jax.numpy.dot), jax.numpy.asarray(a), jax.numpy.asarray(b)
     calls["jax"] = lambda: product(ja, jb).block_until_ready()
-    if plain_torch.installed():
+    if plain_torch.is_installed():
         torch = plain_torch.load()
         ta, tb, tout = torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(out)
         calls["torch"] = lambda: torch.mm(ta, tb, out=tout)

@@ -24,14 +24,14 @@ TRIAL_SECONDS = 0.1
 ADAMS = ({"foreach": False}, {"foreach": True}, {"fused": True})
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether PyTorch is installed."""
     return importlib.util.find_spec("torch") is not None
 
 
 def load() -> Any:
     """The package torch. Raises `InputError` where it is not installed."""
-    if not installed():
+    if not is_installed():
         raise InputError("implementation", "torch", "PyTorch is not installed (pip install torch)")
     return importlib.import_module("torch")
 

@@ -20,7 +20,7 @@ if not console.is_terminal:
 
 
 def print_verdict(folder: Path) -> None:
-    """Where the verdict and the figure are."""
+    """Prints where the verdict and the figure are."""
     files = f"\nverdict {folder / 'verdict.json'}\nfigure  {folder / 'figure.png'}"
     console.print(files, soft_wrap=True)
 

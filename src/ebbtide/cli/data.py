@@ -30,7 +30,7 @@ def data_fetch(options: Namespace) -> int:
 
     def work(report: Callable[[WorkProgress], None]) -> int:
         path, how = fetch_omniglot(data_folder(), report, source=source)
-        _made(path, how)
+        _write_file(path, how)
         return 0
 
     return _interruptible(work, "what was downloaded is kept")
@@ -46,9 +46,9 @@ def data_features(options: Namespace) -> int:
     encoder = find_encoder(options.encoder, side=options.side, weights=weights)
 
     def work(report: Callable[[WorkProgress], None]) -> int:
-        _made(*make_features(data_folder(), encoder, report, augment=options.augment))
+        _write_file(*make_features(data_folder(), encoder, report, augment=options.augment))
         if options.pca is not None:
-            _made(*reduce_features(data_folder(), encoder.name, options.pca, augment=options.augment))
+            _write_file(*reduce_features(data_folder(), encoder.name, options.pca, augment=options.augment))
         return 0
 
     return _interruptible(work, "the characters that were encoded are kept")
@@ -63,7 +63,7 @@ def data_tokens(options: Namespace) -> int:
 
     def work(report: Callable[[WorkProgress], None]) -> int:
         path, found = make_tokens(data_folder(), options.source, report, **given)
-        _made(path, "made")
+        _write_file(path, "made")
         have = len(found.token)
         console.print(
             f"{found.enough} of {found.clusters} clusters have {options.exemplars} tokens or more; the file holds "
@@ -190,7 +190,7 @@ def _figure(out: Path, show: Any) -> None:
     console.print(f"figure  {out}", soft_wrap=True)
 
 
-def _made(path: Path, how: str) -> None:
+def _write_file(path: Path, how: str) -> None:
     console.print(f"{path}  {path.stat().st_size:,} bytes ({how})", soft_wrap=True)
 
 

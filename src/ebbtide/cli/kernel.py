@@ -32,7 +32,7 @@ def kernel_status(options: Namespace) -> int:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(overflow="fold")
-    kind = kernels.asked()
+    kind = kernels.requested_kernel()
     for name, value in (("asked for", kind), ("processor", processor()), *_library()):
         table.add_row(name, value)
     console.print(table)

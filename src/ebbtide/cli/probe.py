@@ -74,7 +74,7 @@ def _print(one: ProbeResult) -> None:
     if axes == ("prompt",):
         values = values.mean(-1, keepdims=True)
     if axes[:1] == ("head",) or axes[:2] == HEADS:
-        values, words = _ranked(values, axes), f"{words} of heads by rank, largest at the end first"
+        values, words = _rank_heads(values, axes), f"{words} of heads by rank, largest at the end first"
     whole = np.isfinite(values[-1].reshape(values.shape[1], -1)).any(1)
     lost = int((~whole).sum()) if whole.any() else 0
     words += f" ({lost} not finite left out)" if lost else ""
@@ -89,7 +89,7 @@ def _print(one: ProbeResult) -> None:
     console.print(table)
 
 
-def _ranked(values: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
+def _rank_heads(values: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
     """The values with the heads of every member and layer sorted by their value at the last checkpoint (of several
     strengths, at the last)."""
     if axes == ("head", "strength"):

@@ -10,7 +10,7 @@ from ebbtide.cli.console import claims_verdict, console, find_run, print_diverge
 from ebbtide.cli.parser import RUNS, check_names
 from ebbtide.cli.work import KINDS, clock_words, donor_words, train_run
 from ebbtide.errors import require
-from ebbtide.papers.registry import STUDIES, find_study, study_given
+from ebbtide.papers.registry import STUDIES, find_study, resolve_study
 from ebbtide.report import tables
 from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.comparison import Comparison
@@ -22,7 +22,7 @@ from ebbtide.training.spec import Spec
 
 def studies(options: Namespace) -> int:
     """Table of all studies, or of one with all its experiments."""
-    for study in [study_given(options.study)] if options.study else STUDIES:
+    for study in [resolve_study(options.study)] if options.study else STUDIES:
         console.print(Text(study.name, "bold"), Text(f"  {study.question}"))
         console.print(Text(f"  {study.paper}", "dim"))
         for one in study.experiments:
@@ -96,7 +96,7 @@ def _presets(study: Study, experiment: Experiment) -> Table:
 def run(options: Namespace) -> int:
     """Does the work of an experiment, judges its claims and draws its figures; exit code 1 with --check when a claim
     does not hold."""
-    one = setup(study_given(options.study), options.experiment, options.preset, options.fields)
+    one = setup(resolve_study(options.study), options.experiment, options.preset, options.fields)
     check_names(options, field_names(one.experiment.preset(one.size).work))
     plan = one.plan()
     kind = KINDS[type(plan)]
@@ -129,7 +129,7 @@ def _conclude(finished: RunFolder, check: bool, file: str | None) -> int:
     label, verdict = finished.header.label, None
     study = None
     if "study" in label:
-        study = study_given(file) if file else find_study(label["study"])
+        study = resolve_study(file) if file else find_study(label["study"])
     if study is not None and (study.file or "file" in label):
         allowed = f"the run was trained for the study in {label.get('file', 'this package')}; name that file by --study"
         require(study.file == label.get("file"), "study", file or label["study"], allowed)

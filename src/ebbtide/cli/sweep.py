@@ -133,7 +133,7 @@ def check_execution(options: Namespace) -> None:
     from ebbtide.sweeps.executors import check_name
     from ebbtide.training import kernels
 
-    kernels.asked()
+    kernels.requested_kernel()
     check_name(options.executor)
     require(options.jobs is None or options.jobs >= 1, "jobs", options.jobs, "must be 1 or larger")
 
@@ -169,7 +169,7 @@ def print_plan(
         if arms:
             static = ["; ".join(dict.fromkeys(arms[row * len(arms) // found.size()] for row in one.group.rows))]
         else:
-            static = [_shown(one.group.spec, name) for name in names]
+            static = [_field_text(one.group.spec, name) for name in names]
         cost, size = one.estimate, max((len(task.addresses) for task in one.tasks), default=0)
         work = -(-size // resources.cpus) * cost.seconds
         tasks = f"{len(one.tasks)} x {size}" if one.tasks else "-"
@@ -188,7 +188,7 @@ def print_plan(
     return 0
 
 
-def _shown(spec: Any, name: str) -> str:
+def _field_text(spec: Any, name: str) -> str:
     """A field's value as text; a dash where its struct is absent (optimizer.decay.form without a decay)."""
     try:
         return _value(value_at(spec, name))

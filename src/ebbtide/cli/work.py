@@ -32,8 +32,9 @@ from ebbtide.sweeps.results import Results
 
 
 class Kind(NamedTuple):
-    """What the command line does with a plan of one kind. `check_options` refuses options that do not belong to it;
-    `size` says how much work it is; `do` gives an exit code where the work did not come to its end, else None."""
+    """The functions by which the command line does a plan of one kind. `check_options` refuses options that are not for
+    this kind; `size` describes the amount of work; `do` returns an exit code where the work was not completed, else
+    None."""
 
     check_options: Callable[[Any, Namespace], None]
     size: Callable[[Any], str]

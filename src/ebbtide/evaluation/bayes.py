@@ -68,7 +68,7 @@ def mixed_ridge(
     require(len(shares) == len(noises), "weights", shares, f"must be {len(noises)} numbers, one for each noise")
     for share in shares:
         positive("weights", share, "")
-    return _weighed([(x, noise) for noise in noises], y, prior, shares)
+    return _average_ridges([(x, noise) for noise in noises], y, prior, shares)
 
 
 def mixed_features(features: Sequence[Inputs], y: Responses, noise: float, prior: float) -> Mixed:
@@ -81,10 +81,12 @@ def mixed_features(features: Sequence[Inputs], y: Responses, noise: float, prior
     disagree, no features, and a noise or prior that is not above 0.
     """
     require(len(features) > 0, "features", len(features), "must be at least one")
-    return _weighed([(one, noise) for one in features], y, prior, [1.0] * len(features))
+    return _average_ridges([(one, noise) for one in features], y, prior, [1.0] * len(features))
 
 
-def _weighed(models: Sequence[tuple[Inputs, float]], y: Responses, prior: float, shares: Sequence[float]) -> Mixed:
+def _average_ridges(
+    models: Sequence[tuple[Inputs, float]], y: Responses, prior: float, shares: Sequence[float]
+) -> Mixed:
     """Ridge of every model (inputs, noise), averaged with its posterior probability given the pairs before a slot."""
     means, scores = [], []
     for x, noise in models:

@@ -69,10 +69,10 @@ def marginal(log_likelihood: LogLikelihood) -> LogPredictive:
 def cue_frequencies(
     cues: Symbols, responses: Symbols, number: int, smoothing: float = 1.0
 ) -> Float[np.ndarray, "slots batch responses"]:
-    """How often each of `number` responses followed the slot's cue so far, $(n_{cr} + a) / (n_c + a R)$ with a the
-    smoothing and R the number: an in-context n-gram (probabilities, not logarithms). A new cue has the uniform
-    distribution, also without smoothing. It needs no concepts, and is the posterior mean where the rows of the table
-    are Dirichlet(a).
+    """Relative frequencies with which each of `number` responses followed the slot's cue so far, $(n_{cr} + a) / (n_c
+    + a R)$ with a the smoothing and R the number: an in-context n-gram (probabilities, not logarithms). A new cue has
+    the uniform distribution, also without smoothing. This predictor needs no concepts, and is the posterior mean where
+    the rows of the table are Dirichlet(a).
 
     [slots, batch, responses]. Raises `InputError` for shapes that disagree, unknown responses, a number below 1 and a
     smoothing below 0.

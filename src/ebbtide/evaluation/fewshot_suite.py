@@ -140,7 +140,7 @@ class FewShotSuite:
         if name not in self._oracles:
             starts = range(0, self.sequences, ORACLE_BATCH)
             parts = [part(self.prompt(name), i, min(ORACLE_BATCH, self.sequences - i)) for i in starts]
-            self._oracles[name] = OracleProbabilities.joined(
+            self._oracles[name] = OracleProbabilities.join(
                 [oracle_probabilities(one, self.outputs, ORACLES) for one in parts]
             )
         return self._oracles[name]

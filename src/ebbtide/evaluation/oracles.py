@@ -31,7 +31,7 @@ def _noise(key: Key[Array, ""], prompt: Prompt, outputs: int) -> Float[Array, "b
     return 1e-3 * jax.random.uniform(key, (prompt.target.shape[0], outputs))
 
 
-def _remembered(prompt: Prompt, outputs: int) -> Float[Array, "batch labels"]:
+def _logits_in_weights(prompt: Prompt, outputs: int) -> Float[Array, "batch labels"]:
     return SURE * jax.nn.one_hot(prompt.own_label, outputs)  # own_label -1 (nothing remembered): no label
 
 
@@ -44,14 +44,14 @@ def icl(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batc
 
 def iwl(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
     """Logits of the IWL oracle: it predicts the label that training ties to the query's class, whatever the context."""
-    return _remembered(prompt, outputs) + _noise(key, prompt, outputs)
+    return _logits_in_weights(prompt, outputs) + _noise(key, prompt, outputs)
 
 
 def ciwl(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:
     """Logits of the CIWL oracle: among the labels in context it predicts the one that training ties to the query's
     class, or if there is none any of them."""
     shown = _votes(prompt, jnp.full(prompt.labels.shape, 2 * SURE), outputs)
-    return jnp.minimum(shown, 2 * SURE) + _remembered(prompt, outputs) + _noise(key, prompt, outputs)
+    return jnp.minimum(shown, 2 * SURE) + _logits_in_weights(prompt, outputs) + _noise(key, prompt, outputs)
 
 
 def majority(prompt: Prompt, outputs: int, key: Key[Array, ""]) -> Float[Array, "batch labels"]:

@@ -64,7 +64,7 @@ class OracleProbabilities(NamedTuple):
     oracles: dict[str, Float[np.ndarray, "sequences outcomes"]]
 
     @classmethod
-    def joined(cls, parts: list["OracleProbabilities"]) -> "OracleProbabilities":
+    def join(cls, parts: list["OracleProbabilities"]) -> "OracleProbabilities":
         """Probabilities for several batches of prompts, joined into one batch."""
         oracles = {name: np.concatenate([one.oracles[name] for one in parts]) for name in parts[0].oracles}
         return cls(np.concatenate([p.support for p in parts]), np.concatenate([p.valid for p in parts]), oracles)
@@ -112,7 +112,7 @@ def fractions(
         return {}
     w = np.full(len(names), 1 / len(names))
     for _ in range(MOST_STEPS):
-        slope = (q * (model / _mixed(w, q))).sum(axis=-1).mean(axis=1)
+        slope = (q * (model / _mix(w, q))).sum(axis=-1).mean(axis=1)
         if slope.max() - 1 < TOLERANCE:
             break
         w = w * slope
@@ -120,7 +120,7 @@ def fractions(
     return {name: Fraction(float(a), float(b)) for name, a, b in zip(names, w, error, strict=True)}
 
 
-def _mixed(w: np.ndarray, q: np.ndarray) -> np.ndarray:
+def _mix(w: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.maximum(np.tensordot(w, q, axes=1), 1e-300)
 
 
@@ -144,7 +144,7 @@ def _errors(w: np.ndarray, model: np.ndarray, q: np.ndarray) -> np.ndarray:
     count, n = int(inside.sum()), model.shape[0]
     if count < 2:
         return error
-    ratio = q[inside] / _mixed(w, q)
+    ratio = q[inside] / _mix(w, q)
     slopes = (ratio * model).sum(axis=-1)
     curvature = np.einsum("kso,lso,so->kl", ratio, ratio, model) / n
     z = np.concatenate([np.eye(count - 1), -np.ones((1, count - 1))])

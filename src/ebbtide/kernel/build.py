@@ -69,7 +69,7 @@ def _version(words: tuple[str, ...]) -> str:
 
 
 class _CompilerResult(NamedTuple):
-    """How a compiler ended, and what it printed."""
+    """Exit status and output of a compiler."""
 
     code: int
     text: str

@@ -112,13 +112,13 @@ def _attention(model: Transformer, heads: Sequence[Head]) -> dict[str, np.ndarra
     for h, head in enumerate(heads):
         at = h * size
         for asks, shown, factor in head.compares:
-            for a, b in zip(_each(asks), _each(shown), strict=True):
+            for a, b in zip(_coordinates(asks), _coordinates(shown), strict=True):
                 q[a, at], k[b, at] = factor, 1.0
                 at += 1
         require(at <= (h + 1) * size, "compared coordinates", at - h * size, f"must be at most {size} in a head")
         at = h * size
         for source, target, factor in head.moves:
-            for a, b in zip(_each(source), _each(target), strict=True):
+            for a, b in zip(_coordinates(source), _coordinates(target), strict=True):
                 v[a, at], o[at, b] = factor, 1.0
                 at += 1
         require(at <= (h + 1) * size, "moved coordinates", at - h * size, f"must be at most {size} in a head")
@@ -138,5 +138,5 @@ def _mlp(model: Transformer, units: Sequence[Unit]) -> dict[str, np.ndarray]:
     return {"w_in": w_in, "b_in": b_in, "w_out": w_out, "b_out": np.zeros(d)}
 
 
-def _each(place: Place) -> Iterator[int]:
+def _coordinates(place: Place) -> Iterator[int]:
     yield from range(place.start, place.stop) if isinstance(place, slice) else (place,)

@@ -252,7 +252,7 @@ class PerfectPrevious(Intervention, frozen=True, tag="perfect_previous"):
     def tap(self, forward: ForwardPass) -> Tap:
         kept: dict[str, Array] = {}
 
-        def normed(x: Array) -> Array:
+        def normalise(x: Array) -> Array:
             return layer_norm(forward.params["blocks"][self.layer]["norm1"], x)
 
         def tap(name: str, value: Array) -> Array:
@@ -260,9 +260,9 @@ class PerfectPrevious(Intervention, frozen=True, tag="perfect_previous"):
                 kept["embed"] = value
             if name in (f"blocks.{self.layer}.hook_q_input", f"blocks.{self.layer}.hook_k_input"):
                 x = kept["embed"]
-                return normed(jnp.concatenate([x[:1], x[:-2], x[-1:]]))
+                return normalise(jnp.concatenate([x[:1], x[:-2], x[-1:]]))
             if name == f"blocks.{self.layer}.hook_v_input":
-                return normed(kept["embed"])
+                return normalise(kept["embed"])
             return value
 
         return tap

@@ -59,10 +59,10 @@ def _backward(stride: int, kept: tuple[Images, Filter], gradient: Images) -> tup
     def plain(x: Images, w: Filter, g: Images) -> tuple[Images, Filter]:
         return jax.vjp(partial(_convolution, stride=stride), x, w)[1](g)
 
-    return jax.lax.platform_dependent(*kept, gradient, cpu=partial(_ordered, stride=stride), default=plain)
+    return jax.lax.platform_dependent(*kept, gradient, cpu=partial(_canonical_gradients, stride=stride), default=plain)
 
 
-def _ordered(x: Images, w: Filter, gradient: Images, stride: int) -> tuple[Images, Filter]:
+def _canonical_gradients(x: Images, w: Filter, gradient: Images, stride: int) -> tuple[Images, Filter]:
     """The gradients with respect to images and filter, as convolutions in canonical order."""
     side, kernel = x.shape[1], w.shape[0]
     far = (gradient.shape[1] - 1) * stride + 1  # pixels from the first window's corner to the last one's

@@ -29,7 +29,7 @@ from ebbtide.runs.reading import read_bounded
 from ebbtide.studies.claim import Claim
 from ebbtide.studies.comparison import find_verdict, folder_in
 from ebbtide.studies.computation import COMPUTED, read_record
-from ebbtide.studies.describe import flat, run_command, scaled, seeds, value_text
+from ebbtide.studies.describe import flat, run_command, scale_words, seeds, value_text
 from ebbtide.studies.study import Experiment, Study
 from ebbtide.studies.verdict import VERDICT, Verdict, judged_by, read_verdict, verdict_in
 from ebbtide.sweeps.axes import MEMBER
@@ -46,8 +46,8 @@ ebbtide.train(from_json(Path("spec.json").read_bytes()), "again")"""
 
 
 class Facts(NamedTuple):
-    """What a folder says of itself, beside its verdict: of which study and experiment of this version it is, what is
-    missing, and what the page shows. `draw` gives a figure where the folder has none."""
+    """Facts about a folder in addition to its verdict: its study and experiment in this version, what is missing, and
+    the parts of the page. `draw` makes a figure where the folder has none."""
 
     name: str
     kind: str
@@ -71,7 +71,7 @@ class Facts(NamedTuple):
 
 
 def entry_of(path: Path) -> Entry:
-    """What is to be said of one folder. Raises one of `UNREADABLE` when it cannot be believed."""
+    """The page's entry for one folder. Raises one of `UNREADABLE` when the folder's records cannot be trusted."""
     if (path / COMPUTED).exists():
         return _entry(path, facts_of_computation(path))
     return _entry(path, facts_of_sweep(path) if (path / SWEEP).exists() else facts_of_run(RunFolder(path)))
@@ -81,7 +81,7 @@ def _entry(path: Path, own: Facts) -> Entry:
     verdict, study, experiment = own.verdict, own.study, own.experiment
     figure, why = (_figure(path), "") if verdict else (b"", "")
     if not figure:
-        figure, why = _drawn(own.draw)
+        figure, why = _draw_safely(own.draw)
     rest = [
         ("Seeds", (verdict.seeds if verdict else "") or own.seeds),
         ("Unlike the paper", (verdict.scaled if verdict else "") or own.unlike),
@@ -154,7 +154,7 @@ def facts_of_run(run: RunFolder) -> Facts:
             ("Members", f"{header.spec['members']}, of {value_text(total)} sequences each"),
             ("Training time", f"{clock(seconds)} as the run recorded it" if seconds else ""),
         ],
-        unlike=_scaled(study, header.spec) if study else "",
+        unlike=_scale_words(study, header.spec) if study else "",
         seeds=seeds(header.spec),
         needs=needs,
         command=command,
@@ -195,7 +195,7 @@ def facts_of_sweep(path: Path) -> Facts:
         needs = preset.needs
     elif "source" in axes:
         needs = f"depends on the source: {value_text(axes['source'])}"
-    finished = f"all {next(iter(states))}" if len(states) == 1 else _counted(states)
+    finished = f"all {next(iter(states))}" if len(states) == 1 else _count_words(states)
     file = sweep if known is None or known.command else sweep.standalone()
     return Facts(
         name=path.name,
@@ -206,7 +206,7 @@ def facts_of_sweep(path: Path) -> Facts:
         experiment=known.experiment if known else None,
         title=known.study.full_name(known.experiment) if known else sweep.name,
         preset=known.preset if known else sweep.preset if sweep.study else "",
-        claims=known.experiment.asked(arms) if known else None,
+        claims=known.experiment.claims_on(arms) if known else None,
         facts=[
             ("Arms", "; ".join(arms)),
             ("Members", f"{value_text(len(rows))}: {finished}"),
@@ -214,7 +214,7 @@ def facts_of_sweep(path: Path) -> Facts:
             ("Training time", f"{clock(seconds)} over all tasks, as they recorded it" if seconds else ""),
             ("Changed since", CHANGED if known and not known.command else ""),
         ],
-        unlike=preset.scaled if preset else _scaled(study, base, axes) if study else "",
+        unlike=preset.scaled if preset else _scale_words(study, base, axes) if study else "",
         seeds=seeds(base | {"vary": {MEMBER: axes.get(MEMBER, [0])}}),
         needs=needs,
         command=known.command if known else verdict.command if verdict else "",
@@ -229,7 +229,7 @@ def facts_of_sweep(path: Path) -> Facts:
         ],
         texts=[(f"The sweep as a file ({sweep.name}.json)", file.to_json().decode())],
         created=created,
-        draw=lambda: _charted(results, known, verdict),
+        draw=lambda: _draw_sweep(results, known, verdict),
     )
 
 
@@ -276,21 +276,23 @@ def _read(read: Callable[[], Verdict | None]) -> tuple[Verdict | None, str]:
 
 
 def _state_of_members(states: Counter[str], members: int, again: str) -> str:
-    """What is to be said of a sweep that has not been trained to its end."""
+    """A sentence on a sweep that has not been trained to its end: the numbers of members by state, and the command that
+    continues it."""
     ended = states["finished"] + states["diverged"]
     if ended == members:
         return ""
     rest = Counter({state: n for state, n in states.items() if state not in ("finished", "diverged")})
-    return f"Unfinished: {ended} of {members} members are trained ({_counted(rest)}). Continue with: {again}"
+    return f"Unfinished: {ended} of {members} members are trained ({_count_words(rest)}). Continue with: {again}"
 
 
-def _counted(states: Counter[str]) -> str:
+def _count_words(states: Counter[str]) -> str:
     """`6 finished, 2 missing`."""
     return ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
 
 
 def _runs_of(folder: SweepFolder) -> tuple[list[dict[str, Any]], str, float]:
-    """Of all runs of a sweep that can be read: identities, when the newest was made, seconds of training."""
+    """Identities of all runs of a sweep that can be read, the time at which the newest was made, and the seconds of
+    training of all."""
     identities, created, seconds = [], "", 0.0
     for task in sorted(folder.specs):
         try:
@@ -305,9 +307,9 @@ def _runs_of(folder: SweepFolder) -> tuple[list[dict[str, Any]], str, float]:
     return identities, created, seconds
 
 
-def _scaled(study: Study, spec: dict[str, Any], but: Collection[str] = ()) -> str:
+def _scale_words(study: Study, spec: dict[str, Any], but: Collection[str] = ()) -> str:
     paper = study.bases.get("paper")
-    return scaled(spec, paper.spec, paper.note, but) if paper else ""
+    return scale_words(spec, paper.spec, paper.note, but) if paper else ""
 
 
 def _command(study: Study, label: dict[str, str], spec: Spec | None) -> str:
@@ -326,7 +328,7 @@ def _figure(path: Path) -> bytes:
     return b""
 
 
-def _drawn(draw: Callable[[], bytes]) -> tuple[bytes, str]:
+def _draw_safely(draw: Callable[[], bytes]) -> tuple[bytes, str]:
     """A figure, and why there is none. Whatever drawing raises, the page is about more than this figure."""
     try:
         return draw(), ""
@@ -343,8 +345,8 @@ def _curves(run: RunFolder, curves: dict[str, Any] | None) -> bytes:
     return curves_figure(run, "")["figure.svg"]
 
 
-def _charted(results: Results, known: KnownSweep | None, verdict: Verdict | None) -> bytes:
-    """Of a sweep that is no experiment's: ICL by its axis, or the phase diagram of its two axes."""
+def _draw_sweep(results: Results, known: KnownSweep | None, verdict: Verdict | None) -> bytes:
+    """Figure of a sweep that belongs to no experiment: ICL by its axis, or the phase diagram of its two axes."""
     from ebbtide.report.grid_figure import curves_by_figure, phase_figure
     from ebbtide.sweeps.views import curves_by, phase
 

@@ -30,8 +30,8 @@ class Found(NamedTuple):
 
 
 def gather(words: Sequence[str], runs: Path) -> list[Entry]:
-    """What is to be said of the folders that `words` name: run or sweep folders, their names in `runs`, or studies,
-    which stand for all their folders in `runs`.
+    """Entries for the folders that `words` name: run or sweep folders, their names in `runs`, or studies, which stand
+    for all their folders in `runs`.
 
     Folders come in the order they were given, those of a study by experiment and preset, the newest of each before
     all earlier ones. Raises `InputError` in one line for a word that is none of these, or when no run is there.
@@ -47,7 +47,7 @@ def gather(words: Sequence[str], runs: Path) -> list[Entry]:
 
 
 def entry_of(path: Path) -> Entry:
-    """What is to be said of one folder, whatever is in it."""
+    """The page's entry for one folder, whatever is in it."""
     try:
         return facts.entry_of(path)
     except UNREADABLE as error:
@@ -86,7 +86,8 @@ def _belongs(path: Path, study: str) -> bool:
 
 
 def _newest_first(group: list[Entry]) -> list[Entry]:
-    """What is judged before what is not, by experiment and preset; the newest of each, then all that they replace."""
+    """Entries sorted by experiment and preset, those with a verdict first; the newest of each, then all that the newest
+    ones replace."""
 
     def place(one: Entry) -> tuple[Any, ...]:
         preset = one.preset.rstrip("*")

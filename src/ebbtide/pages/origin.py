@@ -70,7 +70,8 @@ def _sweep_of(wanted: Setup) -> Sweep:
 
 
 def _origin_of_verdict(sweep: Sweep, verdict: Verdict) -> Origin | None:
-    """What a verdict says of the sweep that it is of; its summary names the arms, unless one has not finished."""
+    """Origin of a sweep as its verdict records it; the verdict's summary names the arms, unless an arm has not
+    finished."""
     study, _, experiment = verdict.study.partition("/")
     names = tuple(dict.fromkeys(name.rpartition(": ")[0] for name in verdict.summary))
     if study != sweep.study or not experiment:

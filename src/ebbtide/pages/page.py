@@ -20,10 +20,10 @@ class Grid(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What a page says of one folder. `problem` is the one line that says why something is missing, `damaged` that
-    nothing of the folder can be believed; `claims` (`studies.study.Judgement`) is None where nothing was judged; kind
-    `not run` has a `command` only. `created` orders, it is not shown; `earlier` marks what a newer folder of the same
-    experiment and preset replaces."""
+    """The part of a page on one folder. `problem` is one line on why something is missing, `damaged` says that nothing
+    in the folder can be trusted; `claims` (`studies.claim.Judgement`) is None where nothing was judged; an entry of the
+    kind `not run` has a `command` only. Entries are sorted by `created`, which is not shown; `earlier` marks a folder
+    that a newer one of the same experiment and preset replaces."""
 
     name: str
     kind: str
@@ -76,7 +76,7 @@ def _answer(claims: Sequence[Any]) -> str:
 
 
 def _tally(one: Entry) -> Html:
-    """How many claims hold, fail, are undecided; or why there is no verdict."""
+    """Numbers of claims that hold, fail and are undecided; or the reason why there is no verdict."""
     if one.kind == NOT_RUN:
         return page.badge(NOT_RUN)
     if one.damaged:

@@ -21,7 +21,7 @@ MOST_ROWS = 500
 
 
 def table_of_computation(verdict: Verdict | None) -> Iterable[Grid]:
-    """What was read off the curves of each seed; a claim may be about some of them only."""
+    """Table of the scalars of each seed's curves; a claim may be about some of the seeds only."""
     if verdict is not None:
         count, rows = _side_by_side(verdict.summary.items())
         yield Grid(f"Numbers of each seed ({count})", ["seed", *[f"{i}" for i in range(count)]], rows)
@@ -79,7 +79,7 @@ def table_of_members(results: Results, rows: list[dict[str, Any]], arms: Collect
 
 
 def table_of_numbers(verdict: Verdict | None, spec: dict[str, Any]) -> Iterable[Grid]:
-    """What every claim estimates in each member, and what else was read off their curves."""
+    """Tables of every claim's estimate in each member, and of the members' other scalars."""
     if verdict is None:
         return
     vary = spec.get("vary")
@@ -95,7 +95,7 @@ def table_of_numbers(verdict: Verdict | None, spec: dict[str, Any]) -> Iterable[
 
 
 def _side_by_side(lists: Iterable[tuple[str, Sequence[Any]]]) -> tuple[int, list[list[Any]]]:
-    """How many numbers the longest list has, and a row for each list, filled up to so many."""
+    """Length of the longest list, and a row for each list, filled up to that length."""
     lists = list(lists)
     count = max((len(values) for _, values in lists), default=0)
     return count, [[name, *values, *[None] * (count - len(values))] for name, values in lists]

@@ -84,7 +84,7 @@ def find_study(name: str) -> Study:
     return known[name]
 
 
-def study_given(words: str) -> Study:
+def resolve_study(words: str) -> Study:
     """The study that a user names on the command line: by its name, or by a Python file (`./mine.py`), which is
     imported. Raises `InputError` for an unknown one."""
     return study_in_file(words) if names_a_file(words) else find_study(words)

@@ -23,13 +23,13 @@ def set_log(panel: Any, *which: Literal["x", "y"]) -> None:
     """Makes axes of a panel logarithmic where a positive number is drawn along them; otherwise (every member diverged,
     say) writes so in the panel."""
     for axis in which:
-        if any(value > 0 for value in _drawn(panel, axis)):
+        if any(value > 0 for value in _finite_coordinates(panel, axis)):
             getattr(panel, f"set_{axis}scale")("log")
         elif not any(text.get_text() == NOTHING for text in panel.texts):
             panel.text(0.5, 0.5, NOTHING, transform=panel.transAxes, ha="center", va="center", fontsize=8, color="0.4")
 
 
-def _drawn(panel: Any, axis: str) -> Float[np.ndarray, " value"]:
+def _finite_coordinates(panel: Any, axis: str) -> Float[np.ndarray, " value"]:
     """The finite coordinates of a panel's lines along an axis, of points with two finite coordinates; lines across the
     whole panel (chance, a peak) are left out."""
     found = []

@@ -15,8 +15,8 @@ from ebbtide.runs.folder import RunFolder
 
 
 class CurveStyle(NamedTuple):
-    """How a curve is drawn: colours of Okabe and Ito (safe for the colour-blind), distinguished in black and white by
-    dash and marker."""
+    """The style of a curve: a colour of Okabe and Ito (safe for the colour-blind), and a dash and a marker that
+    distinguish it in black and white."""
 
     name: str
     text: str

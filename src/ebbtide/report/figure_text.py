@@ -37,10 +37,10 @@ def write_plainly(figure: Any) -> None:
 def plain(text: str, longest: int = LONGEST_LINE) -> str:
     """`text` as a figure can show it, with lines no longer than `longest`."""
     lines = visible(text[: longest * MOST_LINES], keep="\n").split("\n")[:MOST_LINES]
-    return "\n".join(_drawn(line if len(line) <= longest else f"{line[:longest]} ...") for line in lines)
+    return "\n".join(_draw_line(line if len(line) <= longest else f"{line[:longest]} ...") for line in lines)
 
 
-def _drawn(line: str) -> str:
+def _draw_line(line: str) -> str:
     return line if line.isascii() else "".join(c if ord(c) in _glyphs() else ascii(c)[1:-1] for c in line)
 
 

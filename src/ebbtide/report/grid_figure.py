@@ -80,7 +80,7 @@ def curves_by_figure(
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys(one.panel for one in curves))
-    values = _sorted(list(dict.fromkeys(one.value for one in curves)))
+    values = _sort_values(list(dict.fromkeys(one.value for one in curves)))
     colours = {v: colormaps["viridis_r"](0.12 + 0.88 * i / max(len(values) - 1, 1)) for i, v in enumerate(values)}
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
@@ -133,7 +133,7 @@ def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _sorted(values: list[Any]) -> list[Any]:
+def _sort_values(values: list[Any]) -> list[Any]:
     """Numbers by size; other values in their given order."""
     return sorted(values) if all(isinstance(v, int | float) for v in values) else values
 

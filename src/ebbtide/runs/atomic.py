@@ -39,7 +39,7 @@ def sha256(data: bytes) -> str:
 
 def sync_folder(folder: Path) -> None:
     """Makes renames inside `folder` durable (fsync)."""
-    with naming(folder), _opened(folder, os.O_RDONLY) as descriptor:
+    with naming(folder), _open(folder, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
 
 
@@ -56,7 +56,7 @@ def make_folder(path: Path) -> None:
 def write_synced(path: Path, data: bytes, what: str) -> None:
     """Writes a file and waits until it is on the disk; not atomic by itself."""
     half = len(data) // 2
-    with naming(path), _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as descriptor:
+    with naming(path), _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as descriptor:
         crash_point(f"{what}.before_write")
         write_all(descriptor, data[:half])
         crash_point(f"{what}.mid_write")
@@ -112,7 +112,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
+def _open(path: Path, flags: int) -> Iterator[int]:
     descriptor = os.open(path, flags, 0o666)
     try:
         yield descriptor

@@ -91,7 +91,7 @@ def check_record(folder: Path, record: FileRecord) -> dict[str, Layout]:
 
     Raises `DamagedError` naming the file when its bytes differ from the record or are not safetensors.
     """
-    with _sized(folder, record) as file:
+    with _open_sized(folder, record) as file:
         head = _head(file, record)
         digest = hashlib.sha256(head)
         while piece := _read(file, record.path, 2**20):
@@ -102,7 +102,7 @@ def check_record(folder: Path, record: FileRecord) -> dict[str, Layout]:
 
 def load_record(folder: Path, record: FileRecord) -> dict[str, np.ndarray]:
     """The arrays of a recorded safetensors file, verified as by `check_record` while loading."""
-    with _sized(folder, record) as file:
+    with _open_sized(folder, record) as file:
         head = _head(file, record)
         data = head + _read(file, record.path, record.size - len(head))
     _compare(record, hashlib.sha256(data).hexdigest())
@@ -113,7 +113,7 @@ def load_record(folder: Path, record: FileRecord) -> dict[str, np.ndarray]:
         raise DamagedError(f"{record.path}: {' '.join(str(error).split())}") from error
 
 
-def _sized(folder: Path, record: FileRecord) -> BinaryIO:
+def _open_sized(folder: Path, record: FileRecord) -> BinaryIO:
     file = open_inside(folder, record.path)
     size = os.fstat(file.fileno()).st_size
     if size != record.size:

@@ -116,7 +116,7 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return 0
 
     def data_needed(self) -> str:
-        """Words for people: which file."""
+        """The file that a run reads, in words for people."""
         raise NotImplementedError
 
     def _fitting(self, kind: str, there: int) -> dict[str, int]:
@@ -127,7 +127,8 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return {f"holdout_{kind}": held, kind: min(getattr(self, kind), there - held)}
 
     def sizes(self) -> Sizes:
-        """How the file is split; the number of features is read from its header."""
+        """Numbers of training and held-out classes and exemplars; the number of features is read from the file's
+        header."""
         return Sizes(self.classes, self.holdout_classes, self.exemplars, self.holdout_exemplars, self.shape()[2])
 
     def known_dim(self) -> int | None:
@@ -149,14 +150,14 @@ class FrozenFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """The bank: the array read, ordered, split and standardised. Raises `InputError` where numbers are too large
         for that, or all training exemplars become equal."""
         with np.errstate(all="ignore"):  # what overflows is not finite, and refused
-            x = self._standardised(self.select(self.read()).astype(np.float32))
+            x = self._standardise(self.select(self.read()).astype(np.float32))
         train, path = x[: self.classes, : self.exemplars], self.file()[0]
         allowed = f"its {train[..., 0].size} exemplars for training are all the same"
         allowed += "" if self.standardise == "none" else f" with standardise = {self.standardise!r}"
         require(train[..., 0].size == 1 or bool((train != train[0, 0]).any()), "source.path", path, allowed)
         return Bank(jnp.asarray(x), root(0, Purpose.SOURCE), jnp.float32(0))
 
-    def _standardised(self, x: np.ndarray) -> np.ndarray:
+    def _standardise(self, x: np.ndarray) -> np.ndarray:
         if self.standardise.startswith("coordinate"):
             train = x[: self.classes, : self.exemplars].reshape(-1, x.shape[-1])
             mean, deviation = train.mean(0), train.std(0)

@@ -118,7 +118,7 @@ class SweepPlan(NamedTuple):
         evidence = UntrainedEvidence(self.specs(), UntrainedEvidence(usual.specs()))
 
         def judging() -> None:
-            for claim in self.setup.experiment.asked(self.comparison.arms):
+            for claim in self.setup.experiment.claims_on(self.comparison.arms):
                 claim.estimate(evidence)
 
         rehearse(judging, self.setup.name(), self.setup.changed())
@@ -209,9 +209,9 @@ def judge_sweep(study: Study, experiment: Experiment, preset: str, folder: Sweep
         command="" if preset.endswith("*") else Setup(study, experiment, preset).command("--check"),
     )
     summary = {
-        f"{arm}: {name}": evidence.scalar(arm, name) for arm in evidence.recorded() for name in experiment.scalars
+        f"{arm}: {name}": evidence.scalar(arm, name) for arm in evidence.recorded_arms() for name in experiment.scalars
     }
-    return verdict_on(basis, experiment.asked(arms), evidence, summary), evidence
+    return verdict_on(basis, experiment.claims_on(arms), evidence, summary), evidence
 
 
 def conclude_sweep(study: Study, experiment: Experiment, preset: str, folder: SweepFolder) -> Verdict:
@@ -219,7 +219,7 @@ def conclude_sweep(study: Study, experiment: Experiment, preset: str, folder: Sw
     verdict, evidence = judge_sweep(study, experiment, preset, folder)
     write_verdict(folder.path, verdict, {})  # a verdict does not wait for a figure
     title = f"{study.name}, {experiment.name} ({preset})"
-    drawn = experiment.figures(evidence, title) if experiment.figures and evidence.finished() else {}
+    drawn = experiment.figures(evidence, title) if experiment.figures and evidence.finished_arms() else {}
     write_verdict(folder.path, verdict, _curves(experiment, evidence, title) | drawn)
     return verdict
 
@@ -228,7 +228,7 @@ def _curves(experiment: Experiment, evidence: Evidence, title: str) -> Figures:
     """The curves that the experiment shows, a panel each, and the training loss."""
     panels = []
     for name in (*experiment.shows, "train_loss"):
-        arms = [arm for arm in evidence.recorded() if name in evidence.curves(arm)]
+        arms = [arm for arm in evidence.recorded_arms() if name in evidence.curves(arm)]
         levels = {evidence.chance(arm).get(name) for arm in arms}
         lines = {arm: (evidence.curves(arm)["sequences"].astype(float), evidence.curves(arm)[name]) for arm in arms}
         if lines:

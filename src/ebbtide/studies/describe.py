@@ -86,9 +86,9 @@ def seeds(spec: dict[str, Any]) -> str:
     return "; ".join([members, ", ".join(words)] if words else [members])
 
 
-def scaled(spec: dict[str, Any], paper: Spec, note: str, but: Collection[str] = ()) -> str:
-    """How a run's sizes and parts differ from those of the study's preset `paper`, which `note` describes; not in
-    the fields `but`."""
+def scale_words(spec: dict[str, Any], paper: Spec, note: str, but: Collection[str] = ()) -> str:
+    """Words on the differences between a run's sizes and parts and those of the study's preset `paper`, which `note`
+    describes; the fields `but` are left out."""
     original = flat(paper.builtins())
     changed = [
         f"{name} {value_text(value)} (paper: {value_text(original[name])})"
@@ -145,7 +145,7 @@ def option_words(name: str, text: str) -> list[str]:
 
 
 def data_needed(spec: Spec) -> str:
-    """Which files a run reads beside its spec."""
+    """The files that a run reads in addition to its spec, in words for people."""
     return spec.source.data_needed()
 
 

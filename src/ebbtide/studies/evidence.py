@@ -185,14 +185,14 @@ class Evidence:
         return np.asarray(scores)
 
     def runs(self, arm: str) -> list[tuple[int, RunFolder | None]]:
-        """For every member its place in the run that it was trained in, and that run (None: it has not finished)."""
+        """Place in a run, and that run (None: not finished), of every member."""
         return list(self._arm(arm).runs)
 
-    def recorded(self) -> list[str]:
+    def recorded_arms(self) -> list[str]:
         """Names of the arms that have curves: a member has finished, or diverged."""
         return [name for name, arm in self._arms.items() if arm.curves is not None]
 
-    def finished(self) -> list[str]:
+    def finished_arms(self) -> list[str]:
         """Names of the arms of which a member has finished and not diverged."""
         return [name for name, arm in self._arms.items() if "finished" in arm.states]
 
@@ -221,7 +221,7 @@ class Evidence:
 
     def sequences(self) -> int:
         """Number of sequences that each member was trained on, in the arm with the most."""
-        return max((int(self.curves(arm)["sequences"][-1]) for arm in self.recorded()), default=0)
+        return max((int(self.curves(arm)["sequences"][-1]) for arm in self.recorded_arms()), default=0)
 
     def _arm(self, name: str) -> Arm:
         require(name in self._arms, "arm", name, f"must be one of {', '.join(self.arms)}")
@@ -258,13 +258,13 @@ def _arm_of(results: Results, rows: list[Row]) -> Arm:
         return Arm(states=states, runs=runs)
     some, longest = max(measured, key=lambda one: len(one[1]["sequences"]))
     blank = {name: np.full_like(curve[0], np.nan) for name, curve in longest.items() if name not in AXES}
-    members = [blank if (c := results.metrics(row)) is None else _padded(c, row.place, blank) for row in rows]
+    members = [blank if (c := results.metrics(row)) is None else _pad_curves(c, row.place, blank) for row in rows]
     curves = {name: longest[name] for name in AXES} | {name: np.stack([one[name] for one in members]) for name in blank}
     run: Any = results.folder.run(some.task or "")
     return Arm(curves, run.chance(), states, runs, headline=run.header.instruments[0].headline)
 
 
-def _padded(curves: Curves, member: int, blank: Curves) -> Curves:
+def _pad_curves(curves: Curves, member: int, blank: Curves) -> Curves:
     """A member's curves, as long as `blank`: one whose run ended early keeps its model, and trains no more."""
     own = {}
     for name, longest in blank.items():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ebbtide.errors import InputError
 from ebbtide.report.figure import curves_figure
 from ebbtide.runs.folder import RunFolder
-from ebbtide.studies.describe import run_command, scaled, seeds
+from ebbtide.studies.describe import run_command, scale_words, seeds
 from ebbtide.studies.evidence import ONLY, Arm, Evidence, Scalars, evidence_of_run
 from ebbtide.studies.rehearsal import UntrainedRun, rehearse
 from ebbtide.studies.study import Experiment, Setup, Study
@@ -114,7 +114,7 @@ def judge_run(study: Study, run: RunFolder) -> tuple[Verdict, Evidence]:
         preset=preset,
         digest=run.header.digest,
         sequences=run.sequences(),
-        scaled=scaled(spec, paper.spec, paper.note) if paper else "",
+        scaled=scale_words(spec, paper.spec, paper.note) if paper else "",
         seeds=seeds(spec),
         command=run_command(study.name, preset.rstrip("*"), base.spec, spec) if base else "",
     )

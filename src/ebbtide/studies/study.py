@@ -42,7 +42,7 @@ class Plan(Protocol):
 
 @runtime_checkable
 class Work(Protocol):
-    """What is done for evidence: a `SingleRun`, a `Comparison` of arms, or a `Computation`."""
+    """Work that gives evidence: a `SingleRun`, a `Comparison` of arms, or a `Computation`."""
 
     def plan(self, setup: "Setup") -> Plan:
         """The work with the fields that a user has changed. Raises `InputError` where those cannot be."""
@@ -103,7 +103,7 @@ class Experiment(NamedTuple):
         require(name in self.presets, "preset", name, f"{self.name} has {known}{nearest(name, self.presets)}")
         return self.presets[name]
 
-    def asked(self, arms: Iterable[str]) -> tuple[Claim, ...]:
+    def claims_on(self, arms: Iterable[str]) -> tuple[Claim, ...]:
         """Claims that compare no other arms than these."""
         return tuple(claim for claim in self.claims if set(claim.arms) <= set(arms))
 

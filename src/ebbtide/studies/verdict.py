@@ -50,9 +50,9 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Basis(NamedTuple):
-    """What a verdict is about and rests on, beside the evidence: the experiment's full name, paper and question, the
-    preset (with a star where fields were changed), the digest of the work, the sequences that it trained on, words on
-    how its setting differs from the paper's and on its seeds, the command that does it again (empty: there is none)."""
+    """The subject of a verdict: the experiment's full name, paper and question, the preset (with a star where fields
+    were changed), the digest of the work, the sequences that were trained on, words on the differences from the paper's
+    setting and on the seeds, and the command that repeats the work (empty: there is none)."""
 
     name: str
     paper: str

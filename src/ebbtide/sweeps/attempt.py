@@ -24,7 +24,7 @@ Kind = Literal["done", "busy", "full", "stopped", "failed", "killed"]
 
 
 class Outcome(NamedTuple):
-    """How a try ended. `text` gives the reason: the traceback, or the signal."""
+    """The end of a try of a task. `text` gives the reason: the traceback, or the signal."""
 
     kind: Kind
     text: str

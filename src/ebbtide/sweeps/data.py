@@ -33,10 +33,10 @@ def different_data(folder: SweepFolder) -> list[str]:
 
 
 def _sentence(name: str, contents: dict[str, list[str]]) -> str:
-    each = [f"{digest[:12]} in {_named(tasks)}" for digest, tasks in contents.items()]
+    each = [f"{digest[:12]} in {_name_tasks(tasks)}" for digest, tasks in contents.items()]
     return f"{one_line(name)} had other content in some tasks than in others (SHA-256): {'; '.join(each)}"
 
 
-def _named(tasks: list[str]) -> str:
+def _name_tasks(tasks: list[str]) -> str:
     more = len(tasks) - MOST_NAMED
     return ", ".join(tasks[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

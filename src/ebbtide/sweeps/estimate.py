@@ -52,7 +52,7 @@ def estimate_cost(spec: Spec, correction: float = 1.0) -> Estimate:
     if known is not None:
         return Estimate(spec.sequences / known.rate, known.start, known.memory, "measured")
     one = _one_member(spec)
-    return Estimate(correction * core_seconds(one), START_SECONDS, BASE_BYTES + 3 * limits.needed(one), "guessed")
+    return Estimate(correction * core_seconds(one), START_SECONDS, BASE_BYTES + 3 * limits.needed_bytes(one), "guessed")
 
 
 def correction_factor(specs: Iterable[Spec]) -> float:
@@ -116,4 +116,4 @@ def _file(spec: Spec) -> Path:
     but not the length of the run, which does not change the pace."""
     shape = replace(spec, members=1, vary={}, seeds=Seeds(), schedule=Schedule(), sequences=spec.batch)
     apart = spec.sequences / max(len(spec.schedule.points(spec.sequences, spec.batch)) - 1, 1)
-    return cache_folder() / f"cost-{measured_key(shape, f'{apart:.1e}', kernels.asked())}.json"
+    return cache_folder() / f"cost-{measured_key(shape, f'{apart:.1e}', kernels.requested_kernel())}.json"

@@ -70,7 +70,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Member(NamedTuple):
-    """Where a member's results are: the task, and the place in its run."""
+    """Location of a member's results: the task, and the place in the task's run."""
 
     task: str
     place: int
@@ -225,8 +225,8 @@ def _numbers(record: PlanRecord) -> Any:
 
 
 def places(path: Path, sweep: Sweep) -> list[Path | str | None]:
-    """From where relative paths in a sweep's specs are meant, beside the working folder, in this order: the folder in
-    which the sweep was made, the one in which its own lies among others (it is `runs/NAME` there)."""
+    """Folders to which relative paths in a sweep's specs refer, after the working folder, in this order: the folder in
+    which the sweep was made, and the folder that has the sweep's own as `runs/NAME`."""
     return [sweep.made_in, path.absolute().parent.parent]
 
 

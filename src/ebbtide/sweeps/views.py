@@ -19,7 +19,7 @@ def phase(results: Results, x: str, y: str, value: str, where: dict[str, Any] | 
         results.check_axis(name, field)
     require(x != y, "y", y, "must be another axis than x")
     require(value in SCALARS, "value", value, f"must be one of {', '.join(SCALARS)}{nearest(value, SCALARS)}")
-    rows = _fixed(results, {x, y}, where or {})
+    rows = _select_rows(results, {x, y}, where or {})
     xs, ys = (_levels(rows, name) for name in (x, y))
     cells: dict[tuple[int, int], list[float]] = {}
     for row in rows:
@@ -39,7 +39,7 @@ def curves_by(
     for name, field in ((axis, "by"), *([(split, "split")] if split else [])):
         results.check_axis(name, field)
     require(axis != split, "split", split, "must be another axis than by")
-    rows = _fixed(results, {axis, split or axis}, where or {})
+    rows = _select_rows(results, {axis, split or axis}, where or {})
     found: dict[tuple[Any, Any], list[tuple[np.ndarray, np.ndarray]]] = {}
     names: dict[str, None] = {}
     for row in rows:
@@ -60,7 +60,7 @@ def curves_by(
     return out
 
 
-def _fixed(results: Results, shown: set[str], where: dict[str, Any]) -> list[Row]:
+def _select_rows(results: Results, shown: set[str], where: dict[str, Any]) -> list[Row]:
     """The rows to show. Raises `InputError` where an axis other than seeds is neither shown nor fixed."""
     rows = results.select(where)
     for name in results.axes:

@@ -188,7 +188,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         task, headline = self._variant(kind, sizes.classes)
         split = sizes.split(holdout_classes=name == "icl_holdout", holdout_exemplars=name == "iwl_exemplar")
         if name in BY_RANK:
-            split = split._replace(classes=self._ranked(name, sizes.classes))
+            split = split._replace(classes=self._rank_range(name, sizes.classes))
         keeps = isinstance(task.relabel, Keep | CopyQueryLabel)
         group = self.labels.per_class if isinstance(self.labels, Polysemy) and keeps else 1
         return Evaluator(name, EVERY.index(name), task, headline, split, group)
@@ -217,7 +217,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
                 return replace(two, relabel=Flip()), "in_context_accuracy"
         return none, "accuracy"
 
-    def _ranked(self, name: str, classes: int) -> Range:
+    def _rank_range(self, name: str, classes: int) -> Range:
         """The range of the most frequent tenth of the training classes, or of the less frequent half; class 0 is the
         most frequent. Where classes share labels, the rare half begins at a multiple of the number of labels, so that
         label = class mod count holds within the range as well."""

@@ -13,7 +13,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 def first_occurrence(classes: Int[Array, " slots"]) -> Int[Array, " slots"]:
-    """For each slot, the first slot that holds the same class."""
+    """Index of the first slot that holds the same class, for each slot."""
     return jnp.argmax(classes[:, None] == classes[None, :], axis=1)
 
 
@@ -138,9 +138,9 @@ class PerSequence(msgspec.Struct, frozen=True, tag="per_sequence", forbid_unknow
     def held_out(self, words: UInt[Array, " slots"]) -> tuple[Int[Array, ""], Int[Array, ""]]:
         """A held-out pair in random order."""
         start = self.pairs() - self.holdout_pairs
-        return self._shuffled(start + integer(words[0], self.holdout_pairs), words[1])
+        return self._shuffle(start + integer(words[0], self.holdout_pairs), words[1])
 
-    def _shuffled(self, number: Int[Array, ""], word: UInt[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    def _shuffle(self, number: Int[Array, ""], word: UInt[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
         a, b = self.pair(number)
         swap = word >> 31 == 1
         return jnp.where(swap, b, a), jnp.where(swap, a, b)
@@ -154,7 +154,7 @@ class PerSequence(msgspec.Struct, frozen=True, tag="per_sequence", forbid_unknow
         rank = (jnp.cumsum(is_first) - 1)[first]  # the k-th different class of the sequence gets the k-th label
         if self.holdout_pairs:
             trained = integer(words[0], self.pairs() - self.holdout_pairs)
-            return jnp.stack(self._shuffled(trained, words[1]))[rank], jnp.int32(-1)
+            return jnp.stack(self._shuffle(trained, words[1]))[rank], jnp.int32(-1)
         drawn = jnp.stack(distinct(words[: min(self.count, words.shape[0])], self.count))
         return drawn[rank], jnp.int32(-1)
 

@@ -24,7 +24,7 @@ from ebbtide.runs.signed import SCHEMA
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
 from ebbtide.training.feasible import check_feasible
-from ebbtide.training.inputs import changed, inputs
+from ebbtide.training.inputs import changed_inputs, inputs
 from ebbtide.training.kernels import XLA
 from ebbtide.training.layout import LONG_STEP_SECONDS, choose, step_seconds
 from ebbtide.training.progress import Progress, Report, announce_slow_start
@@ -130,7 +130,7 @@ def _train(
     check_folder(path, spec.digest())
     begun, read = None, inputs(spec)
     if (path / HEADER).exists():
-        if found := _finished(Run(path)):
+        if found := _finished_manifest(Run(path)):
             require(found.repeatable or not deterministic, "deterministic", True, "this run was not repeatable")
             return Run(path)
         before = Run(path).header.identity
@@ -163,7 +163,7 @@ def resume(run: RunFolder, **options: Any) -> Run:
     return train(spec_of(run), run.path, label=run.header.label, **options)
 
 
-def _finished(run: RunFolder) -> Manifest | None:
+def _finished_manifest(run: RunFolder) -> Manifest | None:
     """The manifest of a finished run's last checkpoint if it is intact, else None."""
     found = run.latest() if run.status() == "complete" else None
     return found[1] if found and found[1].finished else None
@@ -233,7 +233,7 @@ class _Loop:
         difference."""
         there = (self.path / HEADER).exists()
         before = original_identity(Run(self.path).header, manifest) if there else identity
-        other = changed(self.spec, before, identity)
+        other = changed_inputs(self.spec, before, identity)
         if self.deterministic:
             require(not other, "deterministic", True, "; ".join(other))
             self._check_deterministic(identity, before, manifest)

@@ -58,7 +58,7 @@ class Hosts:
     def send(self, command: dict[str, Any]) -> None:
         _broadcast(command)
         answer, self._here = _obey(self._here, command)
-        self._answers.append(_joined(_gather(answer)))
+        self._answers.append(_join_answers(_gather(answer)))
 
     def answer(self, stop: threading.Event | None = None) -> dict[str, Any]:
         found = self._answers.pop(0)
@@ -124,7 +124,7 @@ def _share(members: list[int], process: int) -> list[int]:
     return members[process :: jax.process_count()]
 
 
-def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _join_answers(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """The answers of all processes as one: arrays in the order of the members; an error if any process had one."""
     for part in parts:
         if "error" in part:
@@ -142,7 +142,7 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _broadcast(message: dict[str, Any] | None) -> dict[str, Any]:
     """The message of process 0, in every process."""
-    data = _packed(message) if message is not None else np.zeros(0, np.uint8)
+    data = _pack(message) if message is not None else np.zeros(0, np.uint8)
     first = jax.process_index() == 0
     size = _size(np.asarray(multihost_utils.broadcast_one_to_all(_bytes(len(data)), is_source=first)))
     pieces = [np.asarray(multihost_utils.broadcast_one_to_all(p, is_source=first)) for p in _pieces(data, size)]
@@ -151,7 +151,7 @@ def _broadcast(message: dict[str, Any] | None) -> dict[str, Any]:
 
 def _gather(message: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages of all processes, in their order."""
-    data = _packed(message)
+    data = _pack(message)
     told = np.asarray(multihost_utils.process_allgather(_bytes(len(data)))).reshape(-1, SIZE_BYTES)
     sizes = [_size(row) for row in told]
     pieces = [np.asarray(multihost_utils.process_allgather(p)) for p in _pieces(data, max(sizes))]
@@ -182,5 +182,5 @@ def _room(size: int) -> int:
     return max(SMALLEST_MESSAGE, 1 << max(size - 1, 0).bit_length())
 
 
-def _packed(message: dict[str, Any]) -> np.ndarray:
+def _pack(message: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(pack(message), np.uint8)

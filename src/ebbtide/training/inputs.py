@@ -44,7 +44,7 @@ def inputs(spec: Spec) -> dict[str, str]:
     return found
 
 
-def changed(spec: Spec, before: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def changed_inputs(spec: Spec, before: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """A sentence for every input that differs from the one the run was begun with; `before` and `here` are
     identities."""
     what = {"source_sha256": f"source: the file {here.get(INPUT_NAME)}"}

@@ -26,7 +26,7 @@ class Choice(NamedTuple):
 XLA = Choice()
 
 
-def asked() -> str:
+def requested_kernel() -> str:
     """The requested kernel: auto, xla or native, the value of $EBBTIDE_KERNEL (`--kernel`). Raises `InputError` for
     another."""
     kind = os.environ.get(VARIABLE) or "auto"
@@ -59,7 +59,7 @@ def choose(
     XLA. Raises `InputError` where `native` is requested and cannot be had or the compiler was killed (a run keeps the
     kernel it was begun with), and `Interrupted` once `stop` returns true.
     """
-    kind = asked()
+    kind = requested_kernel()
     if kind == "xla" or (kind == "auto" and before == XLA.name):
         return XLA
     against = unsupported_reason(spec) if alone else "members are trained side by side, or on several hosts"

@@ -16,7 +16,7 @@ from ebbtide.machine import cache_folder, cores, processor
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import DamagedError
-from ebbtide.training.limits import PROCESS, check_processes, needed, physical_memory
+from ebbtide.training.limits import PROCESS, check_processes, needed_bytes, physical_memory
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.team import Team, WorkerError
@@ -76,7 +76,7 @@ def choose(
     on_cpu = jax.default_backend() == "cpu"
     if processes is None:
         most = max(members // (width or 1), 1)  # more would leave none with `width` members
-        fit = max((physical_memory() - needed(spec)) // PROCESS, 1)
+        fit = max((physical_memory() - needed_bytes(spec)) // PROCESS, 1)
         processes = min(cores(), most, fit) if on_cpu and devices in (None, 1) else 0
     if devices is None:
         devices = 1 if on_cpu else min(jax.local_device_count(), members)
@@ -96,7 +96,7 @@ def choose(
         return plain
     if expected_seconds(spec) < MEASURE_FROM_SECONDS or step_seconds(spec) > LONG_STEP_SECONDS:
         return plain
-    return _remembered(spec, plain, say, stop)
+    return _recall_layout(spec, plain, say, stop)
 
 
 def expected_seconds(spec: Spec) -> float:
@@ -153,7 +153,9 @@ def _train(team: Team, step: int) -> float:
     return time.perf_counter() - began
 
 
-def _remembered(spec: Spec, plain: Layout, say: Callable[[str], None], stop: threading.Event | None = None) -> Layout:
+def _recall_layout(
+    spec: Spec, plain: Layout, say: Callable[[str], None], stop: threading.Event | None = None
+) -> Layout:
     file = cache_folder() / f"layout-{_key(spec)}.json"
     try:
         known = msgspec.json.decode(read_bounded(file.parent, file.name, LARGEST_CACHED), type=Layout)

@@ -52,17 +52,17 @@ def check_memory(spec: Any) -> None:
 def _check_needed(spec: Any, most: int, why: str) -> None:
     """Raises `InputError` when a spec needs more than `most` bytes. Names the field with the largest share: the one
     that, set to 1, would reduce the need most."""
-    bytes_needed = needed(spec)
+    bytes_needed = needed_bytes(spec)
     if bytes_needed > most:
         sizes = integers(msgspec.to_builtins(spec))
-        name = min(sizes, key=lambda one: needed(replace_at(spec, one, 1)))
+        name = min(sizes, key=lambda one: needed_bytes(replace_at(spec, one, 1)))
         what = "weights, optimiser state, exemplars and prompts"
         require(False, name, sizes[name], f"{what} need at least {bytes_needed:,} bytes; {why}")
 
 
 def check_processes(spec: Any, processes: int) -> None:
     """Raises `InputError` when `processes` worker processes for `spec` need more memory than the machine has."""
-    total, memory = processes * PROCESS + needed(spec), physical_memory()
+    total, memory = processes * PROCESS + needed_bytes(spec), physical_memory()
     allowed = f"need at least {total:,} bytes, {PROCESS:,} for a process; this machine has {memory:,}"
     require(total <= memory, "processes", processes, allowed)
 
@@ -83,7 +83,7 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def needed(spec: Any) -> int:
+def needed_bytes(spec: Any) -> int:
     """A lower bound of the bytes a run of `spec` holds at once, over all its processes.
 
     The model's matrices and tables, held with the optimiser's moments by every member; exemplars

@@ -98,7 +98,7 @@ class Members:
         """All metrics of all members, the mean training loss since the last call (nan if there was no step), and the
         sequences at which each member stopped (-1: it has not). Keeps the best models."""
         values, losses = [], []
-        each = self._each()
+        each = self._unstack()
         for member, state in zip(self.members, each, strict=True):
             values.append(np.asarray(self.engine.measure(state.params, self.engine.suite(member))))
             counted = float(state.counted)
@@ -114,7 +114,7 @@ class Members:
     def state(self) -> dict[str, np.ndarray]:
         """The state of all members, with a leading axis over them, by dotted name; the parameters of their best models
         under `best.`, and the arrays of the watch under `watch.`."""
-        stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *self._each())
+        stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *self._unstack())
         found = {name: np.asarray(leaf) for name, leaf in to_dotted(stacked).items()}
         best = {name: array.copy() for name, array in self.best.items()}  # the next evaluation may write into it
         return found | best | {WATCH + name: array for name, array in self.watch.arrays().items()}
@@ -134,7 +134,7 @@ class Members:
         headline = self.engine.suite(self.members[0]).evaluators[i].headline
         return values[:, i, self.spec.metrics().index(headline), 0]
 
-    def _each(self) -> list[State]:
+    def _unstack(self) -> list[State]:
         if self.width == 1:
             return self.states
         rows = [[jax.tree.map(lambda x, i=i: x[i], s) for i in range(self.width)] for s in self.states]

@@ -56,7 +56,7 @@ class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         require(self.coefficient >= 0, "optimizer.decay.coefficient", self.coefficient, "must be 0 or larger")
 
     def decay_factors(self, params: Params) -> Params:
-        """For every array the factor of its decay term: c (`norms`: c/|w|) where `on` selects the array, else 0."""
+        """Factor of the decay term of every array: c (`norms`: c/|w|) where `on` selects the array, else 0."""
 
         def one(path: Any, w: Array) -> Array:
             if not PLACES[self.on](jax.tree_util.keystr(path, simple=True, separator=".")):
@@ -85,7 +85,7 @@ class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     @property
     def moments(self) -> int:
-        """How many numbers are kept for every parameter between steps."""
+        """Number of values that are stored for every parameter between steps."""
         raise NotImplementedError
 
     def direction(self) -> optax.GradientTransformation:

@@ -21,7 +21,7 @@ def check_state(spec: Spec, manifest: Manifest, state: dict[str, np.ndarray]) ->
     """Raises `DamagedError`, naming the array, unless training this spec to the manifest's `sequences` can have
     produced the state. The best models and the arrays of the watch may be missing: earlier versions did not save
     them."""
-    needed, optional = _expected(spec)
+    needed, optional = _expected_arrays(spec)
     have = {name: (array.shape, str(array.dtype)) for name, array in state.items()}
     for name in needed:
         _require(name in have, manifest, f"lacks the array {name}")
@@ -64,7 +64,7 @@ def check_parameters(spec: Spec, arrays: dict[str, np.ndarray]) -> None:
             raise DamagedError(f"{name} is {_words(kind)}, this spec needs {_words(needed[name])}")
 
 
-def _expected(spec: Spec) -> tuple[dict[str, Kind], dict[str, Kind]]:
+def _expected_arrays(spec: Spec) -> tuple[dict[str, Kind], dict[str, Kind]]:
     """The arrays that a state must have, and those that it may have."""
     leaves = to_dotted(jax.eval_shape(Engine(spec).fresh, jax.random.key(0)))
     needed = {name: ((spec.members, *leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}

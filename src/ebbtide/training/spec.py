@@ -195,7 +195,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return spec
 
     def shape(self) -> Shape:
-        """What the model must fit: the pairs of a prompt, the features of an exemplar, the labels there are."""
+        """Sizes that the model must fit: the number of pairs of a prompt, of features of an exemplar, and of labels."""
         return {"context": self.task.context, "dim": self.source.sizes().dim, "labels": self.outputs()}
 
     def outputs(self) -> int:
@@ -239,9 +239,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return identity.digest(self)
 
     def addresses(self) -> list[str]:
-        """For every member the SHA-256 of what it computes: all fields that differ from their defaults, those
-        that may differ between members by name. It does not matter which fields are written as varied, nor
-        what other members the run has."""
+        """SHA-256 of what each member computes: all fields that differ from their defaults, those that may differ
+        between members by name. Neither the choice of varied fields nor the other members of the run change it."""
         return identity.addresses(self, self.variable())
 
 

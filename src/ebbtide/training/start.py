@@ -70,7 +70,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def content(self) -> str:
         """The SHA-256 of the state in the donor's checkpoint. Raises `InputError` when there is no such checkpoint."""
-        return _kept(self.run, self.sequences)[1].state.sha256
+        return _kept_checkpoint(self.run, self.sequences)[1].state.sha256
 
     def _row(self, number: int) -> int:
         """The donor's place of the member from which the member with this number starts."""
@@ -118,14 +118,14 @@ def member_numbers(run: RunFolder) -> list[int]:
 def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:
     """The parameters [member, ...] at a run's checkpoint, by dotted name. Raises `InputError` when it is missing or
     damaged."""
-    found, manifest = _kept(run, sequences)
+    found, manifest = _kept_checkpoint(run, sequences)
     try:
-        return _loaded(str(found.path.resolve()), manifest.state)
+        return _load_parameters(str(found.path.resolve()), manifest.state)
     except DamagedError as error:
         raise InputError("start.run", run, str(error)) from error
 
 
-def _kept(run: str, sequences: int) -> tuple[RunFolder, Manifest]:
+def _kept_checkpoint(run: str, sequences: int) -> tuple[RunFolder, Manifest]:
     """A run and its checkpoint at `sequences`. Raises `InputError` when one is missing."""
     try:
         found = RunFolder(resolve_path(run))
@@ -139,7 +139,7 @@ def _kept(run: str, sequences: int) -> tuple[RunFolder, Manifest]:
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: str, state: FileRecord) -> dict[str, np.ndarray]:
+def _load_parameters(path: str, state: FileRecord) -> dict[str, np.ndarray]:
     """The parameters in a file of a run, cached by content (the record has its hash): another run made in the same
     folder is read anew."""
     return _parameters(Path(path), state)

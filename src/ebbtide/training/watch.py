@@ -64,7 +64,7 @@ class Watch:
         return {name: getattr(self, name).copy() for name in names}
 
     def update_best(self, values: Float[np.ndarray, " members"], at: int) -> Bool[np.ndarray, " members"]:
-        """Which members have their best value so far at `at` sequences (a nan is never best)."""
+        """Mask of the members whose value at `at` sequences is their best so far (a nan is never best)."""
         found = ~self.stopped & (values > self.best_value)
         self.best_value[found], self.best_at[found] = values[found], at
         return found
@@ -84,7 +84,7 @@ class Watch:
 
     @property
     def stopped(self) -> Bool[np.ndarray, " members"]:
-        """Which members have stopped."""
+        """Mask of the members that have stopped."""
         return self.stopped_at != TRAINING
 
 

@@ -116,8 +116,8 @@ def check_jax() -> None:
 
 
 def identity() -> dict[str, Any]:
-    """What the bits of a run depend on beside its spec and layout (the numeric identity). `deterministic` is true on
-    the CPU with one thread, and on a GPU when XLA was set to be deterministic."""
+    """The numeric identity: everything except spec and layout on which the bits of a run depend. `deterministic` is
+    true on the CPU with one thread, and on a GPU when XLA was set to be deterministic."""
     from importlib.metadata import version
 
     import jax

@@ -94,7 +94,7 @@ def holdout_pairs() -> Iterator[Check]:
     suite = build_suite(("train", "icl", "icl_pairs"), task, SOURCE, bank(), sequences=SEQUENCES, seed=0)
     outputs = task.outputs(SOURCE)
     rows = {
-        oracle: {name: found for name, found in row.items() if name != "train"}
+        oracle: {name: results for name, results in row.items() if name != "train"}
         for oracle, row in truth_table(suite, outputs).items()
     }
     name = "held-out pairs of labels"
@@ -184,7 +184,7 @@ def descent() -> Check:
 
 
 def exemplar_match() -> Check:
-    """How often the query is an exemplar shown in context: 1/E, 0 and 1 by exemplar_draw."""
+    """Share of queries that are an exemplar of their context: 1/E, 0 and 1 by exemplar_draw."""
     drawn, split, n = bank(), SOURCE.sizes().split(), 20_000
     rates = {}
     for draw, theory in (("independent", 1 / SOURCE.exemplars), ("without_replacement", 0.0), ("match", 1.0)):
@@ -211,7 +211,7 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
         pairs = pool.submit(lambda: list(holdout_pairs()))
         others = [pool.submit(check) for check in single]
 
-        def found() -> Iterator[Check]:
+        def results() -> Iterator[Check]:
             for name, one in zip(TASKS, calibrated, strict=True):
                 checks, tables[name] = one.result()
                 yield from checks
@@ -219,7 +219,7 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
             for one in others:
                 yield one.result()
 
-        for check in found():
+        for check in results():
             passed &= check.passed
             report(check)
     finally:

@@ -58,12 +58,12 @@ def _model(layers: int, width: int, heads: int, mlp_ratio: int) -> Transformer:
     return model
 
 
-def _checked(dim: int, context: int, steps: int, rate: float) -> None:
-    _counted(dim=dim, context=context, steps=steps)
+def _check_sizes(dim: int, context: int, steps: int, rate: float) -> None:
+    _require_counts(dim=dim, context=context, steps=steps)
     positive("rate", rate, ", the step size")
 
 
-def _counted(**counts: int) -> None:
+def _require_counts(**counts: int) -> None:
     for name, value in counts.items():
         require(value >= 1, name, value, "must be at least 1")
 
@@ -96,7 +96,7 @@ def _ridge(
     dim: int, context: int, steps: int, rate: float, penalty: float, before: Sequence[Layer] = (), mlp_ratio: int = 0
 ) -> ConstructedModel:
     """The layers `before`, then the layers of `ridge_descent`."""
-    _checked(dim, context, steps, rate)
+    _check_sizes(dim, context, steps, rate)
     require(0 <= penalty < np.inf, "penalty", penalty, "must be a number from 0 on")
     model = _model(len(before) + steps + 1, 3 * (dim + 2), 3, mlp_ratio)
     x, y, w, one, query = slice(0, dim), dim, slice(dim + 1, 2 * dim + 1), 2 * dim + 1, 2 * dim + 2
@@ -144,7 +144,7 @@ def lasso_descent(dim: int, context: int, steps: int, rate: float, penalty: floa
     steps + 1 layers of two heads, width 2 (dim + 2), MLP twice as wide. Raises `InputError` for a rate or penalty that
     is not above 0.
     """
-    _checked(dim, context, steps, rate)
+    _check_sizes(dim, context, steps, rate)
     positive("penalty", penalty, "; without one use ridge_descent with penalty 0")
     model = _model(steps + 1, 2 * (dim + 2), 2, 2)
     x, y, w, one, query = slice(0, dim), dim, slice(dim + 1, 2 * dim + 1), 2 * dim + 1, 2 * dim + 2
@@ -169,7 +169,7 @@ def smoother(dim: int, context: int, scale: float) -> ConstructedModel:
 
     One layer, one head, width dim + 3. Raises `InputError` for a scale that is not above 0.
     """
-    _counted(dim=dim, context=context)
+    _require_counts(dim=dim, context=context)
     positive("scale", scale, ": at 0 it is the plain mean")
     model = replace(_model(1, dim + 3, 1, 0), attention="softmax")
     x, y, one, query = slice(0, dim), dim, dim + 1, dim + 2
@@ -212,7 +212,7 @@ def selection(
     require(least <= held < context, "held", held, allowed)
     positive("margin", margin, "")
     for rate, penalty in zip(rates, penalties, strict=True):
-        _checked(dim, context, steps, rate)
+        _check_sizes(dim, context, steps, rate)
         positive("penalties", penalty, "")
     model = _model(steps + 3, 6 * (dim + 2), 6, 1)
     x, y = slice(0, dim), dim

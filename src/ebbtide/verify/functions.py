@@ -128,19 +128,19 @@ def order_of_pairs() -> Check:
         prompt = FunctionPrompt(inputs, responses, jnp.ones((SLOTS - 1, BATCH), bool), {})
         order = draw_orders(jax.random.key(0), SLOTS - 1, BATCH)
 
-        def moved(model: Model) -> float:
+        def largest_gap(model: Model) -> float:
             shapes = jax.eval_shape(lambda: model.init(jax.random.key(1), context=SLOTS - 1, dim=DIM, labels=0))
             random = np.random.default_rng(1)
 
-            def drawn(leaf: jax.ShapeDtypeStruct) -> Array:  # by NumPy: nothing to compile
+            def draw(leaf: jax.ShapeDtypeStruct) -> Array:  # by NumPy: nothing to compile
                 scale = 1 / math.sqrt(leaf.shape[0]) if len(leaf.shape) > 1 else 0.1
                 return jnp.asarray(random.standard_normal(leaf.shape) * scale + (len(leaf.shape) == 1))
 
-            params = jax.tree.map(drawn, shapes)
+            params = jax.tree.map(draw, shapes)
             return float(compile_fast(lambda p: invariance_gap(model, p, prompt, order))(params).max()) ** 0.5
 
-        sets = {name: moved(model) for name, model in SETS.items()}
-        ordered = {name: moved(model) for name, model in ORDERED.items()}
+        sets = {name: largest_gap(model) for name, model in SETS.items()}
+        ordered = {name: largest_gap(model) for name, model in ORDERED.items()}
     passed = max(sets.values()) <= 1e-12 and min(ordered.values()) > 0.01
     detail = f"{len(sets)} set models move by {max(sets.values()):.1e}, {len(ordered)} causal ones by "
     detail += f"{min(ordered.values()):.2f} or more"
@@ -167,7 +167,7 @@ def descent(
     return w
 
 
-def _said(x: Inputs, w: Fitted) -> Float[np.ndarray, " batch"]:
+def _predict(x: Inputs, w: Fitted) -> Float[np.ndarray, " batch"]:
     return (x[-1] * w).sum(-1)
 
 
@@ -182,7 +182,7 @@ def ridge_by_transformer() -> Check:
     x, y = (part[: PAIRS + 1] for part in _noisy(8))
     steps, penalty = (1, 5), 10 * PENALTY
     ours = [ridge_descent(DIM, PAIRS, n, RATE, penalty).answer(x, y[:-1]) for n in steps]
-    exact = [_said(x, descent(x, y[:-1], n, RATE, penalty)) for n in steps]
+    exact = [_predict(x, descent(x, y[:-1], n, RATE, penalty)) for n in steps]
     return _differs("ridge: 2, 6 layers = 1, 5 descents", np.stack(ours), np.stack(exact), 1e-12)
 
 
@@ -201,7 +201,7 @@ def representation_by_transformer() -> Check:
     x, y = (part[: PAIRS + 1] for part in _noisy(14))
     ours = representation_ridge(maps, PAIRS, 5, RATE, PENALTY).answer(x, y[:-1])
     phi = represent_float64(maps, x)
-    exact = _said(phi, descent(phi, y[:-1], 5, RATE, PENALTY))
+    exact = _predict(phi, descent(phi, y[:-1], 5, RATE, PENALTY))
     return _differs("representation, then ridge: 8 layers = 2 + 5 steps", ours, exact, 1e-12)
 
 
@@ -210,7 +210,7 @@ def lasso_by_transformer() -> Check:
     x, y = (part[: PAIRS + 1] for part in _noisy(10))
     steps = (1, 5, 40)
     ours = [lasso_descent(DIM, PAIRS, n, 10 * RATE, PENALTY).answer(x, y[:-1]) for n in steps]
-    exact = [_said(x, descent(x, y[:-1], n, 10 * RATE, PENALTY, sparse=True)) for n in steps]
+    exact = [_predict(x, descent(x, y[:-1], n, 10 * RATE, PENALTY, sparse=True)) for n in steps]
     return _differs("Lasso: 2, 6, 41 layers = 1, 5, 40 of ISTA", np.stack(ours), np.stack(exact), 1e-12)
 
 
@@ -247,9 +247,9 @@ def selection_by_transformer() -> Check:
     held, margin = 2, 1e-9
     fits = [descent(x, y[:-held], 4, *one) for one in each]
     losses = [np.square(np.einsum("sbd,bd->sb", x[PAIRS - held : -1], w) - y[-held:]).sum(0) for w in fits]
-    best = np.where(losses[0] < losses[1], *[_said(x, w) for w in fits])
+    best = np.where(losses[0] < losses[1], *[_predict(x, w) for w in fits])
     sure = np.abs(losses[0] - losses[1]) > margin
-    whole = [_said(x, descent(x, y, 4, *one)) for one in each]
+    whole = [_predict(x, descent(x, y, 4, *one)) for one in each]
     tested = np.where(np.arange(y.shape[1]) % 2 == 0, *whole)
     ours = selection(DIM, PAIRS, 4, **words, by="validation", held=held, margin=margin).answer(x, y)
     other = selection(DIM, PAIRS, 4, **words, by="labels", held=0, margin=0.1).answer(x, y)

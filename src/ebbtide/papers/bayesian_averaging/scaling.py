@@ -173,12 +173,12 @@ def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """distances.png: KL(average || model) of every arm over training; scaling.png: regret by the number of concepts,
     and generalisation by the number of training prompts."""
     lines: dict[str, Line] = {}
-    for arm in evidence.finished():
+    for arm in evidence.finished_arms():
         distances = kl_over_training(evidence, arm)
         lines[arm] = distances.sequences, distances.values
     panels = {"to the exact average, on fresh prompts": lines}
     figures = {"distances.png": distances_figure(title, "KL to the model (nats a slot)", panels)["png"]}
-    finished = set(evidence.finished())
+    finished = set(evidence.finished_arms())
     if not finished >= {*map(_concepts_arm, CONCEPTS), *map(_prompts_arm, PROMPTS)}:
         return figures
     memorised = partial(measure_arm, evaluator=TRAINING_PROMPTS, measure=lambda one: -_excess_log_loss(one))

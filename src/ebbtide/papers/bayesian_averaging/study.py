@@ -190,7 +190,7 @@ CLAIMS = (
 def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """distances.png: KL from the average and from the marginal to the model, of every arm over training."""
     panels: dict[str, dict[str, Line]] = {"to the average over concepts": {}, "to the marginal": {}}
-    for arm in evidence.finished():
+    for arm in evidence.finished_arms():
         members = [one for one in predict_arm(evidence, arm, "train") if one is not None]
         both = np.stack([_kl_over_training(one) for one in members])
         for i, lines in enumerate(panels.values()):

@@ -163,7 +163,7 @@ def draw_figures(evidence: Evidence, title: str, names: tuple[str, ...]) -> dict
     prompt, up to four times training's number where nothing is shifted."""
     from ebbtide.report.functions_figure import context_figure
 
-    own = [arm for arm in names if arm in evidence.finished()]
+    own = [arm for arm in names if arm in evidence.finished_arms()]
     if not own:
         return {}
     length = _training_length(evidence, own[0])

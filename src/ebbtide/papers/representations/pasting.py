@@ -167,7 +167,7 @@ FRONT_CLAIMS = (
 def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """contest.png: errors of every arm's members and of ridge, the query's noise left out."""
     contests = {}
-    for arm in evidence.finished():
+    for arm in evidence.finished_arms():
         members = [one for one in predict_final(evidence, arm) if one is not None]
         errors = final_values(evidence, arm, lambda one: float(model_errors(one).mean()))
         ridge = {"ridge": paired_bootstrap(_ridge_errors(members[0]), seed=0)}

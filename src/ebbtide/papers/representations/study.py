@@ -169,7 +169,7 @@ MIXTURE_CLAIMS = (
 def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """contest.png: errors of the model and of every predictor; probes.png: R^2 of every probe target by layer."""
     contests, panels = {}, {}
-    for arm in evidence.finished():
+    for arm in evidence.finished_arms():
         members = [one for one in predict_final(evidence, arm) if one is not None]
         others = predictor_errors(members[0])
         gap = paired_bootstrap(np.mean([model_errors(one) for one in members], 0) - others["posterior mean"], seed=0)

@@ -114,7 +114,7 @@ def _draw_corner(evidence: Evidence, title: str) -> dict[str, bytes]:
     }
     points = {
         arm: np.stack([squared_error(evidence, arm), sign_error_rate(evidence, arm)], axis=1)
-        for arm in evidence.finished()
+        for arm in evidence.finished_arms()
     }
     say = ("squared error of regression", "share of wrong signs of classification")
     return {"corner.png": frontier_figure(title, say, {}, points, marks)["png"]}

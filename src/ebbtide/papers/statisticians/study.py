@@ -240,7 +240,7 @@ def _draw_bars(evidence: Evidence, title: str) -> dict[str, bytes]:
     """contest.png: errors of the model and of every predictor; above each panel the model's difference to the best
     predictor."""
     panels = {}
-    for arm in evidence.finished():
+    for arm in evidence.finished_arms():
         others = {name: paired_bootstrap(errors, seed=0) for name, errors in _predictor_errors(evidence, arm).items()}
         unit = "share of wrong labels" if arm == LABELS else "squared error for the query"
         gap = difference_to_best(evidence, arm)
@@ -262,12 +262,12 @@ def difference_to_best(evidence: Evidence, arm: str) -> tuple[str, float, float,
 
 def _draw_frontier(evidence: Evidence, title: str) -> dict[str, bytes]:
     """frontier.png: errors at the two noise levels of the trained models and of ridge, as in the paper's figure."""
-    if BOTH not in evidence.finished():
+    if BOTH not in evidence.finished_arms():
         return {}
     curve = ridge_frontier(evidence)
     marks = {"weighed by evidence": np.asarray([_optimum_excess(evidence, noise) + noise**2 for noise in (LOW, HIGH)])}
     marks["each with its own penalty"] = curve.min(0)
-    points = {arm: error_pairs(evidence, arm) for arm in evidence.finished()}
+    points = {arm: error_pairs(evidence, arm) for arm in evidence.finished_arms()}
     say = (f"squared error, noise {LOW:g}", f"squared error, noise {HIGH:g}")
     return {"frontier.png": frontier_figure(title, say, {"ridge, one penalty for both": curve}, points, marks)["png"]}
 

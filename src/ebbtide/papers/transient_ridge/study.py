@@ -178,7 +178,7 @@ PLANE_PROMPTS = 100
 def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     """distances.png: distance of each arm to either predictor (Fig. 1b); paths.png: the joint-trajectory plane."""
     panels: dict[str, dict[str, Line]] = {"to ridge": {}, "to the pool's predictor": {}}
-    for arm in evidence.finished():
+    for arm in evidence.finished_arms():
         distances = distances_to_predictors(evidence, arm)
         for i, lines in enumerate(panels.values()):
             if i == 0 or arm != MANY:
@@ -195,7 +195,7 @@ def _draw_plane(evidence: Evidence, title: str) -> bytes:
     paths: list[np.ndarray] = []
     owners: list[str] = []
     stars: dict[str, np.ndarray] = {}
-    for arm in evidence.finished():
+    for arm in evidence.finished_arms():
         for predictions in predict_arm(evidence, arm, SHIFTED):
             if predictions is None:
                 continue
