@@ -49,6 +49,6 @@ def install_standard_output() -> StandardOutput | None:
         return None
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    made = StandardOutput(sys.stdout)
-    sys.stdout = made  # pyright: ignore[reportAttributeAccessIssue]
-    return made
+    output = StandardOutput(sys.stdout)
+    sys.stdout = output  # pyright: ignore[reportAttributeAccessIssue]
+    return output

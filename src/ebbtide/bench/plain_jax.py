@@ -34,10 +34,10 @@ def weights(spec: Spec, seed: int = 0) -> Weights:
         return {"scale": jnp.ones(d), "offset": jnp.zeros(d)}
 
     def block() -> Weights:
-        made = {"norm1": norm()} | {name: linear(d, d, bias=model.attention_bias) for name in ("q", "k", "v", "o")}
+        params = {"norm1": norm()} | {name: linear(d, d, bias=model.attention_bias) for name in ("q", "k", "v", "o")}
         if hidden:
-            made |= {"norm2": norm(), "w_in": linear(d, hidden), "w_out": linear(hidden, d)}
-        return made
+            params |= {"norm2": norm(), "w_in": linear(d, hidden), "w_out": linear(hidden, d)}
+        return params
 
     return {
         "exemplar": linear(sizes.dim, d),

@@ -103,8 +103,8 @@ def targets_table(found: Benchmark) -> Table:
         verdict, small = one.verdict(), (one.least or one.most or 0) < 10
         digits = 3 if small else 0
         value = "-" if one.value is None else f"{one.value:.{digits}f}"
-        asked = f">= {one.least:g}" if one.least is not None else f"<= {one.most:g}"
-        table.add_row(Text(verdict, colours[verdict]), one.config, str(one.batch), one.what, value, asked)
+        bound = f">= {one.least:g}" if one.least is not None else f"<= {one.most:g}"
+        table.add_row(Text(verdict, colours[verdict]), one.config, str(one.batch), one.what, value, bound)
     return table
 
 

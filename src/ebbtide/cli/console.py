@@ -32,8 +32,8 @@ def claims_verdict(verdict: Any) -> Table:
         estimate = "-" if c.estimate is None else f"{c.estimate:.3f}"
         if c.low is not None:
             estimate += f" [{c.low:.3f}, {c.high:.3f}]"
-        said = f"{c.statement} ({c.note})" if c.note else c.statement
-        rows.append((said, c.metric, f"> {c.threshold:g}", estimate, c.members_above(), c.verdict))
+        statement = f"{c.statement} ({c.note})" if c.note else c.statement
+        rows.append((statement, c.metric, f"> {c.threshold:g}", estimate, c.members_above(), c.verdict))
     return tables.verdict_table(rows)
 
 

@@ -76,8 +76,8 @@ def show(options: Namespace) -> int:
         console.print()
         console.print(claims_verdict(verdict))
         study = study_named(verdict.study)
-        said = judged_by(verdict, own.claims if study and (own := study.own()) else None)
-        console.print(Text(f"judged by {said}" if said else "", "dim"), soft_wrap=True)
+        judged = judged_by(verdict, own.claims if study and (own := study.own()) else None)
+        console.print(Text(f"judged by {judged}" if judged else "", "dim"), soft_wrap=True)
     if options.figure:
         _figure(found, Path(options.figure), label, options.log)
     return 0
@@ -140,8 +140,8 @@ def report(options: Namespace) -> int:
     require(out.suffix in (".html", ".htm"), "out", options.out, "must end in .html")
     check_output(out)
     entries = gather(options.what, Path(options.runs))
-    made = [one for one in entries if one.kind != NOT_RUN]
-    count = f"{len(made)} runs and experiments" if len(made) > 1 else made[0].experiment or made[0].name
+    own = [one for one in entries if one.kind != NOT_RUN]
+    count = f"{len(own)} runs and experiments" if len(own) > 1 else own[0].experiment or own[0].name
     title = options.what[0] if len(options.what) == 1 and len(entries) > 1 else count
     write_output(out, entries_page(title, entries))
     damaged = sum(one.damaged for one in entries)

@@ -20,10 +20,10 @@ def kernel_build(options: Namespace) -> int:
     """Builds the library for this machine, also where one exists."""
     try:
         with stop_requests() as stop:
-            made = build.build(build.find_compiler(), stop.is_set)
+            path = build.build(build.find_compiler(), stop.is_set)
     except build.BuildError as error:
         raise InputError("kernel", "native", str(error)) from error
-    console.print(f"built {_home(made)}", soft_wrap=True)
+    console.print(f"built {_home(path)}", soft_wrap=True)
     return 0
 
 

@@ -56,10 +56,10 @@ def lasso(
         xs, ys = x[:, part].swapaxes(0, 1), y[:, part].T
         for row, t in enumerate(predicted):
             if t:
-                seen, said = xs[:, :t], ys[:, :t]
-                gram, moment = seen.mT @ seen / t, (said[:, None] @ seen)[:, 0] / t
+                inputs, targets = xs[:, :t], ys[:, :t]
+                gram, moment = inputs.mT @ inputs / t, (targets[:, None] @ inputs)[:, 0] / t
                 weights = _path(gram, moment, penalty)
-                weights = _coordinates(gram, moment, np.square(said).mean(-1), penalty, weights)
+                weights = _coordinates(gram, moment, np.square(targets).mean(-1), penalty, weights)
                 answer[row, part] = (xs[:, t] * weights).sum(-1)
     return answer
 
@@ -167,27 +167,27 @@ def _newton(signed: Seen, penalty: float, start: Weights) -> Weights:
     found = start.copy()
     left = np.arange(len(found))
     for _ in range(MOST_STEPS):
-        seen, w = signed[left], found[left]
-        wrong = expit(-(seen @ w[:, :, None])[:, :, 0])
-        slope = penalty * w - (wrong[:, None] @ seen)[:, 0]
-        bend = seen.mT @ (seen * (wrong * (1 - wrong))[:, :, None])
+        inputs, w = signed[left], found[left]
+        wrong = expit(-(inputs @ w[:, :, None])[:, :, 0])
+        slope = penalty * w - (wrong[:, None] @ inputs)[:, 0]
+        bend = inputs.mT @ (inputs * (wrong * (1 - wrong))[:, :, None])
         least = 4 * np.finfo(np.float64).eps * np.trace(bend, axis1=1, axis2=2)
         bend += (penalty + least)[:, None, None] * np.eye(w.shape[1])  # solvable, however small the penalty
         step = np.linalg.solve(bend, slope[:, :, None])[:, :, 0]
         decrement = (slope * step).sum(-1)
-        found[left] = w - _length(seen, penalty, w, step, decrement)[:, None] * step
+        found[left] = w - _length(inputs, penalty, w, step, decrement)[:, None] * step
         left = left[decrement > DECREMENT]
         if not left.size:
             break
     return found
 
 
-def _length(seen: Seen, penalty: float, w: Weights, step: Weights, decrement: Numbers) -> Numbers:
-    before = _logistic_loss(seen, penalty, w)
+def _length(inputs: Seen, penalty: float, w: Weights, step: Weights, decrement: Numbers) -> Numbers:
+    before = _logistic_loss(inputs, penalty, w)
     rounding = 1e-13 * (1 + before)
     length = np.ones(len(w))
     for _ in range(MOST_HALVINGS):
-        after = _logistic_loss(seen, penalty, w - length[:, None] * step)
+        after = _logistic_loss(inputs, penalty, w - length[:, None] * step)
         high = after > before - 0.25 * length * decrement + rounding
         if not high.any():
             break
@@ -195,6 +195,6 @@ def _length(seen: Seen, penalty: float, w: Weights, step: Weights, decrement: Nu
     return length
 
 
-def _logistic_loss(seen: Seen, penalty: float, w: Weights) -> Numbers:
-    margins = (seen @ w[:, :, None])[:, :, 0]
+def _logistic_loss(inputs: Seen, penalty: float, w: Weights) -> Numbers:
+    margins = (inputs @ w[:, :, None])[:, :, 0]
     return np.logaddexp(0.0, -margins).sum(-1) + 0.5 * penalty * np.square(w).sum(-1)

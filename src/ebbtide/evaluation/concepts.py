@@ -42,9 +42,9 @@ def concept_average(log_likelihood: LogLikelihood, responses: Symbols) -> Averag
     """
     log_likelihood, shape = _likelihood(log_likelihood), log_likelihood.shape
     _symbols("responses", responses, shape[:2], shape[3])
-    said = np.take_along_axis(log_likelihood, responses[:, :, None, None], axis=3)[..., 0]
-    evidence = np.zeros(said.shape)
-    np.cumsum(said[:-1], axis=0, out=evidence[1:])
+    likelihoods = np.take_along_axis(log_likelihood, responses[:, :, None, None], axis=3)[..., 0]
+    evidence = np.zeros(likelihoods.shape)
+    np.cumsum(likelihoods[:-1], axis=0, out=evidence[1:])
     possible = np.isfinite(evidence).any(-1).all(0)
     lost = f"must leave a concept possible, and does not in {np.sum(~possible)} of {shape[1]} prompts"
     require(bool(possible.all()), "log_likelihood", -math.inf, lost)

@@ -51,8 +51,8 @@ class Compiler(NamedTuple):
 
 def find_compiler() -> Compiler:
     """$CXX, or the first installed one of c++, g++ and clang++. Raises `BuildError` when there is none."""
-    asked = os.environ.get("CXX", "").strip()
-    for name in [asked] if asked else COMPILERS:
+    chosen = os.environ.get("CXX", "").strip()
+    for name in [chosen] if chosen else COMPILERS:
         try:
             words = shlex.split(name)
         except ValueError as error:
@@ -60,7 +60,7 @@ def find_compiler() -> Compiler:
         if not words or shutil.which(words[0]) is None:
             continue
         return Compiler(tuple(words), _version(tuple(words)))
-    raise BuildError(f"no C++ compiler ({asked or ', '.join(COMPILERS)}) is on the path")
+    raise BuildError(f"no C++ compiler ({chosen or ', '.join(COMPILERS)}) is on the path")
 
 
 @lru_cache
@@ -132,25 +132,27 @@ def build(compiler: Compiler, stop: Callable[[], bool] = lambda: False) -> Path:
     target = library(compiler)
     try:
         with tempfile.TemporaryDirectory(dir=private_folder(), prefix=TEMPORARY, ignore_cleanup_errors=True) as place:
-            made = Path(place) / target.name
+            output = Path(place) / target.name
             command = [*compiler.words, *compiler.flags(), "-I", jax.ffi.include_dir()]
-            said = _call([*command, "-o", str(made), str(HERE / LIBRARY)], stop)
-            if said.code != 0 or not made.exists():
-                _tell(compiler.words[0], said)
-            open_library(made)
-            keep(made, target)
+            result = _call([*command, "-o", str(output), str(HERE / LIBRARY)], stop)
+            if result.code != 0 or not output.exists():
+                _tell(compiler.words[0], result)
+            open_library(output)
+            keep(output, target)
     except OSError as error:
         raise BuildError(f"the kernel could not be built: {error}") from error
     return target
 
 
-def _tell(name: str, said: _CompilerResult) -> None:
+def _tell(name: str, result: _CompilerResult) -> None:
     """Raises the `BuildError` that says why this compiler produced no library."""
-    ended = {one.name for one in ENDING if one == -said.code}
-    ended |= {one.name for one in ENDING if re.search(rf"{signal.strsignal(one)} signal terminated program", said.text)}
+    ended = {one.name for one in ENDING if one == -result.code}
+    ended |= {
+        one.name for one in ENDING if re.search(rf"{signal.strsignal(one)} signal terminated program", result.text)
+    }
     if ended:
         raise EndedError(f"the compiler {name} was ended by {ended.pop()} (the system may be out of memory)")
-    lines = said.text.splitlines() or [f"code {said.code}"]
+    lines = result.text.splitlines() or [f"code {result.code}"]
     first = next((line for line in lines if "error" in line), lines[0])
     raise BuildError(f"{name} failed: {first[:200]}")
 

@@ -52,16 +52,16 @@ def private_folder() -> Path:
     return place
 
 
-def keep(made: Path, target: Path) -> None:
+def keep(built: Path, target: Path) -> None:
     """Puts a built library and its record where `load` finds them, and waits until both are on the disk."""
-    made.chmod(0o700)
-    data = made.read_bytes()
-    descriptor = os.open(made, os.O_RDONLY)
+    built.chmod(0o700)
+    data = built.read_bytes()
+    descriptor = os.open(built, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    rename(made, target, "library")
+    rename(built, target, "library")
     write_file(_record(target), sign(BuildRecord(SCHEMA, len(data), sha256(data))), "record")
 
 

@@ -60,8 +60,8 @@ class Kernel:
     def __init__(self, model: Model, *, context: int, dim: int, labels: int):
         assert isinstance(model, Transformer)  # see `unsupported_reason`
         self.model = model
-        made = jax.eval_shape(lambda key: model.init(key, context=context, dim=dim, labels=labels), jax.random.key(0))
-        paths, self._tree = jax.tree_util.tree_flatten_with_path(made)
+        params = jax.eval_shape(lambda key: model.init(key, context=context, dim=dim, labels=labels), jax.random.key(0))
+        paths, self._tree = jax.tree_util.tree_flatten_with_path(params)
         names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
         self._order = [names.index(name) for name in self._names() if name in names]
         assert len(self._order) == len(names), names
@@ -131,8 +131,8 @@ class Kernel:
                 kind += EVERY
             if self.model.mask == "none":
                 present = prompt.present.astype(jnp.float32)
-        said = labels.astype(jnp.int32), target.astype(jnp.int32)
-        whole = [self._table, self._turns, inputs, *said, responses, present]
+        integers = labels.astype(jnp.int32), target.astype(jnp.int32)
+        whole = [self._table, self._turns, inputs, *integers, responses, present]
         return whole, self._words | {"flags": self._words["flags"] + kind}
 
     def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
@@ -140,8 +140,8 @@ class Kernel:
         flat = self._flat(params)
         shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in flat] + [jax.ShapeDtypeStruct((), jnp.float32)]
         call = jax.ffi.ffi_call("ebbtide_gradients", shapes)
-        asked, words = self._prompt(prompt)
-        *grads, loss = call(*flat, *asked, **words)
+        arrays, words = self._prompt(prompt)
+        *grads, loss = call(*flat, *arrays, **words)
         return loss, self._tree_of(grads)
 
     def step(
@@ -165,8 +165,8 @@ class Kernel:
         same = {i: i for i in range(len(whole))}
         call = jax.ffi.ffi_call("ebbtide_step", shapes, input_output_aliases=same)
         strengths = jnp.stack(self._flat(decay_factors))
-        asked, words = self._prompt(prompt)
-        *made, loss = call(*whole, *asked, numbers, strengths, **words, decoupled=decoupled)
+        arrays, words = self._prompt(prompt)
+        *params, loss = call(*whole, *arrays, numbers, strengths, **words, decoupled=decoupled)
         n = len(whole) // 3
-        first, second, third = (self._tree_of(made[i * n : (i + 1) * n]) for i in range(3))
+        first, second, third = (self._tree_of(params[i * n : (i + 1) * n]) for i in range(3))
         return loss, first, second, third

@@ -120,9 +120,9 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
         params = {"stem": stem.init(next(keys)), "out": None, "blocks": []}
         last = next(keys)
         for block in blocks:
-            made = {name: one.init(next(keys)) for name, one in block.items()}
-            made["conv3"]["scale"] = jnp.zeros_like(made["conv3"]["scale"])
-            params["blocks"].append(made)
+            layer_params = {name: one.init(next(keys)) for name, one in block.items()}
+            layer_params["conv3"]["scale"] = jnp.zeros_like(layer_params["conv3"]["scale"])
+            params["blocks"].append(layer_params)
         if self.channels[-1] != width:
             params["out"] = {"w": weight(last, self.channels[-1], width), "b": jnp.zeros(width)}
         return {name: one for name, one in params.items() if one is not None}

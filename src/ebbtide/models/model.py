@@ -137,24 +137,24 @@ def init_tokens(
     row, which is multiplied by the response; none where tokens are states), the exemplar encoder (and the encoder of
     copies), the positional encoding."""
     key, exemplar_key = next(keys), next(keys)
-    made = {"exemplar": encoder.init(exemplar_key, dim, width), "position": positions.init(next(keys), tokens, width)}
+    params = {"exemplar": encoder.init(exemplar_key, dim, width), "position": positions.init(next(keys), tokens, width)}
     if pairing != "states":
         table = 0.02 * jax.random.truncated_normal(key, -2, 2, (labels, width)) if labels else weight(key, 1, width)
-        made["label"] = {"table": table}
+        params["label"] = {"table": table}
     if pairing == "copied":
-        made["copy"] = encoder.init(jax.random.fold_in(exemplar_key, 1), dim, width)
-    return made
+        params["copy"] = encoder.init(jax.random.fold_in(exemplar_key, 1), dim, width)
+    return params
 
 
 def embeddings_of(
     params: Any, prompt: AnyPrompt, encoder: Encoder, tap: Tap
 ) -> tuple[Float[Array, "slots batch d"], Float[Array, "context batch d"]]:
     """The embeddings of a prompt's exemplars, the query last, and of its labels."""
-    inputs, said = _parts(prompt)
+    inputs, labels = _parts(prompt)
     exemplars = tap("hook_exemplar_embed", encoder.apply(params["exemplar"], inputs))
     table = params["label"]["table"]
-    real = jnp.issubdtype(said.dtype, jnp.floating)
-    return exemplars, tap("hook_label_embed", said[..., None] * table[0] if real else table[said])
+    real = jnp.issubdtype(labels.dtype, jnp.floating)
+    return exemplars, tap("hook_label_embed", labels[..., None] * table[0] if real else table[labels])
 
 
 def _parts(prompt: AnyPrompt) -> tuple[Float[Array, "slots batch dim"], Array]:

@@ -136,9 +136,9 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         x = tokens_of(params, prompt, self.encoder, self.positions, tap, self.pairing)
         functions = isinstance(prompt, FunctionPrompt)
         every = functions and self.pairing != "joint"
-        seen = self._attention_mask(prompt, x.shape[0])
+        allowed = self._attention_mask(prompt, x.shape[0])
         for i, block in enumerate(params["blocks"]):
-            x = self._block(block, x, i, last=i == self.layers - 1 and not every, tap=tap, seen=seen)
+            x = self._block(block, x, i, last=i == self.layers - 1 and not every, tap=tap, allowed=allowed)
         query = x[::2] if every and self.by_turns else x if functions else x[-1]
         if self.norm == "pre":
             query = tap("ln_final.hook_normalized", layer_norm(params["norm"], query))
@@ -170,20 +170,20 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         hidden, head = d * self.mlp_ratio, d // self.heads
         found = self.encoder.products((context + 1) * batch, dim, d)
         for layer in range(self.layers):
-            asked = 1 if layer == self.layers - 1 else tokens
+            queries = 1 if layer == self.layers - 1 else tokens
             found += [
-                Product("q, o", 2, asked * batch, d, d),
+                Product("q, o", 2, queries * batch, d, d),
                 Product("k, v", 2, tokens * batch, d, d),
-                Product("scores", batch * self.heads, asked, head, tokens),
-                Product("z", batch * self.heads, asked, tokens, head),
+                Product("scores", batch * self.heads, queries, head, tokens),
+                Product("z", batch * self.heads, queries, tokens, head),
             ]
             if hidden:
-                wide = Product("mlp in", 1, asked * batch, d, hidden)
-                found += [wide, Product("mlp out", 1, asked * batch, hidden, d)]
+                wide = Product("mlp in", 1, queries * batch, d, hidden)
+                found += [wide, Product("mlp out", 1, queries * batch, hidden, d)]
         return [*found, Product("readout", 1, batch, d, labels)]
 
     def _block(
-        self, block: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap, seen: Array | None
+        self, block: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap, allowed: Array | None
     ) -> Array:
         """The tokens after one layer; after the last layer the query token alone."""
 
@@ -195,7 +195,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
 
         first, second = (f"blocks.{i}.ln{n}.hook_normalized" for n in (1, 2))
         x = tap(f"blocks.{i}.hook_resid_pre", x)
-        attended = self._attention(block["attn"], before("norm1", first, x), i, last=last, tap=tap, seen=seen)
+        attended = self._attention(block["attn"], before("norm1", first, x), i, last=last, tap=tap, allowed=allowed)
         x = tap(f"blocks.{i}.hook_resid_mid", after("norm1", first, (x[-1:] if last else x) + attended))
         if self.mlp_ratio:
             mlp, act = block["mlp"], jax.nn.relu if self.activation == "relu" else jax.nn.gelu
@@ -206,7 +206,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         return tap(f"blocks.{i}.hook_resid_post", fence(x))
 
     def _attention(
-        self, w: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap, seen: Array | None
+        self, w: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap, allowed: Array | None
     ) -> Float[Array, "rows batch d"]:
         """The attention output of every token, in the last layer of the query token alone."""
         tokens, batch, d = x.shape
@@ -215,28 +215,28 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         def project(name: str, y: Array) -> Array:
             return linear(y, w[name], w.get(f"{name}_b")).reshape(*y.shape[:2], self.heads, k)
 
-        asks, shown, said = (tap(f"blocks.{i}.hook_{name}_input", x) for name in "qkv")
-        q = self.positions.rotate(project("q", asks[-1:] if last else asks), tokens - 1)
-        key = tap(f"blocks.{i}.attn.hook_k", self.positions.rotate(project("k", shown), tokens - 1))
-        v = tap(f"blocks.{i}.attn.hook_v", project("v", said))
+        to_queries, to_keys, to_values = (tap(f"blocks.{i}.hook_{name}_input", x) for name in "qkv")
+        q = self.positions.rotate(project("q", to_queries[-1:] if last else to_queries), tokens - 1)
+        key = tap(f"blocks.{i}.attn.hook_k", self.positions.rotate(project("k", to_keys), tokens - 1))
+        v = tap(f"blocks.{i}.attn.hook_v", project("v", to_values))
         q = tap(f"blocks.{i}.attn.hook_q", q)
         scores = jnp.einsum("qbhk,sbhk->bhqs", q, key)
         if self.attention == "softmax":
             scores = scores / jnp.sqrt(k).astype(x.dtype)
         if last and self.mask == "causal":
-            seen = None  # the query token comes last and sees all
-        if seen is not None:
-            scores = jnp.where(seen, scores, -1e20)
+            allowed = None  # the query token comes last and sees all
+        if allowed is not None:
+            scores = jnp.where(allowed, scores, -1e20)
         scores = tap(f"blocks.{i}.attn.hook_attn_scores", scores)
-        pattern = tap(f"blocks.{i}.attn.hook_pattern", self._attention_pattern(scores, seen))
+        pattern = tap(f"blocks.{i}.attn.hook_pattern", self._attention_pattern(scores, allowed))
         z = tap(f"blocks.{i}.attn.hook_z", jnp.einsum("bhqs,sbhk->qbhk", pattern, v))
         return tap(f"blocks.{i}.hook_attn_out", linear(z.reshape(-1, batch, d), w["o"], w.get("o_b")))
 
-    def _attention_pattern(self, scores: Float[Array, "batch head rows tokens"], seen: Array | None) -> Array:
+    def _attention_pattern(self, scores: Float[Array, "batch head rows tokens"], allowed: Array | None) -> Array:
         """The attention pattern: a softmax of the scores, or the scores divided by the number of tokens attended to."""
         if self.attention == "softmax":
             return jax.nn.softmax(scores, axis=-1)
         shape = scores.shape[-2:]
-        there = jnp.ones(shape, bool) if seen is None else seen
+        there = jnp.ones(shape, bool) if allowed is None else allowed
         kept = jnp.where(there, jax.nn.relu(scores) if self.attention == "relu" else scores, 0.0)
         return kept / there.sum(-1, keepdims=True)

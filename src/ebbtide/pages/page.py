@@ -131,13 +131,13 @@ def _verdict(claims: Sequence[Any]) -> Html:
     rows: list[list[Content]] = []
     for c in claims:
         small = f"{c.metric}. Source: {c.source}" + (f". {c.note.capitalize()}" if c.note else "")
-        said = page.join([c.statement, tag("span", small, class_="small")])
+        statement = page.join([c.statement, tag("span", small, class_="small")])
         ends = ["[", page.number(c.low), ", ", page.number(c.high), "]"]
         interval = tag("span", *ends, class_="interval") if c.low is not None else None
         drawn = page.strip([x for x in c.members if x is not None], c.low, c.high, c.threshold)
         needed = tag("span", "> ", tag("data", f"{c.threshold:g}", value=repr(c.threshold)), class_="number")
         estimate = page.join([page.number(c.estimate), " ", interval])
-        rows.append([said, page.badge(c.verdict), needed, estimate, drawn, c.members_above()])
+        rows.append([statement, page.badge(c.verdict), needed, estimate, drawn, c.members_above()])
     columns = ["claim", "verdict", "needed", "estimate [95\u00a0%]", "members, interval, threshold", "members above"]
     return page.table(columns, rows, kind="cards verdict")
 

@@ -20,12 +20,12 @@ def eight_transforms(
     The eight are consecutive, so that a permutation of classes can keep them together (Chan et al. 2022, arXiv
     2205.05055; the 12,800 classes of Singh et al. 2023, arXiv 2311.08360).
     """
-    made = np.empty((len(images), 8, *images.shape[1:]), images.dtype)
+    transformed = np.empty((len(images), 8, *images.shape[1:]), images.dtype)
     for flip in (0, 1):
         image = images[..., ::-1] if flip else images
         for k in range(4):
-            made[:, 4 * flip + k] = np.rot90(image, k, axes=(-2, -1))
-    return made.reshape(-1, *images.shape[1:])
+            transformed[:, 4 * flip + k] = np.rot90(image, k, axes=(-2, -1))
+    return transformed.reshape(-1, *images.shape[1:])
 
 
 def pixel_bank(images: UInt8[np.ndarray, "class exemplar side side"]) -> Bank:

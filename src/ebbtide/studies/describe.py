@@ -128,10 +128,10 @@ def run_command(study: str, preset: str, base: Spec, spec: dict[str, Any]) -> st
             if flat(data).get(name, MISSING) != value:
                 override(Spec, data, name, field_text(value))
                 words += field_words(name, value)
-        made = from_builtins(data).digest()
+        digest = from_builtins(data).digest()
     except InputError:
         return ""
-    return shlex.join(words) if made == wanted else ""
+    return shlex.join(words) if digest == wanted else ""
 
 
 def field_words(name: str, value: Any) -> list[str]:

@@ -152,8 +152,8 @@ def _broadcast(message: dict[str, Any] | None) -> dict[str, Any]:
 def _gather(message: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages of all processes, in their order."""
     data = _pack(message)
-    told = np.asarray(multihost_utils.process_allgather(_bytes(len(data)))).reshape(-1, SIZE_BYTES)
-    sizes = [_size(row) for row in told]
+    sizes = np.asarray(multihost_utils.process_allgather(_bytes(len(data)))).reshape(-1, SIZE_BYTES)
+    sizes = [_size(row) for row in sizes]
     pieces = [np.asarray(multihost_utils.process_allgather(p)) for p in _pieces(data, max(sizes))]
     rows = np.concatenate([piece.reshape(len(sizes), -1) for piece in pieces], axis=1)
     return [unpack(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]

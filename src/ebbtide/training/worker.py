@@ -58,11 +58,11 @@ def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
         except InputError as error:
             answer = {"error": [error.field, str(error.value), error.allowed]}
         except Exception as error:
-            told = explain(error)
+            fault = explain(error)
             if isinstance(error, MemoryError | RuntimeError) and out_of_memory(error):
                 answer = {"failed": "a worker process ran out of memory"}
-            elif told is not None:
-                answer = {"error": [told.field, str(told.value), told.allowed]}
+            elif fault is not None:
+                answer = {"error": [fault.field, str(fault.value), fault.allowed]}
             else:
                 raise
         send(answers, answer)
@@ -125,10 +125,10 @@ def identity() -> dict[str, Any]:
     device, flags = jax.devices()[0], os.environ.get("XLA_FLAGS", "")
     versions = {name: version(name) for name in ("ebbtide", "jax", "jaxlib", "numpy", "optax")}
     one_thread = device.platform == "cpu" and all(os.environ.get(k) == v for k, v in ENVIRONMENT.items())
-    told = device.platform == "gpu" and "--xla_gpu_deterministic_ops=true" in flags
+    deterministic_ops = device.platform == "gpu" and "--xla_gpu_deterministic_ops=true" in flags
     what = {"device": device.device_kind, "platform": device.platform}
     what |= {"processor": processor(), "features": instruction_sets()}
-    return {**versions, **what, "one_thread": one_thread, "deterministic": one_thread or told}
+    return {**versions, **what, "one_thread": one_thread, "deterministic": one_thread or deterministic_ops}
 
 
 def main() -> None:

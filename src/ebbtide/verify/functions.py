@@ -54,9 +54,9 @@ def primal_and_dual() -> Check:
     by_weights, by_pairs = np.zeros(y.shape), np.zeros(y.shape)
     for t in range(1, SLOTS):
         for b in range(BATCH):
-            seen, q, said = x[:t, b], x[t, b], y[:t, b]
-            by_weights[t, b] = q @ np.linalg.solve(seen.T @ seen + PENALTY * np.eye(DIM), seen.T @ said)
-            by_pairs[t, b] = said @ np.linalg.solve(seen @ seen.T + PENALTY * np.eye(t), seen @ q)
+            inputs, q, targets = x[:t, b], x[t, b], y[:t, b]
+            by_weights[t, b] = q @ np.linalg.solve(inputs.T @ inputs + PENALTY * np.eye(DIM), inputs.T @ targets)
+            by_pairs[t, b] = targets @ np.linalg.solve(inputs @ inputs.T + PENALTY * np.eye(t), inputs @ q)
     ours = ridge(x, y, PENALTY)
     both = np.stack([ours, ours])
     return _differs("ridge: primal = dual", both, np.stack([by_weights, by_pairs]), 1e-12)
@@ -91,9 +91,9 @@ def regret() -> Check:
     noise = random.gumbel(size=(40, 500, 4))
     responses = (log_likelihood[:, np.arange(500), truth] + noise).argmax(-1)
     at = responses[:, :, None]
-    said = np.take_along_axis(log_likelihood, at[..., None], axis=3)[..., 0].sum(0)
+    log_probs = np.take_along_axis(log_likelihood, at[..., None], axis=3)[..., 0].sum(0)
     averaged = np.take_along_axis(concept_average(log_likelihood, responses).predictive, at, axis=2).sum(0)
-    worst = float((said - averaged).max())
+    worst = float((log_probs - averaged).max())
     passed = worst <= math.log(CONCEPTS) + 1e-10 and worst > math.log(CONCEPTS) - 0.01
     detail = f"largest {worst:.10f} in 500 sequences x {CONCEPTS} concepts, log Z = {math.log(CONCEPTS):.10f}"
     return Check("regret of averaging <= log Z", passed, detail)
@@ -155,10 +155,10 @@ def descent(
 ) -> Fitted:
     """Weights after gradient descent from 0 on |Y - Xw|^2 / 2 + penalty |w|^2 / 2; with `sparse` after proximal
     gradient descent on |Y - Xw|^2 / 2N + penalty |w|_1 (ISTA)."""
-    seen, said = x[: len(y)].swapaxes(0, 1), y.T
-    w = np.zeros(seen[:, 0].shape)
+    inputs, targets = x[: len(y)].swapaxes(0, 1), y.T
+    w = np.zeros(inputs[:, 0].shape)
     for _ in range(steps):
-        slope = np.einsum("bnd,bn->bd", seen, np.einsum("bnd,bd->bn", seen, w) - said)
+        slope = np.einsum("bnd,bn->bd", inputs, np.einsum("bnd,bd->bn", inputs, w) - targets)
         if sparse:
             u = w - rate / len(y) * slope
             w = np.sign(u) * np.maximum(np.abs(u) - rate * penalty, 0.0)
