@@ -35,10 +35,14 @@ from ebbtide.models.transformer import Transformer
 
 
 class Ablate(Intervention, frozen=True, tag="ablate"):
-    """Ablation: the values at the points that the glob `at` matches, at some `heads`, `neurons` or `positions` (None:
-    all), are set to 0 or to their mean over the batch.
+    """Ablation: values of the forward pass are set to 0, or to their mean over the batch.
 
-    To remove heads take at = blocks.0.attn.hook_z (their output) or hook_v.
+    Args:
+        at: a glob of points, e.g. `blocks.0.attn.hook_z` (the output of heads) or `blocks.*.attn.hook_v`.
+        heads: the heads; None: all.
+        neurons: the neurons of the MLP; None: all.
+        positions: the tokens' positions; None: all.
+        how: "zero" or "mean".
 
     >>> eb.Ablate(at="blocks.1.attn.hook_z", heads=(0, 2), how="mean").how
     'mean'
@@ -80,11 +84,12 @@ class Ablate(Intervention, frozen=True, tag="ablate"):
 
 
 class KeepClean(Intervention, frozen=True, tag="keep_clean"):
-    """Path patching: the values at the points that the glob `at` matches are those of the forward pass without
-    interventions, such as patterns (blocks.1.attn.hook_pattern), values (hook_v), queries (hook_q) or keys (hook_k).
+    """Path patching: activations keep the values of the forward pass without interventions. With heads of an earlier
+    layer ablated, only the direct effect of those heads is then removed.
 
-    With heads of an earlier layer ablated, the patched activations do not change, so only the direct effect of those
-    heads is removed.
+    Args:
+        at: a glob of points, e.g. `blocks.1.attn.hook_pattern` (attention), hook_v, hook_q or hook_k.
+        heads: the heads; None: all.
 
     >>> eb.KeepClean(at="blocks.1.attn.hook_pattern").heads is None
     True
@@ -112,9 +117,14 @@ class KeepClean(Intervention, frozen=True, tag="keep_clean"):
 
 
 class PreviousToken(Intervention, frozen=True, tag="previous_token"):
-    """Some heads of a layer attend to the previous token with weight `strength` and to the token itself with the rest:
-    from the label tokens of the context, or (`rows` = "all") from every token but the first. (In a last layer only the
-    query's row exists, and it is no label.)
+    """Clamped attention to the previous token. (In a last layer only the query's row exists, and the query is no
+    label.)
+
+    Args:
+        layer: the layer, from 0.
+        heads: the heads; None: all.
+        strength: the weight on the previous token, from 0 to 1; the rest is on the token itself.
+        rows: the attending tokens: "labels" of the context, or "all" tokens but the first.
 
     >>> eb.PreviousToken(layer=0, heads=(1,), strength=0.5).rows
     'labels'
@@ -137,8 +147,13 @@ class PreviousToken(Intervention, frozen=True, tag="previous_token"):
 
 
 class Induction(Intervention, frozen=True, tag="induction"):
-    """The query's attention in some heads is `strength` on those labels of the context that equal the target, shared
+    """Clamped attention of the query to the labels of the context: `strength` on those that equal the target, shared
     equally, the rest on the other labels, and 0 elsewhere.
+
+    Args:
+        layer: the layer, from 0.
+        heads: the heads; None: all.
+        strength: the weight on the target's labels, from 0 to 1.
 
     The induction strength of such a head is 2 `strength` - 1 when two labels are shown. Where all labels of a context
     are the target, or none is, they share all attention equally.
@@ -160,8 +175,13 @@ class Induction(Intervention, frozen=True, tag="induction"):
 
 
 class MatchExemplars(Intervention, frozen=True, tag="match_exemplars"):
-    """The query's attention in some heads is softmax(cosine(query exemplar, context exemplars) / `temperature`) over
-    the labels of the context. Temperature 0: all attention on the nearest exemplar (the first of several equally near).
+    """Clamped attention of the query to the labels of the context: softmax(cosine(query exemplar, context exemplars) /
+    `temperature`).
+
+    Args:
+        layer: the layer, from 0.
+        heads: the heads; None: all.
+        temperature: at least 0; 0: all attention on the nearest exemplar (the first of several equally near).
 
     >>> eb.MatchExemplars(temperature=0).layer
     1
@@ -183,8 +203,13 @@ class MatchExemplars(Intervention, frozen=True, tag="match_exemplars"):
 
 
 class Forbid(Intervention, frozen=True, tag="forbid"):
-    """Some attention is forbidden: of the query to `exemplars` (only labels are left, itself excluded), or of label
-    tokens, with `rows` = "all" of every token but the first, to the `previous` token.
+    """Forbidden attention: the scores of some pairs of tokens are those of a token under the causal mask.
+
+    Args:
+        layer: the layer, from 0.
+        heads: the heads; None: all.
+        keys: "exemplars": the query attends to labels only; "previous": tokens do not attend to the previous one.
+        rows: with "previous", the attending tokens: "labels", or "all" tokens but the first.
 
     >>> eb.Forbid(layer=0, keys="previous").rows
     'labels'
@@ -218,7 +243,12 @@ class Forbid(Intervention, frozen=True, tag="forbid"):
 
 
 class Temperature(Intervention, frozen=True, tag="temperature"):
-    """The attention scores of some heads of a layer are divided by `temperature`.
+    """Attention scores divided by a temperature.
+
+    Args:
+        layer: the layer, from 0.
+        heads: the heads; None: all.
+        temperature: above 0; above 1 attention is more even.
 
     >>> eb.Temperature(layer=1, temperature=2.0).heads is None
     True
@@ -239,9 +269,12 @@ class Temperature(Intervention, frozen=True, tag="temperature"):
 
 
 class PerfectPrevious(Intervention, frozen=True, tag="perfect_previous"):
-    """A layer whose queries and keys are computed as if the layers before it had replaced every token, but the first
-    and the query, by the embedding of its previous token; its values come from the embeddings alone. Attention to the
-    previous token and its copying are then both perfect.
+    """Perfect attention to the previous token, and perfect copying of that token, by the layers before `layer`: the
+    queries and keys of this layer are computed as if every token but the first and the query had been replaced by the
+    embedding of its previous token, and its values from the embeddings alone.
+
+    Args:
+        layer: the layer, from 1.
 
     >>> eb.PerfectPrevious(layer=1).layer
     1
@@ -269,8 +302,12 @@ class PerfectPrevious(Intervention, frozen=True, tag="perfect_previous"):
 
 
 class PerfectCopy(Intervention, frozen=True, tag="perfect_copy"):
-    """The logits are the attention scores of one head from the query to the labels of the context, for a label shown
-    several times the log-sum-exp of its scores; all other labels get `NEVER`.
+    """Perfect copying: the logits are the attention scores of one head from the query to the labels of the context, for
+    a label that occurs several times the log-sum-exp of its scores; all other labels get `NEVER`.
+
+    Args:
+        layer: the layer, from 0.
+        head: the head, from 0.
 
     >>> eb.PerfectCopy(layer=1, head=3).head
     3

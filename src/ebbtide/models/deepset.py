@@ -35,8 +35,14 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
     $$h_i = \psi(e_i + l_i), \qquad s_t = \tfrac{1}{t} \sum_{i \le t} h_i, \qquad
       \hat y_t = W \xi(U s_t + V e_{t+1} + b) + c,$$
     with e and l the embeddings of exemplar and label (their sum is one linear layer of both side by side) and
-    $s_0 = 0$; `pool = "sum"` leaves out the 1 / t. $\psi$ has `layers` hidden layers, the first of them ReLU(e + l),
+    $s_0 = 0$. $\psi$ has `layers` hidden layers, the first of them ReLU(e + l),
     and a linear output layer; $\xi$ has `layers` too, the first a ReLU of its input. All have `width` units.
+
+    Args:
+        layers: the number of hidden layers of $\psi$, and of $\xi$.
+        width: the number of units of every layer.
+        pool: "mean", or "sum": without the 1 / t.
+        encoder: the embedding of exemplars.
 
     The prediction depends on the set of pairs alone: f(permuted S, q) = f(S, q) to rounding. Since $s_t$ sums the first
     t pairs, one pass predicts at every prefix and no prediction sees later pairs. The architecture is used so in Ahuja

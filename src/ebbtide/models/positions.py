@@ -69,8 +69,11 @@ class Sinusoidal(msgspec.Struct, frozen=True, tag="sinusoidal", forbid_unknown_f
 
 
 class Rotary(msgspec.Struct, frozen=True, tag="rotary", forbid_unknown_fields=True):
-    """Rotary positional encoding (RoPE, arXiv 2104.09864) on interleaved pairs of q and k: pair i at position p is
-    turned by p * max_time^(-2i / k).
+    """Rotary positional encoding (RoPE, arXiv 2104.09864) on interleaved pairs of queries and keys: pair i at position
+    p is turned by the angle p * max_time^(-2i / k), k the width of a head.
+
+    Args:
+        max_time: the base of the angles.
 
     >>> eb.Transformer(positions=eb.Rotary()).positions.max_time
     10000.0

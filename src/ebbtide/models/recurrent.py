@@ -45,6 +45,13 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
     which only the sum matters; and its positions have all sines before the cosines.
 
     Weights are LeCun normal (a row of the LSTM's has 2 d inputs, x and h together; those of the RNNs d), biases 0.
+    Args:
+        kind: "lstm", "rnn" (tanh) or "relu_rnn".
+        layers: the number of layers.
+        width: the width d of every layer.
+        positions: the positional encoding of the tokens.
+        encoder: the embedding of exemplars.
+
     To match models by size instead, compare `parameters`: a layer has 8 d^2 + 4 d (lstm) or 2 d^2 + d (rnn)
     of them, a transformer's block 12 d^2 + 9 d at `mlp_ratio = 4`.
 

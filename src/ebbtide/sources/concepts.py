@@ -20,6 +20,13 @@ class Concepts(SeededSource, frozen=True, tag="concepts", forbid_unknown_fields=
     r"""A pool of `concepts` tables $P(r \mid c, z)$: for each of `cues` cues c a distribution over `responses`
     responses r, drawn from Dirichlet(`concentration`).
 
+    Args:
+        concepts: the number of tables in the pool.
+        cues: the number of cues.
+        responses: the number of responses.
+        concentration: the parameter of the symmetric Dirichlet distribution.
+        seed: the seed of the pool.
+
     All concepts z are equally likely. They are the hidden concepts of Zhang et al. 2023 (arXiv 2305.19420) in their
     smallest form: with finitely many tables the Bayesian model average, the prediction of a perfectly trained model,
     can be computed exactly (`evaluation.concepts.concept_average`).

@@ -26,16 +26,21 @@ class FunctionBank(NamedTuple):
 class Functions(SeededSource, frozen=True, tag="functions", forbid_unknown_fields=True):
     r"""Linear functions of a representation, $f(x) = \langle w, \phi_r(x) \rangle$ with $x, w$ of `dim` numbers.
 
-    Weights are $w \sim N(0, \mathrm{scale}^2 I)$, scale $1/\sqrt{d}$ unless given, so that the response has variance 1
-    for $x \sim N(0, I)$. With `nonzero` = s only s random coordinates are drawn, with variance $d/s$ times as large.
-    `pool` = M draws M weights once, from the seed: the finite set of tasks of Raventos et al. 2023 (2306.15063) and
-    Carroll et al. 2025 (2501.17745); 0 means that every prompt has weights of its own.
+    Weights are $w \sim N(0, \mathrm{scale}^2 I)$. Every $\phi_r$ is fixed: layers $z \leftarrow \mathrm{leaky}(Q z)$
+    with random orthogonal $Q$ and slope .01 (Guo et al. 2023, 2310.10616, section 4).
 
-    Every $\phi_r$ is fixed: `layers` layers $z \leftarrow \mathrm{leaky}(Q z)$ with random orthogonal $Q$ and slope .01
-    (Guo et al. 2023, 2310.10616, section 4); 0 layers are $\phi(x) = x$. There are `representations` of them.
-
-    For dynamical systems (task `Dynamics`) the representation is of the last `history` states side by side: it and the
-    weights have `features` = history dim numbers, and 1/sqrt(features) is the scale.
+    Args:
+        dim: the number d of features of an input.
+        pool: the number of weights that are drawn once, from the seed: the finite set of tasks of Raventos et al. 2023
+            (2306.15063) and Carroll et al. 2025 (2501.17745). 0: every prompt has weights of its own.
+        scale: the standard deviation of a weight; None: 1/sqrt(features), so that the response has variance 1 for
+            $x \sim N(0, I)$.
+        nonzero: the number s of random coordinates that are not 0, with a variance d/s times as large; None: all.
+        layers: the number of layers of a representation; 0: $\phi(x) = x$.
+        representations: the number of representations.
+        history: for dynamical systems (task `Dynamics`), the number of last states, side by side, that are represented;
+            representation and weights then have `features` = history dim numbers.
+        seed: the seed of the pool and of the representations.
 
     >>> source = eb.Functions(dim=3, pool=4)
     >>> source.features, source.build().pool.shape

@@ -21,11 +21,21 @@ class Gaussian(SeededSource, frozen=True, tag="gaussian", forbid_unknown_fields=
 
     Class c has mean $\mu_c \sim N(0, I/D)$; its exemplar e is
     $$x_{ce} = s\,(\mu_c + \epsilon\,\eta_{ce}) / \sqrt{1 + \epsilon^2}, \qquad \eta_{ce} \sim N(0, I/D),$$
-    with $D$ = `dim`, $\epsilon$ = `noise`. The scale $s$ is 1 (`scale = "norm"`: expected squared
-    norm 1, as in the paper) or $\sqrt D$ (`"coordinate"`: unit variance per coordinate).
+    with $D$ = `dim` and $\epsilon$ = `noise`.
 
-    With `infinite = true` every draw is a new exemplar: exemplar e is a pure function of
-    (seed, class, e) with e below 2^31, and the first ones equal those of the finite source.
+    Args:
+        classes: the number of classes to train on.
+        exemplars: the number of exemplars of a class to train on.
+        dim: the number of features of an exemplar.
+        noise: the standard deviation $\epsilon$ within a class, in units of that between classes; a traced field, so it
+            may differ between members.
+        scale: "norm": s = 1, an expected squared norm of 1, as in the paper; "coordinate": $s = \sqrt D$, a variance of
+            1 for every coordinate.
+        infinite: whether every draw is a new exemplar. Exemplar e is a pure function of (seed, class, e) with e below
+            2^31, and the first ones equal those of the finite source.
+        holdout_classes: the number of held-out classes.
+        holdout_exemplars: the number of held-out exemplars of every class.
+        seed: the seed of all classes and exemplars.
 
     >>> eb.Gaussian(classes=100, exemplars=5, dim=8).build().features.shape  # training and held-out classes
     (228, 9, 8)

@@ -59,14 +59,21 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A grid of members: the product of `axes` over the fields of a base spec.
 
-    The base is a study's preset (or the default spec) with the fields of `base` set, by dotted name. An axis may set
-    any field; `members` and `vary` belong to the engine, which makes a member of every point. `task_minutes` is how
-    long one task should train; `task_members` replaces it by a number of members (for accelerators, which train many
-    side by side). A task that fails `tries` times without progress is set aside.
-
-    The last three fields are written only to a sweep's own folder. `resolved` is the complete base at the time when the
-    folder was made, so that a later change of the study's preset does not change the sweep. `origin` says which
-    experiment made the sweep, `made_in` the working folder from which relative paths in its specs are meant.
+    Args:
+        name: the name of the sweep, also of its folder.
+        study: the study whose preset is the base; None: the default spec.
+        preset: the name of the study's preset.
+        base: fields that are set in the base, by dotted name.
+        axes: the axes; an axis may set any field except `members` and `vary`, since every point becomes a member.
+        resources: what each task asks of a cluster.
+        task_minutes: the training time of one task, in minutes, by which members are grouped into tasks.
+        task_members: the number of members of one task, in place of `task_minutes` (for accelerators, which train many
+            side by side).
+        tries: the number of tries without progress after which a task is set aside.
+        resolved: the complete base at the time when the sweep's folder was made, so that a later change of the study's
+            preset does not change the sweep; written to a sweep's own folder only, as are the next two.
+        origin: the experiment that made the sweep.
+        made_in: the working folder to which relative paths in the specs refer.
 
     >>> sweep = eb.Sweep(name="rates", axes=(eb.Axis(field="optimizer.lr", values=[1e-3, 1e-4]), eb.Axis(seeds=3)))
     >>> sweep.size(), sweep.fields()

@@ -32,6 +32,12 @@ PLACES: dict[str, Callable[[str], bool]] = {
 class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Regularisation of the weights w that `on` selects, with coefficient c (2311.08360, sections 5 and 6).
 
+    Args:
+        form: the form of the penalty, see below.
+        coefficient: c, at least 0; a traced field, so it may differ between members.
+        on: "all": every array, biases, norms and tables included; "mlp": the MLPs; "attention"; "encoder": the exemplar
+            embedding; "embeddings": the label and position tables. A model without such parameters is unchanged.
+
     - `l2`: c/2 * sum |w|^2 in the loss: gradient + c w, before the optimiser sees it;
     - `norms`: c * sum over arrays of |w| in the loss: gradient + c w/|w|, 0 where w = 0. The formula is that of the
       public code of Singh et al.; the arrays differ: theirs has q, k and v in one array and 32 learned positions, ours
@@ -39,9 +45,8 @@ class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
       (about sqrt 3; measured on a model of 5 tokens), that of the position table 2.6 times;
     - `decoupled`: p <- p - lr * factor * (direction + c p) (Loshchilov & Hutter 2019, AdamW).
 
-    Coefficients of the three forms are not comparable. `on`: every array, biases, norms and tables included; the MLPs;
-    the attention; the exemplar embedding; or the label and position tables. A model without such parameters is
-    unchanged. The training loss that a run reports does not include the regularisation.
+    Coefficients of the three forms are not comparable. The training loss that a run reports does not include the
+    regularisation.
 
     >>> eb.Adam(decay=eb.WeightDecay(form="decoupled", coefficient=0.1)).decay.on
     'all'
@@ -127,6 +132,14 @@ class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only=True):
     """Adam (Kingma & Ba 2015) with bias correction: the direction is m / (sqrt(v) + eps).
 
+    Args:
+        lr: the learning rate; a traced field, so it may differ between members.
+        schedule: the factor of the learning rate over training.
+        decay: weight decay; None: none.
+        b1: decay rate of the first moment m, per step.
+        b2: decay rate of the second moment v, per step.
+        eps: added to sqrt(v).
+
     >>> eb.Adam(lr=3e-4).b2
     0.999
     """
@@ -162,6 +175,12 @@ class Adam(Descent, frozen=True, tag="adam", forbid_unknown_fields=True, kw_only
 
 class SGD(Descent, frozen=True, tag="sgd", forbid_unknown_fields=True, kw_only=True):
     """Stochastic gradient descent with heavy-ball momentum: direction m <- momentum * m + g.
+
+    Args:
+        lr: the learning rate; a traced field, so it may differ between members.
+        schedule: the factor of the learning rate over training.
+        decay: weight decay; None: none.
+        momentum: from 0 (none) to below 1.
 
     >>> eb.SGD(lr=0.1, momentum=0.9).lr
     0.1

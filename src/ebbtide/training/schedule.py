@@ -15,8 +15,10 @@ Steps = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Constant(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_fields=True):
-    """Constant learning rate after linear warm-up: factor min(1, (t + 1) / warmup) at step t. `warmup` is in
-    *steps*.
+    """Constant learning rate after linear warm-up: factor min(1, (t + 1) / warmup) at step t.
+
+    Args:
+        warmup: the length of the warm-up in *steps*; 0: none.
 
     >>> float(eb.Constant(warmup=10).factor(jax.numpy.uint32(4), total=100))
     0.5
@@ -29,8 +31,11 @@ class Constant(msgspec.Struct, frozen=True, tag="constant", forbid_unknown_field
 
 
 class WarmupInverseSqrt(msgspec.Struct, frozen=True, tag="warmup_inverse_sqrt", forbid_unknown_fields=True):
-    """Linear warm-up, then inverse square root: factor min(t / warmup, sqrt(warmup / t)) at step t, counted from 1
-    (Chan et al. 2022, arXiv 2205.05055: warmup of 4,000 *steps*).
+    """Learning-rate factor with linear warm-up, then inverse square root: min(t / warmup, sqrt(warmup / t)) at step t,
+    counted from 1 (Chan et al. 2022, arXiv 2205.05055: 4,000 steps of warm-up).
+
+    Args:
+        warmup: the length of the warm-up in *steps*.
 
     >>> float(eb.WarmupInverseSqrt(warmup=100).factor(jax.numpy.uint32(399), total=1000))
     0.5
@@ -44,7 +49,11 @@ class WarmupInverseSqrt(msgspec.Struct, frozen=True, tag="warmup_inverse_sqrt", 
 
 
 class Cosine(msgspec.Struct, frozen=True, tag="cosine", forbid_unknown_fields=True):
-    """Linear warm-up over `warmup` *steps*, then half a cosine from 1 down to `final` at the last step.
+    """Learning-rate factor with linear warm-up, then half a cosine from 1 down to `final` at the last step.
+
+    Args:
+        warmup: the length of the warm-up in *steps*; 0: none.
+        final: the factor at the last step, from 0 to 1.
 
     >>> float(eb.Cosine(final=0.1).factor(jax.numpy.uint32(0), total=100))
     1.0
@@ -63,8 +72,13 @@ LearningRate = Constant | WarmupInverseSqrt | Cosine
 
 
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """More evaluations: one every `every` sequences from `start` to `end`, both included; with `keep` each is also a
-    permanent checkpoint. All counts are in *sequences*.
+    """Further evaluations between two times of training. All counts are in *sequences* per member.
+
+    Args:
+        start: the first evaluation.
+        end: the last evaluation, where it is a multiple of `every` after `start`.
+        every: sequences from one evaluation to the next.
+        keep: whether the checkpoint of each is kept.
 
     >>> eb.Window(start=1000, end=2000, every=500).points(batch=100)
     [1000, 1500, 2000]
@@ -81,11 +95,15 @@ class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a run is evaluated and checkpointed, in *sequences* per member.
+    """The times, in *sequences* per member, at which a run is evaluated and at which checkpoints are kept. Every time
+    is rounded to the nearest whole batch.
 
-    `evaluations` points between 0 and the end, both included, linearly spaced or (`log`) in equal ratios from `first`
-    on, each rounded to the nearest whole batch. `checkpoints` of them, evenly chosen with the first and the last, are
-    kept permanently. `windows` add to both.
+    Args:
+        evaluations: the number of evaluations, the first at 0, the last at the end.
+        spacing: "linear", or "log": in equal ratios from `first` on.
+        first: with "log" spacing, the first evaluation after 0, in sequences.
+        checkpoints: the number of these evaluations whose checkpoints are kept, evenly chosen with the first and last.
+        windows: further evaluations.
 
     >>> eb.Schedule(evaluations=3, checkpoints=2).points(sequences=6400, batch=32)
     [0, 3200, 6400]

@@ -35,8 +35,14 @@ MOST_HELD = 2**30
 
 
 class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seeds of the three random streams. Member m uses (init, i) and (data, i) with i = `member` + m; the evaluation
-    prompts are shared by all members.
+    """Seeds of the three random streams, from 0 to 2^31 - 1. Member m uses (init, i) and (data, i) with i = `member` +
+    m.
+
+    Args:
+        init: of the initial parameters.
+        data: of the training prompts.
+        evaluation: of the evaluation prompts, which all members share.
+        member: the number i of the first member.
 
     >>> eb.Seeds(init=1).data
     0

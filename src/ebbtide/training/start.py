@@ -23,12 +23,16 @@ MEMBER = "seeds.member"
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Initial parameters from another run (the donor): those that the globs `parts` name (blocks.1.*, readout.*) come
-    from its checkpoint at `sequences`, the others are drawn as usual, and the optimiser starts anew.
+    """Initial parameters from a checkpoint of another run, the donor. Parameters that are not taken from the donor are
+    drawn as usual, and the optimiser starts anew.
 
-    Every member starts from the donor's member with the same number (`Spec.number`, the i of its seeds), whatever
-    places the two have in their runs; with `member`, all start from the donor's member at that place. `skip` leaves out
-    the donor's first layers: its blocks.{skip} is blocks.0 here.
+    Args:
+        run: the donor's folder.
+        sequences: the donor's checkpoint, in sequences per member.
+        parts: globs of the parameters to take, e.g. `blocks.1.*`.
+        member: the donor's member, by its place in the donor, from which all members start. None: every member starts
+            from the donor's member with the same number (`Spec.number`, the i of its seeds).
+        skip: the number of the donor's first layers that are left out: its blocks.{skip} is blocks.0 here.
 
     With the same parts in `Spec.freeze` this grafts layers of one model into another (Singh et al. 2025, arXiv
     2503.05631, Fig. 3 and 4).

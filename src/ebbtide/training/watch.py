@@ -15,12 +15,16 @@ LONGEST_WINDOW = 1000
 
 
 class EarlyStopping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Early stopping of a member whose smoothed `evaluator` has not risen for `patience` *sequences*.
+    """Early stopping of a member whose smoothed metric has not risen for `patience` *sequences*.
 
-    The smoothed value is the mean of the headline metric over the last `window` evaluations (fewer at the start). It
-    has risen when it exceeds its best value so far by more than `margin`. A stopped member keeps its model to the end
-    of the run, which ends when all members have stopped. ICL may stay at chance for long before it emerges; a shorter
-    patience stops such a run before it has learned.
+    A stopped member keeps its model to the end of the run, which ends when all members have stopped. ICL may stay at
+    chance for long before it emerges: a shorter patience stops such a run before it has learned.
+
+    Args:
+        patience: sequences without a rise after which a member stops.
+        evaluator: the evaluator whose headline metric is watched.
+        window: the number of last evaluations whose mean is the smoothed value (fewer at the start).
+        margin: the amount by which the smoothed value must exceed its best value so far to count as a rise.
 
     >>> eb.EarlyStopping(patience=100_000, evaluator="icl").window
     3
