@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Check(NamedTuple):
-    """The result of one exact check: what was checked, whether it passed, and the numbers."""
+    """The result of one exact check: its subject, whether it passed, and the numbers."""
 
     name: str
     passed: bool

@@ -30,7 +30,7 @@ def search_note(path: str) -> str:
 
 
 def places() -> list[str]:
-    """The folders, beside the working folder, in which relative paths are looked up, in the order of the search."""
+    """Folders in which relative paths are looked up after the working folder, in the order of the search."""
     return [one for one in os.environ.get(PLACES, "").split("\n") if one]
 
 

@@ -38,7 +38,7 @@ def claims_verdict(verdict: Any) -> Table:
 
 
 def tell_written(out: Path | None, text: str) -> None:
-    """Says what was written to `out`: on the error stream where `out` is what this process prints to."""
+    """Prints a line on what was written to `out`; on the error stream where `out` is this process's standard output."""
     from ebbtide.runs.output import is_stdout
 
     to = Terminal(stderr=True) if out and is_stdout(out) else console

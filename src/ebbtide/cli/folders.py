@@ -84,7 +84,7 @@ def show(options: Namespace) -> int:
 
 
 def _newest(found: RunFolder) -> None:
-    """Prints the content of the newest intact checkpoint beside the curves: how it was made, the best models, which
+    """Prints the content of the newest intact checkpoint other than the curves: how it was made, the best models, which
     members stopped."""
     newest = found.latest()
     if newest is None:

@@ -123,7 +123,7 @@ def resume(options: Namespace) -> int:
 
 
 def _conclude(finished: RunFolder, check: bool, file: str | None) -> int:
-    """Prints what came of a run, and its verdict if it is a study's."""
+    """Prints a run's curves, and its verdict if the run is a study's."""
     from ebbtide.training.run import spec_of
 
     label, verdict = finished.header.label, None

@@ -43,7 +43,7 @@ class Kind(NamedTuple):
     print_results: Callable[[Any, Path, Any], None]
 
     def conclude(self, plan: Any, out: Path, check: bool) -> int:
-        """Judges the work in a folder, prints what came of it; 1 where `check` asks for claims that do not hold."""
+        """Judges the work in a folder and prints its results; 1 where `check` asks for claims that do not hold."""
         with looking_in(places(out, plan.sweep) if isinstance(plan, SweepPlan) else ()):
             verdict = plan.conclude(out)
         self.print_results(plan, out, verdict)

@@ -117,7 +117,7 @@ FIRST = ("Arms", "Members", "Sequences")
 
 
 def facts_of_run(run: RunFolder) -> Facts:
-    """A run: what it asked, what came of it, what it rests on."""
+    """Facts about a run: its question, its results, and the spec, seeds and versions behind them."""
     header, problem = run.header, ""
     study = study_named(header.label.get("study", ""))
     experiment = study.own() if study else None
@@ -268,7 +268,7 @@ def facts_of_computation(path: Path) -> Facts:
 
 
 def _read(read: Callable[[], Verdict | None]) -> tuple[Verdict | None, str]:
-    """A verdict, and what is wrong with it."""
+    """A verdict, and the reason why there is none."""
     try:
         return read(), ""
     except InputError as error:
@@ -337,7 +337,7 @@ def _draw_safely(draw: Callable[[], bytes]) -> tuple[bytes, str]:
 
 
 def _curves(run: RunFolder, curves: dict[str, Any] | None) -> bytes:
-    """The curves of a run that has no figure of its own yet."""
+    """Figure of the curves of a run that has no figure file yet."""
     if curves is None or len(curves["sequences"]) < 3:
         return b""
     from ebbtide.report.figure import curves_figure

@@ -87,7 +87,7 @@ def command(text: str) -> Html:
 
 
 def terms(pairs: Iterable[tuple[str, Content]]) -> Html:
-    """A list of terms and what is to be said of each."""
+    """A list of terms, each with its description."""
     return tag("dl", *[tag("div", tag("dt", name), tag("dd", what)) for name, what in pairs])
 
 

@@ -50,7 +50,7 @@ def table_of_versions(identities: list[dict[str, Any]]) -> Grid:
 
 
 def table_of_failures(folder: SweepFolder) -> Iterable[Grid]:
-    """Tasks that failed again and again, with the last line of what they printed."""
+    """Table of the tasks that failed repeatedly, with the last line of their output."""
     rows = []
     for task in sorted(folder.specs):
         try:

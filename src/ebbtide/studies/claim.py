@@ -154,7 +154,7 @@ def _estimates(claim: Claim, evidence: Evidence, lacking: Lacking | None) -> Flo
 
 
 def digest_of_claims(claims: Iterable[Claim]) -> str:
-    """SHA-256 of what the claims say: names, statements, sources, what is estimated, thresholds, arms."""
+    """SHA-256 of the texts of the claims: names, statements, sources, metrics, thresholds, arms."""
     words = [(c.name, c.statement, c.source, c.metric, c.threshold, c.arms) for c in claims]
     return hashlib.sha256(msgspec.json.encode(words)).hexdigest()
 

@@ -171,7 +171,7 @@ def question_digest(sweep: Sweep) -> str:
 
 
 def verdict_digest(sweep: Sweep) -> str:
-    """SHA-256 of what a verdict on a sweep rests on: what was asked, and the base spec as it was then."""
+    """SHA-256 of the basis of a verdict on a sweep: `question_digest`, and the base spec at that time."""
     return hashlib.sha256(f"{question_digest(sweep)} {sweep.spec().digest()}".encode()).hexdigest()
 
 

@@ -165,7 +165,7 @@ class ComputationPlan(NamedTuple):
 
 
 def read_record(folder: Path) -> Record:
-    """computed.json of a folder. Raises `DamagedError` when it is not what it should be."""
+    """The record computed.json of a folder. Raises `DamagedError` when it cannot be decoded."""
     try:
         record = msgspec.json.decode(read_bounded(folder, COMPUTED, LARGEST_RECORD), type=Record)
     except UNREADABLE as error:

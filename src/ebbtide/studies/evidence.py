@@ -32,7 +32,7 @@ class Series(NamedTuple):
     sequences: Num[np.ndarray, " time"]
 
     def at(self, sequences: Num[np.ndarray, " member"]) -> Float[np.ndarray, "member *axes"]:
-        """Every member's values where they were measured nearest to its own number of sequences."""
+        """Values of every member at the time nearest to the member's own number of sequences."""
         nearest = np.abs(self.sequences - np.asarray(sequences, float)[:, None]).argmin(1)
         return self.values[np.arange(len(self.values)), nearest]
 
@@ -41,7 +41,7 @@ class Series(NamedTuple):
         return first_crossing(self.sequences, self.values, level, **how)
 
     def fall_since(self, sequences: Num[np.ndarray, " member"]) -> Float[np.ndarray, " member"]:
-        """The share by which each member's value falls from its own number of sequences to the end."""
+        """Share by which each member's value falls from the member's own number of sequences to the end."""
         return fall_since(self.sequences, self.values, sequences)
 
 
@@ -234,7 +234,8 @@ def stack_members(members: Iterable[np.ndarray | None], shape: tuple[int, ...]) 
 
 
 def evidence_of_run(run: RunFolder, scalars: Mapping[str, np.ndarray]) -> Evidence:
-    """The evidence of a run, whose members are the members of its one arm; `scalars` are numbers beside its curves'."""
+    """Evidence with one arm, whose members are those of the run; `scalars` are numbers in addition to those of the
+    curves."""
     curves = run.metrics()
     states = tuple("diverged" if lost else "finished" for lost in diverged(curves))
     runs = tuple((m, run) for m in range(len(states)))

@@ -171,7 +171,7 @@ class Study(NamedTuple):
         return next((one for one in self.experiments if one.name == self.name), None)
 
     def full_name(self, experiment: Experiment) -> str:
-        """The name of an experiment among those of all studies: `study/experiment`, or `study` for the study's own."""
+        """Unique name of an experiment among all studies: `study/experiment`, or `study` for the study's own."""
         return self.name if experiment.name == self.name else f"{self.name}/{experiment.name}"
 
 
@@ -189,7 +189,7 @@ class Setup(NamedTuple):
         return f"{self.size}*" if self.fields else self.size
 
     def name(self) -> str:
-        """The experiment's name among those of all studies."""
+        """The experiment's `Study.full_name`."""
         return self.study.full_name(self.experiment)
 
     def changed(self) -> Point:

@@ -66,7 +66,7 @@ class Basis(NamedTuple):
 
 
 def verdict_on(basis: Basis, claims: Iterable[Claim], evidence: Evidence, summary: Scalars) -> Verdict:
-    """The verdict on every claim; `summary` are numbers of the members that are kept beside."""
+    """Verdict on every claim; `summary` are scalars of the members that are stored with it."""
     claims = tuple(claims)
     return Verdict(
         study=basis.name,
