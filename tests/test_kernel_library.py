@@ -124,7 +124,7 @@ def test_a_library_that_is_not_what_this_user_built_is_never_loaded_but_built_ag
     assert main(["kernel", "status"]) == 0
     assert "".join(says.split()) in "".join(capsys.readouterr().out.split()), "the table may fold the line"
     with pytest.raises(InputError, match=f"kernel = 'native': .*{says}"):
-        worker.obey(None, {"do": "start", "spec": EMPTY, "members": [0], "kernel": str(cached)})
+        worker.obey(None, {"do": "start", "spec": EMPTY, "code": [], "members": [0], "kernel": str(cached)})
 
 
 EMPTY = {"sequences": 16, "batch": 16}

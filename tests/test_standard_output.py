@@ -99,7 +99,7 @@ def test_members_are_not_trained_in_a_process_of_64_bits():
     try:
         with pytest.raises(InputError, match=r"^jax_enable_x64 = True: must be False"):
             InProcessWorker().send(
-                {"do": "start", "spec": {"sequences": 16, "batch": 16}, "members": [0], "kernel": None}
+                {"do": "start", "spec": {"sequences": 16, "batch": 16}, "code": [], "members": [0], "kernel": None}
             )
     finally:
         jax.config.update("jax_enable_x64", False)
