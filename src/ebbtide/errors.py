@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 LONGEST = 400
-"""Most characters of a field, a value or an explanation that a message shows."""
+"""Largest number of characters of a field, a value or an explanation that a message shows."""
 
 
 class InputError(ValueError):

@@ -1,1 +1,1 @@
-"""What studies compute of trained models: predictions on fresh prompts, linear read-outs by layer."""
+"""Computations on trained models that several studies share: predictions on fresh prompts, linear probes by layer."""

@@ -19,7 +19,7 @@ from ebbtide.bench.work import Ceiling, flops
 from ebbtide.training.spec import Spec
 
 PATIENCE = 1200.0
-"""Most seconds for a start (plain JAX and compiled PyTorch need minutes for twelve layers)."""
+"""Longest time for a start, in seconds (plain JAX and compiled PyTorch need minutes for twelve layers)."""
 STATE_BYTES = 12
 """Bytes per parameter of the optimiser's working set: parameter and two moments."""
 

@@ -1,4 +1,4 @@
-"""What `studies`, `run` and `resume` do. Every function returns the exit code."""
+"""The commands `studies`, `run` and `resume`. Every function returns the exit code."""
 
 from argparse import Namespace
 from pathlib import Path

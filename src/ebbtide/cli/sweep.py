@@ -21,7 +21,7 @@ from ebbtide.sweeps.folder import SweepFolder, places
 from ebbtide.traced import default, kind_name, value_at
 
 MOST_LINES = 30
-"""Most groups or tasks that a table lists one by one."""
+"""Largest number of groups or tasks that a table lists one by one."""
 STYLE = {"done": "green", "running": "cyan", "waiting": "dim", "quarantined": "bold red"}
 
 

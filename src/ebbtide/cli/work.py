@@ -1,4 +1,4 @@
-"""How the command line does the work of an experiment, by its kind: a run, the arms of a sweep, a computation."""
+"""The work of an experiment on the command line, by its kind: a run, the arms of a sweep, or a computation."""
 
 import shlex
 from argparse import Namespace

@@ -19,9 +19,9 @@ from ebbtide.sources.drawings import DRAWERS, FILE, SIDE, Drawings, drawings_sha
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 LARGEST_ARCHIVE = 100_000_000
 LARGEST_IMAGE = 1 << 16
-"""Most bytes of one PNG file; those in the archives have some hundred."""
+"""Largest number of bytes of one PNG file; those in the archives have some hundred."""
 MOST_MEMBERS = 200_000
-"""Most entries of an archive; the larger of the two has some twenty thousand."""
+"""Largest number of entries of an archive; the larger of the two has some twenty thousand."""
 MEMBER = re.compile(r"([^/\\]+)/character(\d{2})/(\d{4})_(\d{2})\.png")
 """The path of an image inside an archive: ALPHABET/characterNN/IIII_DD.png."""
 EVERY = 200

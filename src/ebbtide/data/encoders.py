@@ -122,7 +122,7 @@ ENCODERS: dict[str, tuple[Callable[[str, int, Path | None], Encoder], int, int, 
     "efficientnet-lite0": (_efficientnet, 96, 32, LARGEST_SIDE),
     "resnet18": (_resnet18, 224, 32, LARGEST_SIDE),
 }
-"""For every encoder: its constructor, the default side of its images, and the least and largest one."""
+"""Constructor of every encoder, with the default, smallest and largest side of its images."""
 
 
 def _network(torch: Any, model: Any, forward: Callable[[Any], Any], side: int, prepare: Callable[..., Any]) -> Encode:

@@ -9,7 +9,7 @@ from ebbtide.errors import InputError
 from ebbtide.sources.features import Header, headers, is_file
 
 SHORT = 2000
-"""Most bytes of an array without axes that is shown as a value."""
+"""Largest number of bytes of an array without axes that is shown as a value."""
 
 
 class Contents(NamedTuple):

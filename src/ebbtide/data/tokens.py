@@ -17,14 +17,14 @@ from ebbtide.sources.tokens import tokens_file
 SPECIAL = 259
 """LLaMA's first token ids, which are no words: three special tokens and 256 single bytes."""
 ROUNDS = 30
-"""Most rounds of k-means from the random start."""
+"""Largest number of rounds of k-means from the random start."""
 MOVES, SETTLE = 24, 3
-"""How often too small clusters are moved, and rounds of k-means after each time."""
+"""Number of times that too small clusters are moved, and of rounds of k-means after each."""
 SPARE = 1.25
 """Clusters per requested class."""
 WORDLLAMA = "wordllama"
 LARGEST = 16 * 2**30
-"""Most bytes of a matrix as float32."""
+"""Largest number of bytes of a matrix as float32."""
 ROWS = 4096
 """Tokens compared with all centroids at a time."""
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from ebbtide.errors import require
 
 BLOCK = 2**22
-"""Most numbers that a block of prompts may need at a time: 32 MB, whatever the batch."""
+"""Largest number of numbers that a block of prompts may need at a time: 32 MB, whatever the batch."""
 
 Inputs = Float[np.ndarray, "slots batch dim"]
 Responses = Float[np.ndarray, "slots batch"]
@@ -75,8 +75,8 @@ def linear_posterior(x: Inputs, y: Responses, penalty: float) -> LinearPosterior
     slots, batch, dim = x.shape
     mean, spread = np.empty((slots, batch)), np.empty((slots, batch))
     for part in blocks(batch, (slots + dim) * dim):
-        for t, found in enumerate(_slot_by_slot(x[:, part].swapaxes(0, 1), y[:, part].T, penalty)):
-            mean[t, part], spread[t, part] = found
+        for t, solution in enumerate(_slot_by_slot(x[:, part].swapaxes(0, 1), y[:, part].T, penalty)):
+            mean[t, part], spread[t, part] = solution
     return LinearPosterior(mean, spread)
 
 

@@ -17,7 +17,7 @@ from ebbtide.evaluation.baselines import Inputs, Responses, blocks, pairs, posit
 GAP = 1e-12
 """Lasso: largest duality gap, as a share of the mean square of the responses."""
 EVENTS = 8
-"""Most events of a path, in units of the dimension, after which it is abandoned."""
+"""Largest number of events of a path, in units of the dimension, after which it is abandoned."""
 MOST_ROUNDS = 1000
 SWEEPS = 10
 """Coordinate sweeps between two evaluations of the gap."""
@@ -94,21 +94,21 @@ def _path(gram: Grams, moment: Weights, penalty: float) -> Weights:
 
 def _coordinates(gram: Grams, moment: Weights, square: Numbers, penalty: float, w: Weights) -> Weights:
     """The solutions by cyclic coordinate descent of the problems that are not solved yet."""
-    found = w.copy()
+    solution = w.copy()
     left = np.flatnonzero(_gap(gram, moment, square, penalty, w) > GAP * square)
     for _ in range(MOST_ROUNDS):
         if not left.size:
             break
-        table, slope, w = gram[left], moment[left], found[left]
+        table, slope, w = gram[left], moment[left], solution[left]
         for _ in range(SWEEPS):
             for j in range(w.shape[1]):
                 own = table[:, j, j]
                 rest = slope[:, j] - (table[:, j] * w).sum(-1) + own * w[:, j]
                 soft = np.sign(rest) * np.maximum(np.abs(rest) - penalty, 0.0)
                 w[:, j] = np.divide(soft, own, out=np.zeros_like(soft), where=own > 0)
-        found[left] = w
+        solution[left] = w
         left = left[_gap(table, slope, square[left], penalty, w) > GAP * square[left]]
-    return found
+    return solution
 
 
 def _solve_on(gram: Grams, on: Bool[np.ndarray, "batch dim"], right: Weights) -> Weights:
@@ -164,10 +164,10 @@ def logistic(
 
 def _newton(signed: Seen, penalty: float, start: Weights) -> Weights:
     """The minimum for every prompt; `signed` are the inputs times their labels."""
-    found = start.copy()
-    left = np.arange(len(found))
+    solution = start.copy()
+    left = np.arange(len(solution))
     for _ in range(MOST_STEPS):
-        inputs, w = signed[left], found[left]
+        inputs, w = signed[left], solution[left]
         wrong = expit(-(inputs @ w[:, :, None])[:, :, 0])
         slope = penalty * w - (wrong[:, None] @ inputs)[:, 0]
         bend = inputs.mT @ (inputs * (wrong * (1 - wrong))[:, :, None])
@@ -175,11 +175,11 @@ def _newton(signed: Seen, penalty: float, start: Weights) -> Weights:
         bend += (penalty + least)[:, None, None] * np.eye(w.shape[1])  # solvable, however small the penalty
         step = np.linalg.solve(bend, slope[:, :, None])[:, :, 0]
         decrement = (slope * step).sum(-1)
-        found[left] = w - _length(inputs, penalty, w, step, decrement)[:, None] * step
+        solution[left] = w - _length(inputs, penalty, w, step, decrement)[:, None] * step
         left = left[decrement > DECREMENT]
         if not left.size:
             break
-    return found
+    return solution
 
 
 def _length(inputs: Seen, penalty: float, w: Weights, step: Weights, decrement: Numbers) -> Numbers:

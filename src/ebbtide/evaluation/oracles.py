@@ -89,10 +89,10 @@ def truth_table(suite: Suite, outputs: int, seed: int = 0) -> dict[str, dict[str
     return {
         oracle: {
             one.name: (float(mean), float(error))
-            for one, scored in zip(suite.evaluators, found, strict=True)
+            for one, scored in zip(suite.evaluators, rows, strict=True)
             for mean, error in [scored[METRICS.index(one.headline)]]
         }
-        for oracle, found in zip(ORACLES, measured, strict=True)
+        for oracle, rows in zip(ORACLES, measured, strict=True)
     }
 
 

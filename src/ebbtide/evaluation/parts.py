@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 from ebbtide.tasks.prompt import FunctionPrompt, part
 
 AT_ONCE = 256
-"""Most prompts that are evaluated at a time. The activations of this many fit the processor's cache: 2,000 prompts at
-once take 2.7 times as long as in parts of 250 (LOG.md, 2026-11-27)."""
+"""Largest number of prompts that are evaluated at a time. The activations of this many fit the processor's cache: 2,000
+prompts at once take 2.7 times as long as in parts of 250 (LOG.md, 2026-11-27)."""
 
 
 def in_parts(

@@ -40,15 +40,15 @@ def first_crossing(
     """First x at which each member's curve is above a level (`falling`: below), in the unit of `x`; nan where it never
     is. Interpolated between two points, unless the earlier value is not finite."""
     rising, levels = (-curves if falling else curves), np.broadcast_to(-level if falling else level, len(curves))
-    found = np.full(len(curves), np.nan)
+    crossings = np.full(len(curves), np.nan)
     for m, (curve, own) in enumerate(zip(rising, levels, strict=True)):
         over = np.flatnonzero(curve > own)
         if len(over):
             i = over[0]
-            found[m] = x[i]
+            crossings[m] = x[i]
             if interpolate and i > 0 and np.isfinite(curve[i - 1]):
-                found[m] = x[i - 1] + (own - curve[i - 1]) / (curve[i] - curve[i - 1]) * (x[i] - x[i - 1])
-    return found
+                crossings[m] = x[i - 1] + (own - curve[i - 1]) / (curve[i] - curve[i - 1]) * (x[i] - x[i - 1])
+    return crossings
 
 
 def peak(curves: Curves) -> Int[np.ndarray, " member"]:

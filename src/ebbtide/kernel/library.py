@@ -17,7 +17,7 @@ from ebbtide.runs.signed import SCHEMA, DamagedError, sign, unsign
 
 SYMBOLS = ("EbbtideGradients", "EbbtideStep")
 LARGEST, LARGEST_RECORD = 2**28, 2**12
-"""Most bytes of a library and of its record that are read."""
+"""Largest number of bytes of a library and of its record that are read."""
 ABANDONED = 3600.0
 """Seconds after which the folder of an unfinished build counts as left by a killed one."""
 

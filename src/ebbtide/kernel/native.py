@@ -22,9 +22,9 @@ STATES, COPIED = 2**11, 2**12
 """Flags of a call, as in `Shape` of model.h. EVERY: the response to every input is predicted; REAL: responses are real
 numbers."""
 MOST_OUTPUTS = 256
-"""Most numbers of a state."""
+"""Largest number of numbers of a state."""
 LARGEST = 16_384
-"""Most labels: 12,800 classes with a label each, held-out ones and reserved labels."""
+"""Largest number of labels: 12,800 classes with a label each, held-out ones and reserved labels."""
 
 
 def unsupported_reason(model: Model, shape: Shape) -> str | None:

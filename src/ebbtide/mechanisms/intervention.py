@@ -1,4 +1,4 @@
-"""What an intervention is: one change of a forward pass, described as data; and the taps that interventions share.
+"""The base class of interventions - changes of a forward pass, described as data - and the taps that they share.
 
 Layers and heads count from 0; `heads` = None means every head of the layer.
 """

@@ -117,10 +117,10 @@ class DeepSet(Model, frozen=True, tag="deepset", forbid_unknown_fields=True):
     def products(self, *, batch: int, context: int, dim: int, labels: int) -> list[Product]:
         """The matrix products of a forward pass: psi for every pair, the layers after the pool for the query alone."""
         d, layers = self.width, self.layers
-        found = self.encoder.products((context + 1) * batch, dim, d)
-        found += [Product("psi", layers, context * batch, d, d), Product("pool, query", 2, batch, d, d)]
-        found += [Product("xi", layers - 1, batch, d, d)] if layers > 1 else []
-        return [*found, Product("readout", 1, batch, d, labels)]
+        products = self.encoder.products((context + 1) * batch, dim, d)
+        products += [Product("psi", layers, context * batch, d, d), Product("pool, query", 2, batch, d, d)]
+        products += [Product("xi", layers - 1, batch, d, d)] if layers > 1 else []
+        return [*products, Product("readout", 1, batch, d, labels)]
 
 
 def _init_layer(key: Key[Array, ""], width: int) -> dict[str, Any]:

@@ -154,10 +154,10 @@ class ResNet(msgspec.Struct, frozen=True, tag="resnet", forbid_unknown_fields=Tr
     def products(self, exemplars: int, dim: int, width: int) -> list[Product]:
         """The convolutions of the encoder's forward pass, as matrix products."""
         stem, blocks = self._plan(dim)
-        found = [stem.product("stem", exemplars)]
-        found += [one.product(name, exemplars) for block in blocks for name, one in block.items()]
+        products = [stem.product("stem", exemplars)]
+        products += [one.product(name, exemplars) for block in blocks for name, one in block.items()]
         last = self.channels[-1]
-        return found if last == width else [*found, Product("out", 1, exemplars, last, width)]
+        return products if last == width else [*products, Product("out", 1, exemplars, last, width)]
 
     def _plan(self, dim: int) -> tuple[Convolution, list[Block]]:
         """The shapes of the stem and of every block, for images of `dim` pixels."""

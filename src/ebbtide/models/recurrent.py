@@ -122,10 +122,10 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
         """The matrix products of a forward pass: inputs of a layer for all tokens at once, its recurrence token by
         token."""
         d, tokens, outputs = self.width, self.tokens(context), self._outputs()
-        found = self.encoder.products((context + 1) * batch, dim, d)
-        found += [Product("x", self.layers, tokens * batch, d, outputs)]
-        found += [Product("h", self.layers * tokens, batch, d, outputs)]
-        return [*found, Product("readout", 1, batch, d, labels)]
+        products = self.encoder.products((context + 1) * batch, dim, d)
+        products += [Product("x", self.layers, tokens * batch, d, outputs)]
+        products += [Product("h", self.layers * tokens, batch, d, outputs)]
+        return [*products, Product("readout", 1, batch, d, labels)]
 
 
 Carry = tuple[Float[Array, "batch d"], Float[Array, "batch d"]]

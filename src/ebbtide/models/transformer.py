@@ -168,10 +168,10 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         token alone."""
         d, tokens = self.width, self.tokens(context)
         hidden, head = d * self.mlp_ratio, d // self.heads
-        found = self.encoder.products((context + 1) * batch, dim, d)
+        products = self.encoder.products((context + 1) * batch, dim, d)
         for layer in range(self.layers):
             queries = 1 if layer == self.layers - 1 else tokens
-            found += [
+            products += [
                 Product("q, o", 2, queries * batch, d, d),
                 Product("k, v", 2, tokens * batch, d, d),
                 Product("scores", batch * self.heads, queries, head, tokens),
@@ -179,8 +179,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
             ]
             if hidden:
                 wide = Product("mlp in", 1, queries * batch, d, hidden)
-                found += [wide, Product("mlp out", 1, queries * batch, hidden, d)]
-        return [*found, Product("readout", 1, batch, d, labels)]
+                products += [wide, Product("mlp out", 1, queries * batch, hidden, d)]
+        return [*products, Product("readout", 1, batch, d, labels)]
 
     def _block(
         self, block: Any, x: Float[Array, "tokens batch d"], i: int, *, last: bool, tap: Tap, allowed: Array | None

@@ -1,4 +1,4 @@
-"""Which run and sweep folders a page tells of, and in which order. Reads, never writes."""
+"""The run and sweep folders that a page describes, in the order of the page. Reads, never writes."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -21,7 +21,7 @@ MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 LONGEST = 2000
 """Characters of a text in a cell; a name or a reason is shorter."""
 LONGEST_BLOCK = 200_000
-"""The same of a file's text."""
+"""Characters of a file's text on a page."""
 ARXIV = re.compile(r"(arXiv[: ]\s*)(\d{4}\.\d{4,5})")
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -33,7 +33,7 @@ class Html(NamedTuple):
 
 
 Content = Html | str | float | None
-"""What can stand inside an element; text and numbers are escaped, None is nothing."""
+"""Content of an element; text and numbers are escaped, None is nothing."""
 
 
 def escape(text: str, longest: int = LONGEST) -> str:

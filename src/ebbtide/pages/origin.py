@@ -1,4 +1,4 @@
-"""Which experiment of which study a folder's sweep is."""
+"""The study and experiment that a folder's sweep belongs to."""
 
 import contextlib
 from typing import NamedTuple

@@ -15,7 +15,7 @@ from ebbtide.sweeps.results import SCALARS, Results
 from ebbtide.training.spec import Spec, from_builtins
 
 UNREADABLE = (InputError, DamagedError, OSError)
-"""What reading a folder may raise that is the folder's fault."""
+"""Errors that reading a damaged folder may raise."""
 MOST_ROWS = 500
 """Rows of a sweep's table on the page; `ebbtide sweep collect` writes all."""
 

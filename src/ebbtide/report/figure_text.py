@@ -6,10 +6,10 @@ from typing import Any
 from ebbtide.errors import visible
 
 LONGEST_LINE = 200
-"""Most characters of a line that are drawn; no title of ours has as many."""
+"""Largest number of characters of a line that are drawn; no title of ours has as many."""
 MOST_LINES = 12
 LONGEST_TICK = 40
-"""Most characters of a tick label: longer ones would leave no room for the plot."""
+"""Largest number of characters of a tick label: longer ones would leave no room for the plot."""
 
 
 def write_plainly(figure: Any) -> None:

@@ -12,7 +12,7 @@ from ebbtide.report.figure import render
 SIGNED = ("transience",)
 """Scalars for which 0 is a boundary: colours diverge from it."""
 MOST_WRITTEN = 150
-"""Most cells of a phase diagram that show their value as text."""
+"""Largest number of cells of a phase diagram that show their value as text."""
 
 
 class Phase(NamedTuple):

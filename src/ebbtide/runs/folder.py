@@ -172,14 +172,14 @@ class RunFolder:
         leading axis over the members. Raises `InputError` when no checkpoint is intact, and `DamagedError` when the
         state lacks these arrays.
         """
-        found = self.latest()
-        if found is None:
+        newest = self.latest()
+        if newest is None:
             raise InputError("run", str(self.path), "has no good checkpoint")
-        state = load_record(self.path, found[1].state)
+        state = load_record(self.path, newest[1].state)
         watched = {"value": "best_value", "sequences": "best_at", "stopped_at": "stopped_at"}
         lacking = [key for key in watched.values() if f"watch.{key}" not in state]
         if lacking:
-            raise DamagedError(f"{found[1].state.path}: holds no watch.{lacking[0]}")
+            raise DamagedError(f"{newest[1].state.path}: holds no watch.{lacking[0]}")
         out = {name: state[f"watch.{key}"] for name, key in watched.items()}
         return out | {name.removeprefix("best."): v for name, v in state.items() if name.startswith("best.")}
 
@@ -205,15 +205,15 @@ def list_runs(folder: Path) -> list[RunFolder | UnreadableRun]:
     """All runs directly inside `folder`, by name; entries that are no run folder are skipped."""
     if not folder.is_dir():
         return []
-    found: list[RunFolder | UnreadableRun] = []
+    runs: list[RunFolder | UnreadableRun] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(TEMPORARY):
             continue
         try:
             if (path / HEADER).is_file():
-                found.append(RunFolder(path))
+                runs.append(RunFolder(path))
         except InputError as error:
-            found.append(UnreadableRun(path, error.allowed))
+            runs.append(UnreadableRun(path, error.allowed))
         except OSError as error:  # closed to this user
-            found.append(UnreadableRun(path, error.strerror or "cannot be read"))
-    return found
+            runs.append(UnreadableRun(path, error.strerror or "cannot be read"))
+    return runs

@@ -16,16 +16,17 @@ from safetensors.numpy import load
 from ebbtide.runs.signed import DamagedError
 
 LARGEST_HEADER = 2**20
-"""Most bytes of run.json, and of the list of arrays at the start of a safetensors file. Our own have a few thousand."""
+"""Largest number of bytes of run.json, and of the list of arrays at the start of a safetensors file. Our own have a few
+thousand."""
 LARGEST_MANIFEST = 2**22
-"""Most bytes of a manifest: about 20,000 segments."""
+"""Largest number of bytes of a manifest: about 20,000 segments."""
 LARGEST_FILE = 2**40
-"""Most bytes of a state or a segment."""
+"""Largest number of bytes of a state or a segment."""
 
 DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EIO)
 """Error numbers of opening a file that mean the file is missing or of the wrong kind."""
 DIMENSIONS = 32
-"""Most axes of an array."""
+"""Largest number of axes of an array."""
 ITEM = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "U32": 4, "I32": 4, "F32": 4} | {
     kind: 8 for kind in ("U64", "I64", "F64")
 }

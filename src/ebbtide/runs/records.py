@@ -17,7 +17,7 @@ STATE, MANIFEST = "state.safetensors", "manifest.json"
 MOST_COUNT = 2**32
 """Upper limit of sequences, batch and members: they are 32-bit numbers."""
 LONGEST_TEXT = 1000
-"""Most characters of a label or a name in run.json."""
+"""Largest number of characters of a label or a name in run.json."""
 
 
 class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

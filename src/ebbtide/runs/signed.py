@@ -13,9 +13,9 @@ SCHEMA = 2
 """Version of the run folder format. Every version keeps the envelope and `body.schema`."""
 
 DEEPEST = 20
-"""Most levels of nested lists and mappings in a record; our own have six."""
+"""Largest number of levels of nested lists and mappings in a record; our own have six."""
 MOST_BITS = 64
-"""Most bits of a whole number in a record."""
+"""Largest number of bits of a whole number in a record."""
 
 T = TypeVar("T")
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)

@@ -23,7 +23,7 @@ UNKNOWN_DIM = 576
 """The number of features assumed where only the missing file could tell (a square number, as the pixels of an
 image)."""
 LONGEST_HEADER = 20_000
-"""Most bytes of an array's header that are read; NumPy itself accepts 10,000."""
+"""Largest number of bytes of an array's header that are read; NumPy itself accepts 10,000."""
 
 
 class Header(NamedTuple):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 from scipy.special import ndtri
 
 STROKES, KNOTS, STEPS = 4, 7, 4
-"""Most strokes of a character, knots of a stroke, and straight segments drawn between two knots."""
+"""Largest number of strokes of a character, knots of a stroke, and straight segments drawn between two knots."""
 
 TURNS = KNOTS - 2
 """Inner knots of a stroke, at which it can turn."""

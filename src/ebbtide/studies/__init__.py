@@ -1,1 +1,1 @@
-"""What a study is: claims written beforehand, the work that gives its evidence, a verdict."""
+"""Studies: claims that are written beforehand, the work that gives their evidence, and a verdict."""

@@ -1,4 +1,4 @@
-"""What a spec says, for people: its fields by dotted name, what differs, which seeds, how to run it again."""
+"""Specs in words for people: fields by dotted name, differences, seeds, and the command that repeats a run."""
 
 import shlex
 from collections.abc import Collection

@@ -114,18 +114,18 @@ class Evidence:
 
     def __getitem__(self, name: str) -> Float[np.ndarray, " member"]:
         """A scalar of the members of an experiment that has one arm. Raises `InputError` for an unknown scalar."""
-        found = self._arm(ONLY).summary
-        require(name in found, "scalar", name, f"must be one of {', '.join(found)}{nearest(name, found)}")
-        return found[name]
+        scalars = self._arm(ONLY).summary
+        require(name in scalars, "scalar", name, f"must be one of {', '.join(scalars)}{nearest(name, scalars)}")
+        return scalars[name]
 
     def scalar(self, arm: str, name: str) -> Float[np.ndarray, " member"]:
         """A scalar of an arm's members (nan: it has not finished). Raises `InputError` for an unknown arm or scalar."""
         own = self._arm(arm)
         if own.curves is None and not own.scalars:
             return np.full(own.members(), np.nan)
-        found = own.summary
-        require(name in found, "scalar", name, f"must be one of {', '.join(found)}{nearest(name, found)}")
-        return found[name].astype(np.float64)
+        scalars = own.summary
+        require(name in scalars, "scalar", name, f"must be one of {', '.join(scalars)}{nearest(name, scalars)}")
+        return scalars[name].astype(np.float64)
 
     def scalars(self, arm: str) -> Scalars:
         """All scalars of an arm's members."""

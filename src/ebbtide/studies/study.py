@@ -1,4 +1,4 @@
-"""What a study is: a paper's question, and experiments that ask it."""
+"""Studies: a paper's question, and experiments that ask it."""
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping

@@ -25,7 +25,7 @@ MOST_CLAIMS = 1000
 
 
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """verdict.json: the answer of an experiment (`study`, or `study/experiment`) and what it rests on; `scaled` says
+    """verdict.json: the verdict of an experiment (`study`, or `study/experiment`) and its basis; `scaled` says
     how the setting differs from the paper's, `seeds` which were used, `command` how to run it again; `version` of
     ebbtide judged the claims whose digest is `claims_digest`; each is empty where it is not known."""
 

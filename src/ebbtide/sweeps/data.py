@@ -8,7 +8,7 @@ from ebbtide.runs.signed import DamagedError
 from ebbtide.sweeps.folder import SweepFolder
 
 MOST_NAMED = 8
-"""Most tasks that a sentence names for one content of a file."""
+"""Largest number of tasks that a sentence names for one content of a file."""
 
 
 def different_data(folder: SweepFolder) -> list[str]:

@@ -36,8 +36,8 @@ LARGEST_PLAN = 2**30
 LARGEST_FAILURE = 2**20
 LONGEST_TRACEBACK = 20_000
 MOST_UNPLANNED = 100_000
-"""Most points of a stored sweep that are read where its plans hold fewer members: reading these takes some ten
-seconds."""
+"""Largest number of points of a stored sweep that are read where its plans hold fewer members: reading this many takes
+some ten seconds."""
 PLANNING_SECONDS = 120.0
 """Seconds that a driver waits while another one plans."""
 
@@ -88,7 +88,7 @@ class SweepFolder:
         self._plans: dict[str, PlanRecord] = {}
         self.specs: dict[str, tuple[TaskGroup, Task]] = {}
         self.members: dict[str, Member] = {}
-        """By address."""
+        """Members by address."""
         self.reread()
 
     @classmethod

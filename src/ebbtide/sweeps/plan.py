@@ -1,4 +1,5 @@
-"""From the points of a sweep to tasks: which members share a program, which exist already, how many train together."""
+"""The plan of a sweep: its points grouped into members that share a program, and these, unless they exist already, into
+tasks."""
 
 import hashlib
 import math

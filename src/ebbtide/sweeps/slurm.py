@@ -24,7 +24,7 @@ FOLDER, JOBS = "submitit", "jobs.json"
 QUEUED = 16
 """Tasks assumed to run at a time on a cluster, where `jobs` is not given."""
 TIMEOUTS = 1000
-"""Most times that a job may run out of time and be queued again."""
+"""Largest number of times that a job may run out of time and be queued again."""
 LARGEST_RECORD = 2**24
 STOP_SECONDS = 90.0
 

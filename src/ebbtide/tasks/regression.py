@@ -27,7 +27,7 @@ Shift = Literal[
     "sorted",
     "noisy",
 ]
-"""How the prompts of an evaluator differ from those of training: see `Regression`."""
+"""Names of the differences between an evaluator's prompts and training's: see `Regression`."""
 SHIFTS: tuple[Shift, ...] = get_args(Shift)[1:]
 STRETCH = 2.0
 NOISY = 1.0

@@ -24,7 +24,7 @@ from ebbtide.traced import default
 from ebbtide.user_code import CodeFile
 
 MOST_BYTES = 2**16
-"""Most bytes of the fields in JSON."""
+"""Largest number of bytes of the fields in JSON."""
 FIELD = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 
 FileName = Annotated[str, msgspec.Meta(pattern=r"\A[^/\\\x00-\x1f]{1,251}\.py\Z")]

@@ -25,7 +25,8 @@ SMALLEST_MESSAGE = 1024
 """Bytes. Messages are padded to powers of two from this size on, so that few programs are compiled to carry them."""
 SIZE_BYTES = 8
 LARGEST_PIECE = 2**28
-"""Most bytes sent at a time; a message may be longer than the largest array that every backend can move."""
+"""Largest number of bytes sent at a time; a message may be longer than the largest array that every backend can
+move."""
 
 
 def join(members: int) -> int:

@@ -14,7 +14,7 @@ from ebbtide.training.custom import as_data
 from ebbtide.training.fields import explain
 
 DEEPEST = 10
-"""Most levels of nested structs, lists and mappings; a spec has five."""
+"""Largest number of levels of nested structs, lists and mappings; a spec has five."""
 ATOMS = frozenset({bool, int, NoneType})
 
 S = TypeVar("S", bound=msgspec.Struct)

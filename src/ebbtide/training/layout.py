@@ -34,7 +34,7 @@ of launching many small operations, which long steps do not have. A driver sends
 FLOPS_PER_CORE = 2e10
 """Floating-point operations per second and core, assumed when the length of a run is estimated."""
 LARGEST_CACHED = 2**12
-"""Most bytes of a file in the user's cache that are read."""
+"""Largest number of bytes of a file in the user's cache that are read."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 

@@ -25,7 +25,7 @@ def from_dotted(template: Any, arrays: dict[str, Any]) -> Any:
     """The pytree shaped like `template` whose leaves are `arrays`, by dotted name: the inverse of `to_dotted`. Raises
     `KeyError` for a missing leaf, `ValueError` for one of another shape or type."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
-    found = []
+    ordered = []
     for path, leaf in leaves:
         name = dotted_name(path)
         array = arrays[name]
@@ -33,8 +33,8 @@ def from_dotted(template: Any, arrays: dict[str, Any]) -> Any:
             raise ValueError(f"{name} has shape {array.shape}, the spec needs {leaf.shape}")
         if array.dtype != leaf.dtype:
             raise ValueError(f"{name} is {array.dtype}, the spec needs {leaf.dtype}")
-        found.append(jnp.asarray(array))
-    return jax.tree_util.tree_unflatten(treedef, found)
+        ordered.append(jnp.asarray(array))
+    return jax.tree_util.tree_unflatten(treedef, ordered)
 
 
 class Members:
@@ -115,9 +115,9 @@ class Members:
         """The state of all members, with a leading axis over them, by dotted name; the parameters of their best models
         under `best.`, and the arrays of the watch under `watch.`."""
         stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *self._unstack())
-        found = {name: np.asarray(leaf) for name, leaf in to_dotted(stacked).items()}
+        state = {name: np.asarray(leaf) for name, leaf in to_dotted(stacked).items()}
         best = {name: array.copy() for name, array in self.best.items()}  # the next evaluation may write into it
-        return found | best | {WATCH + name: array for name, array in self.watch.arrays().items()}
+        return state | best | {WATCH + name: array for name, array in self.watch.arrays().items()}
 
     def _look(self, values: Float[np.ndarray, "members evaluators metrics 2"], each: list[State]) -> None:
         """Stores the parameters of members that are better than ever before, and stops the members that may stop."""

@@ -26,7 +26,7 @@ PLACES: dict[str, Callable[[str], bool]] = {
     "encoder": lambda name: name.startswith("exemplar."),
     "embeddings": lambda name: name.startswith(("label.", "position")),
 }
-"""Which parameters `WeightDecay.on` selects, by their dotted name, e.g. `blocks.0.attn.q`."""
+"""Tests of a parameter's dotted name (e.g. `blocks.0.attn.q`): whether `WeightDecay.on` selects it."""
 
 
 class WeightDecay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

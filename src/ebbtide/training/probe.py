@@ -35,14 +35,14 @@ class ProbeResult(NamedTuple):
 def checkpoints(run: RunFolder) -> list[tuple[int, dict[str, np.ndarray]]]:
     """The parameters [member, ...] by dotted name at every kept checkpoint of a run with its sequences, oldest first.
     Raises `InputError` when no checkpoint is intact."""
-    found = []
+    intact = []
     for _, manifest in run.manifests():
         try:
-            found.append((manifest.sequences, parameters(run, manifest)))
+            intact.append((manifest.sequences, parameters(run, manifest)))
         except DamagedError:
             continue
-    require(len(found) > 0, "run", str(run.path), "has no good checkpoint")
-    return sorted(found, key=lambda one: one[0])
+    require(len(intact) > 0, "run", str(run.path), "has no good checkpoint")
+    return sorted(intact, key=lambda one: one[0])
 
 
 def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> Any:

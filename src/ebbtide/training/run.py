@@ -17,7 +17,7 @@ from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.start import parameters
 
 WATCHED = ("value", "sequences", "stopped_at")
-"""What `RunFolder.best` says beside the parameters."""
+"""Names in `RunFolder.best` that are no parameters."""
 
 
 class Run(RunFolder):
@@ -103,10 +103,10 @@ class Run(RunFolder):
         """The parameters [member, ...] of the best models."""
         evaluator = self.spec.best_evaluator()
         require(evaluator is not None, "at", "best", "this run keeps no best models (its spec's keep_best)")
-        found = self.best()
+        best = self.best()
         never = f"no evaluation of member {member} by {evaluator} was a number"
-        require(bool(found["sequences"][member] >= 0), "at", "best", never)
-        return {name: array for name, array in found.items() if name not in WATCHED}
+        require(bool(best["sequences"][member] >= 0), "at", "best", never)
+        return {name: array for name, array in best.items() if name not in WATCHED}
 
     def to_xarray(self) -> Any:
         """The curves with named axes, as an `xarray.Dataset` (needs the extra `export`).
@@ -182,5 +182,5 @@ def model_at(
     >>> sorted(params)
     ['blocks', 'exemplar', 'label', 'norm', 'position', 'readout']
     """
-    found = Run(run.path if isinstance(run, RunFolder) else run)
-    return found.spec, found.model(member, sequences)[1]
+    opened = Run(run.path if isinstance(run, RunFolder) else run)
+    return opened.spec, opened.model(member, sequences)[1]

@@ -31,7 +31,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 MOST_SEQUENCES = 2**32 - 1
 MOST_HELD = 2**30
-"""Most bytes of images that an encoder may hold at a time in an evaluation."""
+"""Largest number of bytes of images that an encoder may hold at a time in an evaluation."""
 
 
 class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

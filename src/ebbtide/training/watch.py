@@ -11,7 +11,7 @@ from ebbtide.errors import require
 TRAINING = -1
 """`stopped_at` of a member that has not stopped."""
 LONGEST_WINDOW = 1000
-"""Most evaluations in a smoothing window: every checkpoint holds the window of each member."""
+"""Largest number of evaluations in a smoothing window: every checkpoint holds the window of each member."""
 
 
 class EarlyStopping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -62,4 +62,4 @@ SCALED = (
     "rate 2e-3, in place of width 64, 12,800 transformed characters of 20 drawings with a label each, 1e-5; half "
     "of the queries are exact copies of their context exemplar, in place of one in 20"
 )
-"""How the preset `quick` differs from the paper's setting."""
+"""Words on the differences between the preset `quick` and the paper's setting."""
