@@ -73,7 +73,7 @@ def test_looking_whether_a_run_is_written_does_not_keep_the_writer_out(tmp_path)
 HOLD = """
 import sys, time, msgspec
 from pathlib import Path
-from ebbtide.runs.folder import Header
+from ebbtide.runs.records import Header
 from ebbtide.runs.writer import Writer
 writer = Writer(Path(sys.argv[1]), msgspec.json.decode(sys.stdin.buffer.readline(), type=Header))
 print("held", flush=True)

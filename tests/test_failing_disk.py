@@ -156,7 +156,7 @@ def test_a_writer_that_swallows_errors_is_caught(tmp_path, monkeypatch):
 LIMITED = """
 import resource, sys, msgspec, numpy as np
 from pathlib import Path
-from ebbtide.runs.folder import Header
+from ebbtide.runs.records import Header
 from ebbtide.runs.writer import Writer
 writer = Writer(Path(sys.argv[1]), msgspec.json.decode(sys.stdin.buffer.read(), type=Header))
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
