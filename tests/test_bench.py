@@ -19,7 +19,7 @@ from ebbtide.bench.rounds import Child, ChildError, summarise
 from ebbtide.errors import InputError
 from ebbtide.terminal import Terminal
 from ebbtide.training.schedule import Schedule
-from test_package import TREES, imports, name_of
+from source_tools import TREES, imports, name_of
 from tiny import SPEC
 
 # --- configurations and the command

@@ -21,7 +21,7 @@ from ebbtide.tasks.regression import Regression
 from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.spec import Spec, from_json
-from test_transformer import BATCH, CONTEXT, DIM, LABELS, idle_taps, prompt_of
+from model_tools import BATCH, CONTEXT, DIM, LABELS, idle_taps, prompt_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -27,31 +27,10 @@ from ebbtide.models.deepset import DeepSet
 from ebbtide.models.positions import Rotary
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.tasks.prompt import FunctionPrompt, Prompt
+from ebbtide.tasks.prompt import FunctionPrompt
+from intervention_tools import BATCH, MODEL, PROMPT, SHAPE, a_prompt, weights
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-SHAPE: Any = {"context": 3, "dim": 5, "labels": 6}
-MODEL = Transformer(layers=2, width=16, heads=4, mlp_ratio=2)
-BATCH = 7
-
-
-def a_prompt(context: int = 3, seed: int = 0) -> Prompt:
-    """Random exemplars; the target is among the labels in context, twice in some sequences."""
-    rng = np.random.default_rng(seed)
-    slot = np.zeros((context + 1, BATCH), np.int32)
-    labels = rng.integers(0, 6, (context, BATCH)).astype(np.int32)
-    x = rng.normal(size=(context + 1, BATCH, 5)).astype(np.float32)
-    return Prompt(*jax.device_put([x, labels, labels[0], slot, slot.astype(np.uint32), slot, labels[0]]))
-
-
-PROMPT = a_prompt()
-
-
-@cache
-def weights() -> Any:
-    """The parameters that most tests use."""
-    return MODEL.init(jax.random.key(1), **SHAPE)
 
 
 def seen(*interventions: AnyIntervention, at: str = "*", model: Transformer = MODEL) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ from ebbtide.report.probe_figure import heads_figure, rank_heads
 from ebbtide.runs.folder import RunFolder
 from ebbtide.training.driver import train
 from ebbtide.training.probe import ProbeResult
-from test_interventions import BATCH, MODEL, PROMPT, SHAPE, weights
+from intervention_tools import BATCH, MODEL, PROMPT, SHAPE, weights
 from tiny import SPEC
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -12,18 +12,10 @@ from pathlib import Path
 import pytest
 
 import ebbtide
+from source_tools import PACKAGE, ROOT, SOURCES, TREES, imports, name_of
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "src/ebbtide"
-SOURCES = sorted(PACKAGE.rglob("*.py"))
 TEXTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *PACKAGE.rglob("*.md"), *SOURCES]]
 TESTS = sorted((ROOT / "tests").glob("*.py"))
-TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
-
-
-def name_of(path: Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 MODULES = [name_of(path) for path in SOURCES]
@@ -109,21 +101,6 @@ FLOORS = {part: floor for floor, parts in enumerate(ORDER) for part in parts}
 """A part of the package imports from floors below its own only."""
 
 
-def imports(tree: ast.AST) -> set[str]:
-    """The parts of ebbtide (first name below the package) that a module imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("ebbtide.")}
-    return found - {"__version__"}
-
-
 def too_high(part: str, tree: ast.AST) -> set[str]:
     return {other for other in imports(tree) if other != part and FLOORS[other] >= FLOORS[part]}
 
@@ -134,6 +111,18 @@ def test_everything_imports_from_lower_floors_only():
         return set() if part == "__init__" else too_high(part, TREES[path])
 
     assert offenders(found) == {}
+
+
+def test_no_test_file_imports_another():
+    """What several share is in a file of tools."""
+
+    def found(path: Path) -> set[str]:
+        froms = [
+            node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
+        ]
+        return {name for name in froms if name.startswith("test_") and name != path.stem}
+
+    assert offenders(found, TESTS) == {}
 
 
 def test_every_part_has_a_floor():

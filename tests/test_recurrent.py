@@ -22,7 +22,7 @@ from ebbtide.training.engine import Engine
 from ebbtide.training.fields import override
 from ebbtide.training.optimizer import Adam, WeightDecay
 from ebbtide.training.spec import Spec, from_builtins, from_json
-from test_transformer import BATCH, CONTEXT, DIM, LABELS, idle_taps, prompt_of, recorded
+from model_tools import BATCH, CONTEXT, DIM, LABELS, idle_taps, prompt_of, recorded
 from tiny import SPEC
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -8,27 +8,15 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
-from ebbtide.models.model import Model, cross_entropy
+from ebbtide.models.model import cross_entropy
 from ebbtide.models.positions import Learned, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
-from ebbtide.tasks.prompt import Prompt
+from model_tools import BATCH, CONTEXT, DIM, LABELS, idle_taps, prompt_of, recorded
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
-CONTEXT, BATCH, DIM, LABELS = 3, 5, 7, 11
 POSITIONS = {"learned": Learned(), "sinusoidal": Sinusoidal(), "rotary": Rotary(max_time=50.0), "none": NoPositions()}
 SMALL = Transformer(layers=2, width=8, heads=2, mlp_ratio=2)
-
-
-def prompt_of(
-    seed: int = 0, context: int = CONTEXT, dim: int = DIM, labels: int = LABELS, batch: int = BATCH
-) -> Prompt:
-    rng = np.random.default_rng(seed)
-    slot = np.zeros((context + 1, batch), np.int32)
-    shown = rng.integers(0, labels, (context, batch)).astype(np.int32)
-    target = rng.integers(0, labels, batch).astype(np.int32)
-    exemplars = rng.normal(size=(context + 1, batch, dim)).astype(np.float32)
-    return Prompt(*jax.device_put([exemplars, shown, target, slot, slot.astype(np.uint32), slot, target]))
 
 
 def stirred(model: Transformer, seed: int = 1, dtype: type = np.float32):
@@ -36,19 +24,6 @@ def stirred(model: Transformer, seed: int = 1, dtype: type = np.float32):
     params = model.init(root(0, Purpose.INIT), context=CONTEXT, dim=DIM, labels=LABELS)
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda p: jnp.asarray(np.asarray(p) + 0.3 * rng.normal(size=p.shape), dtype), params)
-
-
-def recorded(model: Model, params, prompt: Prompt) -> dict[str, np.ndarray]:
-    """Every tapped value by name."""
-    seen: dict[str, np.ndarray] = {}
-
-    def tap(name, value):
-        assert name not in seen
-        seen[name] = np.asarray(value)
-        return value
-
-    model.apply(params, prompt, tap)
-    return seen
 
 
 def norm(w, x):
@@ -252,17 +227,6 @@ def test_an_identity_tap_changes_no_bit():
     params, prompt = stirred(SMALL), prompt_of()
     tapped = jax.jit(lambda p, x: SMALL.apply(p, x, lambda name, value: value))(params, prompt)
     np.testing.assert_array_equal(tapped, jax.jit(SMALL.apply)(params, prompt))
-
-
-def idle_taps(model: Model, params) -> list[str]:
-    """The taps at which another prompt's value does not change the logits: none, if what is tapped is what is used."""
-    prompt, others = prompt_of(), recorded(model, params, prompt_of(seed=1))
-    logits = np.asarray(model.apply(params, prompt))
-    replaced = {
-        at: model.apply(params, prompt, lambda name, value, at=at: jnp.asarray(others[at]) if name == at else value)
-        for at in others
-    }
-    return [at for at, changed in replaced.items() if not np.abs(changed - logits).max() > 1e-4]
 
 
 def test_every_tap_can_replace_its_value():
