@@ -9,7 +9,7 @@ from ebbtide.errors import InputError, Interrupted
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources
-from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, under_way, until
+from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, trained, under_way, until
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'ebbtide[ray]')")
@@ -29,10 +29,10 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": F
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory) -> dict[str, bytes]:
-    return bits(run_sweep(SWEEP, tmp_path_factory.mktemp("serial") / "s", jobs=1))
+    return bits(trained(tmp_path_factory.mktemp("serial") / "s", SWEEP))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
     with in_the_background():
         made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
@@ -72,21 +72,6 @@ def test_two_nodes_give_the_same_bits_and_survive_a_killed_worker(cluster, seria
     assert ray.is_initialized(), "a cluster that others started stays"
 
 
-def test_a_lost_node_leaves_its_tasks_to_the_others(cluster, serial, tmp_path):
-    out = tmp_path / "s"
-
-    def lose() -> None:
-        until(lambda: len(under_way(out)) > 0)
-        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
-
-    thread = meanwhile(lose)
-    folder = run_sweep(SWEEP, out, on="ray", jobs=2)
-    thread.join()
-    assert bits(folder) == serial
-    assert {folder.state(task) for task in folder.specs} == {"done"}
-    assert any(folder.failures(task) for task in folder.specs), "no task was on that node"
-
-
 def test_stopping_lets_tasks_save(cluster, tmp_path):
     out = tmp_path / "s"
     run = Ray(tmp_path / "s", SWEEP.resources, 2)
@@ -117,3 +102,20 @@ def test_an_option_that_ray_does_not_know_is_refused_in_one_line(cluster, tmp_pa
     with pytest.raises(InputError, match=r"resources\.ray.*num_cpu") as error:
         Ray(tmp_path / "s", Resources(ray={"num_cpu": 3}), None)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.thorough
+def test_a_lost_node_leaves_its_tasks_to_the_others(cluster, serial, tmp_path):
+    """The last test: the cluster that all share has one node less then."""
+    out = tmp_path / "s"
+
+    def lose() -> None:
+        until(lambda: len(under_way(out)) > 0)
+        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+
+    thread = meanwhile(lose)
+    folder = run_sweep(SWEEP, out, on="ray", jobs=2)
+    thread.join()
+    assert bits(folder) == serial
+    assert {folder.state(task) for task in folder.specs} == {"done"}
+    assert any(folder.failures(task) for task in folder.specs), "no task was on that node"

@@ -13,7 +13,7 @@ from ebbtide.errors import InputError
 from ebbtide.interrupts import stop_requests
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.sweep import Resources
-from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, planned, under_way, until
+from sweep_tools import SWEEP, TO_BE_STOPPED, bits, in_the_background, meanwhile, planned, trained, under_way, until
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed (pip install 'ebbtide[slurm]')")
 
@@ -24,20 +24,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:R
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory) -> dict[str, bytes]:
-    return bits(run_sweep(SWEEP, tmp_path_factory.mktemp("serial") / "s", jobs=1))
-
-
-def test_submitits_local_jobs_give_the_same_bits(serial, tmp_path):
-    folder = run_sweep(SWEEP, tmp_path / "s", on="slurm-local")
-    assert bits(folder) == serial
-    assert all(not folder.failures(task) for task in folder.specs)
-    assert not Slurm(tmp_path / "s", Resources(), None, local=True).active
+    return bits(trained(tmp_path_factory.mktemp("serial") / "s", SWEEP))
 
 
 @pytest.mark.parametrize("what", ["preempted", "killed"])
 def test_a_job_that_is_interrupted_goes_on_where_it_was(what, serial, tmp_path):
     """Preempted or out of time, submitit sends a signal: the task saves and the job is queued again. Killed: the driver
-    submits it again."""
+    submits it again. The bits are those of the sweep trained in one process."""
     out = tmp_path / "s"
     planned(out)
     slurm = Slurm(out, SWEEP.resources, 2, local=True)
@@ -55,7 +48,10 @@ def test_a_job_that_is_interrupted_goes_on_where_it_was(what, serial, tmp_path):
     folder = run_sweep(SWEEP, out, on=slurm)
     thread.join()
     assert bits(folder) == serial
-    assert len(folder.failures(hit[0])) == (what == "killed")
+    assert {task: len(folder.failures(task)) for task in folder.specs} == {
+        task: int(task == hit[0] and what == "killed") for task in folder.specs
+    }
+    assert not Slurm(out, Resources(), None, local=True).active
     log = "".join(p.read_text() for p in (out / "submitit").rglob("*_log.*"))
     assert ("Calling checkpoint method" in log and "Requeued job" in log) == (what == "preempted")
 

@@ -16,12 +16,12 @@ from ebbtide.sweeps.driver import DiskFullError, run_sweep
 from ebbtide.sweeps.executors import Local
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources
-from sweep_tools import BASE, LR, SWEEP, TO_BE_STOPPED, bits, driver, files, meanwhile, planned, under_way, until
+from sweep_tools import BASE, LR, SWEEP, TO_BE_STOPPED, bits, driver, files, meanwhile, planned, trained, under_way, until
 
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory) -> SweepFolder:
-    return run_sweep(SWEEP, tmp_path_factory.mktemp("serial") / "s", jobs=1)
+    return trained(tmp_path_factory.mktemp("serial") / "s", SWEEP)
 
 
 def write(folder: Path) -> Path:
@@ -43,7 +43,7 @@ def test_the_same_sweep_again_does_nothing_and_a_new_value_adds_only_its_members
     again = run_sweep(SWEEP, serial.path)
     assert files(again.path) == before
     more = replace(SWEEP, axes=(SWEEP.axes[0], Axis(field="optimizer.lr", values=[1e-3, 1e-2, 3e-3]), Axis(seeds=1)))
-    folder = run_sweep(more, serial.path)
+    folder = trained(serial.path, more)
     assert set(states(folder)) == {"done"} and len(folder.members) == len(again.members) + 2
     after = files(folder.path)
     kept = {name: what for name, what in before.items() if name != "sweep.json"}
