@@ -57,7 +57,7 @@ TO_BE_STOPPED = Sweep(
     base=BASE | {"sequences": 6_400_000, "schedule.evaluations": 321, "schedule.checkpoints": 321},
     axes=SWEEP.axes,
 )
-"""The same eighty times as long, looked at as often: its tasks do not end before a stop reaches them, on any machine."""
+"""The same eighty times as long, looked at as often: no task ends before a stop reaches it, on any machine."""
 
 
 def plan_of(study: Study, experiment: Experiment, preset: str = "quick", changed: Point | None = None) -> SweepPlan:

@@ -16,7 +16,20 @@ from ebbtide.sweeps.driver import DiskFullError, run_sweep
 from ebbtide.sweeps.executors import Local
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.sweep import Resources
-from sweep_tools import BASE, LR, SWEEP, TO_BE_STOPPED, bits, driver, files, meanwhile, planned, trained, under_way, until
+from sweep_tools import (
+    BASE,
+    LR,
+    SWEEP,
+    TO_BE_STOPPED,
+    bits,
+    driver,
+    files,
+    meanwhile,
+    planned,
+    trained,
+    under_way,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
