@@ -34,6 +34,9 @@ Draw = Callable[..., Prompt]
 QUICK_COMPILE: dict[str, bool | int] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 """Compiler options for the many small programs that run once."""
 
+emitters = False
+"""Whether what is compiled quickly is compiled with XLA's fusion emitters all the same."""
+
 _options_of_jax = compiler.get_compile_options
 
 
@@ -41,7 +44,7 @@ def _compile_options(*args: Any, **options: Any) -> Any:
     """JAX's compiler options; where it shall not optimise, without the emitters that take half of the compiler's time
     for a small program."""
     chosen = _options_of_jax(*args, **options)
-    if jax.config.values["jax_disable_most_optimizations"]:
+    if jax.config.values["jax_disable_most_optimizations"] and not emitters:
         chosen.env_option_overrides = [*chosen.env_option_overrides, ("xla_cpu_use_fusion_emitters", False)]
     return chosen
 
@@ -55,6 +58,20 @@ def quick_compile() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def quick_compile_everywhere(quick_compile: None) -> Iterator[None]:
+    """The same in the processes that the tests of a module start, to the bit: with the emitters, which cannot be
+    chosen there."""
+    global emitters
+    before, emitters = emitters, True
+    jax.clear_caches()  # what another module has compiled otherwise would be taken
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+    yield
+    del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+    jax.clear_caches()
+    emitters = before
 
 
 LONGEST = (

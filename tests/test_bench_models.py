@@ -27,6 +27,8 @@ from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.spec import Spec
 from tiny import SPEC
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 DEEP = replace(SPEC, task=FewShot(context=4, burst=2), model=Transformer(layers=3, width=16, heads=4, mlp_ratio=3))
 BARE = replace(SPEC, task=FewShot(labels=Shared(4)), model=Transformer(layers=2, width=16, heads=2, mlp_ratio=0))
 SPECS = {"one layer": SPEC, "three layers": DEEP, "attention only": BARE}

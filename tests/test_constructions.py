@@ -10,6 +10,8 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.verify.constructions import lasso_descent, ridge_descent, selection, smoother
 from ebbtide.verify.functions import descent
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 N, BATCH, DIM = 6, 5, 3
 RATE = 0.05
 

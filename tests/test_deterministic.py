@@ -17,6 +17,8 @@ from ebbtide.training.driver import train
 from ebbtide.training.run import spec_of
 from tiny import contents
 
+pytestmark = pytest.mark.usefixtures("quick_compile_everywhere")
+
 FIELDS = {
     "task.context": 2,
     "task.burst": 1,

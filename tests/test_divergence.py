@@ -28,6 +28,8 @@ from ebbtide.sweeps.plan import TaskGroup, group
 from sweep_tools import BASE, make_sweep
 from tiny import evaluations, header, watched, write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 NAN = np.nan
 CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]
 LOSS = [NAN, *np.linspace(4, 1, 9)]

@@ -25,6 +25,8 @@ from ebbtide.training.schedule import Schedule
 from ebbtide.training.team import Team, Worker, WorkerError
 from tiny import SPEC, contents, final_state, header, same_bits
 
+pytestmark = pytest.mark.usefixtures("quick_compile_everywhere")
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> RunFolder:

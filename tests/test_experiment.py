@@ -18,6 +18,8 @@ from ebbtide.sweeps.plan import group
 from ebbtide.sweeps.results import load
 from sweep_tools import BASE, made, make_sweep, plan_of, trained
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 STUDY = find_study("transience")
 TINY = {**BASE, "sequences": 3200, "source.seed": 5, "keep_best": "icl"}
 ARMS = {"slow": {"optimizer.lr": 1e-4}, "fast": {"optimizer.lr": 3e-3}}

@@ -21,6 +21,8 @@ from ebbtide.runs.writer import Writer
 from folders import HEAD, play
 from tiny import contents, final_state, write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile_everywhere")
+
 CALLS = ("open", "write", "fsync", "replace", "mkdir", "unlink", "rmdir", "ftruncate")
 COMMITS = 3
 

@@ -14,6 +14,8 @@ from ebbtide.tasks.labels import PerSequence, Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt, Tag
 from ebbtide.tasks.relabel import CopyQueryLabel, Flip, Pair
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 RESTS = ("iid", "no_support", "unique")
 EXEMPLAR_DRAWS = ("independent", "without_replacement", "match")
 

@@ -207,7 +207,12 @@ def test_a_probe_explains_what_is_linear_and_nothing_else():
     [
         (transient_ridge.TRANSIENT_RIDGE, "pools", {"figure.png", "distances.png", "paths.png"}),
         (bayesian_averaging.BAYESIAN_AVERAGING, "averaging", {"figure.png", "distances.png"}),
-        (bayesian_averaging.BAYESIAN_AVERAGING, "scaling", {"figure.png", "distances.png", "scaling.png"}),
+        pytest.param(
+            bayesian_averaging.BAYESIAN_AVERAGING,
+            "scaling",
+            {"figure.png", "distances.png", "scaling.png"},
+            marks=pytest.mark.thorough,  # eight programs to compile
+        ),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )

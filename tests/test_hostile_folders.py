@@ -26,6 +26,8 @@ from effort import examples
 from sweep_tools import BASE, LR, WIDTH, made
 from tiny import write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 COUNT = examples(quick=6, thorough=220)
 SWEEP = Sweep(name="try", base=BASE, axes=(WIDTH, LR))
 CLAIM = Judgement("peak", "ICL emerges", "Fig. 2", "peak of icl", 0.5, 0.7, 0.6, 0.8, 2, 2, [0.7, 0.7], "holds")

@@ -371,8 +371,14 @@ def arrays(tree: Any) -> int:
     "spec",
     [
         replace(SPEC, optimizer=SGD(), task=FewShot(labels=Shared(8)), source=Gaussian(infinite=True, dim=12)),
-        replace(SPEC, task=FewShot(labels=Polysemy(3)), vary={"source.noise": [0.0, 1.0]}),
-        replace(SPEC, source=Glyphs(classes=400, exemplars=2), vary={"source.motor": [0.5, 1.0]}),
+        pytest.param(
+            replace(SPEC, task=FewShot(labels=Polysemy(3)), vary={"source.noise": [0.0, 1.0]}),
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            replace(SPEC, source=Glyphs(classes=400, exemplars=2), vary={"source.motor": [0.5, 1.0]}),
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_the_count_is_a_close_lower_bound_of_what_training_holds(spec):

@@ -60,7 +60,7 @@ def alone(tmp_path_factory) -> RunFolder:
     return train(FOUR, tmp_path_factory.mktemp("alone") / "run", processes=1)
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.thorough)])
 def test_the_bits_do_not_depend_on_the_number_of_processes(count, alone, tmp_path):
     assert end(start(tmp_path / "run", count, "1")) == [(0, "done complete")] * count
     run = RunFolder(tmp_path / "run")

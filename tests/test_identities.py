@@ -7,6 +7,8 @@ import pytest
 
 from make_identities import FILE, VERDICTS, identities, verdicts
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 FROZEN = msgspec.json.decode(FILE.read_bytes())
 
 

@@ -21,6 +21,8 @@ from ebbtide.training.inputs import changed_inputs, content, inputs
 from ebbtide.training.start import Start
 from tiny import SPEC, write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile_everywhere")
+
 LAST = "checkpoints/000000001024"
 
 

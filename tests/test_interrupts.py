@@ -13,6 +13,8 @@ from ebbtide.interrupts import STOPPED, raise_on_ctrl_c
 from ebbtide.runs.atomic import TEMPORARY
 from tiny import contents, write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile_everywhere")
+
 AT_IMPORT = """
 import os, signal, sys
 

@@ -93,9 +93,9 @@ def test_under_vmap_grad_and_scan_and_reduced_inside():
         reduce = lambda name, value: value.mean(0)  # noqa: E731
         return record(MODEL, params, PROMPT, "*.hook_pattern", reduce=reduce)[1]["blocks.1.attn.hook_pattern"]
 
-    found = jax.vmap(mean_pattern)(both)
+    found = jax.jit(jax.vmap(mean_pattern))(both)
     np.testing.assert_allclose(found[0], untouched()["blocks.1.attn.hook_pattern"].mean(0), rtol=1e-5)
-    gradient = jax.grad(lambda p: mean_pattern(p)[0, 0, 0])(weights())
+    gradient = jax.jit(jax.grad(lambda p: mean_pattern(p)[0, 0, 0]))(weights())
     assert np.abs(gradient["blocks"][1]["attn"]["q"]).max() > 0 == np.abs(gradient["readout"]["w"]).max()
     _, rows = jax.lax.scan(lambda c, p: (c, mean_pattern(p)), 0, both)
     np.testing.assert_allclose(rows, found, rtol=1e-5)

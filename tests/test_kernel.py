@@ -462,6 +462,7 @@ def checked(library, tmp_path_factory):
     return run
 
 
+@pytest.mark.thorough
 def test_address_and_undefined_behaviour_sanitizers_find_nothing(checked):
     found = checked("-march=native", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     assert found.shape == (18, 3) and np.isfinite(found).all()
@@ -474,6 +475,7 @@ def widths() -> list[tuple[str, ...]]:
     return [("-march=native",), (), *([("-march=x86-64-v3",)] if " avx2 " in said and " fma " in said else [])]
 
 
+@pytest.mark.thorough
 def test_every_width_of_vectors_computes_the_same(checked):
     here, *others = (checked(*flags) for flags in widths())
     for other in others:

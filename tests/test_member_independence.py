@@ -18,6 +18,8 @@ from ebbtide.training.optimizer import Adam, Descent
 from ebbtide.training.spec import Spec, from_json
 from tiny import SPEC, same_bits
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 STEPS = 10
 RATES = [3e-3, 1e-3, 3e-4]
 THREE = replace(SPEC, members=3, vary={"optimizer.lr": RATES})

@@ -14,6 +14,8 @@ from ebbtide.training.members import Members, from_dotted, to_dotted
 from ebbtide.training.spec import Spec
 from tiny import SPEC, same_bits
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 STEPS = 12
 
 

@@ -18,6 +18,8 @@ from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.user_code import names_a_file
 from tiny import SPEC, contents, write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile_everywhere")
+
 EXAMPLE = Path(__file__).parents[1] / "examples/own_study.py"
 OWN_RUN = """
 import ebbtide as eb

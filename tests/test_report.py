@@ -35,6 +35,8 @@ from sweep_tools import BASE, LR, WIDTH, made, make_sweep
 from sweep_tools import SHORT_SWEEP as SWEEP
 from tiny import SPEC, contents, header, write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]
 
 

@@ -25,6 +25,8 @@ from ebbtide.training.schedule import Schedule, Window
 from effort import examples
 from tiny import SPEC, same_bits
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 STEPS = 16
 SHORT = replace(SPEC, sequences=STEPS * SPEC.batch, members=1)
 

@@ -35,6 +35,8 @@ from ebbtide.training.start import checkpoint
 from sweep_tools import BASE, _Idle, made, make_sweep, plan_of
 from tiny import write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 SHORT = BASE | {"sequences": 1600}
 SWEEP = Sweep(name="try", base=SHORT, axes=(Axis(seeds=2),))
 OF_PRESET = replace(SWEEP, study="transience")

@@ -30,6 +30,8 @@ from ebbtide.studies.evidence import ONLY, Arm, Evidence
 from ebbtide.studies.study import setup
 from ebbtide.studies.verdict import Verdict
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 SEEDS = range(200, 203)
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 TINY = [

@@ -22,6 +22,8 @@ from ebbtide.runs.writer import Writer, check_folder
 from folders import HEAD, play
 from tiny import contents, write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile_everywhere")
+
 CHILD = Path(__file__).with_name("writer_child.py")
 LOOKS, COMMITS = 25, 4
 """Times the reader looks at a run that is being written, and commits that are made during each look: neither

@@ -34,7 +34,7 @@ SPEC = Spec(
 )
 """64 steps of two members; evaluations at 0, 256 ... 1024, checkpoints kept at 0, 512 and 1024."""
 
-LONG = replace(SPEC, members=4, sequences=307_200, schedule=Schedule(evaluations=41, checkpoints=41))
+LONG = replace(SPEC, members=4, sequences=102_400, schedule=Schedule(evaluations=21, checkpoints=21))
 """Some seconds of training that commit often: for what must be caught on its way."""
 
 CHANCE = {"iwl": 1 / 66, "iwl_exemplar": 1 / 66, "train": 0.5, "flip": 0.5, "ciwl": 0.5}
