@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ebbtide.models.deepset import DeepSet
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.sources.bank import SourceLike
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.features import Features
 from ebbtide.sources.functions import Functions
@@ -21,7 +20,6 @@ from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.regression import Regression
-from ebbtide.tasks.task import Task
 from ebbtide.training.custom import CustomModel, CustomSource, CustomTask
 from ebbtide.training.optimizer import SGD, Adam
 
@@ -30,11 +28,11 @@ AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Conce
 AnyModel = Transformer | Recurrent | DeepSet
 AnyOptimizer = Adam | SGD
 
-if TYPE_CHECKING:  # an object of a user's class stands in a spec as it is, and as data in JSON: see custom.py
-    TaskPart = AnyTask | Task
-    SourcePart = AnySource | SourceLike
+if TYPE_CHECKING:  # structs, so that type checkers know `replace(spec.task, ...)`; users' classes are not listed
+    TaskPart = AnyTask
+    SourcePart = AnySource
     ModelPart = AnyModel
-else:
+else:  # an object of a user's class stands in a spec as it is, and as data in JSON: see custom.py
     TaskPart = AnyTask | CustomTask
     SourcePart = AnySource | CustomSource
     ModelPart = AnyModel | CustomModel
