@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax
+from jax._src import compilation_cache
 from jax._src.compilation_cache import decompress_executable
 
 from ebbtide.machine import cache_folder, cores, processor
@@ -33,11 +34,20 @@ thousands of small ones."""
 
 
 def machine() -> str:
-    """What a compiled program depends on beside the program and its options: versions, instructions, cores."""
+    """What an entry depends on beside the program and its options: versions, instructions, cores, how it is packed."""
+    packed = "zlib" if compilation_cache.zstandard is None else "zstd"
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
     flags = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
-    parts = (jax.__version__, version("jaxlib"), sys.version, processor(), " ".join(sorted(flags.split())), cores())
+    parts = (
+        jax.__version__,
+        version("jaxlib"),
+        sys.version,
+        processor(),
+        " ".join(sorted(flags.split())),
+        cores(),
+        packed,
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -133,7 +143,7 @@ def exchange() -> None:
         copy(SHARED, OWN)
 
 
-def begin(least_seconds: float = 0.02) -> None:
+def begin(least_seconds: float = 0.1) -> None:
     """Lets this process and all that it starts compile into its own folder, which is removed at its end."""
     atexit.register(shutil.rmtree, OWN, ignore_errors=True)
     os.environ |= {

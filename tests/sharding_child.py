@@ -19,11 +19,12 @@ from ebbtide.training.driver import train
 from ebbtide.training.members import Members, to_dotted
 from ebbtide.training.progress import Progress
 from ebbtide.training.schedule import Schedule
+from effort import THOROUGH
 from tiny import SPEC, final_state
 
 MEMBERS = 6
 STEPS = 12
-LAYOUTS = {"alone": (1, 1), "4 over 4": (4, 4), "4 over 2": (4, 2), "3 over 1": (3, 1)}
+LAYOUTS = {"alone": (1, 1), "4 over 4": (4, 4)} | ({"4 over 2": (4, 2), "3 over 1": (3, 1)} if THOROUGH else {})
 """(width, devices); with width 4 two places of the second group are filled up."""
 WIDE = replace(
     SPEC,

@@ -206,12 +206,17 @@ def test_a_probe_explains_what_is_linear_and_nothing_else():
     ("study", "name", "pictures"),
     [
         (transient_ridge.TRANSIENT_RIDGE, "pools", {"figure.png", "distances.png", "paths.png"}),
-        (bayesian_averaging.BAYESIAN_AVERAGING, "averaging", {"figure.png", "distances.png"}),
+        pytest.param(
+            bayesian_averaging.BAYESIAN_AVERAGING,
+            "averaging",
+            {"figure.png", "distances.png"},
+            marks=pytest.mark.thorough,
+        ),
         pytest.param(
             bayesian_averaging.BAYESIAN_AVERAGING,
             "scaling",
             {"figure.png", "distances.png", "scaling.png"},
-            marks=pytest.mark.thorough,  # eight programs to compile
+            marks=pytest.mark.thorough,
         ),
     ],
     ids=lambda one: one if isinstance(one, str) else "",

@@ -149,7 +149,7 @@ def models(draw, kinds: list[dict[str, Any]] = TOKENS) -> Transformer:
     )
 
 
-@settings(max_examples=examples(quick=6, thorough=24), derandomize=True)
+@settings(max_examples=examples(quick=4, thorough=24), derandomize=True)
 @given(
     model=models(),
     context=st.integers(1, 6),
@@ -163,7 +163,7 @@ def test_gradients_of_any_shape_are_those_of_float64(library, model, context, ba
     hold_to_float64(model, params, prompt, {"context": context, "dim": dim, "labels": labels})
 
 
-@settings(max_examples=examples(quick=7, thorough=28), derandomize=True)
+@settings(max_examples=examples(quick=4, thorough=28), derandomize=True)
 @given(
     model=models(),
     context=st.integers(1, 6),
@@ -179,7 +179,7 @@ def test_gradients_of_functions_are_those_of_float64(library, model, context, ba
     hold_to_float64(model, params, prompt, {"context": context, "dim": dim, "labels": labels})
 
 
-@settings(max_examples=examples(quick=5, thorough=20), derandomize=True)
+@settings(max_examples=examples(quick=3, thorough=20), derandomize=True)
 @given(
     model=models([{"pairing": "states"}]),
     context=st.integers(1, 6),

@@ -478,7 +478,7 @@ def test_the_compiled_kernel_serves_ones_own_tasks_and_no_model_of_ones_own(here
     assert native.unsupported_reason(mine("Net"), shape) == "a model in a file of the user is not served"
 
 
-def test_every_question_to_data_is_refused_and_no_attribute_is_invented():
+def test_every_question_to_data_is_refused_and_no_attribute_is_invented(forget):
     data = CustomTask("mine.py", "a" * 64, "Mine", {"mark": 3, "check": 4})
     assert data.mark == 3 and not hasattr(data, "__len__") and isinstance(data, Custom)
     for name in ("check", "sample", "outputs", "metrics"):
