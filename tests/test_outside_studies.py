@@ -125,7 +125,7 @@ def test_names_of_studies_and_of_files_are_told_apart():
     assert study_in_file(str(EXAMPLE)).name == "own-study" and resolve_study(f"{EXAMPLE}:STUDY").file
 
 
-def test_installed_packages_add_studies_and_replace_none(monkeypatch):
+def test_installed_packages_add_studies_and_replace_none(monkeypatch, capsys):
     other = TRANSIENCE._replace(name="theirs")
     monkeypatch.setattr(outside, "other", other, raising=False)
     monkeypatch.setattr(outside, "same", TRANSIENCE._replace(paper="another"), raising=False)
@@ -134,6 +134,7 @@ def test_installed_packages_add_studies_and_replace_none(monkeypatch):
     assert find_study("theirs") is other and find_study("transience") is TRANSIENCE
     listed = {study.name: study.paper for study in list_studies()}
     assert next(iter(listed)) == "transience" and listed["transience"] == TRANSIENCE.paper and "theirs" in listed
+    assert main(["studies"]) == 0 and "\ntheirs" in capsys.readouterr().out
     monkeypatch.setattr(outside, "other", 3)
     with pytest.raises(InputError, match=r"the entry point ebbtide\.studies\.outside:other is no study"):
         find_study("theirs")

@@ -10,7 +10,7 @@ from ebbtide.cli.console import claims_verdict, console, find_run, print_diverge
 from ebbtide.cli.parser import RUNS, check_names
 from ebbtide.cli.work import KINDS, clock_words, donor_words, train_run
 from ebbtide.errors import require
-from ebbtide.papers.registry import STUDIES, find_study, resolve_study
+from ebbtide.papers.registry import all_studies, find_study, resolve_study
 from ebbtide.report import tables
 from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.comparison import Comparison
@@ -22,7 +22,7 @@ from ebbtide.training.spec import Spec
 
 def studies(options: Namespace) -> int:
     """Table of all studies, or of one with all its experiments."""
-    for study in [resolve_study(options.study)] if options.study else STUDIES:
+    for study in [resolve_study(options.study)] if options.study else all_studies().values():
         console.print(Text(study.name, "bold"), Text(f"  {study.question}"))
         console.print(Text(f"  {study.paper}", "dim"))
         for one in study.experiments:

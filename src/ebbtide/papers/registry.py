@@ -43,9 +43,10 @@ class StudyEntry(NamedTuple):
 
 
 def all_studies() -> dict[str, Study]:
-    """All studies by name: those that installed packages add, then those of this package, which win over an added one
-    of the same name."""
-    return installed_studies() | {study.name: study for study in STUDIES}
+    """All studies by name: those of this package, then those that installed packages add under other names. Raises
+    `InputError` when an installed package adds something that is no study."""
+    own = {study.name: study for study in STUDIES}
+    return own | {name: study for name, study in installed_studies().items() if name not in own}
 
 
 def list_studies() -> list[StudyEntry]:
@@ -60,8 +61,7 @@ def list_studies() -> list[StudyEntry]:
     transience: ...
     regularisation: ...
     """
-    own = {study.name: study for study in STUDIES}
-    return [StudyEntry(one.name, one.paper, one.question) for one in (own | all_studies()).values()]
+    return [StudyEntry(one.name, one.paper, one.question) for one in all_studies().values()]
 
 
 def find_study(name: str) -> Study:
