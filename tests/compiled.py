@@ -18,10 +18,10 @@ import tempfile
 import traceback
 from contextlib import suppress
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
-from jax._src import compilation_cache
 from jax._src.compilation_cache import decompress_executable
 
 from ebbtide.machine import cache_folder, cores, processor
@@ -35,7 +35,7 @@ thousands of small ones."""
 
 def machine() -> str:
     """What an entry depends on beside the program and its options: versions, instructions, cores, how it is packed."""
-    packed = "zlib" if compilation_cache.zstandard is None else "zstd"
+    packed = "zlib" if find_spec("zstandard") is None else "zstd"  # as JAX decides
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
     flags = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
