@@ -77,8 +77,8 @@ def _command(words: list[str]) -> int:
             raise
         sys.stderr.write(f"ebbtide: {one_line(str(error.filename))}: {error.strerror}\n")
         return 2
-    except Exception as error:
-        told = explain(error)  # a fault in a file of the user
+    except Exception as error:  # whatever a file of the user raises is told in one line; all else is a bug
+        told = explain(error)
         if told is None:
             raise
         sys.stderr.write(f"ebbtide: {visible(str(told))}\n")
