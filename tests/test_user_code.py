@@ -224,7 +224,7 @@ def test_the_command_line_names_a_class_and_sets_its_fields(here, capsys):
     assert file_words(parser_options(words)) == ["--code", "mine.py", "--study", "./study.py"]
     for fields, says in (
         (["--task.marc", "2"], "task.marc = 2: no such field (did you mean 'mark'?); task has the fields context"),
-        (["--task.mark", "two"], "task.mark = 'two': Expected int, got str"),
+        (["--task.mark", "two"], "task.mark = 'two': expected int, got str"),
         (["--task.mark", "9"], "task.mark = 9: must be below 9"),
         (["--task.sha256", "0"], "task.sha256 = 0: no such field"),
     ):
@@ -370,7 +370,7 @@ def test_an_argument_of_a_task_process_is_the_only_way_to_a_file(here):
         ("x = 1\nraise ValueError('a\\nb')", "./own.py", r"line 2: ValueError: a\nb"),
         ("import sys\nsys.exit(3)", "./own.py", "line 2: SystemExit: 3"),
         ("x = 1", "./own.py", "must be FILE.py:NAME; the file has the tasks none"),
-        (MINE, "./own.py:Min", "is no class; the file has the tasks Mine (did you mean 'Mine'?)"),
+        (MINE, "./own.py:Min", "there is no such class; the file has the tasks Mine (did you mean 'Mine'?)"),
         (MINE, "./own.py:Path", "must be a frozen msgspec struct"),
         (MINE, "./own.py:Cloud", "is no task: it has no prompt_type, metrics, context, check_pairing"),
         (MINE.replace("rate: float = 1.0", "rate: float"), "./own.py:Mine", "line 6: TypeError: Required field 'rate'"),

@@ -146,7 +146,7 @@ def find_class(kind: type[Custom], file: CodeFile, name: str) -> Any:
     found, words = getattr(file.module, name, None), f"{file.path.name}:{name}"
     known = [one for one in vars(file.module) if _is_class(kind, file, one)]
     have = f"the file has the {kind.part}s {', '.join(known) or 'none'}{nearest(name, known)}"
-    require(isinstance(found, type), kind.part, words, f"is no class; {have}")
+    require(isinstance(found, type), kind.part, words, f"there is no such class; {have}")
     assert isinstance(found, type)
     struct = issubclass(found, msgspec.Struct) and found.__struct_config__.frozen
     require(struct, kind.part, words, f"must be a frozen msgspec struct; {have}")
@@ -196,7 +196,8 @@ def _convert(kind: type[Custom], own: type, fields: dict[str, Any]) -> Any:
         message, _, where = str(error).partition(" - at `$")
         name = where.rstrip("`").lstrip(".")
         value = fields.get(name.partition(".")[0].partition("[")[0], own.__name__)
-        raise InputError(f"{kind.part}.{name}".rstrip("."), value, one_line(message.replace("`", ""))) from error
+        allowed = one_line(message[:1].lower() + message[1:].replace("`", ""))
+        raise InputError(f"{kind.part}.{name}".rstrip("."), value, allowed) from error
     except (TypeError, NameError) as error:  # a field's annotation
         raise InputError(kind.part, own.__name__, one_line(f"its fields must be data: {error}")) from error
 
