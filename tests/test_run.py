@@ -1,7 +1,10 @@
 """A run as its user sees it: its spec, its models, its curves with named axes."""
 
 import inspect
+import json
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +12,14 @@ import pytest
 from msgspec.structs import replace
 
 import ebbtide as eb
+from ebbtide.models.transformer import Transformer
 from ebbtide.runs.reading import load_record
+from ebbtide.runs.signed import sign
 from ebbtide.runs.writer import Writer
-from ebbtide.training.start import to_dotted
+from ebbtide.sources.gaussian import Gaussian
+from ebbtide.training import limits
+from ebbtide.training.spec import from_builtins
+from ebbtide.training.start import Start, member_numbers, to_dotted
 from tiny import SPEC, header, same_bits, write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -173,6 +181,104 @@ def test_a_damaged_checkpoint_is_told_in_one_line(run, tmp_path):
         with pytest.raises(eb.InputError) as caught:
             changed.model(at=at)
         assert caught.value.field == "run" and "\n" not in str(caught.value)
+
+
+def forge(run: eb.Run, path: Path, **fields: Any) -> eb.Run:
+    """A copy of a run's folder with fields of its spec replaced, every record signed again: `source__dim` is
+    `source.dim`."""
+    shutil.copytree(run.path, path)
+    head = json.loads((path / "run.json").read_bytes())["body"]
+    for name, value in fields.items():
+        *parts, last = name.split("__")
+        at = head["spec"]
+        for part in parts:
+            at = at[part]
+        at[last] = value
+    digest = from_builtins(head["spec"]).digest()
+    for file in (path / "run.json", *path.glob("checkpoints/*/manifest.json")):
+        body = head if file.name == "run.json" else json.loads(file.read_bytes())["body"]
+        file.write_bytes(sign(body | {"digest": digest}))
+    return eb.Run(path)
+
+
+FORGED: dict[str, tuple[dict[str, Any], str]] = {
+    "classes": ({"source__classes": 4 * 10**9, "source__dim": 2**16}, "source.classes = 4000000000: .* no machine"),
+    "layers": ({"model__layers": 10**8}, "model.layers = 100000000: must be at most 1024"),
+    "width": ({"model__width": 2**30}, "model.width = 1073741824: .* no machine has more"),
+    "context": ({"task__context": 10**8}, "task.context = 100000000: must be at most 1024"),
+    "members": ({"members": 4 * 10**9}, "members = 4000000000: .* no machine has more"),
+    "images": (
+        {"source__exemplars": 10**9, "source__dim": 2**9},
+        "source.exemplars = 1000000000: .* no machine has more",
+    ),
+    "evaluators": ({"evaluators": ["icl", "none"]}, "evaluators = 'none': must be one of"),
+    "moderate": ({"model__width": 2**18}, "model.width = 262144: weights and optimiser state need .* this machine has"),
+}
+
+
+def forbid_work(monkeypatch) -> None:
+    """Lets no source be built and no parameters be made or traced."""
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise AssertionError("something was drawn or made for a spec that no machine can run")
+
+    monkeypatch.setattr(Gaussian, "build", refuse)
+    monkeypatch.setattr(Transformer, "init", refuse)
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_spec_is_refused_before_anything_is_drawn_or_made_for_it(name, run, tmp_path, monkeypatch):
+    fields, says = FORGED[name]
+    forged = forge(run, tmp_path / "run", **fields)
+    monkeypatch.setattr(limits, "physical_memory", lambda: 64 * 2**30)
+    forbid_work(monkeypatch)
+    for call in (
+        lambda: forged.model(),
+        lambda: eb.model_at(forged.path, 1),
+        lambda: eb.probe_run(forged, ["induction_strength"], "icl", sequences=4),
+    ):
+        with pytest.raises(eb.InputError, match=f"run.json: its spec cannot be used: {says}") as caught:
+            call()
+        assert caught.value.field == "run" and "\n" not in str(caught.value)
+    with pytest.raises(eb.InputError, match=says):
+        eb.prompts_of(forged.spec, forged.spec.evaluators[0], 4)
+    if "evaluators" not in fields:
+        with pytest.raises(eb.InputError, match=r" = .*: .*(at most|at least|no machine|this machine)"):
+            eb.score(forged.spec, {}, "icl")
+    assert forged.status() == "complete" and forged.spec.batch == 16  # reading asks none of this
+
+
+def test_a_copy_of_a_run_that_changes_nothing_is_used_as_the_run(run, tmp_path):
+    copied = forge(run, tmp_path / "run")
+    (ours,) = eb.probe_run(run, ["induction_strength"], "icl", sequences=4)
+    (theirs,) = eb.probe_run(copied, ["induction_strength"], "icl", sequences=4)
+    np.testing.assert_array_equal(ours.values, theirs.values)
+
+
+def test_more_prompts_than_memory_holds_are_refused_before_they_are_drawn(run, monkeypatch):
+    forbid_work(monkeypatch)
+    for call in (
+        lambda: eb.prompts_of(run.spec, "icl", 10**13),
+        lambda: eb.probe_run(run, ["induction_strength"], "icl", sequences=10**13),
+    ):
+        with pytest.raises(eb.InputError, match=r"^sequences = 10000000000000: so many prompts need") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_checkpoints_are_held_to_the_spec_before_prompts_are_drawn(run, tmp_path, monkeypatch):
+    changed = forge(run, tmp_path / "run", model__width=32)
+    monkeypatch.setattr(Gaussian, "build", lambda self: pytest.fail("prompts were drawn"))
+    with pytest.raises(eb.InputError, match="this spec needs float32"):
+        eb.probe_run(changed, ["induction_strength"], "icl", sequences=4)
+
+
+def test_a_donor_that_claims_any_number_of_members_costs_no_memory(run, tmp_path):
+    forged = forge(run, tmp_path / "run", members=2**32 - 1)
+    assert len(member_numbers(forged)) == 2**32 - 1
+    start = Start(run=str(forged.path), sequences=1024)
+    with pytest.raises(eb.InputError, match=r"has no member of this number, but 0, 1, 2.*, \.\.\. \(start.member"):
+        start.check(SPEC.model, SPEC.shape(), [2**32])
 
 
 def test_curves_with_named_axes_are_the_runs_metrics(run):

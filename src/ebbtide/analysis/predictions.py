@@ -24,7 +24,7 @@ from ebbtide.studies.evidence import Evidence, Series, stack_members
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.tasks.task import Task
 from ebbtide.training.probe import checkpoints
-from ebbtide.training.run import params_of, spec_of
+from ebbtide.training.run import loadable_spec_of, params_of
 from ebbtide.training.spec import Spec
 
 T = TypeVar("T")
@@ -168,7 +168,7 @@ def predict_member(
 ) -> Predictions:
     """Predictions of one member of a run; the arguments are those of `predict_arm`."""
     run = RunFolder(snapshot.path)
-    spec = spec_of(run)
+    spec = loadable_spec_of(run)
     if evaluator == TRAINING_PROMPTS:
         prompt_set = training_prompts(spec, place, prompts)
     else:

@@ -167,14 +167,14 @@ class Evidence:
         `InputError` when the parameters are not those that the run's spec needs."""
         from ebbtide.tasks.fewshot import METRICS
         from ebbtide.training.engine import Engine
-        from ebbtide.training.run import WATCHED, params_of, spec_of
+        from ebbtide.training.run import WATCHED, loadable_spec_of, params_of
 
         scores: list[float] = []
         for place, run in self.runs(arm):
             if run is None:
                 scores.append(np.nan)
                 continue
-            spec = spec_of(run)
+            spec = loadable_spec_of(run)
             seeds = replace(spec.seeds, evaluation=spec.seeds.evaluation + 1)
             engine = Engine(replace(spec, seeds=seeds, evaluators=(evaluator,)))
             best = {name: array for name, array in run.best().items() if name not in WATCHED}

@@ -1,6 +1,7 @@
 """Upper limits of specs: what no machine could run is refused before anything is allocated."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -37,29 +38,6 @@ def check_integers(spec: msgspec.Struct) -> None:
         require(value < MOST, name, value, f"must be below 2^32 = {MOST}")
 
 
-def check_size(spec: Any) -> None:
-    """Raises `InputError` when a spec needs more memory than any machine has."""
-    _check_needed(spec, MOST_BYTES, f"no machine has more than {MOST_BYTES:,}")
-
-
-def check_memory(spec: Any) -> None:
-    """Raises `InputError` when a spec needs more memory than this machine has."""
-    memory = physical_memory()
-    spec.source.check_memory(memory)
-    _check_needed(spec, memory, f"this machine has {memory:,}")
-
-
-def _check_needed(spec: Any, most: int, why: str) -> None:
-    """Raises `InputError` when a spec needs more than `most` bytes. Names the field with the largest share: the one
-    that, set to 1, would reduce the need most."""
-    bytes_needed = needed_bytes(spec)
-    if bytes_needed > most:
-        sizes = integers(msgspec.to_builtins(spec))
-        name = min(sizes, key=lambda one: needed_bytes(replace_at(spec, one, 1)))
-        what = "weights, optimiser state, exemplars and prompts"
-        require(False, name, sizes[name], f"{what} need at least {bytes_needed:,} bytes; {why}")
-
-
 def check_processes(spec: Any, processes: int) -> None:
     """Raises `InputError` when `processes` worker processes for `spec` need more memory than the machine has."""
     total, memory = processes * PROCESS + needed_bytes(spec), physical_memory()
@@ -83,23 +61,61 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def checkpoint_bytes(spec: Any) -> int:
+    """A lower bound of the bytes of a checkpoint of `spec`: of every member, the model's matrices and tables with the
+    optimiser's moments."""
+    weights = spec.model.weights(dim=spec.source.sizes().dim, labels=spec.outputs())
+    return FLOAT * spec.members * weights * (1 + spec.optimizer.moments)
+
+
 def needed_bytes(spec: Any) -> int:
     """A lower bound of the bytes a run of `spec` holds at once, over all its processes.
 
-    The model's matrices and tables, held with the optimiser's moments by every member; exemplars
-    [class, exemplar, feature] (pixels: a byte each), once for each combination of varied source and task values, and
-    the images of one bank whose components are taken; for one batch, or all evaluation sequences, the prompts, what
-    one layer holds and the logits; and for one batch, or the sequences that are evaluated at a time, what the encoder
-    of exemplars holds.
+    What a checkpoint holds (`checkpoint_bytes`); exemplars [class, exemplar, feature] (pixels: a byte each), once for
+    each combination of varied source and task values, and the images of one bank whose components are taken; for one
+    batch, or all evaluation sequences, the prompts, what one layer holds and the logits; and for one batch, or the
+    sequences that are evaluated at a time, what the encoder of exemplars holds.
     """
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
     dim, slots, labels = sizes.dim, task.context + 1, spec.outputs()
-    weights = model.weights(dim=dim, labels=labels)
-    copies = 1 + spec.optimizer.moments
     world = [values for name, values in spec.vary.items() if not name.startswith(("optimizer.", "seeds."))]
     worlds = len(set(zip(*world, strict=False))) if world else 1
     exemplars = worlds * spec.source.bank_bytes() + spec.source.building_bytes()
     sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
     prompts = sequences * (slots * dim + model.stored_values(model.tokens(task.context)) + labels)
     encoding = max(spec.batch, spec.evaluation_part()) * slots * model.encoder.stored_values(dim)
-    return FLOAT * (spec.members * weights * copies + prompts + encoding) + exemplars
+    return checkpoint_bytes(spec) + FLOAT * (prompts + encoding) + exemplars
+
+
+def check_size(spec: Any) -> None:
+    """Raises `InputError` when a spec needs more memory than any machine has."""
+    _check_needed(spec, MOST_BYTES, f"no machine has more than {MOST_BYTES:,}")
+
+
+def check_memory(spec: Any) -> None:
+    """Raises `InputError` when a spec needs more memory than this machine has."""
+    memory = physical_memory()
+    spec.source.check_memory(memory)
+    _check_needed(spec, memory, f"this machine has {memory:,}")
+
+
+def check_checkpoint_memory(spec: Any) -> None:
+    """Raises `InputError` when a checkpoint of a spec needs more memory than this machine has."""
+    memory = physical_memory()
+    _check_needed(spec, memory, f"this machine has {memory:,}", checkpoint_bytes, "weights and optimiser state")
+
+
+def _check_needed(
+    spec: Any,
+    most: int,
+    why: str,
+    count: Callable[[Any], int] = needed_bytes,
+    what: str = "weights, optimiser state, exemplars and prompts",
+) -> None:
+    """Raises `InputError` when a spec needs more than `most` bytes by `count`. Names the field
+    with the largest share: the one that, set to 1, would reduce the need most."""
+    bytes_needed = count(spec)
+    if bytes_needed > most:
+        sizes = integers(msgspec.to_builtins(spec))
+        name = min(sizes, key=lambda one: count(replace_at(spec, one, 1)))
+        require(False, name, sizes[name], f"{what} need at least {bytes_needed:,} bytes; {why}")

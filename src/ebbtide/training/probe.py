@@ -14,7 +14,8 @@ from ebbtide.mechanisms.measures import Measure, find_measure, measure
 from ebbtide.models.model import AnyPrompt, Params
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import DamagedError
-from ebbtide.training.run import params_of, spec_of
+from ebbtide.training.feasible import check_answerable
+from ebbtide.training.run import loadable_spec_of, params_of
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import parameters
 
@@ -56,6 +57,10 @@ def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> A
         sequences: the number of prompts.
         member: whose prompts, where source or task differ between members.
 
+    Raises:
+        InputError: there is no such evaluator, the spec describes no run, or this machine lacks the data or the memory
+            for so many prompts.
+
     >>> spec, params = eb.model_at("runs/tiny")
     >>> eb.prompts_of(spec, "icl", 5).exemplars.shape  # [slot, sequence, feature]
     (3, 5, 8)
@@ -64,6 +69,7 @@ def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> A
     require(
         evaluator in names, "on", evaluator, f"the run has the evaluators {', '.join(names)}{nearest(evaluator, names)}"
     )
+    check_answerable(spec, sequences)
     world = spec.with_values({k: v for k, v in spec.values(member).items() if not k.startswith("optimizer.")})
     bank, seed = world.source.build(), world.seeds.evaluation
     suite = build_suite((evaluator,), world.task, world.source, bank, sequences=sequences, seed=seed)
@@ -87,24 +93,28 @@ def probe_run(
         sequences: the number of prompts.
         say: called with (checkpoints done, checkpoints in all).
 
-    The trained model is measured without the interventions of its training. Raises `InputError` for unknown names, or a
-    run without an intact checkpoint.
+    The trained model is measured without the interventions of its training. Raises `InputError` for unknown names, a
+    run without an intact checkpoint, a spec that cannot be run, or more prompts than this machine has memory for.
 
     >>> (result,) = eb.probe_run("runs/tiny", ["induction_strength"], "icl", sequences=8)
     >>> result.measure.axes, result.values.shape  # [checkpoint, member, layer, head]
     (('layer', 'head'), (2, 1, 2, 2))
     """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
-    spec = spec_of(run)
+    spec = loadable_spec_of(run)
     found = [find_measure(name) for name in names]
     require(len(names) > 0, "measure", names, "name at least one")
-    per_world = [prompts_of(spec, evaluator, sequences, m) for m in range(spec.members if spec.vary else 1)]
+    worlds = spec.members if spec.vary else 1
+    check_answerable(spec, worlds * sequences)
+    kept = checkpoints(run)
+    for at, arrays in kept:
+        params_of(spec, arrays, 0, f"{run.path}: checkpoint {at}")
+    per_world = [prompts_of(spec, evaluator, sequences, m) for m in range(worlds)]
 
     def all_of(params: Params, prompt: AnyPrompt) -> list[Array]:
         return [measure(name, spec.model, params, prompt) for name in names]
 
     compiled, times, rows = jax.jit(all_of), [], []
-    kept = checkpoints(run)
     for i, (at, arrays) in enumerate(kept):
         members = []
         for m in range(spec.members):

@@ -11,6 +11,7 @@ from ebbtide.errors import InputError, require
 from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import DamagedError
+from ebbtide.training.feasible import check_loadable
 from ebbtide.training.members import from_dotted
 from ebbtide.training.saved import check_parameters
 from ebbtide.training.spec import Spec, from_builtins
@@ -64,8 +65,9 @@ class Run(RunFolder):
                 the parameters with which the member had its best value of `spec.keep_best`.
 
         Raises:
-            InputError: there is no such member or checkpoint, the run keeps no best models, or the checkpoint is
-                damaged or does not hold what the spec needs (names, shapes, types).
+            InputError: there is no such member or checkpoint, the run keeps no best models, the spec is none that can
+                be run or its models do not fit into memory, or the checkpoint is damaged or does not hold what the
+                spec needs (names, shapes, types).
 
         >>> run = eb.Run("runs/tiny")
         >>> model, params = run.model(member=0, at=64)
@@ -76,7 +78,7 @@ class Run(RunFolder):
         Traceback (most recent call last):
         ebbtide.errors.InputError: at = 60: the nearest checkpoint is at 64 sequences (there are 0, 64)
         """
-        spec = self.spec
+        spec = loadable_spec_of(self)
         require(0 <= member < spec.members, "member", member, f"must be from 0 to {spec.members - 1}")
         try:
             arrays = self._best(member) if at == "best" else self._at(at)
@@ -151,6 +153,17 @@ def spec_of(run: RunFolder) -> Spec:
     """The spec of a run. Raises `InputError` when this version cannot read it or it was changed."""
     spec = from_builtins(run.header.spec)
     require(spec.digest() == run.header.digest, "run", str(run.path), "run.json: spec and digest do not agree")
+    return spec
+
+
+def loadable_spec_of(run: RunFolder) -> Spec:
+    """The spec of a run whose models are to be loaded. A folder may come from anywhere, so what training checks is
+    checked again: raises `InputError` when the spec describes no run, or its models do not fit into memory."""
+    spec = spec_of(run)
+    try:
+        check_loadable(spec)
+    except InputError as error:
+        raise InputError("run", str(run.path), f"run.json: its spec cannot be used: {error}") from error
     return spec
 
 

@@ -15,6 +15,7 @@ from ebbtide.models.model import Params
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.custom import as_data
 from ebbtide.training.engine import Engine
+from ebbtide.training.feasible import check_answerable
 from ebbtide.training.spec import Spec, from_builtins, from_json
 
 
@@ -53,7 +54,8 @@ def score(
         member: whose evaluation prompts, where source or task differ between members.
 
     Raises:
-        InputError: this spec has no such evaluator, intervention or member.
+        InputError: this spec has no such evaluator, intervention or member, describes no run, or needs more memory than
+            this machine has.
 
     >>> spec, params = eb.model_at("runs/tiny")
     >>> whole = eb.score(spec, params, "icl")
@@ -70,6 +72,8 @@ def score(
     changed = from_builtins(msgspec.to_builtins(as_data(changed), enc_hook=_number))
     if spec.task.prompt_type is Prompt:
         check_all(changed.interventions, changed.model, changed.shape())
+    plain = replace(changed, interventions=())  # training refuses some that a score of functions may have
+    check_answerable(plain, changed.evaluation_sequences, "evaluation_sequences")
     engine = _engine(changed.to_json())
     suite = engine.suite(member)
     measured = np.asarray(engine.measure(params, suite), np.float64)[0]

@@ -1,5 +1,6 @@
 """Initial parameters taken from another run's checkpoint, and parameters that training keeps frozen."""
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -110,13 +111,14 @@ def without_first_layers(name: str, layers: int) -> str:
     return f"blocks.{int(layer) - layers}.{last}" if first == "blocks" else name
 
 
-def member_numbers(run: RunFolder) -> list[int]:
-    """The number of every member of a run, in the order of their places: the i by which their seeds differ."""
+def member_numbers(run: RunFolder) -> Sequence[int]:
+    """The number of every member of a run, in the order of their places: the i by which their seeds differ. A folder
+    may claim any number of members: no list of them is made."""
     spec = run.header.spec
     if MEMBER in spec.get("vary", {}):
         return [int(number) for number in spec["vary"][MEMBER]]
     first = spec.get("seeds", {}).get("member", 0)
-    return list(range(first, first + spec["members"]))
+    return range(first, first + spec["members"])
 
 
 def checkpoint(run: str, sequences: int) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from ebbtide.studies.study import Base, Experiment, Figures, Preset, Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.engine import Engine
 from ebbtide.training.probe import checkpoints, probe_run
-from ebbtide.training.run import params_of, spec_of
+from ebbtide.training.run import loadable_spec_of, params_of
 from ebbtide.training.start import select
 
 
@@ -56,7 +56,7 @@ def _head_scalars(run: RunFolder) -> Scalars:
 def graft_curve(run: RunFolder, evaluator: str) -> Float[np.ndarray, "member checkpoint"]:
     """Headline metric of an evaluator at every kept checkpoint, with the second half of every model replaced by that of
     its last checkpoint. Raises `InputError` for a checkpoint that does not fit the spec."""
-    spec = spec_of(run)
+    spec = loadable_spec_of(run)
     engine = Engine(replace(spec, evaluators=(evaluator,), keep_best=None))
     kept = checkpoints(run)
     second = set(select(SECOND_HALF, list(kept[0][1]), "parts"))
