@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from checked_calls import WHOLE, has_arrays
 from ebbtide.errors import one_line
 from ebbtide.evaluation.baselines import nearest
-from ebbtide.evaluation.statistics import interval
+from ebbtide.evaluation.statistics import median_interval
 
 
 def test_a_wrong_argument_is_caught_where_no_array_is_in_the_signature():
@@ -20,7 +20,7 @@ def test_a_wrong_argument_is_caught_where_no_array_is_in_the_signature():
 
 def test_wrong_shapes_are_caught_where_arrays_are_in_the_signature():
     with pytest.raises(jaxtyping.TypeCheckError):
-        interval(np.zeros(3, np.int64))
+        median_interval(np.zeros(3, np.int64))
     with pytest.raises(jaxtyping.TypeCheckError):
         nearest(np.zeros((4, 7, 2)), np.zeros((4, 8)))
 

@@ -153,17 +153,17 @@ def test_a_panel_without_a_number_says_so(tmp_path):
     words = figure.curves_figure(run, "t")["figure.svg"].decode()
     assert NOTHING in words and "2 of 2 members diverged" in words
     some = figure.curves_figure(a_run(tmp_path / "some", 3, [1]), "t")["figure.svg"].decode()
-    assert NOTHING not in some and "1 of 3 members diverged; mean: the others" in some
+    assert NOTHING not in some and "1 of 3 members diverged; median: the others" in some
 
 
 # ---- runs: terminal, verdict, page
 
 
 def test_a_run_that_diverged_is_concluded_and_no_claim_holds(tmp_path):
-    verdict = conclude_run(find_study("transience"), a_run(tmp_path / "run"))
+    verdict = conclude_run(find_study("transience"), a_run(tmp_path / "run", 6))
     assert {one.verdict for one in verdict.claims} == {"fails"}
-    assert {one.members_above() for one in verdict.claims} == {"0 of 3 (0 finite)"}
-    assert {one.note for one in verdict.claims} == {"3 of 3 members diverged"}
+    assert {one.members_above() for one in verdict.claims} == {"0 of 6 (0 finite)"}
+    assert {one.note for one in verdict.claims} == {"6 of 6 members diverged"}
     assert (tmp_path / "run" / "figure.png").exists() and (tmp_path / "run" / "verdict.json").exists()
 
 
@@ -273,8 +273,9 @@ def a_sweep(path: Path, rates: list[float]) -> SweepFolder:
 def test_an_experiment_whose_members_diverged_is_concluded(tmp_path, capsys, rates):
     folder = a_sweep(tmp_path / "s", rates)
     verdict = conclude_sweep(STUDY, EXPERIMENT, "quick", folder)
-    assert verdict.claims[1].verdict == "fails" and verdict.claims[1].members_above() == "0 of 3 (0 finite)"
-    assert (verdict.claims[0].verdict == "holds") == (len(rates) == 1)
+    assert verdict.claims[1].verdict == "undecided" and verdict.claims[1].members_above() == "0 of 3 (0 finite)"
+    assert "6 members are needed for a verdict" in verdict.claims[1].note
+    assert verdict.claims[0].above == (3 if len(rates) == 1 else 0)
     assert (folder.path / "figure.png").exists()
     assert main(["sweep", "status", str(folder.path)]) == 0
     out = capsys.readouterr().out

@@ -48,11 +48,11 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def a_run(path: Path, icl: list[float] = CURVE, judged: bool = True, **changes: Any) -> RunFolder:
-    """A finished run of four members that differ by a hundredth each."""
+    """A finished run of six members that differ by a hundredth each."""
     path.parent.mkdir(exist_ok=True, parents=True)
-    jitter = np.arange(4)[:, None] / 100
+    jitter = np.arange(6)[:, None] / 100
     n = len(icl)
-    made = {"icl": np.asarray(icl) - jitter, "iwl": np.linspace(0, 0.9, n) - jitter, "ciwl": np.full((4, n), 0.5)}
+    made = {"icl": np.asarray(icl) - jitter, "iwl": np.linspace(0, 0.9, n) - jitter, "ciwl": np.full((6, n), 0.5)}
     changes = {"label": {"study": "transience", "preset": "quick*"}} | changes
     run = write_run(path, made, np.asarray([np.nan, *np.linspace(4, 1, n - 1)]) + jitter, **changes)
     if judged:
@@ -95,10 +95,11 @@ def test_a_run_is_told_with_question_verdict_figure_settings_and_how_to_repeat_i
         TRANSIENCE.question,
         "Singh et al. 2023",
         "All 4 claims hold",
-        "members 0 to 3",
+        "members 0 to 5",
         "model.width 16 (paper: 64)",
         "none: source gaussian",
-        "95 % Student interval",
+        "exact 95 % intervals",
+        "If all 4 claims were false, at most 0.06 would hold by chance",
         "Settings that differ",
         "Versions",
         "repeatable bit for bit",
@@ -153,7 +154,8 @@ def test_an_experiment_is_told_with_its_arms_and_every_member(judged):
     assert "L2 1e-3optimizer.decay.coefficient 0.001" in text  # arm, fields
     for c in verdict.claims:
         assert f"{c.above} of {c.n}" in text and c.statement in text
-    assert [c.estimate for c in verdict.claims] == found.numbers("e1")[1 : 4 * len(verdict.claims) : 4]
+    shown = [x for c in verdict.claims for x in (c.threshold, c.estimate, c.low, c.high) if x is not None]
+    assert found.numbers("e1")[: len(shown)] == shown
     for row in load("runs/exp").table():
         assert row["icl_peak"] in found.numbers("e1") and row["transience"] in found.numbers("e1")
     assert any(tag == "img" and one["src"].startswith("data:image/") for tag, one in found.below["e1"])

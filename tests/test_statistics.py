@@ -1,44 +1,94 @@
 """Intervals over a few members, and over many prompts."""
 
+import doctest
+
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import binomtest
 
-from ebbtide.evaluation.statistics import interval, paired_bootstrap, paired_bootstraps
-
-
-@pytest.mark.parametrize("n", [2, 4, 8, 16])
-def test_the_interval_covers_the_mean_of_normal_members_as_often_as_it_says(n):
-    values = np.random.default_rng(5).normal(3.0, 2.0, (n, 4000))
-    low, high = interval(values)
-    assert 0.94 < ((low <= 3) & (high >= 3)).mean() < 0.96
-
-
-def test_the_percentile_bootstrap_would_not_have_passed():
-    """A test of the test above, and the reason for Student's interval."""
-    generator = np.random.default_rng(5)
-    values = generator.normal(3.0, 2.0, (4, 4000))
-    means = values[generator.integers(0, 4, (2000, 4))].mean(axis=1)
-    low, high = np.quantile(means, [0.0, 1.0], axis=0)
-    assert ((low <= 3) & (high >= 3)).mean() < 0.90
+from ebbtide.errors import InputError
+from ebbtide.evaluation import statistics
+from ebbtide.evaluation.statistics import (
+    FEWEST,
+    corrected,
+    median_interval,
+    paired_bootstrap,
+    paired_bootstraps,
+    probability_of_as_many,
+    share_interval,
+)
+from ebbtide.verify import coverage
 
 
-def test_it_is_scipy_s():
-    values = np.random.default_rng(0).normal(size=(5, 3))
-    low, high = interval(values, level=0.9)
-    theirs = ttest_1samp(values, 0).confidence_interval(0.9)
-    np.testing.assert_allclose((low, high), (theirs.low, theirs.high))
+def test_the_examples_give_what_they_show():
+    found = doctest.testmod(statistics, extraglobs={"np": np})
+    assert found.attempted >= 5 and not found.failed
 
 
-def test_one_member_has_no_interval():
-    for shape in ((1,), (1, 3)):
-        low, high = interval(np.ones(shape))
-        assert low.shape == high.shape == shape[1:] and np.isnan(low).all() and np.isnan(high).all()
+@pytest.mark.parametrize("count", [0, 1, 13, 19, 20])
+def test_the_share_and_its_test_are_scipy_s(count):
+    theirs = binomtest(count, 20, 0.8, alternative="greater")
+    assert probability_of_as_many(count, 20, 0.8) == pytest.approx(theirs.pvalue)
+    exact = binomtest(count, 20).proportion_ci(0.95, "exact")
+    assert share_interval(count, 20) == pytest.approx((exact.low, exact.high))
 
 
-def test_equal_members_have_an_interval_of_no_width():
-    low, high = interval(np.full((4, 2), 0.25))
-    assert low.tolist() == high.tolist() == [0.25, 0.25]
+@pytest.mark.parametrize(("count", "n", "level"), [(-1, 5, 0.95), (6, 5, 0.95), (2, 5, 0.0), (2, 5, 1.0)])
+def test_what_is_no_share_is_refused(count, n, level):
+    with pytest.raises(InputError, match=r"(count|level) = .* must be"):
+        share_interval(count, n, level)
+
+
+def test_holm_by_hand():
+    """Smallest first: times 4, times 3, times 2, times 1, and never below the one before."""
+    assert corrected(np.array([0.02, 0.001, 0.9, 0.0201])).tolist() == pytest.approx([0.06, 0.004, 0.9, 0.06])
+    assert corrected(np.array([0.5, 0.6])).tolist() == [1.0, 1.0]
+    assert corrected(np.array([])).tolist() == []
+
+
+def test_the_ends_are_the_order_statistics_of_the_sign_test_s_tables():
+    """Ranks r and n + 1 - r for 95 % (Conover 1999, table A3; by hand: 2 P(Bin(n, 1/2) < r) <= .05)."""
+    for n, r in {6: 1, 8: 1, 9: 2, 12: 3, 15: 4, 17: 5, 20: 6, 25: 8}.items():
+        low, high = median_interval(np.random.default_rng(n).permutation(n) + 1.0)
+        assert (low, high) == (r, n + 1 - r)
+
+
+@pytest.mark.parametrize("n", [0, 1, FEWEST - 1])
+def test_few_members_have_no_interval(n):
+    low, high = median_interval(np.ones((n, 3)))
+    assert low.shape == high.shape == (3,) and np.isnan(low).all() and np.isnan(high).all()
+    assert np.isfinite(median_interval(np.ones(FEWEST))).all()
+
+
+def test_whole_numbers_and_equal_members_have_an_interval_of_values_that_there_are():
+    low, high = median_interval(np.array([[1, 4], [1, 4], [1, 4], [1, 4], [2, 4], [1, 4]], float))
+    assert low.tolist() == [1.0, 4.0] and high.tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("paths", coverage.PATHS, ids=str)
+@pytest.mark.parametrize("n", coverage.MEMBERS)
+def test_the_interval_of_the_median_covers_it_as_often_as_it_says(paths, n):
+    """From 93 to 97 % of the time, for members that take one path or two, with few and with many members."""
+    assert 0.93 < coverage.of_median(paths, n) < 0.97
+
+
+def test_student_s_interval_of_the_mean_does_not():
+    """A test of the test above, and why the lab gave that interval up: members that mostly miss the rare path agree too
+    well."""
+    assert coverage.of_mean(coverage.Paths(rare=0.1), 6) < 0.6
+    assert 0.94 < coverage.of_mean(coverage.Paths(), 6) < 0.96
+
+
+@pytest.mark.parametrize("n", coverage.MEMBERS)
+def test_the_exact_share_is_covered_whatever_it_is(n):
+    assert min(coverage.of_share(share, n) for share in (0.1, 0.5, 0.7, 0.9, 0.97)) >= 0.95
+
+
+@pytest.mark.parametrize("n", coverage.MEMBERS)
+def test_worlds_and_prompts_count_where_members_have_their_own(n):
+    """Members that share one world and its prompts agree on what is true of that world only."""
+    assert 0.93 < coverage.of_median(coverage.Paths(world=0.03), n) < 0.97
+    assert coverage.of_median(coverage.Paths(world=0.03), n, shared=True) < 0.5
 
 
 def test_the_bootstrap_over_prompts_covers_the_mean_as_often_as_it_says():

@@ -6,14 +6,23 @@ import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from scipy.stats import t as student
-from scipy.stats import ttest_1samp
+from scipy.stats import binomtest
 
 from ebbtide.errors import InputError
 from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.runs.folder import RunFolder
-from ebbtide.studies.claim import Claim, decide, digest_of_claims, judge
+from ebbtide.studies.claim import (
+    Claim,
+    Judgement,
+    decide,
+    digest_of_claims,
+    family_words,
+    judge,
+    judge_all,
+    members_needed,
+    most_false_holds,
+)
 from ebbtide.studies.evidence import Arm, Evidence
 from ebbtide.studies.single_run import SingleRun, conclude_run, judge_run
 from ebbtide.studies.study import Experiment, Preset, Study
@@ -26,50 +35,95 @@ NAN, INF = np.nan, np.inf
 @pytest.mark.parametrize(
     ("values", "verdict"),
     [
-        ([0.9, 0.8, 0.7, 0.85], "holds"),
-        ([0.5, 0.5, 0.5, 0.5], "holds"),
-        ([0.25, 0.25, 0.25, 0.25], "fails"),  # not above
-        ([0.1, 0.0, -0.2, 0.1], "fails"),
-        ([0.24, 0.1, 0.2, 0.3], "undecided"),
-        ([0.9, 0.9, 0.9, 0.0], "undecided"),
-        ([0.2, 0.2, 0.2, 0.9], "undecided"),
-        ([0.9], "undecided"),  # one member has no interval
-        ([0.1], "undecided"),
-        ([0.0, 0.1, 0.2, 0.24], "undecided"),  # none is above, but the interval has the threshold in it
-        ([0.5, 0.4, 0.3, 0.26], "undecided"),  # and its mirror image
-        ([0.9, 0.9, 0.9, NAN], "undecided"),  # a diverged member cannot support a claim
-        ([0.9, 0.9, 0.9, INF], "undecided"),
-        ([0.1, 0.1, 0.1, NAN], "fails"),
-        ([0.9, NAN, NAN, NAN], "undecided"),
-        ([0.1, INF], "fails"),
-        ([NAN, NAN], "fails"),
+        ([0.9, 0.8, 0.7, 0.85, 0.9, 0.9], "holds"),
+        ([0.5] * 6, "holds"),
+        ([0.5] * 5, "undecided"),  # five of five: more than 48 % of all
+        ([0.25] * 6, "fails"),  # not above
+        ([0.1, 0.0, -0.2, 0.1, 0.2, 0.24], "fails"),
+        ([0.9] * 5 + [0.0], "undecided"),
+        ([0.9] * 8 + [0.0], "holds"),  # one seed of nine on another path, however far
+        ([0.9] * 8 + [-99.0], "holds"),
+        ([0.2] * 8 + [0.9], "fails"),
+        ([0.9] * 15 + [0.0] * 5, "holds"),
+        ([0.9] * 14 + [0.0] * 6, "undecided"),
+        ([0.9] * 5 + [0.0] * 15, "fails"),
+        ([0.9] * 6 + [0.0] * 14, "undecided"),
+        ([0.9] * 5 + [NAN], "undecided"),  # a diverged member counts as not above
+        ([0.9] * 5 + [INF], "undecided"),
+        ([0.9] * 8 + [NAN], "holds"),
+        ([0.1] * 5 + [NAN], "fails"),
+        ([NAN] * 6, "fails"),
+        ([0.9], "undecided"),
+        ([NAN, NAN], "undecided"),
+        ([], "undecided"),
     ],
 )
-def test_decide(values, verdict):
-    found, low, high = decide(np.array(values), 0.25)
-    assert found == verdict
-    finite = np.array(values)[np.isfinite(values)]
-    if len(finite) > 1:
-        half = student.ppf(0.975, len(finite) - 1) * finite.std(ddof=1) / np.sqrt(len(finite))
-        assert (low, high) == pytest.approx((finite.mean() - half, finite.mean() + half))
-    else:
-        assert np.isnan(low) and np.isnan(high)
+def test_a_claim_is_judged_by_the_number_of_members_above(values, verdict):
+    """Of most members: 6 of 6, 8 of 9, 15 of 20 (sign test, two-sided 5 %)."""
+    claim = Claim("c", "", "", "", 0.25, lambda evidence: np.array(values, float))
+    found = judge(claim, Evidence({"": Arm()}))
+    finite = np.array(values, float)[np.isfinite(values)]
+    assert found.verdict == verdict and found.n == len(values) and found.above == (finite > 0.25).sum()
+    assert found.estimate == (pytest.approx(np.median(finite)) if len(finite) else None)
+    assert (found.low is None) == (len(finite) < 6)
 
 
-@pytest.mark.parametrize("values", [[0.9, 0.8, 0.7, NAN], [0.1, 0.0, 0.1, NAN], [NAN] * 4])
-def test_a_member_that_has_not_finished_leaves_a_claim_undecided(values):
+@pytest.mark.parametrize(
+    ("count", "n", "verdict"),
+    [(17, 17, "holds"), (16, 16, "undecided"), (19, 20, "undecided"), (20, 20, "holds"), (31, 32, "holds")],
+)
+def test_a_claim_on_four_in_five_seeds_takes_more_of_them(count, n, verdict):
+    assert decide(count, n, 0.8) == verdict
+    assert members_needed(0.8) == 17 and members_needed(0.5) == 6
+
+
+def test_too_few_members_for_any_verdict_are_told():
+    claim = Claim("c", "", "", "", 0.0, lambda evidence: np.ones(5), share=0.8)
+    assert judge(claim, Evidence({"": Arm()})).note == "17 members are needed for a verdict"
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, 1.5, NAN])
+def test_a_share_that_no_sample_can_exceed_is_refused(share):
+    with pytest.raises(InputError, match=r"share = .* must be between 0 and 1"):
+        decide(3, 3, share)
+
+
+@pytest.mark.parametrize("unfinished", [1, 3])
+def test_a_member_that_has_not_finished_leaves_a_claim_undecided(unfinished):
     """It may still go either way; one that has diverged can only count against."""
-    unfinished = np.isnan(values)
-    assert decide(np.array(values), 0.25, unfinished)[0] == "undecided"
-    assert decide(np.array(values[:3] * 2), 0.25, np.zeros(6, bool))[0] == decide(np.array(values[:3] * 2), 0.25)[0]
+    assert decide(20, 20, 0.5) == "holds" and decide(20, 20, 0.5, unfinished) == "undecided"
+    assert decide(0, 20, 0.5) == "fails" and decide(0, 20, 0.5, unfinished) == "undecided"
 
 
-def test_the_decision_at_the_threshold_is_wrong_as_often_on_both_sides():
-    """At a true mean of exactly the threshold 2.5 % of the verdicts say holds and as many fails."""
-    drawn = np.random.default_rng(0).normal(0.5, 0.1, (4000, 5))
-    found = [decide(values, 0.5)[0] for values in drawn]
-    for verdict in ("holds", "fails"):
-        assert 0.015 < found.count(verdict) / len(found) < 0.035
+@pytest.mark.parametrize(("n", "share"), [(6, 0.5), (12, 0.5), (20, 0.5), (32, 0.8)])
+def test_a_false_claim_seldom_holds_and_a_true_one_seldom_fails(n, share):
+    """Of members of whom exactly the share is above, at most 2.5 % of verdicts go either way; so it is worked out."""
+    drawn = np.random.default_rng(0).binomial(n, share, 20_000)
+    found = [decide(int(count), n, share) for count in drawn]
+    rates = {verdict: found.count(verdict) / len(found) for verdict in ("holds", "fails")}
+    assert 0 < rates["holds"] < 0.028 and 0 < rates["fails"] < 0.028
+    claim = Claim("c", "", "", "", 0.0, lambda evidence: np.ones(n), share=share)
+    assert abs(most_false_holds([judge(claim, Evidence({"": Arm()}))]) - rates["holds"]) < 0.004
+
+
+def test_a_family_of_claims_is_corrected():
+    """Twenty claims at p = .0207 hold one by one; together none does, and one at p = 1e-6 does."""
+    few = np.array([1.0] * 15 + [0.0] * 5)
+    claims = [Claim(str(i), "", "", "", 0.5, lambda evidence: few) for i in range(20)]
+    judged = judge_all([*claims, claims[0]._replace(estimate=lambda evidence: np.ones(20))], Evidence({"": Arm()}))
+    assert {one.verdict for one in judged} == {"holds"}
+    assert [one.only_alone() for one in judged] == [True] * 20 + [False]
+    words = family_words(judged)
+    assert "If all 21 claims were false, at most 0.43 would hold by chance" in words and "Holm" in words
+    assert "Holm" not in family_words(judged[-1:]) and family_words([]) == ""
+
+
+def test_a_verdict_by_the_earlier_rule_is_told_as_it_was():
+    old = Judgement("c", "", "", "", 0.5, 0.7, 0.6, 0.8, 4, 4, [0.7] * 4, "holds")
+    assert (old.needed(), old.share_words(), old.only_alone()) == ("> 0.5", "", False)
+    assert most_false_holds([old]) == pytest.approx(0.025)
+    new = judge(Claim("c", "", "", "", 0.5, lambda evidence: np.ones(6), share=0.8), Evidence({"": Arm()}))
+    assert (new.needed(), new.share_words()) == ("> 0.5 in over 80 %", "54 to 100 %")
 
 
 def test_a_claim_whose_members_are_not_there_takes_nothing_from_the_others():
@@ -79,23 +133,23 @@ def test_a_claim_whose_members_are_not_there_takes_nothing_from_the_others():
     claims = [
         Claim("gone", "", "", "", 0.0, not_there, ("gone",)),
         Claim("diverged", "", "", "", 0.0, not_there, ("diverged",)),
-        Claim("partly", "", "", "", 0.0, lambda evidence: np.ones(3), ("partly",)),
-        Claim("whole", "", "", "", 0.0, lambda evidence: np.ones(3), ("whole",)),
+        Claim("partly", "", "", "", 0.0, lambda evidence: np.ones(6), ("partly",)),
+        Claim("whole", "", "", "", 0.0, lambda evidence: np.ones(6), ("whole",)),
     ]
     states = {
-        "gone": ("missing",) * 3,
-        "diverged": ("diverged",) * 3,
-        "partly": ("diverged", "finished", "finished"),
-        "whole": ("finished",) * 3,
+        "gone": ("missing",) * 6,
+        "diverged": ("diverged",) * 6,
+        "partly": ("diverged", *["finished"] * 5),
+        "whole": ("finished",) * 6,
     }
     evidence = Evidence({name: Arm(states=own) for name, own in states.items()})
     found = [judge(claim, evidence) for claim in claims]
     assert [one.verdict for one in found] == ["undecided", "fails", "undecided", "holds"]
-    assert [one.members for one in found] == [[None] * 3, [None] * 3, [None, 1.0, 1.0], [1.0] * 3]
+    assert [one.members for one in found] == [[None] * 6, [None] * 6, [None, *[1.0] * 5], [1.0] * 6]
     assert [one.note for one in found] == [
-        "3 of 3 members of gone not finished",
-        "3 of 3 members of diverged diverged",
-        "1 of 3 members of partly diverged",
+        "6 of 6 members of gone not finished",
+        "6 of 6 members of diverged diverged",
+        "1 of 6 members of partly diverged",
         "",
     ]
 
@@ -104,14 +158,14 @@ def test_the_digest_of_claims_tells_a_threshold_from_another():
     one = Claim("a", "b", "c", "d", 0.5, lambda evidence: np.ones(3))
     assert digest_of_claims([one]) == digest_of_claims([one._replace(estimate=np.asarray)])
     changed = [one._replace(**{name: "x"}) for name in ("name", "statement", "source", "metric")]
-    others = [*changed, one._replace(threshold=0.6), one._replace(arms=("x",))]
-    assert len({digest_of_claims([claim]) for claim in (one, *others)}) == 7
+    others = [*changed, one._replace(threshold=0.6), one._replace(arms=("x",)), one._replace(share=0.8)]
+    assert len({digest_of_claims([claim]) for claim in (one, *others)}) == 8
 
 
 CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]
 
 
-def run_of(path: Path, icl, iwl=None, loss=None, members=4, **changes) -> RunFolder:
+def run_of(path: Path, icl, iwl=None, loss=None, members=6, **changes) -> RunFolder:
     """Members that differ by a hundredth each."""
     jitter = np.arange(members)[:, None] / 100
     n = len(icl)
@@ -152,25 +206,28 @@ def test_a_diverged_member_is_not_counted_as_one_whose_icl_fell(tmp_path):
     run = write_run(tmp_path / "run", {k: curves[k] for k in ("icl", "iwl", "ciwl")}, curves["train_loss"])
     verdict, _ = judge_run(TRANSIENCE, run)
     assert {c.verdict for c in verdict.claims} == {"undecided"} and not verdict.holds()
-    assert all(c.members[3] is None and c.n == 4 and c.above == 3 for c in verdict.claims)
+    assert all(c.members[3] is None and c.n == 6 and c.above == 5 for c in verdict.claims)
 
 
 def test_a_judgement_states_its_numbers(tmp_path):
     claim = Claim("c", "statement", "source", "metric", 0.25, lambda s: s["x"])
-    values = np.array([0.1, 0.3, 0.4, 0.8])
+    values = np.array([0.1, 0.3, 0.4, 0.8, 0.2, 0.6])
     work = SingleRun("quick", lambda run: {"x": values})
     study = Study("s", "paper", "?", (Experiment("s", "?", "", (claim,), {"quick": Preset(work, None, "")}),))
     verdict, _ = judge_run(study, run_of(tmp_path / "run", CURVE))
     (found,) = verdict.claims
-    assert (found.claim, found.threshold, found.n, found.above, found.verdict) == ("c", 0.25, 4, 3, "undecided")
-    assert found.estimate == pytest.approx(0.4) and found.members == pytest.approx([0.1, 0.3, 0.4, 0.8])
-    assert (found.low, found.high) == pytest.approx(tuple(ttest_1samp(values, 0).confidence_interval()))
-    assert verdict.summary["x"] == [0.1, 0.3, 0.4, 0.8]
+    assert (found.claim, found.threshold, found.n, found.above, found.verdict) == ("c", 0.25, 6, 4, "undecided")
+    assert found.estimate == pytest.approx(0.35) and found.members == pytest.approx(values.tolist())
+    assert (found.low, found.high) == (0.1, 0.8)
+    share = binomtest(4, 6, 0.5).proportion_ci(0.95, "exact")
+    assert (found.share, found.share_low, found.share_high) == pytest.approx((0.5, share.low, share.high))
+    assert found.p == found.p_corrected == pytest.approx(binomtest(4, 6, 0.5, alternative="greater").pvalue)
+    assert verdict.summary["x"] == values.tolist()
     assert (verdict.study, verdict.preset, verdict.sequences) == ("s", "quick", 1024)
 
 
 def test_a_study_that_can_be_run_without_icl_answers_that_it_cannot_tell(tmp_path):
-    run = write_run(tmp_path / "run", {"iwl": [[0.0, 0.5, 0.9]] * 2}, [[NAN, 2, 1]] * 2)
+    run = write_run(tmp_path / "run", {"iwl": [[0.0, 0.5, 0.9]] * 6}, [[NAN, 2, 1]] * 6)
     verdict = conclude_run(TRANSIENCE, run)
     assert {c.verdict for c in verdict.claims} == {"fails"} and all(c.estimate is None for c in verdict.claims)
 

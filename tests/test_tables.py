@@ -50,9 +50,11 @@ def test_runs_without_a_commit_or_without_some_evaluator_have_dashes(tmp_path):
 
 @pytest.mark.parametrize("verdict", ["holds", "fails", "undecided"])
 def test_verdicts_are_words_not_only_colours(verdict):
-    row = ("ICL rises", "peak", "> 0.25", "0.400 [0.3, 0.5]", "4 of 4", verdict)
+    row = ("ICL rises", "peak", "> 0.25 in most", "0.400 [0.3, 0.5]", "6 of 6 (54 to 100 %)", verdict, False)
     (_, shown) = text(tables.verdict_table([row]))
-    assert shown.split()[-1].lower() == verdict and "ICL rises" in shown and "> 0.25" in shown
+    assert shown.split()[-1].lower() == verdict and "ICL rises" in shown and "> 0.25 in most" in shown
+    (_, starred) = text(tables.verdict_table([(*row[:-1], True)]))
+    assert starred.split()[-2:] == [shown.split()[-1], "*"]
 
 
 def test_the_truth_table_has_a_row_for_every_oracle():

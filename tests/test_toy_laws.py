@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 SEEDS = range(200, 203)
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 TINY = [
-    ("seeds", "3"),
+    ("seeds", "6"),
     ("seed", "200"),
     ("product_descent.steps", "200"),
     ("competition_descent.steps", "400"),
@@ -210,21 +210,21 @@ def test_measures_on_made_up_curves():
 
 
 def test_claims_about_seeds_that_leave_are_not_asked_of_those_that_stay():
-    setting = ToyLaws(seed=200, seeds=3)
+    setting = ToyLaws(seed=200, seeds=9)
     short = Descent(steps=2)
     setting = replace(setting, product_descent=short, competition_descent=short, nested_descent=short)
     curves = toy_laws.compute(setting)
     one, two = np.array([1.0, 0.0, 0.9]), np.array([1.0, 1.1, 0.0])
     for arm in toy_laws.COMPETITION:
-        curves[f"competition/{arm}/L1"] = np.stack([one, one, np.ones(3)])
-        curves[f"competition/{arm}/L2"] = np.stack([two, two, two])
+        curves[f"competition/{arm}/L1"] = np.stack([*[one] * 8, np.ones(3)])
+        curves[f"competition/{arm}/L2"] = np.stack([two] * 9)
     curves["competition/steps"] = np.arange(3)
     scalars = toy_laws.summarise(setting, curves)
     found = {claim.claim: claim for claim in judged(scalars)}
-    assert found["leave"].members == [1, 1, 0] and found["leave"].n == 3
-    assert found["transience"].members == pytest.approx([0.9, 0.9]) and found["transience"].verdict == "holds"
-    assert found["bump"].members == pytest.approx([0.1, 0.1]) and found["replacement"].verdict == "holds"
-    assert found["persistence"].verdict == "fails" and found["same-seeds"].members == [1, 1, 1]
+    assert found["leave"].members == [1] * 8 + [0] and found["leave"].n == 9
+    assert found["transience"].members == pytest.approx([0.9] * 8) and found["transience"].verdict == "holds"
+    assert found["bump"].members == pytest.approx([0.1] * 8) and found["replacement"].verdict == "holds"
+    assert found["persistence"].verdict == "fails" and found["same-seeds"].members == [1] * 9
 
 
 # ---- the study
@@ -274,10 +274,10 @@ def test_the_folder_holds_all_and_the_same_again_gives_the_same_bytes(tmp_path):
     files = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert set(files) == {"computed.json", "curves.npz", "figure.png", "figure.svg", "verdict.json"}
     assert msgspec.json.decode(files["verdict.json"], type=Verdict) == verdict
-    assert verdict.preset == "quick*" and verdict.seeds == "200 to 202" and len(verdict.claims) == 15
+    assert verdict.preset == "quick*" and verdict.seeds == "200 to 205" and len(verdict.claims) == 15
     assert json.loads(files["verdict.json"])["claims"][0]["members"]
     with np.load(folder / "curves.npz") as curves:
-        assert curves["product/none"].shape == (3, 201) and curves["competition/steps"][-1] == 400
+        assert curves["product/none"].shape == (6, 201) and curves["competition/steps"][-1] == 400
     assert setup(TOY_LAWS, fields=TINY).plan().conclude(folder) == verdict
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == files
 
@@ -376,7 +376,7 @@ def test_a_report_tells_of_it(here, capsys):
     main(["run", "toy-laws", *WORDS, "--out", "runs/other", "--seed", "300"])
     assert main(["report", "toy-laws", "--out", "p.html"]) == 0
     page = (here / "p.html").read_text()
-    assert "mechanism 1 is lost again" in page and "data:image/svg+xml" in page and "Numbers of each seed (3)" in page
+    assert "mechanism 1 is lost again" in page and "data:image/svg+xml" in page and "Numbers of each seed (6)" in page
     entries = gather(["toy-laws"], here / "runs")
     assert [one.kind for one in entries] == ["computation"] * 2 and [one.earlier for one in entries] == [False, True]
     assert NOT_RUN not in {one.kind for one in entries} and entries_page("t", entries)

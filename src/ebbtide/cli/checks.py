@@ -14,7 +14,7 @@ from ebbtide.terminal import Terminal
 
 def verify(options: Namespace) -> int:
     """Runs the exact checks; exit code 1 if one fails."""
-    from ebbtide.verify import checks
+    from ebbtide.verify import checks, coverage
 
     def report(check: Any) -> None:
         mark = Text("ok  ", "green") if check.passed else Text("FAIL", "bold red")
@@ -24,6 +24,8 @@ def verify(options: Namespace) -> int:
     for name, table in found.items():
         console.print()
         console.print(tables.truth_table(table, f"Accuracy of each oracle on each evaluator ({name})"))
+    console.print()
+    console.print(tables.coverage_table(coverage.table()))
     return 0 if passed else 1
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.console import Group
+from rich.text import Text
 
 from ebbtide.cli.parser import RUNS
 from ebbtide.errors import InputError
@@ -25,16 +26,19 @@ def print_verdict(folder: Path) -> None:
     console.print(files, soft_wrap=True)
 
 
-def claims_verdict(verdict: Any) -> Table:
-    """The claims of a verdict with their answers."""
+def claims_verdict(verdict: Any) -> Group:
+    """The claims of a verdict with their answers, and how many of them may hold by chance."""
+    from ebbtide.studies.claim import family_words
+
     rows = []
     for c in verdict.claims:
         estimate = "-" if c.estimate is None else f"{c.estimate:.3f}"
         if c.low is not None:
             estimate += f" [{c.low:.3f}, {c.high:.3f}]"
         statement = f"{c.statement} ({c.note})" if c.note else c.statement
-        rows.append((statement, c.metric, f"> {c.threshold:g}", estimate, c.members_above(), c.verdict))
-    return tables.verdict_table(rows)
+        members = c.members_above() + (f" ({c.share_words()})" if c.share_words() else "")
+        rows.append((statement, c.metric, c.needed(), estimate, members, c.verdict, c.only_alone()))
+    return Group(tables.verdict_table(rows), Text(family_words(verdict.claims)))
 
 
 def tell_written(out: Path | None, text: str) -> None:

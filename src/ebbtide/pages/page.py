@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ebbtide.pages import html as page
 from ebbtide.pages.html import Content, Html, tag
+from ebbtide.studies.claim import family_words
 
 NOT_RUN = "not run"
 
@@ -133,13 +134,24 @@ def _verdict(claims: Sequence[Any]) -> Html:
         small = f"{c.metric}. Source: {c.source}" + (f". {c.note.capitalize()}" if c.note else "")
         statement = page.join([c.statement, tag("span", small, class_="small")])
         ends = ["[", page.number(c.low), ", ", page.number(c.high), "]"]
+        share = tag("span", c.share_words(), class_="interval") if c.share_words() else None
         interval = tag("span", *ends, class_="interval") if c.low is not None else None
         drawn = page.strip([x for x in c.members if x is not None], c.low, c.high, c.threshold)
+        _, _, of = c.needed().partition(" in ")
         needed = tag("span", "> ", tag("data", f"{c.threshold:g}", value=repr(c.threshold)), class_="number")
+        needed = page.join([needed, f" in {of}"]) if of else needed
         estimate = page.join([page.number(c.estimate), " ", interval])
-        rows.append([statement, page.badge(c.verdict), needed, estimate, drawn, c.members_above()])
-    columns = ["claim", "verdict", "needed", "estimate [95\u00a0%]", "members, interval, threshold", "members above"]
-    return page.table(columns, rows, kind="cards verdict")
+        verdict = page.join([page.badge(c.verdict), " *" if c.only_alone() else None])
+        rows.append([statement, verdict, needed, estimate, drawn, page.join([c.members_above(), " ", share])])
+    columns = [
+        "claim",
+        "verdict",
+        "needed",
+        "median [95\u00a0%]",
+        "members, interval, threshold",
+        "members above (share)",
+    ]
+    return page.join([page.table(columns, rows, kind="cards verdict"), tag("p", family_words(claims), class_="note")])
 
 
 def _grid(grid: Grid) -> Html:
@@ -151,10 +163,12 @@ def _grid(grid: Grid) -> Html:
 def _legend() -> Html:
     return tag(
         "p",
-        "A claim was written before the run. It holds when the whole interval of its estimate lies above what is "
-        "needed, fails when the whole interval lies below, and is undecided otherwise. A member that diverged supports "
-        "no claim: with one a claim cannot hold, and it fails when no other member is above. In the small "
-        "pictures dots are members, the bar is the interval, the dashed line is what is needed and the shaded side is "
+        "A claim was written before the run. It says that in most of all members (or another share) an estimate is "
+        "above a threshold. It holds when the whole exact 95 % interval of the share of members above lies over that "
+        "share, fails when the whole interval lies under it, and is undecided otherwise; a member that diverged "
+        "counts as not above. Verdicts of earlier versions judged the mean by Student's interval. In the small "
+        "pictures dots are members, the bar is the interval of the median, the dashed line is the threshold and the "
+        "shaded side is "
         "where the claim holds. A dash stands for a number that there is not; a star after a preset says that some "
         "of its fields were changed.",
     )

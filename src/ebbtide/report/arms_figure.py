@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.evaluation.statistics import interval
-from ebbtide.report.curves import finite_to_the_end, set_log
+from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
 from ebbtide.report.figure import render
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -25,7 +24,7 @@ TITLES = {
     "ciwl": "CIWL",
     "flip": "Flip",
     "train": "training distribution",
-    "train_loss": "training loss (nats; geometric mean)",
+    "train_loss": "training loss (nats)",
     "prior": "functions never trained",
 }
 
@@ -39,8 +38,8 @@ class Panel(NamedTuple):
 
 
 def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "accuracy") -> dict[str, bytes]:
-    """figure.png and figure.svg: thin lines are members, thick lines their mean, bands its 95 % interval. `unit` is the
-    unit of the evaluators, between 0 and 1."""
+    """figure.png and figure.svg: thin lines are members, thick lines their median, bands its 95 % interval. `unit` is
+    the unit of the evaluators, between 0 and 1."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -63,7 +62,7 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "a
             axis.axhline(panel.chance, color="0.5", lw=0.8, ls=":", zorder=0)
         words = TITLES.get(panel.name, panel.name)
         squared = panel.name == "train_loss" and unit != "accuracy"
-        axis.set_title("training loss (geometric mean)" if squared else words, loc="left", fontsize=9)
+        axis.set_title("training loss" if squared else words, loc="left", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="0.92", lw=0.6)
         axis.locator_params(axis="x", nbins=6)
@@ -79,9 +78,9 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "a
     counts = {len(members) for panel in panels for _, members in panel.lines.values()}
     words = "\n".join(textwrap.wrap(title, 34 * wide + 16))
     lost = _not_finite(panels)
-    more = f"\n{lost} members are not finite to the end: drawn as far as they are, the mean is that of the others"
+    more = f"\n{lost} members are not finite to the end: drawn as far as they are, the median is that of the others"
     figure.suptitle(
-        f"{words}\nthin lines: {max(counts, default=0)} members an arm; thick: their mean; band: its 95 % interval"
+        f"{words}\nthin lines: {max(counts, default=0)} members an arm; {median_words(max(counts, default=0))}"
         + (more if lost else ""),
         fontsize=9.5,
     )
@@ -100,7 +99,7 @@ def _not_finite(panels: list[Panel]) -> int:
 
 
 def _draw(axis: Any, x: np.ndarray, members: np.ndarray, style: dict[str, Any], *, log: bool) -> None:
-    """Draws members, and mean and interval of those that are finite to the end; on a logarithmic axis, of their
+    """Draws members, and median and interval of those that are finite to the end; on a logarithmic axis, of their
     logarithms."""
     for member in members:
         axis.plot(x, member, color=style["color"], lw=0.5, alpha=0.35)
@@ -108,7 +107,5 @@ def _draw(axis: Any, x: np.ndarray, members: np.ndarray, style: dict[str, Any], 
     finite = finite_to_the_end(there(np.where(members > 0, members, np.nan)) if log else members)
     if not np.isfinite(finite).any():
         return
-    if len(finite) > 1:
-        low, high = interval(finite)
-        axis.fill_between(x, back(low), back(high), color=style["color"], alpha=0.15, lw=0)
-    axis.plot(x, back(finite.mean(axis=0)), lw=1.8, **style)
+    fill_interval(axis, x, finite, style["color"], log)
+    axis.plot(x, back(np.median(finite, axis=0)), lw=1.8, **style)

@@ -1,15 +1,18 @@
-"""Shared parts of figures of curves: which members enter a mean, and logarithmic axes that may have nothing to show."""
+"""Shared parts of figures of curves: which members enter a median and its interval, and logarithmic axes that may have
+nothing to show."""
 
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from ebbtide.evaluation.statistics import FEWEST, median_interval
+
 NOTHING = "no finite number to draw"
 
 
 def finite_to_the_end(members: Float[np.ndarray, "member x"]) -> Float[np.ndarray, "kept x"]:
-    """The members whose curve ends with a finite number: mean and interval are over these. Where no curve does, those
+    """The members whose curve ends with a finite number: median and interval are over these. Where no curve does, those
     with any finite number; where there is none, all. Values that are not finite become nan; the result is float64."""
     members = np.where(np.isfinite(members), members, np.nan).astype(np.float64)
     there = np.isfinite(members)
@@ -17,6 +20,21 @@ def finite_to_the_end(members: Float[np.ndarray, "member x"]) -> Float[np.ndarra
         if kept.any():
             return members[kept]
     return members
+
+
+def fill_interval(
+    panel: Any, x: Float[np.ndarray, " x"], members: Float[np.ndarray, "member x"], colour: Any, log: bool = False
+) -> None:
+    """Draws the 95 % interval of the members' median as a band, where there are members enough for one; with `log`
+    the members are logarithms of what is drawn."""
+    if len(members) >= FEWEST and np.isfinite(members).any():
+        low, high = np.exp(median_interval(members)) if log else median_interval(members)
+        panel.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def median_words(members: int) -> str:
+    """Words for a figure's title on its thick lines, and on its bands where it has them."""
+    return "thick: their median" + ("; band: its 95 % interval" if members >= FEWEST else "")
 
 
 def set_log(panel: Any, *which: Literal["x", "y"]) -> None:

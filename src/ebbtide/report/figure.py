@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ebbtide.evaluation.divergence import diverged
-from ebbtide.evaluation.statistics import interval
 from ebbtide.evaluation.summary import peak
-from ebbtide.report.curves import finite_to_the_end, set_log
+from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
 from ebbtide.report.figure_text import write_plainly
 from ebbtide.runs.folder import RunFolder
 
@@ -47,8 +46,8 @@ LOSS = (CurveStyle("train_loss", "training loss", "#000000", "-", "o"),)
 
 def curves_figure(run: RunFolder, title: str, *, log: bool = False) -> dict[str, bytes]:
     """figure.png and figure.svg with in-context accuracies, in-weights accuracies, and the loss; thin lines are
-    members, thick lines their mean, bands its 95 % interval; the ICL peak is marked. A member that diverged is drawn as
-    far as it is finite, and the mean is over the others."""
+    members, thick lines their median, bands its 95 % interval (of 6 members and more); the ICL peak is marked. A member
+    that diverged is drawn as far as it is finite, and the median is over the others."""
     from matplotlib.figure import Figure
 
     curves, chance = run.metrics(), run.chance()
@@ -107,9 +106,9 @@ def curves_figure(run: RunFolder, title: str, *, log: bool = False) -> dict[str,
         panels[2].set_xlim(left=0)
     else:
         panels[2].xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
-    words = f"{members} members: thin lines; mean and its 95 % interval: thick line and band"
+    words = f"thin lines: {members} members; {median_words(members)}"
     if lost.any():
-        words += f"\n{lost.sum()} of {members} members diverged" + ("" if lost.all() else "; mean: the others")
+        words += f"\n{lost.sum()} of {members} members diverged" + ("" if lost.all() else "; median: the others")
     figure.suptitle(f"{title}\n{words}", fontsize=10)
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
@@ -118,13 +117,11 @@ def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: CurveStyle) -> None:
     for member in y:
         panel.plot(x, member, color=line.colour, lw=0.6, alpha=0.4)
     y = finite_to_the_end(y)
-    if len(y) > 1:
-        low, high = interval(y)
-        panel.fill_between(x, low, high, color=line.colour, alpha=0.15, lw=0)
+    fill_interval(panel, x, y, line.colour)
     every = max(1, len(x) // 8)
     panel.plot(
         x,
-        y.mean(axis=0),
+        np.median(y, axis=0),
         color=line.colour,
         lw=2,
         ls=line.dash,

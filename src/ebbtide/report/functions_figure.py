@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Num
 
-from ebbtide.evaluation.statistics import interval
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import finite_to_the_end, set_log
+from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
 from ebbtide.report.figure import render
 
 DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
@@ -17,15 +16,13 @@ Line = tuple[Num[np.ndarray, " x"], Float[np.ndarray, "member x"]]
 
 
 def _spread(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str, style: Any = "-") -> None:
-    """Draws thin lines for members, a thick line for their geometric mean, and a band for its 95 % interval."""
+    """Draws thin lines for members, a thick line for their median, and a band for its 95 % interval."""
     every = np.log(np.where(members > 0, members, np.nan))
     for member in np.exp(every):
         panel.plot(x, member, color=colour, lw=0.4, alpha=0.35, ls=style)
     logs = finite_to_the_end(every)
-    if len(logs) > 1 and np.isfinite(logs).any():
-        low, high = interval(logs)
-        panel.fill_between(x, np.exp(low), np.exp(high), color=colour, alpha=0.15, lw=0)
-    panel.plot(x, np.exp(logs.mean(axis=0)), color=colour, lw=1.8, label=label, ls=style)
+    fill_interval(panel, x, logs, colour, log=True)
+    panel.plot(x, np.exp(np.median(logs, axis=0)), color=colour, lw=1.8, label=label, ls=style)
 
 
 def _style_panel(panel: Any, words: str) -> None:
@@ -51,7 +48,8 @@ def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) 
     figure.supxlabel("sequences (per member)", fontsize=9)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
-    figure.suptitle(f"{title}\nthin: members, thick: their geometric mean, band: its 95 % interval", fontsize=9.5)
+    members = max((len(found) for lines in panels.values() for _, found in lines.values()), default=0)
+    figure.suptitle(f"{title}\nthin: members, {median_words(members)}", fontsize=9.5)
     return {kind: render(figure, kind) for kind in ("png", "svg")}
 
 
@@ -68,7 +66,15 @@ def layers_figure(title: str, panels: dict[str, dict[str, Float[np.ndarray, "mem
             colour, layers = COLOURS[names.index(name) % len(COLOURS)], np.arange(members.shape[1])
             for member in members:
                 panel.plot(layers, member, color=colour, lw=0.4, alpha=0.5)
-            panel.plot(layers, finite_to_the_end(members).mean(0), color=colour, lw=1.8, marker="o", ms=3, label=name)
+            panel.plot(
+                layers,
+                np.median(finite_to_the_end(members), axis=0),
+                color=colour,
+                lw=1.8,
+                marker="o",
+                ms=3,
+                label=name,
+            )
         panel.set_ylim(-0.05, 1.05)
         panel.set_xticks(range(max(len(one[0]) for one in lines.values())))
         _style_panel(panel, kind)
@@ -77,7 +83,7 @@ def layers_figure(title: str, panels: dict[str, dict[str, Float[np.ndarray, "mem
     drawn = [panel.get_legend_handles_labels() for panel in axes.flat]
     entries = {label: handle for handles, labels in drawn for handle, label in zip(handles, labels, strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=8)
-    figure.suptitle(f"{title}: what a linear probe reads\nthin: members, thick: their mean", fontsize=9.5)
+    figure.suptitle(f"{title}: what a linear probe reads\nthin: members, thick: their median", fontsize=9.5)
     return {kind: render(figure, kind) for kind in ("png", "svg")}
 
 

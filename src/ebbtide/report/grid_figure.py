@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.evaluation.statistics import interval
-from ebbtide.report.curves import finite_to_the_end, set_log
+from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
 from ebbtide.report.figure import render
 
 SIGNED = ("transience",)
@@ -74,8 +73,8 @@ def phase_figure(phase: Phase, *, x: str, y: str, value: str, title: str) -> dic
 def curves_by_figure(
     curves: list[Curve], *, metric: str, axis: str, split: str | None, chance: float | None, title: str
 ) -> dict[str, bytes]:
-    """figure.png and figure.svg: for every value of `axis` the mean over members with its 95 % interval (thin lines are
-    members), darker for larger values; one panel per value of `split`."""
+    """figure.png and figure.svg: for every value of `axis` the median over members with its 95 % interval (thin lines
+    are members), darker for larger values; one panel per value of `split`."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -92,10 +91,8 @@ def curves_by_figure(
             for member in one.members:
                 panel.plot(one.sequences, member, color=colour, lw=0.5, alpha=0.45)
             members = finite_to_the_end(one.members)
-            if len(members) > 2:  # of two members the interval is wider than the axis
-                low, high = interval(members)
-                panel.fill_between(one.sequences, low, high, color=colour, alpha=0.15, lw=0)
-            panel.plot(one.sequences, members.mean(axis=0), color=colour, lw=1.8)
+            fill_interval(panel, one.sequences, members, colour)
+            panel.plot(one.sequences, np.median(members, axis=0), color=colour, lw=1.8)
         if split is not None:
             panel.set_title(f"{split.rpartition('.')[2]} = {_written(name)}", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
@@ -119,10 +116,9 @@ def curves_by_figure(
     figure.supylabel("training loss (nats)" if metric == "train_loss" else f"{metric}, accuracy", fontsize=9)
     counts = sorted({len(one.members) for one in curves})
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
-    band = "; band: its 95 % interval" if counts[-1] > 2 else ""
-    words = f"thin lines: {seeds} members each; thick: their mean{band}"
+    words = f"thin lines: {seeds} members each; {median_words(counts[-1])}"
     lost = sum(int((~np.isfinite(one.members[:, -1])).sum()) for one in curves) if metric != "train_loss" else 0
-    words += f"\n{lost} members are not finite to the end: the mean is that of the others" if lost else ""
+    words += f"\n{lost} members are not finite to the end: the median is that of the others" if lost else ""
     figure.suptitle(f"{title}\n{words}", fontsize=10)
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 

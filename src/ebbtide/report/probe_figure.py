@@ -74,7 +74,7 @@ def heads_figure(
 def lines_figure(
     title: str, unit: str, sequences: np.ndarray, lines: dict[str, Float[np.ndarray, "time member"]]
 ) -> dict[str, bytes]:
-    """A line per name: the mean over members, with thin lines for the members."""
+    """A line per name: the median over members, with thin lines for the members."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -83,7 +83,7 @@ def lines_figure(
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
     for (name, values), colour in zip(lines.items(), colours, strict=True):
         panel.plot(sequences, values, color=colour, lw=0.5, alpha=0.35)
-        panel.plot(sequences, finite_to_the_end(values.T).mean(axis=0), color=colour, lw=2, label=name)
+        panel.plot(sequences, np.median(finite_to_the_end(values.T), axis=0), color=colour, lw=2, label=name)
     panel.xaxis.set_major_formatter(lambda value, _: _short(value))
     panel.set_xlabel("sequences (per member)")
     panel.set_ylabel(unit)

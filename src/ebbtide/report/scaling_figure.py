@@ -1,11 +1,11 @@
-"""Figures of quantities by size: members as thin lines, their mean as points, theory in grey."""
+"""Figures of quantities by size: members as thin lines, their median as points, theory in grey."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from ebbtide.evaluation.statistics import interval
+from ebbtide.evaluation.statistics import median_interval
 from ebbtide.report.arms_figure import COLOURS
 from ebbtide.report.curves import finite_to_the_end, set_log
 from ebbtide.report.figure import render
@@ -35,10 +35,10 @@ def scaling_figure(title: str, panels: list[Panel]) -> dict[str, bytes]:
             members = finite_to_the_end(members)
             there = (members > 0).all(0) | (not panel.log)
             axis.plot(panel.sizes, np.where(there, members, np.nan).T, color=COLOURS[i], lw=0.5, alpha=0.5)
-            low, high = interval(members)
-            mean = np.where(there, members.mean(0), np.nan)
-            bars = np.abs(np.stack([mean - low, high - mean]))
-            axis.errorbar(panel.sizes, mean, bars, color=COLOURS[i], lw=1.8, marker="o", ms=4, capsize=3, label=name)
+            low, high = median_interval(members)
+            median = np.where(there, np.median(members, axis=0), np.nan)
+            bars = np.abs(np.stack([median - low, high - median]))
+            axis.errorbar(panel.sizes, median, bars, color=COLOURS[i], lw=1.8, marker="o", ms=4, capsize=3, label=name)
         for dash, (name, line) in zip(DASHES, panel.exact.items(), strict=False):
             axis.plot(panel.sizes, line, color="0.4", lw=1.4, ls=dash, label=name)
         axis.set_xscale("log")
@@ -52,5 +52,5 @@ def scaling_figure(title: str, panels: list[Panel]) -> dict[str, bytes]:
         axis.grid(axis="y", color="0.92", lw=0.6)
         axis.tick_params(labelsize=8)
         axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-    figure.suptitle(f"{title}\nthin: members, points: their mean and its 95 % interval", fontsize=9.5)
+    figure.suptitle(f"{title}\nthin: members, points: their median and its 95 % interval", fontsize=9.5)
     return {kind: render(figure, kind) for kind in ("png", "svg")}

@@ -115,18 +115,31 @@ def curves_table(run: RunFolder, rows: int = 12) -> Table:
     return table
 
 
-def verdict_table(claims: Iterable[tuple[str, str, str, str, str, str]]) -> Table:
-    """Rows (statement, estimated quantity, needed, estimate with interval, members, verdict)."""
+def verdict_table(claims: Iterable[tuple[str, str, str, str, str, str, bool]]) -> Table:
+    """Rows (statement, estimated quantity, needed, estimate with interval, members above with the interval of their
+    share, verdict, whether the claim holds only without a correction for the others: then it gets a star)."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("claim")
     table.add_column("what is estimated")
     table.add_column("needed", justify="right")
-    table.add_column("estimate [95 %]", justify="right")
-    table.add_column("members", justify="right")
+    table.add_column("median [95 %]", justify="right")
+    table.add_column("members (share)", justify="right")
     table.add_column("verdict")
-    for statement, metric, needed, estimate, members, verdict in claims:
-        table.add_row(statement, metric, needed, estimate, members, Text(MARK[verdict], STYLE[verdict]))
+    for statement, metric, needed, estimate, members, verdict, alone in claims:
+        word = Text(MARK[verdict] + (" *" if alone else ""), STYLE[verdict])
+        table.add_row(statement, metric, needed, estimate, members, word)
     return table
+
+
+def coverage_table(table: dict[str, dict[str, float]]) -> Table:
+    """How often 95 % intervals cover what they are of (`verify.coverage`), by the number of members."""
+    out = Table(box=None, header_style="bold", pad_edge=False, title="Coverage of 95 % intervals", title_justify="left")
+    out.add_column("interval of, members")
+    for name in next(iter(table.values())):
+        out.add_column(name, justify="right")
+    for words, row in table.items():
+        out.add_row(words, *[f"{covered:.3f}" for covered in row.values()])
+    return out
 
 
 def truth_table(table: dict[str, dict[str, tuple[float, float]]], title: str) -> Table:

@@ -8,16 +8,16 @@ from typing import NamedTuple
 import msgspec
 
 from ebbtide.errors import InputError
-from ebbtide.evaluation.statistics import INTERVAL
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.records import MOST_COUNT
 from ebbtide.runs.signed import UNREADABLE, DamagedError, check_plain
-from ebbtide.studies.claim import Claim, Judgement, digest_of_claims, judge, number
+from ebbtide.studies.claim import Claim, Judgement, digest_of_claims, judge_all, number
 from ebbtide.studies.evidence import Evidence, Scalars
 
 VERDICT = "verdict.json"
+INTERVAL = "exact 95 % intervals of the share of members (Clopper-Pearson) and of the median (order statistics)"
 LARGEST_VERDICT = 2**24
 """Bytes; ours have some thousand, those over a sweep a few hundred for each member."""
 
@@ -75,7 +75,7 @@ def verdict_on(basis: Basis, claims: Iterable[Claim], evidence: Evidence, summar
         digest=basis.digest,
         sequences=basis.sequences,
         interval=INTERVAL,
-        claims=[judge(claim, evidence) for claim in claims],
+        claims=judge_all(claims, evidence),
         summary={name: [number(value) for value in values] for name, values in summary.items()},
         question=basis.question,
         scaled=basis.scaled,

@@ -28,9 +28,9 @@ def check_loadable(spec: Spec) -> None:
 
 
 def check_answerable(spec: Spec, prompts: int, field: str = "sequences") -> None:
-    """Raises `InputError` in one line when a spec describes no run, or this machine lacks the data or the memory to give
-    its models `prompts` prompts, a number that the user knows as `field`. Nothing is drawn, and the run that it started
-    from is not needed."""
+    """Raises `InputError` in one line when a spec describes no run, or this machine lacks the data or the memory to
+    give its models `prompts` prompts, a number that the user knows as `field`. Nothing is drawn, and the run that it
+    started from is not needed."""
     check_loadable(spec)
     spec.source.check_data()
     spec.model.encoder.check(spec.source.sizes().dim)
