@@ -1,5 +1,5 @@
-"""Ctrl-C and SIGTERM: outside of training one line and exit code 130, whatever the program is doing; while something
-trains a request to stop."""
+"""The stop signals, Ctrl-C (SIGINT) and SIGTERM: outside of training one line and exit code 130, whatever the program
+is doing; while something trains a request to stop."""
 
 import contextlib
 import os
@@ -10,41 +10,48 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CODE = 130
+"""Exit code of a command that either signal has stopped."""
 STOPPED = "ebbtide: stopped; what was saved is kept, and the same command goes on"
 SAME_REQUEST_SECONDS = 1.0
 """Stop signals closer together than this many seconds count as one request."""
 
 
-def leave_at_ctrl_c() -> None:
-    """Makes Ctrl-C end this process at once, with one line, from here on.
+def leave_at_stop_signals() -> None:
+    """Makes Ctrl-C and SIGTERM end this process at once, with one line, from here on.
 
-    Python's own handler raises KeyboardInterrupt wherever the program is; inside an import or a library's callback it
-    is swallowed and the program goes on. Nothing has to be undone: files are complete or absent, and workers end when
-    this process ends. While something trains, `stop_requests` handles Ctrl-C. Does nothing where Ctrl-C is ignored (a
-    job in the background) or outside the main thread.
+    Python's own handler of Ctrl-C raises KeyboardInterrupt wherever the program is; inside an import or a library's
+    callback it is swallowed and the program goes on. SIGTERM would end the program without a word. Nothing has to be
+    undone: files are complete or absent, and workers end when this process ends. While something trains,
+    `stop_requests` handles both. A signal that is ignored (Ctrl-C in a job in the background) stays ignored. Does
+    nothing outside the main thread.
     """
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _leave)
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, _leave)
 
 
-def ignore_ctrl_c() -> None:
-    """Ignores Ctrl-C while the interpreter shuts down, once the exit code is known."""
-    if signal.getsignal(signal.SIGINT) is _leave:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def ignore_stop_signals() -> None:
+    """Ignores Ctrl-C and SIGTERM while the interpreter shuts down, once the exit code is known."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _leave:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
-def raise_on_ctrl_c() -> Iterator[None]:
-    """Lets Ctrl-C raise KeyboardInterrupt while the block runs, for work that has something to undo or to report."""
-    if signal.getsignal(signal.SIGINT) is not _leave:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def raise_on_stop_signals() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM raise KeyboardInterrupt while the block runs, for work that has something to undo or to
+    report."""
+    changed = [number for number in SIGNALS if signal.getsignal(number) is _leave]
+    for number in changed:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, _leave)
+        for number in changed:
+            signal.signal(number, _leave)
 
 
 @contextlib.contextmanager
@@ -64,7 +71,7 @@ def stop_requests() -> Iterator[threading.Event]:
         elif number == signal.SIGINT and time.monotonic() - first >= SAME_REQUEST_SECONDS:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
         yield stop
     finally:

@@ -7,7 +7,7 @@ from importlib import import_module
 from ebbtide.cli.code import load_files
 from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, option_names, overrides, parser
 from ebbtide.errors import InputError, Interrupted, nearest, one_line, visible
-from ebbtide.interrupts import CODE, STOPPED, ignore_ctrl_c, leave_at_ctrl_c
+from ebbtide.interrupts import CODE, STOPPED, ignore_stop_signals, leave_at_stop_signals
 from ebbtide.user_code import explain
 
 HOMES = {
@@ -19,21 +19,21 @@ HOMES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
+    """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 stopped by Ctrl-C or SIGTERM.
 
-    Without `arguments` the process is this command's alone: see `leave_at_ctrl_c`,
+    Without `arguments` the process is this command's alone: see `leave_at_stop_signals`,
     `install_standard_output`, `forget_settings`.
     """
     if arguments is not None:
         return _command(list(arguments))
-    leave_at_ctrl_c()
+    leave_at_stop_signals()
     from ebbtide.machine import forget_settings
     from ebbtide.standard_output import install_standard_output
 
     forget_settings(os.environ)
     output = install_standard_output()
     code = _command(sys.argv[1:])
-    ignore_ctrl_c()
+    ignore_stop_signals()
     if output is None:
         return code
     output.flush()

@@ -7,7 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from ebbtide.cli.console import console
-from ebbtide.interrupts import raise_on_ctrl_c
+from ebbtide.interrupts import raise_on_stop_signals
 from ebbtide.report import tables
 from ebbtide.terminal import Terminal
 
@@ -41,7 +41,7 @@ def bench(options: Namespace) -> int:
     if out:
         check_output(out, "json")
     try:
-        with raise_on_ctrl_c(), Status() as status:
+        with raise_on_stop_signals(), Status() as status:
             found = measure(configs, quick=options.quick, say=status)
     except KeyboardInterrupt:
         console.print("stopped; nothing was written")

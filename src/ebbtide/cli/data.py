@@ -12,7 +12,7 @@ from rich.text import Text
 from ebbtide.cli.console import console
 from ebbtide.data.download import WorkProgress
 from ebbtide.errors import InputError, nearest, require
-from ebbtide.interrupts import raise_on_ctrl_c
+from ebbtide.interrupts import raise_on_stop_signals
 from ebbtide.report.progress import ProgressLine, clock
 from ebbtide.report.tables import short
 from ebbtide.sources.omniglot import data_folder
@@ -196,7 +196,7 @@ def _write_file(path: Path, how: str) -> None:
 
 def _interruptible(work: Callable[[Callable[[WorkProgress], None]], int], kept: str) -> int:
     try:
-        with raise_on_ctrl_c(), ProgressLine(console, _Words()) as line:
+        with raise_on_stop_signals(), ProgressLine(console, _Words()) as line:
             return work(line)
     except KeyboardInterrupt:
         console.print(f"stopped; {kept}. The same command goes on", soft_wrap=True)
