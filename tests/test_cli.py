@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.cli import main, overrides
+from ebbtide.cli import main
+from ebbtide.cli.parser import overrides
 from ebbtide.errors import InputError
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.report.progress import ProgressLine

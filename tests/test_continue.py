@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ebbtide.cli import main, parser
+from ebbtide.cli import main
+from ebbtide.cli.parser import parser
 from ebbtide.errors import Interrupted
 from ebbtide.sweeps import driver as sweeps
 from ebbtide.training import driver

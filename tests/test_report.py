@@ -14,7 +14,8 @@ import pytest
 from msgspec.structs import replace
 
 import folders
-from ebbtide.cli import main, overrides, parser
+from ebbtide.cli import main
+from ebbtide.cli.parser import overrides, parser
 from ebbtide.errors import InputError
 from ebbtide.pages.gather import gather
 from ebbtide.pages.origin import known_sweep

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from ebbtide.cli import overrides, parser
+from ebbtide.cli.parser import overrides, parser
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.studies.describe import (
     copied_queries,
