@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
-from ebbtide.sweeps.axes import Axis, product
+from ebbtide.sweeps.axes import Axis, product, repeated
 
 LR = Axis(field="optimizer.lr", values=[1e-3, 3e-4])
 WIDTH = Axis(field="model.width", values=[16, 32, 64])
@@ -49,6 +49,18 @@ def test_ranges_include_both_ends_exactly():
     assert Axis(field="a", log=(1e-6, 1e-3, 4)).numbers() == [1e-6, 1e-5, 1e-4, 1e-3]
     assert Axis(field="a", log=(0.3, 0.3, 1)).numbers() == [0.3]
     assert Axis(field="a", linear=(7, 9, 1)).numbers() == [7]
+
+
+@pytest.mark.parametrize("axis", [Axis(field="a", linear=(0, 2, 5)), Axis(field="a", log=(1, 2, 1)), Axis(seeds=7)])
+def test_the_size_of_a_range_is_known_without_its_values(axis, monkeypatch):
+    values = len(axis.numbers())
+    monkeypatch.setattr(Axis, "numbers", lambda self: pytest.fail("the values were made"))
+    assert axis.size() == values
+
+
+@given(st.lists(st.sampled_from("abcdef")))
+def test_names_given_twice_are_found(names):
+    assert repeated(names) == [one for one in dict.fromkeys(names) if names.count(one) > 1]
 
 
 @given(st.floats(1e-9, 1e3), st.floats(1e-9, 1e3), st.integers(2, 40))

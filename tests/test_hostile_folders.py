@@ -19,7 +19,8 @@ from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.studies.claim import Judgement
 from ebbtide.studies.computation import Record
 from ebbtide.studies.verdict import Verdict
-from ebbtide.sweeps.folder import Failure
+from ebbtide.sweeps import folder as sweep_folder
+from ebbtide.sweeps.folder import Failure, SweepFolder
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.spec import from_builtins
 from effort import examples
@@ -267,11 +268,72 @@ def test_any_signed_content_of_a_folder_is_told_or_refused_in_one_line(name, sou
 
 
 def test_a_folder_of_many_more_points_than_were_planned_is_refused_before_they_are_made(tmp_path, capsys):
-    folder = tmp_path / "many"
-    folder.mkdir()
-    grid = {"product": [{"seeds": 1000}, {"field": "optimizer.lr", "linear": [1e-3, 1e-2, 1000]}]}
-    (folder / "sweep.json").write_bytes(sign({"schema": SCHEMA, "sweep": {"name": "many", "axes": [grid]}}))
-    for text in (text for text in SWEEP_COMMANDS if "FOLDER/" not in text and "report" not in text):
-        words = text.replace("FOLDER", str(folder)).replace("OUT", str(tmp_path)).split()
+    write_sweep(
+        tmp_path / "many", {"product": [{"seeds": 1000}, {"field": "optimizer.lr", "linear": [1e-3, 1e-2, 1000]}]}
+    )
+    for words in commands_of(tmp_path / "many", tmp_path):
         code, _, errors = run_command(words, capsys)
-        assert code == 2 and "describes 1000000 points, its plans hold 0" in errors, text
+        assert code == 2 and "describes 1000000 points, its plans hold 0" in errors, words
+
+
+def commands_of(folder: Path, out: Path) -> list[list[str]]:
+    """The commands that read the points of a sweep's folder."""
+    texts = [text for text in SWEEP_COMMANDS if "FOLDER/" not in text and "report" not in text]
+    return [text.replace("FOLDER", str(folder)).replace("OUT", str(out)).split() for text in texts]
+
+
+def write_sweep(folder: Path, *axes: dict[str, Any]) -> None:
+    """A signed sweep.json with these axes and nothing else."""
+    folder.mkdir()
+    (folder / "sweep.json").write_bytes(sign({"schema": SCHEMA, "sweep": {"name": "many", "axes": axes}}))
+
+
+@pytest.mark.parametrize(
+    "axis",
+    [
+        {"field": "batch", "linear": [1, 20_000, 20_000]},
+        {"field": "optimizer", "values": [{"type": "adam", "lr": 1e-3 + 1e-7 * i} for i in range(10_001)]},
+    ],
+    ids=["numbers", "structs"],
+)
+def test_a_folder_of_many_more_shapes_than_were_planned_is_refused(axis, tmp_path, capsys):
+    """Each shape is a spec of its own, which takes a millisecond to make."""
+    write_sweep(tmp_path / "many", axis)
+    for words in commands_of(tmp_path / "many", tmp_path):
+        code, _, errors = run_command(words, capsys)
+        assert code == 2 and "describes more than 10000 static shapes, its plans hold 0" in errors, words
+
+
+def test_as_many_shapes_as_were_planned_are_read(sound, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_folder, "MOST_UNPLANNED_SHAPES", 1)
+    for words in commands_of(sound["sweep"], tmp_path):
+        assert run_command(words, capsys)[0] == ("status" in words)  # two widths: two shapes
+    write_sweep(tmp_path / "unplanned", {"field": "model.width", "values": [8, 16]})
+    code, _, errors = run_command(["sweep", "status", str(tmp_path / "unplanned")], capsys)
+    assert code == 2 and "more than 1 static shapes" in errors
+
+
+def test_all_plans_together_are_bounded_by_reading_and_by_writing(sound, tmp_path, monkeypatch, capsys):
+    folder = Path(shutil.copytree(sound["sweep"], tmp_path / "sweep"))
+    plan = folder / "plans/000001.json"
+    size = plan.stat().st_size
+    monkeypatch.setattr(sweep_folder, "LARGEST_PLANS", size)
+    opened = SweepFolder(folder)
+    with pytest.raises(InputError, match=r"its plans would take [0-9,]+ bytes, more than the [0-9,]+ that are read"):
+        opened.add([])
+    assert [one.name for one in (folder / "plans").iterdir()] == [plan.name]
+    shutil.copy(plan, folder / "plans/000002.json")
+    for words in commands_of(folder, tmp_path):
+        code, _, errors = run_command(words, capsys)
+        assert code == 2 and "plans/000002.json: has more than 0 bytes" in errors and len(errors.splitlines()) == 1
+
+
+def test_a_description_is_bounded_by_reading_and_by_writing(sound, tmp_path, monkeypatch, capsys):
+    size = (sound["sweep"] / "sweep.json").stat().st_size
+    monkeypatch.setattr(sweep_folder, "LARGEST_SWEEP", size - 1)
+    for words in commands_of(sound["sweep"], tmp_path):
+        code, _, errors = run_command(words, capsys)
+        assert code == 2 and f"sweep.json: has more than {size - 1} bytes" in errors
+    with pytest.raises(InputError, match=r"takes [0-9,]+ bytes, more than the [0-9,]+ that are read"):
+        SweepFolder.make(tmp_path / "new", replace(SWEEP, made_in=str(tmp_path)))
+    assert not (tmp_path / "new").exists()

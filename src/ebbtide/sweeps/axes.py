@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -64,7 +65,7 @@ class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             require(len(set(lengths)) == 1, f"{name}.zip", lengths, "all axes of a zip must be equally long")
         if not self.chain:
             fields = self.every_field()
-            twice = [one for i, one in enumerate(fields) if one in fields[:i]]
+            twice = repeated(fields)
             require(not twice, f"{name}.field", twice[:1], "is given twice in one point")
 
     def size(self) -> int:
@@ -75,7 +76,8 @@ class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             return math.prod(part.size() for part in self.product)
         if self.chain is not None:
             return sum(part.size() for part in self.chain)
-        return self.seeds or len(self.numbers())
+        ranged = self.linear or self.log
+        return self.seeds or (ranged[2] if ranged else len(self.values or []))
 
     def numbers(self) -> list[Any]:
         """The values of an axis over one field, in order."""
@@ -120,6 +122,11 @@ def product(axes: tuple[Axis, ...]) -> Iterator[Point]:
     """Every combination of the axes' points, the last axis running fastest; one empty point without axes."""
     for parts in itertools.product(*(list(axis.points()) for axis in axes)):
         yield _join(parts)
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """The names that occur more than once, each once, in the order of their first appearance."""
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def _join(parts: tuple[Point, ...]) -> Point:

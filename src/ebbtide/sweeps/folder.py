@@ -26,18 +26,26 @@ from ebbtide.runs.output import check_output_folder
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.records import HEADER
 from ebbtide.runs.signed import SCHEMA, DamagedError, check_plain, sign, unsign
-from ebbtide.sweeps.plan import Task, TaskGroup
+from ebbtide.sweeps.plan import Task, TaskGroup, more_shapes_than
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.training.spec import Spec
 
 SWEEP, PLANS, RUNS, FAILURES = "sweep.json", "plans", "runs", "failures"
 PLAN_NAME, TASK_NAME, ADDRESS = (re.compile(one) for one in (r"[0-9]{6}\.json", "[0-9a-f]{16}", "[0-9a-f]{32}"))
-LARGEST_PLAN = 2**30
+LARGEST_SWEEP = 2**25
+"""Largest number of bytes of sweep.json: room for a list of a million values. Reading this much takes some twenty
+seconds at most."""
+LARGEST_PLANS = 2**28
+"""Largest number of bytes of all plans of a sweep together. A million members that are each a task of their own need
+half of it, 100,000 groups of one member too. Reading this much takes some forty seconds and 2 GB of memory."""
 LARGEST_FAILURE = 2**20
 LONGEST_TRACEBACK = 20_000
 MOST_UNPLANNED = 100_000
-"""Largest number of points of a stored sweep that are read where its plans hold fewer members: reading this many takes
-some ten seconds."""
+"""Largest number of points of a stored sweep that are read where its plans hold fewer members: reading this many of one
+shape takes some three seconds."""
+MOST_UNPLANNED_SHAPES = 10_000
+"""Largest number of static shapes of a stored sweep that are read where its plans hold fewer groups: reading this many
+takes some ten seconds, because every shape is a spec."""
 PLANNING_SECONDS = 120.0
 """Seconds that a driver waits while another one plans."""
 
@@ -83,9 +91,10 @@ class SweepFolder:
         """Opens a folder that holds a sweep. Raises `InputError` when it holds none, or is damaged."""
         self.path = path
         require((path / SWEEP).is_file(), "sweep", str(path), "not a sweep folder (it has no sweep.json)")
-        self.sweep = self._read(SWEEP, StoredSweep, lambda one: msgspec.to_builtins(one.sweep)).sweep
+        self.sweep = self._read(SWEEP, StoredSweep, lambda one: msgspec.to_builtins(one.sweep), LARGEST_SWEEP)[0].sweep
         self.sweep.check()
         self._plans: dict[str, PlanRecord] = {}
+        self._plan_bytes = 0
         self.specs: dict[str, tuple[TaskGroup, Task]] = {}
         self.members: dict[str, Member] = {}
         """Members by address."""
@@ -99,6 +108,9 @@ class SweepFolder:
         """
         check_output_folder(path)
         sweep = sweep.resolve()
+        data = sign(StoredSweep(SCHEMA, sweep), indent=1)
+        allowed = f"takes {len(data):,} bytes, more than the {LARGEST_SWEEP:,} that are read: divide the sweep"
+        require(len(data) <= LARGEST_SWEEP, "sweep", sweep.name, allowed)
         if path.exists():
             others = [p.name for p in inside(path) if p.name != lock.LOCK and not p.name.startswith(TEMPORARY)]
             ours = not others or (path / SWEEP).is_file()
@@ -110,7 +122,6 @@ class SweepFolder:
         with planning(path):
             for name in (PLANS, RUNS, FAILURES):
                 atomic.make_folder(path / name)
-            data = sign(StoredSweep(SCHEMA, sweep), indent=1)
             if not (path / SWEEP).is_file() or (path / SWEEP).read_bytes() != data:
                 atomic.write_file(path / SWEEP, data)
         return cls(path)
@@ -119,7 +130,10 @@ class SweepFolder:
         """Reads plans that other drivers have added."""
         for file in inside(self.path / PLANS):
             if PLAN_NAME.fullmatch(file.name) and file.name not in self._plans:
-                record = self._plans[file.name] = self._read(f"{PLANS}/{file.name}", PlanRecord, _numbers)
+                room = LARGEST_PLANS - self._plan_bytes
+                record, size = self._read(f"{PLANS}/{file.name}", PlanRecord, _numbers, room)
+                self._plans[file.name] = record
+                self._plan_bytes += size
                 self._check_names(file.name, record)
                 for group in record.groups:
                     for task in group.tasks:
@@ -136,16 +150,30 @@ class SweepFolder:
             require(not bad, "sweep", str(self.path), allowed)
 
     def check_size(self) -> None:
-        """Raises `InputError` for a description of many more points than were ever planned: reading them takes minutes,
-        and nothing shows that they were ever meant."""
+        """Raises `InputError` for a description of many more points, or static shapes, than were ever planned: reading
+        them takes minutes, and nothing shows that they were ever meant."""
         size, most = self.sweep.size(), max(MOST_UNPLANNED, len(self.members))
         allowed = f"describes {size} points, its plans hold {len(self.members)}; at most {most} are read from a folder"
         require(size <= most, "sweep", str(self.path), f"{allowed}: give the sweep's file and --out")
+        planned = sum(any(task.addresses for task in one.tasks) for plan in self._plans.values() for one in plan.groups)
+        most = max(MOST_UNPLANNED_SHAPES, planned)
+        if size > most:
+            allowed = (
+                f"describes more than {most} static shapes, its plans hold {planned}; no more are read from a folder"
+            )
+            many = more_shapes_than(most, self.sweep, self.sweep.points())
+            require(not many, "sweep", str(self.path), f"{allowed}: give the sweep's file and --out")
 
     def add(self, groups: list[TaskGroup]) -> None:
         """Writes a plan. Call this inside `planning`, so that no other driver plans the same members."""
         number = 1 + max((int(name[:6]) for name in self._plans), default=0)
-        atomic.write_file(self.path / PLANS / f"{number:06d}.json", sign(PlanRecord(SCHEMA, groups)))
+        data = sign(PlanRecord(SCHEMA, groups))
+        size = self._plan_bytes + len(data)
+        allowed = (
+            f"its plans would take {size:,} bytes, more than the {LARGEST_PLANS:,} that are read: divide the sweep"
+        )
+        require(size <= LARGEST_PLANS, "sweep", str(self.path), allowed)
+        atomic.write_file(self.path / PLANS / f"{number:06d}.json", data)
         self.reread()
 
     def spec(self, task: str) -> Spec:
@@ -209,14 +237,16 @@ class SweepFolder:
             atomic.rename(folder, gone, "failures")
             atomic.remove(gone)
 
-    def _read(self, name: str, kind: type[T], plain: Callable[[T], Any]) -> T:
-        """A record of this kind; `plain` gives those of its fields that may hold any JSON."""
+    def _read(self, name: str, kind: type[T], plain: Callable[[T], Any], largest: int) -> tuple[T, int]:
+        """A record of this kind of at most `largest` bytes, and its size; `plain` gives those of its fields that may
+        hold any JSON."""
         try:
-            found = unsign(read_bounded(self.path, name, LARGEST_PLAN), kind, str(self.path), name)
+            data = read_bounded(self.path, name, largest)
+            found = unsign(data, kind, str(self.path), name)
             check_plain(plain(found), name)
         except DamagedError as error:
             raise InputError("sweep", str(self.path), f"is damaged: {error}") from error
-        return found
+        return found, len(data)
 
 
 def _numbers(record: PlanRecord) -> Any:

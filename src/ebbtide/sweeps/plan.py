@@ -109,7 +109,26 @@ def group_unchecked(sweep: Sweep, points: list[Point]) -> list[Group]:
     A field is varied where it is a traced number or a seed of the spec at that point; which structs the spec has
     follows from the point's non-numeric fields. Raises `InputError` in one line for a point that is no spec.
     """
-    base, fields = sweep.builtins(), sweep.fields()
+    base = sweep.builtins()
+    variable, rows = _rows_by_shape(sweep, base, points)
+    merged: dict[tuple[Any, ...], tuple[Spec, list[str], list[int]]] = {}
+    for (kinds, _), found in rows.items():
+        spec, names = _common(base, points[found[0]], variable[kinds])
+        merged.setdefault((spec.digest(), *names), (spec, names, []))[2].extend(found)
+    return [_group(points, spec, names, sorted(found)) for spec, names, found in merged.values()]
+
+
+def more_shapes_than(most: int, sweep: Sweep, points: Iterable[Point]) -> bool:
+    """Whether these points of a sweep have more than `most` static shapes; looks no further than it must."""
+    return len(_rows_by_shape(sweep, sweep.builtins(), points, most)[1]) > most
+
+
+def _rows_by_shape(
+    sweep: Sweep, base: dict[str, Any], points: Iterable[Point], most: int | None = None
+) -> tuple[dict[tuple[Any, ...], frozenset[str]], dict[tuple[Any, ...], list[int]]]:
+    """The varied fields by the kinds of a point's values, and the indices of the points by (kinds, values of the other
+    fields): the first `most` such shapes and one more, or all."""
+    fields = sweep.fields()
     variable: dict[tuple[Any, ...], frozenset[str]] = {}
     rows: dict[tuple[Any, ...], list[int]] = {}
     for i, point in enumerate(points):
@@ -119,11 +138,9 @@ def group_unchecked(sweep: Sweep, points: list[Point]) -> list[Group]:
         varied = variable[kinds]
         key = (kinds, tuple(value for name, value in point.items() if _number(value) and name not in varied))
         rows.setdefault(key, []).append(i)
-    merged: dict[tuple[Any, ...], tuple[Spec, list[str], list[int]]] = {}
-    for (kinds, _), found in rows.items():
-        spec, names = _common(base, points[found[0]], variable[kinds])
-        merged.setdefault((spec.digest(), *names), (spec, names, []))[2].extend(found)
-    return [_group(points, spec, names, sorted(found)) for spec, names, found in merged.values()]
+        if most is not None and len(rows) > most:
+            break
+    return variable, rows
 
 
 def _common(base: dict[str, Any], point: Point, varied: frozenset[str]) -> tuple[Spec, list[str]]:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError, one_line, require
 from ebbtide.places import working_folder
-from ebbtide.sweeps.axes import MOST_POINTS, Axis, Point, product
+from ebbtide.sweeps.axes import MOST_POINTS, Axis, Point, product, repeated
 from ebbtide.sweeps.bases import preset_of
 from ebbtide.training.fields import assign_all, explain, in_full
 from ebbtide.training.spec import Spec, from_builtins
@@ -100,7 +100,7 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         for i, axis in enumerate(self.axes):
             axis.check(f"axes.{i}")
         names = [name for axis in self.axes for name in dict.fromkeys(axis.every_field())]
-        twice = [one for i, one in enumerate(names) if one in names[:i]]
+        twice = repeated(names)
         require(not twice, "axes", ", ".join(twice), "is a field of two axes; join them by zip or chain")
         for name in ("members", "vary"):
             taken = name in self.base or name in names
