@@ -41,6 +41,21 @@ def test_every_preset_of_every_experiment_can_be_judged(study):
             "abrupt-learning/data cannot be judged",
         ),
         (["transience", "--experiment", "early-stopping", "--keep_best", "null"], "keep_best = ", "the best model of"),
+        (
+            ["coopetition", "--model", '{"type":"transformer","layers":1}', "--batch", "64"],
+            "model = {'type': 'transformer', 'layers': 1}, batch = 64: then coopetition cannot be judged: ",
+            "model.layers = 1: must be at least 2",
+        ),
+        (
+            ["coopetition", "--evaluators", '["train","icl"]', "--batch", "64", "--members", "2"],
+            "evaluators = ['train', 'icl'], batch = 64, members = 2: then coopetition cannot be judged: ",
+            "there would be no 'flip'",
+        ),
+        (
+            ["transience", "--experiment", "l2", "--evaluators", '["train"]', "--batch", "64"],
+            "evaluators = ['train'], batch = 64: then transience/l2 cannot be judged: ",
+            "there would be no 'transience'",
+        ),
         (["coopetition", "--model.layers", "1"], "model.layers = 1", "must be at least 2"),
         (["coopetition", "--model", '{"type":"recurrent"}'], "model = 'recurrent'", "must be a transformer"),
     ],

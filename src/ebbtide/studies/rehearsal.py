@@ -18,6 +18,9 @@ from ebbtide.training.spec import Spec
 HEADS = 16
 """Layers and heads of made-up probes: as many as any claim picks one of."""
 
+LONGEST_VALUE = 60
+"""Largest number of characters of a changed field's value in a message that names several fields."""
+
 
 class NoModelError(Exception):
     """A run that has not been trained was asked for more than curves."""
@@ -92,10 +95,9 @@ class UntrainedEvidence(Evidence):
 
 
 def rehearse(judging: Callable[[], object], name: str, changed: Point) -> None:
-    """Raises `InputError`, naming the fields that were `changed`, where `judging` an experiment of this name needs
-    something that would not be there. What it asks of the models themselves is not tried."""
-    field, values = ", ".join(changed) or "spec", list(changed.values())
-    value = values[0] if len(values) == 1 else values
+    """Raises `InputError`, naming every field that was `changed` with its value, where `judging` an experiment of this
+    name needs something that would not be there; a check that names one of these fields itself is left as it is. What
+    it asks of the models themselves is not tried."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about numbers that are made up
@@ -103,10 +105,17 @@ def rehearse(judging: Callable[[], object], name: str, changed: Point) -> None:
     except NoModelError:
         pass
     except InputError as error:
-        if error.field in ("scalar", "curve"):
-            absent = f"then {name} cannot be judged: there would be no {error.value!r}"
-            raise InputError(field, value, absent) from error
-        raise
+        if error.field in changed or not changed:
+            raise
+        absent = f"there would be no {error.value!r}" if error.field in ("scalar", "curve") else str(error)
+        raise _not_judged(name, changed, absent) from error
     except (KeyError, IndexError) as error:
         absent = f"there would be no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
-        raise InputError(field, value, f"then {name} cannot be judged: {absent}") from error
+        raise _not_judged(name, changed, absent) from error
+
+
+def _not_judged(name: str, changed: Point, absent: str) -> InputError:
+    """The error that names every changed field: `evaluators = ['train'], batch = 64: then NAME cannot be judged`."""
+    *before, (last, value) = changed.items() or [("spec", [])]
+    field = ", ".join([*(f"{one} = {repr(shown)[:LONGEST_VALUE]}" for one, shown in before), last])
+    return InputError(field, value, f"then {name} cannot be judged: {absent}")
