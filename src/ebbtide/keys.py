@@ -23,5 +23,14 @@ class Purpose(IntEnum):
 
 def root(seed: int, purpose: Purpose, index: int | Int[Array, ""] = 0) -> Key[Array, ""]:
     """The root key of a random stream: fold_in(fold_in(key(seed), purpose), index)."""
-    key = jax.random.key(seed, impl="threefry2x32")
+    return root_of(seed_key(seed), purpose, index)
+
+
+def seed_key(seed: int) -> Key[Array, ""]:
+    """key(seed), of a generator that is named explicitly."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def root_of(key: Key[Array, ""], purpose: Purpose, index: int | Int[Array, ""] = 0) -> Key[Array, ""]:
+    """fold_in(fold_in(key, purpose), index): `root` of the seed that `key` was made of."""
     return jax.random.fold_in(jax.random.fold_in(key, int(purpose)), index)

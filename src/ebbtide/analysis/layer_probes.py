@@ -57,7 +57,7 @@ def _probe_member(snapshot: Snapshot, place: int, targets: Callable[[Predictions
     spec, params = model_at(snapshot.path, place)
     model = spec.model
     assert isinstance(model, Transformer)
-    prompt = fresh_prompts(spec, "train", PROMPTS).prompt
+    prompt = fresh_prompts(spec.world(place), "train", PROMPTS).prompt
     points = ["hook_embed", *(f"blocks.{i}.hook_resid_post" for i in range(model.layers))]
     recorded = jax.jit(lambda p: record(model, p, prompt, *points)[1])(params)
     wanted = targets(predict_member(snapshot, place, "train", PROMPTS, True))

@@ -122,10 +122,16 @@ def _fresh_prompts(
 
 @lru_cache(maxsize=32)
 def _compile_sampler(task: Task, source: Any) -> Callable[[Key[Array, ""], UInt[Array, " prompt"]], Any]:
-    """Function from (key, indices) to prompts of a task: one program for all members and streams."""
-    split, bank = source.sizes().split(), source.build()
-    sample = compile_fast(lambda bank, key, index: task.sample(key, index, source, bank, split))
+    """Function from (key, indices) to prompts of a task, drawn from the source's bank."""
+    bank, sample = source.build(), _compile_bank_sampler(task, replace(source, seed=0))
     return lambda key, index: sample(bank, key, index)
+
+
+@lru_cache(maxsize=32)
+def _compile_bank_sampler(task: Task, source: Any) -> Callable[[Any, Key[Array, ""], UInt[Array, " prompt"]], Any]:
+    """Function from (bank, key, indices) to prompts of a task: one program for all seeds of a source."""
+    split = source.sizes().split()
+    return compile_fast(lambda bank, key, index: task.sample(key, index, source, bank, split))
 
 
 TRAINING_PROMPTS = "seen"
@@ -168,7 +174,7 @@ def predict_member(
 ) -> Predictions:
     """Predictions of one member of a run; the arguments are those of `predict_arm`."""
     run = RunFolder(snapshot.path)
-    spec = loadable_spec_of(run)
+    spec = loadable_spec_of(run).world(place)
     if evaluator == TRAINING_PROMPTS:
         prompt_set = training_prompts(spec, place, prompts)
     else:

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from ebbtide.compile import compile_fast
 from ebbtide.errors import require
 from ebbtide.evaluation.metrics import TABLE, mean_and_error, measure
-from ebbtide.keys import Purpose, root
+from ebbtide.keys import Purpose, root_of, seed_key
 from ebbtide.models.model import AnyPrompt
 from ebbtide.sources.bank import SourceLike
 from ebbtide.tasks.task import Evaluator, Task
@@ -54,17 +54,30 @@ class Suite(NamedTuple):
         return {e.name: TABLE[e.headline].chance(self.of(e.name), outputs, e.group) for e in self.evaluators}
 
 
-def build_suite(names: tuple[str, ...], task: Task, source: Any, bank: Any, *, sequences: int, seed: int) -> Suite:
-    """The suite with `sequences` prompts for each of the evaluators `names`, drawn from the evaluation seed `seed`; all
-    members of a run share it."""
+Draw = Callable[[Any, Key[Array, ""]], AnyPrompt]
+"""A compiled function from (bank, key of the evaluation seed) to evaluation prompts, with a leading axis over
+evaluators. It serves all worlds that differ in their seeds alone."""
+
+
+def compile_draw(names: tuple[str, ...], task: Task, source: Any, sequences: int) -> Draw:
+    """The function that draws `sequences` prompts for each of the evaluators `names`."""
     chosen = tuple(task.evaluator(name, source) for name in names)
     index = jnp.arange(sequences, dtype=jnp.uint32)
 
-    def draw() -> AnyPrompt:
+    def draw(bank: Any, key: Key[Array, ""]) -> AnyPrompt:
         parts = []
         for one in chosen:
-            key = root(seed, Purpose.EVALUATION, one.stream)
-            parts.append(one.task.sample(key, index, source, bank, one.split))
+            stream = root_of(key, Purpose.EVALUATION, one.stream)
+            parts.append(one.task.sample(stream, index, source, bank, one.split))
         return jax.tree.map(lambda *xs: jnp.stack(xs), *parts)
 
-    return Suite(chosen, compile_fast(draw)())
+    return compile_fast(draw)
+
+
+def build_suite(
+    names: tuple[str, ...], task: Task, source: Any, bank: Any, *, sequences: int, seed: int, draw: Draw | None = None
+) -> Suite:
+    """The suite with `sequences` prompts for each of the evaluators `names`, drawn from the evaluation seed `seed`; by
+    `draw`, where it has been compiled before (`compile_draw`)."""
+    draw = draw or compile_draw(names, task, source, sequences)
+    return Suite(tuple(task.evaluator(name, source) for name in names), draw(bank, seed_key(seed)))

@@ -120,7 +120,8 @@ class SourceLike(Protocol):
 
 
 class SeededSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base class of sources that are made from their seed and read no file."""
+    """Base class of sources that are made from their field `seed` and read no file. Only `build` may read the seed:
+    members with seeds of their own share the other methods."""
 
     def file(self) -> None:
         return None

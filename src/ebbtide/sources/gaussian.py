@@ -1,11 +1,13 @@
 """Gaussian classes: the default source, which needs no data file."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import msgspec
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array, Float, Int, Key, UInt
+from msgspec.structs import replace
 
 from ebbtide.errors import require
 from ebbtide.keys import Purpose, root
@@ -75,10 +77,10 @@ class Gaussian(SeededSource, frozen=True, tag="gaussian", forbid_unknown_fields=
 
     def build(self) -> Bank:
         """The class means and, unless infinite, every exemplar."""
-        return jax.jit(self._build)()
+        return _build(replace(self, seed=0), root(self.seed, Purpose.SOURCE))
 
-    def _build(self) -> Bank:
-        key = root(self.seed, Purpose.SOURCE)
+    def draw_bank(self, key: Key[Array, ""]) -> Bank:
+        """`build` with the root key of another seed; can be compiled."""
         means_key, noise_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         total = self.classes + self.holdout_classes
         means = jax.random.normal(means_key, (total, 1, self.dim)) / jnp.sqrt(self.dim)
@@ -105,3 +107,9 @@ class Gaussian(SeededSource, frozen=True, tag="gaussian", forbid_unknown_fields=
         eta = jax.vmap(noise)(classes.ravel(), exemplars.ravel()).reshape(*classes.shape, self.dim)
         x = (bank.features[classes, 0] + bank.noise * eta / jnp.sqrt(self.dim)) / jnp.sqrt(1 + bank.noise**2)
         return x * jnp.sqrt(self.dim) if self.scale == "coordinate" else x
+
+
+@partial(jax.jit, static_argnums=0)
+def _build(source: Gaussian, key: Key[Array, ""]) -> Bank:
+    """The bank of any seed: one program for all of them."""
+    return source.draw_bank(key)

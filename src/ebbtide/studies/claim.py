@@ -24,7 +24,7 @@ TAIL = (1 - LEVEL) / 2
 class Claim(NamedTuple):
     """One inequality, written before the run: in more than `share` of all members `estimate` exceeds `threshold`.
 
-    A member is a model with seeds of its own, and where the run asks for it (`Seeds.worlds`) with classes and
+    A member is a model with seeds of its own, and where the run asks for it (`Seeds.world`) with classes and
     evaluation prompts of its own; "all members" are those that other seeds would give.
 
     Args:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
 from ebbtide.compile import compile_fast
-from ebbtide.evaluation.evaluators import Suite, build_suite
+from ebbtide.evaluation.evaluators import Suite
 from ebbtide.evaluation.parts import in_parts
 from ebbtide.kernel.native import Kernel
 from ebbtide.keys import Purpose
@@ -19,6 +19,7 @@ from ebbtide.tasks.prompt import Prompt, part
 from ebbtide.training.optimizer import OptState
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import restore_frozen
+from ebbtide.training.worlds import Worlds
 
 Values = dict[str, Float[Array, ""]]
 
@@ -55,7 +56,7 @@ class Engine:
         """`native` lets the compiled kernel do the parts of a step that it can; register it first (`kernel.native`)."""
         self.spec = spec
         self.kernel = Kernel(spec.model, **spec.shape()) if native else None
-        self._banks: dict[tuple[float, ...], tuple[Any, Suite]] = {}
+        self.worlds = Worlds(spec)
 
     def init(self, member: int) -> State:
         """The untrained state of a member, its parameters drawn from the root (seeds.init, INIT, seeds.member +
@@ -76,24 +77,13 @@ class Engine:
     def data(self, member: int) -> Data:
         """The data stream of a member, with the root (seeds.data, DATA, seeds.member + member)."""
         values = self.spec.values(member)
-        bank, _ = self._world(member)
+        bank = self.worlds.of(member).bank
         key = self.spec.root(Purpose.DATA, member)
         return Data(key, bank, {name: jnp.float32(value) for name, value in values.items()})
 
     def suite(self, member: int) -> Suite:
-        """The evaluation prompts of a member; shared between members unless fields of source or task vary."""
-        return self._world(member)[1]
-
-    def _world(self, member: int) -> tuple[Any, Suite]:
-        values = {k: v for k, v in self.spec.values(member).items() if not k.startswith("optimizer.")}
-        name = tuple(values.values())
-        if name not in self._banks:
-            spec = self.spec.with_values(values)
-            bank = spec.source.build()
-            n, seed = spec.evaluation_sequences, spec.seeds.evaluation
-            suite = build_suite(spec.evaluators, spec.task, spec.source, bank, sequences=n, seed=seed)
-            self._banks[name] = bank, suite
-        return self._banks[name]
+        """The evaluation prompts of a member; shared by members of the same `Spec.world`."""
+        return self.worlds.of(member).suite
 
     @cached_property
     def train(self) -> Callable[[State, Data, UInt[Array, ""]], State]:

@@ -72,17 +72,16 @@ def needed_bytes(spec: Any) -> int:
     """A lower bound of the bytes a run of `spec` holds at once, over all its processes.
 
     What a checkpoint holds (`checkpoint_bytes`); exemplars [class, exemplar, feature] (pixels: a byte each), once for
-    each combination of varied source and task values, and the images of one bank whose components are taken; for one
-    batch, or all evaluation sequences, the prompts, what one layer holds and the logits; and for one batch, or the
-    sequences that are evaluated at a time, what the encoder of exemplars holds.
+    each of the members' worlds, and the images of one bank whose components are taken; for one batch, or all evaluation
+    sequences, the prompts, what one layer holds and the logits; the inputs of the other worlds' evaluation sequences;
+    and for one batch, or the sequences that are evaluated at a time, what the encoder of exemplars holds.
     """
     sizes, model, task = spec.source.sizes(), spec.model, spec.task
     dim, slots, labels = sizes.dim, task.context + 1, spec.outputs()
-    world = [values for name, values in spec.vary.items() if not name.startswith(("optimizer.", "seeds."))]
-    worlds = len(set(zip(*world, strict=False))) if world else 1
+    worlds, evaluated = spec.worlds(), len(spec.evaluators) * spec.evaluation_sequences
     exemplars = worlds * spec.source.bank_bytes() + spec.source.building_bytes()
-    sequences = max(spec.batch, len(spec.evaluators) * spec.evaluation_sequences)
-    prompts = sequences * (slots * dim + model.stored_values(model.tokens(task.context)) + labels)
+    prompts = max(spec.batch, evaluated) * (slots * dim + model.stored_values(model.tokens(task.context)) + labels)
+    prompts += (worlds - 1) * evaluated * slots * dim
     encoding = max(spec.batch, spec.evaluation_part()) * slots * model.encoder.stored_values(dim)
     return checkpoint_bytes(spec) + FLOAT * (prompts + encoding) + exemplars
 

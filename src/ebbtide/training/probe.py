@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
+from msgspec.structs import replace
 
 from ebbtide.errors import nearest, require
-from ebbtide.evaluation.evaluators import build_suite
 from ebbtide.mechanisms.measures import Measure, find_measure, measure
 from ebbtide.models.model import AnyPrompt, Params
 from ebbtide.runs.folder import RunFolder
@@ -18,6 +18,7 @@ from ebbtide.training.feasible import check_answerable
 from ebbtide.training.run import loadable_spec_of, params_of
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import parameters
+from ebbtide.training.worlds import Worlds
 
 Say = Callable[[tuple[int, int]], None]
 """Called with (checkpoints done, checkpoints in all)."""
@@ -65,15 +66,16 @@ def prompts_of(spec: Spec, evaluator: str, sequences: int, member: int = 0) -> A
     >>> eb.prompts_of(spec, "icl", 5).exemplars.shape  # [slot, sequence, feature]
     (3, 5, 8)
     """
+    check_answerable(spec, sequences)
+    return _worlds_of(spec, evaluator, sequences).of(member).suite.of(evaluator)
+
+
+def _worlds_of(spec: Spec, evaluator: str, sequences: int) -> Worlds:
     names = spec.evaluators
     require(
         evaluator in names, "on", evaluator, f"the run has the evaluators {', '.join(names)}{nearest(evaluator, names)}"
     )
-    check_answerable(spec, sequences)
-    world = spec.with_values({k: v for k, v in spec.values(member).items() if not k.startswith("optimizer.")})
-    bank, seed = world.source.build(), world.seeds.evaluation
-    suite = build_suite((evaluator,), world.task, world.source, bank, sequences=sequences, seed=seed)
-    return suite.of(evaluator)
+    return Worlds(replace(spec, evaluators=(evaluator,), evaluation_sequences=sequences))
 
 
 def probe_run(
@@ -104,12 +106,13 @@ def probe_run(
     spec = loadable_spec_of(run)
     found = [find_measure(name) for name in names]
     require(len(names) > 0, "measure", names, "name at least one")
-    worlds = spec.members if spec.vary else 1
+    worlds = spec.members if spec.worlds() > 1 else 1
     check_answerable(spec, worlds * sequences)
     kept = checkpoints(run)
     for at, arrays in kept:
         params_of(spec, arrays, 0, f"{run.path}: checkpoint {at}")
-    per_world = [prompts_of(spec, evaluator, sequences, m) for m in range(worlds)]
+    drawn = _worlds_of(spec, evaluator, sequences)
+    per_world = [drawn.of(m).suite.of(evaluator) for m in range(worlds)]
 
     def all_of(params: Params, prompt: AnyPrompt) -> list[Array]:
         return [measure(name, spec.model, params, prompt) for name in names]

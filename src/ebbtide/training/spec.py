@@ -14,6 +14,7 @@ from ebbtide.mechanisms.intervene import check_all
 from ebbtide.mechanisms.interventions import AnyIntervention
 from ebbtide.models.model import Shape
 from ebbtide.models.transformer import Transformer
+from ebbtide.sources.bank import SeededSource
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
@@ -41,8 +42,12 @@ class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         init: of the initial parameters.
         data: of the training prompts.
-        evaluation: of the evaluation prompts, which all members share.
+        evaluation: of the evaluation prompts.
         member: the number i of the first member.
+        world: None: all members learn the same classes (functions, concepts), those of `source.seed`, and answer the
+            same evaluation prompts. A number w: member m has those of `source.seed` + w + i, and evaluation prompts of
+            `evaluation` + w + i, so that what members disagree about counts classes and prompts too. Exemplars in a
+            file are shared in any case.
 
     >>> eb.Seeds(init=1).data
     0
@@ -52,6 +57,7 @@ class Seeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: Seed = 0
     evaluation: Seed = 0
     member: Seed = 0
+    world: Seed | None = None
 
 
 VARIED_SEEDS = ("seeds.init", "seeds.data", "seeds.member")
@@ -157,6 +163,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             require(len(values) == self.members, f"vary.{name}", values, allowed)
             for value in dict.fromkeys(values):
                 self.check_value(name, value)
+        if self.seeds.world is not None:
+            most = 2**31 - 1 - self.seeds.world - max(self.number(m) for m in range(self.members))
+            allowed = f"must be at most {most} with seeds.world = {self.seeds.world} and these members"
+            require(self.seeds.evaluation <= most, "seeds.evaluation", self.seeds.evaluation, allowed)
 
     def metrics(self) -> tuple[str, ...]:
         """The names of the metrics that every evaluator records."""
@@ -192,6 +202,26 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if "seeds.member" in self.vary:
             return int(self.vary["seeds.member"][member])
         return self.seeds.member + member
+
+    def world(self, member: int) -> "Spec":
+        """This spec with a member's own values of the varied fields of task and source, and, with `seeds.world`, the
+        member's own seeds of source and evaluation: what its data are drawn by."""
+        values = {name: value for name, value in self.values(member).items() if not name.startswith("optimizer.")}
+        spec = self.with_values(values)
+        if self.seeds.world is None:
+            return spec
+        own, source = self.seeds.world + self.number(member), spec.source
+        if isinstance(source, SeededSource):
+            source = replace(source, seed=source.seed + own)
+        seeds = replace(self.seeds, evaluation=self.seeds.evaluation + own, world=None)
+        return replace(spec, source=source, seeds=seeds)
+
+    def worlds(self) -> int:
+        """An upper bound of the number of different `world`s that the members have."""
+        if self.seeds.world is not None:
+            return self.members
+        varied = [own for name, own in self.vary.items() if not name.startswith(("optimizer.", "seeds."))]
+        return len(set(zip(*varied, strict=False))) if varied else 1
 
     def with_values(self, values: dict[str, Any]) -> "Spec":
         """This spec with fields replaced; values may be traced."""

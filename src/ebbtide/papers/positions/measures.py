@@ -63,7 +63,8 @@ def pad_prompt(prompt: FunctionPrompt, context: int) -> FunctionPrompt:
 
 @lru_cache(maxsize=128)
 def _model_at(run: Snapshot, place: int) -> tuple[Spec, Params]:
-    return model_at(run.path, place)
+    spec, params = model_at(run.path, place)
+    return spec.world(place), params
 
 
 @lru_cache(maxsize=4096)
