@@ -1,4 +1,5 @@
-"""A process of a distributed run: `hosts_child.py PORT COUNT INDEX FOLDER WIDTH [SEQUENCES|long]`. Tells its end."""
+"""A process of a distributed run, which tells its end: `hosts_child.py PORT COUNT INDEX FOLDER WIDTH [WHAT]`, where
+WHAT is a number of sequences, `long`, or `data`: a source that reads x.npz."""
 
 import os
 import sys
@@ -15,11 +16,16 @@ if __name__ == "__main__":
     from msgspec.structs import replace
 
     from ebbtide.errors import InputError, Interrupted
+    from ebbtide.sources.features import Features
     from ebbtide.training.driver import train
     from tiny import LONG, SPEC
 
-    short = replace(SPEC, members=4, sequences=int(more[0]) if more and more != ["long"] else SPEC.sequences)
-    spec = LONG if more == ["long"] else short
+    what = more[0] if more else str(SPEC.sequences)
+    spec = replace(SPEC, members=4, sequences=int(what)) if what.isdigit() else replace(LONG, members=4)
+    if what == "data":
+        spec = replace(
+            spec, source=Features(path="x.npz", classes=64, exemplars=2, holdout_classes=8, holdout_exemplars=2)
+        )
     side_by_side = int(wide)
     width, devices = (side_by_side, jax.local_device_count()) if side_by_side > 1 else (None, None)
     code = 0

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import InputError
 from ebbtide.runs.folder import RunFolder
+from ebbtide.sources.features import Features
 from ebbtide.training import hosts
 from ebbtide.training.driver import train
 from ebbtide.training.worker import ENVIRONMENT
@@ -23,7 +24,10 @@ from tiny import LONG, SPEC, final_state, same_bits
 FOUR = replace(SPEC, members=4)
 
 
-def start(folder: Path, count: int, *options: str, devices: int = 1) -> list[subprocess.Popen[str]]:
+def start(
+    folder: Path, count: int, *options: str, devices: int = 1, within: list[Path] | None = None
+) -> list[subprocess.Popen[str]]:
+    """The processes of a distributed run, each in its own working folder where `within` names them."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -39,6 +43,7 @@ def start(folder: Path, count: int, *options: str, devices: int = 1) -> list[sub
             stderr=subprocess.PIPE,
             text=True,
             env=env,
+            cwd=within[i] if within else None,
         )
         for i in range(count)
     ]
@@ -94,6 +99,54 @@ def test_what_is_refused_ends_all_processes_with_the_same_line(alone):
     ended = end(start(alone.path, 2, "1", str(SPEC.sequences * 2)))
     assert [code for code, _ in ended] == [2, 2] and ended[0] == ended[1]
     assert "holds a run with another spec" in ended[0][1]
+
+
+def write_features(folder: Path, seed: int) -> Path:
+    """A folder with a small file of features; another seed gives another file of the same size."""
+    folder.mkdir()
+    np.savez(folder / "x.npz", features=np.random.default_rng(seed).normal(size=(80, 4, 8)).astype(np.float32))
+    return folder
+
+
+def test_hosts_whose_data_files_differ_are_refused_by_all_processes_with_the_same_line(tmp_path):
+    within = [write_features(tmp_path / f"host{i}", seed) for i, seed in enumerate((0, 0, 1))]
+    ended = end(start(tmp_path / "run", 3, "1", "data", within=within))
+    assert [code for code, _ in ended] == [2] * 3 and len({said for _, said in ended}) == 1
+    assert "source = 'x.npz': process 2 has other content there than process 0" in ended[0][1]
+    assert not (tmp_path / "run").exists()
+
+
+FEATURES = replace(FOUR, source=Features(path="x.npz", classes=64, exemplars=2, holdout_classes=8, holdout_exemplars=2))
+
+
+@pytest.mark.parametrize(
+    ("others", "says"),
+    [
+        ([{"inputs": {"source_sha256": "f" * 64}}], r"source = 'x.npz': process 1 has other content there .*, not "),
+        ([{"inputs": {}}], "process 1 has other content there than process 0 .SHA-256 None"),
+        ([None, {"error": ["source.path", "x.npz", "no such file"]}], "no such file .in process 2 of 3."),
+    ],
+)
+def test_the_process_whose_data_are_not_those_of_process_0_is_named(others, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(write_features(tmp_path / "here", 0))
+    monkeypatch.setattr(hosts, "_gather", lambda mine: [mine, *(mine if one is None else one for one in others)])
+    with pytest.raises(InputError, match=says) as caught:
+        hosts.check_hosts(FEATURES)
+    assert "\n" not in str(caught.value)
+
+
+def test_hosts_with_the_same_data_and_a_source_without_a_file_are_let_through(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_features(tmp_path / "here", 0))
+    monkeypatch.setattr(hosts, "_gather", lambda mine: [mine, mine])
+    hosts.check_hosts(FEATURES)
+    hosts.check_hosts(FOUR)
+
+
+def test_what_one_process_lacks_is_told_to_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # there is no x.npz
+    monkeypatch.setattr(hosts, "_gather", lambda mine: [mine, mine])
+    with pytest.raises(InputError, match=r"in process 0 of 2"):
+        hosts.check_hosts(FEATURES)
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 15, 16, 17, 31, 32, 33, 100])

@@ -68,7 +68,7 @@ def train(
         width: members mapped side by side by `vmap` in each process.
         devices: devices over which they are spread.
         distributed: shares the members among the processes of JAX's distributed runtime (see `hosts`). Every process
-            makes this call and gets the run; all must see `out`.
+            makes this call and gets the run; all must see `out`, and data files of the same content.
         deterministic: refuses whatever could make the run not repeatable, such as continuing a run begun elsewhere.
         label: text stored in run.json, e.g. the study and its preset.
         report: called with the `Progress` about once a second.
@@ -95,7 +95,8 @@ def train(
     """
     check_not_importing()
     spec.check()
-    check_feasible(spec)
+    if not distributed:
+        check_feasible(spec)
     path = Path(out)
     require("\0" not in str(path), "out", str(path), "must be the name of a folder")
     how = {"width": width, "devices": devices, "deterministic": deterministic, "say": say}
@@ -105,7 +106,9 @@ def train(
     require(processes is None, "processes", processes, "must not be given for a distributed run")
     from ebbtide.training import hosts
 
-    if hosts.join(spec.members) == 0:
+    process = hosts.join(spec.members)
+    hosts.check_hosts(spec)
+    if process == 0:
         with hosts.share_ending():
             return _train(spec, path, {"processes": 0, **how}, hosts.Hosts(), *rest)
     failed = hosts.follow()

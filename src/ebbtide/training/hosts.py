@@ -1,10 +1,10 @@
 """One run over the processes of JAX's distributed runtime: several hosts with accelerators, one run folder.
 
-Every process calls `train(..., distributed=True)`. Member m belongs to process m mod P, which trains it on its own
-devices. Process 0 is the driver and the only writer of the folder: it broadcasts the commands of the wire protocol and
-gathers the answers; the other processes follow. Members never communicate, so nothing else is sent. When a process
-dies, JAX's runtime ends the others after its heartbeat timeout; started again, with any number of processes, the run
-continues from its last checkpoint.
+Every process calls `train(..., distributed=True)`, and all compare the content of their data files. Member m belongs to
+process m mod P, which trains it on its own devices. Process 0 is the driver and the only writer of the folder: it
+broadcasts the commands of the wire protocol and gathers the answers; the other processes follow. Members never
+communicate, so nothing else is sent. When a process dies, JAX's runtime ends the others after its heartbeat timeout;
+started again, with any number of processes, the run continues from its last checkpoint.
 """
 
 import signal
@@ -18,6 +18,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ebbtide.errors import InputError, require
+from ebbtide.training.feasible import check_feasible
+from ebbtide.training.inputs import check_same_inputs, inputs
+from ebbtide.training.spec import Spec
 from ebbtide.training.wire import pack, unpack
 from ebbtide.training.worker import obey
 
@@ -47,6 +50,25 @@ def join(members: int) -> int:
     count = jax.process_count()
     require(members >= count, "members", members, f"must be at least the number of processes, {count}")
     return jax.process_index()
+
+
+def check_hosts(spec: Spec) -> None:
+    """Raises the same `InputError` in every process, naming the process at fault, when one lacks what the spec needs
+    (`check_feasible`), or reads other data than process 0: members would learn from different files, and nothing in the
+    run's folder would say so."""
+    try:
+        check_feasible(spec)
+        mine: dict[str, Any] = {"inputs": inputs(spec)}
+    except InputError as error:
+        mine = {"error": [error.field, str(error.value), error.allowed]}
+    except OSError as error:
+        mine = {"error": ["source", str(error.filename), str(error.strerror)]}
+    everyone = _gather(mine)
+    for process, part in enumerate(everyone):
+        if "error" in part:
+            field, value, allowed = part["error"]
+            raise InputError(field, value, f"{allowed} (in process {process} of {len(everyone)})")
+    check_same_inputs(spec, [part["inputs"] for part in everyone])
 
 
 class Hosts:

@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from ebbtide.errors import require
 from ebbtide.machine import cache_folder
 from ebbtide.runs.atomic import TEMPORARY, sha256, write_file
 from ebbtide.runs.identity import INPUT_NAME, identity_differences
@@ -56,6 +58,19 @@ def changed_inputs(spec: Spec, before: dict[str, Any], here: dict[str, Any]) -> 
         for name in identity_differences(before, here)
         if name in what
     ]
+
+
+def check_same_inputs(spec: Spec, by_process: Sequence[dict[str, str]]) -> None:
+    """Raises `InputError`, naming the process and the file, unless all processes of a distributed run read the same
+    content; `by_process` has the `inputs` of each, in their order."""
+    what = {"source_sha256": ("source", by_process[0].get(INPUT_NAME))}
+    if spec.start is not None:
+        what["start_sha256"] = ("start.run", spec.start.run)
+    for process, here in enumerate(by_process):
+        for name, (field, file) in what.items():
+            own, first = here.get(name), by_process[0].get(name)
+            allowed = f"process {process} has other content there than process 0 (SHA-256 {own and own[:12]}, not"
+            require(own == first, field, file, f"{allowed} {first and first[:12]}): give every host the same file")
 
 
 def content(path: Path) -> str:
