@@ -38,12 +38,12 @@ def small(**fields: Any) -> Spec:
     return from_builtins(data)
 
 
-DONOR = Donor("try-donor", small(members=2, sequences=1024), {"donor": "transience/try"})
+DONOR = Donor("try-donor", small(members=6, sequences=1024), {"donor": "transience/try"})
 WORK = Comparison(
     arms={"anew": {"start": None}, "from it": DONOR.start(512)},
     base={**FIELDS, "sequences": 1600},
-    members=2,
-    task_members=2,
+    members=6,
+    task_members=6,
     donor=DONOR,
 )
 CLAIMS = (above("sure", "icl is a number", "definition", "icl_peak", "from it", 0.0),)
@@ -72,7 +72,7 @@ def add_experiment(monkeypatch: pytest.MonkeyPatch, experiment: Experiment) -> N
 def test_the_donor_is_trained_once_and_then_the_arms(here, capsys):
     assert main([*ARGUMENTS, "--dry-run"]) == 0
     assert (
-        f"first the run that arms start from: 2 members x 1.02k sequences into {DONOR.path}" in capsys.readouterr().out
+        f"first the run that arms start from: 6 members x 1.02k sequences into {DONOR.path}" in capsys.readouterr().out
     )
     assert not (here / RUNS).exists()
     assert main([*ARGUMENTS, "--check"]) == 0
@@ -84,7 +84,7 @@ def test_the_donor_is_trained_once_and_then_the_arms(here, capsys):
     assert "first the run" not in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert main([*ARGUMENTS, "--dry-run"]) == 0
-    assert "4 members into" in capsys.readouterr().out
+    assert "12 members into" in capsys.readouterr().out
 
 
 def test_a_folder_with_another_run_is_one_clear_line(here, capsys):

@@ -38,7 +38,11 @@ def claims_verdict(verdict: Any) -> Group:
         statement = f"{c.statement} ({c.note})" if c.note else c.statement
         members = c.members_above() + (f" ({c.share_words()})" if c.share_words() else "")
         rows.append((statement, c.metric, c.needed(), estimate, members, c.verdict, c.only_alone()))
-    return Group(tables.verdict_table(rows), Text(family_words(verdict.claims)))
+    basis = [
+        words for words in (verdict.registered, verdict.trained_by and f"trained by {verdict.trained_by}") if words
+    ]
+    notes = [family_words(verdict.claims), *(["; ".join(basis)] if basis else [])]
+    return Group(tables.verdict_table(rows), *map(Text, notes))
 
 
 def tell_written(out: Path | None, text: str) -> None:

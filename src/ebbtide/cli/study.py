@@ -54,11 +54,11 @@ def _claims(experiment: Experiment) -> Table:
     """The claims; where presets differ in their arms, with the presets that a claim is asked in."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
     arms = {name: one.work.arms for name, one in experiment.presets.items() if isinstance(one.work, Comparison)}
-    for column in ("claim", "estimated: mean over members of", "needed", *(["asked in"] if arms else []), "source"):
+    for column in ("claim", "estimated, of every member", "needed", *(["asked in"] if arms else []), "source"):
         table.add_column(column)
     for claim in experiment.claims:
         asked = [", ".join(name for name, own in arms.items() if set(claim.arms) <= set(own))] if arms else []
-        table.add_row(claim.statement, claim.metric, f"> {claim.threshold:g}", *asked, claim.source)
+        table.add_row(claim.statement, claim.metric, claim.needed(), *asked, claim.source)
     return table
 
 

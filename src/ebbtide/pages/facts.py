@@ -88,6 +88,8 @@ def _entry(path: Path, own: Facts) -> Entry:
         ("Data needed", own.needs),
         ("Interval", verdict.interval if verdict else ""),
         ("Judged by", judged_by(verdict, own.claims)),
+        ("Registered", verdict.registered if verdict else ""),
+        ("Trained by", verdict.trained_by if verdict else ""),
     ]
     return Entry(
         name=own.name,

@@ -4,7 +4,7 @@ nothing to show."""
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from ebbtide.evaluation.statistics import FEWEST, median_interval
 
@@ -23,7 +23,7 @@ def finite_to_the_end(members: Float[np.ndarray, "member x"]) -> Float[np.ndarra
 
 
 def fill_interval(
-    panel: Any, x: Float[np.ndarray, " x"], members: Float[np.ndarray, "member x"], colour: Any, log: bool = False
+    panel: Any, x: Num[np.ndarray, " x"], members: Float[np.ndarray, "member x"], colour: Any, log: bool = False
 ) -> None:
     """Draws the 95 % interval of the members' median as a band, where there are members enough for one; with `log`
     the members are logarithms of what is drawn."""

@@ -62,6 +62,15 @@ class Claim(NamedTuple):
     arms: tuple[str, ...] = ()
     share: float = MOST
 
+    def needed(self) -> str:
+        """`> 0.2 in most` or `> 0.2 in over 80 %`: threshold and share of members."""
+        return needed_words(self.threshold, self.share)
+
+
+def needed_words(threshold: float, share: float) -> str:
+    """`> 0.2 in most`, `> 0.2 in over 80 %`: what a claim asks for."""
+    return f"> {threshold:g} in " + ("most" if share == MOST else f"over {100 * share:g} %")
+
 
 def above(name: str, statement: str, source: str, scalar: str, arm: str, threshold: float) -> Claim:
     """The claim that a scalar of one arm exceeds a threshold, member by member."""
@@ -130,9 +139,7 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def needed(self) -> str:
         """`> 0.2 in most` or `> 0.2 in over 80 %`; `> 0.2` where older versions judged the mean."""
-        if self.share is None:
-            return f"> {self.threshold:g}"
-        return f"> {self.threshold:g} in " + ("most" if self.share == MOST else f"over {100 * self.share:g} %")
+        return f"> {self.threshold:g}" if self.share is None else needed_words(self.threshold, self.share)
 
     def share_words(self) -> str:
         """`75 to 100 %`: the interval of the share of members above the threshold; empty where there is none."""

@@ -12,8 +12,11 @@ from ebbtide.errors import InputError, require
 from ebbtide.evaluation.metrics import TABLE
 from ebbtide.report.arms_figure import Panel, arms_figure
 from ebbtide.runs.folder import inside
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.describe import trained_by
 from ebbtide.studies.donor import Donor
 from ebbtide.studies.evidence import Evidence, evidence_of_sweep
+from ebbtide.studies.registration import verdict_seed
 from ebbtide.studies.rehearsal import UntrainedEvidence, rehearse
 from ebbtide.studies.study import Experiment, Figures, Setup, Study
 from ebbtide.studies.verdict import Basis, Verdict, verdict_in, verdict_on, write_verdict
@@ -25,7 +28,14 @@ from ebbtide.training.fields import assign_all
 from ebbtide.training.spec import Spec, from_builtins
 
 SEEDS: Point = {"seeds.init": 50, "seeds.data": 50, "seeds.evaluation": 50}
-"""Seeds of the runs on which experiments are judged: no tuning run has used these."""
+"""Seeds of the verdict runs of round 0, which all experiments shared."""
+
+
+def seeds_of_round(experiment: str, preset: str, round: int) -> Point:
+    """Fields of a verdict run with seeds of its own (`verdict_seed`) and, from round 1 on, a world for each member."""
+    if round == 0:
+        return SEEDS
+    return dict.fromkeys((*SEEDS, "seeds.world"), verdict_seed(experiment, preset, round))
 
 
 class Comparison(NamedTuple):
@@ -35,7 +45,10 @@ class Comparison(NamedTuple):
         arms: for each arm by name, the fields (dotted names) in which it differs from the others, with their values.
         base: fields that all arms share, changed in the spec of the study's base `preset`.
         preset: the name of one of the study's `bases`.
-        members: the number of models of each arm; member i has the same seeds in every arm.
+        members: the number of models of each arm; member i has the same seeds in every arm. A claim on most seeds can
+            hold with 6 members, or with 9 of which one does otherwise.
+        round: which seeds the verdict run has. 0: seeds 50, with all members in one world (`Seeds.world`); from 1 on
+            seeds that no other experiment and no earlier round has, with a world for each member.
         resources: what each task of the sweep asks of a cluster.
         task_members: the number of members that one task trains; None: chosen for the machine.
         donor: a run from which arms start; trained before them.
@@ -49,7 +62,8 @@ class Comparison(NamedTuple):
     arms: dict[str, Point]
     base: Point
     preset: str = "quick"
-    members: int = 5
+    members: int = 9
+    round: int = 0
     resources: Resources = Resources()
     task_members: int | None = None
     donor: Donor | None = None
@@ -59,12 +73,13 @@ class Comparison(NamedTuple):
         a value of its own, and in the donor (`Donor.overridden`). Raises `InputError` when two arms become the same."""
         changed = setup.changed()
         arms, donor = _arms_with(self.arms, changed), self.donor
+        seeds = seeds_of_round(setup.name(), setup.size, self.round)
         if donor and changed:
             before = setup.study.base(self.preset).spec.builtins()
-            assign_all(Spec, before, SEEDS | self.base)
+            assign_all(Spec, before, seeds | self.base)
             donor = donor.overridden(before, {name for point in self.arms.values() for name in point}, changed)
             arms = {name: _from_donor(point, self.donor, donor) for name, point in arms.items()}
-        return SweepPlan(setup, self._replace(arms=arms, base=SEEDS | self.base | changed, donor=donor))
+        return SweepPlan(setup, self._replace(arms=arms, base=seeds | self.base | changed, donor=donor))
 
 
 class SweepPlan(NamedTuple):
@@ -123,6 +138,18 @@ class SweepPlan(NamedTuple):
 
         rehearse(judging, self.setup.name(), self.setup.changed())
 
+    def work_digest(self) -> str:
+        """SHA-256 of the sweep's description and its base spec."""
+        return verdict_digest(self.sweep)
+
+    def seed_words(self) -> str:
+        """The seeds of every arm."""
+        return seed_words(self.sweep, self.comparison.members)
+
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims that compare these arms."""
+        return self.setup.experiment.claims_on(self.comparison.arms)
+
     def folder_in(self, runs: Path) -> Path:
         """The folder of the sweep in `runs`."""
         return folder_in(runs, self.sweep)
@@ -175,6 +202,13 @@ def verdict_digest(sweep: Sweep) -> str:
     return hashlib.sha256(f"{question_digest(sweep)} {sweep.spec().digest()}".encode()).hexdigest()
 
 
+def seed_words(sweep: Sweep, members: int) -> str:
+    """The seeds of every arm of a sweep, in words."""
+    seeds = {name: value for name, value in sweep.base.items() if "seed" in name}
+    words = ", ".join(f"{name} {value}" for name, value in seeds.items())
+    return f"{members} members an arm ({MEMBER} 0 to {members - 1}); {words}"
+
+
 def folder_in(runs: Path, sweep: Sweep) -> Path:
     """The folder of an experiment's sweep in `runs`: by its name, or one that was made when its tasks were given less
     or more; where there is neither, the name of the one to make."""
@@ -195,7 +229,6 @@ def judge_sweep(study: Study, experiment: Experiment, preset: str, folder: Sweep
     assert isinstance(size.work, Comparison)
     arms, members = list(size.work.arms), size.work.members
     evidence = evidence_of_sweep(load(folder.path), arms)
-    seeds = {name: value for name, value in folder.sweep.base.items() if "seed" in name}
     basis = Basis(
         name=study.full_name(experiment),
         paper=study.paper,
@@ -204,9 +237,10 @@ def judge_sweep(study: Study, experiment: Experiment, preset: str, folder: Sweep
         digest=verdict_digest(folder.sweep),
         sequences=evidence.sequences(),
         scaled=size.scaled,
-        seeds=f"{members} members an arm ({MEMBER} 0 to {members - 1}); "
-        + ", ".join(f"{name} {value}" for name, value in seeds.items()),
+        seeds=seed_words(folder.sweep, members),
         command="" if preset.endswith("*") else Setup(study, experiment, preset).command("--check"),
+        registrations=study.registrations_folder(),
+        trained_by=trained_by(run for arm in arms for _, run in evidence.runs(arm) if run is not None),
     )
     summary = {
         f"{arm}: {name}": evidence.scalar(arm, name) for arm in evidence.recorded_arms() for name in experiment.scalars

@@ -21,6 +21,7 @@ from ebbtide.errors import InputError, require
 from ebbtide.runs.atomic import make_folder, write_file
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import UNREADABLE, DamagedError, check_plain
+from ebbtide.studies.claim import Claim
 from ebbtide.studies.describe import field_words
 from ebbtide.studies.evidence import ONLY, Arm, Evidence, Scalars
 from ebbtide.studies.study import Figures, Setup
@@ -114,6 +115,19 @@ class ComputationPlan(NamedTuple):
     def check(self) -> None:
         """Every setting that can be made can be computed, and judged."""
 
+    def work_digest(self) -> str:
+        """The setting's digest."""
+        return self.computation.setting.digest()
+
+    def seed_words(self) -> str:
+        """`0 to 23`."""
+        setting = self.computation.setting
+        return f"{setting.seed} to {setting.seed + setting.seeds - 1}"
+
+    def claims(self) -> tuple[Claim, ...]:
+        """The experiment's claims."""
+        return self.setup.experiment.claims
+
     def folder_in(self, runs: Path) -> Path:
         """The folder of the computation among others in `runs`."""
         name = self.setup.name().replace("/", "-")
@@ -142,8 +156,10 @@ class ComputationPlan(NamedTuple):
             digest=record.digest,
             sequences=0,
             scaled=setup.experiment.preset(setup.size).scaled,
-            seeds=f"{setting.seed} to {setting.seed + setting.seeds - 1}",
+            seeds=self.seed_words(),
             command=record.command(),
+            registrations=setup.study.registrations_folder(),
+            trained_by="",
         )
         verdict = verdict_on(basis, setup.experiment.claims, evidence, scalars)
         figures = figure(setting, arrays)

@@ -1,12 +1,13 @@
 """Specs in words for people: fields by dotted name, differences, seeds, and the command that repeats a run."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 
 from ebbtide.errors import InputError
+from ebbtide.runs.folder import RunFolder
 from ebbtide.traced import default
 from ebbtide.training.fields import override
 from ebbtide.training.identity import DEEPEST
@@ -84,6 +85,18 @@ def seeds(spec: dict[str, Any]) -> str:
     found = {name: fields[name] for name in names if name != "seeds.member"} | varied
     words = [f"{name} {_several(v) if isinstance(v, list) else value_text(v)}" for name, v in found.items()]
     return "; ".join([members, ", ".join(words)] if words else [members])
+
+
+def trained_by(runs: Iterable[RunFolder]) -> str:
+    """Words on what trained runs: `compiled kernel, cpu (AMD EPYC), float32`; several where runs differ."""
+    found: list[str] = []
+    for run in {run.path: run for run in runs}.values():
+        identity = run.header.identity
+        kernel = str(identity.get("kernel", "xla"))
+        name = "XLA" if kernel == "xla" else "compiled kernel"
+        device = f"{identity.get('platform', '?')} ({identity.get('processor') or identity.get('device', '?')})"
+        found.append(f"{name}, {device}, float32")
+    return "; ".join(dict.fromkeys(found))
 
 
 def scale_words(spec: dict[str, Any], paper: Spec, note: str, but: Collection[str] = ()) -> str:

@@ -25,7 +25,8 @@ def study_in_file(words: str) -> Study:
     require(bool(name) or len(studies) == 1, "study", words, f"must hold one study, or be FILE.py:NAME; it has {known}")
     study = studies[name] if name else next(iter(studies.values()))
     require(len(study.experiments) > 0, "study", words, f"{study.name} has no experiments")
-    return study._replace(file=f"{file.path.name} {file.sha256[:16]}")
+    folder = study.registrations or str(file.path.with_suffix(".registered"))
+    return study._replace(file=f"{file.path.name} {file.sha256[:16]}", registrations=folder)
 
 
 def installed_studies() -> dict[str, Study]:

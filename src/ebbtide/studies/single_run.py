@@ -7,7 +7,8 @@ from typing import NamedTuple
 from ebbtide.errors import InputError
 from ebbtide.report.figure import curves_figure
 from ebbtide.runs.folder import RunFolder
-from ebbtide.studies.describe import run_command, scale_words, seeds
+from ebbtide.studies.claim import Claim
+from ebbtide.studies.describe import run_command, scale_words, seeds, trained_by
 from ebbtide.studies.evidence import ONLY, Arm, Evidence, Scalars, evidence_of_run
 from ebbtide.studies.rehearsal import UntrainedRun, rehearse
 from ebbtide.studies.study import Experiment, Setup, Study
@@ -69,6 +70,18 @@ class RunPlan(NamedTuple):
         check_feasible(self.spec)
         check_judgeable(self.setup.study, self.spec, self.setup.changed())
 
+    def work_digest(self) -> str:
+        """The spec's digest."""
+        return self.spec.digest()
+
+    def seed_words(self) -> str:
+        """The seeds of the run."""
+        return seeds(self.spec.builtins())
+
+    def claims(self) -> tuple[Claim, ...]:
+        """The experiment's claims."""
+        return self.setup.experiment.claims
+
     def folder_in(self, runs: Path) -> Path:
         """The folder of the run among others in `runs`."""
         return runs / f"{self.setup.study.name}-{self.setup.size}-{self.spec.digest()[:8]}"
@@ -117,6 +130,8 @@ def judge_run(study: Study, run: RunFolder) -> tuple[Verdict, Evidence]:
         scaled=scale_words(spec, paper.spec, paper.note) if paper else "",
         seeds=seeds(spec),
         command=run_command(study.name, preset.rstrip("*"), base.spec, spec) if base else "",
+        registrations=study.registrations_folder(),
+        trained_by=trained_by([run]),
     )
     return verdict_on(basis, experiment.claims, evidence, evidence.scalars(ONLY)), evidence
 

@@ -14,6 +14,9 @@ from ebbtide.sweeps.axes import Point
 from ebbtide.training.fields import in_full, parse
 from ebbtide.training.spec import Spec
 
+REGISTERED = Path(__file__).parents[1] / "papers" / "registered"
+"""The folder of the registrations of this package's studies."""
+
 Figures = dict[str, bytes]
 """Images by the name of their file."""
 
@@ -29,6 +32,18 @@ class Plan(Protocol):
 
     def check(self) -> None:
         """Raises `InputError` unless this machine can do the work now, and its evidence could be judged."""
+        ...
+
+    def work_digest(self) -> str:
+        """SHA-256 of what is computed: of the run's spec, the sweep's description or the computation's setting."""
+        ...
+
+    def seed_words(self) -> str:
+        """The seeds of all members, in words."""
+        ...
+
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims that the work is judged by."""
         ...
 
     def folder_in(self, runs: Path) -> Path:
@@ -133,6 +148,8 @@ class Study(NamedTuple):
         experiments: the experiments; the verdict of the one that has the study's name is the study's.
         bases: the specs that work starts from, by the names of presets.
         file: for a study in a user's own file, the file's name and the beginning of its SHA-256; else empty.
+        registrations: the folder in which `ebbtide prereg` puts claims, seeds and settings before they are judged, and
+            in which verdicts look for them; empty: that of this package.
 
     >>> study = eb.find_study("transience")
     >>> study.experiment("size").question
@@ -148,6 +165,7 @@ class Study(NamedTuple):
     experiments: tuple[Experiment, ...]
     bases: Mapping[str, Base] = {}
     file: str = ""
+    registrations: str = ""
 
     def base(self, name: str) -> Base:
         """The base of that name. Raises `InputError` for an unknown one, and where the study trains nothing."""
@@ -165,6 +183,10 @@ class Study(NamedTuple):
         allowed = f"{self.name} has {', '.join(names)}{nearest(name, names)}"
         require(name in names, "experiment", name, allowed)
         return self.experiments[names.index(name)]
+
+    def registrations_folder(self) -> Path:
+        """The folder of the study's registrations."""
+        return Path(self.registrations) if self.registrations else REGISTERED
 
     def own(self) -> Experiment | None:
         """The experiment that has the study's name, if there is one."""

@@ -15,6 +15,7 @@ from ebbtide.runs.records import MOST_COUNT
 from ebbtide.runs.signed import UNREADABLE, DamagedError, check_plain
 from ebbtide.studies.claim import Claim, Judgement, digest_of_claims, judge_all, number
 from ebbtide.studies.evidence import Evidence, Scalars
+from ebbtide.studies.registration import read_registration
 
 VERDICT = "verdict.json"
 INTERVAL = "exact 95 % intervals of the share of members (Clopper-Pearson) and of the median (order statistics)"
@@ -27,7 +28,9 @@ MOST_CLAIMS = 1000
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """verdict.json: the verdict of an experiment (`study`, or `study/experiment`) and its basis; `scaled` says
     how the setting differs from the paper's, `seeds` which were used, `command` how to run it again; `version` of
-    ebbtide judged the claims whose digest is `claims_digest`; each is empty where it is not known."""
+    ebbtide judged the claims whose digest is `claims_digest`; `registered` says whether claims, seeds and setting are
+    those that were registered before the run; `trained_by` names what trained the members (the compiled kernel or XLA,
+    and on which device). Each is empty where it is not known."""
 
     study: str
     paper: str
@@ -43,6 +46,8 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: str = ""
     version: str = ""
     claims_digest: str = ""
+    registered: str = ""
+    trained_by: str = ""
 
     def holds(self) -> bool:
         """Whether every claim holds."""
@@ -52,7 +57,8 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Basis(NamedTuple):
     """The subject of a verdict: the experiment's full name, paper and question, the preset (with a star where fields
     were changed), the digest of the work, the sequences that were trained on, words on the differences from the paper's
-    setting and on the seeds, and the command that repeats the work (empty: there is none)."""
+    setting and on the seeds, the command that repeats the work (empty: there is none), the folder of registrations, and
+    words on what trained the members."""
 
     name: str
     paper: str
@@ -63,6 +69,8 @@ class Basis(NamedTuple):
     scaled: str
     seeds: str
     command: str
+    registrations: Path
+    trained_by: str
 
 
 def verdict_on(basis: Basis, claims: Iterable[Claim], evidence: Evidence, summary: Scalars) -> Verdict:
@@ -83,7 +91,20 @@ def verdict_on(basis: Basis, claims: Iterable[Claim], evidence: Evidence, summar
         command=basis.command,
         version=version("ebbtide"),
         claims_digest=digest_of_claims(claims),
+        registered=_registered_words(basis, claims),
+        trained_by=basis.trained_by,
     )
+
+
+def _registered_words(basis: Basis, claims: tuple[Claim, ...]) -> str:
+    """Words on the registration of a verdict's basis: that there is none, or how the two compare."""
+    if basis.preset.endswith("*"):
+        return "not registered: fields were changed"
+    found = read_registration(basis.registrations, basis.name, basis.preset)
+    if found is None:
+        return "not registered"
+    registration, sha256 = found
+    return f"{registration.compared(basis.digest, basis.seeds, claims)} (SHA-256 {sha256[:16]})"
 
 
 def judged_by(verdict: Verdict | None, claims: Iterable[Claim] | None) -> str:

@@ -104,7 +104,7 @@ DEPENDENCE = Experiment(
                 },
                 base={"source.seed": 5},
             ),
-            5,
+            9,
             "width 32, MLPs of one hidden layer in place of a classifier of three, 16 labels as outputs "
             "in place of 32 label vectors, learned positions, Adam at 1e-3 in place of SGD at .01, batch 32",
         ),

@@ -225,7 +225,7 @@ SCALING = Experiment(
     section="regret bound, and generalisation error by the number of training sequences",
     claims=CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=ARMS, base={"sequences": 256_000}), 7, SMALLER),
+        "quick": Preset(Comparison(arms=ARMS, base={"sequences": 256_000}), 13, SMALLER),
         "cpu": Preset(Comparison(arms=ARMS, base={"sequences": 1_280_000}), None, f"5 times as long; {SMALLER}"),
         "paper": Preset(
             Comparison(arms=ARMS, base={}, preset="paper"),

@@ -52,7 +52,7 @@ PAPER_SIZE = replace(
     optimizer=Adam(lr=3e-4, schedule=Cosine(warmup=1000)),
     batch=256,
     sequences=12_800_000,
-    members=5,
+    members=9,
 )
 EIGHT, MANY, SHALLOW = "8 concepts", "32 concepts", "8 concepts, 1 layer"
 FIRST = 6
@@ -210,8 +210,8 @@ AVERAGING = Experiment(
     section="sections on Bayesian model averaging, regret and misspecified examples",
     claims=CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=ARMS, base={}), 4, SMALLER),
-        "cpu": Preset(Comparison(arms=ARMS, base={"sequences": 1_280_000}), 13, f"4 times as long; {SMALLER}"),
+        "quick": Preset(Comparison(arms=ARMS, base={}), 7, SMALLER),
+        "cpu": Preset(Comparison(arms=ARMS, base={"sequences": 1_280_000}), 23, f"4 times as long; {SMALLER}"),
         "paper": Preset(
             Comparison(arms=ARMS, base={}, preset="paper"),
             None,

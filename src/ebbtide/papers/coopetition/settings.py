@@ -22,7 +22,7 @@ QUICK = Spec(
     optimizer=Adam(lr=2e-3, schedule=Constant(warmup=100)),
     batch=16,
     sequences=5_120_000,
-    members=5,
+    members=9,
     schedule=Schedule(evaluations=81, checkpoints=21),
     evaluators=("train", "icl", "icl_holdout", "iwl", "ciwl", "flip"),
     evaluation_sequences=600,
@@ -54,7 +54,7 @@ PAPER_SIZE = replace(
     optimizer=Adam(lr=1e-5),
     sequences=64_000_000,
     schedule=Schedule(evaluations=1281, checkpoints=161),
-    members=5,
+    members=9,
 )
 
 SCALED = (

@@ -49,7 +49,7 @@ SIDE_BY_SIDE = Experiment(
                 },
                 base=SHORT,
             ),
-            3,
+            5,
             f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 classes of one exemplar, 2 labels",
         ),
         "cpu": Preset(
@@ -64,7 +64,7 @@ SIDE_BY_SIDE = Experiment(
                 },
                 base=SHORT,
             ),
-            4,
+            7,
             f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 or 256 classes of one exemplar, 2 labels",
         ),
     },

@@ -14,7 +14,7 @@ from ebbtide.evaluation.baselines import linear_posterior
 from ebbtide.evaluation.bayes import penalty_of
 from ebbtide.evaluation.statistics import paired_bootstrap
 from ebbtide.papers.representations.measures import (
-    FIVE,
+    NINE,
     PENALTIES,
     final_values,
     layer_maps,
@@ -181,14 +181,14 @@ DYNAMICS = Experiment(
     section="dynamical systems with representation",
     claims=CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=ARMS, base={"sequences": 384_000}, task_members=3), 4, SMALLER),
+        "quick": Preset(Comparison(arms=ARMS, base={"sequences": 384_000}, task_members=3), 7, SMALLER),
         "cpu": Preset(
             Comparison(arms=ARMS, base={"sequences": 1_536_000}, task_members=3), None, f"4 times as long; {SMALLER}"
         ),
         "paper": Preset(
             Comparison(arms=PAPER_ARMS, base={}, preset="paper"),
             None,
-            f"{FIVE}; 40 states of 10 numbers, the next from 3: the paper's own numbers were not found",
+            f"{NINE}; 40 states of 10 numbers, the next from 3: the paper's own numbers were not found",
         ),
     },
     shows=("train",),

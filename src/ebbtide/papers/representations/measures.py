@@ -46,7 +46,7 @@ PAPER_SIZE = replace(
     sequences=19_200_000,
     schedule=Schedule(evaluations=41, spacing="log", first=3200, checkpoints=2),
 )
-FIVE = "5 members an arm, the paper trains one"
+NINE = "9 members an arm, the paper trains one"
 PENALTIES = tuple(float(p) for p in np.geomspace(1e-3, 10, 20))
 """Penalties of the baselines that do not know the representation: the best penalty counts."""
 

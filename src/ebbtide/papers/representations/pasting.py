@@ -11,7 +11,7 @@ from ebbtide.analysis.predictions import Predictions
 from ebbtide.evaluation.statistics import paired_bootstrap
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.representations.measures import (
-    FIVE,
+    NINE,
     PAPER_SIZE,
     QUICK,
     SCALED,
@@ -38,7 +38,7 @@ def _donor(spec: Spec) -> Donor:
     seeds, schedule = Seeds(init=50, data=51, evaluation=50), Schedule(evaluations=9, checkpoints=2)
     return Donor(
         "representations-donor",
-        replace(spec, members=5, schedule=schedule, seeds=seeds),
+        replace(spec, members=9, schedule=schedule, seeds=seeds),
         {"donor": "representations/pasting"},
     )
 
@@ -97,7 +97,7 @@ def _presets(arms: Callable[[Donor, int], dict[str, Point]], minutes: float, wor
         "paper": Preset(
             Comparison(arms=arms(PAPER_DONOR, PAPER_UPPER), base={}, preset="paper", donor=PAPER_DONOR),
             None,
-            f"{FIVE}; which layers it pastes was not found: here the upper eight of twelve{words}",
+            f"{NINE}; which layers it pastes was not found: here the upper eight of twelve{words}",
         ),
     }
 

@@ -10,7 +10,7 @@ from ebbtide.evaluation.bayes import penalty_of
 from ebbtide.evaluation.statistics import paired_bootstrap
 from ebbtide.papers.representations.dynamics import DYNAMICS
 from ebbtide.papers.representations.measures import (
-    FIVE,
+    NINE,
     PAPER_SIZE,
     QUICK,
     SCALED,
@@ -196,9 +196,9 @@ SUPERVISED = Experiment(
     section="supervised learning with representation; probes",
     claims=SUPERVISED_CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=SUPERVISED_ARMS, base={}), 3, SCALED),
-        "cpu": Preset(Comparison(arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}), 10, LONGER),
-        "paper": Preset(Comparison(arms=SUPERVISED_ARMS, base={}, preset="paper"), None, FIVE),
+        "quick": Preset(Comparison(arms=SUPERVISED_ARMS, base={}), 5, SCALED),
+        "cpu": Preset(Comparison(arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}), 18, LONGER),
+        "paper": Preset(Comparison(arms=SUPERVISED_ARMS, base={}, preset="paper"), None, NINE),
     },
     **SHOWS,
 )
@@ -208,9 +208,9 @@ MIXED = Experiment(
     section="mixture of representations",
     claims=MIXTURE_CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=MIXTURE_ARMS, base={"sequences": 384_000}, task_members=3), 3, SCALED),
-        "cpu": Preset(Comparison(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}), 8, LONGER),
-        "paper": Preset(Comparison(arms=MIXTURE_ARMS, base={}, preset="paper"), None, FIVE),
+        "quick": Preset(Comparison(arms=MIXTURE_ARMS, base={"sequences": 384_000}, task_members=3), 5, SCALED),
+        "cpu": Preset(Comparison(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}), 14, LONGER),
+        "paper": Preset(Comparison(arms=MIXTURE_ARMS, base={}, preset="paper"), None, NINE),
     },
     **SHOWS,
 )

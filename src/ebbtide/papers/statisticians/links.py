@@ -134,7 +134,7 @@ LINKS = Experiment(
     section="Section 5, algorithm selection: regression and classification",
     claims=CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=_arms(4), base={}, task_members=3), 5, f"{SCALED}; 4 dimensions for 20"),
+        "quick": Preset(Comparison(arms=_arms(4), base={}, task_members=3), 9, f"{SCALED}; 4 dimensions for 20"),
         "cpu": Preset(
             Comparison(arms=_arms(8), base={"source.dim": 8, "sequences": 6_400_000}),
             None,
@@ -143,7 +143,7 @@ LINKS = Experiment(
         "paper": Preset(
             Comparison(arms=_arms(20), base={}, preset="paper"),
             None,
-            "5 members an arm, the paper trains one; squared error for signs too; a prompt's link is drawn for "
+            "9 members an arm, the paper trains one; squared error for signs too; a prompt's link is drawn for "
             "itself, where the paper takes a step of each in turn",
         ),
     },

@@ -322,7 +322,7 @@ SHORT: Point = {"source.dim": 8, "sequences": 512_000, "optimizer.schedule.warmu
 LONGER: Point = {"source.dim": 8, "sequences": 2_048_000}
 LONG: Point = {"source.dim": 8, "task.context": 8, "model.layers": 4, "sequences": 6_400_000}
 LARGE = "a prompt's noise is drawn for itself, where the paper takes a step of each in turn"
-FIVE = "5 members an arm, the paper trains one"
+NINE = "9 members an arm, the paper trains one"
 
 BASE = Experiment(
     name="base",
@@ -330,10 +330,10 @@ BASE = Experiment(
     section="Section 5, base tasks: linear, noisy, sparse regression, classification",
     claims=BASE_CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=SMALL_ARMS, base=SHORT), 4, f"{SCALED}8 dimensions for 20"),
-        "cpu": Preset(Comparison(arms=SMALL_ARMS, base=LONGER), 17, f"{SCALED}8 dimensions for 20; 4 times as long"),
+        "quick": Preset(Comparison(arms=SMALL_ARMS, base=SHORT), 7, f"{SCALED}8 dimensions for 20"),
+        "cpu": Preset(Comparison(arms=SMALL_ARMS, base=LONGER), 31, f"{SCALED}8 dimensions for 20; 4 times as long"),
         "paper": Preset(
-            Comparison(arms=_base_arms(20, 10) | _decoder_arm(20, 10, 256, 8), base={}, preset="paper"), None, FIVE
+            Comparison(arms=_base_arms(20, 10) | _decoder_arm(20, 10, 256, 8), base={}, preset="paper"), None, NINE
         ),
     },
     shows=("train",),
@@ -347,10 +347,10 @@ SELECTION = Experiment(
     claims=SELECTION_CLAIMS,
     presets={
         "quick": Preset(
-            Comparison(arms=SELECTION_ARMS, base={}, task_members=3), 3, f"{SCALED}4 dimensions and pairs for 20"
+            Comparison(arms=SELECTION_ARMS, base={}, task_members=3), 5, f"{SCALED}4 dimensions and pairs for 20"
         ),
         "cpu": Preset(Comparison(arms=SELECTION_ARMS, base=LONG), None, f"{SCALED}8 dimensions and pairs for 20"),
-        "paper": Preset(Comparison(arms=SELECTION_ARMS, base={}, preset="paper"), None, f"{LARGE}; {FIVE}"),
+        "paper": Preset(Comparison(arms=SELECTION_ARMS, base={}, preset="paper"), None, f"{LARGE}; {NINE}"),
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),

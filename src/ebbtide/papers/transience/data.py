@@ -32,7 +32,7 @@ CLASSES = Experiment(
         ),
     ),
     presets={
-        "quick": Preset(Comparison(arms=_classes(512), base=SHORT), 3, f"512, 1,024 and 2,048 classes; {QUICK_SCALE}"),
+        "quick": Preset(Comparison(arms=_classes(512), base=SHORT), 5, f"512, 1,024 and 2,048 classes; {QUICK_SCALE}"),
         "paper": Preset(
             Comparison(arms=_classes(400), base=LARGE, preset="paper", resources=ACCELERATOR, task_members=10),
             None,
@@ -66,7 +66,7 @@ VARIATION = Experiment(
                 },
                 base=SHORT,
             ),
-            3,
+            5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -80,7 +80,7 @@ VARIATION = Experiment(
                 },
                 base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
             ),
-            15,
+            27,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -133,7 +133,7 @@ ZIPF = Experiment(
     presets={
         "quick": Preset(
             Comparison(arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)}, base=SHORT | BY_RANK),
-            3,
+            5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -141,7 +141,7 @@ ZIPF = Experiment(
                 arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
                 base=SHORT | BY_RANK | {"sequences": 2_560_000, "schedule.evaluations": 41},
             ),
-            8,
+            14,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -179,7 +179,7 @@ BURSTINESS = Experiment(
     ),
     presets={
         "quick": Preset(
-            Comparison(arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 1.0)}, base=SHORT), 3, QUICK_SCALE
+            Comparison(arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 1.0)}, base=SHORT), 5, QUICK_SCALE
         ),
         "paper": Preset(
             Comparison(
@@ -215,12 +215,12 @@ LABELS = Experiment(
     presets={
         "quick": Preset(
             Comparison(arms=_labels(1, 16), base=SHORT | {"sequences": 384_000, "schedule.evaluations": 13}),
-            2,
+            4,
             f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
         "cpu": Preset(
             Comparison(arms=_labels(1, 4, 16), base=SHORT),
-            7,
+            13,
             f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
         "paper": Preset(

@@ -69,7 +69,7 @@ SIZE = Experiment(
                 },
                 base=SHORT | {"sequences": 1_600_000, "schedule.evaluations": 26},
             ),
-            3,
+            5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -83,7 +83,7 @@ SIZE = Experiment(
                 },
                 base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
             ),
-            9,
+            16,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -132,7 +132,7 @@ L2 = Experiment(
                 arms={"no L2": weight_decay(0.0), "L2 1e-3": weight_decay(1e-3), "L2 1e-2": weight_decay(1e-2)},
                 base=SHORT,
             ),
-            3,
+            5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -145,7 +145,7 @@ L2 = Experiment(
                 },
                 base=SHORT,
             ),
-            9,
+            16,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -201,7 +201,7 @@ COMPETITION = Experiment(
                 },
                 base=SHORT | {"sequences": 1_024_000, "schedule.evaluations": 17},
             ),
-            3,
+            5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -216,7 +216,7 @@ COMPETITION = Experiment(
                 },
                 base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
             ),
-            10,
+            18,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -287,7 +287,7 @@ EARLY = Experiment(
                 },
                 base=SHORT | {"sequences": 1_920_000, "schedule.evaluations": 61},
             ),
-            3,
+            5,
             QUICK_SCALE + "; the ICL validation is 600 prompts 61 times: 2 % of the training's forward passes",
         ),
     },
@@ -316,7 +316,7 @@ ARCHITECTURE = Experiment(
                 },
                 base=SHORT | {"sequences": 640_000, "schedule.evaluations": 11},
             ),
-            3,
+            5,
             f"about 25,000 weights in the layers of each: 2, 3 and 12 layers; {QUICK_SCALE}",
         ),
         "paper": Preset(

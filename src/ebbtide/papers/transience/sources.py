@@ -70,7 +70,7 @@ MAIN = Experiment(
             Comparison(
                 arms={GAUSSIAN: {"source.classes": 512}, GLYPHS: glyphs_arm(512, 2, features="pca64")}, base=LONG
             ),
-            3,
+            5,
             f"glyphs: 512 classes of 2 drawings, 64 principal components of their pixels; {QUICK_SCALE}",
         ),
         "cpu": Preset(
@@ -84,7 +84,7 @@ MAIN = Experiment(
                 arms={PIXELS: glyphs_arm(512, 2) | RESNET},
                 base=LONG | {"sequences": 1_280_000, "schedule.evaluations": 21},
             ),
-            23,
+            41,
             f"512 glyphs of 2 drawings, 28 pixels, ResNet of 3,920 parameters trained jointly; {QUICK_SCALE}",
         ),
         "paper": Preset(
@@ -134,7 +134,7 @@ TOKENS = Experiment(
                 },
                 base=FIXED | {"sequences": 7_680_000},
             ),
-            12,
+            22,
             f"WordLlama's 256-d embeddings of LLaMA-2's vocabulary in place of LLaMA's; {QUICK_SCALE}",
             needs="token embeddings (ebbtide data tokens)",
         ),
@@ -160,7 +160,7 @@ FEATURES = Experiment(
             Comparison(
                 arms={_SOME: omniglot_arm(192), _ALL: omniglot_arm(1600)}, base=FIXED | {"sequences": 5_120_000}
             ),
-            12,
+            22,
             f"EfficientNet features reduced to 64-d in place of ResNet-18's 512-d; {QUICK_SCALE}",
             needs="Omniglot features",
         ),
@@ -172,7 +172,7 @@ FEATURES = Experiment(
                 },
                 base=FIXED | {"sequences": 5_120_000},
             ),
-            11,
+            20,
             f"histograms of oriented gradients reduced to 64-d in place of ResNet-18's features; {QUICK_SCALE}",
             needs="ebbtide data features --encoder hog --pca 64, without and with --augment",
         ),

@@ -222,8 +222,8 @@ POOLS = Experiment(
     section="Fig. 1 and 2: joint trajectories by task diversity",
     claims=CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=_arms(512_000), base={}), 6, SCALED),
-        "cpu": Preset(Comparison(arms=_arms(1_280_000), base={}), 14, f"some functions 2.5 times as long; {SCALED}"),
+        "quick": Preset(Comparison(arms=_arms(512_000), base={}), 11, SCALED),
+        "cpu": Preset(Comparison(arms=_arms(1_280_000), base={}), 25, f"some functions 2.5 times as long; {SCALED}"),
         "paper": Preset(
             Comparison(
                 arms={FEW: {"source.pool": 16}, SOME: {"source.pool": 256}, MANY: {"source.pool": 0}},
@@ -247,7 +247,7 @@ PAPER_SIZE = replace(
     optimizer=Adam(lr=3e-4, schedule=Constant(warmup=1000)),
     batch=1024,
     sequences=153_600_000,
-    members=5,
+    members=9,
 )
 
 TRANSIENT_RIDGE = Study(
