@@ -25,6 +25,7 @@ from ebbtide.papers.statisticians.contests import (
 )
 from ebbtide.papers.statisticians.links import EITHER, LINKS, REGRESSION, SIGNS
 from ebbtide.papers.statisticians.study import BASE, BOTH, HIGH, LABELS, LOW, QUICK, SELECTION, STATISTICIANS
+from ebbtide.report import contest_figure
 from ebbtide.report.contest_figure import Contest, bars_figure, frontier_figure
 from ebbtide.sources.functions import Functions
 from ebbtide.studies.evidence import Evidence
@@ -195,6 +196,26 @@ def test_figures_are_drawn_and_say_how_far_the_best_predictor_is(made_up):
     assert best == "logistic" and low < gap < high and gap > 0.1
     assert SELECTION.figures(finished(arms_of(SELECTION)), "title")["frontier.png"][:4] == b"\x89PNG"
     assert SELECTION.figures(finished(arm for arm in arms_of(SELECTION) if arm != BOTH), "title") == {}
+
+
+def panels(monkeypatch, **options: Any) -> Any:
+    """The panels of a figure of two arms on the same prompts, of which one has no finished member and one errs more."""
+    drawn = []
+    monkeypatch.setattr(contest_figure, "render", lambda figure, kind: drawn.append(figure) or b"")
+    ridge = {"ridge": (0.1, 0.08, 0.12)}
+    members = {"near": [0.12, 0.14], "far": [0.5, 0.7], "none": [np.nan, np.nan]}
+    bars_figure("t", {arm: Contest("error", np.asarray(values), ridge) for arm, values in members.items()}, **options)
+    return drawn[0].axes
+
+
+def test_panels_that_are_compared_share_one_scale_and_say_their_values(monkeypatch):
+    own = panels(monkeypatch)
+    assert len({panel.get_ylim() for panel in own}) == 3 and not any(panel.texts for panel in own)
+    shared = panels(monkeypatch, one_scale=True)
+    assert {panel.get_ylim() for panel in shared} == {shared[0].get_ylim()}
+    assert shared[0].get_ylim()[1] == pytest.approx(1.08 * 0.7)
+    said = [[text.get_text() for text in panel.texts] for panel in shared]
+    assert said == [["0.13", "0.1"], ["0.6", "0.1"], ["0.1"]]
 
 
 def test_a_figure_without_finished_members_is_still_a_figure():

@@ -20,15 +20,20 @@ class Contest(NamedTuple):
     others: dict[str, Bar]
 
 
-def bars_figure(title: str, contests: dict[str, Contest]) -> dict[str, bytes]:
+def bars_figure(title: str, contests: dict[str, Contest], *, one_scale: bool = False) -> dict[str, bytes]:
     """A panel for every kind of prompt: a bar for the mean of the model's members, a dot for each member, and for every
-    other predictor a bar with its interval over prompts. Bars above the constant predictor's error 1 are cut."""
+    other predictor a bar with its interval over prompts. Bars above the constant predictor's error 1 are cut.
+
+    `one_scale` is for panels that are compared with each other (models on the same prompts): they share one vertical
+    axis, and every bar has its value above it."""
     from matplotlib.figure import Figure
 
     width = max(2.7 * len(contests) + 0.6, 6.0)  # the title needs it
     figure = Figure(figsize=(width, 3.3), layout="constrained")
-    axes: Any = figure.subplots(1, max(len(contests), 1), squeeze=False)
-    for panel, (kind, contest) in zip(axes.flat, contests.items(), strict=False):
+    axes: Any = figure.subplots(1, max(len(contests), 1), squeeze=False, sharey=one_scale)
+    tops = [_tops(contest) for contest in contests.values()]
+    highest = max((value for row in tops for value in row if np.isfinite(value)), default=0.0)
+    for panel, top, (kind, contest) in zip(axes.flat, tops, contests.items(), strict=False):
         names = ["transformer", *contest.others]
         finished = contest.members[np.isfinite(contest.members)]
         heights = [finished.mean() if len(finished) else np.nan, *(bar[0] for bar in contest.others.values())]
@@ -37,9 +42,16 @@ def bars_figure(title: str, contests: dict[str, Contest]) -> dict[str, bytes]:
         panel.scatter(np.linspace(-0.2, 0.2, len(finished)), finished, color="black", s=7, zorder=3)
         for i, (mean, low, high) in enumerate(contest.others.values(), start=1):
             panel.errorbar(i, mean, [[mean - low], [high - mean]], color="0.3", lw=1, capsize=2)
-        panel.set_ylim(0, min(1.0, 1.08 * max([*finished, *(bar[2] for bar in contest.others.values()), 1e-6])))
+        own = max((value for value in top if np.isfinite(value)), default=0.0)
+        limit = min(1.0, 1.08 * max(highest if one_scale else own, 1e-6))
+        panel.set_ylim(0, limit)
+        if one_scale:
+            for i, (height, at) in enumerate(zip(heights, top, strict=True)):
+                if np.isfinite(height):
+                    panel.text(i, min(at + 0.015 * limit, limit), f"{height:.2g}", ha="center", va="bottom", fontsize=8)
         panel.set_xticks(range(len(names)), names, rotation=55, ha="right", fontsize=7.5)
-        panel.set_ylabel(contest.unit, fontsize=8)
+        if not one_scale or panel is axes.flat[0]:
+            panel.set_ylabel(contest.unit, fontsize=8)
         _style_panel(panel, kind)
     for panel in axes.flat[len(contests) :]:
         panel.set_visible(False)
@@ -79,6 +91,12 @@ def frontier_figure(
     figure.legend(loc="outside right center", frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=9.5)
     return {kind: render(figure, kind) for kind in ("png", "svg")}
+
+
+def _tops(contest: Contest) -> list[float]:
+    """The highest value that is drawn for the model (nan without a finished member) and for each other predictor."""
+    finished = contest.members[np.isfinite(contest.members)]
+    return [finished.max() if len(finished) else np.nan, *(bar[2] for bar in contest.others.values())]
 
 
 def _style_panel(panel: Any, words: str) -> None:

@@ -165,14 +165,15 @@ FRONT_CLAIMS = (
 
 
 def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
-    """contest.png: errors of every arm's members and of ridge, the query's noise left out."""
+    """contest.png: errors of every arm's members and of ridge, the query's noise left out, on one scale: all arms
+    answer the same prompts."""
     contests = {}
     for arm in evidence.finished_arms():
         members = [one for one in predict_final(evidence, arm) if one is not None]
         errors = final_values(evidence, arm, lambda one: float(model_errors(one).mean()))
         ridge = {"ridge": paired_bootstrap(_ridge_errors(members[0]), seed=0)}
         contests[arm] = Contest("squared error for the query", errors, ridge)
-    return {"contest.png": bars_figure(title, contests)["png"]} if contests else {}
+    return {"contest.png": bars_figure(title, contests, one_scale=True)["png"]} if contests else {}
 
 
 PASTING = Experiment(
