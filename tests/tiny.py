@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import msgspec
 import numpy as np
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from ebbtide.training.feasible import check_feasible
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Spec
+from ebbtide.training.start import PREFIX, to_dotted
 from ebbtide.training.watch import Watch
 
 SPEC = Spec(
@@ -100,8 +102,11 @@ def watched(members: int) -> dict[str, np.ndarray]:
     return {f"watch.{name}": array for name, array in Watch(members, None).arrays().items()}
 
 
-def write_run(path: Path, curves: dict[str, Any], loss: Any, spec: Spec = SPEC, **changes: Any) -> RunFolder:
-    """A complete run folder whose evaluators show these curves [member, evaluation], evenly spaced."""
+def write_run(
+    path: Path, curves: dict[str, Any], loss: Any, spec: Spec = SPEC, models: bool = False, **changes: Any
+) -> RunFolder:
+    """A complete run folder whose evaluators show these curves [member, evaluation], evenly spaced; with `models`
+    its checkpoint has parameters, equal in all members."""
     loss = np.asarray(loss, np.float32)
     spec = replace(spec, members=loss.shape[0])
     head = header(spec, tuple(curves), **changes)
@@ -109,6 +114,9 @@ def write_run(path: Path, curves: dict[str, Any], loss: Any, spec: Spec = SPEC, 
     writer = Writer(path, head)
     rows = evaluations(head, {k: np.asarray(v, np.float32) for k, v in curves.items()}, loss, at)
     state = {"step": np.full(loss.shape[0], spec.steps(), np.uint32), **watched(loss.shape[0])}
+    if models:
+        params = to_dotted(spec.model.init(jax.random.key(0), **spec.shape()))
+        state |= {f"{PREFIX}{name}": np.stack([leaf] * loss.shape[0]) for name, leaf in params.items()}
     writer.commit(sequences=spec.sequences, state=state, evaluations=rows, kept=True, finished=True, seconds=1.0)
     writer.close()
     return RunFolder(path)
