@@ -53,7 +53,12 @@ def a_run(path: Path, icl: list[float] = CURVE, judged: bool = True, **changes: 
     path.parent.mkdir(exist_ok=True, parents=True)
     jitter = np.arange(6)[:, None] / 100
     n = len(icl)
-    made = {"icl": np.asarray(icl) - jitter, "iwl": np.linspace(0, 0.9, n) - jitter, "ciwl": np.full((6, n), 0.5)}
+    made = {
+        "train": np.linspace(0.5, 1, n) - jitter,
+        "icl": np.asarray(icl) - jitter,
+        "iwl": np.linspace(0, 0.9, n) - jitter,
+        "ciwl": np.linspace(0.3, 1, n) - jitter,
+    }
     changes = {"label": {"study": "transience", "preset": "quick*"}} | changes
     run = write_run(path, made, np.asarray([np.nan, *np.linspace(4, 1, n - 1)]) + jitter, **changes)
     if judged:
@@ -95,12 +100,12 @@ def test_a_run_is_told_with_question_verdict_figure_settings_and_how_to_repeat_i
     for words in (
         TRANSIENCE.question,
         "Singh et al. 2023",
-        "All 4 claims hold",
+        "All 5 claims hold",
         "members 0 to 5",
         "model.width 16 (paper: 64)",
         "none: source gaussian",
         "exact 95 % intervals",
-        "If all 4 claims were false, at most 0.06 would hold by chance",
+        "If all 5 claims were false, at most 0.08 would hold by chance",
         "Settings that differ",
         "Versions",
         "repeatable bit for bit",
@@ -137,7 +142,7 @@ def test_the_verdicts_stand_as_words_and_signs_beside_their_claims():
     rows = re.findall(r'<span class="badge (\w+)"><span aria-hidden="true">(.)</span> (\w+)</span>', text_of("e1"))
     assert rows == [(word, {"holds": "✓", "fails": "✗", "undecided": "?"}[word], word) for word in words]
     held, failed, unsure = (words.count(word) for word in ("holds", "fails", "undecided"))
-    said = f"{held} of 4 claims {'holds' if held == 1 else 'hold'}, {failed} {'fails' if failed == 1 else 'fail'}"
+    said = f"{held} of 5 claims {'holds' if held == 1 else 'hold'}, {failed} {'fails' if failed == 1 else 'fail'}"
     assert f"{said}, {unsure} {'is' if unsure == 1 else 'are'} undecided." in found.text["e1"]
 
 
@@ -340,7 +345,7 @@ def test_a_damaged_run_is_one_row_and_the_rest_is_told(name):
     damage(a_run(Path("runs/transience-bad")).path)
     found = told("transience-bad", "transience-good")
     assert words in found.text["e1"] and "claims hold" not in found.text["e1"] and found.numbers("e1") == []
-    assert "damaged" in found.text[""] and "All 4 claims hold" in found.text["e2"]
+    assert "damaged" in found.text[""] and "All 5 claims hold" in found.text["e2"]
     if name != "run.json gone":  # by its study a folder is found by its name where nothing else can be read
         assert len(told("transience").sections()) == 2
 

@@ -162,6 +162,7 @@ def test_the_digest_of_claims_tells_a_threshold_from_another():
     assert len({digest_of_claims([claim]) for claim in (one, *others)}) == 8
 
 
+NAMES = [claim.name for claim in TRANSIENCE.experiments[0].claims]
 CURVE = [0.5, 0.6, 0.8, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.4]
 
 
@@ -173,7 +174,8 @@ def run_of(path: Path, icl, iwl=None, loss=None, members=6, **changes) -> RunFol
     made = {
         "icl": np.asarray(icl) - jitter,
         "iwl": np.asarray(np.linspace(0, 0.9, n) if iwl is None else iwl) - jitter,
-        "ciwl": np.full((members, n), 0.5),
+        "ciwl": np.linspace(0.3, 1, n) - jitter,
+        "train": np.linspace(0.5, 1, n) - jitter,
     }
     return write_run(path, made, np.asarray(loss) + jitter, **changes)
 
@@ -181,29 +183,30 @@ def run_of(path: Path, icl, iwl=None, loss=None, members=6, **changes) -> RunFol
 @pytest.mark.parametrize(
     ("case", "verdicts"),
     [
-        ({}, {"rise": "holds", "fall": "holds", "replacement": "holds", "loss": "holds"}),
-        ({"icl": [*CURVE[:6], 0.9, 0.9, 0.9, 0.9]}, {"rise": "holds", "fall": "fails"}),
+        ({}, dict.fromkeys(NAMES, "holds")),
+        ({"icl": [*CURVE[:6], 0.9, 0.9, 0.9, 0.9]}, {"rise": "holds", "fall": "fails", "hidden": "fails"}),
         ({"icl": [0.5] * 10}, {"rise": "fails", "fall": "fails"}),
-        ({"iwl": [0.0] * 10}, {"fall": "holds", "replacement": "fails"}),
-        ({"loss": [NAN, 4, 3, 2, 1, 1, 2, 3, 4, 4]}, {"fall": "holds", "loss": "fails"}),
-        ({"members": 1}, dict.fromkeys(("rise", "fall", "replacement", "loss"), "undecided")),
+        ({"iwl": [0.0] * 10}, {"fall": "holds", "iwl": "fails", "ciwl": "holds"}),
+        ({"loss": [NAN, 4, 3, 2, 1, 1, 2, 3, 4, 4]}, {"fall": "holds", "hidden": "fails"}),
+        ({"members": 1}, dict.fromkeys(NAMES, "undecided")),
     ],
-    ids=["transient", "persistent", "never", "no replacement", "loss rises", "one member"],
+    ids=["transient", "persistent", "never", "no IWL", "loss rises", "one member"],
 )
 def test_the_claims_of_transience_on_made_up_curves(tmp_path, case, verdicts):
     verdict, _ = judge_run(TRANSIENCE, run_of(tmp_path / "run", **{"icl": CURVE} | case))
     found = {claim.claim: claim.verdict for claim in verdict.claims}
     assert {name: found[name] for name in verdicts} == verdicts
     assert verdict.holds() == (set(found.values()) == {"holds"})
-    assert len(found) == 4
+    assert set(found) == set(NAMES)
 
 
 def test_a_diverged_member_is_not_counted_as_one_whose_icl_fell(tmp_path):
     run = run_of(tmp_path / "whole", CURVE)
     curves = {k: v.copy() for k, v in run.metrics().items()}
-    for name in ("icl", "iwl", "ciwl", "train_loss"):
+    evaluators = ("icl", "iwl", "ciwl", "train")
+    for name in (*evaluators, "train_loss"):
         curves[name][3, 4:] = NAN
-    run = write_run(tmp_path / "run", {k: curves[k] for k in ("icl", "iwl", "ciwl")}, curves["train_loss"])
+    run = write_run(tmp_path / "run", {k: curves[k] for k in evaluators}, curves["train_loss"])
     verdict, _ = judge_run(TRANSIENCE, run)
     assert {c.verdict for c in verdict.claims} == {"undecided"} and not verdict.holds()
     assert all(c.members[3] is None and c.n == 6 and c.above == 5 for c in verdict.claims)

@@ -109,7 +109,7 @@ def expected(oracle: str, evaluator: str, chance: float, outputs: int) -> float 
         return 1.0 if oracle in ("ICL", "IWL", "CIWL") else chance
     if evaluator.startswith("icl"):
         return 1.0 if oracle == "ICL" else chance
-    if evaluator == "flip":
+    if evaluator.startswith("flip"):
         return {"ICL": 1.0, "IWL": 0.0, "CIWL": 0.0}.get(oracle, chance)
     if evaluator == "ciwl":
         return 1.0 if oracle in ("IWL", "CIWL") else None if oracle == "majority" else chance

@@ -65,7 +65,7 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     - crossover_sequences: first evaluation after the peak where iwl or ciwl exceeds icl (nan: none);
     - X_at_peak and X_final for every other evaluator X and train_loss (nats); X_peak, the largest, of evaluators.
 
-    iwl, ciwl and flip give nan where the run does not have them.
+    train, iwl, ciwl and flip give nan where the run does not have them.
     """
     sequences = curves["sequences"].astype(np.float64)
     nothing = np.full_like(curves["train_loss"], np.nan)
@@ -82,7 +82,9 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
         stopped = np.isnan(loss[:, i]) & whole[:, i]
         loss[stopped, i] = loss[stopped, i - 1]
     others = [name for name in names_of_evaluators(curves) if name != "icl"]
-    smoothed = {name: nothing for name in ("iwl", "ciwl", "flip")} | {name: smooth(curves[name]) for name in others}
+    smoothed = {name: nothing for name in ("train", "iwl", "ciwl", "flip")} | {
+        name: smooth(curves[name]) for name in others
+    }
     smoothed["train_loss"] = smooth(loss)
     for name, curve in smoothed.items():
         out[f"{name}_at_peak"], out[f"{name}_final"] = curve[members, top], curve[:, -1]

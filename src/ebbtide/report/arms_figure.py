@@ -18,6 +18,8 @@ TITLES = {
     "icl_pairs": "ICL, held-out pairs of labels",
     "icl_common": "ICL, common classes",
     "icl_rare": "ICL, rare classes",
+    "icl_no_copy": "ICL, query not in the context",
+    "flip_no_copy": "Flip, query not in the context",
     "iwl": "IWL",
     "iwl_common": "IWL, common classes",
     "iwl_rare": "IWL, rare classes",

@@ -74,8 +74,8 @@ def needed_words(threshold: float, share: float) -> str:
 
 def above(name: str, statement: str, source: str, scalar: str, arm: str, threshold: float) -> Claim:
     """The claim that a scalar of one arm exceeds a threshold, member by member."""
-    metric = f"{scalar} ({arm})"
-    return Claim(name, statement, source, metric, threshold, lambda evidence: evidence.scalar(arm, scalar), (arm,))
+    metric, arms = (f"{scalar} ({arm})", (arm,)) if arm else (scalar, ())
+    return Claim(name, statement, source, metric, threshold, lambda evidence: evidence.scalar(arm, scalar), arms)
 
 
 def below(name: str, statement: str, source: str, scalar: str, arm: str, limit: float) -> Claim:

@@ -25,7 +25,7 @@ from ebbtide.sweeps.folder import SWEEP, SweepFolder
 from ebbtide.sweeps.results import load
 from ebbtide.sweeps.sweep import Origin, Resources, Sweep
 from ebbtide.training.fields import assign_all
-from ebbtide.training.spec import Spec, from_builtins
+from ebbtide.training.spec import Seeds, Spec, from_builtins
 
 SEEDS: Point = {"seeds.init": 50, "seeds.data": 50, "seeds.evaluation": 50}
 """Seeds of the verdict runs of round 0, which all experiments shared."""
@@ -36,6 +36,12 @@ def seeds_of_round(experiment: str, preset: str, round: int) -> Point:
     if round == 0:
         return SEEDS
     return dict.fromkeys((*SEEDS, "seeds.world"), verdict_seed(experiment, preset, round))
+
+
+def fresh_seeds(experiment: str, preset: str, round: int) -> Seeds:
+    """The seeds of a run that is a verdict run (`verdict_seed`), with a world for each member."""
+    seed = verdict_seed(experiment, preset, round)
+    return Seeds(init=seed, data=seed, evaluation=seed, world=seed)
 
 
 class Comparison(NamedTuple):

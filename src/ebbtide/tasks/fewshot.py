@@ -23,7 +23,9 @@ METRICS: tuple[str, ...] = ("loss", "accuracy", "in_context_accuracy", "in_conte
 BY_RANK = ("icl_common", "icl_rare", "iwl_common", "iwl_rare")
 NAMES = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip", "iwl_exemplar", *BY_RANK)
 """Evaluators of any few-shot task."""
-EVERY = (*NAMES, "icl_pairs")
+NO_COPY = ("icl_no_copy", "flip_no_copy")
+"""`icl` and `flip` on queries of which the context holds no exact copy."""
+EVERY = (*NAMES, "icl_pairs", *NO_COPY)
 """All evaluators, in the order of their stream numbers."""
 
 
@@ -166,6 +168,9 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         - `ciwl`: `iwl` with one context label overwritten by the query's: IWL or CIWL help, ICL does not;
         - `flip`: `icl` with the two classes' labels swapped: ICL is right, IWL and CIWL are wrong;
         - `iwl_exemplar`: `iwl` with query and context from held-out exemplars of the trained classes;
+        - `icl_no_copy`, `flip_no_copy`: `icl` and `flip` on queries that equal no exemplar of the context
+          (`exemplar_draw` = "without_replacement", whatever the training's): what a model can do beyond finding an
+          exact copy. They need more exemplars a class than context/2;
         - `icl_common`, `icl_rare`, `iwl_common`, `iwl_rare`: `icl` and `iwl` on the most frequent tenth of the
           trained classes, and on the less frequent half (for skewed classes: `zipf`).
 
@@ -184,8 +189,10 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         """
         if name not in EVERY:
             raise InputError("evaluators", name, f"must be one of {', '.join(EVERY)}{nearest(name, EVERY)}")
-        sizes, kind = source.sizes(), name.partition("_")[0] if name in BY_RANK else name
+        sizes, kind = source.sizes(), name.partition("_")[0] if name in (*BY_RANK, *NO_COPY) else name
         task, headline = self._variant(kind, sizes.classes)
+        if name in NO_COPY:
+            task = replace(task, exemplar_draw="without_replacement")
         split = sizes.split(holdout_classes=name == "icl_holdout", holdout_exemplars=name == "iwl_exemplar")
         if name in BY_RANK:
             split = split._replace(classes=self._rank_range(name, sizes.classes))

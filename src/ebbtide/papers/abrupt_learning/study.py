@@ -3,7 +3,7 @@
 import numpy as np
 
 from ebbtide.models.transformer import Transformer
-from ebbtide.papers.transience.models import TENTH
+from ebbtide.papers.transience.claims import TENTH
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.studies.claim import Claim, above, larger
 from ebbtide.studies.comparison import Comparison

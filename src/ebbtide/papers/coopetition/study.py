@@ -10,7 +10,7 @@ from ebbtide.evaluation.summary import smooth
 from ebbtide.mechanisms.interventions import Forbid
 from ebbtide.papers.coopetition.settings import CPU, PAPER, PAPER_SIZE, QUICK, SCALED, SECOND_HALF
 from ebbtide.papers.coopetition.switch import SWITCH, WINDOW
-from ebbtide.papers.transience.models import TENTH
+from ebbtide.papers.transience.claims import TENTH
 from ebbtide.report.probe_figure import heads_figure, lines_figure
 from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.claim import Claim, above, below

@@ -1,6 +1,7 @@
 """Study `regularisation`: two papers say opposite things of L2 and ICL; both settings side by side."""
 
-from ebbtide.papers.transience.models import QUICK_SCALE, SHORT, TENTH, weight_decay
+from ebbtide.papers.transience.claims import TENTH
+from ebbtide.papers.transience.models import QUICK_SCALE, weight_decay
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.studies.claim import above, larger
 from ebbtide.studies.comparison import Comparison
@@ -9,11 +10,14 @@ from ebbtide.sweeps.axes import Point
 
 THEIRS: Point = {
     "task.context": 8,
+    "task.exemplar_draw": "independent",
     "task.distractor": False,
     "task.labels": {"type": "shared", "count": 2},
     "source.exemplars": 1,
     "source.noise": 0.0,
     "source.classes": 128,
+    "optimizer.lr": 2e-3,
+    "optimizer.schedule.warmup": 100,
     "model": {
         "type": "transformer",
         "layers": 1,
@@ -41,19 +45,21 @@ SIDE_BY_SIDE = Experiment(
     presets={
         "quick": Preset(
             Comparison(
+                round=1,
                 arms={
                     "noisy, no L2": weight_decay(0.0),
                     "noisy, L2 1e-3": weight_decay(1e-3),
                     "exact, no L2": THEIRS | weight_decay(0.0),
                     "exact, L2 1e-4": THEIRS | weight_decay(1e-4),
                 },
-                base=SHORT,
+                base={},
             ),
             5,
             f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 classes of one exemplar, 2 labels",
         ),
         "cpu": Preset(
             Comparison(
+                round=1,
                 arms={
                     "noisy, no L2": weight_decay(0.0),
                     "noisy, L2 1e-3": weight_decay(1e-3),
@@ -62,7 +68,7 @@ SIDE_BY_SIDE = Experiment(
                     "exact, 256 classes, no L2": THEIRS | {"source.classes": 256} | weight_decay(0.0),
                     "exact, 256 classes, L2 1e-4": THEIRS | {"source.classes": 256} | weight_decay(1e-4),
                 },
-                base=SHORT,
+                base={},
             ),
             7,
             f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 or 256 classes of one exemplar, 2 labels",

@@ -1,15 +1,12 @@
 """Experiments of the transience paper and of Chan et al. 2022 on the data: classes, variation, skew, burstiness."""
 
-from ebbtide.papers.transience.models import (
-    ACCELERATOR,
-    LARGE,
-    PAPER_SCALE,
-    QUICK_SCALE,
-    SHORT,
-    TENTH,
-)
-from ebbtide.studies.claim import above, below, larger
+import numpy as np
+
+from ebbtide.papers.transience.claims import HALF, TENTH, falls, falls_later, rises
+from ebbtide.papers.transience.models import ACCELERATOR, LARGE, PAPER_SCALE, QUICK_SCALE
+from ebbtide.studies.claim import Claim, above, larger
 from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 
@@ -25,16 +22,20 @@ CLASSES = Experiment(
     section="section 4.2: more classes, later and slower decay",
     claims=(
         above("fades", "with few classes ICL falls", "section 4.2", "transience", "fewest classes", TENTH),
-        larger("later", "the peak comes later", "section 4.2", "peak_sequences", "twice as many", "fewest classes"),
+        falls_later(
+            "later", "with twice as many classes it falls later", "section 4.2", "twice as many", "fewest classes"
+        ),
         larger("keeps", "more is left", "section 4.2", "icl_final", "twice as many", "fewest classes", TENTH),
         larger(
             "keeps more", "twice again: more still", "section 4.2", "icl_final", "four times as many", "twice as many"
         ),
     ),
     presets={
-        "quick": Preset(Comparison(arms=_classes(512), base=SHORT), 5, f"512, 1,024 and 2,048 classes; {QUICK_SCALE}"),
+        "quick": Preset(
+            Comparison(round=1, arms=_classes(256), base={}), 6, f"256, 512 and 1,024 classes; {QUICK_SCALE}"
+        ),
         "paper": Preset(
-            Comparison(arms=_classes(400), base=LARGE, preset="paper", resources=ACCELERATOR, task_members=10),
+            Comparison(round=1, arms=_classes(400), base=LARGE, preset="paper", resources=ACCELERATOR, task_members=10),
             None,
             PAPER_SCALE,
             needs="Omniglot features",
@@ -51,42 +52,36 @@ VARIATION = Experiment(
         larger("five", "5 exemplars keep more ICL than 2", _ANY, "icl_final", "5 exemplars", "2 exemplars"),
         larger("twenty", "20 exemplars keep more than 2", _ANY, "icl_final", "20 exemplars", "2 exemplars", TENTH),
         larger("endless", "new exemplars each time: more than 20", _ANY, "icl_final", "always new", "20 exemplars"),
-        above(
-            "identical", "one exemplar a class: ICL is learned", "2503.05631, Fig. 6", "icl_peak", "1 exemplar", 0.75
-        ),
-        below("stays", "and does not fade", "2503.05631: an exact match persists", "transience", "1 exemplar", TENTH),
         larger("noise", "more noise keeps more ICL", _ANY, "icl_final", "2, noise 1.6", "2 exemplars"),
     ),
     presets={
         "quick": Preset(
             Comparison(
-                arms={
-                    "1 exemplar": {"source.exemplars": 1},
-                    **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 20)},
-                },
-                base=SHORT,
+                round=1,
+                arms={f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 20)},
+                base={},
             ),
             5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
             Comparison(
+                round=1,
                 arms={
-                    "1 exemplar": {"source.exemplars": 1},
                     **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 10, 20)},
                     "always new": {"source.exemplars": 2, "source.infinite": True},
                     "2, noise 1.0": {"source.exemplars": 2, "source.noise": 1.0},
                     "2, noise 1.6": {"source.exemplars": 2, "source.noise": 1.6},
                 },
-                base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
+                base={},
             ),
             27,
             QUICK_SCALE,
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms={
-                    "1 exemplar": {"source.exemplars": 1},
                     **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 10, 20)},
                 },
                 base=LARGE,
@@ -115,37 +110,53 @@ BY_RANK: Point = {
         "iwl_rare",
     ]
 }
-_BOTH = "Chan et al. 2022: both near 1"
+
+
+def _weights_instead(evidence: Evidence) -> np.ndarray:
+    """Smaller of: half the way to ICL - its peak, IWL of common classes at the end - one half."""
+    icl, iwl = (evidence.scalar("exponent 2", name) for name in ("icl_peak", "iwl_common_final"))
+    return np.minimum(HALF - icl, iwl - 0.5)
+
+
 ZIPF = Experiment(
     name="zipf",
     question="Does a skewed distribution of classes delay the fall, and let both strategies live?",
     section="section 4.2; Chan et al. 2022: an exponent near 1 allows both",
     claims=(
-        above("fades", "uniform classes: ICL falls", "Fig. 1", "transience", "exponent 0", TENTH),
         larger("delays", "skew keeps ICL", "section 4.2", "icl_final", "exponent 1", "exponent 0", TENTH),
         above(
             "icl", "exponent 1: ICL on held-out classes", "Chan et al. 2022", "icl_holdout_final", "exponent 1", 0.75
         ),
         above("rare", "exponent 1: ICL on rare classes", "Chan et al. 2022", "icl_rare_final", "exponent 1", 0.75),
         above("iwl", "exponent 1: IWL of common classes", "Chan et al. 2022", "iwl_common_final", "exponent 1", 0.5),
-        below("too much", "exponent 2: no ICL", "Chan et al. 2022", "icl_peak", "exponent 2", 0.75),
+        Claim(
+            "too much",
+            "exponent 2: IWL of common classes in place of ICL",
+            "Chan et al. 2022",
+            "smaller of: 0.75 - icl_peak, iwl_common_final - 0.5 (exponent 2)",
+            0.0,
+            _weights_instead,
+            ("exponent 2",),
+        ),
     ),
     presets={
         "quick": Preset(
-            Comparison(arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)}, base=SHORT | BY_RANK),
+            Comparison(round=1, arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)}, base=BY_RANK),
             5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
             Comparison(
+                round=1,
                 arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
-                base=SHORT | BY_RANK | {"sequences": 2_560_000, "schedule.evaluations": 41},
+                base=BY_RANK,
             ),
             14,
             QUICK_SCALE,
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 1.0, 1.5, 2.0)},
                 base=LARGE | BY_RANK,
                 preset="paper",
@@ -166,9 +177,6 @@ BURSTINESS = Experiment(
     section="Chan et al. 2022: ICL grows with the share of bursty sequences",
     claims=(
         larger(
-            "needs", "bursty data give ICL, i.i.d. data do not", "Chan et al. 2022", "icl_peak", "p = 1", "p = 0", 0.2
-        ),
-        larger(
             "more",
             "half the sequences bursty: less ICL at the end",
             "Chan et al. 2022",
@@ -179,10 +187,13 @@ BURSTINESS = Experiment(
     ),
     presets={
         "quick": Preset(
-            Comparison(arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 1.0)}, base=SHORT), 5, QUICK_SCALE
+            Comparison(round=1, arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 1.0)}, base={}),
+            5,
+            QUICK_SCALE,
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 0.9, 1.0)},
                 base=LARGE | {"sequences": 16_000_000},
                 preset="paper",
@@ -210,21 +221,22 @@ LABELS = Experiment(
     claims=(
         larger("icl", "16 labels a class: more ICL than 1", _MANY, "icl_peak", "16 a class", "1 a class", TENTH),
         larger("iwl", "and less IWL", _MANY, "iwl_final", "1 a class", "16 a class", TENTH),
-        below("one", "1 label of its own: no ICL at this size", _MANY, "icl_peak", "1 a class", 0.75),
+        above("one", "with a label a class ICL is learned", "the setting of Fig. 1", "icl_peak", "1 a class", HALF),
     ),
     presets={
         "quick": Preset(
-            Comparison(arms=_labels(1, 16), base=SHORT | {"sequences": 384_000, "schedule.evaluations": 13}),
+            Comparison(round=1, arms=_labels(1, 16), base={"sequences": 640_000, "schedule.evaluations": 21}),
             4,
             f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
         "cpu": Preset(
-            Comparison(arms=_labels(1, 4, 16), base=SHORT),
+            Comparison(round=1, arms=_labels(1, 4, 16), base={}),
             13,
             f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms=_labels(1, 4, 16),
                 base=LARGE | {"sequences": 16_000_000},
                 preset="paper",
@@ -238,4 +250,45 @@ LABELS = Experiment(
     },
 )
 
-DATA_EXPERIMENTS = (CLASSES, VARIATION, ZIPF, BURSTINESS, LABELS)
+COPIED, UNCOPIED = "half of the queries copied", "no query copied"
+EARLIER: Point = {
+    "source.classes": 512,
+    "source.exemplars": 2,
+    "source.noise": 1.3,
+    "optimizer.lr": 2e-3,
+    "optimizer.schedule.warmup": 100,
+}
+"""The study's quick setting until 2026-11-29: two exemplars of a class, drawn independently."""
+COPIES = Experiment(
+    name="copies",
+    question="In data where half of the queries are copies of a context exemplar: does ICL rest on them?",
+    section="section 3: exemplars are drawn without replacement, so that no query is a copy",
+    claims=(
+        rises(
+            "rise without copies",
+            "trained with copies, ICL rises half the way on queries that are none",
+            COPIED,
+            "icl_no_copy",
+        ),
+        falls("fall without copies", "and falls there by a fifth of all answers", COPIED, "icl_no_copy"),
+        larger("start", "without copies ICL rises less", "section 3", "icl_peak", COPIED, UNCOPIED, TENTH),
+    ),
+    presets={
+        "quick": Preset(
+            Comparison(
+                round=1,
+                arms={
+                    COPIED: {"task.exemplar_draw": "independent"},
+                    UNCOPIED: {"task.exemplar_draw": "without_replacement"},
+                },
+                base=EARLIER | {"evaluators": ["train", "icl", "icl_no_copy", "iwl", "ciwl", "flip", "flip_no_copy"]},
+            ),
+            4,
+            "512 Gaussian classes of 2 exemplars at noise 1.3, learning rate 2e-3; else as the study's quick setting",
+        ),
+    },
+    shows=("icl", "icl_no_copy", "flip", "flip_no_copy", "ciwl"),
+    scalars=("icl_peak", "icl_no_copy_peak", "icl_final", "icl_no_copy_final", "flip_no_copy_peak", "ciwl_final"),
+)
+
+DATA_EXPERIMENTS = (COPIES, CLASSES, VARIATION, ZIPF, BURSTINESS, LABELS)

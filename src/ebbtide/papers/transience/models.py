@@ -2,27 +2,20 @@
 
 import numpy as np
 
-from ebbtide.studies.claim import Claim, above, below, larger
+from ebbtide.papers.transience.claims import HALF, TENTH, falls_later, persists
+from ebbtide.studies.claim import Claim, above, larger
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 from ebbtide.sweeps.sweep import Resources
 
-TENTH = 0.1
-"""A tenth of all answers: the size that a difference must have where the paper gives only its direction."""
-
-SHORT: Point = {"source.seed": 5, "sequences": 1_280_000, "schedule.evaluations": 21}
-"""The study's quick setting at half its length, with classes that no tuning run has seen. ICL has fallen by about a
-quarter of all answers there."""
-
 LARGE: Point = {"optimizer.schedule": "warmup_inverse_sqrt"}
 ACCELERATOR = Resources(gpus=1, cpus=4, memory_gb=16, minutes=1440)
 
 QUICK_SCALE = (
-    "2 layers of width 32 on 2 pairs, Gaussian classes (512) with 4 shared labels, learning rate 2e-3, batch 16, in "
-    "place of 12 layers of width 64 on 8 pairs, 1,600 Omniglot classes with a label each; with E exemplars a class one "
-    "query in E is an exact copy of its context exemplar (with 2: half of them), in place of none"
+    "2 layers of width 32 on 2 pairs, 256 Gaussian classes of 5 exemplars with 4 shared labels, learning rate 3e-3, "
+    "batch 16, in place of 12 layers of width 64 on 8 pairs, 1,600 Omniglot classes of 20 exemplars with a label each"
 )
 PAPER_SCALE = "frozen features in place of the jointly trained ResNet; else the original's sizes"
 
@@ -38,42 +31,41 @@ SIZE = Experiment(
     question="Does ICL fade at every size, and later in wider models?",
     section="section 4.1: depth does not fix it; wider models lose ICL later",
     claims=(
-        above("fades", "ICL falls in the reference model", "section 4.1", "transience", "2 layers, width 32", TENTH),
         above("deep", "ICL falls in a deeper model", "section 4.1", "transience", "4 layers, width 32", TENTH),
         above("narrow", "ICL falls in a narrower model", "section 4.1", "transience", "2 layers, width 16", TENTH),
         above("wide", "ICL falls in a wider model", "section 4.1", "transience", "2 layers, width 64", TENTH),
-        larger(
+        falls_later(
             "wider later",
-            "the wider model has kept more of its ICL",
+            "the wider model loses its ICL later",
             "section 4.1: wider embeddings soften it",
-            "icl_final",
-            "2 layers, width 32",
-            "2 layers, width 16",
+            "12 layers, width 128",
+            "12 layers, width 64",
         ),
-        larger(
+        falls_later(
             "widest later",
-            "and a still wider one more again",
+            "and a still wider one later again",
             "section 4.1",
-            "icl_final",
-            "2 layers, width 64",
-            "2 layers, width 32",
+            "12 layers, width 256",
+            "12 layers, width 128",
         ),
     ),
     presets={
         "quick": Preset(
             Comparison(
+                round=1,
                 arms={
                     "2 layers, width 16": {"model.layers": 2, "model.width": 16},
                     "2 layers, width 32": {"model.layers": 2, "model.width": 32},
                     "4 layers, width 32": {"model.layers": 4, "model.width": 32},
                 },
-                base=SHORT | {"sequences": 1_600_000, "schedule.evaluations": 26},
+                base={},
             ),
             5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
             Comparison(
+                round=1,
                 arms={
                     "2 layers, width 16": {"model.layers": 2, "model.width": 16},
                     "2 layers, width 32": {"model.layers": 2, "model.width": 32},
@@ -81,13 +73,14 @@ SIZE = Experiment(
                     "4 layers, width 32": {"model.layers": 4, "model.width": 32},
                     "6 layers, width 32": {"model.layers": 6, "model.width": 32},
                 },
-                base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
+                base={},
             ),
             16,
             QUICK_SCALE,
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms={
                     **{f"{n} layers, width 64": {"model.layers": n, "model.width": 64} for n in (2, 4, 12, 24)},
                     **{f"12 layers, width {n}": {"model.layers": 12, "model.width": n} for n in (32, 128, 256)},
@@ -110,11 +103,11 @@ L2 = Experiment(
     question="Does L2 keep in-context learning?",
     section="section 5: L2 removes the transience; too much of it breaks ICL and IWL",
     claims=(
-        above("fades", "without L2, ICL falls", "Fig. 1", "transience", "no L2", TENTH),
         larger("keeps", "moderate L2 keeps ICL", _KEEPS, "icl_final", "L2 1e-3", "no L2", TENTH),
-        below("persists", "with it ICL does not fall", _KEEPS, "transience", "L2 1e-3", TENTH),
-        below("breaks ICL", "too much L2: ICL does not stay", "section 5", "icl_final", "L2 1e-2", 0.75),
-        below("breaks IWL", "too much L2: IWL never rises", "section 5", "iwl_final", "L2 1e-2", 0.25),
+        larger("keeps at 1e-4", "so does the paper's own coefficient", _KEEPS, "icl_final", "L2 1e-4", "no L2", TENTH),
+        persists("persists", "with moderate L2 ICL is learned and does not fall", _KEEPS, "L2 1e-3"),
+        above("returns", "too much L2: ICL falls again", "section 5", "transience", "L2 1e-2", TENTH),
+        larger("less IWL", "too much L2: less IWL than without", "section 5", "iwl_final", "no L2", "L2 1e-2", TENTH),
         larger(
             "decoupled",
             "decoupled decay keeps it too",
@@ -124,32 +117,48 @@ L2 = Experiment(
             "no L2",
             TENTH,
         ),
-        larger("norms", "so does the sum of norms", "public code's form", "icl_final", "norms 1e-2", "no L2", TENTH),
+        larger(
+            "norms",
+            "so does the sum of the norms of all matrices",
+            "section 5, other form; the public code has q, k and v in one matrix",
+            "icl_final",
+            "norms 1e-2",
+            "no L2",
+            TENTH,
+        ),
     ),
     presets={
         "quick": Preset(
             Comparison(
-                arms={"no L2": weight_decay(0.0), "L2 1e-3": weight_decay(1e-3), "L2 1e-2": weight_decay(1e-2)},
-                base=SHORT,
+                round=1,
+                arms={
+                    "no L2": weight_decay(0.0),
+                    "L2 1e-4": weight_decay(1e-4),
+                    "L2 1e-3": weight_decay(1e-3),
+                    "L2 1e-2": weight_decay(1e-2),
+                },
+                base={},
             ),
             5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
             Comparison(
+                round=1,
                 arms={
                     "no L2": weight_decay(0.0),
                     **{f"L2 {c:.0e}".replace("e-0", "e-"): weight_decay(c) for c in (1e-5, 1e-4, 1e-3, 1e-2)},
                     **{f"AdamW {c:g}": weight_decay(c, "decoupled") for c in (0.1, 1.0)},
                     **{f"norms {c:.0e}".replace("e-0", "e-"): weight_decay(c, "norms") for c in (1e-3, 1e-2)},
                 },
-                base=SHORT,
+                base={},
             ),
             16,
             QUICK_SCALE,
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms={
                     "no L2": weight_decay(0.0),
                     **{f"L2 {c:.0e}".replace("e-0", "e-"): weight_decay(c) for c in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
@@ -167,60 +176,60 @@ L2 = Experiment(
 )
 
 
-def _not_above_claim(name: str, statement: str, source: str, arm: str, than: str) -> Claim:
-    """The claim that final ICL of `arm` is less than a tenth above that of `than`."""
-
-    def estimate(evidence: Evidence) -> np.ndarray:
-        return TENTH - (evidence.scalar(arm, "icl_final") - evidence.scalar(than, "icl_final"))
-
-    return Claim(name, statement, source, f"{TENTH:g} - (icl_final: {arm} - {than})", 0.0, estimate, (arm, than))
-
-
 _FIG = "section 6, Fig. 16 (App. D)"
 COMPETITION = Experiment(
     name="competition",
     question="Which weights must L2 keep small for ICL to stay, and does ICL fade without a competitor?",
     section="section 6, appendix D: L2 on the MLPs or the encoder alone keeps ICL, on the attention alone not",
     claims=(
-        above("fades", "without L2, ICL falls", "Fig. 1", "transience", "no L2", TENTH),
         larger("mlp", "L2 on the MLPs alone keeps ICL", _FIG, "icl_final", "L2 on MLPs", "no L2", TENTH),
         larger("encoder", "L2 on the encoder alone keeps ICL", _FIG, "icl_final", "L2 on encoder", "no L2", TENTH),
-        _not_above_claim("attention", "L2 on the attention alone does not", _FIG, "L2 on attention", "no L2"),
-        above("learns", "data that only ICL solves: ICL is learned", "section 6", "icl_peak", "ICL-only data", 0.75),
-        below("stays", "and does not fall", "section 6", "transience", "ICL-only data", TENTH),
+        larger(
+            "attention",
+            "L2 on the attention alone keeps less than L2 on the MLPs",
+            _FIG,
+            "icl_final",
+            "L2 on MLPs",
+            "L2 on attention",
+            TENTH,
+        ),
+        persists("stays", "on data that only ICL solves it is learned and does not fall", "section 6", "ICL-only data"),
     ),
     presets={
         "quick": Preset(
             Comparison(
+                round=1,
                 arms={
                     "no L2": weight_decay(0.0),
                     "L2 on MLPs": weight_decay(1e-3, on="mlp"),
                     "L2 on attention": weight_decay(1e-3, on="attention"),
-                    "L2 on encoder": weight_decay(1e-2, on="encoder"),
+                    "L2 on encoder": weight_decay(1e-3, on="encoder"),
                     "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
                 },
-                base=SHORT | {"sequences": 1_024_000, "schedule.evaluations": 17},
+                base={},
             ),
             5,
             QUICK_SCALE,
         ),
         "cpu": Preset(
             Comparison(
+                round=1,
                 arms={
                     "no L2": weight_decay(0.0),
                     "L2 on MLPs": weight_decay(1e-3, on="mlp"),
                     "L2 on attention": weight_decay(1e-3, on="attention"),
-                    "L2 on encoder": weight_decay(1e-2, on="encoder"),
+                    "L2 on encoder": weight_decay(1e-3, on="encoder"),
                     "L2 on embeddings": weight_decay(1e-3, on="embeddings"),
                     "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 4}},
                 },
-                base=SHORT | {"sequences": 2_560_000, "schedule.evaluations": 41},
+                base={},
             ),
             18,
             QUICK_SCALE,
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms={
                     "no L2": weight_decay(0.0),
                     "L2 on MLPs": weight_decay(1e-4, on="mlp"),
@@ -242,15 +251,15 @@ COMPETITION = Experiment(
 
 
 def _early_stopping_margin(evidence: Evidence) -> np.ndarray:
-    """.03 - (peak of ICL without early stopping - ICL of the best model kept by early stopping, on fresh prompts)."""
-    return 0.03 - (evidence.scalar("to the end", "icl_peak") - evidence.score_best("early stopping"))
+    """Smaller of: peak of ICL without early stopping - half the way to it, .03 - (that peak - ICL of the best model
+    kept by early stopping, on fresh prompts)."""
+    peak = evidence.scalar("to the end", "icl_peak")
+    return np.minimum(peak - HALF, 0.03 - (peak - evidence.score_best("early stopping")))
 
 
-def _sequences_saved_share(evidence: Evidence) -> np.ndarray:
-    """Share of the full run's sequences on which early stopping did not train, from 0 to 1."""
-    loss = evidence.curve("early stopping", "train_loss")
-    trained = np.max(np.where(np.isfinite(loss.values), loss.sequences, 0), axis=1)
-    return 1 - trained / evidence.curve("to the end", "train_loss").sequences[-1]
+def _lost_by_validation(evidence: Evidence) -> np.ndarray:
+    """Peak of ICL - ICL of the model with the best accuracy on training's prompts, on fresh prompts."""
+    return evidence.scalar("to the end", "icl_peak") - evidence.score_best("by validation accuracy")
 
 
 EARLY = Experiment(
@@ -258,37 +267,42 @@ EARLY = Experiment(
     question="Does stopping by an ICL validation recover the peak?",
     section="abstract: neither loss nor validation accuracy tell; an ICL validation task must be held",
     claims=(
-        above("fades", "trained to the end, ICL falls", "Fig. 1", "transience", "to the end", TENTH),
         Claim(
             "recovers",
-            "the kept model has the peak's ICL, on fresh prompts",
-            "abstract; tolerance .03: twice the standard error of 600 prompts",
-            "0.03 - (icl_peak (to the end) - icl of the best kept model (early stopping))",
+            "ICL is learned, and the model kept by an ICL validation has the peak's ICL, on fresh prompts",
+            "abstract; tolerance .03: four standard errors of 5,000 prompts",
+            "smaller of: icl_peak (to the end) - 0.75, 0.03 - (icl_peak (to the end) - icl of the best kept model)",
             0.0,
             _early_stopping_margin,
             ("to the end", "early stopping"),
         ),
         Claim(
-            "saves",
-            "and most of the training is saved",
-            "a reason to stop at all; a half",
-            "1 - sequences trained (early stopping) / sequences (to the end)",
-            0.5,
-            _sequences_saved_share,
-            ("to the end", "early stopping"),
+            "validation",
+            "the model that is best by validation accuracy has lost a tenth of all answers",
+            "abstract: validation accuracy does not reveal the fall",
+            "icl_peak (to the end) - icl of the model with the best accuracy on training's prompts",
+            TENTH,
+            _lost_by_validation,
+            ("to the end", "by validation accuracy"),
         ),
     ),
     presets={
         "quick": Preset(
             Comparison(
+                round=1,
                 arms={
                     "to the end": {"stopping": None},
                     "early stopping": {"stopping": {"patience": 256_000, "window": 3}},
+                    "by validation accuracy": {"keep_best": "train"},
                 },
-                base=SHORT | {"sequences": 1_920_000, "schedule.evaluations": 61},
+                base={
+                    "schedule.evaluations": 61,
+                    "evaluators": ["train", "icl", "iwl"],
+                    "evaluation_sequences": 5000,
+                },
             ),
-            5,
-            QUICK_SCALE + "; the ICL validation is 600 prompts 61 times: 2 % of the training's forward passes",
+            9,
+            QUICK_SCALE + "; the ICL validation is 5,000 prompts 61 times",
         ),
     },
     shows=("icl", "iwl", "train"),
@@ -300,27 +314,27 @@ ARCHITECTURE = Experiment(
     question="Do recurrent networks learn in context at equal size?",
     section="Chan et al. 2022: transformers do, LSTMs and RNNs of the same size do not",
     claims=(
-        above("transformer", "the transformer learns in context", "Chan et al. 2022", "icl_peak", "transformer", 0.75),
-        larger("lstm", "an LSTM less", _CHAN, "icl_peak", "transformer", "LSTM", TENTH),
-        larger("rnn", "a tanh RNN less", _CHAN, "icl_peak", "transformer", "RNN", TENTH),
-        below("lstm none", "an LSTM not half the way", _CHAN, "icl_peak", "LSTM", 0.75),
-        below("rnn none", "a tanh RNN not half the way", _CHAN, "icl_peak", "RNN", 0.75),
+        above("transformer", "the transformer learns in context", "Chan et al. 2022", "icl_peak", "transformer", HALF),
+        larger("lstm", "an LSTM learns it less", _CHAN, "icl_peak", "transformer", "LSTM", TENTH),
+        larger("rnn", "a tanh RNN learns it less", _CHAN, "icl_peak", "transformer", "RNN", TENTH),
     ),
     presets={
         "quick": Preset(
             Comparison(
+                round=1,
                 arms={
                     "transformer": {"model": {"type": "transformer", "layers": 2, "width": 32, "heads": 4}},
                     "LSTM": {"model": {"type": "recurrent", "kind": "lstm", "layers": 3, "width": 32}},
                     "RNN": {"model": {"type": "recurrent", "kind": "rnn", "layers": 12, "width": 32}},
                 },
-                base=SHORT | {"sequences": 640_000, "schedule.evaluations": 11},
+                base={"sequences": 1_280_000, "schedule.evaluations": 21},
             ),
             5,
             f"about 25,000 weights in the layers of each: 2, 3 and 12 layers; {QUICK_SCALE}",
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms={
                     "transformer": {"model.layers": 12},
                     "LSTM": {"model": {"type": "recurrent", "kind": "lstm", "layers": 12, "width": 64}},

@@ -1,47 +1,20 @@
 """Experiments of the transience paper on where exemplars come from: images, frozen features, token embeddings."""
 
-import numpy as np
-
-from ebbtide.papers.transience.models import ACCELERATOR, LARGE, PAPER_SCALE, QUICK_SCALE, SHORT, TENTH
-from ebbtide.studies.claim import Claim, above, larger
+from ebbtide.papers.transience.claims import TENTH, transience_claims
+from ebbtide.papers.transience.models import ACCELERATOR, LARGE, PAPER_SCALE, QUICK_SCALE
+from ebbtide.studies.claim import above, larger
 from ebbtide.studies.comparison import Comparison
-from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 
-GAUSSIAN, GLYPHS, OMNIGLOT, PIXELS = "Gaussian", "glyphs", "Omniglot features", "glyph pixels, ResNet"
+GLYPHS, OMNIGLOT, PIXELS = "glyphs", "Omniglot features", "glyph pixels, ResNet"
 EVALUATORS: Point = {"evaluators": ["train", "icl", "icl_holdout", "iwl", "ciwl", "flip"]}
-LONG: Point = SHORT | EVALUATORS | {"sequences": 2_560_000, "schedule.evaluations": 41}
-FIXED: Point = {name: value for name, value in LONG.items() if name != "source.seed"}
-"""`LONG` for sources whose classes are not drawn from a seed."""
-
-
-def _weights_rise_claim(arm: str) -> Claim:
-    """The claim that IWL or CIWL rises from the ICL peak to the end."""
-
-    def estimate(evidence: Evidence) -> np.ndarray:
-        iwl, ciwl = (evidence.scalar(arm, f"{n}_final") - evidence.scalar(arm, f"{n}_at_peak") for n in ("iwl", "ciwl"))
-        return np.fmax(iwl, ciwl)
-
-    metric = f"larger rise of iwl or ciwl from the ICL peak to the end ({arm})"
-    words = f"{arm}: in-weights learning rises meanwhile"
-    return Claim(f"{arm} weights", words, "Fig. 1 (IWL); CIWL after 2503.05631", metric, 0.3, estimate, (arm,))
-
-
-def _main_claims(arm: str) -> tuple[Claim, ...]:
-    """The claims of the study's own run, made of one arm."""
-    return (
-        above(f"{arm} rises", f"{arm}: ICL rises half the way from chance to 1", "Fig. 1", "icl_peak", arm, 0.75),
-        above(f"{arm} falls", f"{arm}: then it falls by a fifth of all answers", "Fig. 1", "transience", arm, 0.2),
-        _weights_rise_claim(arm),
-    )
 
 
 def glyphs_arm(classes: int, exemplars: int, **more: str | float) -> Point:
-    """Fields of an arm whose exemplars are characters drawn from a seed that no tuning run has seen, with less motor
-    noise than by default."""
+    """Fields of an arm whose exemplars are drawn characters, with less motor noise than by default."""
     counts = {"classes": classes, "exemplars": exemplars, "holdout_classes": 64, "holdout_exemplars": 2}
-    return {"source": {"type": "glyphs", "features": "pixels", "motor": 0.5, "seed": 5, **counts, **more}}
+    return {"source": {"type": "glyphs", "features": "pixels", "motor": 0.5, **counts, **more}}
 
 
 def omniglot_arm(classes: int, exemplars: int = 15, **more: str | bool | int) -> Point:
@@ -64,31 +37,35 @@ MAIN = Experiment(
     name="main",
     question="Does ICL rise and fall, whatever the exemplars are?",
     section="section 3, Fig. 1",
-    claims=(*_main_claims(GAUSSIAN), *_main_claims(GLYPHS), *_main_claims(OMNIGLOT), *_main_claims(PIXELS)),
+    claims=(*transience_claims(GLYPHS), *transience_claims(OMNIGLOT), *transience_claims(PIXELS)),
     presets={
         "quick": Preset(
             Comparison(
-                arms={GAUSSIAN: {"source.classes": 512}, GLYPHS: glyphs_arm(512, 2, features="pca64")}, base=LONG
+                round=1,
+                arms={GLYPHS: glyphs_arm(256, 5, features="pca64")},
+                base=EVALUATORS,
             ),
             5,
-            f"glyphs: 512 classes of 2 drawings, 64 principal components of their pixels; {QUICK_SCALE}",
+            f"glyphs: 256 classes of 5 drawings, 64 principal components of their pixels; {QUICK_SCALE}",
         ),
         "cpu": Preset(
-            Comparison(arms={OMNIGLOT: omniglot_arm(192)}, base=LONG | {"sequences": 5_120_000}),
+            Comparison(round=1, arms={OMNIGLOT: omniglot_arm(192)}, base=EVALUATORS | {"sequences": 5_120_000}),
             None,
             f"192 characters of 15 drawings as frozen features (64-d); {QUICK_SCALE}",
             needs="Omniglot features",
         ),
         "pixels": Preset(
             Comparison(
-                arms={PIXELS: glyphs_arm(512, 2) | RESNET},
-                base=LONG | {"sequences": 1_280_000, "schedule.evaluations": 21},
+                round=1,
+                arms={PIXELS: glyphs_arm(256, 5) | RESNET},
+                base=EVALUATORS | {"sequences": 1_280_000, "schedule.evaluations": 21},
             ),
             41,
-            f"512 glyphs of 2 drawings, 28 pixels, ResNet of 3,920 parameters trained jointly; {QUICK_SCALE}",
+            f"256 glyphs of 5 drawings, 28 pixels, ResNet of 3,920 parameters trained jointly; {QUICK_SCALE}",
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms={
                     PIXELS: glyphs_arm(1600, 20, motor=1.0, side=105)
                     | {"model.encoder": "resnet", "model.attention_bias": True},
@@ -119,6 +96,7 @@ TOKENS = Experiment(
     presets={
         "cpu": Preset(
             Comparison(
+                round=1,
                 arms={
                     _WORDS: {"source": {"type": "tokens", "classes": 1500, "holdout_classes": 100}},
                     _FEW: {
@@ -132,7 +110,7 @@ TOKENS = Experiment(
                         }
                     },
                 },
-                base=FIXED | {"sequences": 7_680_000},
+                base=EVALUATORS | {"sequences": 7_680_000},
             ),
             22,
             f"WordLlama's 256-d embeddings of LLaMA-2's vocabulary in place of LLaMA's; {QUICK_SCALE}",
@@ -158,7 +136,9 @@ FEATURES = Experiment(
     presets={
         "cpu": Preset(
             Comparison(
-                arms={_SOME: omniglot_arm(192), _ALL: omniglot_arm(1600)}, base=FIXED | {"sequences": 5_120_000}
+                round=1,
+                arms={_SOME: omniglot_arm(192), _ALL: omniglot_arm(1600)},
+                base=EVALUATORS | {"sequences": 5_120_000},
             ),
             22,
             f"EfficientNet features reduced to 64-d in place of ResNet-18's 512-d; {QUICK_SCALE}",
@@ -166,11 +146,12 @@ FEATURES = Experiment(
         ),
         "transforms": Preset(
             Comparison(
+                round=1,
                 arms={
                     _ALL: omniglot_arm(1600, features="hog", pca=64),
                     _EIGHT: omniglot_arm(12_800, features="hog", pca=64, transforms=True, holdout_classes=184),
                 },
-                base=FIXED | {"sequences": 5_120_000},
+                base=EVALUATORS | {"sequences": 5_120_000},
             ),
             20,
             f"histograms of oriented gradients reduced to 64-d in place of ResNet-18's features; {QUICK_SCALE}",
@@ -178,6 +159,7 @@ FEATURES = Experiment(
         ),
         "paper": Preset(
             Comparison(
+                round=1,
                 arms={
                     _ALL: {"source.features": "full"},
                     _EIGHT: {

@@ -1,17 +1,16 @@
 """Study `transience`: in-context learning emerges, then fades, while the loss keeps falling."""
 
-import numpy as np
 from msgspec.structs import replace
 
 from ebbtide.models.positions import Sinusoidal
 from ebbtide.models.transformer import Transformer
+from ebbtide.papers.transience.claims import transience_claims
 from ebbtide.papers.transience.data import DATA_EXPERIMENTS
 from ebbtide.papers.transience.models import MODEL_EXPERIMENTS
 from ebbtide.papers.transience.sources import SOURCE_EXPERIMENTS
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
-from ebbtide.studies.claim import Claim
-from ebbtide.studies.evidence import Evidence
+from ebbtide.studies.comparison import fresh_seeds
 from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.tasks.fewshot import FewShot
@@ -23,74 +22,27 @@ from ebbtide.training.spec import Spec
 PAPER = "Singh et al. 2023, The Transient Nature of Emergent In-Context Learning in Transformers, arXiv 2311.08360"
 
 
-def _icl_rise(evidence: Evidence) -> np.ndarray:
-    """Peak of ICL above chance (.5)."""
-    return evidence["icl_peak"] - 0.5
+CLAIMS = transience_claims()
 
-
-def _icl_fall(evidence: Evidence) -> np.ndarray:
-    """Peak of ICL - ICL at the end."""
-    return evidence["transience"]
-
-
-def _weights_rise(evidence: Evidence) -> np.ndarray:
-    """Rise of IWL or of CIWL, whichever is larger, from the ICL peak to the end."""
-    return np.fmax(evidence["iwl_final"] - evidence["iwl_at_peak"], evidence["ciwl_final"] - evidence["ciwl_at_peak"])
-
-
-def _loss_fall(evidence: Evidence) -> np.ndarray:
-    """Share by which the training loss falls from the ICL peak to the end."""
-    return 1 - evidence["train_loss_final"] / evidence["train_loss_at_peak"]
-
-
-CLAIMS = (
-    Claim(
-        "rise",
-        "ICL rises well above chance",
-        "Fig. 1: towards the ceiling; half the way from chance (0.5) to 1",
-        "peak of icl - 0.5",
-        0.25,
-        _icl_rise,
-    ),
-    Claim(
-        "fall", "ICL then falls", "Fig. 1; size: a fifth of all answers", "peak of icl - icl at the end", 0.2, _icl_fall
-    ),
-    Claim(
-        "replacement",
-        "in-weights learning rises while ICL falls",
-        "Fig. 1 (IWL); CIWL after 2503.05631",
-        "larger rise of iwl or ciwl from the ICL peak to the end",
-        0.3,
-        _weights_rise,
-    ),
-    Claim(
-        "loss",
-        "the training loss keeps falling",
-        "Fig. 1, abstract",
-        "1 - loss at the end / loss at the ICL peak",
-        0.0,
-        _loss_fall,
-    ),
-)
-
-EVALUATORS = ("train", "icl", "icl_reserved", "icl_holdout", "iwl", "ciwl", "flip")
+EVALUATORS = ("train", "icl", "icl_holdout", "iwl", "ciwl", "flip")
 
 QUICK = Spec(
-    task=FewShot(context=2, burst=1, labels=Shared(4)),
-    source=Gaussian(classes=512, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2),
+    task=FewShot(context=2, burst=1, labels=Shared(4), exemplar_draw="without_replacement"),
+    source=Gaussian(classes=256, exemplars=5, dim=24, noise=0.7, holdout_classes=128, holdout_exemplars=2),
     model=Transformer(layers=2, width=32, heads=4),
-    optimizer=Adam(lr=2e-3, schedule=Constant(warmup=100)),
+    optimizer=Adam(lr=3e-3, schedule=Constant(warmup=4000)),
     batch=16,
     sequences=2_560_000,
-    members=4,
+    members=12,
     schedule=Schedule(evaluations=41, checkpoints=6),
     evaluators=EVALUATORS,
     evaluation_sequences=600,
+    seeds=fresh_seeds("transience", "quick", round=1),
 )
 
 CPU = replace(
     QUICK,
-    task=FewShot(context=2, burst=1, labels=Shared(8)),
+    task=FewShot(context=2, burst=1, labels=Shared(8), exemplar_draw="without_replacement"),
     source=Omniglot(features="pca64", classes=256, exemplars=15, holdout_classes=100, holdout_exemplars=5),
     model=Transformer(layers=2, width=64, heads=8),
     optimizer=Adam(lr=1e-3, schedule=Constant(warmup=100)),
@@ -98,6 +50,7 @@ CPU = replace(
     sequences=8_000_000,
     schedule=Schedule(evaluations=51, checkpoints=11),
     evaluation_sequences=1000,
+    seeds=fresh_seeds("transience", "cpu", round=1),
 )
 
 PAPER_SIZE = Spec(
@@ -115,7 +68,7 @@ PAPER_SIZE = Spec(
 
 
 BASES = {
-    "quick": Base(QUICK, "Gaussian classes, 2 layers, shared labels; half of the queries copied; no data"),
+    "quick": Base(QUICK, "Gaussian classes, 2 layers, shared labels; no query is a copy; no data needed"),
     "cpu": Base(CPU, "Omniglot as frozen features, 2 layers, shared labels"),
     "paper": Base(PAPER_SIZE, "frozen features at the original size: 12 layers, 1,600 classes"),
 }
@@ -127,7 +80,7 @@ OWN = Experiment(
     claims=CLAIMS,
     presets={
         name: Preset(SingleRun(name), minutes, BASES[name].note)
-        for name, minutes in {"quick": 2, "cpu": 12, "paper": None}.items()
+        for name, minutes in {"quick": 3, "cpu": 30, "paper": None}.items()
     },
 )
 

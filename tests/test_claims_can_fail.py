@@ -1,0 +1,131 @@
+"""Every claim is met by the ideal that the paper describes, and by no untrained net: else it says nothing."""
+
+import pytest
+
+from ebbtide.papers.registry import STUDIES
+from ebbtide.studies.claim import judge
+from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.single_run import SingleRun
+from ideal_tools import (
+    ABRUPT,
+    BOTH,
+    LATE,
+    LATER,
+    LATEST,
+    NEVER,
+    PERSISTENT,
+    SHORT_LIVED,
+    TRANSIENT,
+    WEAK,
+    WEIGHTS,
+    Course,
+    evidence_of,
+    specs_of,
+    untrained,
+)
+
+IDEALS: dict[str, dict[str, Course]] = {
+    "transience": {"": TRANSIENT},
+    "transience/main": {"glyphs": TRANSIENT, "Omniglot features": TRANSIENT, "glyph pixels, ResNet": TRANSIENT},
+    "transience/tokens": {"1,500 clusters of 10 tokens": TRANSIENT, "3,000 clusters of 5 tokens": TRANSIENT},
+    "transience/features": {"192 classes": TRANSIENT, "1,600 classes": LATE, "12,800 classes": LATE},
+    "transience/copies": {"half of the queries copied": TRANSIENT, "no query copied": WEIGHTS},
+    "transience/classes": {"fewest classes": TRANSIENT, "twice as many": LATE, "four times as many": LATER},
+    "transience/variation": {
+        "2 exemplars": TRANSIENT,
+        "5 exemplars": LATE,
+        "20 exemplars": LATER,
+        "always new": LATEST,
+        "2, noise 1.6": LATE,
+    },
+    "transience/zipf": {"exponent 0": TRANSIENT, "exponent 1": BOTH, "exponent 2": [(0.0, {}), (0.5, {"IWL": 1.0})]},
+    "transience/burstiness": {"p = 1": PERSISTENT, "p = 0.5": LATE, "p = 0": NEVER},
+    "transience/labels": {"16 a class": PERSISTENT, "1 a class": WEAK},
+    "transience/size": {
+        "2 layers, width 16": TRANSIENT,
+        "2 layers, width 32": TRANSIENT,
+        "2 layers, width 64": LATE,
+        "4 layers, width 32": TRANSIENT,
+        "12 layers, width 64": TRANSIENT,
+        "12 layers, width 128": LATE,
+        "12 layers, width 256": LATER,
+    },
+    "transience/l2": {
+        "no L2": TRANSIENT,
+        "L2 1e-4": PERSISTENT,
+        "L2 1e-3": PERSISTENT,
+        "L2 1e-2": SHORT_LIVED,
+        "AdamW 0.1": PERSISTENT,
+        "norms 1e-2": PERSISTENT,
+    },
+    "transience/competition": {
+        "no L2": TRANSIENT,
+        "L2 on MLPs": PERSISTENT,
+        "L2 on encoder": PERSISTENT,
+        "L2 on attention": TRANSIENT,
+        "ICL-only data": PERSISTENT,
+    },
+    "transience/early-stopping": {
+        "to the end": TRANSIENT,
+        "early stopping": TRANSIENT,
+        "by validation accuracy": TRANSIENT,
+    },
+    "transience/architecture": {"transformer": PERSISTENT, "LSTM": NEVER, "RNN": NEVER},
+    "regularisation/l2": {
+        "noisy, no L2": TRANSIENT,
+        "noisy, L2 1e-3": PERSISTENT,
+        "exact, no L2": PERSISTENT,
+        "exact, L2 1e-4": TRANSIENT,
+    },
+    "abrupt-learning/data": {
+        "2,048 classes": ABRUPT,
+        "512 classes": WEIGHTS,
+        "256 classes": WEIGHTS,
+        "1,024 classes": PERSISTENT,
+        "1,024 classes, burst 1": NEVER,
+        "512 classes, noise .7": PERSISTENT,
+        "2,048 classes, Zipf 1": BOTH,
+    },
+}
+"""What the members of every arm do if the paper is right, by experiment."""
+BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
+"""ICL of the best models kept, where a claim asks for them."""
+ON_MODELS = {"abrupt-learning/data": {"precedes"}}
+"""Claims that ask the models themselves, which made-up curves do not have."""
+NOT_YET = {
+    *("induction-heads/clamps", "induction-heads/heads", "induction-heads/data", "induction-heads/pairs"),
+    *("coopetition", "coopetition/variants", "coopetition/cooperation", "coopetition/switch", "coopetition/window"),
+    *("positions/shifts", "positions/order", "transient-ridge/pools"),
+    *("representations/supervised", "representations/mixture", "representations/dynamics"),
+    *("representations/pasting", "representations/front-ends"),
+    *("statisticians/base", "statisticians/selection", "statisticians/links"),
+    *("bayesian-averaging/averaging", "bayesian-averaging/scaling", "toy-laws"),
+}
+"""Experiments whose claims are still to be put to the ideal and to an untrained net."""
+
+CASES = [
+    (study, experiment, preset)
+    for study in STUDIES
+    for experiment in study.experiments
+    for preset, one in experiment.presets.items()
+    if study.full_name(experiment) in IDEALS and isinstance(one.work, SingleRun | Comparison)
+]
+
+
+def test_every_experiment_is_here_or_named_as_missing():
+    names = {study.full_name(one) for study in STUDIES for one in study.experiments}
+    assert names == set(IDEALS) | NOT_YET and not set(IDEALS) & NOT_YET
+
+
+@pytest.mark.parametrize(("study", "experiment", "preset"), CASES, ids=[f"{s.full_name(e)} {p}" for s, e, p in CASES])
+def test_the_ideal_meets_every_claim_and_an_untrained_net_none(study, experiment, preset):
+    name = study.full_name(experiment)
+    specs = specs_of(study, experiment, preset)
+    if max(spec.members for spec in specs.values()) < 6:
+        pytest.skip("too few members for a verdict at this preset")
+    courses = {arm: IDEALS[name].get(arm, NEVER) for arm in specs}
+    ideal, none = evidence_of(specs, courses, BEST), untrained(specs)
+    asked = [claim for claim in experiment.claims_on(specs) if claim.name not in ON_MODELS.get(name, ())]
+    assert asked
+    assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}
+    assert {claim.name: judge(claim, none).verdict for claim in asked} == {claim.name: "fails" for claim in asked}
