@@ -208,6 +208,21 @@ def test_two_signals_in_one_breath_are_one_request(whole, tmp_path, short_slices
     assert_same_run(train(SPEC, tmp_path / "run", processes=0), whole)
 
 
+def to_all_processes(progress: Progress) -> None:
+    """What a batch system does: it sends SIGTERM to the driver and to its workers."""
+    workers = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert workers
+    for pid in (*map(int, workers), os.getpid()):
+        os.kill(pid, signal.SIGTERM)
+
+
+def test_sigterm_to_driver_and_workers_saves_as_sigterm_to_the_driver_does(whole, tmp_path, short_slices):
+    with pytest.raises(Interrupted):
+        train(SPEC, tmp_path / "run", processes=1, report=to_all_processes)
+    assert 0 < RunFolder(tmp_path / "run").sequences() < SPEC.sequences
+    assert_same_run(train(SPEC, tmp_path / "run", processes=0), whole)
+
+
 def test_the_second_ctrl_c_stops_at_once_and_the_run_is_still_good(whole, tmp_path, short_slices, monkeypatch):
     monkeypatch.setattr("ebbtide.interrupts.SAME_REQUEST_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ebbtide.errors import InputError, require
+from ebbtide.interrupts import SIGNALS
 from ebbtide.machine import instruction_sets, processor
 from ebbtide.training.wire import receive, send
 from ebbtide.user_code import explain, load_words
@@ -132,9 +133,10 @@ def identity() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serves the driver, whose process number is the first argument, over the standard streams. Ctrl-C is handled by
-    the driver."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Serves the driver, whose process number is the first argument, over the standard streams. The stop signals
+    are handled by the driver, also where a batch system sends SIGTERM to every process: a worker is needed to save."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     end_with(int(sys.argv[1]))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not break the protocol
