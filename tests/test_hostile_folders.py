@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
+from ebbtide.report.arms_figure import Panel, arms_figure
+from ebbtide.report.grid_figure import Curve, curves_by_figure
 from ebbtide.runs.signed import SCHEMA, sign
 from ebbtide.studies.claim import Judgement
 from ebbtide.studies.computation import Record
@@ -279,6 +281,19 @@ def commands_of(folder: Path, out: Path) -> list[list[str]]:
     """The commands that read the points of a sweep's folder."""
     texts = [text for text in SWEEP_COMMANDS if "FOLDER/" not in text and "report" not in text]
     return [text.replace("FOLDER", str(folder)).replace("OUT", str(out)).split() for text in texts]
+
+
+@pytest.mark.parametrize("chance", [-1e308, 1e5, 1e308])
+def test_a_chance_level_that_no_panel_shows_leaves_the_figure_its_room(chance, sound, tmp_path, monkeypatch, capsys):
+    """A word at such a level took the room of all panels, and matplotlib warned (a warning is an error here)."""
+    folder = Path(shutil.copytree(sound["run"], tmp_path / "run"))
+    head = json.loads((folder / "run.json").read_bytes())["body"]
+    head["instruments"] = [one | {"chance": chance} for one in head["instruments"]]
+    (folder / "run.json").write_bytes(sign(head))
+    assert run_command(["show", str(folder), "--figure", str(tmp_path / "figure.svg")], capsys)[0] == 0
+    curve = (np.arange(3.0), np.full((2, 3), 0.5))
+    assert arms_figure([Panel("icl", {"a": curve}, chance)], ["a"], "t")
+    assert curves_by_figure([Curve(1, None, *curve)], metric="icl", axis="a", split=None, chance=chance, title="t")
 
 
 def write_sweep(folder: Path, *axes: dict[str, Any]) -> None:

@@ -43,6 +43,9 @@ WEIGHTS = (
     CurveStyle("iwl_common", "IWL, common classes", "#0072B2", (0, (5, 1, 1, 1)), "v"),
     CurveStyle("iwl_rare", "IWL, rare classes", "#CC79A7", (0, (2, 2)), "P"),
 )
+LOWEST, HIGHEST = -0.03, 1.03
+"""Limits of the panels of accuracies. A chance level beyond them is not drawn: its word would take the room of the
+whole figure."""
 LOSS = (CurveStyle("train_loss", "training loss", "#000000", "-", "o"),)
 
 
@@ -70,7 +73,7 @@ def curves_figure(run: RunFolder, title: str, *, log: bool = False) -> dict[str,
         if top is not None:
             panel.axvline(top, color="0.35", lw=1, ls=(0, (2, 2)), zorder=0)
     for panel, names in zip(panels, ([one.name for one in CONTEXT], [one.name for one in WEIGHTS]), strict=False):
-        levels = sorted({round(chance[n], 3) for n in names if n in chance})
+        levels = sorted({round(chance[n], 3) for n in names if n in chance and LOWEST <= chance[n] <= HIGHEST})
         for i, level in enumerate(levels):
             panel.axhline(level, color="0.5", lw=0.8, ls=":", zorder=0)
             if i and level - levels[i - 1] < 0.03:
@@ -84,7 +87,7 @@ def curves_figure(run: RunFolder, title: str, *, log: bool = False) -> dict[str,
                 ha="right",
                 va="bottom",
             )
-        panel.set_ylim(-0.03, 1.03)
+        panel.set_ylim(LOWEST, HIGHEST)
         panel.set_ylabel("accuracy")
     panels[0].set_title("from the context", loc="left", fontsize=9)
     panels[1].set_title("from the weights", loc="left", fontsize=9)
