@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: demo test thorough crash check verify clean
 
 demo: $(VENV)/.installed  ## the transience study on the embedded default: verdict and figure
-	$(BIN)/ebbtide run transience --preset quick --check
+	$(BIN)/ebbtide run transience --preset quick
 
 test: $(VENV)/.installed-test check  ## every check and every test, on two cores (TESTERS=0: one test after the other)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder

@@ -73,16 +73,16 @@ def verdicts(folder: Path) -> dict[str, bytes]:
     """verdict.json of a run, of an experiment and of a computation, the first two of curves written by hand; a dash
     stands in place of the version that judged them."""
     run, sweep, computed = folder / "run", folder / "sweep", folder / "computed"
-    study = find_study("transience")
-    names = ("icl", "iwl", "ciwl")
+    study = find_study("transience")._replace(registrations=str(folder))
+    names = ("train", "icl", "iwl", "ciwl")
     rng = np.random.default_rng(0)
-    curves = {name: rng.random((4, 9)) for name in names}
+    curves = {name: rng.random((6, 9)) for name in names}
     spec = study.base("quick").spec
-    conclude_run(study, write_run(run, curves, rng.random((4, 9)), spec=spec))
+    conclude_run(study, write_run(run, curves, rng.random((6, 9)), spec=spec))
     plan = setup(study, "burstiness").plan()
     assert isinstance(plan, SweepPlan)
     conclude_sweep(study, plan.setup.experiment, "quick", made(sweep, plan.sweep))
-    setup(find_study("toy-laws"), fields=[("seeds", "3")]).plan().conclude(computed)
+    setup(find_study("toy-laws")._replace(registrations=str(folder)), fields=[("seeds", "3")]).plan().conclude(computed)
     found = {}
     for name, path in (("run", run), ("sweep", sweep), ("computed", computed)):
         verdict: dict[str, Any] = msgspec.json.decode((path / "verdict.json").read_bytes())

@@ -65,8 +65,9 @@ def finished(tmp_path_factory) -> tuple[Path, int]:
 
 def transient(path: Path) -> RunFolder:
     """A complete run whose curves bear out every claim."""
-    jitter = np.arange(4)[:, None] / 100
-    curves = {"icl": CURVE - jitter, "iwl": np.linspace(0, 0.9, 10) - jitter, "ciwl": np.full((4, 10), 0.5)}
+    jitter = np.arange(6)[:, None] / 100
+    rising = {"train": np.linspace(0.5, 1, 10), "iwl": np.linspace(0, 0.9, 10), "ciwl": np.linspace(0.3, 1, 10)}
+    curves = {name: curve - jitter for name, curve in {"icl": CURVE, **rising}.items()}
     return write_run(path, curves, np.array([np.nan, *np.linspace(4, 1, 9)]) + jitter)
 
 
@@ -256,7 +257,7 @@ def test_check_gives_0_when_every_claim_holds(here, capsys):
 
 
 def test_check_gives_1_when_a_claim_does_not_hold(here, capsys):
-    write_run(here / "runs/flat", {n: np.full((4, 10), 0.5) for n in ("icl", "iwl", "ciwl")}, np.ones((4, 10)))
+    write_run(here / "runs/flat", {n: np.full((6, 10), 0.5) for n in ("train", "icl", "iwl", "ciwl")}, np.ones((6, 10)))
     assert main(["resume", "flat", "--check"]) == 1
     assert main(["resume", "flat"]) == 0
     assert "FAILS" in capsys.readouterr().out

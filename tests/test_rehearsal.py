@@ -33,7 +33,7 @@ def test_every_preset_of_every_experiment_can_be_judged(study):
         (
             ["transience", "--experiment", "l2", "--evaluators", '["train"]'],
             "evaluators = ",
-            "there would be no 'transience'",
+            "there would be no 'icl_final'",
         ),
         (
             ["abrupt-learning", "--evaluators", '["train", "icl"]'],
@@ -54,7 +54,7 @@ def test_every_preset_of_every_experiment_can_be_judged(study):
         (
             ["transience", "--experiment", "l2", "--evaluators", '["train"]', "--batch", "64"],
             "evaluators = ['train'], batch = 64: then transience/l2 cannot be judged: ",
-            "there would be no 'transience'",
+            "there would be no 'icl_final'",
         ),
         (["coopetition", "--model.layers", "1"], "model.layers = 1", "must be at least 2"),
         (["coopetition", "--model", '{"type":"recurrent"}'], "model = 'recurrent'", "must be a transformer"),
