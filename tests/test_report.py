@@ -202,7 +202,7 @@ def test_an_experiment_that_is_not_judged_says_how_to_go_on(judged):
     assert "Not judged yet" in text and "--experiment l2" in text and "--out exp" in text
     assert "Does L2 keep in-context learning?" in text
     made(Path("runs/part"), L2, members=5, leave=1)
-    assert "Unfinished: 15 of 20 members are trained (5 missing)" in told("part").text["e1"]
+    assert "Unfinished: 32 of 36 members are trained (4 missing)" in told("part").text["e1"]
 
 
 def test_a_study_lists_the_questions_that_were_not_asked(judged):

@@ -72,7 +72,7 @@ def test_members_trained_side_by_side_learn_their_own_classes():
     """The bank is an argument of the step that is mapped over members."""
     engine = Engine(OWN)
     banks = [np.asarray(engine.data(m).bank.features) for m in range(2)]
-    assert not np.array_equal(*banks)
+    assert not np.array_equal(banks[0], banks[1])
 
 
 @pytest.mark.parametrize(
