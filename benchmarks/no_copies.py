@@ -40,6 +40,7 @@ FIELDS = (
     "model.layers",
     "model.width",
     "optimizer.lr",
+    "optimizer.schedule.warmup",
     "sequences",
     "source.seed",
     "seeds.init",
@@ -53,21 +54,21 @@ CURVES = ROOT / "benchmarks" / "results" / "no-copies-curves.csv"
 SHORT = 1_280_000
 """Sequences of a run of the map."""
 WORDS = (
-    "Query and context never hold the same exemplar. Each cell: peak of ICL, then ICL at the end of one run of 1.28M "
-    "sequences (*: 2.56M).\nFramed: ICL rises to .75 or more, falls by .2 or more, and IWL or CIWL rises meanwhile."
-    " Hatched: not trained. Below: the chosen setting, six members."
+    "Query and context never hold the same exemplar. Cells: peak of ICL, and ICL at the end of one run of 1.28M "
+    "sequences.\nFramed: ICL rises to .75 or more, then falls by .2 or more while IWL or CIWL rises. "
+    "Bottom left: runs of 2.56M sequences (': 1.28M)."
 )
+COLOURS: dict[str, Any] = {"cmap": "viridis", "vmin": 0.5, "vmax": 1.0}
+FRAME = "#D55E00"
 NAMES = {"icl": "ICL", "flip": "Flip", "iwl": "IWL", "ciwl": "CIWL"}
 """Evaluators of the curves: the table of curves has a row for every evaluation of every member."""
 
 
 class Panel(NamedTuple):
-    """A panel of the map: its title, the values of the table's columns that its rows have, and its axes."""
+    """A panel of the map: its title, and the values of the table's columns that its rows have."""
 
     title: str
     where: dict[str, str]
-    noise: tuple[float, ...] = (0.4, 0.7, 1.0, 1.3)
-    classes: tuple[float, ...] = (128, 256, 512, 1024)
 
 
 MAP = {"optimizer.lr": "0.002", "source.dim": "24", "model.layers": "2", "source.seed": "2000", "task.context": "2"}
@@ -77,7 +78,7 @@ PANELS = (
     Panel("4 labels, always new exemplars", FOUR | {"source.infinite": "True"}),
     Panel("4 labels, 5 exemplars, 4 pairs", FOUR | {"task.context": "4"}),
     Panel("32 labels, 5 exemplars", FOUR | {"task.labels.count": "32"}),
-    Panel("a label a class, 5 exemplars", MAP | {"task.labels.type": "fixed"}, (0.1, 0.4, 0.7), (512, 2048)),
+    Panel("a label a class, 5 exemplars", MAP | {"task.labels.type": "fixed"}),
 )
 
 
@@ -132,33 +133,65 @@ def read(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def draw_map(panel: Any, shown: Panel, rows: list[dict[str, Any]]) -> Any:
-    """Draws a cell for every setting, of its longest run: colour and upper number are the peak of ICL, the lower number
-    is its end; framed where ICL rises and falls, hatched where nothing was trained."""
-    rows = [row for row in rows if all(row[name] == value for name, value in shown.where.items())]
-    peak = np.full((len(shown.classes), len(shown.noise)), np.nan)
-    for i, j in np.ndindex(peak.shape):
-        at = (shown.classes[i], shown.noise[j])
-        same = [row for row in rows if (float(row["source.classes"]), float(row["source.noise"])) == at]
-        if not same:
-            box = {"facecolor": "0.95", "hatch": "///", "edgecolor": "0.75", "lw": 0}
-            panel.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **box))
-            continue
-        row = max(same, key=lambda row: int(row["sequences"]))
+def select(rows: list[dict[str, Any]], where: dict[str, str]) -> list[dict[str, Any]]:
+    """The rows that have these values."""
+    return [row for row in rows if all(row[name] == value for name, value in where.items())]
+
+
+def draw_map(panel: Any, shown: Panel, rows: list[dict[str, Any]]) -> None:
+    """Draws a cell for every setting: colour and upper number are the peak of ICL, the lower number is its end; framed
+    where ICL rises and falls, hatched where nothing was trained."""
+    rows = select(rows, shown.where | {"sweep": "no-copies"})
+    x, y = (sorted({float(row[name]) for row in rows}) for name in ("source.noise", "source.classes"))
+    peak = np.full((len(y), len(x)), np.nan)
+    for row in rows:
+        i, j = y.index(float(row["source.classes"])), x.index(float(row["source.noise"]))
         peak[i, j] = float(row["icl_peak"])
-        longer = "*" if int(row["sequences"]) > SHORT else ""
-        words = f"{peak[i, j]:.2f}\n→ {float(row['icl_final']):.2f}{longer}"
+        words = f"{peak[i, j]:.2f}\n→ {float(row['icl_final']):.2f}"
         ink = "black" if peak[i, j] > 0.8 else "white"
         panel.text(j, i, words, ha="center", va="center", fontsize=6.5, color=ink, linespacing=1.1)
         if falls(row):
-            panel.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, ec="#D55E00", lw=2.2, zorder=3))
-    image = panel.imshow(peak, origin="lower", aspect="auto", cmap="viridis", vmin=0.5, vmax=1.0, interpolation="none")
-    panel.set_xticks(range(len(shown.noise)), [f"{value:g}" for value in shown.noise], fontsize=7)
-    panel.set_yticks(range(len(shown.classes)), [f"{value:g}" for value in shown.classes], fontsize=7)
+            panel.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, ec=FRAME, lw=2.2, zorder=3))
+    for i, j in np.argwhere(np.isnan(peak)):
+        box = {"facecolor": "0.95", "hatch": "///", "edgecolor": "0.75", "lw": 0}
+        panel.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **box))
+    panel.imshow(peak, origin="lower", aspect="auto", interpolation="none", **COLOURS)
+    panel.set_xticks(range(len(x)), [f"{value:g}" for value in x], fontsize=7)
+    panel.set_yticks(range(len(y)), [f"{value:g}" for value in y], fontsize=7)
     panel.set_title(shown.title, fontsize=8)
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
-    return image
+
+
+def draw_edge(panel: Any, rows: list[dict[str, Any]]) -> Any:
+    """Draws the longest run of every setting with 4 labels and 5 exemplars over noise and classes: the colour is the
+    peak of ICL, the number how far it has fallen at the end, the ring where it rises and falls."""
+    longest: dict[tuple[float, float], dict[str, Any]] = {}
+    for row in select(rows, FOUR | {"source.exemplars": "5"}):
+        at = (float(row["source.noise"]), float(row["source.classes"]))
+        if at not in longest or int(row["sequences"]) > int(longest[at]["sequences"]):
+            longest[at] = row
+    at, chosen = np.array(list(longest)), list(longest.values())
+    edges = [FRAME if falls(row) else "0.4" for row in chosen]
+    widths = [2.2 if falls(row) else 0.5 for row in chosen]
+    peaks = [float(row["icl_peak"]) for row in chosen]
+    points = panel.scatter(*at.T, c=peaks, s=130, edgecolors=edges, linewidths=widths, clip_on=False, **COLOURS)
+    for number, ((x, y), row) in enumerate(sorted(longest.items())):
+        fall = float(row["icl_peak"]) - float(row["icl_final"])
+        if rises(row):
+            words = f"{-fall:.2f}" + ("" if int(row["sequences"]) > SHORT else "'")
+            above = -13 if number % 2 else 9  # so that the numbers of neighbours do not overlap
+            panel.annotate(words, (x, y), (0, above), textcoords="offset points", ha="center", fontsize=6)
+    panel.set_yscale("log", base=2)
+    panel.set_yticks(sorted(set(at[:, 1])), [f"{value:g}" for value in sorted(set(at[:, 1]))], fontsize=7)
+    panel.minorticks_off()
+    panel.margins(y=0.12)
+    panel.tick_params(labelsize=7)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.set_title("4 labels, 5 exemplars: fall of ICL", fontsize=8)
+    panel.set_xlabel("noise within a class", fontsize=8)
+    panel.set_ylabel("classes", fontsize=8)
+    return points
 
 
 def draw_curves(panel: Any, names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
@@ -186,21 +219,28 @@ def draw_curves(panel: Any, names: tuple[str, ...], rows: list[dict[str, Any]]) 
 
 
 def draw(rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> bytes:
-    """The figure as PNG: the map of one run a setting above, the curves of the chosen setting below."""
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    grid: Any = figure.add_gridspec(3, 4, height_ratios=(1, 1, 1.1))
+    """The figure as PNG: the map above; the edge at greater length and the curves of the chosen setting below."""
+    figure = Figure(figsize=(9.5, 7.2), layout="constrained")
     figure.suptitle(WORDS, fontsize=8)
-    panels = [figure.add_subplot(grid[i // 4, i % 4]) for i in range(len(PANELS))]
-    images = [draw_map(panel, shown, rows) for panel, shown in zip(panels, PANELS, strict=True)]
-    bar = figure.colorbar(images[0], ax=panels, shrink=0.6, aspect=30)
-    bar.set_label("peak of ICL, accuracy (chance .5)", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    grid: Any = figure.add_gridspec(3, 12, height_ratios=(1, 1, 1.45))
+    panels = [figure.add_subplot(grid[i // 4, 3 * (i % 4) : 3 * (i % 4) + 3]) for i in range(len(PANELS))]
+    for panel, shown in zip(panels, PANELS, strict=True):
+        draw_map(panel, shown, rows)
     for panel in panels[::4]:
         panel.set_ylabel("classes", fontsize=8)
     for panel in panels[4:]:
         panel.set_xlabel("noise within a class", fontsize=8)
-    for columns, names in ((slice(0, 2), ("icl", "flip")), (slice(2, 4), ("iwl", "ciwl"))):
-        draw_curves(figure.add_subplot(grid[2, columns]), names, curves)
+    points = draw_edge(figure.add_subplot(grid[2, :4]), rows)
+    for columns, names, title in (
+        (slice(4, 8), ("icl", "flip"), "the chosen setting, six members"),
+        (slice(8, 12), ("iwl", "ciwl"), "the same members"),
+    ):
+        panel = figure.add_subplot(grid[2, columns])
+        draw_curves(panel, names, curves)
+        panel.set_title(title, fontsize=8)
+    bar = figure.colorbar(points, ax=panels, shrink=0.9, aspect=30)
+    bar.set_label("peak of ICL, accuracy (chance .5)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return render(figure, "png")
 
 
