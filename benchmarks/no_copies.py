@@ -1,7 +1,8 @@
 """Map of ICL without copies, for docs/papers/transience.md: `python benchmarks/no_copies.py [SWEEP ...]`.
 
-Given the folders of sweeps (`sweeps/no-copies.toml`, `sweeps/no-copies-long.toml`), writes the table
-benchmarks/results/no-copies.csv, one row a member; then draws docs/papers/transience-no-copies.png from the table.
+Given the folders of the sweeps `sweeps/no-copies.toml`, `no-copies-long.toml` and `no-copies-confirm.toml`, in this
+order, writes two tables: benchmarks/results/no-copies.csv, one row a member, and no-copies-curves.csv, one row an
+evaluation of the last sweep's members. Then draws docs/papers/transience-no-copies.png from the tables.
 
 Fixed before the search, and counted here:
 - ICL *rises* where its peak is at least `PEAK` (accuracy between the two labels in context; chance is .5);
@@ -55,7 +56,7 @@ SHORT = 1_280_000
 """Sequences of a run of the map."""
 WORDS = (
     "Query and context never hold the same exemplar. Cells: peak of ICL, and ICL at the end of one run of 1.28M "
-    "sequences.\nFramed: ICL rises to .75 or more, then falls by .2 or more while IWL or CIWL rises. "
+    "sequences.\nFramed, ringed: ICL rises to .75 or more, then falls by .2 or more while IWL or CIWL rises. "
     "Bottom left: runs of 2.56M sequences (': 1.28M)."
 )
 COLOURS: dict[str, Any] = {"cmap": "viridis", "vmin": 0.5, "vmax": 1.0}
@@ -176,10 +177,11 @@ def draw_edge(panel: Any, rows: list[dict[str, Any]]) -> Any:
     widths = [2.2 if falls(row) else 0.5 for row in chosen]
     peaks = [float(row["icl_peak"]) for row in chosen]
     points = panel.scatter(*at.T, c=peaks, s=130, edgecolors=edges, linewidths=widths, clip_on=False, **COLOURS)
-    for number, ((x, y), row) in enumerate(sorted(longest.items())):
-        fall = float(row["icl_peak"]) - float(row["icl_final"])
+    for (x, y), row in longest.items():
         if rises(row):
-            words = f"{-fall:.2f}" + ("" if int(row["sequences"]) > SHORT else "'")
+            fall = max(float(row["icl_peak"]) - float(row["icl_final"]), 0.0)
+            words = f"{fall:.2f}" + ("" if int(row["sequences"]) > SHORT else "'")
+            number = sum(other < x for other, same in longest if same == y)
             above = -13 if number % 2 else 9  # so that the numbers of neighbours do not overlap
             panel.annotate(words, (x, y), (0, above), textcoords="offset points", ha="center", fontsize=6)
     panel.set_yscale("log", base=2)
@@ -232,8 +234,8 @@ def draw(rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> bytes:
         panel.set_xlabel("noise within a class", fontsize=8)
     points = draw_edge(figure.add_subplot(grid[2, :4]), rows)
     for columns, names, title in (
-        (slice(4, 8), ("icl", "flip"), "the chosen setting, six members"),
-        (slice(8, 12), ("iwl", "ciwl"), "the same members"),
+        (slice(4, 8), ("icl", "flip"), "256 classes, 5 exemplars, noise .65"),
+        (slice(8, 12), ("iwl", "ciwl"), "the same six members"),
     ):
         panel = figure.add_subplot(grid[2, columns])
         draw_curves(panel, names, curves)
