@@ -17,6 +17,7 @@ import checked_calls  # noqa: F401  before ebbtide is imported
 import compiled
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
+from ebbtide.sources import gaussian
 from ebbtide.sources.bank import Bank
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
@@ -56,7 +57,9 @@ compiler.get_compile_options = _compile_options
 def quick_compile() -> Iterator[None]:
     """The same for a whole module, with `pytestmark = pytest.mark.usefixtures("quick_compile")`."""
     jax.config.update("jax_disable_most_optimizations", True)
+    gaussian._build.clear_cache()  # one program of the process, whatever module has compiled it
     yield
+    gaussian._build.clear_cache()
     jax.config.update("jax_disable_most_optimizations", False)
 
 

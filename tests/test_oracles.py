@@ -17,14 +17,15 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 # Written by hand from the definitions. c: the chance level of the evaluator; 1/L: one label of all;
 # ?: depends on the task (the copied label may be the majority).
-#            train icl reserved holdout iwl  ciwl flip iwl_exemplar; icl common, rare; iwl common, rare; icl_pairs
+#            train icl reserved holdout iwl  ciwl flip iwl_exemplar; icl common, rare; iwl common, rare; icl_pairs;
+#            icl and flip without a copy
 THEORY = {
-    "ICL":      "1  1  1  1  0  c  1  0  1 1  0 0  1",
-    "IWL":      "1  c  c  c  1  1  0  1  c c  1 1  c",
-    "CIWL":     "1  c  c  c  0  1  0  0  c c  0 0  c",
-    "majority": "c  c  c  c  0  ?  c  0  c c  0 0  c",
-    "last":     "c  c  c  c  0  c  c  0  c c  0 0  c",
-    "random":   "c  c  c  c  1/L c c 1/L  c c  1/L 1/L  c",
+    "ICL":      "1  1  1  1  0  c  1  0  1 1  0 0  1  1 1",
+    "IWL":      "1  c  c  c  1  1  0  1  c c  1 1  c  c 0",
+    "CIWL":     "1  c  c  c  0  1  0  0  c c  0 0  c  c 0",
+    "majority": "c  c  c  c  0  ?  c  0  c c  0 0  c  c c",
+    "last":     "c  c  c  c  0  c  c  0  c c  0 0  c  c c",
+    "random":   "c  c  c  c  1/L c c 1/L  c c  1/L 1/L  c  c c",
 }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_verify_passes_and_reports_every_check(verified):
     passed, checks, tables = verified
     assert passed, [c for c in checks if not c.passed]
     names = [c.name for c in checks]
-    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 2 + 5 + len(FUNCTION_CHECKS) and all(
+    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 2 + 6 + len(FUNCTION_CHECKS) and all(
         c.detail for c in checks
     )
     assert list(tables) == list(verify.TASKS) and len(tables) == 3

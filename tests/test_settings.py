@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from ebbtide.cli.parser import overrides, parser
 from ebbtide.papers.transience.study import TRANSIENCE
+from ebbtide.sources.gaussian import Gaussian
 from ebbtide.studies.describe import (
     copied_queries,
     defaults,
@@ -20,6 +21,7 @@ from ebbtide.studies.describe import (
     seeds,
     value_text,
 )
+from ebbtide.tasks.fewshot import FewShot
 from ebbtide.training.fields import override
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.probe import prompts_of
@@ -74,8 +76,16 @@ def test_seeds_and_scale_in_words():
     assert scale_words(msgspec.to_builtins(paper.spec), paper.spec, "note") == "note"
 
 
+def copied_spec() -> Spec:
+    """The quick preset with two exemplars of a class, drawn independently."""
+    quick = TRANSIENCE.bases["quick"].spec
+    assert isinstance(quick.task, FewShot) and isinstance(quick.source, Gaussian)
+    task, source = replace(quick.task, exemplar_draw="independent"), replace(quick.source, exemplars=2)
+    return replace(quick, task=task, source=source)
+
+
 def test_how_often_a_query_is_a_copy_is_said_where_it_is_not_as_in_the_paper():
-    paper, quick = TRANSIENCE.bases["paper"].spec, TRANSIENCE.bases["quick"].spec
+    paper, quick = TRANSIENCE.bases["paper"].spec, copied_spec()
     said = "bursty sequences whose query equals a context exemplar"
     assert f"{said} 50% (paper: 14%)" in scale_words(msgspec.to_builtins(quick), paper, "note")
     assert said not in scale_words(msgspec.to_builtins(quick), paper, "note", ["source.exemplars"])
@@ -86,8 +96,8 @@ def test_how_often_a_query_is_a_copy_is_said_where_it_is_not_as_in_the_paper():
 
 
 def test_the_share_of_copied_queries_is_what_is_drawn():
-    """Counted in prompts of the quick preset, whose context has the query's class once."""
-    spec = TRANSIENCE.bases["quick"].spec
+    """Counted in prompts whose context has the query's class once."""
+    spec = copied_spec()
     prompt = prompts_of(spec, "train", 4000)
     copied = (np.asarray(prompt.exemplars[:-1]) == np.asarray(prompt.exemplars[-1])).all(-1).any(0)
     share = copied_queries(flat(msgspec.to_builtins(spec)))

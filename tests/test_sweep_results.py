@@ -248,7 +248,7 @@ def test_every_preset_can_be_planned(file, monkeypatch):
     from ebbtide.sweeps.sweep import read_sweep
 
     sweep = read_sweep(file)
-    assert sweep.name == file.stem and sweep.size() >= 8
+    assert sweep.name == file.stem and sweep.size() >= 6
     try:
         found = group(sweep, sweep.points())
     except InputError as error:

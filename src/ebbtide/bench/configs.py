@@ -13,7 +13,7 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Constant, Schedule
-from ebbtide.training.spec import Spec
+from ebbtide.training.spec import Seeds, Spec
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +90,14 @@ CONFIGS = {
         ),
         Config(
             name="2L-shared",
-            note="the preset quick of study transience",
-            spec=QUICK,
+            note="the model and batches of study transience, preset quick; data as until 2026-11-29",
+            spec=replace(
+                QUICK,
+                task=FewShot(context=2, burst=1, labels=Shared(4)),
+                source=Gaussian(classes=512, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2),
+                members=4,
+                seeds=Seeds(),
+            ),
             batches=(QUICK.batch,),
             roofline=(0.65,),
             over_torch=2.0,

@@ -32,8 +32,8 @@ CONTEXT = (
     CurveStyle("icl_common", "ICL, common classes", "#009E73", (0, (5, 1, 1, 1)), "v"),
     CurveStyle("icl_pairs", "ICL, held-out pairs of labels", "#E69F00", (0, (1, 2.4)), "X"),
     CurveStyle("icl_rare", "ICL, rare classes", "#D55E00", (0, (2, 2)), "P"),
-    CurveStyle("icl_no_copy", "ICL, query not in the context", "#D55E00", (0, (4, 2)), "<"),
-    CurveStyle("flip_no_copy", "Flip, query not in the context", "#E69F00", (0, (3, 1, 1, 1, 1, 1)), ">"),
+    CurveStyle("icl_no_copy", "ICL, query not in the context", "#882255", (0, (4, 2)), "<"),
+    CurveStyle("flip_no_copy", "Flip, query not in the context", "#999933", (0, (3, 1, 1, 1, 1, 1)), ">"),
 )
 WEIGHTS = (
     CurveStyle("iwl", "IWL", "#D55E00", "-", "o"),

@@ -82,7 +82,8 @@ def seeds(spec: dict[str, Any]) -> str:
     if "seeds.member" in varied:
         members = f"members {_several(varied.pop('seeds.member'))}"
     names = [name for name in fields if name.startswith("seeds.") or name.rpartition(".")[2].endswith("seed")]
-    found = {name: fields[name] for name in names if name != "seeds.member"} | varied
+    own = {name: fields[name] for name in names if name != "seeds.member"}
+    found = {name: value for name, value in own.items() if name != "seeds.world" or value is not None} | varied
     words = [f"{name} {_several(v) if isinstance(v, list) else value_text(v)}" for name, v in found.items()]
     return "; ".join([members, ", ".join(words)] if words else [members])
 
