@@ -53,13 +53,19 @@ def _compile_options(*args: Any, **options: Any) -> Any:
 compiler.get_compile_options = _compile_options
 
 
+def forget_banks() -> None:
+    """Makes the process compile the program that draws Gaussian banks anew, with the options of the module."""
+    program: Any = gaussian._build
+    program.clear_cache()
+
+
 @pytest.fixture(scope="module")
 def quick_compile() -> Iterator[None]:
     """The same for a whole module, with `pytestmark = pytest.mark.usefixtures("quick_compile")`."""
     jax.config.update("jax_disable_most_optimizations", True)
-    gaussian._build.clear_cache()  # one program of the process, whatever module has compiled it
+    forget_banks()
     yield
-    gaussian._build.clear_cache()
+    forget_banks()
     jax.config.update("jax_disable_most_optimizations", False)
 
 
