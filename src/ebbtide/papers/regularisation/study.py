@@ -54,7 +54,7 @@ SIDE_BY_SIDE = Experiment(
                 },
                 base={},
             ),
-            5,
+            None,
             f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 classes of one exemplar, 2 labels",
         ),
         "cpu": Preset(
@@ -70,7 +70,7 @@ SIDE_BY_SIDE = Experiment(
                 },
                 base={},
             ),
-            7,
+            None,
             f"noisy: {QUICK_SCALE}; exact: 1 layer, 8 pairs, 128 or 256 classes of one exemplar, 2 labels",
         ),
     },

@@ -32,7 +32,7 @@ CLASSES = Experiment(
     ),
     presets={
         "quick": Preset(
-            Comparison(round=1, arms=_classes(256), base={}), 6, f"256, 512 and 1,024 classes; {QUICK_SCALE}"
+            Comparison(round=1, arms=_classes(256), base={}), None, f"256, 512 and 1,024 classes; {QUICK_SCALE}"
         ),
         "paper": Preset(
             Comparison(round=1, arms=_classes(400), base=LARGE, preset="paper", resources=ACCELERATOR, task_members=10),
@@ -61,7 +61,7 @@ VARIATION = Experiment(
                 arms={f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 20)},
                 base={},
             ),
-            5,
+            None,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -75,7 +75,7 @@ VARIATION = Experiment(
                 },
                 base={},
             ),
-            27,
+            None,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -142,7 +142,7 @@ ZIPF = Experiment(
     presets={
         "quick": Preset(
             Comparison(round=1, arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)}, base=BY_RANK),
-            5,
+            None,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -151,7 +151,7 @@ ZIPF = Experiment(
                 arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
                 base=BY_RANK,
             ),
-            14,
+            None,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -188,7 +188,7 @@ BURSTINESS = Experiment(
     presets={
         "quick": Preset(
             Comparison(round=1, arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 1.0)}, base={}),
-            5,
+            None,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -226,12 +226,12 @@ LABELS = Experiment(
     presets={
         "quick": Preset(
             Comparison(round=1, arms=_labels(1, 16), base={"sequences": 640_000, "schedule.evaluations": 21}),
-            4,
+            None,
             f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
         "cpu": Preset(
             Comparison(round=1, arms=_labels(1, 4, 16), base={}),
-            13,
+            None,
             f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
         ),
         "paper": Preset(
@@ -283,7 +283,7 @@ COPIES = Experiment(
                 },
                 base=EARLIER | {"evaluators": ["train", "icl", "icl_no_copy", "iwl", "ciwl", "flip", "flip_no_copy"]},
             ),
-            4,
+            None,
             "512 Gaussian classes of 2 exemplars at noise 1.3, learning rate 2e-3; else as the study's quick setting",
         ),
     },

@@ -60,7 +60,7 @@ SIZE = Experiment(
                 },
                 base={},
             ),
-            5,
+            None,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -75,7 +75,7 @@ SIZE = Experiment(
                 },
                 base={},
             ),
-            16,
+            None,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -139,7 +139,7 @@ L2 = Experiment(
                 },
                 base={},
             ),
-            5,
+            None,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -153,7 +153,7 @@ L2 = Experiment(
                 },
                 base={},
             ),
-            16,
+            None,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -208,7 +208,7 @@ COMPETITION = Experiment(
                 },
                 base={},
             ),
-            5,
+            None,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -224,7 +224,7 @@ COMPETITION = Experiment(
                 },
                 base={},
             ),
-            18,
+            None,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -301,7 +301,7 @@ EARLY = Experiment(
                     "evaluation_sequences": 5000,
                 },
             ),
-            9,
+            None,
             QUICK_SCALE + "; the ICL validation is 5,000 prompts 61 times",
         ),
     },
@@ -329,7 +329,7 @@ ARCHITECTURE = Experiment(
                 },
                 base={"sequences": 1_280_000, "schedule.evaluations": 21},
             ),
-            5,
+            None,
             f"about 25,000 weights in the layers of each: 2, 3 and 12 layers; {QUICK_SCALE}",
         ),
         "paper": Preset(
