@@ -21,7 +21,7 @@ BASE = eb.Spec(
     optimizer=eb.Adam(lr=3e-3),
     batch=128,
     sequences=128_000,
-    members=6,
+    members=9,
     schedule=eb.Schedule(evaluations=5, checkpoints=2),
     evaluators=("train",),
     evaluation_sequences=4000,
