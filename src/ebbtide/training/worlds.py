@@ -22,12 +22,17 @@ class Worlds:
 
     def __init__(self, spec: Spec):
         self.spec = spec
+        self._of: dict[int, World] = {}
         self._made: dict[bytes, World] = {}
         self._programs: dict[bytes, Draw] = {}
 
     def of(self, member: int) -> World:
         """The world of a member."""
-        spec = self.spec.world(member)
+        if member not in self._of:
+            self._of[member] = self._make(self.spec.world(member))
+        return self._of[member]
+
+    def _make(self, spec: Spec) -> World:
         name = spec.to_json()
         if name not in self._made:
             bank = spec.source.build()

@@ -1,5 +1,6 @@
 """How often the intervals of a verdict cover the truth: simulations of members of known distributions."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -59,12 +60,14 @@ PATHS = (Paths(), Paths(rare=0.05), Paths(rare=0.1), Paths(rare=0.2), Paths(rare
 """What this lab measures: seeds that agree, and seeds of which one in twenty, ten, five or three takes another path."""
 
 
+@cache
 def of_median(paths: Paths, n: int, shared: bool = False, draws: int = 100_000) -> float:
     """The share of draws in which the interval of the median of n members covers the median of all."""
     low, high = median_interval(paths.draw(n, draws, shared))
     return _covered(low, high, paths.median())
 
 
+@cache
 def of_mean(paths: Paths, n: int, draws: int = 40_000) -> float:
     """The share of draws in which Student's 95 % interval of the mean of n members covers the mean of all: what this
     lab printed until 2026-11-29."""
@@ -76,6 +79,7 @@ def of_mean(paths: Paths, n: int, draws: int = 40_000) -> float:
     return _covered(middle - half, middle + half, paths.mean())
 
 
+@cache
 def of_share(share: float, n: int) -> float:
     """The probability that the exact interval of a share covers it, of n members of which each is above with
     probability `share`."""
