@@ -164,9 +164,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             for value in dict.fromkeys(values):
                 self.check_value(name, value)
         if self.seeds.world is not None:
-            most = 2**31 - 1 - self.seeds.world - max(self.number(m) for m in range(self.members))
-            allowed = f"must be at most {most} with seeds.world = {self.seeds.world} and these members"
-            require(self.seeds.evaluation <= most, "seeds.evaluation", self.seeds.evaluation, allowed)
+            most = 2**31 - 1 - max(self.number(m) for m in range(self.members)) - self.seeds.evaluation
+            allowed = f"must be at most {most} with seeds.evaluation = {self.seeds.evaluation} and these members"
+            require(self.seeds.world <= most, "seeds.world", self.seeds.world, allowed)
 
     def metrics(self) -> tuple[str, ...]:
         """The names of the metrics that every evaluator records."""
