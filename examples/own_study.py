@@ -32,7 +32,7 @@ RATES = eb.Experiment(
             eb.Comparison(
                 arms={"1e-4": {"optimizer.lr": 1e-4}, "3e-3": {"optimizer.lr": 3e-3}},
                 base={"source.seed": 5},
-                members=2,
+                members=6,
             ),
             minutes=0.5,
             scaled="an example: one layer of width 16, 3,200 sequences",

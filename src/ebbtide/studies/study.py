@@ -69,7 +69,8 @@ class Preset(NamedTuple):
 
     Args:
         work: a `SingleRun`, a `Comparison` or a `Computation`.
-        minutes: the time that the work takes on two cores, in minutes; None: never timed.
+        minutes: about how long the work takes on two cores, in minutes (where it was timed with fewer members: in
+            proportion); None: never timed.
         scaled: how the setting differs from the paper's, in words.
         needs: data that must be on the machine, in words.
 

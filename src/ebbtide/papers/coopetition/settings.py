@@ -45,7 +45,7 @@ CPU = replace(
     optimizer=Adam(lr=1e-4),
     batch=32,
     sequences=4_800_000,
-    members=2,
+    members=9,
     schedule=Schedule(evaluations=76, checkpoints=16),
 )
 

@@ -60,10 +60,11 @@ PAPER_SIZE = Spec(
     optimizer=Adam(lr=3e-4),
     batch=32,
     sequences=1_600_000_000,
-    members=2,
+    members=9,
     schedule=Schedule(evaluations=3201, checkpoints=41),
     evaluators=EVALUATORS,
     evaluation_sequences=1000,
+    seeds=fresh_seeds("transience", "paper", round=1),
 )
 
 
