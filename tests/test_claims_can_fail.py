@@ -6,6 +6,8 @@ from ebbtide.papers.registry import STUDIES
 from ebbtide.studies.claim import judge
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.single_run import SingleRun
+from ebbtide.studies.study import setup
+from ideal_functions import FUNCTIONS
 from ideal_tools import (
     ABRUPT,
     BOTH,
@@ -99,7 +101,7 @@ NOT_YET = {
     *("representations/supervised", "representations/mixture", "representations/dynamics"),
     *("representations/pasting", "representations/front-ends"),
     *("statisticians/base", "statisticians/selection", "statisticians/links"),
-    *("bayesian-averaging/averaging", "bayesian-averaging/scaling", "toy-laws"),
+    *("bayesian-averaging/averaging", "bayesian-averaging/scaling"),
 }
 """Experiments whose claims are still to be put to the ideal and to an untrained net."""
 
@@ -114,7 +116,8 @@ CASES = [
 
 def test_every_experiment_is_here_or_named_as_missing():
     names = {study.full_name(one) for study in STUDIES for one in study.experiments}
-    assert names == set(IDEALS) | NOT_YET and not set(IDEALS) & NOT_YET
+    here = {*IDEALS, *FUNCTIONS}
+    assert names == here | NOT_YET and not here & NOT_YET
 
 
 @pytest.mark.parametrize(("study", "experiment", "preset"), CASES, ids=[f"{s.full_name(e)} {p}" for s, e, p in CASES])
@@ -126,6 +129,26 @@ def test_the_ideal_meets_every_claim_and_an_untrained_net_none(study, experiment
     courses = {arm: IDEALS[name].get(arm, NEVER) for arm in specs}
     ideal, none = evidence_of(specs, courses, BEST), untrained(specs)
     asked = [claim for claim in experiment.claims_on(specs) if claim.name not in ON_MODELS.get(name, ())]
+    assert asked
+    assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}
+    assert {claim.name: judge(claim, none).verdict for claim in asked} == {claim.name: "fails" for claim in asked}
+
+
+FUNCTION_CASES = [
+    (study, experiment, preset)
+    for study in STUDIES
+    for experiment in study.experiments
+    for preset in experiment.presets
+    if study.full_name(experiment) in FUNCTIONS
+]
+
+
+@pytest.mark.parametrize(
+    ("study", "experiment", "preset"), FUNCTION_CASES, ids=[f"{s.full_name(e)} {p}" for s, e, p in FUNCTION_CASES]
+)
+def test_the_exact_predictors_meet_every_claim_and_an_untrained_net_none(study, experiment, preset):
+    ideal, none = FUNCTIONS[study.full_name(experiment)](preset)
+    asked = setup(study, experiment.name, preset).plan().claims()
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}
     assert {claim.name: judge(claim, none).verdict for claim in asked} == {claim.name: "fails" for claim in asked}
