@@ -50,7 +50,7 @@ def answered(spec: Spec, outputs: list[np.ndarray], prompts: int = 200, evaluato
 
 def test_distances_are_zero_for_the_predictor_itself(monkeypatch):
     blank = answered(transient_ridge.QUICK, [], evaluator="prior")
-    best, pooled = transient_ridge._predictor_outputs(blank)
+    best, pooled = transient_ridge.predictor_outputs(blank)
     made = answered(transient_ridge.QUICK, [0 * best[..., None], best[..., None], pooled[..., None]], evaluator="prior")
     monkeypatch.setattr(transient_ridge, "predict_arm", lambda evidence, arm, evaluator: [made, None])
     found = transient_ridge.distances_to_predictors(NOTHING, "any").values
@@ -59,7 +59,11 @@ def test_distances_are_zero_for_the_predictor_itself(monkeypatch):
     assert np.isnan(found[1]).all()
     np.testing.assert_allclose(transient_ridge.distance_between_predictors(NOTHING, "any"), [between, np.nan])
     np.testing.assert_allclose(transient_ridge._return_share(NOTHING, "any")[0], 1.0)  # pyright: ignore
-    np.testing.assert_allclose(transient_ridge._distances_nearest_to_ridge(NOTHING, "any")[0], [0, between], atol=1e-9)  # pyright: ignore
+    reach = transient_ridge.reach_of_predictors(NOTHING, "any")
+    np.testing.assert_allclose(reach[0], [min(0.5, between), min(found[0, 0, 1] / 2, between)])
+    leads = transient_ridge.leads_of_predictors(NOTHING, "any").values
+    np.testing.assert_allclose(leads[0, 1:], [[reach[0, 0], -between], [-between, reach[0, 1]]], atol=1e-9)
+    assert (leads[0, 0] < 0).all() and np.isnan(leads[1]).all()
 
 
 def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatch):
@@ -229,6 +233,6 @@ def test_a_small_run_is_judged_and_drawn(study, name, pictures, tmp_path):
     experiment = whole._replace(presets={"quick": preset})
     folder = trained(tmp_path / "s", make_sweep(study, experiment, "quick", TINY))
     verdict = conclude_sweep(study, experiment, "quick*", folder)
-    assert [one.claim for one in verdict.claims] == [one.name for one in whole.claims]
+    assert [one.claim for one in verdict.claims] == [one.name for one in whole.claims_on(work.arms)]
     assert all(one.n == 2 and one.estimate is not None for one in verdict.claims)
     assert all((folder.path / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
