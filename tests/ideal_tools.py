@@ -8,16 +8,19 @@ from msgspec.structs import replace
 
 from ebbtide.evaluation.oracles import expected
 from ebbtide.studies.comparison import Comparison
-from ebbtide.studies.evidence import ONLY, Arm, Evidence
+from ebbtide.studies.evidence import ONLY, Arm, Evidence, Series
 from ebbtide.studies.rehearsal import UntrainedRun
 from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
 from ebbtide.training.spec import Spec
 
 Mixture = Mapping[str, float]
-"""Shares of oracles by name (the rest answers at random); or scores of evaluators, which come first."""
+"""Shares of oracles by name (the rest answers at random); or values of curves, which come first: scores of evaluators,
+`train_loss`, `icl/loss`."""
 Course = list[tuple[float, Mixture]]
 """What a member does at shares of its training; between them, in between."""
+Probes = Mapping[tuple[str, str, str], list[tuple[float, np.ndarray]]]
+"""By arm, measure and evaluator: values of a measure of heads at shares of the training."""
 
 NEVER: Course = [(0.0, {})]
 TRANSIENT: Course = [(0.0, {}), (0.25, {"ICL": 0.85}), (0.35, {"ICL": 0.85}), (0.7, {"IWL": 1.0})]
@@ -49,16 +52,26 @@ def specs_of(study: Any, experiment: Any, preset: str) -> dict[str, Spec]:
     return plan.specs() if isinstance(work, Comparison) else {ONLY: plan.spec}
 
 
-def evidence_of(specs: Mapping[str, Spec], courses: Mapping[str, Course], best: Mapping[str, float]) -> Evidence:
-    """Evidence of arms whose members take these courses, three hundredths apart."""
-    made = MadeUp({arm: _arm(spec, courses[arm]) for arm, spec in specs.items()})
+def evidence_of(
+    specs: Mapping[str, Spec], courses: Mapping[str, Course], best: Mapping[str, float], probes: Probes | None = None
+) -> Evidence:
+    """Evidence of arms whose members take these courses, and of whose heads this was measured."""
+    series = {key: _series(specs[key[0]], values) for key, values in (probes or {}).items() if key[0] in specs}
+    made = MadeUp({arm: _arm(spec, courses[arm]) for arm, spec in specs.items()}, series)
     made.best = best
     return made
 
 
-def untrained(specs: Mapping[str, Spec]) -> Evidence:
+def untrained(specs: Mapping[str, Spec], probes: Probes | None = None) -> Evidence:
     """Evidence of arms whose members stay as they were drawn: at chance, with the loss of a guess."""
-    return evidence_of(specs, dict.fromkeys(specs, NEVER), dict.fromkeys(specs, 0.5))
+    return evidence_of(specs, dict.fromkeys(specs, NEVER), dict.fromkeys(specs, 0.5), probes)
+
+
+def _series(spec: Spec, values: list[tuple[float, np.ndarray]]) -> Series:
+    rows = np.stack([value for _, value in values])
+    return Series(
+        np.tile(rows, (spec.members, *[1] * rows.ndim)), np.asarray([at * spec.sequences for at, _ in values])
+    )
 
 
 def _arm(spec: Spec, course: Course) -> Arm:
@@ -75,6 +88,9 @@ def _arm(spec: Spec, course: Course) -> Arm:
     progress = 0 if course is NEVER else at  # the loss goes on falling whatever the strategy
     loss = np.log(max(outputs, 2)) * (1 - 0.9 * progress) + np.interp(at, times, known)
     curves["train_loss"] = np.tile(loss, (spec.members, 1))
+    for name in {name for _, mixture in course for name in mixture if name in curves and name not in spec.evaluators}:
+        when, given = zip(*((time, mixture[name]) for time, mixture in course if name in mixture), strict=True)
+        curves[name] = np.tile(np.interp(at, when, given), (spec.members, 1))
     return Arm(curves, chance, headline="in_context_accuracy")
 
 

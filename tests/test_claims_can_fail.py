@@ -11,6 +11,7 @@ from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
 from ideal_functions import FUNCTIONS, predict_made_up
+from ideal_mechanisms import INDUCTION_HEADS, PROBES
 from ideal_tools import (
     ABRUPT,
     BOTH,
@@ -29,7 +30,7 @@ from ideal_tools import (
     untrained,
 )
 
-IDEALS: dict[str, dict[str, Course]] = {
+IDEALS: dict[str, dict[str, Course]] = INDUCTION_HEADS | {
     "transience": {"": TRANSIENT},
     "transience/main": {"glyphs": TRANSIENT, "Omniglot features": TRANSIENT, "glyph pixels, ResNet": TRANSIENT},
     "transience/tokens": {"1,500 clusters of 10 tokens": TRANSIENT, "3,000 clusters of 5 tokens": TRANSIENT},
@@ -98,7 +99,6 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 ON_MODELS = {"abrupt-learning/data": {"precedes"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
 NOT_YET = {
-    *("induction-heads/clamps", "induction-heads/heads", "induction-heads/data", "induction-heads/pairs"),
     *("coopetition", "coopetition/variants", "coopetition/cooperation", "coopetition/switch", "coopetition/window"),
     *("positions/shifts", "positions/order"),
     *("representations/supervised", "representations/mixture", "representations/dynamics"),
@@ -130,7 +130,8 @@ def test_the_ideal_meets_every_claim_and_an_untrained_net_none(study, experiment
     if max(spec.members for spec in specs.values()) < 6:
         pytest.skip("too few members for a verdict at this preset")
     courses = {arm: IDEALS[name].get(arm, NEVER) for arm in specs}
-    ideal, none = evidence_of(specs, courses, BEST), untrained(specs)
+    of_ideal, of_none = PROBES.get(name, ({}, {}))
+    ideal, none = evidence_of(specs, courses, BEST, of_ideal), untrained(specs, of_none)
     asked = [claim for claim in experiment.claims_on(specs) if claim.name not in ON_MODELS.get(name, ())]
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}

@@ -6,6 +6,7 @@ import pytest
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
+from ebbtide.mechanisms.measures import find_measure
 from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.runs.folder import RunFolder
 from ebbtide.studies import evidence as evidence_module
@@ -132,7 +133,7 @@ class Remembering(Evidence):
 
     def probe(self, arm: str, measure: str, evaluator: str) -> Series:
         self.read.add(arm)
-        return Series(np.full((2, 9, 8, 8), np.nan), np.linspace(0, 100, 9))
+        return Series(np.full((2, 9, *[8] * len(find_measure(measure).axes)), np.nan), np.linspace(0, 100, 9))
 
 
 def has_arms(experiment: Experiment) -> bool:

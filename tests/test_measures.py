@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from ebbtide.cli import main
 from ebbtide.cli.probe import _name, _print
 from ebbtide.errors import InputError
-from ebbtide.mechanisms.intervene import intervention_tap
-from ebbtide.mechanisms.interventions import Induction, PreviousToken
+from ebbtide.evaluation.metrics import per_sequence
+from ebbtide.mechanisms.intervene import answer, intervention_tap
+from ebbtide.mechanisms.interventions import Ablate, Induction, KeepClean, PreviousToken
 from ebbtide.mechanisms.linear import joint_plane, ridge_probe
 from ebbtide.mechanisms.measures import MEASURES, PARTS, STRENGTHS, measure
 from ebbtide.mechanisms.taps import record
@@ -22,6 +23,7 @@ from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.report.probe_figure import heads_figure, rank_heads
 from ebbtide.runs.folder import RunFolder
+from ebbtide.tasks.fewshot import METRICS
 from ebbtide.training.driver import train
 from ebbtide.training.probe import ProbeResult
 from intervention_tools import BATCH, MODEL, PROMPT, SHAPE, weights
@@ -78,13 +80,47 @@ def test_direct_effects_of_heads_and_the_rest_add_up_to_the_logits():
 def test_ablations_agree_with_each_other():
     one = Transformer(layers=2, width=16, heads=1)
     params = one.init(jax.random.key(2), **SHAPE)
-    base = measure("composition", one, params, MIXED)
-    assert base.shape == (len(PARTS),) and measure("only_head", one, params, MIXED)[0] == base[0]
+    assert measure("composition", one, params, MIXED).shape == (len(PARTS),)
+    assert measure("only_head", one, params, MIXED)[0] == accuracy_with(one, params)
     shallow = Transformer(layers=1, width=16, heads=2)
     found = measure("composition", shallow, shallow.init(jax.random.key(2), **SHAPE), MIXED)
     assert (found == found[0]).all()
     assert measure("copy_curve", MODEL, weights(), MIXED).shape == (4, len(STRENGTHS))
-    assert measure("without_head", MODEL, weights(), MIXED).shape == (2, 4)
+    without = measure("without_head", MODEL, weights(), MIXED)
+    assert without.shape == (2, 4)
+    assert without[0, 2] == accuracy_with(MODEL, weights(), Ablate(at="blocks.0.attn.hook_z", heads=(2,)))
+
+
+def accuracy_with(model: Transformer, params: Any, *interventions: Any, metric: str = "accuracy") -> Any:
+    """A metric, mean over the prompts, under interventions."""
+    return per_sequence(answer(model, params, MIXED, interventions), MIXED)[METRICS.index(metric)].mean()
+
+
+def test_the_strongest_heads_are_kept_first_and_the_last_loss_is_the_models():
+    params = weights()
+    losses = measure("strongest_heads", MODEL, params, MIXED)
+    strongest = int(measure("induction_strength", MODEL, params, MIXED)[1].argmax())
+    others = tuple(head for head in range(4) if head != strongest)
+    gone = [Ablate(at="blocks.1.attn.hook_z"), Ablate(at="blocks.1.attn.hook_z", heads=others)]
+    expected = [accuracy_with(MODEL, params, one, metric="loss") for one in gone]
+    np.testing.assert_allclose(losses[jnp.array([0, 1, 4])], [*expected, accuracy_with(MODEL, params, metric="loss")])
+
+
+def test_previous_token_heads_are_told_from_the_others_by_their_attention(monkeypatch):
+    params = weights()
+    clamped(monkeypatch, PreviousToken(heads=(1, 3)), PreviousToken(heads=(0, 2), strength=0.25))
+    ours = measure("wiring", MODEL, params, MIXED)
+    expected = [
+        accuracy_with(
+            MODEL, params, Ablate(at="blocks.0.attn.hook_z", heads=heads), KeepClean(at=f"blocks.1.attn.{at}")
+        )
+        for heads in ((1, 3), (0, 2))
+        for at in ("hook_pattern", "hook_v")
+    ]
+    np.testing.assert_allclose(ours, expected)
+    shallow = Transformer(layers=1, width=16, heads=2)
+    params = shallow.init(jax.random.key(2), **SHAPE)
+    assert (measure("wiring", shallow, params, MIXED) == accuracy_with(shallow, params)).all()
 
 
 def test_unknown_measures_and_other_models_are_refused(one_line):

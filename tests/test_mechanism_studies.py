@@ -10,7 +10,9 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING
 from ebbtide.papers.coopetition import study as coopetition
 from ebbtide.papers.coopetition.study import COOPERATION, COOPETITION, QUICK, graft_curve
-from ebbtide.papers.induction_heads.study import ALL, HALF, INDUCTION_HEADS, sequences_to_loss
+from ebbtide.papers.induction_heads.claims import HALF, sequences_to_loss
+from ebbtide.papers.induction_heads.settings import ALL
+from ebbtide.papers.induction_heads.study import INDUCTION_HEADS
 from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.evidence import Arm, Evidence, evidence_of_run
 from ebbtide.studies.single_run import own_experiment

@@ -10,7 +10,7 @@ from rich.table import Table
 from ebbtide.cli.console import console, find_run
 from ebbtide.errors import require
 from ebbtide.mechanisms.linear import joint_plane
-from ebbtide.mechanisms.measures import HEADS, PARTS, STRENGTHS
+from ebbtide.mechanisms.measures import HEADS, STRENGTHS
 from ebbtide.report import tables
 from ebbtide.report.probe_figure import heads_figure, lines_figure, plane_figure, rank_heads
 from ebbtide.report.progress import ProgressLine
@@ -57,7 +57,9 @@ def draw(one: ProbeResult, run: str) -> dict[str, bytes]:
     if one.measure.axes == ("head", "strength"):
         lines = {f"{s:+.2f}": values[..., i].mean(-1) for i, s in enumerate(STRENGTHS)}
         return lines_figure(f"{title} (of each member the mean over its heads)", one.measure.unit, one.sequences, lines)
-    return lines_figure(title, one.measure.unit, one.sequences, {p: values[..., i] for i, p in enumerate(PARTS)})
+    return lines_figure(
+        title, one.measure.unit, one.sequences, {n: values[..., i] for i, n in enumerate(_columns(one))}
+    )
 
 
 def _name(path: Path) -> str:
@@ -101,7 +103,9 @@ def _rank_heads(values: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
 def _columns(one: ProbeResult) -> list[str]:
     shape, axes = one.values.shape[2:], one.measure.axes
     if axes == ("part",):
-        return list(PARTS)
+        return list(one.measure.parts)
+    if axes == ("kept",):
+        return [f"{kept} kept" for kept in range(shape[0])]
     if axes == ("prompt",):
         return ["mean"]
     if axes == ("point",):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.metrics import first_of_label, per_sequence
-from ebbtide.mechanisms.intervene import answer
+from ebbtide.mechanisms.intervene import answer, intervention_tap
 from ebbtide.mechanisms.intervention import label_positions
 from ebbtide.mechanisms.interventions import Ablate, AnyIntervention, Induction, KeepClean
 from ebbtide.mechanisms.taps import record
@@ -31,13 +31,24 @@ PARTS = ("as it is", "none", "queries", "keys", "values", "all")
 reaches."""
 
 
+WIRING = (
+    "previous-token heads gone, attention kept",
+    "previous-token heads gone, values kept",
+    "other heads gone, attention kept",
+    "other heads gone, values kept",
+)
+"""Conditions of `wiring_accuracy`."""
+
+
 class Measure(NamedTuple):
-    """A measure: `compute` returns an array with the axes `axes`, named after what they count."""
+    """A measure: `compute` returns an array with the axes `axes`, named after what they count; `parts` names the
+    entries of an axis `part`."""
 
     compute: Callable[[Transformer, Params, Prompt], Array]
     axes: tuple[str, ...]
     unit: str
     what: str
+    parts: tuple[str, ...] = ()
 
 
 def _patterns(
@@ -113,29 +124,84 @@ def accuracy(
     model: Transformer, params: Params, prompt: Prompt, interventions: tuple[AnyIntervention, ...] = ()
 ) -> Float[Array, ""]:
     """In-context accuracy under interventions."""
-    logits = answer(model, params, prompt, interventions)
-    return per_sequence(logits, prompt)[METRICS.index("in_context_accuracy")].mean()
+    return _metric_mean(answer(model, params, prompt, interventions), prompt, "in_context_accuracy")
+
+
+def _metric_mean(logits: Float[Array, "batch labels"], prompt: Prompt, metric: str) -> Float[Array, ""]:
+    return per_sequence(logits, prompt)[METRICS.index(metric)].mean()
+
+
+def _metric_with_heads(
+    model: Transformer,
+    params: Params,
+    prompt: Prompt,
+    kept: Float[Array, "layer head"],
+    metric: str,
+    interventions: tuple[AnyIntervention, ...] = (),
+) -> Float[Array, ""]:
+    """A metric with the output of every head multiplied by its entry in `kept` (1: kept, 0: ablated), which may be
+    traced: here heads are chosen by what they do."""
+
+    def ablate(name: str, value: Array) -> Array:
+        if not name.endswith(".attn.hook_z"):
+            return value
+        return value * kept[int(name.split(".")[1])][:, None]
+
+    tap = intervention_tap(model, params, prompt, interventions, ablate)
+    return _metric_mean(model.apply(params, prompt, tap), prompt, metric)
 
 
 def accuracy_without_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, "layer head"]:
-    """In-context accuracy with one head ablated."""
+    """Accuracy over all labels with one head ablated."""
 
     def without(layer: int, head: int) -> Array:
-        return accuracy(model, params, prompt, (Ablate(at=f"blocks.{layer}.attn.hook_z", heads=(head,)),))
+        kept = jnp.ones((model.layers, model.heads)).at[layer, head].set(0)
+        return _metric_with_heads(model, params, prompt, kept, "accuracy")
 
     return jnp.stack([jnp.stack([without(i, h) for h in range(model.heads)]) for i in range(model.layers)])
 
 
 def accuracy_of_single_head(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " head"]:
-    """In-context accuracy with all heads of the last layer ablated but one."""
-    last = model.layers - 1
+    """Accuracy over all labels with all heads of the last layer ablated but one."""
 
     def alone(head: int) -> Array:
-        others = tuple(h for h in range(model.heads) if h != head)
-        gone = (Ablate(at=f"blocks.{last}.attn.hook_z", heads=others),) if others else ()
-        return accuracy(model, params, prompt, gone)
+        kept = jnp.ones((model.layers, model.heads)).at[-1].set(0).at[-1, head].set(1)
+        return _metric_with_heads(model, params, prompt, kept, "accuracy")
 
     return jnp.stack([alone(h) for h in range(model.heads)])
+
+
+def loss_of_strongest_heads(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " kept"]:
+    """Loss with none of the heads of the last layer, then with its 1, 2, ... strongest induction heads, at last with
+    all of them; the others are ablated."""
+    rank = jnp.argsort(jnp.argsort(-induction_strength(model, params, prompt)[-1]))
+
+    def with_strongest(count: int) -> Array:
+        kept = jnp.ones((model.layers, model.heads)).at[-1].set(1.0 * (rank < count))
+        return _metric_with_heads(model, params, prompt, kept, "loss")
+
+    return jnp.stack([with_strongest(count) for count in range(model.heads + 1)])
+
+
+def wiring_accuracy(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " part"]:
+    """Accuracy over all labels with some heads of the layers before the last ablated (`WIRING`): the previous-token
+    heads, whose labels attend to their exemplar more than half as much as those of the head that does so most; or all
+    other heads. The ablation reaches the last layer's values alone, whose attention is that of the intact model; or its
+    attention alone, whose values are those of the intact model (Singh et al. 2024, Table 1). With one layer: the intact
+    accuracy, four times."""
+    last = model.layers - 1
+    everything = jnp.ones((model.layers, model.heads))
+    if last == 0:
+        return jnp.tile(_metric_with_heads(model, params, prompt, everything, "accuracy"), len(WIRING))
+    attention = previous_token_attention(model, params, prompt)[:last]
+    previous = (attention > 0.5 * attention.max()) * 1.0
+
+    def without(heads: Float[Array, "layer head"], clean: str) -> Array:
+        same = (KeepClean(at=f"blocks.{last}.attn.{clean}"),)
+        return _metric_with_heads(model, params, prompt, everything.at[:last].set(1 - heads), "accuracy", same)
+
+    groups = (previous, 1 - previous)
+    return jnp.stack([without(heads, clean) for heads in groups for clean in ("hook_pattern", "hook_v")])
 
 
 def composition_accuracy(model: Transformer, params: Params, prompt: Prompt) -> Float[Array, " part"]:
@@ -202,12 +268,16 @@ MEASURES = {
     ),
     "self_attention": Measure(self_attention, HEADS, "attention", "labels on themselves"),
     "logit_attribution": Measure(logit_attribution, HEADS, "nats", "head's direct effect: target - other labels"),
-    "without_head": Measure(accuracy_without_head, HEADS, "accuracy", "in-context accuracy without the head"),
-    "only_head": Measure(
-        accuracy_of_single_head, ("head",), "accuracy", "in-context accuracy with one head of the last layer"
+    "without_head": Measure(accuracy_without_head, HEADS, "accuracy", "accuracy without the head"),
+    "only_head": Measure(accuracy_of_single_head, ("head",), "accuracy", "accuracy with one head of the last layer"),
+    "strongest_heads": Measure(
+        loss_of_strongest_heads, ("kept",), "nats", "loss with the 0, 1, ... strongest heads of the last layer"
+    ),
+    "wiring": Measure(
+        wiring_accuracy, ("part",), "accuracy", "earlier heads gone, by kind; what of the last layer feels it", WIRING
     ),
     "composition": Measure(
-        composition_accuracy, ("part",), "accuracy", "earlier heads gone; what of the last layer feels it"
+        composition_accuracy, ("part",), "accuracy", "earlier heads gone; what of the last layer feels it", PARTS
     ),
     "linear_probe": Measure(probe_accuracy, ("point",), "accuracy", "the target read linearly off the query's token"),
     "outputs": Measure(

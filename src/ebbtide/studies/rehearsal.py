@@ -9,14 +9,15 @@ import msgspec
 import numpy as np
 
 from ebbtide.errors import InputError, require
+from ebbtide.mechanisms.measures import find_measure
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.records import Checkpoint
 from ebbtide.studies.evidence import Arm, Evidence, Series
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.spec import Spec
 
-HEADS = 16
-"""Layers and heads of made-up probes: as many as any claim picks one of."""
+SIZE = 16
+"""Layers, heads or parts of made-up probes: as many as any claim picks one of."""
 
 LONGEST_VALUE = 60
 """Largest number of characters of a changed field's value in a message that names several fields."""
@@ -91,7 +92,8 @@ class UntrainedEvidence(Evidence):
         if evaluator not in spec.evaluators:
             raise KeyError(evaluator)
         at = self.curves(arm)["sequences"]
-        return Series(np.full((spec.members, len(at), HEADS, HEADS), np.nan), at)
+        sizes = (SIZE,) * len(find_measure(measure).axes)
+        return Series(np.full((spec.members, len(at), *sizes), np.nan), at)
 
 
 def rehearse(judging: Callable[[], object], name: str, changed: Point) -> None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.coopetition.settings import QUICK, SCALED, SECOND_HALF
-from ebbtide.papers.induction_heads.study import sooner_claim
+from ebbtide.papers.induction_heads.claims import sooner_claim
 from ebbtide.papers.transience.claims import TENTH
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.studies.claim import Claim, above, below, larger

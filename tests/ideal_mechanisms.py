@@ -1,0 +1,82 @@
+"""Made-up evidence of the studies of mechanisms: curves and measures of heads with the papers' numbers."""
+
+import numpy as np
+
+from ebbtide.papers.induction_heads.settings import ALL
+from ideal_tools import Course, Probes
+
+LN5 = float(np.log(5))
+
+
+def learns_at(share: float) -> Course:
+    """A model whose loss is half of ln 2 at a share of its training."""
+    end = {"train_loss": 0.003, "train": 1.0}
+    return [(0.0, {"train_loss": LN5, "train": 0.5}), (share, {"train_loss": np.log(2) / 2, "train": 0.8}), (1.0, end)]
+
+
+def plateau_until(share: float) -> Course:
+    """A model whose loss stays near ln 2, then drops."""
+    start, high = {"train_loss": LN5, "train": 0.5}, {"train_loss": 0.75, "train": 0.5}
+    end = {"train_loss": 0.003, "train": 1.0}
+    low = {"train_loss": 0.15, "train": 0.95}
+    return [(0.0, start), (0.08, high), (share - 0.05, high | {"train_loss": 0.65}), (share + 0.05, low), (1.0, end)]
+
+
+INDUCTION_HEADS: dict[str, dict[str, Course]] = {
+    "induction-heads/clamps": {
+        ALL: plateau_until(0.4),
+        "one head": plateau_until(0.48),
+        "a previous-token head": learns_at(0.31),
+        "perfect layer 0": learns_at(0.115),
+        "perfect match": learns_at(0.05),
+        "perfect copy": learns_at(0.058),
+        "perfect layer 0 and copy": learns_at(0.04),
+    },
+    "induction-heads/heads": {ALL: plateau_until(0.24)},
+    "induction-heads/data": {
+        "50 classes, 5 labels": plateau_until(0.13),
+        "200 classes, 5 labels": plateau_until(0.19),
+        "50 classes, 15 labels": plateau_until(0.65),
+        "50 classes, 5 labels, match to learn": learns_at(0.1),
+        "200 classes, 5 labels, match to learn": learns_at(0.15),
+        "50 classes, 15 labels, match to learn": learns_at(0.1),
+        "50 classes, 5 labels, copy to learn": learns_at(0.1),
+        "200 classes, 5 labels, copy to learn": learns_at(0.1),
+        "50 classes, 15 labels, copy to learn": learns_at(0.5),
+    },
+    "induction-heads/pairs": {
+        "8 of 10 pairs of labels": [
+            (0.0, {"train": 0.5, "icl_pairs/loss": LN5, "icl_holdout/loss": LN5}),
+            (0.3, {"train": 1.0, "icl_pairs/loss": 0.03, "icl_holdout/loss": 0.12}),
+        ]
+    },
+}
+"""The paper's times to half the loss of the plateau, as shares of the training, and its losses at the end."""
+
+STRENGTH = np.asarray([0.418, 0.736, 0.708, 0.845, 0.289, 0.553, 0.104, 0.570])
+TRAINED_HEADS = {
+    "induction_strength": np.stack([np.zeros(8), STRENGTH]),
+    "only_head": np.asarray([0.40, 0.77, 0.75, 0.98, 0.43, 0.65, 0.29, 0.59]),
+    "without_head": np.where(np.arange(16).reshape(2, 8) == 11, 0.99, 1.0),
+    "strongest_heads": np.asarray([1.6, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003]),
+    "composition": np.asarray([0.9999, 0.9999, 0.9, 0.6, 0.7, 0.5]),
+    "wiring": np.asarray([0.9985, 0.699, 0.343, 0.993]),
+}
+UNTRAINED_HEADS = {
+    "induction_strength": np.zeros((2, 8)),
+    "only_head": np.full(8, 0.2),
+    "without_head": np.full((2, 8), 0.2),
+    "strongest_heads": np.full(9, LN5),
+    "composition": np.full(6, 0.5),
+    "wiring": np.full(4, 0.2),
+}
+
+
+def _on_train(values: dict[str, np.ndarray]) -> Probes:
+    return {(ALL, name, "train"): [(1.0, value)] for name, value in values.items()}
+
+
+PROBES: dict[str, tuple[Probes, Probes]] = {
+    "induction-heads/heads": (_on_train(TRAINED_HEADS), _on_train(UNTRAINED_HEADS))
+}
+"""Measures of heads by experiment: of the models that the paper describes, and of untrained ones."""
