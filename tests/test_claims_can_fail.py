@@ -36,7 +36,7 @@ IDEALS: dict[str, dict[str, Course]] = INDUCTION_HEADS | {
     "transience/tokens": {"1,500 clusters of 10 tokens": TRANSIENT, "3,000 clusters of 5 tokens": TRANSIENT},
     "transience/features": {"192 classes": TRANSIENT, "1,600 classes": LATE, "12,800 classes": LATE},
     "transience/copies": {"half of the queries copied": TRANSIENT, "no query copied": WEIGHTS},
-    "transience/classes": {"fewest classes": TRANSIENT, "twice as many": LATE, "four times as many": LATER},
+    "transience/classes": {"fewest classes": TRANSIENT, "more classes": LATE, "most classes": LATER},
     "transience/variation": {
         "2 exemplars": TRANSIENT,
         "5 exemplars": LATE,

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ebbtide.evaluation.summary import smooth
 from ebbtide.papers.transience.claims import HALF, TENTH, falls, falls_later, rises
 from ebbtide.papers.transience.models import ACCELERATOR, LARGE, PAPER_SCALE, QUICK_SCALE
 from ebbtide.studies.claim import Claim, above, larger
@@ -10,32 +11,41 @@ from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 
-
-def _classes(fewest: int) -> dict[str, Point]:
-    names = ("fewest classes", "twice as many", "four times as many")
-    return {name: {"source.classes": fewest * 2**i} for i, name in enumerate(names)}
-
+FEWEST, MORE, MOST = "fewest classes", "more classes", "most classes"
+"""Arms by their number of classes."""
 
 CLASSES = Experiment(
     name="classes",
-    question="Do more classes delay the fall of ICL?",
-    section="section 4.2: more classes, later and slower decay",
+    question="Do more classes delay the fall of ICL, and does longer training bring it all the same?",
+    section="section 4.2: more classes, later and slower decay; even with many classes ICL decays in the end",
     claims=(
-        above("fades", "with few classes ICL falls", "section 4.2", "transience", "fewest classes", TENTH),
-        falls_later(
-            "later", "with twice as many classes it falls later", "section 4.2", "twice as many", "fewest classes"
-        ),
-        larger("keeps", "more is left", "section 4.2", "icl_final", "twice as many", "fewest classes", TENTH),
-        larger(
-            "keeps more", "twice again: more still", "section 4.2", "icl_final", "four times as many", "twice as many"
+        falls_later("later", "with more classes ICL falls later", "section 4.2", MORE, FEWEST),
+        falls_later("later again", "with still more, later again", "section 4.2", MOST, MORE),
+        falls(
+            "in the end",
+            "with more classes it falls by a fifth of all answers all the same, given longer training",
+            MORE,
         ),
     ),
     presets={
         "quick": Preset(
-            Comparison(round=1, arms=_classes(256), base={}), None, f"256, 512 and 1,024 classes; {QUICK_SCALE}"
+            Comparison(
+                round=1,
+                arms={name: {"source.classes": n} for name, n in {FEWEST: 256, MORE: 320, MOST: 384}.items()},
+                base={"sequences": 7_680_000, "schedule.evaluations": 61},
+            ),
+            None,
+            f"256, 320 and 384 classes, three times the study's sequences; {QUICK_SCALE}",
         ),
         "paper": Preset(
-            Comparison(round=1, arms=_classes(400), base=LARGE, preset="paper", resources=ACCELERATOR, task_members=10),
+            Comparison(
+                round=1,
+                arms={name: {"source.classes": n} for name, n in {FEWEST: 400, MORE: 800, MOST: 1600}.items()},
+                base=LARGE,
+                preset="paper",
+                resources=ACCELERATOR,
+                task_members=10,
+            ),
             None,
             PAPER_SCALE,
             needs="Omniglot features",
@@ -111,6 +121,17 @@ BY_RANK: Point = {
     ]
 }
 
+LONGER: Point = {"source.classes": 320, "sequences": 5_120_000}
+"""With 256 classes skew sends the model to the weights at once: with 320 ICL comes first."""
+
+
+def _side_by_side(evidence: Evidence, arm: str) -> np.ndarray:
+    """Largest over training of the smallest of: ICL on held-out and on rare classes - half the way to 1, IWL of common
+    classes - one half."""
+    icl = [smooth(evidence.curve(arm, name).values) - HALF for name in ("icl_holdout", "icl_rare")]
+    iwl = smooth(evidence.curve(arm, "iwl_common").values) - 0.5
+    return np.minimum.reduce([*icl, iwl]).max(axis=1)
+
 
 def _weights_instead(evidence: Evidence) -> np.ndarray:
     """Smaller of: half the way to ICL - its peak, IWL of common classes at the end - one half."""
@@ -118,17 +139,31 @@ def _weights_instead(evidence: Evidence) -> np.ndarray:
     return np.minimum(HALF - icl, iwl - 0.5)
 
 
+_BOTH = "largest over training of the smallest of: icl_holdout - 0.75, icl_rare - 0.75, iwl_common - 0.5"
 ZIPF = Experiment(
     name="zipf",
     question="Does a skewed distribution of classes delay the fall, and let both strategies live?",
     section="section 4.2; Chan et al. 2022: an exponent near 1 allows both",
     claims=(
-        larger("delays", "skew keeps ICL", "section 4.2", "icl_final", "exponent 1", "exponent 0", TENTH),
-        above(
-            "icl", "exponent 1: ICL on held-out classes", "Chan et al. 2022", "icl_holdout_final", "exponent 1", 0.75
+        falls_later("delays", "with skewed classes ICL falls later", "section 4.2", "exponent 1", "exponent 0"),
+        Claim(
+            "both",
+            "exponent 1: at one time ICL on held-out and on rare classes, and IWL of common classes",
+            "Chan et al. 2022: both in one model; half the way to 1 each",
+            f"{_BOTH} (exponent 1)",
+            0.0,
+            lambda evidence: _side_by_side(evidence, "exponent 1"),
+            ("exponent 1",),
         ),
-        above("rare", "exponent 1: ICL on rare classes", "Chan et al. 2022", "icl_rare_final", "exponent 1", 0.75),
-        above("iwl", "exponent 1: IWL of common classes", "Chan et al. 2022", "iwl_common_final", "exponent 1", 0.5),
+        Claim(
+            "more of both",
+            "and more of both than without skew",
+            "Chan et al. 2022",
+            f"{_BOTH}: exponent 1 - exponent 0",
+            0.0,
+            lambda evidence: _side_by_side(evidence, "exponent 1") - _side_by_side(evidence, "exponent 0"),
+            ("exponent 1", "exponent 0"),
+        ),
         Claim(
             "too much",
             "exponent 2: IWL of common classes in place of ICL",
@@ -141,18 +176,22 @@ ZIPF = Experiment(
     ),
     presets={
         "quick": Preset(
-            Comparison(round=1, arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)}, base=BY_RANK),
+            Comparison(
+                round=1,
+                arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)},
+                base=BY_RANK | LONGER,
+            ),
             None,
-            QUICK_SCALE,
+            f"320 classes, twice the study's sequences; {QUICK_SCALE}",
         ),
         "cpu": Preset(
             Comparison(
                 round=1,
                 arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
-                base=BY_RANK,
+                base=BY_RANK | LONGER,
             ),
             None,
-            QUICK_SCALE,
+            f"320 classes, twice the study's sequences; {QUICK_SCALE}",
         ),
         "paper": Preset(
             Comparison(
@@ -210,6 +249,11 @@ BURSTINESS = Experiment(
 _MANY = "Chan et al. 2022: multiplicity of labels"
 
 
+MATCHED: Point = {"source.classes": 1024, "source.noise": 0.2}
+"""Classes that are matched easily: 256 at noise .7 do not give ICL with 16 labels of their own each."""
+OWN_LABELS = f"1,024 classes at noise .2, labels of their own, as in the paper, in place of shared ones; {QUICK_SCALE}"
+
+
 def _labels(*counts: int) -> dict[str, Point]:
     return {f"{n} a class": {"task.labels": {"type": "polysemy", "per_class": n}} for n in counts}
 
@@ -225,14 +269,18 @@ LABELS = Experiment(
     ),
     presets={
         "quick": Preset(
-            Comparison(round=1, arms=_labels(1, 16), base={"sequences": 640_000, "schedule.evaluations": 21}),
+            Comparison(
+                round=1,
+                arms=_labels(1, 16),
+                base=MATCHED | {"sequences": 384_000, "schedule.evaluations": 21},
+            ),
             None,
-            f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
+            OWN_LABELS,
         ),
         "cpu": Preset(
-            Comparison(round=1, arms=_labels(1, 4, 16), base={}),
+            Comparison(round=1, arms=_labels(1, 4, 16), base=MATCHED),
             None,
-            f"labels of their own, as in the paper, in place of shared ones; else {QUICK_SCALE}",
+            OWN_LABELS,
         ),
         "paper": Preset(
             Comparison(
