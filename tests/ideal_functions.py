@@ -1,7 +1,7 @@
 """Made-up evidence of toy laws and of functions in context: what a paper's ideal would give, and an untrained net."""
 
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from msgspec.structs import replace
 
+from ebbtide.analysis.layer_probes import ProbeScores, Targets, score_layers
 from ebbtide.analysis.predictions import (
     TRAINING_PROMPTS,
     Predictions,
@@ -19,9 +20,12 @@ from ebbtide.analysis.predictions import (
 )
 from ebbtide.models.model import Model, Params
 from ebbtide.models.transformer import Transformer
+from ebbtide.papers.bayesian_averaging import scaling as bayesian_scaling
+from ebbtide.papers.bayesian_averaging import study as bayesian_averaging
+from ebbtide.papers.bayesian_averaging.measures import exact_predictions
 from ebbtide.papers.toy_laws import study as toy_laws
 from ebbtide.papers.transient_ridge import study as transient_ridge
-from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.folder import RunFolder, Snapshot
 from ebbtide.studies.evidence import ONLY, Arm, Evidence
 from ebbtide.studies.rehearsal import UntrainedRun
 from ebbtide.studies.study import Experiment
@@ -72,8 +76,8 @@ def laws_of_the_papers(experiment: Experiment, preset: str) -> tuple[Evidence, E
     return laws(LAWS.__getitem__, SEEDS // 6), laws(lambda name: STUCK, 0)
 
 
-Says = Callable[[Predictions, float], np.ndarray]
-"""Answers [slots, prompt, outputs] to prompts, at a share of training from 0 to 1."""
+Says = Callable[[Predictions, float, bool], np.ndarray]
+"""Answers [slots, prompt, outputs] to prompts, at a share of training from 0 to 1; whether training had them."""
 FEWER = 300
 """Prompts at most: enough for exact predictors, and quick."""
 MEMBERS = 6
@@ -81,30 +85,57 @@ MEMBERS = 6
 
 
 class MadeUpRun(RunFolder):
-    """A run, and its snapshot, whose members answer what `says` makes of their prompts."""
+    """A run whose members answer what `says` makes of their prompts."""
 
     def __init__(self, spec: Spec, says: Says):
-        self.spec, self.says, self.path = spec, says, Path("made up")
+        self.spec, self.says, self.path = spec, says, Path(f"made up/{len(RUNS)}")
+        RUNS.append(self)
 
-    def snapshot(self) -> Any:
-        return self
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.path, "")
 
     def predict(self, place: int, evaluator: str, prompts: int, last: bool, changes: Any = ()) -> Predictions:
         """What `predict_member` returns of a trained model."""
-        spec, many = self.spec.world(place), min(prompts, FEWER)
-        asked = (
-            training_prompts(spec, place, many)
-            if evaluator == TRAINING_PROMPTS
-            else fresh_prompts(spec, evaluator, many, **dict(changes))
-        )
+        spec, many, seen = self.spec.world(place), min(prompts, FEWER), evaluator == TRAINING_PROMPTS
+        own = training_prompts(spec, place, many) if seen else fresh_prompts(spec, evaluator, many, **dict(changes))
         times = np.linspace(0, 1, 11)[-1 if last else 0 :]
-        blank = Predictions((times * spec.sequences).astype(int), np.zeros((0, 0, 0, 1)), asked, spec)
-        return blank._replace(outputs=np.stack([self.says(blank, time) for time in times]))
+        blank = Predictions((times * spec.sequences).astype(int), np.zeros((0, 0, 0, 1)), own, spec)
+        return blank._replace(outputs=np.stack([self.says(blank, time, seen) for time in times]))
+
+    def probe(self, place: int, targets: Callable[[Predictions], Targets]) -> ProbeScores:
+        """What linear probes of a model that holds all targets in its residual stream are worth."""
+        wanted = targets(self.predict(place, "train", FEWER, last=True))
+        inputs, responses = ({name: np.ones(1) for name in one} for one in wanted)
+        return ProbeScores(inputs, responses)
 
 
-@lru_cache(maxsize=1024)
-def predict_made_up(run: MadeUpRun, *asked: Any) -> Predictions:
-    return run.predict(*asked)
+class UntrainedNets(MadeUpRun):
+    """A run whose members are as they were drawn before training, of at most two layers and 32 units."""
+
+    def __init__(self, spec: Spec):
+        model: Any = spec.model
+        small = {"layers": min(model.layers, 2), "width": min(model.width, 32)}
+        if isinstance(model, Transformer):
+            small["heads"] = min(model.heads, 4)
+        super().__init__(replace(spec, model=replace(model, **small)), self.answer)
+        self.answers: dict[PromptSet, np.ndarray] = {}
+
+    def params(self, spec: Spec) -> Params:
+        return compile_init(spec.model, **spec.shape())(jax.random.key(spec.seeds.evaluation))
+
+    def answer(self, asked: Predictions, share: float, seen: bool) -> np.ndarray:
+        if asked.prompt_set not in self.answers:
+            answer = compile_forward(asked.spec.model)(self.params(asked.spec), asked.prompt_set.prompt)
+            self.answers[asked.prompt_set] = np.asarray(answer, np.float64)
+        return self.answers[asked.prompt_set]
+
+    def probe(self, place: int, targets: Callable[[Predictions], Targets]) -> ProbeScores:
+        answered = self.predict(place, "train", FEWER, last=True)
+        return score_layers(self.params(answered.spec), answered, targets)
+
+
+RUNS: list[MadeUpRun] = []
+"""All that were made; a snapshot names its own by its path."""
 
 
 @lru_cache
@@ -113,39 +144,45 @@ def compile_init(model: Model, **shape: int) -> Callable[[Any], Params]:
     return jax.jit(lambda key: model.init(key, **shape))
 
 
-def answer_untrained(spec: Spec) -> Says:
-    """The answers of networks as they are drawn before training, of at most two layers and 32 units."""
-    model: Any = spec.model
-    small = {"layers": min(model.layers, 2), "width": min(model.width, 32)}
-    if isinstance(model, Transformer):
-        small["heads"] = min(model.heads, 4)
-    model = replace(model, **small)
-    init = compile_init(model, **spec.shape())
-
-    @cache
-    def answer(asked: PromptSet, seed: int) -> np.ndarray:
-        return np.asarray(compile_forward(model)(init(jax.random.key(seed)), asked.prompt), np.float64)
-
-    return lambda asked, share: answer(asked.prompt_set, asked.spec.seeds.evaluation)
+@lru_cache(maxsize=1024)
+def predict_made_up(snapshot: Snapshot, place: int, *asked: Any) -> Predictions:
+    """In place of `predict_member`."""
+    return run_of(snapshot).predict(place, *asked)
 
 
-def evidence_of(specs: Mapping[str, Spec], says: Mapping[str, Says], learns: bool) -> Evidence:
-    """Evidence of arms that answer so, whose training loss falls if they learn."""
+def probe_made_up(snapshot: Snapshot, place: int, targets: Callable[[Predictions], Targets]) -> ProbeScores:
+    """In place of `_probe_member`."""
+    return run_of(snapshot).probe(place, targets)
+
+
+def run_of(snapshot: Snapshot) -> MadeUpRun:
+    return RUNS[int(snapshot.path.name)]
+
+
+def evidence_of(runs: Mapping[str, MadeUpRun], learns: bool) -> Evidence:
+    """Evidence of arms of these runs, whose training loss falls if they learn."""
     arms = {}
-    for arm, spec in specs.items():
-        spec = replace(spec, members=MEMBERS)
-        curves, run = UntrainedRun(spec).metrics(), MadeUpRun(spec, says[arm])
+    for arm, run in runs.items():
+        curves = UntrainedRun(replace(run.spec, members=MEMBERS)).metrics()
         if learns:
             curves["train_loss"] = np.tile(np.linspace(1, 0, len(curves["sequences"])), (MEMBERS, 1))
-        members = tuple((m, run) for m in range(MEMBERS))
-        arms[arm] = Arm(curves, states=("finished",) * MEMBERS, runs=members)
+        arms[arm] = Arm(curves, states=("finished",) * MEMBERS, runs=tuple((m, run) for m in range(MEMBERS)))
     return Evidence(arms)
 
 
-def path_of(*stops: tuple[float, Callable[[Predictions], np.ndarray]]) -> Says:
+def both_of(specs: Mapping[str, Spec], says: Mapping[str, Says]) -> tuple[Evidence, Evidence]:
+    """The evidence of arms that answer so, and of arms before training."""
+    ideal = evidence_of({arm: MadeUpRun(spec, says[arm]) for arm, spec in specs.items()}, learns=True)
+    return ideal, evidence_of({arm: UntrainedNets(spec) for arm, spec in specs.items()}, learns=False)
+
+
+Predictor = Callable[[Predictions], np.ndarray]
+
+
+def path_of(*stops: tuple[float, Predictor]) -> Says:
     """Answers that go from one predictor to the next, at these shares of training, beginning with an answer of 0."""
 
-    def says(asked: Predictions, share: float) -> np.ndarray:
+    def says(asked: Predictions, share: float, seen: bool) -> np.ndarray:
         times = [0.0, *(time for time, _ in stops)]
         answers = np.stack([predictor(asked) for _, predictor in stops])
         answers = np.concatenate([np.zeros_like(answers[:1]), answers])
@@ -168,16 +205,47 @@ def ridge_and_pool(experiment: Experiment, preset: str) -> tuple[Evidence, Evide
     through = path_of((0.3, best), (1.0, pooled))
     says = {arm: through for arm in specs}
     says |= {transient_ridge.FEW: path_of((1.0, pooled)), transient_ridge.MANY: path_of((0.5, best))}
-    return evidence_of(specs, says, learns=True), untrained(specs)
+    return both_of(specs, says)
 
 
-def untrained(specs: Mapping[str, Spec]) -> Evidence:
-    """Evidence of arms whose networks are as they were drawn."""
-    return evidence_of(specs, {arm: answer_untrained(spec) for arm, spec in specs.items()}, learns=False)
+def average(asked: Predictions) -> np.ndarray:
+    """Log-probabilities of the Bayesian average over concepts."""
+    return exact_predictions(asked).average
+
+
+def mixed(weight: float) -> Predictor:
+    """Log-probabilities that have this share of the average's, the rest of the marginal's."""
+    return lambda asked: weight * average(asked) + (1 - weight) * exact_predictions(asked).marginal
+
+
+def averages(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
+    """A model that comes to the marginal, then to the average; and one of half the depth that comes less near."""
+    specs = specs_of(bayesian_averaging.BAYESIAN_AVERAGING, experiment, preset)
+    half = path_of((0.2, mixed(0)), (1.0, mixed(0.9)))
+    return both_of(
+        specs, dict.fromkeys(specs, path_of((0.2, mixed(0)), (1.0, average))) | {bayesian_averaging.EIGHT: half}
+    )
+
+
+def averages_of_more(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
+    """Models that come the nearer to the average the more prompts they have; of the fewest, one that then knows their
+    responses and answers others as the marginal does."""
+    specs = specs_of(bayesian_averaging.BAYESIAN_AVERAGING, experiment, preset)
+
+    def memorise(asked: Predictions, share: float, seen: bool) -> np.ndarray:
+        if share < 0.5:
+            return path_of((0.2, mixed(0)), (0.5, mixed(0.8)))(asked, share, seen)
+        return 9.0 * np.eye(4)[asked.responses] if seen else mixed(0)(asked)
+
+    says: dict[str, Says] = dict.fromkeys(specs, path_of((1.0, average)))
+    says |= {f"8 concepts, {n:,} prompts": path_of((1.0, mixed(w))) for n, w in ((8_000, 0.8), (32_000, 0.9))}
+    return both_of(specs, says | {bayesian_scaling.FEW: memorise})
 
 
 FUNCTIONS: dict[str, Callable[[Experiment, str], tuple[Evidence, Evidence]]] = {
     "toy-laws": laws_of_the_papers,
     "transient-ridge/pools": ridge_and_pool,
+    "bayesian-averaging/averaging": averages,
+    "bayesian-averaging/scaling": averages_of_more,
 }
 """By experiment: from a preset the evidence of the ideal and of the untrained."""

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from ebbtide.analysis import predictions
+from ebbtide.analysis import layer_probes, predictions
 from ebbtide.papers.registry import STUDIES
 from ebbtide.studies.claim import judge
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
-from ideal_functions import FUNCTIONS, predict_made_up
+from ideal_functions import FUNCTIONS, predict_made_up, probe_made_up
 from ideal_mechanisms import INDUCTION_HEADS, PROBES
 from ideal_tools import (
     ABRUPT,
@@ -104,7 +104,6 @@ NOT_YET = {
     *("representations/supervised", "representations/mixture", "representations/dynamics"),
     *("representations/pasting", "representations/front-ends"),
     *("statisticians/base", "statisticians/selection", "statisticians/links"),
-    *("bayesian-averaging/averaging", "bayesian-averaging/scaling"),
 }
 """Experiments whose claims are still to be put to the ideal and to an untrained net."""
 
@@ -155,6 +154,7 @@ def function_cases() -> list[Any]:
 @pytest.mark.parametrize(("name", "experiment", "preset", "asked"), function_cases())
 def test_exact_predictors_meet_every_claim_and_an_untrained_net_none(name, experiment, preset, asked, monkeypatch):
     monkeypatch.setattr(predictions, "predict_member", predict_made_up)
+    monkeypatch.setattr(layer_probes, "_probe_member", probe_made_up)
     ideal, none = FUNCTIONS[name](experiment, preset)
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}

@@ -77,7 +77,7 @@ def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatc
         for one in (
             bayesian_measures.final_kl_to_average,
             bayesian_measures.prompt_regret,
-            bayesian_scaling.exact_regret,
+            bayesian_measures.exact_regret,
         )
     )
     np.testing.assert_allclose(gap, 0, atol=1e-7)  # tables are kept in float32
@@ -85,15 +85,20 @@ def test_the_average_itself_has_no_gap_and_its_regret_keeps_the_bound(monkeypatc
     np.testing.assert_allclose(regret, least, atol=1e-6)
     np.testing.assert_allclose(bayesian_scaling.generalisation_gap(NOTHING, "any"), 0, atol=1e-7)
     assert bayesian_scaling.kl_over_training(NOTHING, "any").values.argmin() == 1
-    assert bayesian_scaling._final_rise(NOTHING, "any") == 0  # pyright: ignore
+    far = bayesian_measures.distance_of_marginal(NOTHING, "any")
+    np.testing.assert_allclose(bayesian_scaling.kl_over_training(NOTHING, "any").values[:, 0], far, atol=1e-7)
+    np.testing.assert_allclose(bayesian_scaling._transience_margin(NOTHING, "any"), -0.02)  # pyright: ignore
     np.testing.assert_allclose(bayesian_averaging.log_prob_correlation(NOTHING, "any"), 1.0)  # pyright: ignore
-    asked = {claim.name: claim for claim in bayesian_averaging.CLAIMS}
-    of_one = ("average", "bound", "wrong", "marginal first", "decays")
-    fails = [name for name in of_one if asked[name].estimate(NOTHING)[0] <= asked[name].threshold]
-    assert fails == ["decays"], "13 slots are too few for 1 / T, which the page says"
+    np.testing.assert_allclose(bayesian_averaging.slope_difference(NOTHING, "any"), 0, atol=1e-5)
     over = bayesian_averaging._kl_over_training(perfect)
     np.testing.assert_allclose(np.diagonal(over[::-1]), 0, atol=1e-7)
-    assert bayesian_averaging._marginal_lead(NOTHING, "any") == 1.0  # pyright: ignore
+    np.testing.assert_allclose(bayesian_averaging._passing_margin(NOTHING, "any"), 0.02, atol=1e-6)  # pyright: ignore
+
+
+def test_a_regret_that_falls_like_one_over_the_slots_has_slope_minus_one():
+    once = np.concatenate([[1.0], np.zeros(12)])
+    assert bayesian_averaging.decay_slope(once) == pytest.approx(-1)
+    assert bayesian_averaging.decay_slope(np.ones(13)) == pytest.approx(0)
 
 
 def test_the_posterior_is_over_the_concept_that_answered():

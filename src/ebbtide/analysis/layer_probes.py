@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.analysis.predictions import Predictions, fresh_prompts, predict_member
+from ebbtide.analysis.predictions import Predictions, predict_member
 from ebbtide.mechanisms.linear import explained_by_probe
 from ebbtide.mechanisms.taps import record
+from ebbtide.models.model import Params
 from ebbtide.models.transformer import Transformer
 from ebbtide.runs.folder import Snapshot
 from ebbtide.studies.evidence import Evidence
@@ -54,13 +55,18 @@ def probe_values(
 
 @lru_cache(maxsize=64)
 def _probe_member(snapshot: Snapshot, place: int, targets: Callable[[Predictions], Targets]) -> ProbeScores:
-    spec, params = model_at(snapshot.path, place)
-    model = spec.model
+    _, params = model_at(snapshot.path, place)
+    return score_layers(params, predict_member(snapshot, place, "train", PROMPTS, True), targets)
+
+
+def score_layers(params: Params, predictions: Predictions, targets: Callable[[Predictions], Targets]) -> ProbeScores:
+    """Scores of linear probes of the model with these parameters, which has made the predictions, on their prompts."""
+    model = predictions.spec.model
     assert isinstance(model, Transformer)
-    prompt = fresh_prompts(spec.world(place), "train", PROMPTS).prompt
+    prompt = predictions.prompt_set.prompt
     points = ["hook_embed", *(f"blocks.{i}.hook_resid_post" for i in range(model.layers))]
     recorded = jax.jit(lambda p: record(model, p, prompt, *points)[1])(params)
-    wanted = targets(predict_member(snapshot, place, "train", PROMPTS, True))
+    wanted = targets(predictions)
 
     def score(first: int, wanted: dict[str, Target]) -> LayerScores:
         streams = [np.asarray(recorded[point], np.float64)[first :: 2 if model.by_turns else 1] for point in points]

@@ -12,6 +12,9 @@ from ebbtide.evaluation.concepts import concept_average, marginal
 from ebbtide.sources.concepts import Concepts
 from ebbtide.studies.evidence import Evidence
 
+NEAR = 0.02
+"""KL(average || model), nats a slot, below which a model counts as at the average: the limit set beforehand."""
+
 
 class ExactPredictions(NamedTuple):
     """Log-probabilities of the responses under the exact predictors on the prompts of an arm: the Bayesian model
@@ -72,13 +75,32 @@ def final_kl_to_average(evidence: Evidence, arm: str) -> np.ndarray:
     return measure_arm(evidence, arm, "train", lambda one: kl_to_model(exact_predictions(one).average, one)[-1])
 
 
-def regret_by_slot(predictions: Predictions) -> Float[np.ndarray, " slots"]:
-    """Mean regret at every slot: log loss of the model - of the true concept, nats."""
+def distance_of_marginal(evidence: Evidence, arm: str) -> np.ndarray:
+    """KL(average || marginal), mean over slots and prompts, nats: how far a predictor that ignores the context is from
+    the average."""
+
+    def distance(predictions: Predictions) -> float:
+        exact = exact_predictions(predictions)
+        return float(kl_divergence(exact.average, exact.marginal).mean())
+
+    return measure_arm(evidence, arm, "train", distance)
+
+
+def regret_by_slot(
+    predictions: Predictions, logs: Float[np.ndarray, "slots prompt responses"]
+) -> Float[np.ndarray, " slots"]:
+    """Mean regret at every slot of a predictor that gives these log-probabilities: its log loss - that of the true
+    concept, nats."""
     responses = predictions.responses
     truth = response_log_probs(exact_predictions(predictions).truth, responses)
-    return (truth - response_log_probs(model_log_probs(predictions)[-1], responses)).mean(1)
+    return (truth - response_log_probs(logs, responses)).mean(1)
 
 
 def prompt_regret(evidence: Evidence, arm: str) -> np.ndarray:
     """Mean regret of a whole prompt: log loss of the model - of the true concept, summed over slots, nats."""
-    return measure_arm(evidence, arm, "train", lambda one: regret_by_slot(one).sum())
+    return measure_arm(evidence, arm, "train", lambda one: regret_by_slot(one, model_log_probs(one)[-1]).sum())
+
+
+def exact_regret(evidence: Evidence, arm: str) -> np.ndarray:
+    """Regret of the exact average itself on an arm's prompts, nats a prompt."""
+    return measure_arm(evidence, arm, "train", lambda one: regret_by_slot(one, exact_predictions(one).average).sum())
