@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from msgspec.structs import replace
 
+from ebbtide.analysis import layer_probes, predictions
 from ebbtide.analysis.layer_probes import ProbeScores, Targets, score_layers
 from ebbtide.analysis.predictions import (
     TRAINING_PROMPTS,
@@ -23,6 +25,8 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.papers.bayesian_averaging import scaling as bayesian_scaling
 from ebbtide.papers.bayesian_averaging import study as bayesian_averaging
 from ebbtide.papers.bayesian_averaging.measures import exact_predictions
+from ebbtide.papers.positions import measures as positions_measures
+from ebbtide.papers.positions import study as positions
 from ebbtide.papers.toy_laws import study as toy_laws
 from ebbtide.papers.transient_ridge import study as transient_ridge
 from ebbtide.runs.folder import RunFolder, Snapshot
@@ -134,6 +138,8 @@ class UntrainedNets(MadeUpRun):
         return score_layers(self.params(answered.spec), answered, targets)
 
 
+measure_errors = positions_measures._query_errors
+
 RUNS: list[MadeUpRun] = []
 """All that were made; a snapshot names its own by its path."""
 
@@ -242,9 +248,59 @@ def averages_of_more(experiment: Experiment, preset: str) -> tuple[Evidence, Evi
     return both_of(specs, says | {bayesian_scaling.FEW: memorise})
 
 
+class ScoredRun(MadeUpRun):
+    """A run whose members err so much at the query: by the kind of prompts, and their length in units of training's."""
+
+    def __init__(self, spec: Spec, errors: Callable[[str, float], float]):
+        super().__init__(spec, path_of())
+        self.errors = errors
+
+    def params(self, spec: Spec) -> Params:
+        return {}
+
+
+def errors_made_up(snapshot: Snapshot, place: int, evaluator: str, pairs: int, prompts: int) -> np.ndarray:
+    """In place of `_query_errors`: errors that prompts spread alike in all arms."""
+    run = run_of(snapshot)
+    if not isinstance(run, ScoredRun):
+        return measure_errors(snapshot, place, evaluator, pairs, min(prompts, FEWER))
+    spread = np.random.default_rng(place).exponential(size=FEWER)
+    return run.errors(evaluator, pairs / run.spec.task.context) * spread / spread.mean()
+
+
+def model_made_up(path: Path, place: int) -> tuple[Spec, Params]:
+    """In place of `model_at`."""
+    run: Any = run_of(Snapshot(path, ""))
+    return run.spec, run.params(run.spec.world(place))
+
+
+def invariance_helps(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
+    """Chen et al.: models are alike in distribution; under shifts, and beyond training's length, identical positions
+    are best, then models of sets, then models with positions."""
+    specs = specs_of(positions.POSITIONS, experiment, preset)
+    factor = {positions.SET_SAME: 1.2, positions.DEEPSET: 1.5, positions.SET: 1.5, positions.SAME: 2.0}
+
+    def errors(arm: str) -> Callable[[str, float], float]:
+        beyond = 0.5 if arm in positions.INVARIANT else 2.0
+        return lambda kind, length: 0.1 * (factor.get(arm, 3.0) if kind != "train" else beyond ** np.log2(length))
+
+    ideal = evidence_of({arm: ScoredRun(spec, errors(arm)) for arm, spec in specs.items()}, learns=True)
+    return ideal, evidence_of({arm: UntrainedNets(spec) for arm, spec in specs.items()}, learns=False)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts made-up runs in the place of trained ones."""
+    monkeypatch.setattr(predictions, "predict_member", predict_made_up)
+    monkeypatch.setattr(layer_probes, "_probe_member", probe_made_up)
+    monkeypatch.setattr(positions_measures, "_query_errors", errors_made_up)
+    monkeypatch.setattr(positions_measures, "model_at", model_made_up)
+
+
 FUNCTIONS: dict[str, Callable[[Experiment, str], tuple[Evidence, Evidence]]] = {
     "toy-laws": laws_of_the_papers,
     "transient-ridge/pools": ridge_and_pool,
+    "positions/shifts": invariance_helps,
+    "positions/order": invariance_helps,
     "bayesian-averaging/averaging": averages,
     "bayesian-averaging/scaling": averages_of_more,
 }

@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from ebbtide.analysis import layer_probes, predictions
 from ebbtide.papers.registry import STUDIES
 from ebbtide.studies.claim import judge
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
-from ideal_functions import FUNCTIONS, predict_made_up, probe_made_up
+from ideal_functions import FUNCTIONS, stand_in
 from ideal_mechanisms import INDUCTION_HEADS, PROBES
 from ideal_tools import (
     ABRUPT,
@@ -100,7 +99,6 @@ ON_MODELS = {"abrupt-learning/data": {"precedes"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
 NOT_YET = {
     *("coopetition", "coopetition/variants", "coopetition/cooperation", "coopetition/switch", "coopetition/window"),
-    *("positions/shifts", "positions/order"),
     *("representations/supervised", "representations/mixture", "representations/dynamics"),
     *("representations/pasting", "representations/front-ends"),
     *("statisticians/base", "statisticians/selection", "statisticians/links"),
@@ -153,8 +151,7 @@ def function_cases() -> list[Any]:
 @pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize(("name", "experiment", "preset", "asked"), function_cases())
 def test_exact_predictors_meet_every_claim_and_an_untrained_net_none(name, experiment, preset, asked, monkeypatch):
-    monkeypatch.setattr(predictions, "predict_member", predict_made_up)
-    monkeypatch.setattr(layer_probes, "_probe_member", probe_made_up)
+    stand_in(monkeypatch)
     ideal, none = FUNCTIONS[name](experiment, preset)
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}

@@ -1,20 +1,18 @@
-"""Measures of study `positions`: errors at the query by shift and length, invariance gaps, and the study's figure."""
+"""Measures of study `positions`: errors at the query by shift and length, and the study's figure."""
 
 from functools import lru_cache
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from msgspec.structs import replace
 
 from ebbtide.analysis.predictions import PROMPTS, PromptSet, compile_forward, fresh_prompts, map_members
 from ebbtide.evaluation.baselines import averaging, least_squares, nearest, ridge
 from ebbtide.evaluation.bayes import penalty_of
-from ebbtide.evaluation.invariance import draw_orders, invariance_gap
 from ebbtide.evaluation.statistics import paired_bootstraps
-from ebbtide.models.model import Model, Params
+from ebbtide.models.model import Params
 from ebbtide.runs.folder import Snapshot
 from ebbtide.sources.functions import Functions
 from ebbtide.studies.evidence import Evidence
@@ -34,6 +32,10 @@ FIGURE_PROMPTS = 500
 TALL = 2.0
 """Errors of baselines above this are not drawn: least squares at as many pairs as dimensions has hundreds."""
 BASELINES = ("ridge", "least squares", "3 nearest", "averaging")
+
+LEARNED = 0.5
+"""Error in distribution, in units of the responses' mean square, below which a model counts as having learned: half of
+the way from an answer of 0."""
 
 Errors = Float[np.ndarray, " prompt"]
 
@@ -109,6 +111,11 @@ def mean_query_error(
     return np.log(errors) if log else np.asarray(errors)
 
 
+def learned(evidence: Evidence, *arms: str) -> Bool[np.ndarray, " member"]:
+    """Whether a member's error in distribution is below `LEARNED` in each of these arms."""
+    return np.all([mean_query_error(evidence, arm) < LEARNED for arm in arms], axis=0)
+
+
 def count_shifts_won(evidence: Evidence, arm: str, than: str) -> Float[np.ndarray, " member"]:
     """Number of shifts on which a member of `arm` is better than the member of `than` with the same seeds: the 95 %
     bootstrap interval, over prompts, of the difference of the two errors is above 0."""
@@ -122,25 +129,6 @@ def count_shifts_won(evidence: Evidence, arm: str, than: str) -> Float[np.ndarra
             won[finished] = paired_bootstraps(np.stack([one for one in both if one is not None]), seed=0)[1] > 0
         counts += won
     return counts
-
-
-@lru_cache(maxsize=128)
-def _invariance_gap(run: Snapshot, place: int) -> float:
-    spec, params = _model_at(run, place)
-    drawn = prompts_of_length(spec, "train", spec.task.context, PROMPTS)
-    order = draw_orders(jax.random.key(0), spec.task.context, PROMPTS)
-    return float(_compile_gap(spec.model)(params, drawn.prompt, order).mean())
-
-
-@lru_cache(maxsize=32)
-def _compile_gap(model: Model) -> Any:
-    """Function from (parameters, prompt, order) to the invariance gap of every prompt: one program for all members."""
-    return jax.jit(lambda params, prompt, order: invariance_gap(model, params, prompt, order))
-
-
-def mean_invariance_gap(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """Mean invariance gap of every member on fresh prompts of training's kind, computed in float32."""
-    return np.asarray([np.nan if one is None else one for one in map_members(evidence, arm, _invariance_gap)])
 
 
 def baseline_errors(spec: Spec, evaluator: str, pairs: int, prompts: int) -> dict[str, float]:
@@ -161,7 +149,8 @@ def baseline_errors(spec: Spec, evaluator: str, pairs: int, prompts: int) -> dic
 
 def draw_figures(evidence: Evidence, title: str, names: tuple[str, ...]) -> dict[str, bytes]:
     """errors.png and errors.svg: a panel for every shift with the error at the query by the number of pairs in the
-    prompt, up to four times training's number where nothing is shifted."""
+    prompt, up to four times training's number where nothing is shifted. Baselines answer the prompts of the first
+    member."""
     from ebbtide.report.functions_figure import context_figure
 
     own = [arm for arm in names if arm in evidence.finished_arms()]

@@ -1,5 +1,9 @@
 """Study `positions`: do models whose answer is a function of the set of pairs hold up better when prompts shift?"""
 
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
 from msgspec import to_builtins
 from msgspec.structs import replace
 
@@ -8,16 +12,18 @@ from ebbtide.models.model import Model
 from ebbtide.models.positions import Identical, Learned, NoPositions, Positions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.positions.measures import (
+    LEARNED,
     LONGER,
     SHIFTS,
     count_shifts_won,
     draw_figures,
-    mean_invariance_gap,
+    learned,
     mean_query_error,
 )
 from ebbtide.sources.functions import Functions
 from ebbtide.studies.claim import Claim
 from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 from ebbtide.tasks.regression import Regression
@@ -30,7 +36,7 @@ PAPER = "Chen et al. 2023, Positional Information Matters for Invariant In-Conte
 CONTEXT = 10
 QUICK = Spec(
     task=Regression(context=CONTEXT, noise=(0.2,)),
-    source=Functions(dim=3, seed=5),
+    source=Functions(dim=3),
     model=Transformer(layers=3, width=32, heads=4),
     optimizer=Adam(lr=3e-3, schedule=Cosine(warmup=200)),
     batch=32,
@@ -86,39 +92,32 @@ def arms(transformer: Transformer, deepset: DeepSet, context: int, sequences: in
     }
 
 
+ALIKE = 1.1
+"""Largest ratio of two errors that are about equal: a tenth, what a figure shows."""
+
+
+def _where_learned(
+    evidence: Evidence, arms: tuple[str, ...], measure: Callable[[], Float[np.ndarray, " member"]]
+) -> Float[np.ndarray, " member"]:
+    """`measure` of the members that have learned in all of these arms, nan for the others: errors of models that have
+    learned nothing may differ as well."""
+    known = learned(evidence, *arms)
+    return np.where(known, measure(), np.nan) if known.any() else np.full(len(known), np.nan)
+
+
 def _alike_claim(arm: str, to: str) -> Claim:
+    def estimate(evidence: Evidence) -> np.ndarray:
+        both = np.stack([mean_query_error(evidence, one) for one in (arm, to)])
+        return np.minimum(ALIKE - both.max(0) / both.min(0), LEARNED - both.max(0))
+
     return Claim(
         f"alike: {arm}",
-        f"in distribution {arm} is within 1.5 times of {to}",
-        "all about equal in distribution [design: the limit]",
-        f"1.5 - error on train: {arm} / {to}",
+        f"in distribution {arm} and {to} are equal within a tenth",
+        "about equal in distribution; a tenth: what a figure shows",
+        f"smaller of: {ALIKE:g} - larger / smaller error on train, {LEARNED:g} - the larger ({arm}, {to})",
         0.0,
-        lambda evidence: 1.5 - mean_query_error(evidence, arm) / mean_query_error(evidence, to),
+        estimate,
         (arm, to),
-    )
-
-
-def _invariant_claim(arm: str) -> Claim:
-    return Claim(
-        f"invariant: {arm}",
-        f"{arm}: the order of the pairs does not matter",
-        "ICL invariance [design: the limit]",
-        f"1e-8 - |f(permuted S, q) - f(S, q)|^2 / Var y ({arm})",
-        0.0,
-        lambda evidence: 1e-8 - mean_invariance_gap(evidence, arm),
-        (arm,),
-    )
-
-
-def _ordered_claim(arm: str, why: str) -> Claim:
-    return Claim(
-        f"ordered: {arm}",
-        f"{arm}: it does, {why}",
-        "positions break invariance [design: the limit]",
-        f"|f(permuted S, q) - f(S, q)|^2 / Var y ({arm})",
-        1e-3,
-        lambda evidence: mean_invariance_gap(evidence, arm),
-        (arm,),
     )
 
 
@@ -128,45 +127,49 @@ def _better_claim(arm: str, than: str, source: str) -> Claim:
         f"on more than half of the shifts {arm} is better than {than}",
         source,
         f"shifts of {len(SHIFTS)} on which the error of {than} - {arm} is surely above 0 "
-        "(bootstrap over 2,000 prompts)",
+        "(bootstrap over 2,000 prompts), of members that have learned",
         len(SHIFTS) / 2,
-        lambda evidence: count_shifts_won(evidence, arm, than),
+        lambda evidence: _where_learned(evidence, (arm, than), lambda: count_shifts_won(evidence, arm, than)),
         (arm, than),
     )
 
 
 def _longer_claim(arm: str) -> Claim:
+    def estimate(evidence: Evidence) -> np.ndarray:
+        own, longer = (mean_query_error(evidence, arm, times=times, log=True) for times in (1, 2))
+        return own - longer
+
     return Claim(
         f"longer: {arm}",
         f"{arm}: prompts twice as long help",
-        "invariant models go on falling [design]",
-        f"log of the error at training's length / at twice that ({arm})",
+        "own: invariant models go on falling",
+        f"log of the error at training's length / at twice that, of members that have learned ({arm})",
         0.0,
-        lambda evidence: (
-            -mean_query_error(evidence, arm, times=2, log=True) + mean_query_error(evidence, arm, log=True)
-        ),
+        lambda evidence: _where_learned(evidence, (arm,), lambda: estimate(evidence)),
         (arm,),
     )
 
 
 def _extrapolation_claim(arm: str, times: int, than: str) -> Claim:
+    def estimate(evidence: Evidence) -> np.ndarray:
+        own, other = (mean_query_error(evidence, one, times=times, log=True) for one in (arm, than))
+        return other - own
+
     return Claim(
         f"{times} times: {arm}, {than}",
         f"at {times} times the length of training {arm} is better than {than}",
-        "positions fail beyond training's length [design]",
-        f"log of the error at {times} times the pairs: {than} / {arm}",
+        "abstract: ICL with positions is limited to short contexts",
+        f"log of the error at {times} times the pairs: {than} / {arm}, of members that have learned",
         0.0,
-        lambda evidence: (
-            mean_query_error(evidence, than, times=times, log=True)
-            - mean_query_error(evidence, arm, times=times, log=True)
-        ),
+        lambda evidence: _where_learned(evidence, (arm, than), lambda: estimate(evidence)),
         (arm, than),
     )
 
 
 SMALLER = (
     "3 dimensions, 10 pairs, 3 layers of width 32; arms that take half the time get twice the sequences; the sizes of "
-    "the paper were not found, those of the work it builds on have 20 dimensions, 40 pairs, 12 layers of width 256"
+    "the paper were not found, those of the work it builds on have 20 dimensions, 40 pairs, 12 layers of width 256, of "
+    "which a verdict here says nothing: the preset paper asks there"
 )
 LARGE = (
     "the sizes of Garg et al. 2022 without their curriculum, 200,000 steps in place of 500,000; "
@@ -175,19 +178,19 @@ LARGE = (
 SMALL_MODELS = Transformer(layers=3, width=32, heads=4), DeepSet(layers=3, width=128)
 QUICK_ARMS, CPU_ARMS = (arms(*SMALL_MODELS, CONTEXT, sequences) for sequences in (256_000, 1_024_000))
 PAPER_ARMS = arms(Transformer(layers=12, width=256, heads=8), DeepSet(layers=4, width=512), 40, 12_800_000)
-SEED: Point = {"source.seed": 5}
 
 
 def _presets(names: tuple[str, ...], minutes: float, longer: float | None = None) -> dict[str, Preset]:
     """Some of the arms at every size; the minutes of `quick` and of `cpu`."""
 
     def preset(arms_of_size: dict[str, Point], base: Point, scaled: str, minutes: float | None = None) -> Preset:
-        return Preset(Comparison(arms={name: arms_of_size[name] for name in names}, base=base), minutes, scaled)
+        own = {name: arms_of_size[name] for name in names}
+        return Preset(Comparison(arms=own, base=base, round=1), minutes, scaled)
 
     return {
-        "quick": preset(QUICK_ARMS, SEED, SMALLER, minutes),
-        "cpu": preset(CPU_ARMS, SEED, f"4 times as long; {SMALLER}", longer),
-        "paper": preset(PAPER_ARMS, PAPER_SIZE | SEED, LARGE),
+        "quick": preset(QUICK_ARMS, {}, SMALLER, minutes),
+        "cpu": preset(CPU_ARMS, {}, f"4 times as long; {SMALLER}", longer),
+        "paper": preset(PAPER_ARMS, PAPER_SIZE, LARGE),
     }
 
 
@@ -197,25 +200,11 @@ SHIFTED = Experiment(
     section="abstract: shifts, DeepSet against transformers, identical positions; lengths beyond training's",
     claims=(
         *(_alike_claim(arm, SET) for arm in (CAUSAL, SET_SAME, DEEPSET)),
-        *(_invariant_claim(arm) for arm in INVARIANT),
-        _ordered_claim(CAUSAL, "by its positions and its mask"),
         _better_claim(DEEPSET, CAUSAL, "abstract: DeepSet beats transformers across shifts"),
         _better_claim(SET, CAUSAL, "abstract: invariance helps across shifts"),
         _better_claim(SET_SAME, CAUSAL, "abstract: identical positions do best"),
         _better_claim(SET_SAME, DEEPSET, "abstract: identical positions do best"),
         *(_longer_claim(arm) for arm in INVARIANT),
-        Claim(
-            f"longer: {CAUSAL}",
-            f"{CAUSAL}: prompts twice as long harm",
-            "learned positions fail beyond training's length [design]",
-            f"log of the error at twice training's length / at that ({CAUSAL})",
-            0.0,
-            lambda evidence: (
-                mean_query_error(evidence, CAUSAL, times=2, log=True) - mean_query_error(evidence, CAUSAL, log=True)
-            ),
-            (CAUSAL,),
-        ),
-        *(_extrapolation_claim(arm, times, CAUSAL) for arm in INVARIANT for times in LONGER),
     ),
     presets=_presets((CAUSAL, *INVARIANT), 5, longer=14),
     shows=("train", "skewed", "orthants", "sorted"),
@@ -224,18 +213,13 @@ SHIFTED = Experiment(
 )
 ORDER = Experiment(
     name="order",
-    question="What tells a transformer the order of its pairs, and what does it cost?",
+    question="What do positions of each kind cost a transformer when prompts shift or grow longer?",
     section="transformers with positional encodings, of whatever kind, and without, against the invariant one",
     claims=(
         *(_alike_claim(arm, CAUSAL) for arm in OTHERS),
-        _ordered_claim(SINE, "by its positions and its mask"),
-        _ordered_claim(ROTARY, "by its positions and its mask"),
-        _ordered_claim(BARE, "by its mask alone"),
-        _ordered_claim(SAME, "by its mask alone"),
-        _ordered_claim(SET_LEARNED, "by its positions alone"),
         *(_better_claim(SET_SAME, arm, "abstract: identical positions do best") for arm in (SINE, ROTARY)),
-        _better_claim(SAME, CAUSAL, "abstract: identical positions do best [design: under a causal mask]"),
-        _better_claim(SET_SAME, SET_LEARNED, "the same, with nothing but positions changed [design]"),
+        _better_claim(SAME, CAUSAL, "own: identical positions do best, under a causal mask too"),
+        _better_claim(SET_SAME, SET_LEARNED, "own: the same with nothing but positions changed"),
         *(_extrapolation_claim(SET_SAME, times, arm) for arm in (SINE, ROTARY) for times in LONGER),
     ),
     presets=_presets((CAUSAL, SET_SAME, *OTHERS), 8),
