@@ -2,16 +2,17 @@
 
 import numpy as np
 
+from ebbtide.papers.coopetition.study import LARGE
 from ebbtide.papers.induction_heads.settings import ALL
-from ideal_tools import Course, Probes
+from ideal_tools import PERSISTENT, Course, Probes
 
-LN5 = float(np.log(5))
+LN2, LN5 = float(np.log(2)), float(np.log(5))
 
 
 def learns_at(share: float) -> Course:
     """A model whose loss is half of ln 2 at a share of its training."""
     end = {"train_loss": 0.003, "train": 1.0}
-    return [(0.0, {"train_loss": LN5, "train": 0.5}), (share, {"train_loss": np.log(2) / 2, "train": 0.8}), (1.0, end)]
+    return [(0.0, {"train_loss": LN5, "train": 0.5}), (share, {"train_loss": LN2 / 2, "train": 0.8}), (1.0, end)]
 
 
 def plateau_until(share: float) -> Course:
@@ -71,12 +72,75 @@ UNTRAINED_HEADS = {
     "wiring": np.full(4, 0.2),
 }
 
+FLIP_PEAK, ICL_PEAK = {"flip": 0.71, "icl": 0.77, "ciwl": 0.56, "iwl": 0.0}, {"flip": 0.3, "icl": 0.89, "ciwl": 0.8}
+CIWL_ONLY = {"flip": 0.015, "icl": 0.52, "ciwl": 0.987, "iwl": 0.0005, "train_loss": 0.1}
+
+
+def phases(end: float) -> Course:
+    """The paper's Fig. 1b, with the peak of ICL at a share of the training."""
+    start = {"flip": 0.49, "icl": 0.5, "ciwl": 0.51, "iwl": 0.0}
+    return [(0.0, start), (0.55 * end, FLIP_PEAK), (end, ICL_PEAK), (2 * end, CIWL_ONLY), (1.0, CIWL_ONLY)]
+
+
+def settles_at(loss: float) -> Course:
+    """A model whose loss falls to this value."""
+    return [(0.0, {"train_loss": 9.0}), (0.3, {"train_loss": loss}), (1.0, {"train_loss": loss})]
+
+
+STRAIGHT_TO_CIWL: Course = [(0.0, {"flip": 0.49, "icl": 0.5, "ciwl": 0.5}), (0.3, CIWL_ONLY), (1.0, CIWL_ONLY)]
+SWITCHED: Course = [(0.0, {"flip": 0.3}), (0.2, {"flip": 0.89}), (1.0, {"flip": 0.1})]
+COOPETITION: dict[str, dict[str, Course]] = {
+    "coopetition": {"": phases(0.3)},
+    "coopetition/own-labels": {LARGE: phases(0.12), "448 classes, a label each": STRAIGHT_TO_CIWL},
+    "coopetition/variants": {
+        "main": phases(0.3),
+        "exact match": PERSISTENT,
+        "one layer": STRAIGHT_TO_CIWL,
+        "no attention to the previous token": STRAIGHT_TO_CIWL,
+    },
+    "coopetition/cooperation": {
+        "from scratch": settles_at(0.77),
+        "with the second half of a trained model": settles_at(0.1),
+    },
+    "coopetition/switch": {
+        "bursty data from the start": phases(0.2),
+        "switched early": SWITCHED,
+        "switched later": SWITCHED,
+        "switched late": [(0.0, {"flip": 0.1}), (1.0, {"flip": 0.0})],
+    },
+    "coopetition/window": {
+        "from scratch": settles_at(0.77),
+        "a young second half": settles_at(1.9),
+        "a second half in time": settles_at(0.1),
+        "an old second half": settles_at(0.8),
+    },
+}
+"""The paper's accuracies and losses."""
+
+MECHANISMS = INDUCTION_HEADS | COOPETITION
+
+
+def _strength(layer_1: float) -> np.ndarray:
+    return np.stack([np.zeros(8), np.full(8, layer_1)])
+
+
+FLIP_STRENGTH, CIWL_PARTS = (LARGE, "induction_strength", "flip"), (LARGE, "composition", "ciwl")
+TURNING: Probes = {
+    FLIP_STRENGTH: [(0.0, _strength(0.0)), (0.06, _strength(0.3)), (0.2, _strength(-0.4)), (1.0, _strength(-0.5))],
+    CIWL_PARTS: [(1.0, np.asarray([0.987, 0.985, 0.95, 0.57, 0.59, 0.55]))],
+}
+NOT_TURNING: Probes = {
+    FLIP_STRENGTH: [(0.0, _strength(0.0)), (1.0, _strength(0.0))],
+    CIWL_PARTS: [(1.0, np.full(6, 0.5))],
+}
+
 
 def _on_train(values: dict[str, np.ndarray]) -> Probes:
     return {(ALL, name, "train"): [(1.0, value)] for name, value in values.items()}
 
 
 PROBES: dict[str, tuple[Probes, Probes]] = {
-    "induction-heads/heads": (_on_train(TRAINED_HEADS), _on_train(UNTRAINED_HEADS))
+    "induction-heads/heads": (_on_train(TRAINED_HEADS), _on_train(UNTRAINED_HEADS)),
+    "coopetition/own-labels": (TURNING, NOT_TURNING),
 }
 """Measures of heads by experiment: of the models that the paper describes, and of untrained ones."""

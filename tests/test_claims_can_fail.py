@@ -10,7 +10,7 @@ from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
 from ideal_functions import FUNCTIONS, stand_in
-from ideal_mechanisms import INDUCTION_HEADS, PROBES
+from ideal_mechanisms import MECHANISMS, PROBES
 from ideal_tools import (
     ABRUPT,
     BOTH,
@@ -29,7 +29,7 @@ from ideal_tools import (
     untrained,
 )
 
-IDEALS: dict[str, dict[str, Course]] = INDUCTION_HEADS | {
+IDEALS: dict[str, dict[str, Course]] = MECHANISMS | {
     "transience": {"": TRANSIENT},
     "transience/main": {"glyphs": TRANSIENT, "Omniglot features": TRANSIENT, "glyph pixels, ResNet": TRANSIENT},
     "transience/tokens": {"1,500 clusters of 10 tokens": TRANSIENT, "3,000 clusters of 5 tokens": TRANSIENT},
@@ -95,10 +95,9 @@ IDEALS: dict[str, dict[str, Course]] = INDUCTION_HEADS | {
 """What the members of every arm do if the paper is right, by experiment."""
 BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
-ON_MODELS = {"abrupt-learning/data": {"precedes"}}
+ON_MODELS = {"abrupt-learning/data": {"precedes"}, "coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
 NOT_YET = {
-    *("coopetition", "coopetition/variants", "coopetition/cooperation", "coopetition/switch", "coopetition/window"),
     *("representations/supervised", "representations/mixture", "representations/dynamics"),
     *("representations/pasting", "representations/front-ends"),
     *("statisticians/base", "statisticians/selection", "statisticians/links"),

@@ -11,13 +11,15 @@ from msgspec.structs import replace
 from ebbtide.cli import main
 from ebbtide.cli.parser import RUNS
 from ebbtide.errors import InputError
-from ebbtide.papers.coopetition.study import COOPETITION, OWN_RUN
+from ebbtide.papers.coopetition.study import COOPETITION
 from ebbtide.papers.coopetition.switch import SWITCH, WINDOW
 from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.runs.folder import RunFolder
+from ebbtide.sources.bank import SeededSource
 from ebbtide.studies.claim import above
-from ebbtide.studies.comparison import Comparison
+from ebbtide.studies.comparison import Comparison, seeds_of_round
 from ebbtide.studies.donor import SHARED, Donor
+from ebbtide.studies.registration import SEED_BLOCK
 from ebbtide.studies.study import Experiment, Preset, Study
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.tasks.fewshot import FewShot
@@ -133,23 +135,29 @@ def in_common(study: Study, setting: Comparison) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("study", "experiment", "preset"), WITH_DONORS)
 def test_what_donor_and_arms_have_in_common_stays_in_common(study, experiment, preset):
+    before = experiment.preset(preset).work
+    assert before.donor is not None
+    seed = "source.seed" if isinstance(before.donor.spec.source, SeededSource) else "source.class_order_seed"
     overrides = {
-        "source.seed": 77,
+        seed: 77,
         "optimizer.lr": 5e-4,
         "batch": 8,
         "seeds.init": 9,
         "seeds.data": 70,
+        "seeds.world": 80,
         "sequences": 64,
     }
-    before = experiment.preset(preset).work
     after = plan_of(study, experiment, preset, overrides).comparison
-    assert before.donor is not None and after.donor is not None
+    assert after.donor is not None
     common = in_common(study, before)
     assert len(common) > 10
     now = in_common(study, after)
-    assert now.keys() == common.keys() and now["source.seed"] == 77
+    assert now.keys() == common.keys() and now[seed] == 77
     old, new = before.donor.spec, after.donor.spec
-    assert new.seeds.init == 9 and new.seeds.data - 70 == old.seeds.data - 50, "other streams stay other streams"
+    own = seeds_of_round(study.full_name(experiment), preset, before.round)
+    assert new.seeds.init - 9 == old.seeds.init - own["seeds.init"], "other streams stay other streams"
+    assert new.seeds.data - 70 == old.seeds.data - own["seeds.data"] != 0
+    assert new.seeds.world == 80, "and the world is one"
     assert (new.sequences, new.schedule) == (old.sequences, old.schedule), "where arms begin is kept"
     runs = {point["start"]["run"] for point in after.arms.values() if point.get("start")}
     assert runs == {after.donor.path}
@@ -191,32 +199,32 @@ def test_arms_of_another_shape_than_the_donor_are_one_clear_line(here, capsys, m
     assert "start.run" in error and "has shape" in error and error.count("\n") == 1
 
 
-WITH_DONOR = [e for s, e, preset in (one.values for one in WITH_DONORS) if s is COOPETITION and preset == "quick"]
+WITH_DONOR = [(one.values[1], one.values[2]) for one in WITH_DONORS if one.values[0] is COOPETITION]
 
 
-@pytest.mark.parametrize("experiment", WITH_DONOR, ids=lambda one: one.name)
-def test_every_arm_starts_from_a_checkpoint_that_its_donor_keeps(experiment):
-    setting = plan_of(COOPETITION, experiment).comparison
+@pytest.mark.parametrize(("experiment", "preset"), WITH_DONOR, ids=lambda one: getattr(one, "name", one))
+def test_every_arm_starts_from_a_checkpoint_that_its_donor_keeps(experiment, preset):
+    setting = plan_of(COOPETITION, experiment, preset).comparison
     donor = setting.donor
     assert donor is not None and donor.path.startswith(f"{RUNS}/")
     donor.spec.check()
     kept = donor.spec.schedule.kept(donor.spec.sequences, donor.spec.batch)
     starts = [point["start"] for point in setting.arms.values() if point.get("start")]
     assert starts and all(one["run"] == donor.path and one["sequences"] in kept for one in starts)
-    sweep = make_sweep(COOPETITION, experiment, "quick")
-    arm = from_builtins(sweep.builtins())
+    arm = from_builtins(make_sweep(COOPETITION, experiment, preset).builtins())
     assert arm.source == donor.spec.source and arm.model == donor.spec.model
     assert donor.spec.members >= setting.members
-    assert arm.outputs() == donor.spec.shape()["labels"]
+    outputs = {replace(spec, source=spec.source.stand_in()).outputs() for spec in (arm, donor.spec)}
+    assert len(outputs) == 1
 
 
 @pytest.mark.parametrize("experiment", [SWITCH, WINDOW], ids=lambda one: one.name)
-def test_arms_differ_in_where_they_start_alone(experiment):
-    setting = plan_of(COOPETITION, experiment).comparison
-    points = list(setting.arms.values())
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_arms_differ_in_where_they_start_alone(experiment, preset):
+    points = list(plan_of(COOPETITION, experiment, preset).comparison.arms.values())
     assert all(set(point) <= {"start", "freeze"} for point in points)
-    assert points[0] == {"start": None} and len({str(point) for point in points}) == len(points)
-    frozen = [point.get("freeze") for point in points[1:]]
+    assert len({str(point) for point in points}) == len(points)
+    frozen = [point.get("freeze") for point in points if point["start"]]
     assert all(one == (list(points[-1]["start"]["parts"]) if experiment is WINDOW else None) for one in frozen)
 
 
@@ -229,16 +237,21 @@ def test_donors_have_never_seen_a_query_with_an_exemplar_of_its_class(experiment
     assert donor.seeds.data != arms.seeds.data, "other sequences"
 
 
-def test_cooperations_donor_is_the_studys_own_run(monkeypatch, tmp_path):
-    """The folder, the spec and the label are those of `ebbtide run coopetition`."""
-    seen = {}
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "ebbtide.training.driver.train", lambda spec, out, **how: seen.update(spec=spec, out=out, **how)
-    )
-    monkeypatch.setattr("ebbtide.cli.work.Kind.conclude", lambda kind, plan, out, check: 0)
-    assert main(["run", "coopetition"]) == 0
-    assert (seen["spec"], str(seen["out"]), seen["label"]) == (OWN_RUN.spec, OWN_RUN.path, OWN_RUN.label)
+FRESH = [one for one in WITH_DONORS if one.values[0] is COOPETITION]
+
+
+@pytest.mark.parametrize(("study", "experiment", "preset"), FRESH)
+def test_a_member_and_its_donor_share_a_world_and_neither_weights_nor_sequences(study, experiment, preset):
+    setting = plan_of(study, experiment, preset).comparison
+    arms = replace(from_builtins(make_sweep(study, experiment, preset).builtins()), members=setting.members)
+    donor = setting.donor.spec if setting.donor else arms
+    assert donor.members == arms.members and donor.worlds() == arms.worlds() == arms.members
+    for m in range(arms.members):
+        ours, theirs = arms.world(m), donor.world(m)
+        assert ours.source == theirs.source and ours.seeds.evaluation == theirs.seeds.evaluation
+    seeds = [(spec.seeds.init, spec.seeds.data) for spec in (arms, donor)]
+    assert seeds[0][0] != seeds[1][0] and seeds[0][1] != seeds[1][1]
+    assert {number // SEED_BLOCK for pair in seeds for number in pair} == {arms.seeds.world // SEED_BLOCK}  # pyright: ignore
 
 
 def test_another_spec_is_another_run():

@@ -4,8 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.cli import main
+from ebbtide.errors import InputError, require
 from ebbtide.papers.registry import STUDIES
 from ebbtide.studies.comparison import SweepPlan
+from ebbtide.studies.rehearsal import rehearse
 from ebbtide.studies.single_run import RunPlan, check_judgeable
 from ebbtide.studies.study import setup
 from tiny import SPEC, write_run
@@ -42,11 +44,6 @@ def test_every_preset_of_every_experiment_can_be_judged(study):
         ),
         (["transience", "--experiment", "early-stopping", "--keep_best", "null"], "keep_best = ", "the best model of"),
         (
-            ["coopetition", "--model", '{"type":"transformer","layers":1}', "--batch", "64"],
-            "model = {'type': 'transformer', 'layers': 1}, batch = 64: then coopetition cannot be judged: ",
-            "model.layers = 1: must be at least 2",
-        ),
-        (
             ["coopetition", "--evaluators", '["train","icl"]', "--batch", "64", "--members", "2"],
             "evaluators = ['train', 'icl'], batch = 64, members = 2: then coopetition cannot be judged: ",
             "there would be no 'flip'",
@@ -56,8 +53,6 @@ def test_every_preset_of_every_experiment_can_be_judged(study):
             "evaluators = ['train'], batch = 64: then transience/l2 cannot be judged: ",
             "there would be no 'icl_final'",
         ),
-        (["coopetition", "--model.layers", "1"], "model.layers = 1", "must be at least 2"),
-        (["coopetition", "--model", '{"type":"recurrent"}'], "model = 'recurrent'", "must be a transformer"),
     ],
 )
 def test_what_cannot_be_judged_is_not_trained(tmp_path, monkeypatch, capsys, words, field, says):
@@ -79,4 +74,15 @@ def test_a_run_that_was_trained_and_cannot_be_judged_says_so_in_one_line(tmp_pat
     run = write_run(tmp_path / "run", {"icl": curve, "iwl": curve}, [[4, 3, 2]], replace(SPEC, members=1), label=label)
     assert main(["resume", str(run.path)]) == 2
     said = capsys.readouterr().err
-    assert "model.layers = 1" in said and len(said.splitlines()) == 1
+    assert "curve = 'flip'" in said and len(said.splitlines()) == 1
+
+
+def test_a_check_that_names_a_changed_field_is_left_as_it_is_and_another_told_with_the_changed_ones():
+    def judging() -> None:
+        require(False, "model.layers", 1, "must be at least 2")
+
+    with pytest.raises(InputError, match=r"^model.layers = 1: must be at least 2$"):
+        rehearse(judging, "mine", {"model.layers": 1})
+    words = r"model = \{'layers': 1\}, batch = 64: then mine cannot be judged: model.layers = 1: must be at least 2"
+    with pytest.raises(InputError, match=words):
+        rehearse(judging, "mine", {"model": {"layers": 1}, "batch": 64})

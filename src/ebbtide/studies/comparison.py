@@ -44,6 +44,13 @@ def fresh_seeds(experiment: str, preset: str, round: int) -> Seeds:
     return Seeds(init=seed, data=seed, evaluation=seed, world=seed)
 
 
+def donor_seeds(experiment: str, preset: str, round: int) -> Seeds:
+    """The seeds of a run that an experiment's arms start from: member by member the arms' world, and weights and
+    training sequences of its own, from the same block of seeds."""
+    seeds = fresh_seeds(experiment, preset, round)
+    return replace(seeds, init=seeds.init + 1, data=seeds.data + 1)
+
+
 class Comparison(NamedTuple):
     """Work that is a sweep: arms that differ in one thing, and train on the same seeds.
 

@@ -17,6 +17,7 @@ SHARED = ("source", "task", "model", "optimizer", "batch", "distinct")
 """Fields that a donor has in common with its arms. How long it trains, what watches it and where it keeps checkpoints
 are its own."""
 SEEDS = ("seeds.init", "seeds.data", "seeds.evaluation")
+WORLD = "seeds.world"
 
 
 class Donor(NamedTuple):
@@ -44,15 +45,16 @@ class Donor(NamedTuple):
     def overridden(self, base: dict[str, Any], owned: set[str], overrides: Point) -> "Donor":
         """The donor of arms of which a user has changed fields; `base` is the arms' spec without `overrides`, in
         builtins, `owned` are fields that arms have values of their own for. A field of `SHARED` in which donor and arms
-        agree is changed in the donor too, unless arms own it; a seed is moved by as much as the arms' is, so that two
-        different streams stay different. Raises `InputError` for a struct of which arms own a field."""
+        agree is changed in the donor too, unless arms own it, and so is the world; a seed is moved by as much as the
+        arms' is, so that two different streams stay different. Raises `InputError` for a struct of which arms own a
+        field."""
         own = self.spec.builtins()
         both: Point = {}
         for name, value in overrides.items():
             mine, theirs = value_in(own, name), value_in(base, name)
             if name in SEEDS and isinstance(value, int | float):
                 both[name] = value + mine - theirs
-            elif name.partition(".")[0] in SHARED and mine == theirs and name not in owned:
+            elif (name == WORLD or name.partition(".")[0] in SHARED) and mine == theirs and name not in owned:
                 parts = sorted(one for one in owned if one.startswith(f"{name}."))
                 allowed = (
                     f"cannot be given whole: arms have {', '.join(parts)} of their own; give its fields one by one"

@@ -5,11 +5,12 @@ from msgspec.structs import replace
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
+from ebbtide.studies.comparison import fresh_seeds
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.training.optimizer import Adam
-from ebbtide.training.schedule import Constant, Schedule
-from ebbtide.training.spec import Seeds, Spec
+from ebbtide.training.schedule import Constant, Schedule, Window
+from ebbtide.training.spec import Spec
 
 PAPER = "Singh et al. 2025, Strategy Coopetition Explains the Emergence and Transience of ICL, arXiv 2503.05631"
 SECOND_HALF = ("blocks.1.*", "norm.*", "readout.*")
@@ -17,7 +18,7 @@ SECOND_HALF = ("blocks.1.*", "norm.*", "readout.*")
 
 QUICK = Spec(
     task=FewShot(context=2, burst=1, labels=Shared(32)),
-    source=Gaussian(classes=448, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2, seed=5),
+    source=Gaussian(classes=448, exemplars=2, dim=24, noise=1.3, holdout_classes=128, holdout_exemplars=2),
     model=Transformer(layers=2, width=32, heads=4, mlp_ratio=0),
     optimizer=Adam(lr=2e-3, schedule=Constant(warmup=100)),
     batch=16,
@@ -26,10 +27,10 @@ QUICK = Spec(
     schedule=Schedule(evaluations=81, checkpoints=21),
     evaluators=("train", "icl", "icl_holdout", "iwl", "ciwl", "flip"),
     evaluation_sequences=600,
-    seeds=Seeds(init=50, data=50, evaluation=50),
+    seeds=fresh_seeds("coopetition", "quick", round=1),
 )
 
-CPU = replace(
+PAPER_SIZE = replace(
     QUICK,
     task=FewShot(context=2, burst=1),
     source=Omniglot(
@@ -42,20 +43,15 @@ CPU = replace(
         holdout_exemplars=0,
     ),
     model=Transformer(layers=2, width=64, heads=8, mlp_ratio=0),
-    optimizer=Adam(lr=1e-4),
-    batch=32,
-    sequences=4_800_000,
-    members=9,
-    schedule=Schedule(evaluations=76, checkpoints=16),
-)
-
-PAPER_SIZE = replace(
-    CPU,
     optimizer=Adam(lr=1e-5),
+    batch=32,
     sequences=64_000_000,
-    schedule=Schedule(evaluations=1281, checkpoints=161),
-    members=9,
+    schedule=Schedule(
+        evaluations=321, checkpoints=21, windows=(Window(3_200_000, 10_400_000, every=400_000, keep=True),)
+    ),
+    evaluation_sequences=5000,
 )
+"""The original's sizes. The window has the phases of the paper's Fig. 1b, from 3M to 10M sequences."""
 
 SCALED = (
     "2 layers of attention alone, width 32, 448 Gaussian classes of 2 noisy exemplars with 32 shared labels, learning "
@@ -63,3 +59,6 @@ SCALED = (
     "of the queries are exact copies of their context exemplar, in place of one in 20"
 )
 """Words on the differences between the preset `quick` and the paper's setting."""
+PAPER_SCALE = "hog features (64-d) in place of ResNet-18's; else the original's sizes, rate and length"
+DATA = "Omniglot as 12,984 transformed classes"
+"""What the preset `paper` needs on the machine."""
