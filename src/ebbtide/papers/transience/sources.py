@@ -42,11 +42,12 @@ MAIN = Experiment(
         "quick": Preset(
             Comparison(
                 round=1,
-                arms={GLYPHS: glyphs_arm(256, 5, features="pca64")},
-                base=EVALUATORS,
+                arms={GLYPHS: glyphs_arm(384, 5, features="pca64", motor=0.4)},
+                base=EVALUATORS | {"sequences": 5_120_000},
             ),
             None,
-            f"glyphs: 256 classes of 5 drawings, 64 principal components of their pixels; {QUICK_SCALE}",
+            "glyphs: 384 classes of 5 drawings, 64 principal components of their pixels, twice the study's sequences; "
+            f"{QUICK_SCALE}",
         ),
         "cpu": Preset(
             Comparison(round=1, arms={OMNIGLOT: omniglot_arm(192)}, base=EVALUATORS | {"sequences": 5_120_000}),
