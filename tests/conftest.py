@@ -100,6 +100,7 @@ LONGEST = (
     "encoders",
     "oracles",
     "positions_study",
+    "claims_can_fail",
     "members",
     "statisticians",
     "sharding",

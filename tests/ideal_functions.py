@@ -20,6 +20,9 @@ from ebbtide.analysis.predictions import (
     fresh_prompts,
     training_prompts,
 )
+from ebbtide.evaluation.baselines import least_squares, linear_posterior
+from ebbtide.evaluation.baselines_convex import lasso
+from ebbtide.evaluation.bayes import mixed_ridge, penalty_of
 from ebbtide.models.model import Model, Params
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.bayesian_averaging import scaling as bayesian_scaling
@@ -27,9 +30,13 @@ from ebbtide.papers.bayesian_averaging import study as bayesian_averaging
 from ebbtide.papers.bayesian_averaging.measures import exact_predictions
 from ebbtide.papers.positions import measures as positions_measures
 from ebbtide.papers.positions import study as positions
+from ebbtide.papers.statisticians import links, selection
+from ebbtide.papers.statisticians import study as statisticians
+from ebbtide.papers.statisticians.contests import LASSO_PENALTIES, classifier_scores, squared_errors
 from ebbtide.papers.toy_laws import study as toy_laws
 from ebbtide.papers.transient_ridge import study as transient_ridge
 from ebbtide.runs.folder import RunFolder, Snapshot
+from ebbtide.sources.functions import Functions
 from ebbtide.studies.evidence import ONLY, Arm, Evidence
 from ebbtide.studies.rehearsal import UntrainedRun
 from ebbtide.studies.study import Experiment
@@ -82,7 +89,7 @@ def laws_of_the_papers(experiment: Experiment, preset: str) -> tuple[Evidence, E
 
 Says = Callable[[Predictions, float, bool], np.ndarray]
 """Answers [slots, prompt, outputs] to prompts, at a share of training from 0 to 1; whether training had them."""
-FEWER = 300
+FEWER = 600
 """Prompts at most: enough for exact predictors, and quick."""
 MEMBERS = 6
 """Members of an arm: the fewest with which a claim can hold."""
@@ -288,6 +295,79 @@ def invariance_helps(experiment: Experiment, preset: str) -> tuple[Evidence, Evi
     return ideal, evidence_of({arm: UntrainedNets(spec) for arm, spec in specs.items()}, learns=False)
 
 
+def at_query(predictor: Callable[[np.ndarray, np.ndarray, Predictions], np.ndarray]) -> Says:
+    """Answers to the query of what a predictor makes of inputs, responses and task: [1, prompt, outputs]."""
+
+    def says(asked: Predictions, share: float, seen: bool) -> np.ndarray:
+        answer = predictor(asked.inputs, asked.responses, asked)
+        return answer.reshape(1, len(asked.inputs[0]), -1)
+
+    return says
+
+
+def fit(x: np.ndarray, y: np.ndarray, _: Predictions) -> np.ndarray:
+    return least_squares(x, y, [len(x) - 1])[0]
+
+
+def shrink(noise: float) -> Callable[[np.ndarray, np.ndarray, Predictions], np.ndarray]:
+    """Ridge with the posterior's penalty at this noise."""
+    return lambda x, y, asked: linear_posterior(x, y, penalty_of(noise, deviation_of(asked))).mean[-1]
+
+
+def deviation_of(asked: Predictions) -> float:
+    source = asked.spec.source
+    assert isinstance(source, Functions)
+    return source.deviation
+
+
+def select_weights(x: np.ndarray, y: np.ndarray, asked: Predictions) -> np.ndarray:
+    """The Lasso with the penalty that is best on these prompts."""
+    answers = [lasso(x, y, penalty, [len(x) - 1])[0] for penalty in LASSO_PENALTIES]
+    return min(answers, key=lambda one: squared_errors(asked, one, 0.0).mean())
+
+
+def classify(x: np.ndarray, y: np.ndarray, _: Predictions) -> np.ndarray:
+    """Logits of both labels by logistic regression."""
+    score = classifier_scores(x, 2.0 * y - 1)["logistic"]
+    return np.stack([-score, score], axis=-1)
+
+
+def best_of_base_tasks(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
+    """Bai et al.: every model is the best statistical method for its task."""
+    specs = specs_of(statisticians.STATISTICIANS, experiment, preset)
+    best = {
+        statisticians.LINEAR: at_query(fit),
+        statisticians.NOISY: at_query(shrink(selection.HIGH)),
+        statisticians.DECODER: at_query(shrink(selection.HIGH)),
+        statisticians.SPARSE: at_query(select_weights),
+        statisticians.LABELS: at_query(classify),
+    }
+    return both_of(specs, best)
+
+
+def best_of_two_noises(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
+    """Bai et al.: the model of both noises weighs them by the prompt, those of one have its penalty."""
+    levels = (selection.LOW, selection.HIGH)
+    both = at_query(lambda x, y, asked: mixed_ridge(x, y, levels, deviation_of(asked)).predictions[-1])
+    one = {arm: at_query(shrink(noise)) for arm, noise in zip((selection.QUIET, selection.LOUD), levels, strict=True)}
+    return both_of(specs_of(statisticians.STATISTICIANS, experiment, preset), {selection.BOTH: both, **one})
+
+
+def best_of_two_links(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
+    """Bai et al.: the model of both links is least squares or logistic regression, as the labels say; those of one link
+    are the one or the other whatever the labels."""
+
+    def score(x: np.ndarray, y: np.ndarray, _: Predictions) -> np.ndarray:
+        return classifier_scores(x, np.sign(y))["logistic"]
+
+    def either(x: np.ndarray, y: np.ndarray, asked: Predictions) -> np.ndarray:
+        return score(x, y, asked) if (np.abs(y) == 1).all() else fit(x, y, asked)
+
+    answers = {links.REGRESSION: fit, links.SIGNS: score, links.EITHER: either}
+    says = {arm: at_query(predictor) for arm, predictor in answers.items()}
+    return both_of(specs_of(statisticians.STATISTICIANS, experiment, preset), says)
+
+
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts made-up runs in the place of trained ones."""
     monkeypatch.setattr(predictions, "predict_member", predict_made_up)
@@ -301,6 +381,9 @@ FUNCTIONS: dict[str, Callable[[Experiment, str], tuple[Evidence, Evidence]]] = {
     "transient-ridge/pools": ridge_and_pool,
     "positions/shifts": invariance_helps,
     "positions/order": invariance_helps,
+    "statisticians/base": best_of_base_tasks,
+    "statisticians/selection": best_of_two_noises,
+    "statisticians/links": best_of_two_links,
     "bayesian-averaging/averaging": averages,
     "bayesian-averaging/scaling": averages_of_more,
 }

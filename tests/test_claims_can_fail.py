@@ -100,7 +100,6 @@ ON_MODELS = {"abrupt-learning/data": {"precedes"}, "coopetition/own-labels": {"s
 NOT_YET = {
     *("representations/supervised", "representations/mixture", "representations/dynamics"),
     *("representations/pasting", "representations/front-ends"),
-    *("statisticians/base", "statisticians/selection", "statisticians/links"),
 }
 """Experiments whose claims are still to be put to the ideal and to an untrained net."""
 

@@ -96,22 +96,28 @@ def noise_mixture_errors(predictions: Predictions, noise: float, noises: tuple[f
     return squared_errors(predictions, optimum.predictions[-1], noise)
 
 
-def ridge_errors(predictions: Predictions, noise: float, penalty: float) -> Errors:
-    """Squared errors at the query of ridge with a fixed penalty."""
-    values = linear_posterior(predictions.inputs, predictions.responses, penalty).mean[-1]
-    return squared_errors(predictions, values, noise)
+def ridge_errors(
+    predictions: Predictions, noise: float, penalties: Float[np.ndarray, " penalty"]
+) -> Float[np.ndarray, "penalty prompt"]:
+    """Squared errors at the query of ridge with each of these penalties, by one singular value decomposition of every
+    prompt."""
+    x, y, query = predictions.inputs[:-1].swapaxes(0, 1), predictions.responses[:-1].T, predictions.inputs[-1]
+    u, s, v = np.linalg.svd(x, full_matrices=False)
+    fit, along = (u.mT @ y[:, :, None])[:, :, 0], (v @ query[:, :, None])[:, :, 0]
+    values = [(s / (s**2 + penalty) * fit * along).sum(-1) for penalty in penalties]
+    return np.stack([squared_errors(predictions, one, noise) for one in values])
 
 
 def gain_over_frontier(
-    point: Float[np.ndarray, "member 2"], frontier: Float[np.ndarray, "penalty 2"]
+    point: Float[np.ndarray, "member 2"], frontiers: Float[np.ndarray, "member penalty 2"]
 ) -> Float[np.ndarray, " member"]:
-    """Gain of a pair of errors over a curve of such pairs (`frontier`: points joined by straight lines): the smallest,
-    over the curve, of the larger of the two differences. Above 0: every point of the curve is worse in at least one of
-    the two errors. Below 0: some point of the curve is better in both.
+    """Gain of a member's pair of errors over its own curve of such pairs (`frontiers`: points joined by straight
+    lines): the smallest, over the curve, of the larger of the two differences. Above 0: every point of the curve is
+    worse in at least one of the two errors. Below 0: some point of the curve is better in both.
     """
-    gains = frontier[None] - point[:, None]
+    gains = frontiers - point[:, None]
     ends = gains.max(-1).min(-1)
-    if len(frontier) < 2:
+    if frontiers.shape[1] < 2:
         return ends
     first, last = gains[:, :-1], gains[:, 1:]
     before, after = (part[..., 0] - part[..., 1] for part in (first, last))
