@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
+from ebbtide.models.transformer import Transformer
 from ebbtide.training.engine import Engine
 from ebbtide.training.fields import override
 from ebbtide.training.optimizer import SGD, Adam, WeightDecay
@@ -166,7 +167,7 @@ def flat(tree) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("on", SELECTED)
-@pytest.mark.parametrize("form", ["l2", "norms", "decoupled"])
+@pytest.mark.parametrize("form", ["l2", "norms", "norms_qkv", "decoupled"])
 def test_decay_pulls_what_it_should_as_it_should(form, on):
     """One step of gradient descent with zero and with constant gradients, against the equations."""
     c, lr, factor = 0.1, 0.5, 0.5  # warm-up: half of the rate at the first step
@@ -180,8 +181,27 @@ def test_decay_pulls_what_it_should_as_it_should(form, on):
         decay_term = np.zeros_like(w)
         if any(name.endswith(one) for one in SELECTED[on]):
             norm = np.linalg.norm(w)
-            decay_term = c * w if form != "norms" else c * w / norm if norm else decay_term
+            decay_term = c * w if not form.startswith("norms") else c * w / norm if norm else decay_term
         np.testing.assert_allclose(after[name], w - lr * factor * (1 + decay_term), rtol=1e-6)
+
+
+def test_queries_keys_and_values_have_one_norm_together_or_one_each():
+    """The gradient of c * sum of norms, in float64 with q, k and v of a layer stacked into one array or not: the three
+    are pulled about the root of 3 times as hard where each has a norm of its own, all else alike."""
+    model = Transformer(layers=2, width=16, heads=2, attention_bias=True)
+    params = model.init(jax.random.key(0), context=2, dim=8, labels=64)
+    params = jax.tree.map(lambda w: w + 0.01, params)  # biases, too
+    of_each, of_three = (flat(WeightDecay(form, 0.1).decay_term(params)) for form in ("norms", "norms_qkv"))
+    arrays = {name: w.astype(float) for name, w in flat(params).items()}
+    for name, w in arrays.items():
+        stem, _, part = name.partition(".attn.")
+        stacked = [w]
+        if part.removesuffix("_b") in ("q", "k", "v"):
+            stacked = [arrays[f"{stem}.attn.{one}{part[1:]}"] for one in "qkv"]
+        np.testing.assert_allclose(of_three[name], 0.1 * w / np.linalg.norm(np.stack(stacked)), rtol=1e-5)
+        np.testing.assert_allclose(of_each[name], 0.1 * w / np.linalg.norm(w), rtol=1e-5)
+    ratio = np.abs(of_each["blocks.1.attn.q"]).max() / np.abs(of_three["blocks.1.attn.q"]).max()
+    assert ratio == pytest.approx(np.sqrt(3), rel=0.05)
 
 
 def test_coupled_decay_goes_through_adam_and_decoupled_does_not():
