@@ -13,7 +13,7 @@ from ebbtide.evaluation.invariance import draw_orders, invariance_gap, permute_p
 from ebbtide.keys import Purpose, root
 from ebbtide.mechanisms.taps import axes, points
 from ebbtide.models.deepset import DeepSet
-from ebbtide.models.positions import Identical, Learned, NoPositions
+from ebbtide.models.positions import Identical, Learned, LearnedUniform, NoPositions
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.functions import Functions
 from ebbtide.tasks.prompt import FunctionPrompt
@@ -192,6 +192,22 @@ def test_spare_positions_leave_the_others_as_they_were():
     with pytest.raises(InputError, match=r"model\.positions\.spare"):
         Spec(model=Transformer(positions=Learned(spare=10**6))).check()
     assert Spec(model=Transformer(positions=Learned(spare=0))).digest() == Spec().digest()
+
+
+def test_learned_positions_may_start_uniform_at_the_same_scale():
+    """As in the public code of Singh et al. 2025: 32 vectors within 1/sqrt(32), of standard deviation .102."""
+    public = LearnedUniform(init_sd=96**-0.5, spare=27)
+    table = np.asarray(public.init(jax.random.key(0), 5, 64)["table"])
+    assert table.shape == (32, 64)
+    assert 0.175 < np.abs(table).max() <= 32**-0.5
+    for rows in (table[:5], table[5:]):  # the spare ones as well
+        assert rows.std() == pytest.approx(0.102, rel=0.06)
+        assert np.quantile(rows, 0.75) == pytest.approx(32**-0.5 / 2, rel=0.15)
+    x = jnp.zeros((7, 2, 64))
+    np.testing.assert_array_equal(public.add({"table": jnp.asarray(table)}, x)[:, 1], table[:7])
+    spec = Spec(model=Transformer(positions=public))
+    spec.check()
+    assert from_json(spec.to_json()) == spec
 
 
 def test_identical_positions_tell_kinds_of_tokens_and_no_places():

@@ -22,7 +22,7 @@ from ebbtide.machine import cores
 from ebbtide.mechanisms.interventions import Ablate
 from ebbtide.models.deepset import DeepSet
 from ebbtide.models.encoders import ResNet
-from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
+from ebbtide.models.positions import Identical, Learned, LearnedUniform, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.transience.study import QUICK
 from ebbtide.runs.folder import RunFolder
@@ -135,7 +135,8 @@ TOKENS: list[dict[str, Any]] = [
 def models(draw, kinds: list[dict[str, Any]] = TOKENS) -> Transformer:
     """Any transformer that is served."""
     tokens = draw(st.sampled_from(kinds))
-    positions = st.sampled_from([Learned(), Learned(spare=3), Sinusoidal(), Rotary(), NoPositions(), Identical()])
+    learned = (Learned(), Learned(spare=3), LearnedUniform(spare=3))
+    positions = st.sampled_from([*learned, Sinusoidal(), Rotary(), NoPositions(), Identical()])
     heads, size = draw(st.integers(1, 4)), draw(st.integers(1, 2))
     return Transformer(
         layers=draw(st.integers(1, 2)),

@@ -14,7 +14,7 @@ from ebbtide.errors import InputError
 from ebbtide.evaluation.metrics import TABLE
 from ebbtide.models.deepset import DeepSet
 from ebbtide.models.encoders import ResNet
-from ebbtide.models.positions import Identical, Learned, NoPositions, Rotary, Sinusoidal
+from ebbtide.models.positions import Identical, Learned, LearnedUniform, NoPositions, Rotary, Sinusoidal
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.bank import SourceLike
@@ -281,7 +281,7 @@ def test_traced_fields_and_values():
 
 
 positions = st.sampled_from(
-    [Learned(), Sinusoidal(), NoPositions(), Learned(init_sd=0.02), Learned(spare=3), Identical()]
+    [Learned(), Sinusoidal(), NoPositions(), Learned(init_sd=0.02), Learned(spare=3), LearnedUniform(), Identical()]
 )
 schedules = st.one_of(
     st.builds(Constant, warmup=st.integers(0, 50)),

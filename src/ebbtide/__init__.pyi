@@ -25,6 +25,7 @@ from ebbtide.models.encoders import Linear as Linear
 from ebbtide.models.encoders import ResNet as ResNet
 from ebbtide.models.positions import Identical as Identical
 from ebbtide.models.positions import Learned as Learned
+from ebbtide.models.positions import LearnedUniform as LearnedUniform
 from ebbtide.models.positions import NoPositions as NoPositions
 from ebbtide.models.positions import Rotary as Rotary
 from ebbtide.models.positions import Sinusoidal as Sinusoidal

@@ -1,5 +1,6 @@
 """Positional encodings: learned, sinusoidal, rotary, a learned mark of the token's kind only, none."""
 
+import math
 from typing import Annotated, Literal
 
 import jax
@@ -26,11 +27,15 @@ class Learned(msgspec.Struct, frozen=True, tag="learned", forbid_unknown_fields=
     spare: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def init(self, key: Key[Array, ""], tokens: int, width: int) -> dict[str, Array]:
-        table = self.init_sd * jax.random.normal(key, (tokens, width))
+        table = self._vectors(key, tokens, width)
         if self.spare:
-            more = self.init_sd * jax.random.normal(jax.random.fold_in(key, 1), (self.spare, width))
+            more = self._vectors(jax.random.fold_in(key, 1), self.spare, width)
             table = jnp.concatenate([table, more])
         return {"table": table}
+
+    def _vectors(self, key: Key[Array, ""], count: int, width: int) -> Float[Array, "count width"]:
+        """Initial vectors."""
+        return self.init_sd * jax.random.normal(key, (count, width))
 
     def add(self, params: dict[str, Array], x: Float[Array, "tokens batch d"]) -> Float[Array, "tokens batch d"]:
         """The tokens with their positional vectors added. Raises `InputError` for more tokens than there are
@@ -41,6 +46,23 @@ class Learned(msgspec.Struct, frozen=True, tag="learned", forbid_unknown_fields=
 
     def rotate(self, x: Float[Array, "tokens batch heads k"], last: int) -> Float[Array, "tokens batch heads k"]:
         return x
+
+
+class LearnedUniform(Learned, frozen=True, tag="learned_uniform", forbid_unknown_fields=True):
+    """`Learned`, with entries that are initially uniform between -sqrt(3) `init_sd` and sqrt(3) `init_sd`.
+
+    The public code of Singh et al. 2025 (arXiv 2503.05631) has 32 vectors, uniform within 1/sqrt(32), whatever the
+    length of a prompt. For the 5 tokens of two pairs and a query that is
+
+    >>> public = eb.LearnedUniform(init_sd=96**-0.5, spare=27)
+    >>> table = public.init(jax.random.key(0), 5, 64)["table"]
+    >>> table.shape, round(float(abs(table).max()), 3)
+    ((32, 64), 0.177)
+    """
+
+    def _vectors(self, key: Key[Array, ""], count: int, width: int) -> Float[Array, "count width"]:
+        """Initial vectors."""
+        return self.init_sd * math.sqrt(3) * jax.random.uniform(key, (count, width), minval=-1, maxval=1)
 
 
 class Sinusoidal(msgspec.Struct, frozen=True, tag="sinusoidal", forbid_unknown_fields=True):
@@ -143,4 +165,4 @@ class NoPositions(msgspec.Struct, frozen=True, tag="none", forbid_unknown_fields
         return x
 
 
-Positions = Learned | Sinusoidal | Rotary | Identical | NoPositions
+Positions = Learned | LearnedUniform | Sinusoidal | Rotary | Identical | NoPositions
