@@ -11,6 +11,7 @@ from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
 from ideal_functions import FUNCTIONS, stand_in
 from ideal_mechanisms import MECHANISMS, PROBES
+from ideal_representations import ON_REPRESENTATIONS
 from ideal_tools import (
     ABRUPT,
     BOTH,
@@ -97,11 +98,8 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
 ON_MODELS = {"abrupt-learning/data": {"precedes"}, "coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
-NOT_YET = {
-    *("representations/supervised", "representations/mixture", "representations/dynamics"),
-    *("representations/pasting", "representations/front-ends"),
-}
-"""Experiments whose claims are still to be put to the ideal and to an untrained net."""
+ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS
+"""By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [
     (study, experiment, preset)
@@ -112,10 +110,9 @@ CASES = [
 ]
 
 
-def test_every_experiment_is_here_or_named_as_missing():
+def test_every_experiment_is_here():
     names = {study.full_name(one) for study in STUDIES for one in study.experiments}
-    here = {*IDEALS, *FUNCTIONS}
-    assert names == here | NOT_YET and not here & NOT_YET
+    assert names == {*IDEALS, *ON_FUNCTIONS}
 
 
 @pytest.mark.parametrize(("study", "experiment", "preset"), CASES, ids=[f"{s.full_name(e)} {p}" for s, e, p in CASES])
@@ -139,7 +136,7 @@ def function_cases() -> list[Any]:
     cases = {}
     for study, experiment in experiments:
         name = study.full_name(experiment)
-        for preset in experiment.presets if name in FUNCTIONS else ():
+        for preset in experiment.presets if name in ON_FUNCTIONS else ():
             claims = setup(study, experiment.name, preset).plan().claims()
             key = (name, *(claim.name for claim in claims))
             cases.setdefault(key, pytest.param(name, experiment, preset, claims, id=f"{name} {preset}"))
@@ -150,7 +147,7 @@ def function_cases() -> list[Any]:
 @pytest.mark.parametrize(("name", "experiment", "preset", "asked"), function_cases())
 def test_exact_predictors_meet_every_claim_and_an_untrained_net_none(name, experiment, preset, asked, monkeypatch):
     stand_in(monkeypatch)
-    ideal, none = FUNCTIONS[name](experiment, preset)
+    ideal, none = ON_FUNCTIONS[name](experiment, preset)
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}
     assert {claim.name: judge(claim, none).verdict for claim in asked} == {claim.name: "fails" for claim in asked}

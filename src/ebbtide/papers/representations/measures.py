@@ -11,18 +11,20 @@ from msgspec.structs import replace
 from ebbtide.analysis.predictions import Predictions, cache_per_prompt_set, member_values, predict_arm
 from ebbtide.evaluation.baselines import Inputs, Responses, linear_posterior
 from ebbtide.evaluation.bayes import mixed_features, penalty_of
+from ebbtide.evaluation.statistics import paired_bootstrap
 from ebbtide.models.positions import Learned
 from ebbtide.models.transformer import Transformer
+from ebbtide.report.contest_figure import Bar
 from ebbtide.sources.functions import Functions, represent_float64
 from ebbtide.studies.evidence import Evidence
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Constant, Cosine, Schedule
-from ebbtide.training.spec import Seeds, Spec
+from ebbtide.training.spec import Spec
 
 QUICK = Spec(
     task=Regression(context=12, noise=(0.1,)),
-    source=Functions(dim=3, layers=1, seed=5),
+    source=Functions(dim=3, layers=1),
     model=Transformer(layers=4, width=32, heads=4, positions=Learned(init_sd=1.0)),
     optimizer=Adam(lr=3e-3, schedule=Cosine(warmup=300)),
     batch=64,
@@ -31,7 +33,6 @@ QUICK = Spec(
     evaluators=("train", "prior"),
     evaluation_sequences=1000,
     keep_best=None,
-    seeds=Seeds(init=50, data=50, evaluation=50),
 )
 SCALED = (
     "3 dimensions, 12 pairs, noise .1, 4 layers of width 32, in place of 20 dimensions, 40 pairs, 12 layers of "
@@ -40,7 +41,7 @@ SCALED = (
 PAPER_SIZE = replace(
     QUICK,
     task=Regression(context=40, noise=(0.1,)),
-    source=Functions(dim=20, layers=1, seed=5),
+    source=Functions(dim=20, layers=1),
     model=Transformer(layers=12, width=256, heads=8),
     optimizer=Adam(lr=1e-4, schedule=Constant()),
     sequences=19_200_000,
@@ -77,11 +78,17 @@ def noiseless_responses(predictions: Predictions) -> Responses:
     return np.einsum("bsd,bd->sb", chosen, predictions.latent["weights"])
 
 
-def best_ridge_errors(predictions: Predictions, inputs: Inputs) -> Float[np.ndarray, " prompt"]:
-    """Squared errors at the query of ridge on `inputs`, with the best of the penalties."""
-    truth = noiseless_responses(predictions)[-1]
-    errors = [(linear_posterior(inputs, predictions.responses, p).mean[-1] - truth) ** 2 for p in PENALTIES]
-    return min(errors, key=lambda one: one.mean())
+def best_ridge_errors(
+    features: Float[np.ndarray, "slots prompt features"],
+    responses: Float[np.ndarray, "slots prompt dim"],
+    truth: Float[np.ndarray, "prompt dim"],
+) -> Float[np.ndarray, " prompt"]:
+    """Squared errors at the query, mean over coordinates, of ridge on `features` with the best of the penalties, by one
+    singular value decomposition of every prompt."""
+    u, s, v = np.linalg.svd(features[:-1].swapaxes(0, 1), full_matrices=False)
+    fit, along = u.mT @ responses[:-1].swapaxes(0, 1), (v @ features[-1][:, :, None])[:, :, 0]
+    values = [np.einsum("bk,bkd->bd", s / (s**2 + penalty) * along, fit) for penalty in PENALTIES]
+    return min((((one - truth) ** 2).mean(-1) for one in values), key=lambda one: one.mean())
 
 
 @cache_per_prompt_set
@@ -98,18 +105,22 @@ def predictor_errors(predictions: Predictions) -> dict[str, Float[np.ndarray, " 
     representation; ridge on the inputs; and ridge on random features (8 leaky layers of other random maps side by side:
     8 dim features). With several representations also the mean of ridge on each, and ridge on all at once."""
     source, noise = source_and_noise(predictions)
-    known = represented_inputs(predictions)
-    errors = {"posterior mean": (posterior_mean(predictions)[-1] - noiseless_responses(predictions)[-1]) ** 2}
+    known, truth = represented_inputs(predictions), noiseless_responses(predictions)[-1]
+
+    def best(inputs: Inputs) -> Float[np.ndarray, " prompt"]:
+        return best_ridge_errors(inputs, predictions.responses[..., None], truth[:, None])
+
+    errors = {"posterior mean": (posterior_mean(predictions)[-1] - truth) ** 2}
     if len(known) > 1:
         every = [
             linear_posterior(x, predictions.responses, penalty_of(noise, source.deviation)).mean[-1] for x in known
         ]
-        errors["mean of ridges"] = (np.mean(every, axis=0) - noiseless_responses(predictions)[-1]) ** 2
-        errors["ridge on all"] = best_ridge_errors(predictions, np.concatenate(known, axis=-1))
+        errors["mean of ridges"] = (np.mean(every, axis=0) - truth) ** 2
+        errors["ridge on all"] = best(np.concatenate(known, axis=-1))
     other = replace(source, representations=8, layers=1, seed=source.seed + 1000)
-    errors["ridge on x"] = best_ridge_errors(predictions, predictions.inputs)
+    errors["ridge on x"] = best(predictions.inputs)
     random = np.concatenate([represent_float64(one, predictions.inputs) for one in layer_maps(other)], axis=-1)
-    return errors | {"random features": best_ridge_errors(predictions, random)}
+    return errors | {"random features": best(random)}
 
 
 def predict_final(evidence: Evidence, arm: str) -> list[Predictions | None]:
@@ -134,12 +145,29 @@ def gain_over(predictions: Predictions, predictor: str) -> float:
     return float(predictor_errors(predictions)[predictor].mean() - model_errors(predictions).mean())
 
 
+def pool_bars(
+    members: list[Predictions], errors: Callable[[Predictions], dict[str, Float[np.ndarray, " prompt"]]]
+) -> dict[str, Bar]:
+    """Means of predictors' errors over the prompts of all members, each with its bootstrap interval."""
+    each = [errors(one) for one in members]
+    return {name: paired_bootstrap(np.concatenate([one[name] for one in each]), seed=0) for name in each[0]}
+
+
 def final_values(evidence: Evidence, arm: str, measure: Callable[[Predictions], float]) -> Float[np.ndarray, " member"]:
     """`measure` of every member's predictions at the end, nan for a member that has not finished."""
     return member_values(predict_final(evidence, arm), measure)
 
 
-def layers_after(answer: Float[np.ndarray, " layer"], features: Float[np.ndarray, " layer"]) -> float:
+def first_best(r2: Float[np.ndarray, " layer"]) -> int:
+    """First layer whose R^2 is 95 % of the best layer's."""
+    return int(np.argmax(r2 >= 0.95 * r2.max()))
+
+
+def layers_after(
+    answer: Float[np.ndarray, " layer"], features: Float[np.ndarray, " layer"], *, at_least: float
+) -> float:
     """Number of layers between the first whose R^2 of the features is 95 % of its best, and the first whose R^2 of the
-    answer is half of the last layer's."""
-    return float(np.argmax(answer >= 0.5 * answer[-1])) - float(np.argmax(features >= 0.95 * features.max()))
+    answer is half of the last layer's; nan where the last layer's is below `at_least`: there is no answer to read."""
+    if answer[-1] < at_least:
+        return float("nan")
+    return float(np.argmax(answer >= 0.5 * answer[-1])) - first_best(features)

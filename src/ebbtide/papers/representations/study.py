@@ -7,7 +7,6 @@ from ebbtide.analysis.layer_probes import ProbeScores, Targets, probe_members, p
 from ebbtide.analysis.predictions import Predictions
 from ebbtide.evaluation.baselines import linear_posterior
 from ebbtide.evaluation.bayes import penalty_of
-from ebbtide.evaluation.statistics import paired_bootstrap
 from ebbtide.papers.representations.dynamics import DYNAMICS
 from ebbtide.papers.representations.measures import (
     NINE,
@@ -15,9 +14,11 @@ from ebbtide.papers.representations.measures import (
     QUICK,
     SCALED,
     final_values,
+    first_best,
     gain_over,
     layers_after,
     model_errors,
+    pool_bars,
     posterior_mean,
     predict_final,
     predictor_errors,
@@ -45,8 +46,9 @@ MIXTURE = "3 representations"
 
 def probe_targets(predictions: Predictions) -> Targets:
     """Features that probes read. With one representation: x, phi(x) and the posterior mean at the tokens of inputs, and
-    x, phi(x) and y at those of responses. With several: predictions of ridge under the prompt's own representation and
-    under each other one, at the tokens of inputs."""
+    x, phi(x) and y at those of responses. With several, at the tokens of inputs: predictions of ridge under the
+    prompt's own representation, and of each other one what is left when the own one's share is taken off (its multiple
+    that is nearest): predictions for the same prompt are alike, and a probe of one would read another."""
     known, source = represented_inputs(predictions), source_and_noise(predictions)[0]
     y = predictions.responses[..., None]
     if len(known) == 1:
@@ -59,15 +61,20 @@ def probe_targets(predictions: Predictions) -> Targets:
     penalty = penalty_of(source_and_noise(predictions)[1], source.deviation)
     every = np.stack([linear_posterior(x, predictions.responses, penalty).mean for x in known])
     own, prompt = predictions.latent["representation"], np.arange(y.shape[1])
-    others = {f"ridge, other {i}": every[(own + i) % len(known), :, prompt].T[..., None] for i in range(1, len(known))}
-    return Targets({"ridge, own": every[own, :, prompt].T[..., None], **others}, {})
+    selected = every[own, :, prompt].T
+    others = {}
+    for i in range(1, len(known)):
+        other = every[(own + i) % len(known), :, prompt].T
+        left = other - selected * (selected * other).sum() / (selected**2).sum()
+        others[f"ridge, other {i}, beyond own"] = left[..., None]
+    return Targets({"ridge, own": selected[..., None], **others}, {})
 
 
 def answer_delay_layers(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     """Number of layers by which the posterior mean can be read later than phi(x) (`layers_after`)."""
 
     def delay(scores: ProbeScores) -> float:
-        return layers_after(scores.inputs["posterior mean"], scores.inputs["phi(x)"])
+        return layers_after(scores.inputs["posterior mean"], scores.inputs["phi(x)"], at_least=0.5)
 
     return probe_values(evidence, arm, probe_targets, delay)
 
@@ -77,9 +84,19 @@ def copied_input_r2(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"
     return probe_values(evidence, arm, probe_targets, lambda here: float(here.responses["x"].max()))
 
 
+def copy_order_layers(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    """Number of layers by which phi(x) can be read later than x at the token of the response; nan where x cannot."""
+
+    def order(scores: ProbeScores) -> float:
+        r2 = scores.responses
+        return float(first_best(r2["phi(x)"]) - first_best(r2["x"])) if r2["x"].max() > 0.5 else float("nan")
+
+    return probe_values(evidence, arm, probe_targets, order)
+
+
 def dropped_r2(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """Best R^2 over layers - R^2 of the last layer, for probes of ridge under the other representations (mean over
-    those)."""
+    """Best R^2 over layers - R^2 of the last layer, for probes of what ridge under the other representations has beyond
+    the own one (mean over those)."""
 
     def drop(scores: ProbeScores) -> float:
         return float(np.mean([r2.max() - r2[-1] for name, r2 in scores.inputs.items() if "other" in name]))
@@ -104,7 +121,8 @@ def _before_claim(arm: str) -> Claim:
         f"before, {arm}",
         f"phi(x) can be read in lower layers than the answer ({arm})",
         "probes: lower layers transform, upper layers learn; 95 % of the best, half of the last value: set beforehand",
-        f"first layer of half the posterior mean's R^2 - of 95 % of the best of phi(x)'s, at inputs ({arm})",
+        f"first layer of half the posterior mean's R^2, if that ends above .5 - of 95 % of the best of phi(x)'s, at "
+        f"inputs ({arm})",
         0.0,
         lambda evidence: answer_delay_layers(evidence, arm),
         (arm,),
@@ -134,31 +152,41 @@ SUPERVISED_CLAIMS = (
         lambda evidence: copied_input_r2(evidence, SHALLOW) - 0.5,
         (SHALLOW,),
     ),
+    Claim(
+        "copied first",
+        "and before phi(x) is",
+        "probes: x is copied early, phi(x) a layer or two later",
+        f"first layer of 95 % of the best R^2 of phi(x) - of x, at responses, if x is above .5 ({DEEP})",
+        0.0,
+        lambda evidence: copy_order_layers(evidence, DEEP),
+        (DEEP,),
+    ),
 )
 MIXTURE_CLAIMS = (
     Claim(
         "near",
         "with one of three representations for a prompt it is near the average of ridges, weighed by evidence",
-        "mixture setting; .3 of what ridge on all three at once loses: set beforehand",
-        f".3 - (error - the posterior mean's) / (ridge on all's - the posterior mean's) ({MIXTURE})",
+        "mixture setting; .3 of what the mean of the three ridges, which does not select, loses: set beforehand",
+        f".3 - (error - the posterior mean's) / (mean of ridges' - the posterior mean's) ({MIXTURE})",
         0.0,
-        lambda evidence: 0.3 - final_values(evidence, MIXTURE, lambda one: relative_excess(one, "ridge on all")),
+        lambda evidence: 0.3 - final_values(evidence, MIXTURE, lambda one: relative_excess(one, "mean of ridges")),
         (MIXTURE,),
     ),
     Claim(
         "selects",
-        "and better than the mean of the three ridges: it selects by the prompt",
+        "and better than ridge on all three at once, the best method that need not select: it selects by the prompt",
         "mixture setting: post-ICL selection",
-        f"error of the mean of ridges - the model's ({MIXTURE})",
+        f"error of ridge on all - the model's ({MIXTURE})",
         0.0,
-        lambda evidence: final_values(evidence, MIXTURE, lambda one: gain_over(one, "mean of ridges")),
+        lambda evidence: final_values(evidence, MIXTURE, lambda one: gain_over(one, "ridge on all")),
         (MIXTURE,),
     ),
     Claim(
         "dropped",
         "ridge under the other representations can be read in the middle, and less at the end",
-        "probes of the mixture; a tenth of the variance: what a figure shows",
-        f"best R^2 over layers - last, mean over the two other ridges ({MIXTURE})",
+        "probes of the mixture: all are there in the middle, the selected one alone at the end; a tenth of the "
+        "variance: what a figure shows",
+        f"best R^2 over layers - last, of what the two other ridges have beyond the own one ({MIXTURE})",
         0.1,
         lambda evidence: dropped_r2(evidence, MIXTURE),
         (MIXTURE,),
@@ -171,10 +199,11 @@ def _draw_figures(evidence: Evidence, title: str) -> dict[str, bytes]:
     contests, panels = {}, {}
     for arm in evidence.finished_arms():
         members = [one for one in predict_final(evidence, arm) if one is not None]
-        others = predictor_errors(members[0])
-        gap = paired_bootstrap(np.mean([model_errors(one) for one in members], 0) - others["posterior mean"], seed=0)
+        (gap,) = pool_bars(
+            members, lambda one: {"gap": model_errors(one) - predictor_errors(one)["posterior mean"]}
+        ).values()
         words = f"{arm}\nmodel - posterior mean:\n{gap[0]:.4f} [{gap[1]:.4f}, {gap[2]:.4f}]"
-        bars = {name: paired_bootstrap(one, seed=0) for name, one in others.items()}
+        bars = pool_bars(members, predictor_errors)
         errors = final_values(evidence, arm, lambda one: float(model_errors(one).mean()))
         contests[words] = Contest("squared error for the query", errors, bars)
         seen = [one for one in probe_members(evidence, arm, probe_targets) if one is not None]
@@ -196,9 +225,9 @@ SUPERVISED = Experiment(
     section="supervised learning with representation; probes",
     claims=SUPERVISED_CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=SUPERVISED_ARMS, base={}), 5, SCALED),
-        "cpu": Preset(Comparison(arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}), 18, LONGER),
-        "paper": Preset(Comparison(arms=SUPERVISED_ARMS, base={}, preset="paper"), None, NINE),
+        "quick": Preset(Comparison(round=1, arms=SUPERVISED_ARMS, base={}), 5, SCALED),
+        "cpu": Preset(Comparison(round=1, arms=SUPERVISED_ARMS, base={"sequences": 1_024_000}), 18, LONGER),
+        "paper": Preset(Comparison(round=1, arms=SUPERVISED_ARMS, base={}, preset="paper"), None, NINE),
     },
     **SHOWS,
 )
@@ -208,9 +237,9 @@ MIXED = Experiment(
     section="mixture of representations",
     claims=MIXTURE_CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=MIXTURE_ARMS, base={"sequences": 384_000}, task_members=3), 5, SCALED),
-        "cpu": Preset(Comparison(arms=MIXTURE_ARMS, base={"sequences": 1_536_000}), 14, LONGER),
-        "paper": Preset(Comparison(arms=MIXTURE_ARMS, base={}, preset="paper"), None, NINE),
+        "quick": Preset(Comparison(round=1, arms=MIXTURE_ARMS, base={"sequences": 384_000}, task_members=3), 5, SCALED),
+        "cpu": Preset(Comparison(round=1, arms=MIXTURE_ARMS, base={"sequences": 1_536_000}), 14, LONGER),
+        "paper": Preset(Comparison(round=1, arms=MIXTURE_ARMS, base={}, preset="paper"), None, NINE),
     },
     **SHOWS,
 )
