@@ -97,6 +97,8 @@ SIZE = Experiment(
     },
 )
 
+NORMS = {f"norms {c:.0e}".replace("e-0", "e-"): weight_decay(c, "norms_qkv") for c in (1e-3, 1e-2)}
+"""Arms with the penalty of the public code."""
 _KEEPS = "section 5: about 1e-4 removes the fall"
 L2 = Experiment(
     name="l2",
@@ -119,8 +121,8 @@ L2 = Experiment(
         ),
         larger(
             "norms",
-            "so does the sum of the norms of all matrices",
-            "section 5, other form; the public code has q, k and v in one matrix",
+            "so does the sum of the norms of all arrays, the public code's penalty",
+            "section 5, other form",
             "icl_final",
             "norms 1e-2",
             "no L2",
@@ -149,7 +151,7 @@ L2 = Experiment(
                     "no L2": weight_decay(0.0),
                     **{f"L2 {c:.0e}".replace("e-0", "e-"): weight_decay(c) for c in (1e-5, 1e-4, 1e-3, 1e-2)},
                     **{f"AdamW {c:g}": weight_decay(c, "decoupled") for c in (0.1, 1.0)},
-                    **{f"norms {c:.0e}".replace("e-0", "e-"): weight_decay(c, "norms") for c in (1e-3, 1e-2)},
+                    **NORMS,
                 },
                 base={},
             ),
@@ -162,6 +164,7 @@ L2 = Experiment(
                 arms={
                     "no L2": weight_decay(0.0),
                     **{f"L2 {c:.0e}".replace("e-0", "e-"): weight_decay(c) for c in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
+                    **NORMS,
                 },
                 base=LARGE,
                 preset="paper",
