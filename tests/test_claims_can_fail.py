@@ -32,7 +32,12 @@ from ideal_tools import (
 
 IDEALS: dict[str, dict[str, Course]] = MECHANISMS | {
     "transience": {"": TRANSIENT},
-    "transience/main": {"glyphs": TRANSIENT, "Omniglot features": TRANSIENT, "glyph pixels, ResNet": TRANSIENT},
+    "transience/main": {
+        "glyphs": TRANSIENT,
+        "Omniglot features": TRANSIENT,
+        "glyph pixels, ResNet": TRANSIENT,
+        "Omniglot pixels, ResNet": TRANSIENT,
+    },
     "transience/tokens": {"1,500 clusters of 10 tokens": TRANSIENT, "3,000 clusters of 5 tokens": TRANSIENT},
     "transience/features": {"192 classes": TRANSIENT, "1,600 classes": LATE, "12,800 classes": LATE},
     "transience/copies": {"half of the queries copied": TRANSIENT, "no query copied": WEIGHTS},

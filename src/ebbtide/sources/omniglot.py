@@ -42,7 +42,8 @@ class Omniglot(FrozenFeatures, frozen=True, tag="omniglot", forbid_unknown_field
     `features`: `pixels` of `side` x `side` (one byte each, looked up as float32 in [0, 1], ink = 1; `standardise` must
     be "none"); or frozen features of the images: `full` or `efficientnet-lite0` (the same: 448 numbers), `resnet18`
     (512 numbers), `hog` (512 numbers, no network). `pca` > 0 takes the first `pca` principal components of them;
-    `pca64` is `full` with `pca = 64`.
+    `pca64` is `full` with `pca = 64`. `standardise = "none"` gives features as they are stored, as the public code of
+    Singh et al. 2023 takes those of ResNet-18.
 
     Classes are permuted once, as in the public code of Chan et al. 2022 (arXiv 2205.05055). With `transforms` each
     character makes eight classes (`eight_transforms`; 12,984 in all): row 8 c + t is character c under transform t,

@@ -48,7 +48,8 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         relabel: how labels are overwritten after the draw; for evaluators.
         distinct: whether a class that must differ from the query's differs as a "class" (the papers) or also in its
             "label" (evaluators, where classes share labels).
-        reserved_labels: the number of labels of the read-out that never occur in training.
+        reserved_labels: the number of labels of the read-out that never occur in training. 0 in the public code of
+            Singh et al. 2023; as many as held-out classes in that of Chan et al. 2022.
 
     Prompt i of a stream is a pure function of (root key, i), whatever the batch size.
 

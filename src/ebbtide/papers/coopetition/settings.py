@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from ebbtide.models.positions import LearnedUniform
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
@@ -32,17 +33,17 @@ QUICK = Spec(
 
 PAPER_SIZE = replace(
     QUICK,
-    task=FewShot(context=2, burst=1),
+    task=FewShot(context=2, burst=1, reserved_labels=0),
     source=Omniglot(
-        features="hog",
-        pca=64,
+        features="resnet18",
+        standardise="none",
         transforms=True,
         classes=12_800,
         exemplars=20,
         holdout_classes=184,
         holdout_exemplars=0,
     ),
-    model=Transformer(layers=2, width=64, heads=8, mlp_ratio=0),
+    model=Transformer(layers=2, width=64, heads=8, mlp_ratio=0, positions=LearnedUniform(init_sd=96**-0.5, spare=27)),
     optimizer=Adam(lr=1e-5),
     batch=32,
     sequences=64_000_000,
@@ -51,7 +52,8 @@ PAPER_SIZE = replace(
     ),
     evaluation_sequences=5000,
 )
-"""The original's sizes. The window has the phases of the paper's Fig. 1b, from 3M to 10M sequences."""
+"""The main run of the public code (github.com/aadityasingh/icl-dynamics). The window has the phases of the paper's Fig.
+1b, from 3M to 10M sequences."""
 
 SCALED = (
     "2 layers of attention alone, width 32, 448 Gaussian classes of 2 noisy exemplars with 32 shared labels, learning "
@@ -59,6 +61,9 @@ SCALED = (
     "of the queries are exact copies of their context exemplar, in place of one in 20"
 )
 """Words on the differences between the preset `quick` and the paper's setting."""
-PAPER_SCALE = "hog features (64-d) in place of ResNet-18's; else the original's sizes, rate and length"
-DATA = "Omniglot as 12,984 transformed classes"
+PAPER_SCALE = (
+    "the original's sizes, rate and length, trained as by the public code (github.com/aadityasingh/icl-dynamics): "
+    "ResNet-18 averages as stored, exemplars drawn independently, no reserved labels, positions uniform at first"
+)
+DATA = "ResNet-18 features of transformed Omniglot (ebbtide data features --encoder resnet18 --augment)"
 """What the preset `paper` needs on the machine."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from ebbtide.evaluation.summary import smooth
 from ebbtide.papers.transience.claims import HALF, TENTH, falls, falls_later, rises
-from ebbtide.papers.transience.models import ACCELERATOR, LARGE, PAPER_SCALE, QUICK_SCALE
+from ebbtide.papers.transience.models import ACCELERATOR, PAPER_SCALE, QUICK_SCALE, RESNET18
 from ebbtide.studies.claim import Claim, above, larger
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
@@ -41,14 +41,14 @@ CLASSES = Experiment(
             Comparison(
                 round=1,
                 arms={name: {"source.classes": n} for name, n in {FEWEST: 400, MORE: 800, MOST: 1600}.items()},
-                base=LARGE,
+                base={},
                 preset="paper",
                 resources=ACCELERATOR,
                 task_members=10,
             ),
             None,
             PAPER_SCALE,
-            needs="Omniglot features",
+            needs=RESNET18,
         ),
     },
 )
@@ -94,14 +94,14 @@ VARIATION = Experiment(
                 arms={
                     **{f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 10, 20)},
                 },
-                base=LARGE,
+                base={},
                 preset="paper",
                 resources=ACCELERATOR,
                 task_members=5,
             ),
             None,
             PAPER_SCALE,
-            needs="Omniglot features",
+            needs=RESNET18,
         ),
     },
 )
@@ -197,14 +197,14 @@ ZIPF = Experiment(
             Comparison(
                 round=1,
                 arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 0.5, 1.0, 1.5, 2.0)},
-                base=LARGE | BY_RANK,
+                base=BY_RANK,
                 preset="paper",
                 resources=ACCELERATOR,
                 task_members=10,
             ),
             None,
             PAPER_SCALE,
-            needs="Omniglot features",
+            needs=RESNET18,
         ),
     },
     shows=("icl", "icl_holdout", "icl_rare", "iwl_common", "iwl_rare", "ciwl"),
@@ -234,14 +234,14 @@ BURSTINESS = Experiment(
             Comparison(
                 round=1,
                 arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 0.9, 1.0)},
-                base=LARGE | {"sequences": 16_000_000},
+                base={"sequences": 16_000_000},
                 preset="paper",
                 resources=ACCELERATOR,
                 task_members=10,
             ),
             None,
             f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
-            needs="Omniglot features",
+            needs=RESNET18,
         ),
     },
 )
@@ -286,14 +286,14 @@ LABELS = Experiment(
             Comparison(
                 round=1,
                 arms=_labels(1, 4, 16),
-                base=LARGE | {"sequences": 16_000_000},
+                base={"sequences": 16_000_000},
                 preset="paper",
                 resources=ACCELERATOR,
                 task_members=5,
             ),
             None,
             f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
-            needs="Omniglot features",
+            needs=RESNET18,
         ),
     },
 )

@@ -10,14 +10,18 @@ from ebbtide.studies.study import Experiment, Preset
 from ebbtide.sweeps.axes import Point
 from ebbtide.sweeps.sweep import Resources
 
-LARGE: Point = {"optimizer.schedule": "warmup_inverse_sqrt"}
 ACCELERATOR = Resources(gpus=1, cpus=4, memory_gb=16, minutes=1440)
 
 QUICK_SCALE = (
     "2 layers of width 32 on 2 pairs, 256 Gaussian classes of 5 exemplars with 4 shared labels, learning rate 3e-3, "
     "batch 16, in place of 12 layers of width 64 on 8 pairs, 1,600 Omniglot classes of 20 exemplars with a label each"
 )
-PAPER_SCALE = "frozen features in place of the jointly trained ResNet; else the original's sizes"
+PAPER_SCALE = (
+    "the original's sizes, trained as by the public code for frozen features (github.com/aadityasingh/icl-dynamics): "
+    "ResNet-18 averages as stored, exemplars drawn independently, no reserved labels, constant learning rate"
+)
+RESNET18 = "ResNet-18 features of Omniglot (ebbtide data features --encoder resnet18)"
+"""What the presets `paper` on frozen features need on the machine."""
 
 
 def weight_decay(coefficient: float, form: str = "l2", on: str = "all") -> Point:
@@ -85,14 +89,14 @@ SIZE = Experiment(
                     **{f"{n} layers, width 64": {"model.layers": n, "model.width": 64} for n in (2, 4, 12, 24)},
                     **{f"12 layers, width {n}": {"model.layers": 12, "model.width": n} for n in (32, 128, 256)},
                 },
-                base=LARGE,
+                base={},
                 preset="paper",
                 resources=ACCELERATOR,
                 task_members=5,
             ),
             None,
             PAPER_SCALE,
-            needs="Omniglot features",
+            needs=RESNET18,
         ),
     },
 )
@@ -166,14 +170,14 @@ L2 = Experiment(
                     **{f"L2 {c:.0e}".replace("e-0", "e-"): weight_decay(c) for c in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
                     **NORMS,
                 },
-                base=LARGE,
+                base={},
                 preset="paper",
                 resources=ACCELERATOR,
                 task_members=10,
             ),
             None,
             PAPER_SCALE,
-            needs="Omniglot features",
+            needs=RESNET18,
         ),
     },
 )
@@ -240,14 +244,14 @@ COMPETITION = Experiment(
                     "L2 on encoder": weight_decay(1e-4, on="encoder"),
                     "ICL-only data": {"task.labels": {"type": "per_sequence", "count": 1600}},
                 },
-                base=LARGE,
+                base={},
                 preset="paper",
                 resources=ACCELERATOR,
                 task_members=10,
             ),
             None,
             PAPER_SCALE,
-            needs="Omniglot features",
+            needs=RESNET18,
         ),
     },
 )
@@ -346,14 +350,14 @@ ARCHITECTURE = Experiment(
                     "LSTM": {"model": {"type": "recurrent", "kind": "lstm", "layers": 12, "width": 64}},
                     "RNN": {"model": {"type": "recurrent", "kind": "relu_rnn", "layers": 12, "width": 64}},
                 },
-                base=LARGE | {"sequences": 16_000_000},
+                base={"sequences": 16_000_000},
                 preset="paper",
                 resources=ACCELERATOR,
                 task_members=5,
             ),
             None,
             f"500,000 steps, as in Chan et al. 2022; {PAPER_SCALE}",
-            needs="Omniglot features",
+            needs=RESNET18,
         ),
     },
 )

@@ -6,7 +6,7 @@ from ebbtide.models.positions import Sinusoidal
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.transience.claims import transience_claims
 from ebbtide.papers.transience.data import DATA_EXPERIMENTS
-from ebbtide.papers.transience.models import MODEL_EXPERIMENTS
+from ebbtide.papers.transience.models import MODEL_EXPERIMENTS, PAPER_SCALE
 from ebbtide.papers.transience.sources import SOURCE_EXPERIMENTS
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.omniglot import Omniglot
@@ -54,8 +54,15 @@ CPU = replace(
 )
 
 PAPER_SIZE = Spec(
-    task=FewShot(context=8, burst=3),
-    source=Omniglot(features="full", classes=1600, exemplars=20, holdout_classes=23, holdout_exemplars=0),
+    task=FewShot(context=8, burst=3, reserved_labels=0),
+    source=Omniglot(
+        features="resnet18",
+        standardise="none",
+        classes=1600,
+        exemplars=20,
+        holdout_classes=23,
+        holdout_exemplars=0,
+    ),
     model=Transformer(layers=12, width=64, heads=8, positions=Sinusoidal(max_time=30.0)),
     optimizer=Adam(lr=3e-4),
     batch=32,
@@ -66,12 +73,12 @@ PAPER_SIZE = Spec(
     evaluation_sequences=1000,
     seeds=fresh_seeds("transience", "paper", round=1),
 )
-
+"""As the public code for frozen features (github.com/aadityasingh/icl-dynamics) trains its model of 12 layers."""
 
 BASES = {
     "quick": Base(QUICK, "Gaussian classes, 2 layers, shared labels; no query is a copy; no data needed"),
     "cpu": Base(CPU, "Omniglot as frozen features, 2 layers, shared labels"),
-    "paper": Base(PAPER_SIZE, "frozen features at the original size: 12 layers, 1,600 classes"),
+    "paper": Base(PAPER_SIZE, f"12 layers, 1,600 classes; {PAPER_SCALE}"),
 }
 QUESTION = "Does in-context learning fade after it has emerged, while the loss keeps falling?"
 OWN = Experiment(
