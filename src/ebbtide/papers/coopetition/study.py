@@ -25,9 +25,9 @@ from ebbtide.training.run import loadable_spec_of
 def _draw_figures(evidence: Evidence, title: str) -> Figures:
     """heads.png: the induction strength of every head over training (Fig. 3a); grafts.png: Flip of the model's own
     checkpoints and with the final second half in each (Fig. 3b). Of the first run; none without a second layer."""
-    run = next(run for arm in evidence.finished_arms() for _, run in evidence.runs(arm) if run is not None)
-    model = loadable_spec_of(run).model
-    if not isinstance(model, Transformer) or model.layers < 2:
+    run = next((run for arm in evidence.arms for _, run in evidence.runs(arm) if run is not None), None)
+    model = loadable_spec_of(run).model if run else None
+    if run is None or not isinstance(model, Transformer) or model.layers < 2:
         return {}
     strength = probe_run(run, ["induction_strength"], "flip")[0]
     words = f"{title}: {strength.measure.what}, Flip prompts"
