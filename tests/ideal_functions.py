@@ -64,9 +64,8 @@ LAWS: dict[str, Points] = {
 """Losses of every law and arm in units of its plateau, as the papers show them."""
 
 
-def laws(points: Callable[[str], Points], stay: int) -> Evidence:
-    """The scalars of curves that run through these points; the last `stay` seeds of the competition do not move."""
-    setting = replace(toy_laws.QUICK, seeds=SEEDS)
+def law_curves(setting: toy_laws.ToyLaws, points: Callable[[str], Points], stay: int) -> dict[str, np.ndarray]:
+    """Curves that run through these points; the last `stay` seeds of the competition do not move."""
     curves: dict[str, np.ndarray] = {}
     for name in LAWS:
         law = name.partition("/")[0]
@@ -74,12 +73,18 @@ def laws(points: Callable[[str], Points], stay: int) -> Evidence:
         steps = np.arange(0, how.steps + 1, how.every)
         times, losses = zip(*points(name), strict=True)
         curve = np.interp(steps / how.steps, times, losses)
-        curves[f"{law}/steps"], curves[name] = steps, np.tile(curve, (SEEDS, 1))
+        curves[f"{law}/steps"], curves[name] = steps, np.tile(curve, (setting.seeds, 1))
         if law == "competition":
-            curves[name][SEEDS - stay :] = 1.0
+            curves[name][setting.seeds - stay :] = 1.0
     for arm in toy_laws.COMPETITION:
-        curves[f"competition/{arm}/stopped"] = np.full(SEEDS, -1)
-    return Evidence({ONLY: Arm(scalars=toy_laws.summarise(setting, curves))})
+        curves[f"competition/{arm}/stopped"] = np.full(setting.seeds, -1)
+    return curves
+
+
+def laws(points: Callable[[str], Points], stay: int) -> Evidence:
+    """The scalars of `law_curves`."""
+    setting = replace(toy_laws.QUICK, seeds=SEEDS)
+    return Evidence({ONLY: Arm(scalars=toy_laws.summarise(setting, law_curves(setting, points, stay)))})
 
 
 def laws_of_the_papers(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
