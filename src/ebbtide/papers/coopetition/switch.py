@@ -35,7 +35,7 @@ def _donor(name: str, experiment: str, preset: str, spec: Spec, *kept: int) -> D
     """A run in the worlds of an experiment's arms, with checkpoints at these sequence counts beside the first and the
     last."""
     windows = tuple(Window(one, one, every=1, keep=True) for one in kept)
-    schedule, seeds = Schedule(evaluations=41, checkpoints=2, windows=windows), donor_seeds(experiment, preset, round=1)
+    schedule, seeds = Schedule(evaluations=41, checkpoints=2, windows=windows), donor_seeds(experiment, preset, round=2)
     spec = replace(spec, schedule=schedule, seeds=seeds, keep_best=None)
     return Donor(name, spec, {"donor": experiment})
 
@@ -49,7 +49,7 @@ def restrict_to_ciwl(spec: Spec) -> Spec:
 
 def _larger_sizes(arms: dict[str, Point], base: Point, donor: Donor) -> Preset:
     """The preset `paper` of arms that start from a donor."""
-    work = Comparison(round=1, arms=arms, base=base, preset="paper", resources=ACCELERATOR, task_members=9, donor=donor)
+    work = Comparison(round=2, arms=arms, base=base, preset="paper", resources=ACCELERATOR, task_members=9, donor=donor)
     return Preset(work, None, PAPER_SCALE, needs=DATA)
 
 
@@ -175,7 +175,7 @@ SWITCH = Experiment(
     presets={
         "quick": Preset(
             Comparison(
-                round=1,
+                round=2,
                 arms={
                     EARLY: SWITCH_DONOR.start(4_000),
                     LATER: SWITCH_DONOR.start(32_000),
@@ -270,7 +270,7 @@ WINDOW = Experiment(
     presets={
         "quick": Preset(
             Comparison(
-                round=1,
+                round=2,
                 arms=_window_arms(WINDOW_DONOR, 1_600, 102_400),
                 base=CHARACTERS_ALONE,
                 donor=WINDOW_DONOR,

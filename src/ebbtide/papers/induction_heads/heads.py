@@ -169,13 +169,13 @@ WIRING = Experiment(
     section="Fig. 3b, 4a and 14, Table 1",
     claims=CLAIMS,
     presets={
-        "quick": Preset(Comparison(round=1, arms={ALL: intervene()}, base={}), None, FASTER),
+        "quick": Preset(Comparison(round=2, arms={ALL: intervene()}, base={}), None, FASTER),
         "cpu": Preset(
-            Comparison(round=1, arms={ALL: intervene()}, base=CPU),
+            Comparison(round=2, arms={ALL: intervene()}, base=CPU),
             None,
             f"the paper's learning rate and length; {SCALED}",
         ),
-        "paper": Preset(Comparison(round=1, arms={ALL: intervene()}, base=ORIGINAL), None, PAPER_SCALE, needs=DATA),
+        "paper": Preset(Comparison(round=2, arms={ALL: intervene()}, base=ORIGINAL), None, PAPER_SCALE, needs=DATA),
     },
     shows=("train", "icl_holdout"),
 )
