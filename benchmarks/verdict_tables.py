@@ -2,20 +2,22 @@
 
 A page marks the place of a table by `<!-- verdict: NAME -->` and `<!-- end of verdict -->`; the table between them is
 made of docs/papers/verdicts/NAME.json, the verdict.json of the run as it was written. A file that is given is copied
-there first, under the name of its experiment and preset. `<!-- verdicts of this page -->` marks the count over all
-tables of a page: how many claims hold, and how many would by chance. A test compares every page with its verdicts.
+there first, under the name of its experiment and preset; NAME.again.json is the same experiment trained by the other of
+the compiled kernel and XLA, and where the two differ in a word the claim is undecided. A page's
+`<!-- verdicts of this page -->` marks the count over all its tables: how many claims hold, how many would by chance.
+A test compares every page with its verdicts.
 """
 
 import re
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 
 import msgspec
-import numpy as np
+from msgspec.structs import replace
 
-from ebbtide.evaluation.statistics import corrected
-from ebbtide.studies.claim import TAIL, Judgement, family_words, most_false_holds
+from ebbtide.studies.claim import Judgement, family_words, most_false_holds
 from ebbtide.studies.verdict import Verdict
 
 PAPERS = Path(__file__).parents[1] / "docs" / "papers"
@@ -35,6 +37,18 @@ def name_of(verdict: Verdict) -> str:
     return f"{verdict.study.replace('/', '-')}-{verdict.preset}"
 
 
+def words_again(name: str) -> dict[str, str]:
+    """The words of each claim where another rounding trained the members; empty where none has."""
+    if not (VERDICTS / f"{name}.again.json").exists():
+        return {}
+    return {claim.claim: claim.verdict for claim in verdict_named(f"{name}.again").claims}
+
+
+def reconciled(claim: Judgement, again: str) -> Judgement:
+    """The claim, undecided where another rounding says another word."""
+    return claim if again in ("", claim.verdict) else replace(claim, verdict="undecided")
+
+
 def number_words(value: float | None) -> str:
     """Three decimals; one from 10 on; none, with commas, from 1,000 on."""
     if value is None:
@@ -42,15 +56,17 @@ def number_words(value: float | None) -> str:
     return f"{value:,.{0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 3}f}"
 
 
-def row(claim: Judgement) -> str:
-    """A table's row on a claim."""
+def row(claim: Judgement, again: str = "") -> str:
+    """A table's row on a claim, with its word by another rounding where that differs."""
+    differs = again not in ("", claim.verdict)
     interval = "" if claim.low is None else f" [{number_words(claim.low)}, {number_words(claim.high)}]"
     cells = (
         f"{claim.statement} ({claim.source})",
         f"{claim.metric} {claim.needed().removesuffix(' in most')}",
         number_words(claim.estimate) + interval,
         f"{claim.members_above()} ({claim.share_words()})",
-        f"**{claim.verdict}**" + ("\\*" if claim.only_alone() else ""),
+        f"**{reconciled(claim, again).verdict}**"
+        + (f" ({claim.verdict} here, {again} by another rounding)" if differs else "\\*" if claim.only_alone() else ""),
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -63,16 +79,16 @@ def basis(verdict: Verdict) -> str:
 
 def table(name: str) -> str:
     """The table of a verdict, with what it rests on."""
-    verdict = verdict_named(name)
+    verdict, again = verdict_named(name), words_again(name)
     lines = [
         f"<!-- verdict: {name} -->",
         f"`{verdict.command}`",
         "",
         "| claim | asked of each member | median [95 %] | members (share of all seeds) | verdict |",
         "|---|---|---|---|---|",
-        *map(row, verdict.claims),
+        *(row(claim, again.get(claim.claim, "")) for claim in verdict.claims),
         "",
-        basis(verdict),
+        basis(verdict) + (f" Again by {verdict_named(f'{name}.again').trained_by}." if again else ""),
         family_words(verdict.claims).replace(" * ", " \\* "),
         END,
     ]
@@ -80,18 +96,20 @@ def table(name: str) -> str:
 
 
 def total(names: list[str]) -> str:
-    """How many claims of these verdicts hold, how many would by chance, and how many do with Holm's correction over all
-    of them."""
-    claims = [claim for name in names for claim in verdict_named(name).claims]
+    """How many claims of these verdicts hold, and how many would by chance if all were false."""
+    claims = [
+        reconciled(claim, again.get(claim.claim, ""))
+        for name in names
+        for again in (words_again(name),)
+        for claim in verdict_named(name).claims
+    ]
     counts = Counter(claim.verdict for claim in claims)
-    p_values = corrected(np.asarray([claim.p for claim in claims], np.float64))
-    strong = sum(claim.verdict == "holds" and p <= TAIL for claim, p in zip(claims, p_values, strict=True))
     words = (
-        f"Of {len(claims)} claims of {len(names)} runs {counts['holds']} hold, {counts['undecided']} are undecided and "
-        f"{counts['fails']} fail. If all were false, at most {most_false_holds(claims):.2f} would hold by chance; with "
-        f"Holm's correction over the whole page {strong} hold."
+        f"Of {len(claims)} claims of {len(names)} run{'s' if names[1:] else ''} {counts['holds']} hold, "
+        f"{counts['undecided']} are undecided and {counts['fails']} fail. If all were false, at most "
+        f"{most_false_holds(claims):.2f} would hold by chance."
     )
-    return f"<!-- verdicts of this page -->\n{words}\n{END}"
+    return f"<!-- verdicts of this page -->\n{textwrap.fill(words, 120)}\n{END}"
 
 
 def written(page: str) -> str:
@@ -105,7 +123,10 @@ def main() -> None:
     VERDICTS.mkdir(exist_ok=True)
     for path in map(Path, sys.argv[1:]):
         data = path.read_bytes()
-        (VERDICTS / f"{name_of(msgspec.json.decode(data, type=Verdict))}.json").write_bytes(data)
+        verdict = msgspec.json.decode(data, type=Verdict)
+        first = VERDICTS / f"{name_of(verdict)}.json"
+        other = first.exists() and verdict_named(first.stem).trained_by != verdict.trained_by
+        (first.with_suffix(".again.json") if other else first).write_bytes(data)
     for path in sorted(PAPERS.glob("*.md")):
         path.write_text(written(path.read_text()))
 
