@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from ebbtide.papers.abrupt_learning import transition
+from ebbtide.papers.abrupt_learning.study import EVEN, FEW, MANY, NOISY, SINGLE, SKEWED
 from ebbtide.papers.coopetition.study import LARGE
 from ebbtide.papers.induction_heads.settings import ALL
-from ideal_tools import PERSISTENT, Course, Probes
+from ideal_tools import BOTH, PERSISTENT, WEIGHTS, Course, Probes
 
 LN2, LN5 = float(np.log(2)), float(np.log(5))
 
@@ -117,7 +119,28 @@ COOPETITION: dict[str, dict[str, Course]] = {
 }
 """The paper's accuracies and losses."""
 
-MECHANISMS = INDUCTION_HEADS | COOPETITION
+_MASS = "icl_holdout/context_mass"
+ABRUPT_LEARNING: dict[str, dict[str, Course]] = {
+    "abrupt-learning/data": {
+        MANY: [(0.0, {}), (0.1, {"CIWL": 0.3}), (0.2, {"ICL": 0.98}), (1.0, {"ICL": 0.98})],
+        SINGLE: WEIGHTS,
+        FEW: WEIGHTS,
+        NOISY: PERSISTENT,
+        EVEN: PERSISTENT,
+        SKEWED: BOTH,
+    },
+    "abrupt-learning/transition": {
+        transition.MANY: [
+            (0.0, {_MASS: 0.1}),
+            (0.1, {_MASS: 0.7}),
+            (0.4, {"ICL": 0.05}),
+            (0.45, {"ICL": 0.99, _MASS: 1.0}),
+        ]
+    },
+}
+"""Classes, bursts and noise give ICL in place of IWL; it comes at once, when its parts have begun to rise."""
+
+MECHANISMS = INDUCTION_HEADS | COOPETITION | ABRUPT_LEARNING
 
 
 def _strength(layer_1: float) -> np.ndarray:
@@ -139,8 +162,32 @@ def _on_train(values: dict[str, np.ndarray]) -> Probes:
     return {(ALL, name, "train"): [(1.0, value)] for name, value in values.items()}
 
 
+def _one_head(layer_1: float, layer_2: float) -> np.ndarray:
+    return np.asarray([[layer_1], [layer_2]])
+
+
+_EXEMPLAR, _LABELS, _OWN_LABELS = (
+    (transition.MANY, name, "icl_holdout") for name in ("previous_token", "label_attention", "induction_strength")
+)
+PARTS_FIRST: Probes = {
+    _EXEMPLAR: [
+        (0.0, _one_head(0.2, np.nan)),
+        (0.1, _one_head(0.1, np.nan)),
+        (0.4, _one_head(0.3, np.nan)),
+        (0.5, _one_head(0.9, np.nan)),
+    ],
+    _LABELS: [(0.0, _one_head(0.5, 0.5)), (0.3, _one_head(0.6, 0.7)), (0.5, _one_head(0.6, 1.0))],
+    _OWN_LABELS: [(0.0, _one_head(0.0, 0.0)), (0.3, _one_head(0.0, 0.15)), (0.5, _one_head(0.0, 0.95))],
+}
+AS_DRAWN: Probes = {
+    _EXEMPLAR: [(0.0, _one_head(0.2, np.nan)), (1.0, _one_head(0.2, np.nan))],
+    _LABELS: [(0.0, _one_head(0.5, 0.5)), (1.0, _one_head(0.5, 0.5))],
+    _OWN_LABELS: [(0.0, _one_head(0.0, 0.0)), (1.0, _one_head(0.0, 0.0))],
+}
+
 PROBES: dict[str, tuple[Probes, Probes]] = {
     "induction-heads/heads": (_on_train(TRAINED_HEADS), _on_train(UNTRAINED_HEADS)),
     "coopetition/own-labels": (TURNING, NOT_TURNING),
+    "abrupt-learning/transition": (PARTS_FIRST, AS_DRAWN),
 }
 """Measures of heads by experiment: of the models that the paper describes, and of untrained ones."""

@@ -32,7 +32,6 @@ PERSISTENT: Course = [(0.0, {}), (0.25, {"ICL": 0.98}), (1.0, {"ICL": 0.98})]
 SHORT_LIVED: Course = [(0.0, {}), (0.25, {"ICL": 0.9}), (0.5, {})]
 WEIGHTS: Course = [(0.0, {}), (0.5, {"IWL": 1.0})]
 BOTH: Course = [(0.0, {}), (0.3, {name: 0.95 for name in ("icl", "icl_holdout", "icl_rare", "iwl_common", "ciwl")})]
-ABRUPT: Course = [(0.0, {}), (0.4, {"ICL": 0.05}), (0.45, {"ICL": 0.99})]
 
 
 class MadeUp(Evidence):

@@ -13,7 +13,6 @@ from ideal_functions import FUNCTIONS, stand_in
 from ideal_mechanisms import MECHANISMS, PROBES
 from ideal_representations import ON_REPRESENTATIONS
 from ideal_tools import (
-    ABRUPT,
     BOTH,
     LATE,
     LATER,
@@ -88,20 +87,11 @@ IDEALS: dict[str, dict[str, Course]] = MECHANISMS | {
         "exact, no L2": PERSISTENT,
         "exact, L2 1e-4": TRANSIENT,
     },
-    "abrupt-learning/data": {
-        "2,048 classes": ABRUPT,
-        "512 classes": WEIGHTS,
-        "256 classes": WEIGHTS,
-        "1,024 classes": PERSISTENT,
-        "1,024 classes, burst 1": NEVER,
-        "512 classes, noise .7": PERSISTENT,
-        "2,048 classes, Zipf 1": BOTH,
-    },
 }
 """What the members of every arm do if the paper is right, by experiment."""
 BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
-ON_MODELS = {"abrupt-learning/data": {"precedes"}, "coopetition/own-labels": {"shared half"}}
+ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
 ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS
 """By experiment: from a preset the evidence of the ideal and of the untrained."""

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from ebbtide.analysis.predictions import Predictions, cache_per_prompt_set, fresh_prompts, training_prompts
 from ebbtide.evaluation.summary import fall_since
 from ebbtide.mechanisms.linear import explained_by_probe
-from ebbtide.papers.abrupt_learning import study as abrupt_learning
 from ebbtide.papers.bayesian_averaging import measures as bayesian_measures
 from ebbtide.papers.bayesian_averaging import scaling as bayesian_scaling
 from ebbtide.papers.bayesian_averaging import study as bayesian_averaging
@@ -176,15 +175,6 @@ def test_the_fall_of_the_loss_is_from_where_it_is_said_to_be():
     at = np.array([0, 10, 20, 30, 40, 1000, 1010, 1020])
     for since, fall in ((0, 0.75), (20, 0.75), (30, 0.7), (1000, 0.25), (2000, 0.0)):
         assert fall_since(at, loss, np.array([since]))[0] == pytest.approx(fall), since
-
-
-def test_an_attention_is_half_way_at_a_checkpoint_wherever_that_is():
-    """Checkpoints that are not evenly spaced: half of the rise is at the one in the middle."""
-    arm = abrupt_learning.MANY
-    curves = {"sequences": np.array([0, 400, 600, 1000]), "icl_holdout": np.array([[0.5, 0.5, 1.0, 1.0]])}
-    attention = Series(np.array([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1), np.array([0, 100, 200]))
-    evidence = Evidence({arm: Arm(curves)}, {(arm, "previous_token", "icl_holdout"): attention})
-    assert abrupt_learning._attention_lead_sequences(evidence)[0] == pytest.approx(500 - 100)
 
 
 def test_another_run_in_the_same_folder_is_another_snapshot(tmp_path):

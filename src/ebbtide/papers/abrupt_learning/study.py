@@ -1,123 +1,112 @@
 """Study `abrupt-learning`: which data make a network learn in context, and why it does so all at once."""
 
 import numpy as np
+from jaxtyping import Float
 
-from ebbtide.models.transformer import Transformer
-from ebbtide.papers.transience.claims import TENTH
-from ebbtide.sources.gaussian import Gaussian
-from ebbtide.studies.claim import Claim, above, larger
+from ebbtide.evaluation.summary import smooth
+from ebbtide.papers.abrupt_learning.settings import PAPER_SCALE, PAPER_SIZE, QUICK, QUICK_SCALE
+from ebbtide.papers.abrupt_learning.transition import TRANSITION
+from ebbtide.papers.transience.claims import HALF, TENTH
+from ebbtide.studies.claim import Claim, larger
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
-from ebbtide.tasks.fewshot import FewShot
-from ebbtide.tasks.labels import Shared
-from ebbtide.training.optimizer import Adam
-from ebbtide.training.schedule import Schedule
-from ebbtide.training.spec import Spec
 
 PAPER = "Reddy 2023, The mechanistic basis of data dependence and abrupt learning in an ICL task, arXiv 2312.03002"
 
-QUICK = Spec(
-    task=FewShot(context=8, burst=4, labels=Shared(16)),
-    source=Gaussian(classes=2048, exemplars=1, infinite=True, dim=32, noise=0.1, holdout_classes=128, seed=5),
-    model=Transformer(layers=2, width=32, heads=1),
-    optimizer=Adam(lr=1e-3),
-    batch=32,
-    sequences=256_000,
-    schedule=Schedule(evaluations=33, checkpoints=33),
-    evaluators=("train", "icl", "icl_holdout", "iwl", "iwl_common", "ciwl", "flip"),
-    evaluation_sequences=400,
-)
-PAPER_SIZE: Point = {
-    "source.dim": 63,
-    "task.labels.count": 32,
-    "model.width": 128,
-    "batch": 128,
-    "sequences": 64_000_000,
-    "optimizer": {"type": "sgd", "lr": 0.01},
+Values = Float[np.ndarray, " member"]
+MANY, SINGLE = "1,024 classes", "1,024 classes, burst 1"
+FEW, NOISY = "384 classes", "384 classes, noise .7"
+EVEN, SKEWED = "2,048 classes, 90 % bursty", "2,048 classes, 90 % bursty, Zipf 1"
+ICL = "icl_holdout_final"
+
+
+def lower_iwl(evidence: Evidence) -> Values:
+    """Smaller of: ICL at the end with bursts - half the way to 1, and how much lower IWL is than with single copies -
+    .1."""
+    iwl = {arm: evidence.scalar(arm, "iwl_final") for arm in (MANY, SINGLE)}
+    return np.minimum(evidence.scalar(MANY, ICL) - HALF, iwl[SINGLE] - iwl[MANY] - TENTH)
+
+
+def halted_ciwl(evidence: Evidence) -> Values:
+    """Rise of CIWL until ICL has covered half the way from chance to 1, minus its rise from there to the end (a fall
+    counts as no rise); nan where ICL does not end above half the way. CIWL is what the weights know of the labels in
+    context: until ICL comes, the model takes one of these."""
+    ciwl = evidence.curve(MANY, "ciwl")
+    ciwl = ciwl._replace(values=smooth(ciwl.values))
+    middle = ciwl.at(evidence.curve(MANY, "icl_holdout").first_crossing(HALF))
+    before, after = middle - ciwl.values[:, 0], ciwl.values[:, -1] - middle
+    return np.where(evidence.scalar(MANY, ICL) > HALF, before - np.maximum(after, 0), np.nan)
+
+
+def both_strategies(evidence: Evidence, arm: str) -> Values:
+    """Smaller of: ICL at the end - half the way from chance to 1, IWL of common classes at the end - one half."""
+    return np.minimum(evidence.scalar(arm, ICL) - HALF, evidence.scalar(arm, "iwl_common_final") - 0.5)
+
+
+ARMS: dict[str, Point] = {
+    MANY: {"source.classes": 1024},
+    SINGLE: {"source.classes": 1024, "task.burst": 1},
+    FEW: {"source.classes": 384},
+    NOISY: {"source.classes": 384, "source.noise": 0.7},
+    EVEN: {"source.classes": 2048, "task.p_bursty": 0.9},
+    SKEWED: {"source.classes": 2048, "task.p_bursty": 0.9, "task.zipf": 1.0},
 }
-
-
-MANY, SOME, FEW = "2,048 classes", "512 classes", "256 classes"
-BURST4, BURST1 = "1,024 classes", "1,024 classes, burst 1"
-NOISY, SKEWED = "512 classes, noise .7", "2,048 classes, Zipf 1"
-
-
-def _rise_time_margin(evidence: Evidence) -> np.ndarray:
-    """1 - (sequences from ICL of .6 to .9) / (sequences to .6), on held-out classes."""
-    begins, ends = (evidence.curve(MANY, "icl_holdout").first_crossing(level) for level in (0.6, 0.9))
-    return 1 - (ends - begins) / begins
-
-
-def _attention_lead_sequences(evidence: Evidence) -> np.ndarray:
-    """Sequences between layer 0's attention to the previous token being half way to its last value, and ICL being half
-    way from chance to 1 (.75)."""
-    probed = evidence.probe(MANY, "previous_token", "icl_holdout")
-    head = probed._replace(values=probed.values[:, :, 0].max(-1))
-    half = (head.values[:, 0] + head.values[:, -1]) / 2
-    return evidence.curve(MANY, "icl_holdout").first_crossing(0.75) - head.first_crossing(half)
-
-
+"""Arms. With bursts in every sequence IWL is never asked for: those on skew have none in one sequence of ten."""
+_BOTH = f"smaller of: {ICL} - {HALF:g}, iwl_common_final - 0.5"
 DEPENDENCE = Experiment(
     name="data",
-    question="Which data give in-context learning, and why does it come abruptly?",
-    section="Reddy 2023: more classes, bursts, noise favour ICL; an abrupt transition, progress measures before it",
+    question="Which data give in-context learning, and does it stop learning in the weights?",
+    section="abstract: burstiness, many classes, noise and skew decide between ICL and IWL, which compete",
     claims=(
-        above("icl", "many classes: ICL, on classes never trained", "abstract", "icl_holdout_final", MANY, 0.9),
+        larger("classes", "more classes: more ICL", "more K favours ICL", ICL, MANY, FEW, TENTH),
+        larger("weights", "fewer classes: IWL instead", "less K favours IWL", "iwl_final", FEW, MANY, 0.5),
+        larger("bursts", "bursts: more ICL", "more B favours ICL", ICL, MANY, SINGLE, TENTH),
+        larger("noise", "noise: more ICL", "more eps favours ICL", ICL, NOISY, FEW, TENTH),
         Claim(
-            "abrupt",
-            "it comes in less time than it was away",
-            "abstract: abruptly",
-            f"1 - time from .6 to .9 / time to .6 (icl_holdout, {MANY})",
+            "skew",
+            "Zipf exponent 1: ICL, and IWL of common classes, in one model",
+            "alpha near 1: both; half the way to 1 each",
+            f"{_BOTH} ({SKEWED})",
             0.0,
-            _rise_time_margin,
-            (MANY,),
+            lambda evidence: both_strategies(evidence, SKEWED),
+            (SKEWED,),
         ),
         Claim(
-            "precedes",
-            "attention to the token before comes first",
-            "abstract: progress measures precede it",
-            f"sequences to icl_holdout .75 - to half of previous_token's rise ({MANY})",
+            "more of both",
+            "and more of both than without skew",
+            "alpha near 1: both",
+            f"{_BOTH}: {SKEWED} - {EVEN}",
             0.0,
-            _attention_lead_sequences,
+            lambda evidence: both_strategies(evidence, SKEWED) - both_strategies(evidence, EVEN),
+            (SKEWED, EVEN),
+        ),
+        Claim(
+            "competes",
+            "the same classes: where ICL comes, less IWL",
+            "abstract: ICL competes with IWL; a tenth of all answers",
+            f"smaller of: {ICL} ({MANY}) - {HALF:g}, iwl_final: {SINGLE} - {MANY} - {TENTH:g}",
+            0.0,
+            lower_iwl,
+            (MANY, SINGLE),
+        ),
+        Claim(
+            "stops",
+            "CIWL rises until ICL comes, and less after it",
+            "ICL stops IWL",
+            f"ciwl: rise until icl_holdout is {HALF:g} - rise from there to the end, or 0 ({MANY})",
+            0.0,
+            halted_ciwl,
             (MANY,),
         ),
-        larger("classes", "more classes: more ICL", "more K favours ICL", "icl_holdout_final", MANY, FEW, TENTH),
-        larger("weights", "fewer classes: more IWL", "ICL stops IWL", "iwl_final", FEW, MANY, 0.5),
-        larger("bursts", "bursts: more ICL", "more B favours ICL", "icl_holdout_final", BURST4, BURST1, TENTH),
-        larger("noise", "noise: more ICL", "more eps favours ICL", "icl_holdout_final", NOISY, SOME, TENTH),
-        above("skewed icl", "Zipf exponent 1: ICL", "alpha near 1: both", "icl_holdout_final", SKEWED, 0.75),
-        above("skewed iwl", "and IWL of common classes", "alpha near 1: both", "iwl_common_final", SKEWED, 0.5),
     ),
     presets={
-        "quick": Preset(
-            Comparison(
-                arms={
-                    MANY: {"source.classes": 2048},
-                    SOME: {"source.classes": 512},
-                    FEW: {"source.classes": 256},
-                    BURST4: {"source.classes": 1024},
-                    BURST1: {"source.classes": 1024, "task.burst": 1},
-                    NOISY: {"source.classes": 512, "source.noise": 0.7},
-                    SKEWED: {"task.zipf": 1.0},
-                },
-                base={"source.seed": 5},
-            ),
-            9,
-            "width 32, MLPs of one hidden layer in place of a classifier of three, 16 labels as outputs "
-            "in place of 32 label vectors, learned positions, Adam at 1e-3 in place of SGD at .01, batch 32",
-        ),
-        "paper": Preset(
-            Comparison(
-                arms={MANY: {"source.classes": 2048}, FEW: {"source.classes": 256}, BURST1: {"task.burst": 1}},
-                base=PAPER_SIZE,
-            ),
-            None,
-            "MLPs of one hidden layer in place of a classifier of three; learned positions",
-        ),
+        "quick": Preset(Comparison(round=1, arms=ARMS, base={}), None, QUICK_SCALE),
+        "paper": Preset(Comparison(round=1, arms=ARMS, base=PAPER_SIZE), None, PAPER_SCALE),
     },
-    shows=("icl_holdout", "iwl", "flip"),
+    shows=("icl_holdout", "iwl", "iwl_common", "ciwl"),
+    scalars=(ICL, "iwl_final", "iwl_common_final", "ciwl_final", "train_loss_final"),
 )
 
 ABRUPT_LEARNING = Study(
@@ -125,5 +114,5 @@ ABRUPT_LEARNING = Study(
     paper=PAPER,
     question="Which data make a network learn in context, and why all at once?",
     bases={"quick": Base(QUICK, "fresh noisy exemplars of Gaussian classes, 8 pairs, 16 shared labels")},
-    experiments=(DEPENDENCE,),
+    experiments=(DEPENDENCE, TRANSITION),
 )
