@@ -7,6 +7,7 @@ from ebbtide.evaluation.summary import smooth
 from ebbtide.papers.abrupt_learning.settings import PAPER_SCALE, PAPER_SIZE, QUICK, QUICK_SCALE
 from ebbtide.papers.abrupt_learning.transition import TRANSITION
 from ebbtide.papers.transience.claims import HALF, TENTH
+from ebbtide.papers.transience.models import ACCELERATOR
 from ebbtide.studies.claim import Claim, larger
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
@@ -103,7 +104,9 @@ DEPENDENCE = Experiment(
     ),
     presets={
         "quick": Preset(Comparison(round=1, arms=ARMS, base={}), None, QUICK_SCALE),
-        "paper": Preset(Comparison(round=1, arms=ARMS, base=PAPER_SIZE), None, PAPER_SCALE),
+        "paper": Preset(
+            Comparison(round=1, arms=ARMS, base=PAPER_SIZE, resources=ACCELERATOR, task_members=9), None, PAPER_SCALE
+        ),
     },
     shows=("icl_holdout", "iwl", "iwl_common", "ciwl"),
     scalars=(ICL, "iwl_final", "iwl_common_final", "ciwl_final", "train_loss_final"),

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from ebbtide.evaluation.summary import smooth
 from ebbtide.papers.abrupt_learning.settings import PAPER_SCALE, PAPER_SIZE, QUICK_SCALE
 from ebbtide.papers.transience.claims import HALF, TENTH
+from ebbtide.papers.transience.models import ACCELERATOR
 from ebbtide.report.probe_figure import lines_figure
 from ebbtide.studies.claim import Claim, above
 from ebbtide.studies.comparison import Comparison
@@ -146,9 +147,19 @@ TRANSITION = Experiment(
     ),
     presets={
         "quick": Preset(Comparison(round=1, arms=ARMS, base=WATCH | {"sequences": 384_000}), None, QUICK_SCALE),
-        "paper": Preset(Comparison(round=1, arms=ARMS, base=PAPER_SIZE | WATCH), None, PAPER_SCALE),
+        "paper": Preset(
+            Comparison(
+                round=1,
+                arms=ARMS,
+                base=PAPER_SIZE | WATCH | {"schedule.evaluations": 193, "schedule.checkpoints": 193},
+                resources=ACCELERATOR,
+                task_members=9,
+            ),
+            None,
+            PAPER_SCALE,
+        ),
     },
-    shows=(ICL, f"{ICL}/context_mass", "iwl"),
+    shows=(ICL, "train", "iwl"),
     scalars=(f"{ICL}_final", "iwl_final", "train_loss_final"),
     figures=_draw_progress,
 )
