@@ -146,7 +146,7 @@ TRANSITION = Experiment(
         ),
     ),
     presets={
-        "quick": Preset(Comparison(round=1, arms=ARMS, base=WATCH | {"sequences": 384_000}), None, QUICK_SCALE),
+        "quick": Preset(Comparison(round=1, arms=ARMS, base=WATCH | {"sequences": 384_000}), 3, QUICK_SCALE),
         "paper": Preset(
             Comparison(
                 round=1,

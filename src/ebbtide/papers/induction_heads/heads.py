@@ -175,7 +175,7 @@ WIRING = Experiment(
             None,
             f"the paper's learning rate and length; {SCALED}",
         ),
-        "paper": Preset(Comparison(round=2, arms={ALL: intervene()}, base=ORIGINAL), None, PAPER_SCALE, needs=DATA),
+        "paper": Preset(Comparison(round=2, arms={ALL: intervene()}, base=ORIGINAL), 2, PAPER_SCALE, needs=DATA),
     },
     shows=("train", "icl_holdout"),
 )

@@ -114,7 +114,7 @@ CLAMPS = Experiment(
         "quick": Preset(Comparison(round=1, arms=CLAMPED, base={}), None, FASTER),
         "paper": Preset(
             Comparison(round=1, arms=CLAMPED, base=ORIGINAL | {"sequences": 614_400, "schedule.evaluations": 129}),
-            None,
+            6,
             PAPER_SCALE,
             needs=DATA,
         ),
@@ -261,7 +261,7 @@ PAIRS = Experiment(
         ),
         "paper": Preset(
             Comparison(round=1, arms={HELD_OUT: {"task.labels.holdout_pairs": 2}}, base=ORIGINAL | EVALUATORS),
-            None,
+            2,
             PAPER_SCALE,
             needs=DATA,
         ),

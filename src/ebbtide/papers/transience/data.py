@@ -34,7 +34,7 @@ CLASSES = Experiment(
                 arms={name: {"source.classes": n} for name, n in {FEWEST: 256, MORE: 320, MOST: 384}.items()},
                 base={"sequences": 7_680_000, "schedule.evaluations": 61},
             ),
-            None,
+            14,
             f"256, 320 and 384 classes, three times the study's sequences; {QUICK_SCALE}",
         ),
         "paper": Preset(
@@ -71,7 +71,7 @@ VARIATION = Experiment(
                 arms={f"{n} exemplars": {"source.exemplars": n} for n in (2, 5, 20)},
                 base={},
             ),
-            None,
+            7,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -181,7 +181,7 @@ ZIPF = Experiment(
                 arms={f"exponent {z:g}": {"task.zipf": z} for z in (0.0, 1.0, 2.0)},
                 base=BY_RANK | LONGER,
             ),
-            None,
+            13,
             f"320 classes, twice the study's sequences; {QUICK_SCALE}",
         ),
         "cpu": Preset(
@@ -227,7 +227,7 @@ BURSTINESS = Experiment(
     presets={
         "quick": Preset(
             Comparison(round=1, arms={f"p = {p:g}": {"task.p_bursty": p} for p in (0.0, 0.5, 1.0)}, base={}),
-            None,
+            5,
             QUICK_SCALE,
         ),
         "paper": Preset(
@@ -331,7 +331,7 @@ COPIES = Experiment(
                 },
                 base=EARLIER | {"evaluators": ["train", "icl", "icl_no_copy", "iwl", "ciwl", "flip", "flip_no_copy"]},
             ),
-            None,
+            5,
             "512 Gaussian classes of 2 exemplars at noise 1.3, learning rate 2e-3; else as the study's quick setting",
         ),
     },

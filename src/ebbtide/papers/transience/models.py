@@ -64,7 +64,7 @@ SIZE = Experiment(
                 },
                 base={},
             ),
-            None,
+            8,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -215,7 +215,7 @@ COMPETITION = Experiment(
                 },
                 base={},
             ),
-            None,
+            13,
             QUICK_SCALE,
         ),
         "cpu": Preset(
@@ -308,7 +308,7 @@ EARLY = Experiment(
                     "evaluation_sequences": 5000,
                 },
             ),
-            None,
+            6,
             QUICK_SCALE + "; the ICL validation is 5,000 prompts 61 times",
         ),
     },
@@ -338,7 +338,7 @@ ARCHITECTURE = Experiment(
                 },
                 base={"sequences": 1_280_000, "schedule.evaluations": 21},
             ),
-            None,
+            7,
             "about 25,000 weights in the layers of each: 2, 3 and 12 layers; recurrent networks at a learning rate of "
             f"1e-3; {QUICK_SCALE}",
         ),

@@ -57,7 +57,7 @@ MAIN = Experiment(
                 arms={GLYPHS: glyphs_arm(384, 5, features="pca64", motor=0.4)},
                 base=EVALUATORS | {"sequences": 5_120_000},
             ),
-            None,
+            5,
             "glyphs: 384 classes of 5 drawings, 64 principal components of their pixels, twice the study's sequences; "
             f"{QUICK_SCALE}",
         ),
