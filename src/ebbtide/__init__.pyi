@@ -23,6 +23,7 @@ from ebbtide.mechanisms.taps import record as record
 from ebbtide.models.deepset import DeepSet as DeepSet
 from ebbtide.models.encoders import Linear as Linear
 from ebbtide.models.encoders import ResNet as ResNet
+from ebbtide.models.one_matrix import OneMatrix as OneMatrix
 from ebbtide.models.positions import Identical as Identical
 from ebbtide.models.positions import Learned as Learned
 from ebbtide.models.positions import LearnedUniform as LearnedUniform
@@ -38,6 +39,7 @@ from ebbtide.sources.features import Features as Features
 from ebbtide.sources.functions import Functions as Functions
 from ebbtide.sources.gaussian import Gaussian as Gaussian
 from ebbtide.sources.glyphs import Glyphs as Glyphs
+from ebbtide.sources.mixtures import Mixtures as Mixtures
 from ebbtide.sources.omniglot import Omniglot as Omniglot
 from ebbtide.sources.tokens import Tokens as Tokens
 from ebbtide.studies.claim import Claim as Claim
@@ -58,6 +60,7 @@ from ebbtide.sweeps.results import load as load
 from ebbtide.sweeps.sweep import Resources as Resources
 from ebbtide.sweeps.sweep import Sweep as Sweep
 from ebbtide.sweeps.sweep import read_sweep as read_sweep
+from ebbtide.tasks.classification import Classification as Classification
 from ebbtide.tasks.cued import Cued as Cued
 from ebbtide.tasks.dynamics import Dynamics as Dynamics
 from ebbtide.tasks.fewshot import FewShot as FewShot

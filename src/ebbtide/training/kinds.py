@@ -7,6 +7,7 @@ What a kind must answer is written where its base is: `tasks/task.py`, `sources/
 from typing import TYPE_CHECKING
 
 from ebbtide.models.deepset import DeepSet
+from ebbtide.models.one_matrix import OneMatrix
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.concepts import Concepts
@@ -14,8 +15,10 @@ from ebbtide.sources.features import Features
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
+from ebbtide.sources.mixtures import Mixtures
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.sources.tokens import Tokens
+from ebbtide.tasks.classification import Classification
 from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
@@ -23,9 +26,9 @@ from ebbtide.tasks.regression import Regression
 from ebbtide.training.custom import CustomModel, CustomSource, CustomTask
 from ebbtide.training.optimizer import SGD, Adam
 
-AnyTask = FewShot | Regression | Cued | Dynamics
-AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts
-AnyModel = Transformer | Recurrent | DeepSet
+AnyTask = FewShot | Regression | Cued | Dynamics | Classification
+AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts | Mixtures
+AnyModel = Transformer | Recurrent | DeepSet | OneMatrix
 AnyOptimizer = Adam | SGD
 
 if TYPE_CHECKING:  # structs, so that type checkers know `replace(spec.task, ...)`; users' classes are not listed

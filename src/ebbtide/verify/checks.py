@@ -26,6 +26,7 @@ from ebbtide.tasks.prompt import Tag
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.verify.coverage import interval_coverage
 from ebbtide.verify.functions import FUNCTION_CHECKS
+from ebbtide.verify.mixtures import MIXTURE_CHECKS
 
 Table = dict[str, dict[str, tuple[float, float]]]
 
@@ -201,7 +202,8 @@ def exemplar_match() -> Check:
 def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
     """Runs all checks, as many at a time as there are cores (nearly all their time is compilation, so XLA's
     optimisations are off), and reports each in order; returns whether all passed, and the truth tables by task."""
-    single = (batch_invariance, exemplar_match, initial_loss, causality, descent, interval_coverage, *FUNCTION_CHECKS)
+    own = (batch_invariance, exemplar_match, initial_loss, causality, descent, interval_coverage)
+    single = (*own, *FUNCTION_CHECKS, *MIXTURE_CHECKS)
     passed, tables = True, {}
     pool = ThreadPoolExecutor(cores())
     before = jax.config.read("jax_disable_most_optimizations")
