@@ -122,8 +122,11 @@ def written(page: str) -> str:
 def main() -> None:
     VERDICTS.mkdir(exist_ok=True)
     for path in map(Path, sys.argv[1:]):
-        data = path.read_bytes()
-        verdict = msgspec.json.decode(data, type=Verdict)
+        try:
+            data = path.read_bytes()
+            verdict = msgspec.json.decode(data, type=Verdict)
+        except (OSError, msgspec.DecodeError) as error:
+            sys.exit(f"VERDICT.json = {path}: must be the verdict of a run ({error})")
         first = VERDICTS / f"{name_of(verdict)}.json"
         other = first.exists() and verdict_named(first.stem).trained_by != verdict.trained_by
         (first.with_suffix(".again.json") if other else first).write_bytes(data)
