@@ -82,10 +82,14 @@ IDEALS: dict[str, dict[str, Course]] = MECHANISMS | {
     },
     "transience/architecture": {"transformer": PERSISTENT, "LSTM": NEVER, "RNN": NEVER},
     "regularisation/l2": {
-        "noisy, no L2": TRANSIENT,
-        "noisy, L2 1e-3": PERSISTENT,
-        "exact, no L2": PERSISTENT,
-        "exact, L2 1e-4": TRANSIENT,
+        "2 layers, no L2": TRANSIENT,
+        "2 layers, L2 on attention": TRANSIENT,
+        "2 layers, L2 on MLPs": PERSISTENT,
+        "2 layers, L2 on all": PERSISTENT,
+        "1 layer, no L2": PERSISTENT,
+        "1 layer, L2 on attention": TRANSIENT,
+        "1 layer, L2 on MLPs": PERSISTENT,
+        "1 layer, L2 on all": PERSISTENT,
     },
 }
 """What the members of every arm do if the paper is right, by experiment."""

@@ -262,7 +262,7 @@ def test_a_plan_names_each_arm_with_its_members(capsys):
 
 def test_a_study_without_claims_of_its_own_is_its_first_experiment(capsys):
     assert main(["run", "regularisation", "--dry-run"]) == 0
-    assert "regularisation-l2-quick: 36 members" in capsys.readouterr().out
+    assert "regularisation-l2-quick: 72 members" in capsys.readouterr().out
 
 
 def test_the_command_line_runs_one_and_its_exit_code_is_the_verdict(tmp_path, monkeypatch, capsys):

@@ -1,1 +1,1 @@
-"""Study `regularisation`: two papers say opposite things of L2 and ICL; both settings side by side."""
+"""Study `regularisation`: two papers say opposite things of L2 and ICL; they put it on different weights."""
