@@ -51,7 +51,7 @@ def test_the_reference_sizes():
     sizes = {name: config.spec.source.sizes() for name, config in CONFIGS.items()}
     assert (sizes["2L"].classes, sizes["2L"].dim, two.spec.task.context) == (12_800, 64, 2)
     assert (sizes["12L"].classes, sizes["12L"].dim, twelve.spec.task.context) == (1600, 512, 8)
-    assert plain_transformer(two.spec).mlp_ratio == 0 and twelve.spec.model.layers == 12
+    assert plain_transformer(two.spec).mlp_ratio == 0 and plain_transformer(twelve.spec).layers == 12
     assert two.batches == twelve.batches == (32, 128)
 
 

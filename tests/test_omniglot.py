@@ -10,6 +10,7 @@ import pytest
 
 from drawings_tools import make_drawings
 from ebbtide.errors import InputError
+from ebbtide.models.transformer import Transformer
 from ebbtide.sources.drawings import DRAWERS, SIDE, overlap, read_drawings, shrink
 from ebbtide.sources.images import eight_transforms
 from ebbtide.sources.layout import SCRIPT, released_script_order, shuffle_characters, to_released_order
@@ -134,6 +135,7 @@ def test_memory_counts_a_byte_a_pixel(drawn):
     spec = Spec(source=omniglot(SMALL), evaluators=(), keep_best=None)
     fewer = Spec(source=omniglot(SMALL, classes=5), evaluators=(), keep_best=None)
     outputs = [one.task.outputs(one.source) for one in (spec, fewer)]  # pyright: ignore
+    assert isinstance(spec.model, Transformer)
     weights = 3 * 2 * spec.model.width + spec.batch
     assert needed_bytes(spec) - needed_bytes(fewer) == 20 * SIDE * SIDE + 4 * weights * (outputs[0] - outputs[1])
 

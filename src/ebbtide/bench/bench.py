@@ -12,7 +12,7 @@ import msgspec
 
 from ebbtide.bench import machine, plain_torch, whole
 from ebbtide.bench.child import BY_XLA
-from ebbtide.bench.configs import Config
+from ebbtide.bench.configs import Config, plain_transformer
 from ebbtide.bench.records import Benchmark, Row, Skipped, Target
 from ebbtide.bench.rounds import Child, ChildError, Pace, take_turns
 from ebbtide.bench.work import Ceiling, flops
@@ -166,7 +166,7 @@ class _Measurement:
         else:
             self._skip("PyTorch", "is not installed")
         # Unrolled layers under vmap take several times as long to compile as our own program.
-        if not self.quick or self.config.spec.model.layers <= 2:
+        if not self.quick or plain_transformer(self.config.spec).layers <= 2:
             for threads in counts[:1] if self.quick else counts:
                 enter("plain JAX", threads)
         else:
