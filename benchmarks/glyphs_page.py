@@ -17,7 +17,7 @@ import numpy as np
 from msgspec.structs import replace
 from scipy.ndimage import gaussian_filter
 
-from ebbtide.sources.components import components
+from ebbtide.sources.components import principal_components
 from ebbtide.sources.glyphs import COMPONENTS, Glyphs
 from ebbtide.sources.omniglot import data_folder
 
@@ -90,7 +90,7 @@ def features(images: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "pixels": unit.reshape(flat.shape),
         "blurred pixels": gaussian_filter(unit, BLUR, axes=(2, 3)).reshape(flat.shape),
-        "pca64": components(flat, TRAIN, MEANS, COMPONENTS),
+        "pca64": principal_components(flat, TRAIN, MEANS, COMPONENTS),
     }
 
 
@@ -113,7 +113,9 @@ def figure() -> bytes:
     from matplotlib.figure import Figure
 
     drawn = Glyphs(classes=12, exemplars=6, side=FULL, holdout_classes=0, holdout_exemplars=0, seed=SEED)
-    panels = [(f"Glyphs, motor = {m:g}", replace(drawn, motor=m).images() / 255) for m in MOTORS]
+    panels: list[tuple[str, np.ndarray]] = [
+        (f"Glyphs, motor = {m:g}", replace(drawn, motor=m).images() / 255) for m in MOTORS
+    ]
     packed = packed_omniglot()
     if packed is not None:
         chosen = np.random.default_rng(SEED).choice(CLASSES, 12, replace=False)

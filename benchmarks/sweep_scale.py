@@ -84,7 +84,8 @@ def collect(count: int = 2000) -> dict[str, float]:
     import msgspec
     import numpy as np
 
-    from ebbtide.runs.folder import SCHEMA, Header, Instrument
+    from ebbtide.runs.records import Header, Instrument
+    from ebbtide.runs.signed import SCHEMA
     from ebbtide.runs.writer import Writer
     from ebbtide.sweeps.driver import make_plan
     from ebbtide.sweeps.folder import SweepFolder, planning
