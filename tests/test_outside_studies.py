@@ -51,6 +51,7 @@ def test_the_example_runs_to_its_verdict_and_goes_on_where_it_was(here, capsys):
     (folder,) = (here / "runs").iterdir()
     verdict = msgspec.json.decode((folder / "verdict.json").read_bytes())
     assert verdict["study"] == "own-study/rates" and len(verdict["claims"]) == 2
+    assert verdict["command"].startswith("ebbtide run own_study.py --experiment rates"), "the file, not the name in it"
     sweep = SweepFolder(folder).sweep
     assert sweep.study is None and sweep.spec().sequences == 3200, "its file says all, without the study"
     before = contents(folder, "tasks")

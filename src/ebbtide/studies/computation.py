@@ -98,10 +98,10 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     setting: dict[str, Any]
     created: str
 
-    def command(self) -> str:
-        """The command that computes this."""
+    def command(self, file: str = "") -> str:
+        """The command that computes this; `file` names a study's file."""
         study, _, experiment = self.study.partition("/")
-        words = ["ebbtide", "run", study, *(["--experiment", experiment] if experiment else [])]
+        words = ["ebbtide", "run", file or study, *(["--experiment", experiment] if experiment else [])]
         words += ["--preset", self.preset.rstrip("*"), "--check"]
         return shlex.join([*words, *(word for name, text in self.fields for word in field_words(name, parse(text)))])
 
@@ -157,7 +157,7 @@ class ComputationPlan(NamedTuple):
             sequences=0,
             scaled=setup.experiment.preset(setup.size).scaled,
             seeds=self.seed_words(),
-            command=record.command(),
+            command=record.command(setup.study.word() if setup.study.file else ""),
             registrations=setup.study.registrations_folder(),
             trained_by="",
         )

@@ -129,7 +129,7 @@ def judge_run(study: Study, run: RunFolder) -> tuple[Verdict, Evidence]:
         sequences=run.sequences(),
         scaled=scale_words(spec, paper.spec, paper.note) if paper else "",
         seeds=seeds(spec),
-        command=run_command(study.name, preset.rstrip("*"), base.spec, spec) if base else "",
+        command=run_command(study.word(), preset.rstrip("*"), base.spec, spec) if base else "",
         registrations=study.registrations_folder(),
         trained_by=trained_by([run]),
     )

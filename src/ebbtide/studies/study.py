@@ -197,6 +197,10 @@ class Study(NamedTuple):
         """Unique name of an experiment among all studies: `study/experiment`, or `study` for the study's own."""
         return self.name if experiment.name == self.name else f"{self.name}/{experiment.name}"
 
+    def word(self) -> str:
+        """The word that names the study on the command line: its name, or the name of the file that holds it."""
+        return self.file.rpartition(" ")[0] or self.name
+
 
 class Setup(NamedTuple):
     """An experiment at a preset, with the fields that a user has changed: their dotted names, and values as text."""
@@ -224,8 +228,8 @@ class Setup(NamedTuple):
         return self.experiment.preset(self.size).work.plan(self)
 
     def command(self, *options: str, study: str = "") -> str:
-        """The command that does the work, with further words after the preset's; `study` names a study in a file."""
-        words = ["ebbtide", "run", study or self.study.name]
+        """The command that does the work, with further words after the preset's; `study` is the path of its file."""
+        words = ["ebbtide", "run", study or self.study.word()]
         words += [] if self.experiment.name == self.study.name else ["--experiment", self.experiment.name]
         words += ["--preset", self.size, *options]
         return shlex.join([*words, *(word for name, text in self.fields for word in option_words(name, text))])

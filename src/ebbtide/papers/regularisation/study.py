@@ -5,10 +5,11 @@ import numpy as np
 from ebbtide.papers.transience.claims import HALF, TENTH
 from ebbtide.papers.transience.models import QUICK_SCALE, weight_decay
 from ebbtide.papers.transience.study import TRANSIENCE
+from ebbtide.report.arms_figure import TITLES, Panel, arms_figure
 from ebbtide.studies.claim import Claim, above, larger
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
-from ebbtide.studies.study import Experiment, Preset, Study
+from ebbtide.studies.study import Experiment, Figures, Preset, Study
 from ebbtide.sweeps.axes import Point
 
 ONE_LAYER: Point = {
@@ -37,13 +38,15 @@ an MLP of one hidden layer in place of three, Adam, and few enough classes for t
 
 COEFFICIENT = 1e-3
 """The coefficient of L2 on every choice of weights."""
-
-
-def by_place(setting: str, fields: Point) -> dict[str, Point]:
-    """Arms of a setting: without L2, and with the same L2 on the attention, on the MLPs and on all weights."""
-    places = {"L2 on attention": "attention", "L2 on MLPs": "mlp", "L2 on all": "all"}
-    arms = {f"{setting}, no L2": fields | weight_decay(0.0)}
-    return arms | {f"{setting}, {name}": fields | weight_decay(COEFFICIENT, on=on) for name, on in places.items()}
+PLACES = {
+    "no L2": weight_decay(0.0),
+    "L2 on attention": weight_decay(COEFFICIENT, on="attention"),
+    "L2 on MLPs": weight_decay(COEFFICIENT, on="mlp"),
+    "L2 on all": weight_decay(COEFFICIENT, on="all"),
+}
+SETTINGS: dict[str, Point] = {"2 layers": {}, "1 layer": ONE_LAYER}
+ARMS = {f"{setting}, {name}": fields | decay for setting, fields in SETTINGS.items() for name, decay in PLACES.items()}
+"""Both settings without L2, and with the same L2 on the attention, on the MLPs and on all weights."""
 
 
 def stays(name: str, statement: str, source: str, arm: str) -> Claim:
@@ -59,6 +62,21 @@ def stays(name: str, statement: str, source: str, arm: str) -> Claim:
 def kept(name: str, statement: str, source: str, arm: str) -> Claim:
     """The claim that ICL ends higher, by a tenth of all answers, in an arm with two layers than without L2."""
     return larger(name, statement, source, "icl_final", arm, "2 layers, no L2", TENTH)
+
+
+def _draw_places(evidence: Evidence, title: str) -> Figures:
+    """places.png and places.svg: ICL and IWL over training, a column for each setting, a line for each place."""
+
+    def panel(name: str, setting: str) -> Panel:
+        arms = {place: f"{setting}, {place}" for place in PLACES if f"{setting}, {place}" in evidence.recorded_arms()}
+        curves = {place: evidence.curve(arm, name) for place, arm in arms.items()}
+        lines = {place: (curve.sequences.astype(float), curve.values) for place, curve in curves.items()}
+        chance = {evidence.chance(arm).get(name) for arm in arms.values()}
+        return Panel(f"{TITLES[name]}, {setting}", lines, chance.pop() if len(chance) == 1 else None)
+
+    panels = [panel(name, setting) for name in ("icl", "iwl") for setting in SETTINGS]
+    drawn = arms_figure(panels, list(PLACES), f"{title}: the same L2 on other weights")
+    return {name.replace("figure", "places"): data for name, data in drawn.items()}
 
 
 _FIG16, _NGUYEN = "2311.08360, Fig. 16", "2412.00104: regularisation causes the decay"
@@ -107,17 +125,14 @@ BY_PLACE = Experiment(
     ),
     presets={
         "quick": Preset(
-            Comparison(
-                round=1,
-                arms=by_place("2 layers", {}) | by_place("1 layer", ONE_LAYER),
-                base={},
-            ),
+            Comparison(round=1, arms=ARMS, base={}),
             None,
             f"2 layers: {QUICK_SCALE}; 1 layer, of joint tokens: 8 pairs, 256 classes of one exemplar, 2 labels, an "
             "MLP of one hidden layer and Adam, in place of 100 pairs, 10,000 classes, an MLP of three layers and SGD",
         ),
     },
     shows=("icl", "iwl", "flip"),
+    figures=_draw_places,
 )
 
 
