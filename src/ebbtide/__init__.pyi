@@ -23,6 +23,7 @@ from ebbtide.mechanisms.taps import record as record
 from ebbtide.models.deepset import DeepSet as DeepSet
 from ebbtide.models.encoders import Linear as Linear
 from ebbtide.models.encoders import ResNet as ResNet
+from ebbtide.models.one_layer import OneLayer as OneLayer
 from ebbtide.models.one_matrix import OneMatrix as OneMatrix
 from ebbtide.models.positions import Identical as Identical
 from ebbtide.models.positions import Learned as Learned
@@ -41,6 +42,7 @@ from ebbtide.sources.gaussian import Gaussian as Gaussian
 from ebbtide.sources.glyphs import Glyphs as Glyphs
 from ebbtide.sources.mixtures import Mixtures as Mixtures
 from ebbtide.sources.omniglot import Omniglot as Omniglot
+from ebbtide.sources.patterns import Patterns as Patterns
 from ebbtide.sources.tokens import Tokens as Tokens
 from ebbtide.studies.claim import Claim as Claim
 from ebbtide.studies.comparison import Comparison as Comparison
@@ -68,8 +70,10 @@ from ebbtide.tasks.labels import Fixed as Fixed
 from ebbtide.tasks.labels import PerSequence as PerSequence
 from ebbtide.tasks.labels import Polysemy as Polysemy
 from ebbtide.tasks.labels import Shared as Shared
+from ebbtide.tasks.pattern_pairs import PatternPairs as PatternPairs
 from ebbtide.tasks.prompt import FunctionPrompt as FunctionPrompt
 from ebbtide.tasks.prompt import Prompt as Prompt
+from ebbtide.tasks.prompt import SignPrompt as SignPrompt
 from ebbtide.tasks.regression import Regression as Regression
 from ebbtide.tasks.relabel import CopyQueryLabel as CopyQueryLabel
 from ebbtide.tasks.relabel import Flip as Flip

@@ -75,8 +75,8 @@ def mean_and_error(values: Float[Array, "*rows n"]) -> Float[Array, "*rows 2"]:
 
 
 def _loss(outputs: Array, prompt: AnyPrompt, group: Group) -> Float[Array, " batch"]:
-    """Training loss: cross-entropy of the query (nats), or for functions the mean over the predicted slots (squared
-    error, or nats)."""
+    """Training loss: cross-entropy of the query (nats), or for functions the mean over the predicted slots
+    (`response_losses`)."""
     if isinstance(prompt, Prompt):
         return cross_entropy(outputs, prompt.target)
     return response_losses(outputs, prompt).mean(0)
@@ -141,6 +141,13 @@ def _explained(outputs: Array, prompt: AnyPrompt, group: Group) -> Float[Array, 
     return 1 - losses[-1] / nothing
 
 
+def _sign_accuracy(outputs: Array, prompt: AnyPrompt, group: Group) -> Float[Array, " batch"]:
+    """1 where the score of the query has the sign of its response, else 0; a score of 0 counts as wrong, nan stays."""
+    assert isinstance(prompt, FunctionPrompt)
+    score = outputs[-1, :, 0]
+    return jnp.where(jnp.isnan(score), jnp.nan, (score * prompt.responses[-1] > 0) * 1.0)
+
+
 def _chance_in_context(prompt: AnyPrompt, outputs: int, group: int) -> float:
     """Probability that a uniform guess among the labels in context is the target, mean over the prompts."""
     assert isinstance(prompt, Prompt)
@@ -170,6 +177,7 @@ TABLE: dict[str, Metric] = {
     "in_context_probability": Metric(_of_labels(_in_context_probability), _chance_in_context, "probability"),
     "context_mass": Metric(_of_labels(_context_mass), _chance_mass, "probability"),
     "query_loss": Metric(_query_loss, _chance_loss, "loss"),
+    "sign_accuracy": Metric(_sign_accuracy, lambda prompt, outputs, group: 0.5, "accuracy"),
     "explained": Metric(_explained, lambda prompt, outputs, group: 0.0, "share of the response explained"),
 }
 """All metrics by name; a task names the ones that it records."""

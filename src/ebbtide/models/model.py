@@ -13,7 +13,7 @@ from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.layers import weight
 from ebbtide.models.positions import Positions
 from ebbtide.models.product import Product
-from ebbtide.tasks.prompt import FunctionPrompt, Prompt
+from ebbtide.tasks.prompt import FunctionPrompt, Prompt, SignPrompt
 
 Params = PyTree[Float[Array, "..."]]
 Tap = Callable[[str, Array], Array]
@@ -50,8 +50,11 @@ def response_losses(
     outputs: Float[Array, "predicted batch outputs"], prompt: FunctionPrompt
 ) -> Float[Array, "predicted batch"]:
     """Loss of every predicted slot (all slots, or the last alone): squared error (for vectors the mean over their
-    coordinates), or cross-entropy in nats where responses are labels."""
+    coordinates), cross-entropy in nats where responses are labels, or the hinge loss max(0, 1 - score * sign) where
+    they are signs."""
     responses = prompt.responses[-outputs.shape[0] :]
+    if isinstance(prompt, SignPrompt):
+        return jax.nn.relu(1 - outputs[..., 0] * jnp.sign(responses))
     if jnp.issubdtype(responses.dtype, jnp.integer):
         return jax.vmap(cross_entropy)(outputs, responses)
     return ((outputs - responses.reshape(outputs.shape)) ** 2).mean(-1)
@@ -59,7 +62,7 @@ def response_losses(
 
 def mean_loss(outputs: Array, prompt: AnyPrompt) -> Float[Array, ""]:
     """Training loss: the mean cross-entropy of the query's label (nats), or, for functions, the mean loss over all
-    predicted slots (squared error or nats)."""
+    predicted slots (`response_losses`)."""
     if isinstance(prompt, Prompt):
         return cross_entropy(outputs, prompt.target).mean()
     return response_losses(outputs, prompt).mean()

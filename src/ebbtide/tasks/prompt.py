@@ -70,8 +70,18 @@ class FunctionPrompt(NamedTuple):
     latent: dict[str, Num[Array, "batch *rest"]]
 
 
+class SignPrompt(FunctionPrompt):
+    """A `FunctionPrompt` whose responses are -s or +s: the sign is the class, and s > 0 the size at which the tokens of
+    pairs show it. A model answers with a score whose sign is its class, and is trained with the hinge loss.
+
+    >>> prompt = eb.SignPrompt(np.zeros((2, 1, 3)), np.asarray([[0.5], [-0.5]]), np.ones((1, 1), bool), {})
+    >>> np.sign(prompt.responses)[:, 0].tolist()
+    [1.0, -1.0]
+    """
+
+
 PromptType = type[Prompt] | type[FunctionPrompt]
-"""The two types of prompts."""
+"""Types of prompts."""
 
 Some = TypeVar("Some", Prompt, FunctionPrompt)
 

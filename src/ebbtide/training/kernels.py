@@ -10,6 +10,7 @@ import jax
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.kernel import build, native
+from ebbtide.tasks.prompt import SignPrompt
 from ebbtide.training.spec import Spec
 
 VARIABLE = "EBBTIDE_KERNEL"
@@ -40,6 +41,8 @@ def unsupported_reason(spec: Spec) -> str | None:
         return "it runs on the CPU only"
     if spec.interventions:
         return "it cannot apply interventions"
+    if spec.task.prompt_type is SignPrompt:
+        return "it has no hinge loss"
     return native.unsupported_reason(spec.model, spec.shape())
 
 

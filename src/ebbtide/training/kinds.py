@@ -7,6 +7,7 @@ What a kind must answer is written where its base is: `tasks/task.py`, `sources/
 from typing import TYPE_CHECKING
 
 from ebbtide.models.deepset import DeepSet
+from ebbtide.models.one_layer import OneLayer
 from ebbtide.models.one_matrix import OneMatrix
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
@@ -17,18 +18,20 @@ from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.mixtures import Mixtures
 from ebbtide.sources.omniglot import Omniglot
+from ebbtide.sources.patterns import Patterns
 from ebbtide.sources.tokens import Tokens
 from ebbtide.tasks.classification import Classification
 from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.pattern_pairs import PatternPairs
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.custom import CustomModel, CustomSource, CustomTask
 from ebbtide.training.optimizer import SGD, Adam
 
-AnyTask = FewShot | Regression | Cued | Dynamics | Classification
-AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts | Mixtures
-AnyModel = Transformer | Recurrent | DeepSet | OneMatrix
+AnyTask = FewShot | Regression | Cued | Dynamics | Classification | PatternPairs
+AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts | Mixtures | Patterns
+AnyModel = Transformer | Recurrent | DeepSet | OneMatrix | OneLayer
 AnyOptimizer = Adam | SGD
 
 if TYPE_CHECKING:  # structs, so that type checkers know `replace(spec.task, ...)`; users' classes are not listed
