@@ -6,7 +6,7 @@ class has, these sums are Gaussian, so a prompt of any length N costs as much as
 loss takes the expectation over the query's label, whose probabilities are those of the Bayes classifier, and the mean
 over a fixed pool of prompts: gradient descent on it is deterministic.
 
-Source: Shen et al. 2024, arXiv 2410.11778, sections 3 and 4. Where their theorems are used, it is said at the function.
+Source: Shen et al. 2024, arXiv 2410.11778.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax, softmax
 
-from ebbtide.errors import require
 from ebbtide.evaluation.mixtures import bayes_posterior
 
 Square = Float[np.ndarray, "dim dim"]
@@ -54,23 +53,23 @@ def draw_worlds(
 
 
 def draw_sums(worlds: Worlds, pairs: float, random: np.random.Generator, mirrored: bool = False) -> Means:
-    r"""Sums $\frac{c}{N} \sum_{i: y_i = k} x_i$ of every class k, for prompts of N = `pairs` pairs: with $n_k$ pairs of
-    the class (multinomial) $\frac{c}{N} (n_k \mu_k + \sqrt{n_k} \Lambda^{1/2} \epsilon)$, and $\mu_k$ for
-    infinitely many pairs.
+    r"""Sums $\frac1N \sum_{i: y_i = k} x_i$ of every class k, for prompts of N = `pairs` pairs: with $n_k$ pairs of the
+    class (multinomial) $\frac1N (n_k \mu_k + \sqrt{n_k} \Lambda^{1/2} \epsilon)$, and $\mu_k / c$ for infinitely many
+    pairs.
 
     With `mirrored` the second half of the prompts has the negative deviations of the first half, of $\epsilon$ and of
     $n_k$ from N / c (never below 0), so that effects of odd order cancel where both halves have the same worlds.
     """
-    if pairs == np.inf:
-        return worlds.means
     prompts, classes, _ = worlds.means.shape
+    if pairs == np.inf:
+        return worlds.means / classes
     some = prompts // 2 if mirrored else prompts
     counts = random.multinomial(int(pairs), np.full(classes, 1 / classes), some)[..., None]
     noise = random.standard_normal((some, *worlds.means.shape[1:]))
     if mirrored:
         counts = np.concatenate([counts, np.maximum(2 * pairs / classes - counts, 0)])
         noise = np.concatenate([noise, -noise])
-    return classes / pairs * (counts * worlds.means + np.sqrt(counts) * (noise @ worlds.root))
+    return (counts * worlds.means + np.sqrt(counts) * (noise @ worlds.root)) / pairs
 
 
 def repeat_worlds(worlds: Worlds) -> Worlds:
@@ -132,15 +131,6 @@ MOST_STEPS, FLAT, ROUNDING = 60, 1e-14, 1e-14
 def pool_of(worlds: Worlds, sums: Means) -> Pool:
     """The pool with one output for each class, logits sums' W query."""
     return Pool(np.einsum("pkd,pe->pkde", sums, worlds.query).reshape(*sums.shape[:2], -1), worlds.bayes)
-
-
-def binary_pool_of(worlds: Worlds, sums: Means) -> Pool:
-    r"""The pool in the paper's form for two classes: the logistic of $p'Wx$ with $p = \frac1N \sum_i y_i x_i$ and
-    labels $\pm 1$. Raises `InputError` for more classes."""
-    require(sums.shape[1] == 2, "classes", sums.shape[1], "must be 2")
-    p = 0.5 * (sums[:, 1] - sums[:, 0])
-    logit = np.einsum("pd,pe->pde", p, worlds.query).reshape(len(p), -1)
-    return Pool(np.stack([np.zeros_like(logit), logit], axis=1), worlds.bayes)
 
 
 class Descent(NamedTuple):

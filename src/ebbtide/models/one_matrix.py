@@ -12,14 +12,14 @@ from ebbtide.tasks.prompt import FunctionPrompt
 
 
 class OneMatrix(Model, frozen=True, tag="one_matrix", forbid_unknown_fields=True):
-    r"""The model of Shen et al. (2024, arXiv 2410.11778, section 3): over tokens $[x_i; y_i]$ with one-hot labels, and
-    $[x; 0]$ for the query, a layer of linear attention whose values are the labels and whose key-query matrix W, [dim,
+    r"""The model of Shen et al. (2024, arXiv 2410.11778; from memory): a layer of linear attention over tokens $[x_i;
+    y_i]$ with one-hot labels and $[x; 0]$ for the query. Its values are the labels, and its key-query matrix W, [dim,
     dim], is all that is trained. The logits of the c classes are
 
-    $$z_k = \frac{c}{N} \sum_{i: y_i = k} x_i' W x,$$
+    $$z_k = \frac{1}{N} \sum_{i: y_i = k} x_i' W x,$$
 
-    and W begins at 0. The loss is convex in W. With two classes $z_1 - z_0 = 2 \frac1N \sum_i y_i x_i' W x$ with labels
-    $y_i = \pm 1$: the paper's model of two classes, with 2 W as its matrix.
+    and W begins at 0. The loss is convex in W. With two classes $z_1 - z_0 = \frac1N \sum_i y_i x_i' W x$ with labels
+    $y_i = \pm 1$, the paper's form for two classes.
 
     It is a model of its own and no option of the transformer: there queries times keys are a product of two matrices,
     in which the loss is not convex, and embeddings and read-out would have to be given and frozen. That a `Transformer`
@@ -51,7 +51,7 @@ class OneMatrix(Model, frozen=True, tag="one_matrix", forbid_unknown_fields=True
         functions = isinstance(prompt, FunctionPrompt)
         inputs, labels = (prompt.inputs, prompt.responses[:-1]) if functions else (prompt.exemplars, prompt.labels)
         own = (labels[..., None] == jnp.arange(self.classes)).astype(inputs.dtype)
-        sums = tap("hook_class_means", self.classes / len(labels) * jnp.einsum("sbk,sbd->bkd", own, inputs[:-1]))
+        sums = tap("hook_class_sums", jnp.einsum("sbk,sbd->bkd", own, inputs[:-1]) / len(labels))
         logits = tap("hook_logits", jnp.einsum("bkd,bd->bk", sums, inputs[-1] @ params["w"].T))
         return logits[None] if functions else logits
 

@@ -21,7 +21,7 @@ class MixtureBank(NamedTuple):
 
 class Mixtures(SeededSource, frozen=True, tag="mixtures", forbid_unknown_fields=True):
     r"""Mixtures of `classes` equally likely Gaussians $N(\mu_k, \Lambda)$ in `dim` dimensions. Every prompt has means
-    of its own; $\Lambda$ is drawn once, from the seed (Shen et al. 2024, arXiv 2410.11778, section 2).
+    of its own; $\Lambda$ is drawn once, from the seed (the setting of Shen et al. 2024, arXiv 2410.11778; from memory).
 
     The eigenvalues of $\Lambda$ are evenly spaced on a logarithmic scale, with geometric mean 1, in a random basis.
 

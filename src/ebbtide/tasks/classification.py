@@ -20,7 +20,7 @@ class Classification(FunctionTask, frozen=True, tag="classification", forbid_unk
     r"""Sequences of `context` pairs and a query, with labels $y_t$ uniform on c classes and $x_t \sim N(\mu_{y_t},
     \Lambda)$. The means are drawn for the prompt: $\mu_0 \sim N(0, I)$, and for the other classes $\mu_k =
     \Lambda^{1/2} U_k \Lambda^{-1/2} \mu_0$ with $U_k$ random and orthogonal, so that all $\mu_k' \Lambda^{-1} \mu_k$
-    are equal (Shen et al. 2024, arXiv 2410.11778, section 2). Then the optimal logits are linear in the query,
+    are equal (Shen et al. 2024, arXiv 2410.11778; from memory). Then the optimal logits are linear in the query,
     $\mu_k' \Lambda^{-1} x$, without an intercept.
 
     Args:

@@ -11,7 +11,6 @@ from ebbtide.checks import Check
 from ebbtide.compile import compile_fast
 from ebbtide.mechanisms.one_matrix import (
     Worlds,
-    binary_pool_of,
     descend,
     draw_root,
     draw_sums,
@@ -37,17 +36,15 @@ def _worlds(classes: int, prompts: int, seed: int) -> tuple[Worlds, np.ndarray, 
 
 
 def optimum_of_long_prompts() -> Check:
-    r"""With infinitely many pairs the optimum is $2\Lambda^{-1}$ in the paper's form for two classes, and
-    $\Lambda^{-1}$ for any number of classes (theorems of the paper's sections 3 and 4)."""
+    r"""With infinitely many pairs the optimum is $c \Lambda^{-1}$ for c classes (the paper's theorems: $2 \Lambda^{-1}$
+    for two)."""
     errors = {}
     for classes in CLASSES:
         worlds, precision, random = _worlds(classes, 1000, classes)
         sums = draw_sums(worlds, FOREVER, random)
-        errors[f"{classes} classes"] = np.abs(pool_of(worlds, sums).optimum() - precision).max()
-        if classes == 2:
-            errors["paper's form"] = np.abs(binary_pool_of(worlds, sums).optimum() - 2 * precision).max()
+        errors[f"{classes} classes"] = np.abs(pool_of(worlds, sums).optimum() - classes * precision).max()
     return Check(
-        "mixtures: the optimum is the inverse covariance",
+        "mixtures: the optimum is c times the inverse covariance",
         bool(max(errors.values()) <= 1e-8),
         ", ".join(f"{name} {error:.1e}" for name, error in errors.items()) + ", allowed 1e-08",
     )
@@ -80,7 +77,7 @@ def correction_of_short_prompts() -> Check:
     difference's norm against log N is from -1.15 to -0.85."""
     worlds, precision, random = _worlds(2, 8000, 20)
     worlds = repeat_worlds(worlds)
-    pools = [binary_pool_of(worlds, draw_sums(worlds, pairs, random, mirrored=True)) for pairs in PAIRS]
+    pools = [pool_of(worlds, draw_sums(worlds, pairs, random, mirrored=True)) for pairs in PAIRS]
     norms = [np.linalg.norm(pool.optimum() - 2 * precision) for pool in pools]
     slope = np.polyfit(np.log(PAIRS), np.log(norms), 1)[0]
     products = ", ".join(f"{pairs * norm:.0f}" for pairs, norm in zip(PAIRS, norms, strict=True))
@@ -102,7 +99,7 @@ def one_matrix_as_transformer() -> Check:
         "label": {"table": outputs.T},
         "position": {},
         "blocks": [{"attn": attention}],
-        "readout": {"w": classes * (pairs + 1) / pairs * outputs, "b": np.zeros(classes)},
+        "readout": {"w": (pairs + 1) / pairs * outputs, "b": np.zeros(classes)},
     }
     model = Transformer(
         layers=1,
