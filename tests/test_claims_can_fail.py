@@ -11,6 +11,7 @@ from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
 from ideal_functions import FUNCTIONS, stand_in
 from ideal_mechanisms import MECHANISMS, PROBES
+from ideal_mixtures import ON_MIXTURES
 from ideal_representations import ON_REPRESENTATIONS
 from ideal_tools import (
     BOTH,
@@ -97,7 +98,7 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
 ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
-ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS
+ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [

@@ -6,6 +6,7 @@ from ebbtide.errors import nearest, require
 from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING
 from ebbtide.papers.bayesian_averaging.study import BAYESIAN_AVERAGING
 from ebbtide.papers.coopetition.study import COOPETITION
+from ebbtide.papers.gmm_convergence.study import GMM_CONVERGENCE
 from ebbtide.papers.induction_heads.study import INDUCTION_HEADS
 from ebbtide.papers.positions.study import POSITIONS
 from ebbtide.papers.regularisation.study import REGULARISATION
@@ -30,6 +31,7 @@ STUDIES: tuple[Study, ...] = (
     REPRESENTATIONS,
     STATISTICIANS,
     BAYESIAN_AVERAGING,
+    GMM_CONVERGENCE,
     TOY_LAWS,
 )
 
