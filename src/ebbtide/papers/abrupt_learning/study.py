@@ -103,7 +103,7 @@ DEPENDENCE = Experiment(
         ),
     ),
     presets={
-        "quick": Preset(Comparison(round=1, arms=ARMS, base={}), None, QUICK_SCALE),
+        "quick": Preset(Comparison(round=1, arms=ARMS, base={}), 6, QUICK_SCALE),
         "paper": Preset(
             Comparison(round=1, arms=ARMS, base=PAPER_SIZE, resources=ACCELERATOR, task_members=9), None, PAPER_SCALE
         ),

@@ -50,7 +50,7 @@ OWN = Experiment(
     question=QUESTION,
     section="Fig. 1b",
     claims=phase_claims(),
-    presets={"quick": Preset(SingleRun("quick"), 3, BASES["quick"].note)},
+    presets={"quick": Preset(SingleRun("quick"), 2, BASES["quick"].note)},
     figures=_draw_figures,
 )
 
@@ -73,7 +73,7 @@ OWN_LABELS = Experiment(
                 arms={SMALL: OWN_LABEL},
                 base={"sequences": 2_560_000, "schedule.evaluations": 41, "evaluation_sequences": 5000},
             ),
-            None,
+            2,
             SCALED.replace("32 shared labels", "a label each"),
         ),
         "paper": Preset(
@@ -153,7 +153,7 @@ VARIANTS = Experiment(
                 },
                 base={"sequences": 2_560_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
             ),
-            None,
+            8,
             SCALED,
         ),
     },

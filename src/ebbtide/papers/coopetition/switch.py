@@ -184,7 +184,7 @@ SWITCH = Experiment(
                 base={"sequences": 640_000, "schedule.evaluations": 41, "schedule.checkpoints": 3},
                 donor=SWITCH_DONOR,
             ),
-            None,
+            1,
             f"switched after 4,000, 32,000 and 320,000 sequences in place of 4M to 16M; {SCALED}",
         ),
         "paper": _larger_sizes(
@@ -275,7 +275,7 @@ WINDOW = Experiment(
                 base=CHARACTERS_ALONE,
                 donor=WINDOW_DONOR,
             ),
-            None,
+            5,
             "2 layers of attention alone, width 64, pixels of 128 drawn characters of 2 drawings with 64 labels, "
             "rate 3e-4, halves of donors trained on 1,600 to 1,024,000 sequences, in place of 12,800 transformed "
             "characters of 20 drawings with a label each, 1e-5, donors of 4M to 64M",

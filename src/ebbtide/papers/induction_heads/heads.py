@@ -169,7 +169,7 @@ WIRING = Experiment(
     section="Fig. 3b, 4a and 14, Table 1",
     claims=CLAIMS,
     presets={
-        "quick": Preset(Comparison(round=2, arms={ALL: intervene()}, base={}), None, FASTER),
+        "quick": Preset(Comparison(round=2, arms={ALL: intervene()}, base={}), 2, FASTER),
         "cpu": Preset(
             Comparison(round=2, arms={ALL: intervene()}, base=CPU),
             None,

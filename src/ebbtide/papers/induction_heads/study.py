@@ -111,7 +111,7 @@ CLAMPS = Experiment(
         ),
     ),
     presets={
-        "quick": Preset(Comparison(round=1, arms=CLAMPED, base={}), None, FASTER),
+        "quick": Preset(Comparison(round=1, arms=CLAMPED, base={}), 6, FASTER),
         "paper": Preset(
             Comparison(round=1, arms=CLAMPED, base=ORIGINAL | {"sequences": 614_400, "schedule.evaluations": 129}),
             6,
@@ -202,7 +202,7 @@ DIVERSITY = Experiment(
     presets={
         "quick": Preset(
             Comparison(round=1, arms=_data_arms(512_000, 128_000, (0, 0)), base={}),
-            None,
+            4,
             FASTER.replace("256,000", "512,000 (with parts given 128,000)"),
         ),
         "paper": Preset(
@@ -256,7 +256,7 @@ PAIRS = Experiment(
     presets={
         "quick": Preset(
             Comparison(round=1, arms={HELD_OUT: {"task.labels.holdout_pairs": 2}}, base=EVALUATORS),
-            None,
+            1,
             FASTER.replace("; all pairs of labels are trained on", ""),
         ),
         "paper": Preset(

@@ -126,7 +126,7 @@ BY_PLACE = Experiment(
     presets={
         "quick": Preset(
             Comparison(round=1, arms=ARMS, base={}),
-            None,
+            7,
             f"2 layers: {QUICK_SCALE}; 1 layer, of joint tokens: 8 pairs, 256 classes of one exemplar, 2 labels, an "
             "MLP of one hidden layer and Adam, in place of 100 pairs, 10,000 classes, an MLP of three layers and SGD",
         ),

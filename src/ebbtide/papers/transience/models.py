@@ -145,7 +145,7 @@ L2 = Experiment(
                 },
                 base={},
             ),
-            None,
+            9,
             QUICK_SCALE,
         ),
         "cpu": Preset(
