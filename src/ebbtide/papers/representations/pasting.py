@@ -81,7 +81,7 @@ def _presets(experiment: str, arms: Callable[[Donor, int], dict[str, Point]], wo
     large = _donor(experiment, "paper", PAPER_SIZE)
     return {
         "quick": Preset(
-            Comparison(round=1, arms=arms(quick, UPPER), base={}, task_members=3, donor=quick), None, SCALED + words
+            Comparison(round=1, arms=arms(quick, UPPER), base={}, task_members=3, donor=quick), 10, SCALED + words
         ),
         "cpu": Preset(
             Comparison(
