@@ -7,6 +7,9 @@ from ebbtide.errors import InputError as InputError
 from ebbtide.errors import Interrupted as Interrupted
 from ebbtide.evaluation.evaluate import evaluate as evaluate
 from ebbtide.evaluation.fewshot_suite import FewShotSuite as FewShotSuite
+from ebbtide.mechanisms.conversion import add_biases as add_biases
+from ebbtide.mechanisms.conversion import fold_context as fold_context
+from ebbtide.mechanisms.conversion import query_alone as query_alone
 from ebbtide.mechanisms.intervene import answer as answer
 from ebbtide.mechanisms.interventions import Ablate as Ablate
 from ebbtide.mechanisms.interventions import Forbid as Forbid
@@ -23,6 +26,8 @@ from ebbtide.mechanisms.taps import record as record
 from ebbtide.models.deepset import DeepSet as DeepSet
 from ebbtide.models.encoders import Linear as Linear
 from ebbtide.models.encoders import ResNet as ResNet
+from ebbtide.models.linearized import BiasedSoftmax as BiasedSoftmax
+from ebbtide.models.linearized import Linearized as Linearized
 from ebbtide.models.one_layer import OneLayer as OneLayer
 from ebbtide.models.one_matrix import OneMatrix as OneMatrix
 from ebbtide.models.positions import Identical as Identical

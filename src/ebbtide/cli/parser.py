@@ -86,6 +86,22 @@ def parser() -> argparse.ArgumentParser:
     )
     code(resume)
     resume.add_argument("--check", action="store_true", help="exit with 1 unless every claim holds")
+    convert = command("convert", "write a run whose members hold a context in their weights, exactly")
+    convert.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
+    convert.add_argument(
+        "--context",
+        metavar="EVALUATOR:INDEX|FILE",
+        help="the context: of a prompt of the run's evaluators (icl:0), or a .safetensors file",
+    )
+    convert.add_argument("--out", required=True, metavar="RUN", help="folder of the new run")
+    convert.add_argument("--at", type=int, metavar="N", help="sequences of the checkpoint (default: the newest)")
+    convert.add_argument(
+        "--undo", action="store_true", help="take the context out of the biases again (default: the one of this run)"
+    )
+    convert.add_argument(
+        "--approximate", type=int, default=0, metavar="N", help="softmax attention: N random features of each head"
+    )
+    code(convert)
     export = command("export", "write a run's curves as one tidy table")
     export.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     export.add_argument("--format", default="csv", help="csv, parquet or json (default: csv)")

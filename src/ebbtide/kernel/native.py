@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from ebbtide.kernel.library import SYMBOLS, load
 from ebbtide.models.encoders import Linear
+from ebbtide.models.linearized import BiasedSoftmax, Linearized
 from ebbtide.models.model import AnyPrompt, Model, Params, Shape
 from ebbtide.models.positions import Identical, Learned, Rotary
 from ebbtide.models.transformer import Transformer
@@ -39,6 +40,8 @@ def unsupported_reason(model: Model, shape: Shape) -> str | None:
         "only a linear encoder is served": not isinstance(model.encoder, Linear),
         "attention has biases": model.attention_bias,
         "linear attention is not served": model.attention == "linear",
+        "linearized attention is not served": isinstance(model.attention, Linearized),
+        "biases that hold a context are not served": isinstance(model.attention, BiasedSoftmax),
         "a norm after the layer is not served": model.norm == "post",
         f"more than {LARGEST:,} labels": shape["labels"] > LARGEST,
         f"states of more than {MOST_OUTPUTS} numbers": model.pairing == "states" and shape["dim"] > MOST_OUTPUTS,

@@ -11,6 +11,7 @@ from ebbtide.errors import require
 from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.fence import fence
 from ebbtide.models.layers import init_norm, layer_norm, linear, linear_down, weight
+from ebbtide.models.linearized import BiasedSoftmax, Keys, Linearized, Queries
 from ebbtide.models.model import (
     AnyPrompt,
     Model,
@@ -54,7 +55,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
             tokens that takes two. "states": exemplars alone, from each of which the next is predicted (dynamical
             systems).
         attention: the attention weights: "softmax"; "relu": relu(q.k) / n; "linear": q.k / n; the last two without
-            1/sqrt(k), n the number of tokens attended to (Bai et al. 2023, arXiv 2306.04637).
+            1/sqrt(k), n the number of tokens attended to (Bai et al. 2023, arXiv 2306.04637). `Linearized`: a feature
+            map in place of the softmax. `BiasedSoftmax`: the softmax, with biases that hold a context.
         mask: "causal", or "none": every token sees every other (over joint tokens).
         norm: "pre"; "post": x = LN(x + f(x)) without a final norm; "none": no norms.
         activation: the MLP's activation.
@@ -64,7 +66,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     tokens predicts the query's response, and any other model every response from the tokens before it.
 
     Every named point of the forward pass goes through a `tap(name, value) -> value` (names as in TransformerLens;
-    hook_q and hook_k after rotation), which may record the value or return another: see `ebbtide.mechanisms`.
+    hook_q and hook_k after rotation, in linearized attention before the feature map), which may record the value or
+    return another: see `ebbtide.mechanisms`.
 
     >>> model = eb.Transformer(layers=2, width=16, heads=2)
     >>> model.parameters(context=2, dim=8, labels=64)
@@ -79,7 +82,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     attention_bias: bool = False
     encoder: Encoder = Linear()
     pairing: Pairing = "interleaved"
-    attention: Literal["softmax", "relu", "linear"] = "softmax"
+    attention: Literal["softmax", "relu", "linear"] | Linearized | BiasedSoftmax = "softmax"
     mask: Literal["causal", "none"] = "causal"
     norm: Literal["pre", "post", "none"] = "pre"
     activation: Literal["gelu", "relu"] = "gelu"
@@ -96,6 +99,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         split = isinstance(self.positions, Identical) and self.positions.kinds == "token"
         allowed = f"must be role over {self.pairing} tokens: a pair is one of them"
         require(not split or self.by_turns, "model.positions.kinds", "token", allowed)
+        if not isinstance(self.attention, str):
+            self.attention.check(self.positions, self.mask)
 
     @property
     def by_turns(self) -> bool:
@@ -122,6 +127,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         attention = dict(zip("qkvo", square, strict=True))
         if self.attention_bias:
             attention |= {f"{name}_b": jnp.zeros(d) for name in "qkvo"}
+        if not isinstance(self.attention, str):
+            attention |= self.attention.init_biases(self.heads, d // self.heads)
         norms = self.norm != "none"
         block = {"norm1": init_norm(d), "attn": attention} if norms else {"attn": attention}
         if hidden:
@@ -151,7 +158,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         if self.mask == "causal":
             return jnp.tril(jnp.ones((tokens, tokens), bool))
         if isinstance(prompt, FunctionPrompt):
-            there = jnp.concatenate([prompt.present, jnp.ones_like(prompt.present[:1])])
+            there = jnp.concatenate([prompt.present, jnp.ones((1, prompt.present.shape[1]), bool)])
             return there.T[:, None, None, :]
         return None
 
@@ -215,22 +222,36 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         def project(name: str, y: Array) -> Array:
             return linear(y, w[name], w.get(f"{name}_b")).reshape(*y.shape[:2], self.heads, k)
 
+        def turn(y: Array) -> Array:
+            return self.positions.rotate(y, tokens - 1) if isinstance(self.attention, str) else y
+
+        def inside(name: str, value: Array) -> Array:
+            return tap(f"blocks.{i}.attn.{name}", value)
+
         to_queries, to_keys, to_values = (tap(f"blocks.{i}.hook_{name}_input", x) for name in "qkv")
-        q = self.positions.rotate(project("q", to_queries[-1:] if last else to_queries), tokens - 1)
-        key = tap(f"blocks.{i}.attn.hook_k", self.positions.rotate(project("k", to_keys), tokens - 1))
-        v = tap(f"blocks.{i}.attn.hook_v", project("v", to_values))
-        q = tap(f"blocks.{i}.attn.hook_q", q)
-        scores = jnp.einsum("qbhk,sbhk->bhqs", q, key)
-        if self.attention == "softmax":
-            scores = scores / jnp.sqrt(k).astype(x.dtype)
+        q = turn(project("q", to_queries[-1:] if last else to_queries))
+        key = inside("hook_k", turn(project("k", to_keys)))
+        v = inside("hook_v", project("v", to_values))
+        q = inside("hook_q", q)
         if last and self.mask == "causal":
             allowed = None  # the query token comes last and sees all
+        if isinstance(self.attention, str):
+            z = self._attend(q, key, v, allowed, inside)
+        else:
+            z = self.attention.attend(q, key, v, w, self.positions, allowed, inside)
+        z = inside("hook_z", z)
+        return tap(f"blocks.{i}.hook_attn_out", linear(z.reshape(-1, batch, d), w["o"], w.get("o_b")))
+
+    def _attend(self, q: Queries, key: Keys, v: Keys, allowed: Array | None, tap: Tap) -> Queries:
+        """The outputs of the heads, of attention without biases."""
+        scores = jnp.einsum("qbhk,sbhk->bhqs", q, key)
+        if self.attention == "softmax":
+            scores = scores / jnp.sqrt(q.shape[-1]).astype(q.dtype)
         if allowed is not None:
             scores = jnp.where(allowed, scores, -1e20)
-        scores = tap(f"blocks.{i}.attn.hook_attn_scores", scores)
-        pattern = tap(f"blocks.{i}.attn.hook_pattern", self._attention_pattern(scores, allowed))
-        z = tap(f"blocks.{i}.attn.hook_z", jnp.einsum("bhqs,sbhk->qbhk", pattern, v))
-        return tap(f"blocks.{i}.hook_attn_out", linear(z.reshape(-1, batch, d), w["o"], w.get("o_b")))
+        scores = tap("hook_attn_scores", scores)
+        pattern = tap("hook_pattern", self._attention_pattern(scores, allowed))
+        return jnp.einsum("bhqs,sbhk->qbhk", pattern, v)
 
     def _attention_pattern(self, scores: Float[Array, "batch head rows tokens"], allowed: Array | None) -> Array:
         """The attention pattern: a softmax of the scores, or the scores divided by the number of tokens attended to."""

@@ -51,6 +51,7 @@ def train(
     devices: int | None = None,
     distributed: bool = False,
     deterministic: bool = False,
+    until: int | None = None,
     label: dict[str, str] | None = None,
     report: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -70,6 +71,8 @@ def train(
         distributed: shares the members among the processes of JAX's distributed runtime (see `hosts`). Every process
             makes this call and gets the run; all must see `out`, and data files of the same content.
         deterministic: refuses whatever could make the run not repeatable, such as continuing a run begun elsewhere.
+        until: the sequences at which the run is left, to be continued later (`resume`), a multiple of the batch; None:
+            the end.
         label: text stored in run.json, e.g. the study and its preset.
         report: called with the `Progress` about once a second.
         say: called with one-line remarks, e.g. about the layout that was measured.
@@ -100,7 +103,10 @@ def train(
     path = Path(out)
     require("\0" not in str(path), "out", str(path), "must be the name of a folder")
     how = {"width": width, "devices": devices, "deterministic": deterministic, "say": say}
-    rest = (deterministic, label or {}, report or (lambda progress: None))
+    goal = spec.sequences if until is None else until
+    allowed = f"must be a multiple of batch = {spec.batch}, at most sequences = {spec.sequences}"
+    require(goal % spec.batch == 0 and 0 <= goal <= spec.sequences, "until", until, allowed)
+    rest = (deterministic, goal, label or {}, report or (lambda progress: None))
     if not distributed:
         return _train(spec, path, {"processes": processes, **how}, None, *rest)
     require(processes is None, "processes", processes, "must not be given for a distributed run")
@@ -125,6 +131,7 @@ def _train(
     how: dict[str, Any],
     hosts: Worker | None,
     deterministic: bool,
+    goal: int,
     label: dict[str, str],
     report: Report,
 ) -> Run:
@@ -151,7 +158,7 @@ def _train(
         team = Team(spec.members, choose(replace(spec, members=share), **how, stop=stop), hosts, kernel, stop)
         try:
             with announce_slow_start(spec, how["say"], report) as report:
-                return _Loop(spec, path, team, read, deterministic, label, report, how["say"], stop).run()
+                return _Loop(spec, path, team, read, deterministic, goal, label, report, how["say"], stop).run()
         finally:
             team.close()
 
@@ -182,14 +189,16 @@ class _Loop:
         team: Team,
         read: dict[str, str],
         deterministic: bool,
+        goal: int,
         label: dict[str, str],
         report: Report,
         say: Callable[[str], None],
         stop: threading.Event,
     ):
-        """`read` is the part of the run's identity that describes its data files (see `inputs`)."""
+        """`read` is the part of the run's identity that describes its data files (see `inputs`); `goal` the sequences
+        at which the call ends."""
         self.spec, self.path, self.team, self.label, self.report, self.stop = spec, path, team, label, report, stop
-        self.read, self.deterministic, self.say = read, deterministic, say
+        self.read, self.deterministic, self.goal, self.say = read, deterministic, goal, say
         self.points = set(spec.schedule.points(spec.sequences, spec.batch))
         self.kept = set(spec.schedule.kept(spec.sequences, spec.batch))
         self.rows: list[dict[str, np.ndarray]] = []
@@ -277,9 +286,9 @@ class _Loop:
             ask("state", 0)
         while True:
             most = 1 if self.slow else 4  # a stop waits for all of them
-            while self.over is None and at < spec.sequences and len(outstanding) < most and not self.stop.is_set():
-                following = min((p for p in self.points if p > at), default=spec.sequences)
-                at = min(following, at + slice_steps * batch)
+            while self.over is None and at < self.goal and len(outstanding) < most and not self.stop.is_set():
+                following = min((p for p in self.points if p > at), default=self.goal)
+                at = min(following, self.goal, at + slice_steps * batch)
                 ask("train", at)
                 if at in self.points:
                     ask("evaluate", at)
@@ -305,7 +314,8 @@ class _Loop:
             if not self.writer.manifest or self.writer.manifest.sequences < at or self.rows:
                 ask("state", at)
                 self._commit(at, self.team.answers())
-            raise Interrupted
+            if self.stop.is_set():
+                raise Interrupted
 
     def _slice(self, sequences: int, steps: int) -> int:
         """The number of steps in a slice of `SLICE_SECONDS`, from the pace up to `sequences`."""

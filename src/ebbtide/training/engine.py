@@ -7,15 +7,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
+from msgspec import UnsetType
 
 from ebbtide.compile import compile_fast
 from ebbtide.evaluation.evaluators import Suite
 from ebbtide.evaluation.parts import in_parts
 from ebbtide.kernel.native import Kernel
 from ebbtide.keys import Purpose
+from ebbtide.mechanisms.conversion import fold_context
 from ebbtide.mechanisms.intervene import answer
 from ebbtide.models.model import AnyPrompt, Params, mean_loss
 from ebbtide.tasks.prompt import Prompt, part
+from ebbtide.training.context import Context, StoredContext
 from ebbtide.training.optimizer import OptState
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import restore_frozen
@@ -63,7 +66,20 @@ class Engine:
         member)."""
         fresh = self._init(self.spec.root(Purpose.INIT, member))
         start = self.spec.start
-        return fresh if start is None else fresh._replace(params=start.merge(fresh.params, self.spec.number(member)))
+        if start is None:
+            return fresh
+        params = start.merge(fresh.params, self.spec.number(member))
+        if not isinstance(start.context, UnsetType):
+            params = fold_context(
+                self.spec.model, params, self._context(start.context, member), undo=start.context.undo
+            )
+        return fresh._replace(params=params)
+
+    def _context(self, context: Context, member: int) -> AnyPrompt:
+        """One prompt with the context that a member begins with."""
+        if isinstance(context, StoredContext):
+            return context.read(self.spec.task.prompt_type, self.spec.shape())
+        return part(self.suite(member).of(context.evaluator), context.index, 1)
 
     def fresh(self, key: Key[Array, ""]) -> State:
         """An untrained state whose parameters are drawn with `key`."""

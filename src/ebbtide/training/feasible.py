@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import require
 from ebbtide.training import limits
+from ebbtide.training.context import StoredContext
 from ebbtide.training.spec import Spec
 
 
@@ -18,6 +19,8 @@ def check_feasible(spec: Spec) -> None:
     limits.check_memory(spec)
     if spec.start is not None:
         spec.start.check(spec.model, spec.shape(), [spec.number(m) for m in range(spec.members)])
+        if isinstance(spec.start.context, StoredContext):
+            spec.start.context.read(spec.task.prompt_type, spec.shape())
 
 
 def check_loadable(spec: Spec) -> None:

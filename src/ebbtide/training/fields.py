@@ -54,10 +54,13 @@ def assign(kind: type, data: dict[str, Any], name: str, value: Any) -> None:
             value = _defaults(kind, data, [*parents, last], "features", path=value)
         elif isinstance(found := in_full(name, value), dict):
             value = found
-        elif value != current.get("type"):
-            value = _defaults(kind, data, [*parents, last], value)
-        else:
+        elif value == current.get("type"):
             value = current
+        elif value not in _words(_walk(kind, data, [*parents, last], union=True)[0]):
+            value = _defaults(kind, data, [*parents, last], value)
+    elif isinstance(current, str) and isinstance(value, str):  # a word, where there may be a struct
+        tagged = value in _tags(_walk(kind, data, [*parents, last], union=True)[0])
+        value = _defaults(kind, data, [*parents, last], value) if tagged else value
     if own and type(current) is float and type(value) is int:
         value = float(value)  # as its class has it, also where the file was not loaded
     at[last] = value
@@ -146,10 +149,9 @@ def explain(error: msgspec.ValidationError, data: Any, kind: type) -> InputError
     if path and path[-1] == "type":
         tags = _tags(_walk(kind, data, path[:-1], union=True)[0])
         return InputError(".".join(path[:-1]), value, f"must be one of {', '.join(tags)}{nearest(str(value), tags)}")
-    words = [
-        str(w) for one in _options(holder) if typing.get_origin(one) is typing.Literal for w in typing.get_args(one)
-    ]
+    words = _words(holder)
     if words:
+        words += _tags(holder)
         return InputError(".".join(path), value, f"must be one of {', '.join(words)}{nearest(str(value), words)}")
     return InputError(".".join(path) or "spec", value, message[:1].lower() + message[1:].replace("`", ""))
 
@@ -181,6 +183,11 @@ def _member(kind: Any, data: Any) -> Any:
 def _options(kind: Any) -> tuple[Any, ...]:
     is_union = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
     return typing.get_args(kind) if is_union else (kind,)
+
+
+def _words(kind: Any) -> list[str]:
+    """The words that a field may be."""
+    return [str(w) for one in _options(kind) if typing.get_origin(one) is typing.Literal for w in typing.get_args(one)]
 
 
 def _tags(kind: Any) -> list[str]:

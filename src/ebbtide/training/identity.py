@@ -96,7 +96,7 @@ def _is_json(data: Any, depth: int) -> bool:
     if kind in ATOMS:
         return True
     if isinstance(data, msgspec.Struct):
-        inner: Any = [getattr(data, name) for name in data.__struct_fields__]
+        inner: Any = [one for name in data.__struct_fields__ if (one := getattr(data, name)) is not msgspec.UNSET]
     elif isinstance(data, dict):
         inner = data.values()
         if not all(type(key) is str and _is_unicode(key) for key in data):
@@ -117,7 +117,8 @@ def _explain(data: Any, name: str = "spec", depth: int = 0) -> None:
     require(depth <= DEEPEST, name, data, f"must not be nested more than {DEEPEST} deep")
     match data:
         case msgspec.Struct():
-            items = [(field, getattr(data, field)) for field in data.__struct_fields__]
+            every = ((field, getattr(data, field)) for field in data.__struct_fields__)
+            items = [(field, one) for field, one in every if one is not msgspec.UNSET]
         case dict():
             items = list(data.items())
             for key in data:

@@ -20,6 +20,7 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.traced import replace_at, traced_fields
 from ebbtide.training import identity, limits
+from ebbtide.training.context import check_context
 from ebbtide.training.custom import as_data, try_out, with_code
 from ebbtide.training.fields import explain
 from ebbtide.training.kinds import AnyOptimizer, ModelPart, SourcePart, TaskPart
@@ -148,6 +149,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         limits.check_size(plain)
         try_out(plain)
         check_all(self.interventions, self.model, plain.shape())
+        if self.start is not None and self.start.context is not msgspec.UNSET:
+            check_context(self.start.context, self)
         parts = {"start.parts": self.start.parts if self.start else (), "freeze": self.freeze}
         if any(parts.values()):
             names = list(shapes(self.model, plain.shape()))

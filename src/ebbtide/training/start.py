@@ -18,9 +18,12 @@ from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import FileRecord, load_record
 from ebbtide.runs.records import Manifest
 from ebbtide.runs.signed import DamagedError
+from ebbtide.training.context import Context
 
 PREFIX = "params."
 MEMBER = "seeds.member"
+BIASES = (".attn.b_kv", ".attn.b_d")
+"""Ends of the names of biases that hold a context."""
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,6 +37,8 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         member: the donor's member, by its place in the donor, from which all members start. None: every member starts
             from the donor's member with the same number (`Spec.number`, the i of its seeds).
         skip: the number of the donor's first layers that are left out: its blocks.{skip} is blocks.0 here.
+        context: a context that is then converted to biases of the attention (`fold_context`); where the donor has no
+            such biases, they are 0 before. Prompts of the task follow that context: to the model it stands before them.
 
     With the same parts in `Spec.freeze` this grafts layers of one model into another (Singh et al. 2025, arXiv
     2503.05631, Fig. 3 and 4).
@@ -47,14 +52,14 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     parts: tuple[str, ...] = ("*",)
     member: Annotated[int, msgspec.Meta(ge=0)] | None = None
     skip: Annotated[int, msgspec.Meta(ge=0)] = 0
+    context: Context | msgspec.UnsetType = msgspec.UNSET  # not None: absent from the JSON of specs without it
 
     def check(self, model: Model, shape: Shape, numbers: list[int]) -> None:
         """Raises `InputError` unless the checkpoint exists, fits the model where it is used, and has members with these
         numbers."""
         arrays = self._arrays()
         wanted = {name: leaf.shape for name, leaf in shapes(model, shape).items()}
-        names = select(self.parts, list(wanted), "start.parts")
-        for name in names:
+        for name in self._taken(list(wanted), arrays):
             have = arrays.get(name)
             allowed = f"has no parameter {name}" if have is None else f"{name} has shape {list(have.shape[1:])}"
             allowed += f", the model needs {list(wanted[name])}"
@@ -65,13 +70,20 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def merge(self, params: Params, number: int) -> Params:
         """The parameters of the member with this number: `params`, with the parts that come from the donor replaced."""
         arrays, row = self._arrays(), self._row(number)
-        chosen = set(select(self.parts, list(to_dotted(params)), "start.parts"))
+        chosen = set(self._taken(list(to_dotted(params)), arrays))
 
         def one(path: Any, leaf: jax.Array) -> jax.Array:
             name = dotted_name(path)
             return jnp.asarray(arrays[name][row], leaf.dtype) if name in chosen else leaf
 
         return jax.tree_util.tree_map_with_path(one, params)
+
+    def _taken(self, names: list[str], arrays: dict[str, np.ndarray]) -> list[str]:
+        """The parameters among `names` that come from the donor: not the biases of a context, where it has none."""
+        taken = select(self.parts, names, "start.parts")
+        if self.context is msgspec.UNSET:
+            return taken
+        return [name for name in taken if name in arrays or not name.endswith(BIASES)]
 
     def content(self) -> str:
         """The SHA-256 of the state in the donor's checkpoint. Raises `InputError` when there is no such checkpoint."""

@@ -24,6 +24,7 @@ from ebbtide.tasks.fewshot import NAMES, FewShot
 from ebbtide.tasks.labels import PerSequence, Shared
 from ebbtide.tasks.prompt import Tag
 from ebbtide.training.optimizer import SGD, Adam
+from ebbtide.verify.conversion import conversion, inexact_conversion
 from ebbtide.verify.coverage import interval_coverage
 from ebbtide.verify.functions import FUNCTION_CHECKS
 from ebbtide.verify.mixtures import MIXTURE_CHECKS
@@ -213,6 +214,7 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
         calibrated = [pool.submit(calibration, name) for name in TASKS]
         pairs = pool.submit(lambda: list(holdout_pairs()))
         others = [pool.submit(check) for check in single]
+        folded = pool.submit(lambda: [*conversion(), inexact_conversion()])
 
         def results() -> Iterator[Check]:
             for name, one in zip(TASKS, calibrated, strict=True):
@@ -221,6 +223,7 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
             yield from pairs.result()
             for one in others:
                 yield one.result()
+            yield from folded.result()
 
         for check in results():
             passed &= check.passed
