@@ -12,6 +12,8 @@ from ebbtide.studies.study import setup
 from ideal_functions import FUNCTIONS, stand_in
 from ideal_mechanisms import MECHANISMS, PROBES
 from ideal_mixtures import ON_MIXTURES
+from ideal_patterns import ON_LAYERS
+from ideal_patterns import stand_in as stand_in_layers
 from ideal_representations import ON_REPRESENTATIONS
 from ideal_tools import (
     BOTH,
@@ -98,7 +100,7 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
 ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
-ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES
+ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [
@@ -147,6 +149,7 @@ def function_cases() -> list[Any]:
 @pytest.mark.parametrize(("name", "experiment", "preset", "asked"), function_cases())
 def test_exact_predictors_meet_every_claim_and_an_untrained_net_none(name, experiment, preset, asked, monkeypatch):
     stand_in(monkeypatch)
+    stand_in_layers(monkeypatch)
     ideal, none = ON_FUNCTIONS[name](experiment, preset)
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}

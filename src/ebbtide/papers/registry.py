@@ -8,6 +8,7 @@ from ebbtide.papers.bayesian_averaging.study import BAYESIAN_AVERAGING
 from ebbtide.papers.coopetition.study import COOPETITION
 from ebbtide.papers.gmm_convergence.study import GMM_CONVERGENCE
 from ebbtide.papers.induction_heads.study import INDUCTION_HEADS
+from ebbtide.papers.nonlinear_generalisation.study import NONLINEAR_GENERALISATION
 from ebbtide.papers.positions.study import POSITIONS
 from ebbtide.papers.regularisation.study import REGULARISATION
 from ebbtide.papers.representations.study import REPRESENTATIONS
@@ -32,6 +33,7 @@ STUDIES: tuple[Study, ...] = (
     STATISTICIANS,
     BAYESIAN_AVERAGING,
     GMM_CONVERGENCE,
+    NONLINEAR_GENERALISATION,
     TOY_LAWS,
 )
 

@@ -168,6 +168,6 @@ class PatternPairs(FunctionTask, frozen=True, tag="pattern_pairs", forbid_unknow
         ones = jnp.ones((source.relevant, 1)) / source.relevant**0.5
         drawn = jax.random.normal(key, (source.relevant, OUTSIDE))
         across = jnp.linalg.qr(drawn - ones @ (ones.T @ drawn))[0].T
-        left = max(0.0, 1 - OUTSIDE * along**2) ** 0.5
+        left = jnp.maximum(0.0, 1 - OUTSIDE * along**2) ** 0.5
         root = jnp.eye(OUTSIDE) - (1 - left) / OUTSIDE
         return along * ones.T + root @ across
