@@ -26,13 +26,15 @@ MEMBERS = 6
 """Members of an arm: the fewest with which a claim can hold."""
 STAGES = (0.0, 0.3, 0.6, 1.0)
 """How far the query has learned to attend to its own pattern, at every checkpoint."""
+SCORE = 1.1
+"""Score of a query all of whose attention is on pairs of its own pattern."""
 CHANCE = 0.5
 Courses = dict[str, list[tuple[float, ...]]]
 
 
 class LayerRun(RunFolder):
-    """A run of layers whose keys and queries grow on the patterns, and whose largest units carry the answer; or whose
-    members are as they were drawn. With `even` units, no size is special."""
+    """A run of layers whose keys and queries grow, and whose units read the label that is attended to: one half of the
+    units, the others are small, or with `even` all alike. Or, unless it `learns`, of layers as they were drawn."""
 
     def __init__(self, spec: Spec, learns: bool, even: bool):
         self.spec, self.learns, self.even = spec, learns, even
@@ -49,8 +51,10 @@ class LayerRun(RunFolder):
         fresh = spec.model.init(jax.random.key(place), **spec.shape())
         if not self.learns:
             return measures.Trained(spec, np.arange(len(STAGES)), [fresh] * len(STAGES))
-        square = jnp.eye(len(fresh["q"]))
-        rows = jnp.ones_like(fresh["o"]) if self.even else jnp.linspace(0.01, 1, len(fresh["o"]))[:, None] * fresh["o"]
+        square, units = jnp.eye(len(fresh["q"])), spec.model.units
+        size = np.where(np.arange(units) < units / 2, 1.0, 1.0 if self.even else 0.01)
+        size = SCORE * size / (spec.model.scale * size[::2].sum() / units**0.5)
+        rows = jnp.zeros_like(fresh["o"]).at[:, -1].set(size * np.sign(spec.model.readout()))
         grown = [fresh | {"q": (0.2 + stage) * square, "k": (0.2 + stage) * square, "o": rows} for stage in STAGES]
         return measures.Trained(spec, np.arange(len(STAGES)), grown)
 
@@ -64,13 +68,10 @@ def trained_made_up(run: Snapshot, place: int) -> measures.Trained:
 
 
 def errors_made_up(spec, params, prompt, lengths=measures.LENGTHS) -> np.ndarray:
-    """In place of `errors_by_length`: of layers that have learned the errors of the exact posterior, as long as units
-    are left that weigh a twentieth of all as they were drawn; of others their own."""
+    """In place of `errors_by_length`: the errors of the exact posterior for layers that have learned, of others their
+    own."""
     if np.asarray(params["q"])[0, 0] < 0.5:
         return measure_errors(spec, params, prompt, lengths)
-    rows = np.linalg.norm(params["o"], axis=1)
-    if rows.mean() < 0.05 * spec.model.noise * len(params["q"]) ** 0.5:
-        return np.full(len(lengths), CHANCE)
     assert isinstance(spec.source, Patterns)
     pattern, signs = np.asarray(prompt.latent["pattern"]).T, np.sign(np.asarray(prompt.responses, np.float64))
     found = []

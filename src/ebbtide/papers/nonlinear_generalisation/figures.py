@@ -64,7 +64,7 @@ def _draw_parts(evidence: Evidence, arms: list[str], heads: list[str], title: st
     set_log(outside, "y")
     for panel, words, x, y in (
         (attention, "attention on pairs of the query's pattern", "sequences", "share of attention"),
-        (removal, "units removed", "share of the units", "share of wrong signs"),
+        (removal, "units removed", "share of the units", "hinge loss on unseen pairs"),
         (outside, "patterns outside the domain", "sum of the coefficients, S1", "share of wrong signs"),
     ):
         panel.set_title(words, loc="left", fontsize=9)
@@ -77,7 +77,7 @@ def _draw_parts(evidence: Evidence, arms: list[str], heads: list[str], title: st
 
 
 def _removed(one: measures.Trained) -> np.ndarray:
-    return measures.errors_by_removal(one.spec, one.params[-1], measures.draw_prompts(one.spec, "unseen"))
+    return measures.losses_by_removal(one.spec, one.params[-1], measures.draw_prompts(one.spec, "unseen"))
 
 
 def _outside(one: measures.Trained) -> np.ndarray:

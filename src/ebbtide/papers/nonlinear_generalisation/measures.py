@@ -73,15 +73,15 @@ def draw_prompts(
     informative = task.informative if informative is None else informative
     coefficients = task.coefficients if coefficients is None else coefficients
     one = task.evaluator(evaluator, source)
-    sample = _compile_sampler(one.task, replace(source, seed=0))
+    sample = _compile_sampler(one.task, replace(source, seed=0), PROMPTS)
     key = root(spec.seeds.evaluation + 1, Purpose.EVALUATION, one.stream)
     return sample(source.build(), key, informative, coefficients)
 
 
 @lru_cache(maxsize=32)
-def _compile_sampler(task: PatternPairs, source: Patterns) -> Callable[..., SignPrompt]:
+def _compile_sampler(task: PatternPairs, source: Patterns, prompts: int) -> Callable[..., SignPrompt]:
     """Function from (bank, key, informative, coefficients) to prompts: one program for all values."""
-    index, split = jnp.arange(PROMPTS, dtype=jnp.uint32), source.sizes().split()
+    index, split = jnp.arange(prompts, dtype=jnp.uint32), source.sizes().split()
 
     def sample(bank: Any, key: Any, informative: Array, coefficients: Array) -> SignPrompt:
         own = replace(task, context=LENGTHS[-1], informative=informative, coefficients=coefficients)
@@ -133,18 +133,24 @@ def _compile_attention(model: Model) -> Callable[[Params, SignPrompt], Float[Arr
     return jax.jit(lambda params, prompt: record(model, params, prompt, "hook_pattern")[1]["hook_pattern"])
 
 
-def errors_by_removal(spec: Spec, params: Any, prompt: SignPrompt) -> Float[np.ndarray, "order share"]:
-    """Errors with these shares of the units removed, the smallest first and the largest first, at training's number of
-    pairs. A unit's size is the norm of its row of W_O, as in magnitude pruning."""
-    rows = np.asarray(params["o"])
+def losses_by_removal(spec: Spec, params: Any, prompt: SignPrompt) -> Float[np.ndarray, "order share"]:
+    """Hinge losses with these shares of the units removed, the smallest first and the largest first, at training's
+    number of pairs. A unit's size is the norm of its row of W_O, as in magnitude pruning. The loss and not the share of
+    wrong signs: few units can keep all signs right, with small scores."""
+    rows, cut = np.asarray(params["o"]), _cut(prompt, spec.task.context)
     smallest_first = np.linalg.norm(rows, axis=1).argsort()
     found = []
     for order in (smallest_first, smallest_first[::-1]):
         for share in SHARES:
             kept = rows.copy()
             kept[order[: round(share * len(rows))]] = 0.0
-            found.append(errors_by_length(spec, {**params, "o": jnp.asarray(kept)}, prompt, (spec.task.context,))[0])
+            found.append(float(_compile_loss(spec.model)({**params, "o": jnp.asarray(kept)}, cut)))
     return np.asarray(found).reshape(2, len(SHARES))
+
+
+@lru_cache(maxsize=32)
+def _compile_loss(model: Model) -> Callable[[Params, SignPrompt], Float[Array, ""]]:
+    return jax.jit(model.loss)
 
 
 def baseline_errors(spec: Spec, prompt: SignPrompt, informative: float) -> dict[str, Errors]:
