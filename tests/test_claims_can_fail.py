@@ -9,6 +9,7 @@ from ebbtide.studies.claim import judge
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
+from ideal_conversion import ON_CONVERSION, stand_in_conversion
 from ideal_functions import FUNCTIONS, stand_in
 from ideal_mechanisms import MECHANISMS, PROBES
 from ideal_mixtures import ON_MIXTURES
@@ -100,7 +101,7 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
 ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
-ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS
+ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [
@@ -150,6 +151,7 @@ def function_cases() -> list[Any]:
 def test_exact_predictors_meet_every_claim_and_an_untrained_net_none(name, experiment, preset, asked, monkeypatch):
     stand_in(monkeypatch)
     stand_in_layers(monkeypatch)
+    stand_in_conversion(monkeypatch)
     ideal, none = ON_FUNCTIONS[name](experiment, preset)
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}

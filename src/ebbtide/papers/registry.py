@@ -5,6 +5,7 @@ from typing import NamedTuple
 from ebbtide.errors import nearest, require
 from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING
 from ebbtide.papers.bayesian_averaging.study import BAYESIAN_AVERAGING
+from ebbtide.papers.context_to_weights.study import CONTEXT_TO_WEIGHTS
 from ebbtide.papers.coopetition.study import COOPETITION
 from ebbtide.papers.gmm_convergence.study import GMM_CONVERGENCE
 from ebbtide.papers.induction_heads.study import INDUCTION_HEADS
@@ -34,6 +35,7 @@ STUDIES: tuple[Study, ...] = (
     BAYESIAN_AVERAGING,
     GMM_CONVERGENCE,
     NONLINEAR_GENERALISATION,
+    CONTEXT_TO_WEIGHTS,
     TOY_LAWS,
 )
 
