@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import softmax
 
-from ebbtide.analysis.predictions import Predictions, cache_per_prompt_set, member_values, predict_arm
+from ebbtide.analysis.predictions import PROMPTS, Predictions, cache_per_prompt_set, member_values, predict_arm
 from ebbtide.evaluation.baselines_convex import logistic
 from ebbtide.evaluation.mixtures import bayes_posterior, linear_discriminant, total_variation
 from ebbtide.mechanisms.one_matrix import Square, answer, draw_sums, draw_worlds, pool_of, repeat_worlds
@@ -21,7 +21,6 @@ from ebbtide.sweeps.axes import Point
 
 ONE, LINEAR, SOFTMAX, THREE = "one matrix", "linear attention", "softmax attention", "three layers"
 ONE_OF_FIVE, THREE_OF_FIVE = "one matrix, 5 classes", "three layers, 5 classes"
-PROMPTS = 4000
 FEW_PAIRS, MANY_PAIRS = 10, 160
 """Lengths of the tests that are compared: a quarter and four times the pairs of training at the preset `quick`."""
 POOL = 4000
@@ -228,7 +227,7 @@ CLAIMS = (
     _control_claim("control-three", THREE, "own: a loss that is not convex, with the same tasks"),
 )
 
-LENGTHS = (10, 20, 40, 80, 160)
+LENGTHS = (FEW_PAIRS, 40, MANY_PAIRS)
 KINDS = {"train": "as in training", "norms": "means of different norms", "covariance": "another covariance"}
 
 
