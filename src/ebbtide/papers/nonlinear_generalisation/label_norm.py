@@ -72,7 +72,7 @@ CLAIMS = (
     Claim(
         "in context",
         "with labels of norm 1 six trained pairs are enough to learn in context",
-        "in-domain generalisation, on the trained pairs of the paper; 1 %: as in its figures",
+        "in-domain generalisation, on the trained pairs of the paper; 1 %: as in its figures (from memory)",
         f"{LEARNED:g} - share of wrong signs on unseen pairs at the end ({IN_CONTEXT})",
         0.0,
         lambda evidence: LEARNED - _final_error(evidence, IN_CONTEXT, "unseen"),

@@ -18,7 +18,7 @@ from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.sweeps.axes import Point
 
 SMALL = 0.01
-"""Largest error of a model that has learned: the paper's figures call this small."""
+"""Largest error of a model that has learned: the paper's figures call this small (from memory)."""
 FEW, MANY = 0.4, 0.8
 """Shares of informative pairs whose needed lengths are compared; half as many should need twice the pairs."""
 FIFTH = measures.SHARES.index(0.2)
@@ -174,7 +174,7 @@ CLAIMS = (
     Claim(
         "smallest",
         "the smallest fifth of the units can be removed",
-        "magnitude pruning: a fifth is what the paper's figure removes; .05: own limit",
+        "magnitude pruning: a fifth is what the paper's figure removes (from memory); .05: own limit",
         f"{FREE:g} - hinge loss without the smallest fifth of the units ({ONE})",
         0.0,
         lambda evidence: FREE - _loss_without_smallest(evidence, ONE),
