@@ -16,7 +16,7 @@ from ebbtide.keys import Purpose, root
 from ebbtide.mechanisms.one_matrix import answer, descend, draw_sums, draw_worlds, pool_of, repeat_worlds
 from ebbtide.models.one_matrix import OneMatrix
 from ebbtide.sources.functions import Functions
-from ebbtide.sources.mixtures import Mixtures
+from ebbtide.sources.mixtures import MixtureBank, Mixtures
 from ebbtide.tasks.classification import Classification
 from ebbtide.tasks.prompt import FunctionPrompt
 from ebbtide.training.engine import Engine
@@ -28,8 +28,6 @@ from ebbtide.verify.mixtures import MIXTURE_CHECKS
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 SOURCE, TASK = Mixtures(dim=3, classes=3), Classification(context=12)
-BANK = SOURCE.build()
-ROOT = np.asarray(BANK.root, np.float64)
 SPEC = Spec(
     task=TASK,
     source=SOURCE,
@@ -43,9 +41,18 @@ SPEC = Spec(
 
 
 @lru_cache
+def bank() -> MixtureBank:
+    return SOURCE.build()
+
+
+def training_root() -> np.ndarray:
+    return np.asarray(bank().root, np.float64)
+
+
+@lru_cache
 def draw(shift: str = "none", n: int = 4000) -> FunctionPrompt:
     task, key, split = replace(TASK, shift=shift), root(2, Purpose.DATA), SOURCE.sizes().split()
-    return compile_fast(lambda i: task.sample(key, i, SOURCE, BANK, split))(jnp.arange(n, dtype=jnp.uint32))
+    return compile_fast(lambda i: task.sample(key, i, SOURCE, bank(), split))(jnp.arange(n, dtype=jnp.uint32))
 
 
 def norms(prompt: FunctionPrompt) -> np.ndarray:
@@ -55,10 +62,10 @@ def norms(prompt: FunctionPrompt) -> np.ndarray:
 
 
 def test_both_covariances_have_the_same_eigenvalues_in_other_bases():
-    values = [np.linalg.eigvalsh(np.asarray(one @ one, np.float64)) for one in BANK]
+    values = [np.linalg.eigvalsh(np.asarray(one @ one, np.float64)) for one in bank()]
     np.testing.assert_allclose(values, np.tile([0.5, 1.0, 2.0], (2, 1)), rtol=1e-5)
-    assert np.abs(np.asarray(BANK.root - BANK.other)).max() > 0.1
-    assert not np.array_equal(BANK.root, replace(SOURCE, seed=1).build().root)
+    assert np.abs(np.asarray(bank().root - bank().other)).max() > 0.1
+    assert not np.array_equal(bank().root, replace(SOURCE, seed=1).build().root)
 
 
 def test_means_have_one_norm_and_the_size_of_a_standard_normal_first_mean():
@@ -69,14 +76,14 @@ def test_means_have_one_norm_and_the_size_of_a_standard_normal_first_mean():
     free = norms(draw("norms"))
     assert (free**2).mean() == pytest.approx(3.5, rel=0.1)
     assert np.abs(np.corrcoef(free.T)[0, 1]) < 0.05
-    means = np.asarray(draw().latent["means"], np.float64) @ np.linalg.inv(ROOT)
+    means = np.asarray(draw().latent["means"], np.float64) @ np.linalg.inv(training_root())
     directions = means / np.linalg.norm(means, axis=-1, keepdims=True)
     np.testing.assert_allclose(np.cov(directions[:, 2].T), np.eye(3) / 3, atol=0.03)
 
 
-@pytest.mark.parametrize(("shift", "square_root"), [("none", BANK.root), ("covariance", BANK.other)])
+@pytest.mark.parametrize(("shift", "square_root"), [("none", "root"), ("covariance", "other")])
 def test_inputs_lie_around_the_mean_of_their_label(shift, square_root):
-    prompt = draw(shift)
+    prompt, square_root = draw(shift), getattr(bank(), square_root)
     labels, means = np.asarray(prompt.responses), np.asarray(prompt.latent["means"])
     assert np.bincount(labels.ravel()) / labels.size == pytest.approx(np.full(3, 1 / 3), abs=0.01)
     rest = (np.asarray(prompt.inputs) - means[np.arange(4000), labels]).reshape(-1, 3)
@@ -97,7 +104,7 @@ def test_bayes_is_the_ratio_of_densities():
 
 def test_linear_discriminants_come_to_bayes_with_many_pairs():
     task, split = replace(TASK, context=1500), SOURCE.sizes().split()
-    drawn = compile_fast(lambda i: task.sample(root(3, Purpose.DATA), i, SOURCE, BANK, split))
+    drawn = compile_fast(lambda i: task.sample(root(3, Purpose.DATA), i, SOURCE, bank(), split))
     prompt = drawn(jnp.arange(40, dtype=jnp.uint32))
     x, labels = np.asarray(prompt.inputs, np.float64), np.asarray(prompt.responses)
     means, covariance = (np.asarray(prompt.latent[name], np.float64) for name in ("means", "covariance"))
@@ -134,21 +141,21 @@ def test_one_matrix_is_the_formula():
 def test_sums_drawn_at_once_are_distributed_as_sums_of_drawn_pairs():
     """The first two moments of the sum of class 0, and its product with the query's logits."""
     prompt, random = draw(n=40_000), np.random.default_rng(1)
-    worlds = draw_worlds(ROOT, 3, 40_000, random)
+    worlds = draw_worlds(training_root(), 3, 40_000, random)
     mine = draw_sums(worlds, 12, random)
     own = np.asarray(prompt.responses)[:-1, :, None] == np.arange(3)
     theirs = np.einsum("spk,spd->pkd", own, np.asarray(prompt.inputs, np.float64)[:-1]) / 12
     for one, other in ((mine, theirs), (worlds.query[:, None], np.asarray(prompt.inputs)[-1][:, None])):
         np.testing.assert_allclose(np.cov(one[:, 0].T), np.cov(other[:, 0].T), atol=0.02 if one is mine else 0.06)
     means = np.asarray(prompt.latent["means"], np.float64)
-    exact = bayes_posterior(np.asarray(prompt.inputs[-1], np.float64), means, (ROOT @ ROOT)[None])
+    exact = bayes_posterior(np.asarray(prompt.inputs[-1], np.float64), means, (training_root() @ training_root())[None])
     assert exact.max(1).mean() == pytest.approx(worlds.bayes.max(1).mean(), abs=0.01)
     assert (theirs[:, 1] * means[:, 1]).sum(1).mean() == pytest.approx((mine * worlds.means)[:, 1].sum(1).mean(), 0.03)
 
 
 def test_mirrored_sums_have_opposite_deviations():
     random = np.random.default_rng(2)
-    worlds = repeat_worlds(draw_worlds(ROOT, 2, 50, random))
+    worlds = repeat_worlds(draw_worlds(training_root(), 2, 50, random))
     sums = draw_sums(worlds, 10**8, random, mirrored=True)
     first, second = sums[:50] - worlds.means[:50] / 2, sums[50:] - worlds.means[50:] / 2
     np.testing.assert_allclose(first, -second, atol=1e-6)
@@ -157,7 +164,7 @@ def test_mirrored_sums_have_opposite_deviations():
 
 def test_gradient_and_hessian_are_those_of_the_loss():
     random = np.random.default_rng(3)
-    worlds = draw_worlds(ROOT, 3, 50, random)
+    worlds = draw_worlds(training_root(), 3, 50, random)
     pool, w = pool_of(worlds, draw_sums(worlds, 20, random)), random.standard_normal((3, 3))
     tiny = 1e-6 * np.eye(9).reshape(9, 3, 3)
     slopes = [(pool.loss(w + e) - pool.loss(w - e)) / 2e-6 for e in tiny]
@@ -176,7 +183,7 @@ def test_training_comes_to_the_optimum_of_the_population():
     engine = Engine(replace(SPEC, seeds=replace(SPEC.seeds, init=1)))
     state = engine.train(engine.init(0), engine.data(0), jnp.uint32(1000))
     random = np.random.default_rng(4)
-    worlds = draw_worlds(ROOT, 3, 20_000, random)
+    worlds = draw_worlds(training_root(), 3, 20_000, random)
     sums = draw_sums(worlds, 12, random)
     optimum, trained = pool_of(worlds, sums).optimum(), np.asarray(state.params["w"], np.float64)
     mine, best = (answer(w, sums, worlds.query) for w in (trained, optimum))

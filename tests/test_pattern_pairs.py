@@ -17,7 +17,7 @@ from ebbtide.models.model import mean_loss, response_losses
 from ebbtide.models.one_layer import OneLayer
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.functions import Functions
-from ebbtide.sources.patterns import Patterns
+from ebbtide.sources.patterns import PatternBank, Patterns
 from ebbtide.tasks.pattern_pairs import PatternPairs
 from ebbtide.tasks.prompt import SignPrompt
 from ebbtide.tasks.regression import Regression
@@ -29,8 +29,6 @@ from ebbtide.training.spec import Spec, from_json
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 SOURCE, TASK = Patterns(), PatternPairs(context=20)
-BANK = SOURCE.build()
-MU, NU = (np.asarray(part, np.float64) for part in BANK)
 SPEC = Spec(
     task=TASK,
     source=SOURCE,
@@ -45,10 +43,23 @@ SPEC = Spec(
 
 
 @lru_cache
+def bank() -> PatternBank:
+    return SOURCE.build()
+
+
+def relevant() -> np.ndarray:
+    return np.asarray(bank().relevant, np.float64)
+
+
+def irrelevant() -> np.ndarray:
+    return np.asarray(bank().irrelevant, np.float64)
+
+
+@lru_cache
 def draw(name: str = "train", coefficients: float = 1.0, n: int = 3000) -> SignPrompt:
     task, split = replace(TASK.variant(name), coefficients=coefficients), SOURCE.sizes().split()
     index, key = jnp.arange(n, dtype=jnp.uint32), root(2, Purpose.DATA)
-    return compile_fast(lambda i: task.sample(key, i, SOURCE, BANK, split))(index)
+    return compile_fast(lambda i: task.sample(key, i, SOURCE, bank(), split))(index)
 
 
 def rules_of(name: str) -> set[tuple[int, int]]:
@@ -56,9 +67,9 @@ def rules_of(name: str) -> set[tuple[int, int]]:
 
 
 def test_patterns_are_orthogonal_and_of_one_norm():
-    every = np.concatenate([MU, NU])
+    every = np.concatenate([relevant(), irrelevant()])
     np.testing.assert_allclose(every @ every.T, 9 * np.eye(30), atol=1e-4)
-    assert not np.array_equal(BANK.relevant, replace(SOURCE, seed=1).build().relevant)
+    assert not np.array_equal(bank().relevant, replace(SOURCE, seed=1).build().relevant)
 
 
 def test_trained_pairs_give_every_pattern_both_labels_equally_often():
@@ -71,10 +82,10 @@ def test_trained_pairs_give_every_pattern_both_labels_equally_often():
 def test_inputs_are_a_relevant_pattern_and_a_little_of_an_irrelevant_one():
     prompt = draw()
     x, pattern = np.asarray(prompt.inputs, np.float64), np.asarray(prompt.latent["pattern"]).T
-    relevant, irrelevant = x @ MU.T / 9, x @ NU.T / 9
-    np.testing.assert_allclose(relevant, np.eye(6)[pattern], atol=1e-5)
-    assert (np.sort(np.abs(irrelevant))[..., :-1] < 1e-5).all()
-    weight = irrelevant.sum(-1)
+    own, other = x @ relevant().T / 9, x @ irrelevant().T / 9
+    np.testing.assert_allclose(own, np.eye(6)[pattern], atol=1e-5)
+    assert (np.sort(np.abs(other))[..., :-1] < 1e-5).all()
+    weight = other.sum(-1)
     assert np.abs(weight).max() <= 0.5 and weight.std() == pytest.approx(0.5 / 3**0.5, rel=0.02)
 
 
@@ -98,16 +109,18 @@ def test_labels_follow_the_rule_for_its_patterns_and_chance_for_others(name):
 def test_patterns_outside_are_orthogonal_sums_with_the_coefficients_asked_for(coefficients):
     prompt = draw("outside", coefficients, 300)
     x, pattern = np.asarray(prompt.inputs, np.float64), np.asarray(prompt.latent["pattern"]).T
-    k = x @ MU.T / 9
+    k = x @ relevant().T / 9
     np.testing.assert_allclose(k.sum(-1), coefficients, atol=1e-4)
     gram = np.einsum("sbj,tbj->stb", k, k)
     np.testing.assert_allclose(gram, pattern[:, None] == pattern[None], atol=1e-4)
-    assert np.linalg.norm(x @ NU.T / 9, axis=-1).max() <= 0.5 + 1e-6
+    assert np.linalg.norm(x @ irrelevant().T / 9, axis=-1).max() <= 0.5 + 1e-6
 
 
 def test_the_size_of_labels_changes_responses_alone():
     small = compile_fast(
-        lambda i: replace(TASK, label_norm=0.25).sample(root(2, Purpose.DATA), i, SOURCE, BANK, SOURCE.sizes().split())
+        lambda i: replace(TASK, label_norm=0.25).sample(
+            root(2, Purpose.DATA), i, SOURCE, bank(), SOURCE.sizes().split()
+        )
     )(jnp.arange(50, dtype=jnp.uint32))
     np.testing.assert_array_equal(small.responses, 0.25 * draw().responses[:, :50])
     np.testing.assert_array_equal(small.inputs, draw().inputs[:, :50])

@@ -134,7 +134,8 @@ def test_the_default_spec_can_be_run():
 def other_word(holder: Any, name: str, value: str) -> str:
     """Another of the words that the field allows; where any text is allowed, other text."""
     hint = get_type_hints(type(holder))[name]
-    return next((word for word in get_args(hint) if isinstance(word, str) and word != value), value + "x")
+    words = [word for part in (hint, *get_args(hint)) for word in get_args(part)]  # also of a union with structs
+    return next((word for word in words if isinstance(word, str) and word != value), value + "x")
 
 
 def other_value(holder: Any, name: str) -> Any:
