@@ -63,7 +63,7 @@ SHOWN = {"shows": ("train",), "scalars": ("train_final", "train_loss_final")}
 
 def _quick(arm: str, field: str, value: str, preset: str, scaled: str) -> dict[str, Preset]:
     """The preset `quick` of an experiment with one arm, which the field's value names."""
-    return {"quick": Preset(Comparison({arm: {field: value}}, base={}, preset=preset, round=1), None, scaled)}
+    return {"quick": Preset(Comparison({arm: {field: value}}, base={}, preset=preset, round=1), 2, scaled)}
 
 
 CONTEXT_TO_WEIGHTS = Study(
