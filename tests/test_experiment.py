@@ -230,6 +230,17 @@ def test_every_preset_prints_its_plan_or_says_in_one_line_what_it_needs(study, e
     assert (code == 0 and planned) or (needs and code == 2 and err.count("\n") == 1)
 
 
+def test_an_arm_without_a_field_is_refused():
+    """It would be no point of the sweep, and a comparison of that arm alone a sweep without members."""
+    study = find_study("positions")
+    shifts = study.experiment("shifts")
+    work = plan_of(study, shifts).comparison
+    empty = work._replace(arms={"as it is": {}})
+    one = shifts._replace(presets={"quick": shifts.presets["quick"]._replace(work=empty)})
+    with pytest.raises(InputError, match=r"arms = 'as it is': must give a field"):
+        plan_of(study, one)
+
+
 def test_what_the_user_says_holds_for_arms_that_say_otherwise(capsys):
     """Also inside a struct that an arm gives whole; unless the arms would be the same, or have no such field."""
     study = find_study("positions")

@@ -83,7 +83,10 @@ class Comparison(NamedTuple):
 
     def plan(self, setup: Setup) -> "SweepPlan":
         """The sweep with the fields that a user has changed. A changed field holds in all arms, also in an arm that has
-        a value of its own, and in the donor (`Donor.overridden`). Raises `InputError` when two arms become the same."""
+        a value of its own, and in the donor (`Donor.overridden`). Raises `InputError` when two arms become the same,
+        and for an arm without a field."""
+        for name, point in self.arms.items():
+            require(bool(point), "arms", name, "must give a field: an arm without one would be no point of the sweep")
         changed = setup.changed()
         arms, donor = _arms_with(self.arms, changed), self.donor
         seeds = seeds_of_round(setup.name(), setup.size, self.round)
