@@ -105,8 +105,10 @@ def total(names: list[str]) -> str:
     ]
     counts = Counter(claim.verdict for claim in claims)
     words = (
-        f"Of {len(claims)} claims of {len(names)} run{'s' if names[1:] else ''} {counts['holds']} hold, "
-        f"{counts['undecided']} are undecided and {counts['fails']} fail. If all were false, at most "
+        f"Of {len(claims)} claims of {len(names)} run{'s' if names[1:] else ''} {counts['holds']} "
+        f"hold{'s' if counts['holds'] == 1 else ''}, {counts['undecided']} "
+        f"{'is' if counts['undecided'] == 1 else 'are'} undecided and {counts['fails']} "
+        f"fail{'s' if counts['fails'] == 1 else ''}. If all were false, at most "
         f"{most_false_holds(claims):.2f} would hold by chance."
     )
     return f"<!-- verdicts of this page -->\n{textwrap.fill(words, 120)}\n{END}"
