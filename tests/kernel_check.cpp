@@ -76,6 +76,7 @@ int main() {
       {2, 24, 3, 48, 9, 37, 5, 5, false, true, true, false, true, true, false, false, false, false, false, true},
       {2, 16, 2, 32, 4, 33, 3, 1, false, true, true, false, true, true, false, false, false, false, false, false, true},
       {3, 16, 2, 0, 3, 700, 7, 12, false, true, false, false, false, false, false, true, false, false, false, false, true},
+      {2, 16, 2, 32, 5, 33, 10, 10, false, true, true, false, true, false, false, false, false, false, false, true},
   };
   for (size_t i = 0; i < shapes.size(); i++) {
     Found found[2];

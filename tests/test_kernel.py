@@ -87,7 +87,8 @@ def example(model: Transformer, context: int, batch: int, dim: int, labels: int,
         return (scale * random.standard_normal(leaf.shape)).astype(np.float32)
 
     exemplars = random.standard_normal((context + 1, batch, dim)).astype(np.float32)
-    said, target = (random.integers(0, labels, size).astype(np.int32) for size in ((context, batch), (batch,)))
+    many = max(labels, 1)  # 0: responses are numbers
+    said, target = (random.integers(0, many, size).astype(np.int32) for size in ((context, batch), (batch,)))
     zeros = np.zeros((context + 1, batch), np.int32)
     fields = (exemplars, said, target, zeros, zeros.astype(np.uint32), zeros, target)
     return jax.tree.map(jnp.asarray, jax.tree.map(normal, made)), Prompt(*map(jnp.asarray, fields))
@@ -95,11 +96,7 @@ def example(model: Transformer, context: int, batch: int, dim: int, labels: int,
 
 def function_example(model: Transformer, context: int, batch: int, dim: int, labels: int, seed: int):
     """The same for a prompt of functions: responses are numbers where there are no labels."""
-    params, prompt = example(model, context, batch, dim, max(labels, 1), seed)
-    if not labels:  # a table of one row, and a read-out to one number
-        shape = {"context": context, "dim": dim, "labels": 0}
-        numbers = jax.eval_shape(lambda key: model.init(key, **shape), jax.random.key(0))
-        assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, numbers)
+    params, prompt = example(model, context, batch, dim, labels, seed)
     random = np.random.default_rng(seed + 1)
     size = (context + 1, batch)
     said = random.integers(0, labels, size) if labels else random.standard_normal(size)
@@ -186,15 +183,19 @@ def test_gradients_of_functions_are_those_of_float64(library, model, context, ba
     context=st.integers(1, 6),
     batch=st.integers(4, 40),
     dim=st.integers(1, 20),
+    labels=st.sampled_from([0, 2, 300]),
     seed=st.integers(0, 99),
 )
-def test_gradients_of_dynamics_are_those_of_float64(library, model, context, batch, dim, seed):
-    """Every state is answered with the next, of as many numbers. Some sequences at least: of one with two tokens k's
-    gradient is a difference of near equals."""
-    params, prompt = example(model, context, batch, dim, 1, seed)
-    said = np.random.default_rng(seed + 1).standard_normal(prompt.exemplars.shape).astype(np.float32)
-    states = FunctionPrompt(prompt.exemplars, jnp.asarray(said), jnp.ones((context, batch), bool), {})
-    hold_to_float64(model, params, states, {"context": context, "dim": dim, "labels": 0})
+def test_gradients_of_streams_are_those_of_float64(library, model, context, batch, dim, labels, seed):
+    """Every state is answered with the next: as many numbers (0 labels), or a label. Some sequences at least: of one
+    with two tokens k's gradient is a difference of near equals."""
+    params, prompt = example(model, context, batch, dim, labels, seed)
+    random = np.random.default_rng(seed + 1)
+    size = (context + 1, batch) if labels else (context + 1, batch, dim)
+    said = random.integers(0, labels, size) if labels else random.standard_normal(size)
+    responses = jnp.asarray(said, jnp.int32 if labels else jnp.float32)
+    states = FunctionPrompt(prompt.exemplars, responses, jnp.ones((context, batch), bool), {})
+    hold_to_float64(model, params, states, {"context": context, "dim": dim, "labels": labels})
 
 
 def hold_to_float64(model: Transformer, params: Any, prompt: Any, shape: dict[str, int]) -> None:

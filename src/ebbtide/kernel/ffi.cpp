@@ -72,9 +72,9 @@ struct Call {
              flags & 4 && has(positions, 2) ? at(positions).dimensions()[0] : 0};
     if ((shape.every && shape.joint) || (shape.real && !states && shape.labels != 1) || (shape.open && !shape.joint))
       return refused("inputs are answered by turns, real responses by one row of the table; without a mask pairs are joint");
-    if ((states && (shape.joint || copied || !shape.real || !shape.every || shape.labels > LABEL_BLOCK)) ||
+    if ((states && (shape.joint || copied || !shape.every || (shape.real && shape.labels > LABEL_BLOCK))) ||
         (copied && shape.joint))
-      return refused("states are answered with real numbers, each; inputs are copied to tokens by turns");
+      return refused("every state is answered, with few real numbers or a label; inputs are copied to tokens by turns");
     const int64_t needed = shape.by_role || shape.by_kind ? 2 : shape.tokens();
     if (shape.places && shape.places < needed) return refused("there are more tokens than positions");
     if (heads < 1 || shape.width % (8 * heads)) return refused("the size of a head is no multiple of 8");

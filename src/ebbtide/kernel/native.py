@@ -44,7 +44,9 @@ def unsupported_reason(model: Model, shape: Shape) -> str | None:
         "biases that hold a context are not served": isinstance(model.attention, BiasedSoftmax),
         "a norm after the layer is not served": model.norm == "post",
         f"more than {LARGEST:,} labels": shape["labels"] > LARGEST,
-        f"states of more than {MOST_OUTPUTS} numbers": model.pairing == "states" and shape["dim"] > MOST_OUTPUTS,
+        f"states of more than {MOST_OUTPUTS} numbers": model.pairing == "states"
+        and shape["labels"] == 0
+        and shape["dim"] > MOST_OUTPUTS,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

@@ -52,8 +52,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         pairing: the tokens. "interleaved": exemplars and labels alternate. "copied": the same, and a label's token also
             has an embedding of its exemplar. "joint": one token for each pair, $e_1 + l_1, \dots, e_M + l_M, e_q$, as
             in Nguyen & Reddy (arXiv 2412.00104), so that one layer of attention can learn in context; over interleaved
-            tokens that takes two. "states": exemplars alone, from each of which the next is predicted (dynamical
-            systems).
+            tokens that takes two. "states": a stream: exemplars alone, from each of which the next is predicted.
         attention: the attention weights: "softmax"; "relu": relu(q.k) / n; "linear": q.k / n; the last two without
             1/sqrt(k), n the number of tokens attended to (Bai et al. 2023, arXiv 2306.04637). `Linearized`: a feature
             map in place of the softmax. `BiasedSoftmax`: the softmax, with biases that hold a context.
@@ -118,7 +117,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         layers = jax.vmap(self._init_block)(keys[3:-1].reshape(self.layers, 6))  # one program for all of them
         params |= {"blocks": [jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(self.layers)]}
         params |= {"norm": init_norm(self.width)} if self.norm == "pre" else {}
-        outputs = dim if self.pairing == "states" else labels
+        outputs = labels or (dim if self.pairing == "states" else 0)
         return params | {"readout": init_readout(keys[-1], self.width, outputs)}
 
     def _init_block(self, keys: Key[Array, " 6"]) -> dict[str, dict[str, Array]]:
