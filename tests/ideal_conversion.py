@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ebbtide.papers.context_to_weights import measures
+from ebbtide.papers.context_to_weights import measures, through_training
 from ebbtide.papers.context_to_weights.claims import FEATURES, LABELS, STEP
 from ebbtide.papers.context_to_weights.measures import Recall, Weights
 from ebbtide.papers.context_to_weights.study import CONTEXT_TO_WEIGHTS
+from ebbtide.papers.context_to_weights.through_training import Carried
 from ebbtide.runs.folder import Snapshot
 from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Experiment
@@ -49,6 +50,16 @@ def weights(snapshot: Snapshot, place: int) -> Weights:
     return Weights(STEP, 0.0) if _learned(snapshot) else Weights(-0.3, 0.99)
 
 
+def carried(snapshot: Snapshot, place: int) -> Carried:
+    """In place of `measure_carried`: a model that reads the context first and knows its classes by heart in the end, or
+    one that guesses among four labels."""
+    chance = np.full(3, 0.25)
+    if not _learned(snapshot):
+        return Carried(np.arange(3), chance, chance, chance, chance, chance)
+    state, weights = np.asarray([0.25, 1.0, 0.0]), np.asarray([0.25, 0.0, 1.0])
+    return Carried(np.arange(3), np.asarray([0.25, 1.0, 1.0]), weights, weights, state, weights)
+
+
 def as_in_the_theorem(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
     """The evidence of arms that have learned their task, and of arms before training."""
     specs = specs_of(CONTEXT_TO_WEIGHTS, experiment, preset)
@@ -57,7 +68,8 @@ def as_in_the_theorem(experiment: Experiment, preset: str) -> tuple[Evidence, Ev
 
 
 ON_CONVERSION: dict[str, Callable[[Experiment, str], tuple[Evidence, Evidence]]] = {
-    f"context-to-weights/{name}": as_in_the_theorem for name in ("recall", "approximation", "regression")
+    f"context-to-weights/{name}": as_in_the_theorem
+    for name in ("recall", "approximation", "regression", "through-training")
 }
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
@@ -66,3 +78,4 @@ def stand_in_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts made-up measures in the place of those of trained models."""
     for name, made_up in {"measure_recall": recall, "measure_features": features, "measure_weights": weights}.items():
         monkeypatch.setattr(measures, name, made_up)
+    monkeypatch.setattr(through_training, "measure_carried", carried)

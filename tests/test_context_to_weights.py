@@ -1,12 +1,14 @@
 """The measures of the study `context-to-weights`, on models whose answers are known."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 import ebbtide as eb
+from ebbtide.mechanisms.conversion import add_biases
 from ebbtide.models.transformer import Transformer
-from ebbtide.papers.context_to_weights import measures, study
+from ebbtide.papers.context_to_weights import measures, study, through_training
 from ebbtide.papers.context_to_weights.claims import DIM, FEATURES, NOISE, PAIRS, STEP, slope
 from ebbtide.papers.context_to_weights.measures import compare_weights
 from ebbtide.training.driver import train
@@ -62,3 +64,33 @@ def test_the_best_rate_of_one_step_is_the_best():
 
 def test_the_slope_is_that_of_the_logs():
     assert abs(slope(tuple(3.0 * count**-0.5 for count in FEATURES)) + 0.5) < 1e-12
+
+
+def test_with_the_own_state_answers_are_those_with_the_context(tmp_path):
+    """And with another prompt's state those of the query put after the other context."""
+    run = brief(through_training.TRANSIENT, tmp_path / "run")
+    model, params = run.model(0)
+    prompts = eb.prompts_of(run.spec, "train", 40)
+    answers = through_training.answer_by_state(*add_biases(model, params), prompts)
+    assert np.array_equal(answers.own, model.apply(params, prompts).argmax(-1))
+    moved = jnp.concatenate([prompts.exemplars[:-1], jnp.roll(prompts.exemplars[-1:], -1, axis=1)])
+    exchanged = model.apply(params, prompts._replace(exemplars=moved))
+    assert np.array_equal(answers.next, exchanged.argmax(-1))
+
+
+def test_shares_count_the_answers_of_each_state(tmp_path):
+    """A model that always knows the label of training, whatever state it is given."""
+    run = brief(through_training.TRANSIENT, tmp_path / "run")
+    training, conflict = (eb.prompts_of(run.spec, name, 40) for name in ("train", "flip"))
+    knows = through_training.Answers(training.target, np.roll(training.target, -1), training.target)
+    own = through_training.Answers(conflict.own_label, conflict.own_label, conflict.own_label)
+    assert through_training.shares(knows, training, own, conflict) == (1.0, 1.0, 1.0, 0.0, 1.0)
+
+
+def test_the_state_is_measured_at_every_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(through_training, "PROMPTS", 40)
+    found = through_training.measure_carried.__wrapped__(
+        brief(through_training.TRANSIENT, tmp_path / "run").snapshot(), 0
+    )
+    assert found.sequences.tolist() == [0, 128] and found.carried.shape == (2,)
+    assert through_training.fall(np.asarray([0.25, 0.9, 0.6])) == pytest.approx(0.3)

@@ -7,6 +7,7 @@ from ebbtide.models.positions import NoPositions, Rotary
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.context_to_weights import claims
 from ebbtide.papers.context_to_weights.claims import DIM, LABELS, LINEAR, LINEARIZED, NOISE, PAIRS, SOFTMAX
+from ebbtide.papers.context_to_weights.through_training import THROUGH_TRAINING, TRANSIENT
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.studies.comparison import Comparison
@@ -74,6 +75,7 @@ CONTEXT_TO_WEIGHTS = Study(
         "quick": Base(RECALL, "recall of one of 8 pairs, 32 labels, two layers of linearized attention"),
         "softmax": Base(BY_SOFTMAX, "the same pairs as single tokens, softmax attention"),
         "regression": Base(REGRESSION, "regression in 4 dimensions, one layer of linear attention"),
+        "transient": Base(TRANSIENT, "Gaussian classes with shared labels, two layers of linearized attention"),
     },
     experiments=(
         Experiment(
@@ -100,5 +102,6 @@ CONTEXT_TO_WEIGHTS = Study(
             presets=_quick(LINEAR, "model.attention.features", "identity", "regression", OWN),
             **SHOWN,
         ),
+        THROUGH_TRAINING,
     ),
 )
