@@ -100,9 +100,9 @@ def test_an_example_depends_on_its_number_alone():
         ({"task": Regression(), "evaluators": ("train",)}, "source.history = 3: must be 1"),
         (
             {"task": Regression(), "source": Functions(), "evaluators": ("train",)},
-            r"model.pairing = 'states': states are for the task dynamics",
+            r"model.pairing = 'states': states are for streams: each predicts the next",
         ),
-        ({"task": FewShot(), "source": Spec().source}, "states are for the task dynamics"),
+        ({"task": FewShot(), "source": Spec().source}, "states are for streams"),
         ({"source": Spec().source}, r"source = 'gaussian': must be functions for the task dynamics"),
         ({"model": replace(SPEC.model, mask="none")}, "must be causal"),
         ({"evaluators": ("prior",)}, "must be one of train"),

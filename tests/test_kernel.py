@@ -27,6 +27,7 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.papers.transience.study import QUICK
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.identity import numeric_identity
+from ebbtide.sources.chains import Chains
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
@@ -34,6 +35,7 @@ from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
+from ebbtide.tasks.markov import Markov
 from ebbtide.tasks.prompt import FunctionPrompt, Prompt
 from ebbtide.tasks.regression import Regression
 from ebbtide.training import kernels
@@ -280,6 +282,13 @@ OF_FUNCTIONS = {"evaluators": ("train",), "keep_best": None, "optimizer": Adam(l
             "batch": 700,
         }
         | OF_FUNCTIONS,
+        {
+            "source": Chains(states=3, pool=5),
+            "task": Markov(context=5),
+            "model": replace(SPEC.model, pairing="states"),
+            "batch": 700,
+        }
+        | OF_FUNCTIONS,
         {"model": replace(SPEC.model, pairing="copied")},
     ],
     ids=[
@@ -292,6 +301,7 @@ OF_FUNCTIONS = {"evaluators": ("train",), "keep_best": None, "optimizer": Adam(l
         "labels of cues",
         "the query's number",
         "states",
+        "symbols",
         "copied",
     ],
 )

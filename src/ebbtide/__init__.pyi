@@ -40,6 +40,7 @@ from ebbtide.models.recurrent import Recurrent as Recurrent
 from ebbtide.models.transformer import Transformer as Transformer
 from ebbtide.papers.registry import find_study as find_study
 from ebbtide.papers.registry import list_studies as list_studies
+from ebbtide.sources.chains import Chains as Chains
 from ebbtide.sources.concepts import Concepts as Concepts
 from ebbtide.sources.features import Features as Features
 from ebbtide.sources.functions import Functions as Functions
@@ -75,6 +76,7 @@ from ebbtide.tasks.labels import Fixed as Fixed
 from ebbtide.tasks.labels import PerSequence as PerSequence
 from ebbtide.tasks.labels import Polysemy as Polysemy
 from ebbtide.tasks.labels import Shared as Shared
+from ebbtide.tasks.markov import Markov as Markov
 from ebbtide.tasks.pattern_pairs import PatternPairs as PatternPairs
 from ebbtide.tasks.prompt import FunctionPrompt as FunctionPrompt
 from ebbtide.tasks.prompt import Prompt as Prompt

@@ -128,4 +128,4 @@ class FunctionTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def check_pairs(pairing: str) -> None:
     """`Task.check_pairing` of a task whose prompts are pairs of an input and a response. Raises `InputError` for a
     model over states, which has no token for a response."""
-    require(pairing != "states", "model.pairing", pairing, "states are for the task dynamics")
+    require(pairing != "states", "model.pairing", pairing, "states are for streams: each predicts the next")

@@ -11,6 +11,7 @@ from ebbtide.models.one_layer import OneLayer
 from ebbtide.models.one_matrix import OneMatrix
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
+from ebbtide.sources.chains import Chains
 from ebbtide.sources.concepts import Concepts
 from ebbtide.sources.features import Features
 from ebbtide.sources.functions import Functions
@@ -24,13 +25,14 @@ from ebbtide.tasks.classification import Classification
 from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.markov import Markov
 from ebbtide.tasks.pattern_pairs import PatternPairs
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.custom import CustomModel, CustomSource, CustomTask
 from ebbtide.training.optimizer import SGD, Adam
 
-AnyTask = FewShot | Regression | Cued | Dynamics | Classification | PatternPairs
-AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts | Mixtures | Patterns
+AnyTask = FewShot | Regression | Cued | Dynamics | Classification | PatternPairs | Markov
+AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts | Mixtures | Patterns | Chains
 AnyModel = Transformer | Recurrent | DeepSet | OneMatrix | OneLayer
 AnyOptimizer = Adam | SGD
 

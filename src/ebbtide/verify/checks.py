@@ -24,6 +24,7 @@ from ebbtide.tasks.fewshot import NAMES, FewShot
 from ebbtide.tasks.labels import PerSequence, Shared
 from ebbtide.tasks.prompt import Tag
 from ebbtide.training.optimizer import SGD, Adam
+from ebbtide.verify.chains import CHAIN_CHECKS
 from ebbtide.verify.conversion import conversion, inexact_conversion
 from ebbtide.verify.coverage import interval_coverage
 from ebbtide.verify.functions import FUNCTION_CHECKS
@@ -204,7 +205,7 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
     """Runs all checks, as many at a time as there are cores (nearly all their time is compilation, so XLA's
     optimisations are off), and reports each in order; returns whether all passed, and the truth tables by task."""
     own = (batch_invariance, exemplar_match, initial_loss, causality, descent, interval_coverage)
-    single = (*own, *FUNCTION_CHECKS, *MIXTURE_CHECKS)
+    single = (*own, *FUNCTION_CHECKS, *MIXTURE_CHECKS, *CHAIN_CHECKS)
     passed, tables = True, {}
     pool = ThreadPoolExecutor(cores())
     before = jax.config.read("jax_disable_most_optimizations")
