@@ -177,7 +177,7 @@ TABLE: dict[str, Metric] = {
     "in_context_probability": Metric(_of_labels(_in_context_probability), _chance_in_context, "probability"),
     "context_mass": Metric(_of_labels(_context_mass), _chance_mass, "probability"),
     "query_loss": Metric(_query_loss, _chance_loss, "loss"),
-    "sign_accuracy": Metric(_sign_accuracy, lambda prompt, outputs, group: 0.5, "accuracy"),
+    "sign_accuracy": Metric(_sign_accuracy, lambda prompt, outputs, group: 0.5, "share of right signs"),
     "explained": Metric(_explained, lambda prompt, outputs, group: 0.0, "share of the response explained"),
 }
 """All metrics by name; a task names the ones that it records."""

@@ -60,7 +60,8 @@ def _draw_parts(evidence: Evidence, arms: list[str], heads: list[str], title: st
     for arm in arms:
         errors = np.maximum(_rows(evidence, arm, _outside), FLOOR)
         _draw_line(outside, np.asarray(SUMS), errors, colours[arm], label=arm)
-    attention.set_xscale("symlog", linthresh=1000)
+    attention.set_xscale("symlog", linthresh=1000, linscale=0.5)
+    attention.set_xticks([0, 1e3, 1e4, 1e5])
     set_log(outside, "y")
     for panel, words, x, y in (
         (attention, "attention on pairs of the query's pattern", "sequences", "share of attention"),
@@ -71,7 +72,7 @@ def _draw_parts(evidence: Evidence, arms: list[str], heads: list[str], title: st
         panel.set_xlabel(x, fontsize=9)
         panel.set_ylabel(y, fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, fontsize=7)
+        panel.legend(frameon=panel is removal, fontsize=7)
     figure.suptitle(f"{title}\nthin: members, {median_words(len(evidence.runs(arms[0])))}", fontsize=9.5)
     return render(figure, "png")
 
