@@ -11,8 +11,10 @@ from ebbtide.tasks.fewshot import EVERY, NAMES, FewShot
 from ebbtide.tasks.labels import PerSequence
 from ebbtide.tasks.relabel import CopyQueryLabel, Flip, Pair
 from ebbtide.verify import checks as verify
+from ebbtide.verify.chains import CHAIN_CHECKS
 from ebbtide.verify.functions import FUNCTION_CHECKS
 from ebbtide.verify.mixtures import MIXTURE_CHECKS
+from ebbtide.verify.recurrences import RECURRENCE_CHECKS
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -47,9 +49,9 @@ def test_verify_passes_and_reports_every_check(verified):
     passed, checks, tables = verified
     assert passed, [c for c in checks if not c.passed]
     names = [c.name for c in checks]
-    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 2 + 6 + 5 + len(FUNCTION_CHECKS) + len(
-        MIXTURE_CHECKS
-    ) and all(c.detail for c in checks)
+    listed = (*FUNCTION_CHECKS, *MIXTURE_CHECKS, *CHAIN_CHECKS, *RECURRENCE_CHECKS)
+    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 2 + 6 + 5 + len(listed)
+    assert all(c.detail for c in checks)
     assert list(tables) == list(verify.TASKS) and len(tables) == 3
 
 

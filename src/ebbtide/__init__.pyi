@@ -49,6 +49,8 @@ from ebbtide.sources.glyphs import Glyphs as Glyphs
 from ebbtide.sources.mixtures import Mixtures as Mixtures
 from ebbtide.sources.omniglot import Omniglot as Omniglot
 from ebbtide.sources.patterns import Patterns as Patterns
+from ebbtide.sources.recurrences import ModularRecurrences as ModularRecurrences
+from ebbtide.sources.recurrences import Recurrences as Recurrences
 from ebbtide.sources.tokens import Tokens as Tokens
 from ebbtide.studies.claim import Claim as Claim
 from ebbtide.studies.comparison import Comparison as Comparison
@@ -81,6 +83,7 @@ from ebbtide.tasks.pattern_pairs import PatternPairs as PatternPairs
 from ebbtide.tasks.prompt import FunctionPrompt as FunctionPrompt
 from ebbtide.tasks.prompt import Prompt as Prompt
 from ebbtide.tasks.prompt import SignPrompt as SignPrompt
+from ebbtide.tasks.recurrence import Recurrence as Recurrence
 from ebbtide.tasks.regression import Regression as Regression
 from ebbtide.tasks.relabel import CopyQueryLabel as CopyQueryLabel
 from ebbtide.tasks.relabel import Flip as Flip

@@ -20,6 +20,7 @@ from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.mixtures import Mixtures
 from ebbtide.sources.omniglot import Omniglot
 from ebbtide.sources.patterns import Patterns
+from ebbtide.sources.recurrences import ModularRecurrences, Recurrences
 from ebbtide.sources.tokens import Tokens
 from ebbtide.tasks.classification import Classification
 from ebbtide.tasks.cued import Cued
@@ -27,12 +28,26 @@ from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.markov import Markov
 from ebbtide.tasks.pattern_pairs import PatternPairs
+from ebbtide.tasks.recurrence import Recurrence
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.custom import CustomModel, CustomSource, CustomTask
 from ebbtide.training.optimizer import SGD, Adam
 
-AnyTask = FewShot | Regression | Cued | Dynamics | Classification | PatternPairs | Markov
-AnySource = Gaussian | Glyphs | Omniglot | Tokens | Features | Functions | Concepts | Mixtures | Patterns | Chains
+AnyTask = FewShot | Regression | Cued | Dynamics | Classification | PatternPairs | Markov | Recurrence
+AnySource = (
+    Gaussian
+    | Glyphs
+    | Omniglot
+    | Tokens
+    | Features
+    | Functions
+    | Concepts
+    | Mixtures
+    | Patterns
+    | Chains
+    | Recurrences
+    | ModularRecurrences
+)
 AnyModel = Transformer | Recurrent | DeepSet | OneMatrix | OneLayer
 AnyOptimizer = Adam | SGD
 
