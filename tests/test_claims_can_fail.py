@@ -15,6 +15,8 @@ from ideal_mechanisms import MECHANISMS, PROBES
 from ideal_mixtures import ON_MIXTURES
 from ideal_patterns import ON_LAYERS
 from ideal_patterns import stand_in as stand_in_layers
+from ideal_recurrence import ON_RECURRENCES
+from ideal_recurrence import stand_in as stand_in_recurrences
 from ideal_representations import ON_REPRESENTATIONS
 from ideal_tools import (
     BOTH,
@@ -101,7 +103,7 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
 ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
-ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION
+ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_RECURRENCES
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [
@@ -152,6 +154,7 @@ def test_exact_predictors_meet_every_claim_and_an_untrained_net_none(name, exper
     stand_in(monkeypatch)
     stand_in_layers(monkeypatch)
     stand_in_conversion(monkeypatch)
+    stand_in_recurrences(monkeypatch)
     ideal, none = ON_FUNCTIONS[name](experiment, preset)
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ebbtide.errors import nearest, require
 from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING
+from ebbtide.papers.affine_recurrence.study import AFFINE_RECURRENCE
 from ebbtide.papers.bayesian_averaging.study import BAYESIAN_AVERAGING
 from ebbtide.papers.context_to_weights.study import CONTEXT_TO_WEIGHTS
 from ebbtide.papers.coopetition.study import COOPETITION
@@ -36,6 +37,7 @@ STUDIES: tuple[Study, ...] = (
     GMM_CONVERGENCE,
     NONLINEAR_GENERALISATION,
     CONTEXT_TO_WEIGHTS,
+    AFFINE_RECURRENCE,
     TOY_LAWS,
 )
 
