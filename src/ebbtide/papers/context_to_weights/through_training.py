@@ -264,7 +264,7 @@ THROUGH_TRAINING = Experiment(
     presets={
         "quick": Preset(
             Comparison({ARM: {"model.attention.features": "exp"}}, base={}, preset="transient", round=1),
-            None,
+            6.5,
             "not in the paper; the setting of study transience with linearized attention over joint tokens",
         )
     },

@@ -247,7 +247,7 @@ IN_CONTEXT = Experiment(
     question="Does one layer of attention and an MLP learn in context, by which parts, and from how few pairs?",
     section="experiments on generalisation, attention, pruning and classical methods",
     claims=CLAIMS,
-    presets={"quick": Preset(Comparison(arms=ARMS, base={}, round=1), None, SCALED)},
+    presets={"quick": Preset(Comparison(arms=ARMS, base={}, round=1), 20, SCALED)},
     shows=("train", "unseen", "reversed", "outside"),
     scalars=("train_final", "unseen_final", "outside_final", "train_loss_final"),
     figures=draw_mechanism,
