@@ -9,6 +9,7 @@ from ebbtide.studies.claim import judge
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
+from ideal_chains import ON_CHAINS
 from ideal_conversion import ON_CONVERSION, stand_in_conversion
 from ideal_functions import FUNCTIONS, stand_in
 from ideal_mechanisms import MECHANISMS, PROBES
@@ -103,7 +104,7 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
 ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
-ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_RECURRENCES
+ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_RECURRENCES | ON_CHAINS
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [

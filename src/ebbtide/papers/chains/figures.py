@@ -1,0 +1,77 @@
+"""Figures of study `chains`: distances to algorithms over training, and the phase diagram."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from ebbtide.report.arms_figure import COLOURS
+from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
+from ebbtide.report.figure import render
+from ebbtide.report.functions_figure import Line
+
+
+def draw_distances(title: str, panels: dict[str, dict[str, Line]]) -> bytes:
+    """PNG with a panel for each arm and a line for each algorithm: KL(algorithm || model) over training, both axes
+    logarithmic; the first checkpoint, at 0 sequences, is not shown."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6 * len(panels) + 2.4, 3.3), layout="constrained")
+    axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    for panel, (arm, lines) in zip(axes.flat, panels.items(), strict=True):
+        for name, (x, members) in lines.items():
+            _draw_members(panel, x[x > 0], members[:, x > 0], COLOURS[names.index(name) % len(COLOURS)], name)
+        set_log(panel, "x", "y")
+        panel.set_title(arm, loc="left", fontsize=9)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    axes.flat[0].set_ylabel("KL to the model (nats a symbol)", fontsize=9)
+    figure.supxlabel("sequences (per member)", fontsize=9)
+    drawn = [panel.get_legend_handles_labels() for panel in axes.flat]
+    entries = {label: handle for handles, labels in drawn for handle, label in zip(handles, labels, strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=8)
+    members = max((len(found) for lines in panels.values() for _, found in lines.values()), default=0)
+    figure.suptitle(f"{title}: on chains of no pool\nthin: members, {median_words(members)}", fontsize=9.5)
+    return render(figure, "png")
+
+
+def _draw_members(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str) -> None:
+    """Thin lines for members, a thick line for the geometric median, a band for its interval."""
+    every = np.log(np.where(members > 0, members, np.nan))
+    for member in np.exp(every):
+        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35)
+    kept = finite_to_the_end(every)
+    if len(kept):
+        fill_interval(panel, x, kept, colour, log=True)
+        panel.plot(x, np.exp(np.median(kept, axis=0)), color=colour, lw=1.8, label=label)
+
+
+def draw_phases(
+    title: str,
+    algorithms: tuple[str, ...],
+    arms: tuple[str, ...],
+    sequences: Num[np.ndarray, " time"],
+    nearest: Int[np.ndarray, "arm time"],
+    share: Float[np.ndarray, "arm time"],
+) -> bytes:
+    """PNG of the phase diagram: for each arm (from below) and time the number in `algorithms` of the one that is
+    nearest in most members, paler where fewer agree (`share`, from 0 to 1)."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    colours = np.asarray([to_rgb(COLOURS[i % len(COLOURS)]) for i in range(len(algorithms))])
+    cells = 1 - share[..., None] * (1 - colours[nearest])
+    figure = Figure(figsize=(7.6, 0.5 * len(arms) + 1.7), layout="constrained")
+    panel: Any = figure.subplots()
+    panel.imshow(cells, origin="lower", aspect="auto", interpolation="none")
+    ticks = np.unique(np.linspace(0, len(sequences) - 1, 8).astype(int))
+    panel.set_xticks(ticks, [f"{sequences[i]:,.0f}" for i in ticks], fontsize=8)
+    panel.set_yticks(range(len(arms)), arms, fontsize=8)
+    panel.set_xlabel("sequences (per member)", fontsize=9)
+    panel.spines[:].set_visible(False)
+    handles = [Patch(color=colour, label=name) for colour, name in zip(colours, algorithms, strict=True)]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
+    figure.suptitle(f"{title}: the nearest algorithm on chains of no pool\npaler: fewer members agree", fontsize=9.5)
+    return render(figure, "png")
