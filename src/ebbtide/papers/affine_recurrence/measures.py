@@ -137,5 +137,6 @@ def stage_series(evidence: Evidence, arm: str, field: str) -> Series:
     one = next((course for course in courses if course is not None), None)
     times = np.zeros(1, int) if one is None else one.sequences
     rows = [course and np.stack([np.asarray(getattr(each, field)) for each in course.stages]) for course in courses]
-    shape = next((row.shape for row in rows if row is not None), (1,))
+    absent = (1,) if field in ("answer", "r2") else (1, 1)  # of no member there is neither a time nor an axis to copy
+    shape = next((row.shape for row in rows if row is not None), absent)
     return Series(stack_members(rows, shape), times)

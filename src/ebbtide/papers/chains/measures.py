@@ -91,8 +91,9 @@ def courses(evidence: Evidence, arm: str) -> list[Course | None]:
 
 
 def _series(found: list[Course | None], rows: list[np.ndarray | None]) -> Series:
-    """Values over training, nan for members that have not finished."""
-    times = next((one.sequences for one in found if one is not None), np.zeros(1, int))
+    """Values over training, nan for members that have not finished; of none there are two times, as the first is left
+    out of every comparison."""
+    times = next((one.sequences for one in found if one is not None), np.zeros(2, int))
     return Series(stack_members(rows, (len(times),)), times)
 
 
