@@ -42,14 +42,6 @@ class Classification(FunctionTask, frozen=True, tag="classification", forbid_unk
     context: Annotated[int, msgspec.Meta(ge=1)] = 40
     shift: Literal["none", "norms", "covariance"] = "none"
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return ("loss", "query_loss", "explained")
-
-    @property
-    def headline(self) -> str:
-        return "explained"
-
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Mixtures`."""
         tag = kind_name(source)

@@ -39,14 +39,6 @@ class Cued(FunctionTask, frozen=True, tag="cued", forbid_unknown_fields=True):
     draw: Literal["pool", "prior"] = "pool"
     change: Literal["none", "wrong", "switch"] = "none"
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return ("loss", "query_loss", "explained")
-
-    @property
-    def headline(self) -> str:
-        return "explained"
-
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Concepts`, and there is a concept to switch to."""
         tag = kind_name(source)

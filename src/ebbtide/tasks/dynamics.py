@@ -11,7 +11,7 @@ from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.functions import FunctionBank, Functions
 from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
-from ebbtide.tasks.task import FunctionTask
+from ebbtide.tasks.task import FunctionTask, check_stream
 from ebbtide.traced import kind_name
 
 
@@ -44,14 +44,6 @@ class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=
     context: Annotated[int, msgspec.Meta(ge=1)] = 24
     noise: Annotated[float, msgspec.Meta(ge=0)] = 0.3
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return ("loss", "query_loss", "explained")
-
-    @property
-    def headline(self) -> str:
-        return "explained"
-
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Functions` without a pool."""
         tag = kind_name(source)
@@ -61,7 +53,7 @@ class Dynamics(FunctionTask, frozen=True, tag="dynamics", forbid_unknown_fields=
 
     def check_pairing(self, pairing: str) -> None:
         """Raises `InputError` unless the model reads states."""
-        require(pairing == "states", "model.pairing", pairing, "must be states for the task dynamics")
+        check_stream(pairing, "dynamics")
 
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators: `train`, prompts as in training."""

@@ -12,7 +12,7 @@ from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.chains import ChainBank, Chains
 from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
-from ebbtide.tasks.task import FunctionTask
+from ebbtide.tasks.task import FunctionTask, check_stream
 from ebbtide.traced import kind_name
 
 
@@ -43,14 +43,6 @@ class Markov(FunctionTask, frozen=True, tag="markov", forbid_unknown_fields=True
     context: Annotated[int, msgspec.Meta(ge=1)] = 31
     draw: Literal["pool", "prior"] = "pool"
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return ("loss", "query_loss", "explained")
-
-    @property
-    def headline(self) -> str:
-        return "explained"
-
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Chains`."""
         tag = kind_name(source)
@@ -58,7 +50,7 @@ class Markov(FunctionTask, frozen=True, tag="markov", forbid_unknown_fields=True
 
     def check_pairing(self, pairing: str) -> None:
         """Raises `InputError` unless the model reads states."""
-        require(pairing == "states", "model.pairing", pairing, "must be states for the task markov")
+        check_stream(pairing, "markov")
 
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators, in the order of their stream numbers: see `variant`."""

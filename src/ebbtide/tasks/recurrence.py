@@ -12,7 +12,7 @@ from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.recurrences import ModularBank, ModularRecurrences, RecurrenceBank, Recurrences
 from ebbtide.tasks.prompt import FunctionPrompt, Parts, function_prompts
-from ebbtide.tasks.task import FunctionTask
+from ebbtide.tasks.task import FunctionTask, check_stream
 from ebbtide.traced import kind_name
 
 
@@ -44,14 +44,6 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
     noise: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     draw: Literal["pool", "fresh"] = "pool"
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return ("loss", "query_loss", "explained")
-
-    @property
-    def headline(self) -> str:
-        return "explained"
-
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source has recurrences, and the noise is one that its terms can have."""
         known = isinstance(source, Recurrences | ModularRecurrences)
@@ -62,7 +54,7 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
 
     def check_pairing(self, pairing: str) -> None:
         """Raises `InputError` unless the model reads states."""
-        require(pairing == "states", "model.pairing", pairing, "must be states for the task recurrence")
+        check_stream(pairing, "recurrence")
 
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators, in the order of their stream numbers: see `variant`."""

@@ -73,14 +73,6 @@ class Regression(FunctionTask, frozen=True, tag="regression", forbid_unknown_fie
     lengths: Literal["full", "random"] = "full"
     shift: Shift = "none"
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return ("loss", "query_loss", "explained")
-
-    @property
-    def headline(self) -> str:
-        return "explained"
-
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Functions` and the fields go together."""
         tag = kind_name(source)

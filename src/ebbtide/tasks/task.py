@@ -87,9 +87,13 @@ class Evaluator(NamedTuple):
 class FunctionTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base class of the tasks of functions in context: prompts of pairs in which every response is predicted.
 
-    A subclass defines `metrics` and the `headline` among them, `context`, `check`, `check_pairing`, `evaluators`,
-    `variant`, `outputs` and `sample`.
+    A subclass defines `context`, `check`, `check_pairing`, `evaluators`, `variant`, `outputs` and `sample`; one whose
+    responses are neither numbers nor labels `metrics` and the `headline` among them too.
     """
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("loss", "query_loss", "explained")
 
     @property
     def prompt_type(self) -> PromptType:
@@ -98,7 +102,7 @@ class FunctionTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def headline(self) -> str:
         """The metric by which all evaluators are reported."""
-        raise NotImplementedError
+        return "explained"
 
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators, in the order of their stream numbers: see `variant`."""
@@ -129,3 +133,9 @@ def check_pairs(pairing: str) -> None:
     """`Task.check_pairing` of a task whose prompts are pairs of an input and a response. Raises `InputError` for a
     model over states, which has no token for a response."""
     require(pairing != "states", "model.pairing", pairing, "states are for streams: each predicts the next")
+
+
+def check_stream(pairing: str, task: str) -> None:
+    """`Task.check_pairing` of a `task` (its tag) in which every input is predicted from those before it. Raises
+    `InputError` unless the model reads states."""
+    require(pairing == "states", "model.pairing", pairing, f"must be states for the task {task}")
