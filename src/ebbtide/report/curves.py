@@ -32,6 +32,27 @@ def fill_interval(
         panel.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
 
 
+def draw_members(
+    panel: Any,
+    x: Num[np.ndarray, " x"],
+    members: Float[np.ndarray, "member x"],
+    colour: Any,
+    label: str = "",
+    style: Any = "-",
+    log: bool = False,
+) -> None:
+    """Draws a thin line for each member, a thick one for their median, and a band for its 95 % interval; with `log` the
+    median and the interval are those of logarithms, and numbers that are not above 0 are left out."""
+    if log:
+        members = np.log(np.where(members > 0, members, np.nan))
+    back = np.exp if log else np.asarray
+    for member in back(members):
+        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35, ls=style)
+    kept = finite_to_the_end(members)
+    fill_interval(panel, x, kept, colour, log=log)
+    panel.plot(x, back(np.median(kept, axis=0)), color=colour, lw=1.8, ls=style, label=label)
+
+
 def median_words(members: int) -> str:
     """Words for a figure's title on its thick lines, and on its bands where it has them."""
     return "thick: their median" + ("; band: its 95 % interval" if members >= FEWEST else "")

@@ -6,23 +6,13 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
+from ebbtide.report.curves import draw_members, finite_to_the_end, median_words, set_log
 from ebbtide.report.figure import render
 
 DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 """Line styles of exact predictors, all of them grey."""
 
 Line = tuple[Num[np.ndarray, " x"], Float[np.ndarray, "member x"]]
-
-
-def _spread(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str, style: Any = "-") -> None:
-    """Draws thin lines for members, a thick line for their median, and a band for its 95 % interval."""
-    every = np.log(np.where(members > 0, members, np.nan))
-    for member in np.exp(every):
-        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35, ls=style)
-    logs = finite_to_the_end(every)
-    fill_interval(panel, x, logs, colour, log=True)
-    panel.plot(x, np.exp(np.median(logs, axis=0)), color=colour, lw=1.8, label=label, ls=style)
 
 
 def _style_panel(panel: Any, words: str) -> None:
@@ -41,7 +31,7 @@ def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) 
     axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     for panel, (name, lines) in zip(axes.flat, panels.items(), strict=True):
         for i, (arm, (x, members)) in enumerate(lines.items()):
-            _spread(panel, x[x > 0], members[:, x > 0], COLOURS[i % len(COLOURS)], arm)
+            draw_members(panel, x[x > 0], members[:, x > 0], COLOURS[i % len(COLOURS)], arm, log=True)
         set_log(panel, "x", "y")
         _style_panel(panel, name)
     axes.flat[0].set_ylabel(unit, fontsize=9)
@@ -103,7 +93,7 @@ def context_figure(
     looks |= {name: ("0.4", DASHES[i % len(DASHES)]) for i, name in enumerate(exact)}
     for panel, (kind, lines) in zip(axes.flat, panels.items(), strict=False):
         for name, (x, members) in lines.items():
-            _spread(panel, x, members, looks[name][0], name, looks[name][1])
+            draw_members(panel, x, members, looks[name][0], name, looks[name][1], log=True)
         set_log(panel, "y")
         _style_panel(panel, kind)
     for panel in axes.flat[len(panels) :]:

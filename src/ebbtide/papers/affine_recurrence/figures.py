@@ -6,7 +6,7 @@ import numpy as np
 
 from ebbtide.papers.affine_recurrence.measures import final_stages, stage_series
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
+from ebbtide.report.curves import draw_members, median_words, set_log
 from ebbtide.report.figure import render
 from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Figures
@@ -53,13 +53,8 @@ def draw_stages(evidence: Evidence, title: str, arm: str) -> Figures:
 
 
 def _draw_line(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str) -> None:
-    """Thin lines for members, a thick one for their median, a band for its interval; 0 sequences are left out."""
-    x, members = x[x > 0], members[:, x > 0]
-    for member in members:
-        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35)
-    kept = finite_to_the_end(members)
-    fill_interval(panel, x, kept, colour)
-    panel.plot(x, np.median(kept, axis=0), color=colour, lw=1.8, label=label)
+    """`draw_members` without 0 sequences, of which there is no logarithm."""
+    draw_members(panel, x[x > 0], members[:, x > 0], colour, label)
 
 
 def _style(panel: Any, title: str, x: str, y: str) -> None:

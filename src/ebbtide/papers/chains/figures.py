@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
+from ebbtide.report.curves import draw_members, median_words, set_log
 from ebbtide.report.figure import render
 from ebbtide.report.functions_figure import Line
 
@@ -21,7 +21,7 @@ def draw_distances(title: str, panels: dict[str, dict[str, Line]]) -> bytes:
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     for panel, (arm, lines) in zip(axes.flat, panels.items(), strict=True):
         for name, (x, members) in lines.items():
-            _draw_members(panel, x[x > 0], members[:, x > 0], COLOURS[names.index(name) % len(COLOURS)], name)
+            draw_members(panel, x[x > 0], members[:, x > 0], COLOURS[names.index(name) % len(COLOURS)], name, log=True)
         set_log(panel, "x", "y")
         panel.set_title(arm, loc="left", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
@@ -34,17 +34,6 @@ def draw_distances(title: str, panels: dict[str, dict[str, Line]]) -> bytes:
     members = max((len(found) for lines in panels.values() for _, found in lines.values()), default=0)
     figure.suptitle(f"{title}: on chains of no pool\nthin: members, {median_words(members)}", fontsize=9.5)
     return render(figure, "png")
-
-
-def _draw_members(panel: Any, x: np.ndarray, members: np.ndarray, colour: str, label: str) -> None:
-    """Thin lines for members, a thick line for the geometric median, a band for its interval."""
-    every = np.log(np.where(members > 0, members, np.nan))
-    for member in np.exp(every):
-        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35)
-    kept = finite_to_the_end(every)
-    if len(kept):
-        fill_interval(panel, x, kept, colour, log=True)
-        panel.plot(x, np.exp(np.median(kept, axis=0)), color=colour, lw=1.8, label=label)
 
 
 def draw_phases(

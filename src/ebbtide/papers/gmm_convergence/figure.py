@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Num
 
 from ebbtide.papers.gmm_convergence.descent import ROUNDING, SHIFTS, Descents
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import fill_interval, median_words
+from ebbtide.report.curves import draw_members, median_words
 from ebbtide.report.figure import render
 from ebbtide.studies.computation import Computed
 
@@ -46,18 +46,9 @@ def draw_descents(setting: Descents, curves: Computed) -> dict[str, bytes]:
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 
-def _spread(
-    panel: Any, x: Num[np.ndarray, " x"], members: Float[np.ndarray, "seed x"], colour: str, label: str = ""
-) -> None:
-    for member in members:
-        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35)
-    fill_interval(panel, x, members, colour)
-    panel.plot(x, np.median(members, axis=0), color=colour, lw=1.8, label=label)
-
-
 def _draw_distance(panel: Any, steps: Num[np.ndarray, " record"], own: Computed) -> None:
     distance = own["distance"] / own["distance"][:, :1]
-    _spread(panel, steps, distance, COLOURS[0])
+    draw_members(panel, steps, distance, COLOURS[0])
     panel.plot(steps, np.exp(np.median(own["expected"]) * steps), color="0.3", lw=1.2, ls=":")
     panel.set_yscale("log")
     panel.set_ylim(max(distance.min() / 2, ROUNDING / 10), 2)
@@ -66,7 +57,7 @@ def _draw_distance(panel: Any, steps: Num[np.ndarray, " record"], own: Computed)
 def _draw_accuracy(panel: Any, steps: Num[np.ndarray, " record"], own: Computed) -> None:
     for name, colour in zip(SHIFTS, COLOURS, strict=False):
         accuracy = own[f"accuracy/{name}"]
-        _spread(panel, steps[1:], (accuracy - accuracy[:, -1:])[:, 1:], colour, WORDS[name])
+        draw_members(panel, steps[1:], (accuracy - accuracy[:, -1:])[:, 1:], colour, WORDS[name])
     panel.set_xscale("log")
     panel.axhline(0, color="0.5", lw=0.8)
 
@@ -78,7 +69,7 @@ def _draw_lengths(panel: Any, setting: Descents, own: Computed) -> None:
     )
     for (name, pairs, label, slope), colour in zip(sides, (COLOURS[0], COLOURS[3]), strict=True):
         x, members = np.array(pairs, float), own[name] / own["guess/train"][:, None]
-        _spread(panel, x, members, colour, label)
+        draw_members(panel, x, members, colour, label)
         panel.plot(x, np.median(members[:, 0]) * (x / x[0]) ** slope, color=colour, lw=1.2, ls=":")
     panel.set_xscale("log")
     panel.set_yscale("log")

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from ebbtide.papers.nonlinear_generalisation import measures
 from ebbtide.papers.nonlinear_generalisation.settings import MORE_PAIRS, NOISY, ONE, TRANSFORMER
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
+from ebbtide.report.curves import draw_members, median_words, set_log
 from ebbtide.report.figure import render
 from ebbtide.report.functions_figure import context_figure
 from ebbtide.runs.folder import Snapshot
@@ -53,13 +53,13 @@ def _draw_parts(evidence: Evidence, arms: list[str], heads: list[str], title: st
     colours = {arm: COLOURS[i] for i, arm in enumerate((ONE, NOISY, TRANSFORMER, MORE_PAIRS))}
     for arm in heads:
         series = measures.attention_over_training(evidence, arm)
-        _draw_line(attention, series.sequences, series.values, colours[arm], label=arm)
+        draw_members(attention, series.sequences, series.values, colours[arm], label=arm)
         both = _rows(evidence, arm, _removed)
         for i, (name, style) in enumerate((("smallest first", "-"), ("largest first", "--"))):
-            _draw_line(removal, np.asarray(measures.SHARES), both[:, i], colours[arm], style, f"{arm}: {name}")
+            draw_members(removal, np.asarray(measures.SHARES), both[:, i], colours[arm], f"{arm}: {name}", style)
     for arm in arms:
         errors = np.maximum(_rows(evidence, arm, _outside), FLOOR)
-        _draw_line(outside, np.asarray(SUMS), errors, colours[arm], label=arm)
+        draw_members(outside, np.asarray(SUMS), errors, colours[arm], label=arm)
     attention.set_xscale("symlog", linthresh=1000, linscale=0.5)
     attention.set_xticks([0, 1e3, 1e4, 1e5])
     set_log(outside, "y")
@@ -85,15 +85,6 @@ def _outside(one: measures.Trained) -> np.ndarray:
     pairs = (one.spec.task.context,)
     prompts = [measures.draw_prompts(one.spec, "outside", coefficients=total) for total in SUMS]
     return np.asarray([measures.errors_by_length(one.spec, one.params[-1], prompt, pairs)[0] for prompt in prompts])
-
-
-def _draw_line(panel: Any, x: np.ndarray, members: Members, colour: str, style: str = "-", label: str = "") -> None:
-    """Thin lines for members, a thick one for their median, a band for its interval."""
-    for member in members:
-        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35, ls=style)
-    kept = finite_to_the_end(members)
-    fill_interval(panel, x, kept, colour)
-    panel.plot(x, np.median(kept, axis=0), color=colour, lw=1.8, ls=style, label=label)
 
 
 def _draw_lengths(evidence: Evidence, arms: list[str], title: str) -> bytes:
