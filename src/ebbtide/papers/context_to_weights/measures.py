@@ -17,6 +17,7 @@ from ebbtide.runs.folder import Snapshot
 from ebbtide.tasks.prompt import FunctionPrompt, Prompt, part
 from ebbtide.training.probe import prompts_of
 from ebbtide.training.run import Run
+from ebbtide.training.spec import Spec
 
 TOGETHER = 50
 """Prompts whose contexts are converted at a time: each has biases of its own."""
@@ -51,9 +52,14 @@ class Weights(NamedTuple):
 def _fresh(snapshot: Snapshot, place: int, prompts: int) -> tuple[Model, Params, Any]:
     """A member's trained model and prompts that neither training nor its evaluations have seen."""
     run = Run(snapshot.path)
-    spec = run.spec
+    return *run.model(place), unseen_prompts(run.spec, run.spec.evaluators[0], prompts, place)
+
+
+def unseen_prompts(spec: Spec, evaluator: str, prompts: int, place: int) -> Any:
+    """Prompts of an evaluator for one member that neither training nor its evaluations have seen (evaluation seed +
+    1)."""
     unseen = replace(spec, seeds=replace(spec.seeds, evaluation=spec.seeds.evaluation + 1))
-    return *run.model(place), prompts_of(unseen, spec.evaluators[0], prompts, place)
+    return prompts_of(unseen, evaluator, prompts, place)
 
 
 def per_prompt(

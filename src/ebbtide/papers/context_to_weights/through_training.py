@@ -6,13 +6,12 @@ they are, exchanged for those of another prompt's context, or taken away, while 
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from msgspec.structs import replace
 
 from ebbtide.analysis.predictions import map_members
 from ebbtide.mechanisms.conversion import add_biases, fold_context, query_alone
@@ -20,8 +19,9 @@ from ebbtide.models.linearized import Linearized
 from ebbtide.models.model import Model, Params
 from ebbtide.models.positions import NoPositions
 from ebbtide.models.transformer import Transformer
+from ebbtide.papers.context_to_weights.measures import TOGETHER, unseen_prompts
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words
+from ebbtide.report.curves import draw_members, median_words
 from ebbtide.report.figure import render
 from ebbtide.runs.folder import Snapshot
 from ebbtide.sources.gaussian import Gaussian
@@ -33,7 +33,6 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.tasks.prompt import Prompt, part
 from ebbtide.training.optimizer import Adam
-from ebbtide.training.probe import prompts_of
 from ebbtide.training.run import Run
 from ebbtide.training.schedule import Constant, Schedule
 from ebbtide.training.spec import Spec
@@ -41,12 +40,10 @@ from ebbtide.training.spec import Spec
 ARM = "linearized"
 PROMPTS = 1000
 """Prompts of each kind, so that the standard error of a share is at most .016."""
-TOGETHER = 50
-"""Prompts whose contexts are converted at a time: each has biases of its own."""
 TRAINING, CONFLICT = "train", "flip"
 """Evaluators: prompts as in training, and prompts whose context gives the query's class another class's label."""
 HALF, FALL, SAME = 0.5, 0.25, 0.02
-"""Own limits: shares of all answers. SAME is about a standard error of the difference between two such shares."""
+"""Own limits: shares of all answers. SAME is nearly four standard errors of a share of .97."""
 
 TRANSIENT = Spec(
     task=FewShot(context=2, burst=1, labels=Shared(4), exemplar_draw="without_replacement"),
@@ -125,9 +122,7 @@ def shares(training: Answers, of_training: Prompt, conflict: Answers, in_conflic
 def measure_carried(snapshot: Snapshot, place: int) -> Carried:
     """`Carried` of one member of a run, on prompts that neither training nor its evaluations have seen."""
     run = Run(snapshot.path)
-    spec = run.spec
-    unseen = replace(spec, seeds=replace(spec.seeds, evaluation=spec.seeds.evaluation + 1))
-    drawn = [prompts_of(unseen, name, PROMPTS, place) for name in (TRAINING, CONFLICT)]
+    drawn = [unseen_prompts(run.spec, name, PROMPTS, place) for name in (TRAINING, CONFLICT)]
     times, rows = run.checkpoints(), []
     for at in times:
         model, params = add_biases(*run.model(place, at))
@@ -234,7 +229,8 @@ def draw_carried(evidence: Evidence, title: str) -> Figures:
         ),
     ):
         for i, (label, name) in enumerate(lines.items()):
-            _draw_line(panel, finished, name, COLOURS[i if panel is training else i + 3], label)
+            members = np.stack([getattr(one, name) for one in finished])
+            draw_members(panel, finished[0].sequences, members, COLOURS[i if panel is training else i + 3], label)
         panel.set_xscale("symlog", linthresh=4000)
         panel.set_ylim(-0.03, 1.03)
         panel.set_title(words, loc="left", fontsize=9)
@@ -245,15 +241,6 @@ def draw_carried(evidence: Evidence, title: str) -> Figures:
     training.set_ylabel("share of prompts", fontsize=9)
     figure.suptitle(f"{title}\nthin: members, {median_words(len(finished))}", fontsize=9.5)
     return {"carried.png": render(figure, "png")}
-
-
-def _draw_line(panel: Any, finished: list[Carried], name: str, colour: str, label: str) -> None:
-    x, members = finished[0].sequences, np.stack([getattr(one, name) for one in finished])
-    for member in members:
-        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35)
-    kept = finite_to_the_end(members)
-    fill_interval(panel, x, kept, colour)
-    panel.plot(x, np.median(kept, axis=0), color=colour, lw=1.8, label=label)
 
 
 THROUGH_TRAINING = Experiment(
