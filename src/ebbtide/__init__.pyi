@@ -23,6 +23,7 @@ from ebbtide.mechanisms.interventions import Temperature as Temperature
 from ebbtide.mechanisms.measures import measure as measure
 from ebbtide.mechanisms.taps import points as points
 from ebbtide.mechanisms.taps import record as record
+from ebbtide.models.cells import CellReadout as CellReadout
 from ebbtide.models.deepset import DeepSet as DeepSet
 from ebbtide.models.encoders import Linear as Linear
 from ebbtide.models.encoders import ResNet as ResNet
@@ -52,6 +53,7 @@ from ebbtide.sources.patterns import Patterns as Patterns
 from ebbtide.sources.recurrences import ModularRecurrences as ModularRecurrences
 from ebbtide.sources.recurrences import Recurrences as Recurrences
 from ebbtide.sources.tokens import Tokens as Tokens
+from ebbtide.sources.words import Words as Words
 from ebbtide.studies.claim import Claim as Claim
 from ebbtide.studies.comparison import Comparison as Comparison
 from ebbtide.studies.computation import Computation as Computation
@@ -79,7 +81,9 @@ from ebbtide.tasks.labels import PerSequence as PerSequence
 from ebbtide.tasks.labels import Polysemy as Polysemy
 from ebbtide.tasks.labels import Shared as Shared
 from ebbtide.tasks.markov import Markov as Markov
+from ebbtide.tasks.parsing import Parsing as Parsing
 from ebbtide.tasks.pattern_pairs import PatternPairs as PatternPairs
+from ebbtide.tasks.prompt import CellPrompt as CellPrompt
 from ebbtide.tasks.prompt import FunctionPrompt as FunctionPrompt
 from ebbtide.tasks.prompt import Prompt as Prompt
 from ebbtide.tasks.prompt import SignPrompt as SignPrompt

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ebbtide.compile import compile_fast
-from ebbtide.models.model import AnyPrompt, cross_entropy, response_losses
+from ebbtide.models.model import AnyPrompt, cell_logits, cross_entropy, response_losses
 from ebbtide.tasks.fewshot import METRICS
-from ebbtide.tasks.prompt import FunctionPrompt, Prompt
+from ebbtide.tasks.prompt import CellPrompt, FunctionPrompt, Prompt
 
 Group = int | Int[Array, ""]
 """Number of labels of a class that count as right."""
@@ -148,6 +148,61 @@ def _sign_accuracy(outputs: Array, prompt: AnyPrompt, group: Group) -> Float[Arr
     return jnp.where(jnp.isnan(score), jnp.nan, (score * prompt.responses[-1] > 0) * 1.0)
 
 
+def _right_cells(outputs: Array, prompt: AnyPrompt) -> tuple[Bool[Array, "slots batch cells"], Array]:
+    """Where the most probable value of a cell is the right one; and 0 for every sequence, nan where its outputs hold
+    one."""
+    assert isinstance(prompt, CellPrompt)
+    return cell_logits(outputs, prompt).argmax(-1) == prompt.responses, outputs.sum((0, 2)) * 0.0
+
+
+def _cell_accuracy(outputs: Array, prompt: AnyPrompt, group: Group) -> Float[Array, " batch"]:
+    """Share of right values among the cells, the first left out, that are not empty (0); 1 where all are."""
+    assert isinstance(prompt, CellPrompt)
+    right, nan = _right_cells(outputs, prompt)
+    full = prompt.responses[..., 1:] > 0
+    count = full.sum((0, 2))
+    return jnp.where(count > 0, (right[..., 1:] & full).sum((0, 2)) / jnp.maximum(count, 1), 1.0) + nan
+
+
+def _configuration(outputs: Array, prompt: AnyPrompt, group: Group) -> Float[Array, " batch"]:
+    """Share of slots with all cells right, among those whose first cell is not 0."""
+    assert isinstance(prompt, CellPrompt)
+    right, nan = _right_cells(outputs, prompt)
+    counted = prompt.responses[..., 0] > 0
+    return (right.all(-1) & counted).sum(0) / counted.sum(0) + nan
+
+
+def _valid(outputs: Array, prompt: AnyPrompt, group: Group) -> Float[Array, " batch"]:
+    """Share of slots whose most probable answer is a valid one, among those that have any."""
+    assert isinstance(prompt, FunctionPrompt)
+    valid = jnp.moveaxis(prompt.latent["valid"], 1, 0)
+    right = jnp.take_along_axis(valid, outputs.argmax(-1)[..., None], axis=-1)[..., 0]
+    return right.sum(0) / valid.any(-1).sum(0) + outputs.sum((0, 2)) * 0.0
+
+
+def _chance_cells(prompt: AnyPrompt, outputs: int) -> tuple[float, int]:
+    """Probability that a uniform guess of one cell is right, and the number of cells."""
+    assert isinstance(prompt, CellPrompt)
+    cells = prompt.responses.shape[-1]
+    return cells / outputs, cells
+
+
+def _chance_cell(prompt: AnyPrompt, outputs: int, group: int) -> float:
+    return _chance_cells(prompt, outputs)[0]
+
+
+def _chance_configuration(prompt: AnyPrompt, outputs: int, group: int) -> float:
+    one, cells = _chance_cells(prompt, outputs)
+    return one**cells
+
+
+def _chance_valid(prompt: AnyPrompt, outputs: int, group: int) -> float:
+    """Share of valid answers, mean over the slots that have any, and over the prompts."""
+    assert isinstance(prompt, FunctionPrompt)
+    valid = prompt.latent["valid"]
+    return float((valid.sum((1, 2)) / valid.any(-1).sum(1)).mean()) / outputs
+
+
 def _chance_in_context(prompt: AnyPrompt, outputs: int, group: int) -> float:
     """Probability that a uniform guess among the labels in context is the target, mean over the prompts."""
     assert isinstance(prompt, Prompt)
@@ -167,6 +222,8 @@ def _chance_mass(prompt: AnyPrompt, outputs: int, group: int) -> float:
 
 def _chance_loss(prompt: AnyPrompt, outputs: int, group: int) -> float:
     """Cross-entropy of a uniform guess over the labels, nats; nan where responses are real numbers."""
+    if isinstance(prompt, CellPrompt):
+        return -float(np.log(_chance_cells(prompt, outputs)[0]))
     return float(np.log(outputs)) if outputs else float("nan")
 
 
@@ -178,6 +235,9 @@ TABLE: dict[str, Metric] = {
     "context_mass": Metric(_of_labels(_context_mass), _chance_mass, "probability"),
     "query_loss": Metric(_query_loss, _chance_loss, "loss"),
     "sign_accuracy": Metric(_sign_accuracy, lambda prompt, outputs, group: 0.5, "share of right signs"),
+    "cell_accuracy": Metric(_cell_accuracy, _chance_cell, "accuracy"),
+    "configuration": Metric(_configuration, _chance_configuration, "share of right configurations"),
+    "valid": Metric(_valid, _chance_valid, "share of valid answers"),
     "explained": Metric(_explained, lambda prompt, outputs, group: 0.0, "share of the response explained"),
 }
 """All metrics by name; a task names the ones that it records."""

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from msgspec import UNSET
 
 from ebbtide.kernel.library import SYMBOLS, load
 from ebbtide.models.encoders import Linear
@@ -39,6 +40,8 @@ def unsupported_reason(model: Model, shape: Shape) -> str | None:
         "the width and the size of a head must be multiples of 8": model.width % 8 or size % 8,
         "only a linear encoder is served": not isinstance(model.encoder, Linear),
         "attention has biases": model.attention_bias,
+        "a read-out of cells is not served": model.readout is not UNSET,
+        "whole streams are not served": model.pairing == "whole",
         "linear attention is not served": model.attention == "linear",
         "linearized attention is not served": isinstance(model.attention, Linearized),
         "biases that hold a context are not served": isinstance(model.attention, BiasedSoftmax),

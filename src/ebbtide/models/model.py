@@ -13,14 +13,16 @@ from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.layers import weight
 from ebbtide.models.positions import Positions
 from ebbtide.models.product import Product
-from ebbtide.tasks.prompt import FunctionPrompt, Prompt, SignPrompt
+from ebbtide.tasks.prompt import CellPrompt, FunctionPrompt, Prompt, SignPrompt
 
 Params = PyTree[Float[Array, "..."]]
 Tap = Callable[[str, Array], Array]
-Pairing = Literal["interleaved", "copied", "joint", "states"]
+Pairing = Literal["interleaved", "copied", "joint", "states", "whole"]
 """The tokens of a prompt. `interleaved`: exemplars and labels alternate; `copied`: the same, with an embedding of its
-exemplar added to each label; `joint`: one token per pair, the sum of both embeddings; `states`: exemplars alone, from
-each of which the next is predicted."""
+exemplar added to each label; `joint`: one token per pair, the sum of both embeddings; `states`: exemplars alone, of
+each of which the response is predicted from those up to it; `whole`: the same, from all of them."""
+STREAMS = ("states", "whole")
+"""Pairings whose tokens are exemplars alone."""
 
 
 class Shape(TypedDict):
@@ -50,14 +52,25 @@ def response_losses(
     outputs: Float[Array, "predicted batch outputs"], prompt: FunctionPrompt
 ) -> Float[Array, "predicted batch"]:
     """Loss of every predicted slot (all slots, or the last alone): squared error (for vectors the mean over their
-    coordinates), cross-entropy in nats where responses are labels, or the hinge loss max(0, 1 - score * sign) where
-    they are signs."""
+    coordinates), cross-entropy in nats where responses are labels (for cells the mean over them), or the hinge loss
+    max(0, 1 - score * sign) where they are signs."""
     responses = prompt.responses[-outputs.shape[0] :]
+    if isinstance(prompt, CellPrompt):
+        logits = cell_logits(outputs, prompt)
+        chosen = jnp.take_along_axis(logits, responses[..., None], axis=-1)[..., 0]
+        return (jax.nn.logsumexp(logits, axis=-1) - chosen).mean(-1)
     if isinstance(prompt, SignPrompt):
         return jax.nn.relu(1 - outputs[..., 0] * jnp.sign(responses))
     if jnp.issubdtype(responses.dtype, jnp.integer):
         return jax.vmap(cross_entropy)(outputs, responses)
     return ((outputs - responses.reshape(outputs.shape)) ** 2).mean(-1)
+
+
+def cell_logits(
+    outputs: Float[Array, "predicted batch outputs"], prompt: CellPrompt
+) -> Float[Array, "predicted batch cells values"]:
+    """The outputs for a prompt of cells, as the logits of every value of every cell."""
+    return outputs.reshape(*outputs.shape[:2], prompt.responses.shape[-1], -1)
 
 
 def mean_loss(outputs: Array, prompt: AnyPrompt) -> Float[Array, ""]:
@@ -80,6 +93,10 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self) -> None:
         """Raises `InputError` for fields that do not go together; here all do."""
+
+    def check_cells(self, cells: int) -> None:
+        """Raises `InputError` unless the read-out fits a task whose responses have so many cells (0: none). A linear
+        read-out fits all."""
 
     def tokens(self, context: int) -> int:
         """Number of tokens of a prompt with `context` pairs."""
@@ -141,7 +158,7 @@ def init_tokens(
     copies), the positional encoding."""
     key, exemplar_key = next(keys), next(keys)
     params = {"exemplar": encoder.init(exemplar_key, dim, width), "position": positions.init(next(keys), tokens, width)}
-    if pairing != "states":
+    if pairing not in STREAMS:
         table = 0.02 * jax.random.truncated_normal(key, -2, 2, (labels, width)) if labels else weight(key, 1, width)
         params["label"] = {"table": table}
     if pairing == "copied":
@@ -172,7 +189,7 @@ def tokens_of(
 ) -> Float[Array, "tokens batch d"]:
     """The tokens of a prompt, the query last: e1 l1 ... eM lM eq, copied e1 l1+c1 ... eM lM+cM eq, as joint pairs
     e1+l1 ... eM+lM eq, as states e1 ... eM eq."""
-    if pairing == "states":
+    if pairing in STREAMS:
         states = tap("hook_exemplar_embed", encoder.apply(params["exemplar"], _parts(prompt)[0]))
         return tap("hook_embed", positions.add(params["position"], states))
     exemplars, labels = embeddings_of(params, prompt, encoder, tap)

@@ -1,24 +1,23 @@
 """Models without attention: stacked LSTMs and simple recurrent networks."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import msgspec
 from jaxtyping import Array, Float, Key
+from msgspec import UNSET, UnsetType
 
+from ebbtide.models.cells import CellReadout, compute_outputs, init_outputs
 from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.layers import linear, weight
 from ebbtide.models.model import (
     AnyPrompt,
     Model,
-    Pairing,
     Params,
     Tap,
-    init_readout,
     init_tokens,
-    read_out,
     tokens_of,
     untouched,
 )
@@ -31,7 +30,8 @@ Tokens = Float[Array, "tokens batch d"]
 
 
 class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True):
-    r"""Stacked recurrent layers over interleaved tokens $e_1 l_1 \dots e_M l_M e_q$, read out at the query.
+    r"""Stacked recurrent layers over interleaved tokens $e_1 l_1 \dots e_M l_M e_q$, read out at the query; or over the
+    symbols of a stream, read out at each of them.
 
     Layer by layer, with x the token or the h of the layer below and h, c = 0 before the first token:
     $$\text{lstm:}\quad (i, g, f, o) = W_x x_t + W_h h_{t-1} + b, \quad
@@ -51,6 +51,8 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
         width: the width d of every layer.
         positions: the positional encoding of the tokens.
         encoder: the embedding of exemplars.
+        pairing: the tokens: "interleaved" exemplars and labels, or "states", exemplars alone.
+        readout: the read-out of the cells of a `CellPrompt`; unset: one linear layer, as for labels.
 
     To match models by size instead, compare `parameters`: a layer has 8 d^2 + 4 d (lstm) or 2 d^2 + d (rnn)
     of them, a transformer's block 12 d^2 + 9 d at `mlp_ratio = 4`.
@@ -59,23 +61,32 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
     True
     """
 
-    pairing: ClassVar[Pairing] = "interleaved"
-
     kind: Literal["lstm", "rnn", "relu_rnn"] = "lstm"
     layers: Size = 12
     width: Size = 64
     positions: Learned | Sinusoidal | NoPositions = Sinusoidal()
     encoder: Encoder = Linear()
+    pairing: Literal["interleaved", "states"] = "interleaved"
+    readout: CellReadout | UnsetType = UNSET  # not None: absent from the JSON of specs without it
 
     def check(self) -> None:
         """Does nothing: all sizes are compatible."""
 
+    def check_cells(self, cells: int) -> None:
+        if self.readout is not UNSET:
+            self.readout.check(self.width, cells)
+
+    def tokens(self, context: int) -> int:
+        return (1 if self.pairing == "states" else 2) * context + 1
+
     def init(self, key: Key[Array, ""], *, context: int, dim: int, labels: int) -> Params:
+        """Parameters for prompts of `context` pairs, exemplars of `dim` features, `labels` outputs."""
         keys = iter(jax.random.split(key, 4 + self.layers))
         sizes = {"tokens": self.tokens(context), "dim": dim, "width": self.width, "labels": labels}
-        params = init_tokens(keys, self.encoder, self.positions, "interleaved", **sizes)
+        params = init_tokens(keys, self.encoder, self.positions, self.pairing, **sizes)
         params |= {"layers": [self._init_layer(next(keys)) for _ in range(self.layers)]}
-        return params | {"readout": init_readout(next(keys), self.width, labels)}
+        outputs = labels or (dim if self.pairing == "states" else 0)
+        return params | {"readout": init_outputs(next(keys), self.readout, self.width, outputs)}
 
     def _init_layer(self, key: Key[Array, ""]) -> dict[str, Array]:
         d, outputs = self.width, self._outputs()
@@ -86,10 +97,11 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
         return {"x": x, "h": h, "b": jnp.zeros(outputs)}
 
     def apply(self, params: Params, prompt: AnyPrompt, tap: Tap = untouched) -> Float[Array, "*predicted batch labels"]:
-        x = tokens_of(params, prompt, self.encoder, self.positions, tap)
+        x = tokens_of(params, prompt, self.encoder, self.positions, tap, self.pairing)
         for i, layer in enumerate(params["layers"]):
             x = tap(f"layers.{i}.hook_h", self._layer(layer, x))
-        return read_out(params, x[::2] if isinstance(prompt, FunctionPrompt) else x[-1], tap)
+        every = x if self.pairing == "states" else x[::2]
+        return compute_outputs(params, self.readout, every if isinstance(prompt, FunctionPrompt) else x[-1], tap)
 
     def _layer(self, w: dict[str, Array], x: Tokens) -> Tokens:
         """The hidden state of every token, computed in a loop: unrolled, 17 tokens are no faster and take up to eight
@@ -112,7 +124,8 @@ class Recurrent(Model, frozen=True, tag="recurrent", forbid_unknown_fields=True)
 
     def weights(self, *, dim: int, labels: int) -> int:
         d = self.width
-        return self.encoder.weights(dim, d) + 2 * labels * d + 2 * self.layers * d * self._outputs()
+        ends = 2 * labels * d if self.readout is UNSET else self.readout.weights(d, labels)
+        return self.encoder.weights(dim, d) + ends + 2 * self.layers * d * self._outputs()
 
     def stored_values(self, tokens: int) -> int:
         """The number of values in the tokens of one sequence."""

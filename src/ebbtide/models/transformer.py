@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import msgspec
 from jaxtyping import Array, Bool, Float, Key
+from msgspec import UNSET, UnsetType
 
 from ebbtide.errors import require
+from ebbtide.models.cells import CellReadout, compute_outputs, init_outputs
 from ebbtide.models.encoders import Encoder, Linear
 from ebbtide.models.fence import fence
 from ebbtide.models.layers import init_norm, layer_norm, linear, linear_down, weight
@@ -18,9 +20,7 @@ from ebbtide.models.model import (
     Pairing,
     Params,
     Tap,
-    init_readout,
     init_tokens,
-    read_out,
     tokens_of,
     untouched,
 )
@@ -53,12 +53,14 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
             has an embedding of its exemplar. "joint": one token for each pair, $e_1 + l_1, \dots, e_M + l_M, e_q$, as
             in Nguyen & Reddy (arXiv 2412.00104), so that one layer of attention can learn in context; over interleaved
             tokens that takes two. "states": a stream: exemplars alone, from each of which the next is predicted.
+            "whole": the same, each of which sees all others too (`mask = "none"`).
         attention: the attention weights: "softmax"; "relu": relu(q.k) / n; "linear": q.k / n; the last two without
             1/sqrt(k), n the number of tokens attended to (Bai et al. 2023, arXiv 2306.04637). `Linearized`: a feature
             map in place of the softmax. `BiasedSoftmax`: the softmax, with biases that hold a context.
-        mask: "causal", or "none": every token sees every other (over joint tokens).
+        mask: "causal", or "none": every token sees every other (over joint tokens, and a whole stream).
         norm: "pre"; "post": x = LN(x + f(x)) without a final norm; "none": no norms.
         activation: the MLP's activation.
+        readout: the read-out of the cells of a `CellPrompt`; unset: one linear layer, as for labels.
 
     Activations are `[token, batch, d]`, the query token last. Only what the loss reads is computed: the last layer's
     queries, MLP and the read-out exist for the query token alone. For functions (`FunctionPrompt`) a model over joint
@@ -85,6 +87,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
     mask: Literal["causal", "none"] = "causal"
     norm: Literal["pre", "post", "none"] = "pre"
     activation: Literal["gelu", "relu"] = "gelu"
+    readout: CellReadout | UnsetType = UNSET  # not None: absent from the JSON of specs without it
 
     def check(self) -> None:
         """Raises `InputError` when the heads do not divide the width."""
@@ -94,12 +97,19 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         even = (self.width // self.heads) % 2 == 0
         require(even or not rotary, "model.heads", self.heads, "rotary positions need an even width / heads")
         allowed = "must be causal over all but joint tokens: without a mask an input would see its own response"
-        require(self.mask == "causal" or self.pairing == "joint", "model.mask", self.mask, allowed)
+        require(self.mask == "causal" or self.pairing in ("joint", "whole"), "model.mask", self.mask, allowed)
+        require(
+            self.mask == "none" or self.pairing != "whole", "model.mask", self.mask, "must be none for whole streams"
+        )
         split = isinstance(self.positions, Identical) and self.positions.kinds == "token"
         allowed = f"must be role over {self.pairing} tokens: a pair is one of them"
         require(not split or self.by_turns, "model.positions.kinds", "token", allowed)
         if not isinstance(self.attention, str):
             self.attention.check(self.positions, self.mask)
+
+    def check_cells(self, cells: int) -> None:
+        if self.readout is not UNSET:
+            self.readout.check(self.width, cells)
 
     @property
     def by_turns(self) -> bool:
@@ -118,7 +128,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         params |= {"blocks": [jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(self.layers)]}
         params |= {"norm": init_norm(self.width)} if self.norm == "pre" else {}
         outputs = labels or (dim if self.pairing == "states" else 0)
-        return params | {"readout": init_readout(keys[-1], self.width, outputs)}
+        return params | {"readout": init_outputs(keys[-1], self.readout, self.width, outputs)}
 
     def _init_block(self, keys: Key[Array, " 6"]) -> dict[str, dict[str, Array]]:
         d, hidden = self.width, self.width * self.mlp_ratio
@@ -148,7 +158,7 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
         query = x[::2] if every and self.by_turns else x if functions else x[-1]
         if self.norm == "pre":
             query = tap("ln_final.hook_normalized", layer_norm(params["norm"], query))
-        return read_out(params, query, tap)
+        return compute_outputs(params, self.readout, query, tap)
 
     def _attention_mask(
         self, prompt: AnyPrompt, tokens: int
@@ -163,7 +173,8 @@ class Transformer(Model, frozen=True, tag="transformer", forbid_unknown_fields=T
 
     def weights(self, *, dim: int, labels: int) -> int:
         d = self.width
-        return self.encoder.weights(dim, d) + 2 * labels * d + self.layers * d * d * (4 + 2 * self.mlp_ratio)
+        ends = 2 * labels * d if self.readout is UNSET else self.readout.weights(d, labels)
+        return self.encoder.weights(dim, d) + ends + self.layers * d * d * (4 + 2 * self.mlp_ratio)
 
     def stored_values(self, tokens: int) -> int:
         """The number of values in the tokens and attention patterns of one layer."""

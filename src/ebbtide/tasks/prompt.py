@@ -80,6 +80,17 @@ class SignPrompt(FunctionPrompt):
     """
 
 
+class CellPrompt(FunctionPrompt):
+    """A `FunctionPrompt` whose responses are several labels each, [slots, batch, cells], integers from 0. All cells
+    have the same number of possible values; a model answers with the logits of every value of every cell, one cell
+    after the other.
+
+    >>> prompt = eb.CellPrompt(np.zeros((2, 1, 3)), np.zeros((2, 1, 4), int), np.ones((1, 1), bool), {})
+    >>> prompt.responses.shape
+    (2, 1, 4)
+    """
+
+
 PromptType = type[Prompt] | type[FunctionPrompt]
 """Types of prompts."""
 

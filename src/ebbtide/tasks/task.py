@@ -68,6 +68,15 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class CellTask(Protocol):
+    """A task whose prompts may be `CellPrompt`s answers one more question."""
+
+    def cells(self, source: SourceLike) -> int:
+        """Number of cells of a response; 0 where the prompts are no `CellPrompt`s."""
+        ...
+
+
 class Evaluator(NamedTuple):
     """A distribution of prompts with the metric by which it is reported, and the classes and exemplars it draws from.
 

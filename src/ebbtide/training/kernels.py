@@ -10,7 +10,7 @@ import jax
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.kernel import build, native
-from ebbtide.tasks.prompt import SignPrompt
+from ebbtide.tasks.prompt import CellPrompt, SignPrompt
 from ebbtide.training.spec import Spec
 
 VARIABLE = "EBBTIDE_KERNEL"
@@ -43,6 +43,8 @@ def unsupported_reason(spec: Spec) -> str | None:
         return "it cannot apply interventions"
     if spec.task.prompt_type is SignPrompt:
         return "it has no hinge loss"
+    if spec.task.prompt_type is CellPrompt:
+        return "it has no loss of cells"
     return native.unsupported_reason(spec.model, spec.shape())
 
 

@@ -22,18 +22,20 @@ from ebbtide.sources.omniglot import Omniglot
 from ebbtide.sources.patterns import Patterns
 from ebbtide.sources.recurrences import ModularRecurrences, Recurrences
 from ebbtide.sources.tokens import Tokens
+from ebbtide.sources.words import Words
 from ebbtide.tasks.classification import Classification
 from ebbtide.tasks.cued import Cued
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.markov import Markov
+from ebbtide.tasks.parsing import Parsing
 from ebbtide.tasks.pattern_pairs import PatternPairs
 from ebbtide.tasks.recurrence import Recurrence
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.custom import CustomModel, CustomSource, CustomTask
 from ebbtide.training.optimizer import SGD, Adam
 
-AnyTask = FewShot | Regression | Cued | Dynamics | Classification | PatternPairs | Markov | Recurrence
+AnyTask = FewShot | Regression | Cued | Dynamics | Classification | PatternPairs | Markov | Recurrence | Parsing
 AnySource = (
     Gaussian
     | Glyphs
@@ -47,6 +49,7 @@ AnySource = (
     | Chains
     | Recurrences
     | ModularRecurrences
+    | Words
 )
 AnyModel = Transformer | Recurrent | DeepSet | OneMatrix | OneLayer
 AnyOptimizer = Adam | SGD

@@ -18,6 +18,7 @@ from ebbtide.sources.bank import SeededSource
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
+from ebbtide.tasks.task import CellTask
 from ebbtide.traced import replace_at, traced_fields
 from ebbtide.training import identity, limits
 from ebbtide.training.context import check_context
@@ -135,6 +136,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         self.task.check(plain.source)
         self.model.check()
         self.task.check_pairing(self.model.pairing)
+        self.model.check_cells(self.task.cells(plain.source) if isinstance(self.task, CellTask) else 0)
         if self.task.prompt_type is not Prompt:
             allowed = "must be none for functions in context: they speak of labels and exemplars"
             require(not self.interventions, "interventions", len(self.interventions), allowed)
