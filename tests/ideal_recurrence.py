@@ -63,7 +63,7 @@ class MadeUpMembers(RunFolder):
     def passes(self, place: int, last: bool) -> Iterator[tuple[int, Pass, PromptSet]]:
         """What `passes` yields of a trained model."""
         spec = self.spec.world(place)
-        prompts, model = fresh_prompts(spec, "fresh", PROMPTS), spec.model
+        prompts, model = fresh_prompts(spec, "prior", PROMPTS), spec.model
         for share in STAGES[-1:] if last else STAGES:
             if self.learns:
                 one = exact_pass(prompts, share)

@@ -33,7 +33,7 @@ SMALL = replace(QUICK, model=replace(QUICK.model, width=16, heads=2))
 
 @lru_cache
 def prompts() -> PromptSet:
-    return fresh_prompts(SMALL, "fresh", 60)
+    return fresh_prompts(SMALL, "prior", 60)
 
 
 @lru_cache
@@ -134,7 +134,7 @@ def test_pools_are_read_at_the_terms_that_tell(monkeypatch):
 
     stand_in_functions(monkeypatch)
     ideal, _ = general_then_pooled(pools.POOLS, "quick")
-    late = pools.late_errors(ideal, pools.FRESH, "fresh")
+    late = pools.late_errors(ideal, pools.FRESH, "prior")
     assert (late.values[:, -1] < 1e-4).all() and (late.values[:, 0] > 5).all()
     assert FIRST == 5 and (pools.second_error(ideal, pools.SOME) < 0.05).all()
     assert (pools.second_error(ideal, pools.FRESH) > 0.1).all()

@@ -104,7 +104,7 @@ def test_a_pool_is_drawn_once_and_fresh_prompts_are_outside_of_it():
     np.testing.assert_array_equal(latent["a"], np.asarray(bank.matrices)[member])
     np.testing.assert_array_equal(latent["b"], np.asarray(bank.offsets)[member])
     assert np.bincount(member).min() > 900
-    fresh = arrays(POOL, TASK.variant("fresh"))[2]
+    fresh = arrays(POOL, TASK.variant("prior"))[2]
     assert (fresh["member"] == -1).all() and len(np.unique(fresh["a"])) > 2900
     assert not np.array_equal(bank.matrices, replace(POOL, seed=6).build().matrices)
 
@@ -123,10 +123,10 @@ def test_symbols_follow_the_recurrence_modulo_their_number():
 def test_a_pool_of_symbols_and_its_fresh_recurrences_have_none_in_common():
     pool = set(np.asarray(FEW.build().order[:4]).tolist())
     pairs = {}
-    for name in ("train", "fresh"):
+    for name in ("train", "prior"):
         latent = draw(FEW, TASK.variant(name)).latent
         pairs[name] = set(np.asarray(7 * latent["a"] + latent["b"]).tolist())
-    assert pairs["train"] == pool and len(pairs["fresh"]) == 45 and not pairs["fresh"] & pool
+    assert pairs["train"] == pool and len(pairs["prior"]) == 45 and not pairs["prior"] & pool
     assert set(np.asarray(draw(FEW).latent["member"]).tolist()) == {0, 1, 2, 3}
 
 
@@ -166,7 +166,7 @@ GOLDEN_ORDER = [35, 33, 30, 34]
         ({"source": Recurrences(start=(0.0, float("inf")))}, "source.start.1 = inf: must be a finite number"),
         ({"source": ModularRecurrences(modulus=3, pool=9)}, "source.pool = 9: must be below modulus.2 = 9"),
         ({"source": SYMBOLS, "task": replace(TASK, noise=0.1)}, "task.noise = 0.1: must be 0 for symbols"),
-        ({"evaluators": ("prior",)}, "must be one of train, fresh"),
+        ({"evaluators": ("wrong",)}, "must be one of train, prior"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(changes, line):

@@ -27,7 +27,7 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
     Args:
         context: the number of slots before the query: a prompt shows `context` + 1 terms and asks for one more.
         noise: the standard deviation of the noise, sigma.
-        draw: "pool": recurrences of the source's pool, where it has one; "fresh": recurrences that are not in the pool.
+        draw: "pool": recurrences of the source's pool, where it has one; "prior": recurrences that are not in the pool.
 
     Prompt i of a stream is a pure function of (root key, i), whatever the batch size. `latent` has the recurrence, `a`
     and `b` (a matrix [batch, dim, dim] and a vector [batch, dim], or whole numbers [batch]), and its number in the
@@ -42,7 +42,7 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
 
     context: Annotated[int, msgspec.Meta(ge=1)] = 14
     noise: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    draw: Literal["pool", "fresh"] = "pool"
+    draw: Literal["pool", "prior"] = "pool"
 
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source has recurrences, and the noise is one that its terms can have."""
@@ -58,12 +58,12 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
 
     def evaluators(self) -> tuple[str, ...]:
         """Names of the evaluators, in the order of their stream numbers: see `variant`."""
-        return ("train", "fresh")
+        return ("train", "prior")
 
     def variant(self, name: str) -> "Recurrence":
-        """The task of the evaluator `name`: `train` (prompts as in training) or `fresh` (recurrences outside the pool,
+        """The task of the evaluator `name`: `train` (prompts as in training) or `prior` (recurrences outside the pool,
         which cannot have been memorised)."""
-        return self if name == "train" else replace(self, draw="fresh")
+        return self if name == "train" else replace(self, draw="prior")
 
     def outputs(self, source: SourceLike) -> int:
         """Number of symbols; 0 where a response is a vector of real numbers."""

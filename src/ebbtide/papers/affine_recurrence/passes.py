@@ -55,7 +55,7 @@ def passes(run: Snapshot, place: int, last: bool) -> Iterator[tuple[int, Pass, P
     folder = RunFolder(run.path)
     spec = loadable_spec_of(folder).world(place)
     assert isinstance(spec.model, Transformer)
-    prompts = fresh_prompts(spec, "fresh", FINAL_PROMPTS if last else PROMPTS)
+    prompts = fresh_prompts(spec, "prior", FINAL_PROMPTS if last else PROMPTS)
     run_once = compile_pass(spec.model)
     kept = checkpoints(folder)
     for at, arrays in kept[-1:] if last else kept:

@@ -54,12 +54,12 @@ def second_error(evidence: Evidence, arm: str) -> Values:
 
 def lowest_error(evidence: Evidence, arm: str) -> Values:
     """Smallest error over training on recurrences outside the pool."""
-    return late_errors(evidence, arm, "fresh").values.min(1)
+    return late_errors(evidence, arm, "prior").values.min(1)
 
 
 def rise(evidence: Evidence, arm: str) -> Values:
     """Powers of ten by which the error on recurrences outside the pool is larger at the end than at its smallest."""
-    values = late_errors(evidence, arm, "fresh").values
+    values = late_errors(evidence, arm, "prior").values
     return np.log10(values[:, -1] / values.min(1))
 
 
@@ -70,7 +70,7 @@ def known_share(evidence: Evidence, arm: str) -> Values:
 
 def excess_outside(evidence: Evidence, arm: str) -> Values:
     """Powers of ten by which the last error on recurrences outside the pool is above that on its own."""
-    outside, inside = (late_errors(evidence, arm, name, last=True).values[:, -1] for name in ("fresh", "train"))
+    outside, inside = (late_errors(evidence, arm, name, last=True).values[:, -1] for name in ("prior", "train"))
     return np.log10(outside / inside)
 
 
@@ -122,7 +122,7 @@ CLAIMS = (
         f"({FRESH})",
         0.0,
         lambda evidence: np.minimum(
-            -np.log10(10 * late_errors(evidence, FRESH, "fresh").values[:, -1]), RETURN - rise(evidence, FRESH)
+            -np.log10(10 * late_errors(evidence, FRESH, "prior").values[:, -1]), RETURN - rise(evidence, FRESH)
         ),
         (FRESH,),
     ),
@@ -155,7 +155,7 @@ ARMS: dict[str, Point] = {
 def draw_pools(evidence: Evidence, title: str) -> Figures:
     """pools.png and pools.svg: errors of the last term over training, on recurrences outside the pool and on its
     own, as the run recorded them."""
-    panels = {"recurrences never trained": "fresh/query_loss", "as in training": "train/query_loss"}
+    panels = {"recurrences never trained": "prior/query_loss", "as in training": "train/query_loss"}
     arms = [arm for arm in ARMS if arm in evidence.finished_arms()]
     if not arms:
         return {}
@@ -180,7 +180,7 @@ POOLS = Experiment(
             f"four times as long; {SCALED}",
         ),
     },
-    shows=("train", "fresh"),
-    scalars=("train_final", "fresh_peak", "fresh_final", "train_loss_final"),
+    shows=("train", "prior"),
+    scalars=("train_final", "prior_peak", "prior_final", "train_loss_final"),
     figures=draw_pools,
 )

@@ -18,7 +18,7 @@ QUICK = Spec(
     batch=32,
     sequences=256_000,
     schedule=Schedule(evaluations=31, spacing="log", first=1600, checkpoints=31),
-    evaluators=("train", "fresh"),
+    evaluators=("train", "prior"),
     evaluation_sequences=1000,
     keep_best=None,
 )
