@@ -35,6 +35,7 @@ from ideal_tools import (
     specs_of,
     untrained,
 )
+from ideal_words import ON_WORDS
 
 IDEALS: dict[str, dict[str, Course]] = MECHANISMS | {
     "transience": {"": TRANSIENT},
@@ -104,7 +105,9 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
 ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
-ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_RECURRENCES | ON_CHAINS
+ON_FUNCTIONS = (
+    FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_RECURRENCES | ON_CHAINS | ON_WORDS
+)
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [

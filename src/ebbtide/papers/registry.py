@@ -6,6 +6,7 @@ from ebbtide.errors import nearest, require
 from ebbtide.papers.abrupt_learning.study import ABRUPT_LEARNING
 from ebbtide.papers.affine_recurrence.study import AFFINE_RECURRENCE
 from ebbtide.papers.bayesian_averaging.study import BAYESIAN_AVERAGING
+from ebbtide.papers.bounded_cfg.study import BOUNDED_CFG
 from ebbtide.papers.chains.study import CHAINS
 from ebbtide.papers.context_to_weights.study import CONTEXT_TO_WEIGHTS
 from ebbtide.papers.coopetition.study import COOPETITION
@@ -40,6 +41,7 @@ STUDIES: tuple[Study, ...] = (
     CONTEXT_TO_WEIGHTS,
     AFFINE_RECURRENCE,
     CHAINS,
+    BOUNDED_CFG,
     TOY_LAWS,
 )
 

@@ -1,0 +1,59 @@
+"""Study `bounded-cfg`: its measures on answers that are known, and its figures."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from ebbtide.analysis.predictions import Predictions, fresh_prompts
+from ebbtide.papers.bounded_cfg import measures
+from ebbtide.papers.bounded_cfg.settings import ARMS, QUICK, WIDTH
+from ebbtide.papers.bounded_cfg.study import BOUNDED_CFG
+from evidence_tools import finished
+from ideal_tools import specs_of
+from ideal_words import best_causal, forgetful, right
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def answered(says, shifted: bool = False) -> Predictions:
+    """A member that answers so."""
+    spec = replace(QUICK, task=replace(QUICK.task, shifted=shifted)).world(0)
+    asked = fresh_prompts(spec, measures.HELD_OUT, 300)
+    blank = Predictions(np.asarray([0]), np.zeros((0, 0, 0, 1)), asked, spec)
+    return blank._replace(outputs=says(blank, 1.0, False)[None])
+
+
+def test_right_answers_are_all_right_and_forgotten_ones_by_place():
+    perfect = measures.measure_accuracy(answered(right))
+    assert perfect.cells == 1 and (perfect.places == 1).all() and (perfect.stacks == 1).all()
+    lossy = measures.measure_accuracy(answered(forgetful))
+    np.testing.assert_allclose(lossy.places, [0.9, 0.8, 0.7, 0.6], atol=0.05)
+    np.testing.assert_allclose(lossy.stacks[1:3], [0.9 * 0.99, 0.9 * 0.8], atol=0.12)
+    assert 0.8 < lossy.cells < 0.9
+
+
+def test_a_causal_model_knows_aligned_cells_and_not_shifted_ones():
+    assert measures.best_causal(answered(right)).cells == 1
+    asked = answered(best_causal, shifted=True)
+    best = measures.best_causal(asked)
+    assert 0.4 < best.cells < 0.8 and measures.measure_accuracy(asked).cells == best.cells
+
+
+def test_arms_differ_in_the_model_alone_and_have_one_width():
+    for experiment in BOUNDED_CFG.experiments:
+        specs = specs_of(BOUNDED_CFG, experiment, "quick")
+        assert set(specs) == set(ARMS)
+        assert len({replace(spec, model=QUICK.model).to_json() for spec in specs.values()}) == 1
+        models: list[Any] = [spec.model for spec in specs.values()]
+        assert {model.width for model in models} == {WIDTH} and len(set(models)) == len(ARMS)
+
+
+@pytest.mark.parametrize("experiment", BOUNDED_CFG.experiments, ids=lambda one: one.name)
+def test_the_figures_show_every_arm(experiment, monkeypatch):
+    some = measures.Accuracy(0.9, np.linspace(1, 0.8, 4), np.linspace(1, 0.7, 5))
+    monkeypatch.setattr(measures, "map_members", lambda *_: [measures.Member(some, some), None])
+    drawn = experiment.figures(finished(ARMS), "made up")
+    assert set(drawn) == {"depths.png"} and drawn["depths.png"][:4] == b"\x89PNG"
+    assert experiment.figures(finished([]), "made up") == {}
