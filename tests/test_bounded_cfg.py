@@ -26,19 +26,23 @@ def answered(says, shifted: bool = False) -> Predictions:
 
 
 def test_right_answers_are_all_right_and_forgotten_ones_by_place():
-    perfect = measures.measure_accuracy(answered(right))
+    member = measures.measure_member(answered(right))
+    perfect = member.own
+    assert 0 < member.divergence < 0.01 and member.causal.cells == 1
     assert perfect.cells == 1 and (perfect.places == 1).all() and (perfect.stacks == 1).all()
-    lossy = measures.measure_accuracy(answered(forgetful))
+    lossy = measures.measure_member(answered(forgetful)).own
     np.testing.assert_allclose(lossy.places, [0.9, 0.8, 0.7, 0.6], atol=0.05)
     np.testing.assert_allclose(lossy.stacks[1:3], [0.9 * 0.99, 0.9 * 0.8], atol=0.12)
     assert 0.8 < lossy.cells < 0.9
 
 
 def test_a_causal_model_knows_aligned_cells_and_not_shifted_ones():
-    assert measures.best_causal(answered(right)).cells == 1
+    member = measures.measure_member(answered(best_causal, shifted=True))
+    assert 0.4 < member.causal.cells < 0.8 and member.own.cells == member.causal.cells
+    assert member.divergence == pytest.approx(0, abs=1e-6)
     asked = answered(best_causal, shifted=True)
-    best = measures.best_causal(asked)
-    assert 0.4 < best.cells < 0.8 and measures.measure_accuracy(asked).cells == best.cells
+    off = measures.measure_member(asked._replace(outputs=2 * asked.outputs))
+    assert off.own.cells == member.own.cells and off.divergence > 0.02
 
 
 def test_arms_differ_in_the_model_alone_and_have_one_width():
@@ -53,7 +57,7 @@ def test_arms_differ_in_the_model_alone_and_have_one_width():
 @pytest.mark.parametrize("experiment", BOUNDED_CFG.experiments, ids=lambda one: one.name)
 def test_the_figures_show_every_arm(experiment, monkeypatch):
     some = measures.Accuracy(0.9, np.linspace(1, 0.8, 4), np.linspace(1, 0.7, 5))
-    monkeypatch.setattr(measures, "map_members", lambda *_: [measures.Member(some, some), None])
+    monkeypatch.setattr(measures, "map_members", lambda *_: [measures.Member(some, some, 0.1), None])
     drawn = experiment.figures(finished(ARMS), "made up")
     assert set(drawn) == {"depths.png"} and drawn["depths.png"][:4] == b"\x89PNG"
     assert experiment.figures(finished([]), "made up") == {}

@@ -106,7 +106,7 @@ def draw(evidence: Evidence, title: str) -> Figures:
     some = next(one for one in members_of(evidence, done[0]) if one is not None)
     cells = {arm: place_accuracies(evidence, arm) for arm in done}
     stacks = {arm: stack_accuracies(evidence, arm) for arm in done}
-    return {"depths.png": draw_depths(title, cells, stacks, (some.best.places, some.best.stacks), "latent")}
+    return {"depths.png": draw_depths(title, cells, stacks, (some.causal.places, some.causal.stacks), "latent")}
 
 
 DECOMPOSITION = Experiment(

@@ -14,25 +14,25 @@ def draw_depths(
     title: str,
     cells: dict[str, Float[np.ndarray, "member depth"]],
     stacks: dict[str, Float[np.ndarray, "member depths"]],
-    best: tuple[Float[np.ndarray, " depth"], Float[np.ndarray, " depths"]],
+    causal: tuple[Float[np.ndarray, " depth"], Float[np.ndarray, " depths"]],
     dashed: str,
 ) -> bytes:
     """PNG with two panels: accuracy on the cells of the stack that are not empty, by their place from the bottom, and
     share of exact stacks, by the number of symbols on them; a line for each arm, dashed where its name has `dashed` in
-    it, in one colour for arms of one model, whose name comes before the comma. `best` is what a causal model could
-    reach, dotted."""
+    it, in one colour for arms of one model, whose name comes before the comma. `causal` has the
+    same for the most probable values given the symbols up to the slot, dotted."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 3.5), layout="constrained")
     axes: Any = figure.subplots(1, 2, sharey=True)
     models = list(dict.fromkeys(arm.partition(",")[0] for arm in cells))
     members = max((len(one) for one in cells.values()), default=0)
-    for panel, found, ceiling, first in ((axes[0], cells, best[0], 1), (axes[1], stacks, best[1], 0)):
+    for panel, found, ceiling, first in ((axes[0], cells, causal[0], 1), (axes[1], stacks, causal[1], 0)):
         for arm, values in found.items():
             x = np.arange(first, first + values.shape[1])
             colour = COLOURS[models.index(arm.partition(",")[0]) % len(COLOURS)]
             draw_members(panel, x, values, colour, arm, style="--" if dashed in arm else "-")
-        panel.plot(np.arange(first, first + len(ceiling)), ceiling, color="0.3", lw=1.2, ls=":", label="best causal")
+        panel.plot(np.arange(first, first + len(ceiling)), ceiling, color="0.3", lw=1.2, ls=":", label="exact, causal")
         panel.set_xticks(np.arange(first, first + len(ceiling)))
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)

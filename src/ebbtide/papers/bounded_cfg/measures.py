@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import log_softmax
 
 from ebbtide.analysis import predictions
 from ebbtide.analysis.predictions import PROMPTS, Predictions, cache_per_prompt_set, map_members
@@ -35,32 +36,46 @@ def accuracy_of(said: Cells, right: Cells) -> Accuracy:
 
 
 @cache_per_prompt_set
-def best_causal(asked: Predictions) -> Accuracy:
-    """The accuracy of the best answers that can be given from the symbols up to the slot: those of the automaton, or,
-    where targets are shifted, the most probable value of every cell after the next symbol."""
+def causal_probs(asked: Predictions) -> Float[np.ndarray, "slots prompt cells values"]:
+    """Exact probabilities of every cell given the symbols up to the slot: 0 or 1, as the automaton says, or, where
+    targets are shifted, those after the next symbol. No causal model has a lower expected loss."""
     source, task, symbols = asked.spec.source, asked.spec.task, asked.inputs.argmax(-1)
     assert isinstance(source, Words) and isinstance(task, Parsing)
-    said = next_cell_probs(symbols, source).argmax(-1) if task.shifted else read_words(symbols, source).cells()
-    return accuracy_of(said, asked.responses)
-
-
-def measure_accuracy(asked: Predictions) -> Accuracy:
-    """The accuracy of a member's answers at its last checkpoint."""
-    logits = asked.outputs[-1].reshape(*asked.responses.shape, -1)
-    return accuracy_of(logits.argmax(-1), asked.responses)
+    if task.shifted:
+        return next_cell_probs(symbols, source)
+    return np.eye(source.values)[read_words(symbols, source).cells()]
 
 
 class Member(NamedTuple):
-    """The accuracy of a member, and the best that a causal model could have on the same words."""
+    """What is measured of a member at its last checkpoint, on held-out words: its accuracy; that of the most probable
+    values by `causal_probs`; and KL(`causal_probs` || member), nats a slot, summed over cells, mean over the slots from
+    the start to the end of the word."""
 
     own: Accuracy
-    best: Accuracy
+    causal: Accuracy
+    divergence: float
+
+
+def measure_member(asked: Predictions) -> Member:
+    """The `Member` of its predictions."""
+    right, exact = asked.responses, causal_probs(asked)
+    logs = log_softmax(asked.outputs[-1].reshape(*right.shape, -1), axis=-1)
+    inside = read_words(asked.inputs.argmax(-1), _words(asked)).states > 0
+    apart = (exact * (np.log(np.maximum(exact, 1e-300)) - logs)).sum((-1, -2))
+    return Member(
+        accuracy_of(logs.argmax(-1), right), accuracy_of(exact.argmax(-1), right), float(apart[inside].mean())
+    )
+
+
+def _words(asked: Predictions) -> Words:
+    source = asked.spec.source
+    assert isinstance(source, Words)
+    return source
 
 
 @lru_cache(maxsize=1024)
 def _member_of(run: Snapshot, place: int) -> Member:
-    asked = predictions.predict_member(run, place, HELD_OUT, PROMPTS, True)
-    return Member(measure_accuracy(asked), best_causal(asked))
+    return measure_member(predictions.predict_member(run, place, HELD_OUT, PROMPTS, True))
 
 
 def members_of(evidence: Evidence, arm: str) -> list[Member | None]:
@@ -73,9 +88,9 @@ def cell_accuracies(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"
     return np.asarray([np.nan if one is None else one.own.cells for one in members_of(evidence, arm)])
 
 
-def best_accuracies(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
-    """The same of the best causal answers."""
-    return np.asarray([np.nan if one is None else one.best.cells for one in members_of(evidence, arm)])
+def divergences(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
+    """KL(`causal_probs` || member), nats a slot."""
+    return np.asarray([np.nan if one is None else one.divergence for one in members_of(evidence, arm)])
 
 
 def place_accuracies(evidence: Evidence, arm: str) -> Float[np.ndarray, "member depth"]:
