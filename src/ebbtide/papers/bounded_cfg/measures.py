@@ -94,9 +94,10 @@ def divergences(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
 
 
 def place_accuracies(evidence: Evidence, arm: str) -> Float[np.ndarray, "member depth"]:
-    """The same as `cell_accuracies`, by the place of the cell from the bottom of the stack."""
+    """The same as `cell_accuracies`, by the place of the cell from the bottom of the stack; of no members there are two
+    places, since places are compared with the next."""
     members = members_of(evidence, arm)
-    depth = next((len(one.own.places) for one in members if one is not None), 1)
+    depth = next((len(one.own.places) for one in members if one is not None), 2)
     return np.stack([np.full(depth, np.nan) if one is None else one.own.places for one in members])
 
 
