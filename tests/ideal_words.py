@@ -6,6 +6,7 @@ import numpy as np
 
 from ebbtide.analysis.predictions import Predictions, PromptSet
 from ebbtide.evaluation.words import next_cell_probs
+from ebbtide.papers.bounded_cfg import pairings
 from ebbtide.papers.bounded_cfg.settings import ARMS, LSTM, WHOLE, arm_of
 from ebbtide.papers.bounded_cfg.study import BOUNDED_CFG
 from ebbtide.sources.words import Words
@@ -66,8 +67,32 @@ def not_yet_seen(experiment: Experiment, preset: str) -> tuple[Evidence, Evidenc
     return both_of(specs_of(BOUNDED_CFG, experiment, preset), says)
 
 
+def logs_of(probs: Callable[[Predictions], np.ndarray]) -> Says:
+    """Logarithms of exact probabilities."""
+    return lambda asked, share, seen: np.log(np.maximum(probs(asked), 1e-9))
+
+
+def inferred_or_retrieved(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
+    """Pairings are inferred where they are new in every word, retrieved where they are not; the LSTM knows the brackets
+    that may follow, and not which closes which."""
+
+    def unpaired(asked: Predictions) -> np.ndarray:
+        probs = pairings.inference_probs(asked)
+        closing = probs[..., 5:].sum(-1, keepdims=True)
+        return np.concatenate([probs[..., :5], np.repeat(closing / 3, 3, axis=-1)], axis=-1)
+
+    answers = {
+        pairings.OWN: pairings.inference_probs,
+        pairings.POOLED: pairings.retrieval_probs,
+        pairings.OWN_LSTM: unpaired,
+    }
+    specs = specs_of(BOUNDED_CFG, experiment, preset)
+    return both_of(specs, {arm: logs_of(probs) for arm, probs in answers.items()})
+
+
 ON_WORDS: dict[str, Callable[[Experiment, str], tuple[Evidence, Evidence]]] = {
     "bounded-cfg/decomposition": lost_by_the_lstm,
     "bounded-cfg/shift": not_yet_seen,
+    "bounded-cfg/pairings": inferred_or_retrieved,
 }
 """By experiment: from a preset the evidence of the ideal and of the untrained."""

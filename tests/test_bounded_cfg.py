@@ -7,12 +7,18 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.analysis.predictions import Predictions, fresh_prompts
-from ebbtide.papers.bounded_cfg import measures
+from ebbtide.papers.bounded_cfg import measures, pairings
+from ebbtide.papers.bounded_cfg.decomposition import DECOMPOSITION
+from ebbtide.papers.bounded_cfg.figures import draw_pairings
 from ebbtide.papers.bounded_cfg.settings import ARMS, QUICK, WIDTH
+from ebbtide.papers.bounded_cfg.shift import SHIFT
 from ebbtide.papers.bounded_cfg.study import BOUNDED_CFG
+from ebbtide.studies.evidence import Series
+from ebbtide.training.fields import assign_all
+from ebbtide.training.spec import Spec, from_builtins
 from evidence_tools import finished
 from ideal_tools import specs_of
-from ideal_words import best_causal, forgetful, right
+from ideal_words import best_causal, forgetful, logs_of, right
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -46,7 +52,7 @@ def test_a_causal_model_knows_aligned_cells_and_not_shifted_ones():
 
 
 def test_arms_differ_in_the_model_alone_and_have_one_width():
-    for experiment in BOUNDED_CFG.experiments:
+    for experiment in (DECOMPOSITION, SHIFT):
         specs = specs_of(BOUNDED_CFG, experiment, "quick")
         assert set(specs) == set(ARMS)
         assert len({replace(spec, model=QUICK.model).to_json() for spec in specs.values()}) == 1
@@ -54,7 +60,29 @@ def test_arms_differ_in_the_model_alone_and_have_one_width():
         assert {model.width for model in models} == {WIDTH} and len(set(models)) == len(ARMS)
 
 
-@pytest.mark.parametrize("experiment", BOUNDED_CFG.experiments, ids=lambda one: one.name)
+def predicted(says, pool: int, evaluator: str) -> Predictions:
+    """A model of symbols that answers so."""
+    data = QUICK.builtins()
+    assign_all(Spec, data, pairings.BASE | {"source.pool": pool})
+    spec = from_builtins(data).world(0)
+    asked = fresh_prompts(spec, evaluator, 300)
+    blank = Predictions(np.asarray([0]), np.zeros((0, 0, 0, 1)), asked, spec)
+    return blank._replace(outputs=logs_of(says)(blank, 1.0, False)[None])
+
+
+def test_exact_predictions_are_at_no_distance_from_themselves_and_far_from_each_other():
+    inference, retrieval = pairings.inference_probs, pairings.retrieval_probs
+    inferred = predicted(inference, 2, pairings.HELD_OUT)
+    assert pairings.divergence(inferred, inference(inferred)) == pytest.approx(0, abs=1e-6)
+    assert pairings.divergence(inferred, retrieval(inferred)) > 0.05
+    retrieved = predicted(retrieval, 2, pairings.PRIOR)
+    assert pairings.divergence(retrieved, inference(retrieved)) > 0.5
+    members = Series(np.linspace(0, 1, 6).reshape(2, 3), np.asarray([0, 10, 20]))
+    drawn = draw_pairings("made up", {"arm": {"line": (members.sequences, members.values)}})
+    assert drawn[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("experiment", (DECOMPOSITION, SHIFT), ids=lambda one: one.name)
 def test_the_figures_show_every_arm(experiment, monkeypatch):
     some = measures.Accuracy(0.9, np.linspace(1, 0.8, 4), np.linspace(1, 0.7, 5))
     monkeypatch.setattr(measures, "map_members", lambda *_: [measures.Member(some, some, 0.1), None])

@@ -1,4 +1,4 @@
-"""Figures of study `bounded-cfg`: accuracy by depth, of every model and decomposition."""
+"""Figures of study `bounded-cfg`: accuracy by depth, and valid next symbols over training."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import draw_members, median_words
+from ebbtide.report.curves import draw_members, median_words, set_log
 from ebbtide.report.figure import render
+from ebbtide.report.functions_figure import Line
 
 
 def draw_depths(
@@ -42,5 +43,27 @@ def draw_depths(
     axes[1].set_title("whole stacks", loc="left", fontsize=9)
     axes[1].set_xlabel("symbols on the stack", fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    figure.suptitle(f"{title}: on held-out words\nthin: members, {median_words(members)}", fontsize=9.5)
+    return render(figure, "png")
+
+
+def draw_pairings(title: str, panels: dict[str, dict[str, Line]]) -> bytes:
+    """PNG with a panel for each arm: share of slots whose most probable next symbol is a valid one, over training, on
+    held-out words, a line for each kind of pairings."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.4 * len(panels) + 2.2, 3.3), layout="constrained")
+    axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
+    for panel, (arm, lines) in zip(axes.flat, panels.items(), strict=True):
+        for i, (name, (x, members)) in enumerate(lines.items()):
+            draw_members(panel, x[x > 0], members[:, x > 0], COLOURS[i], name)
+        set_log(panel, "x")
+        panel.set_title(arm, loc="left", fontsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    axes.flat[0].set_ylabel("share of valid answers", fontsize=9)
+    figure.supxlabel("sequences (per member)", fontsize=9)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    members = max((len(found) for lines in panels.values() for _, found in lines.values()), default=0)
     figure.suptitle(f"{title}: on held-out words\nthin: members, {median_words(members)}", fontsize=9.5)
     return render(figure, "png")
