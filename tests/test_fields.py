@@ -6,12 +6,14 @@ import msgspec
 import pytest
 
 from ebbtide.errors import InputError
+from ebbtide.models.cells import CellReadout
 from ebbtide.models.positions import Rotary
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.features import Features
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sources.glyphs import Glyphs
 from ebbtide.sources.omniglot import Omniglot
+from ebbtide.studies.describe import defaults, differing
 from ebbtide.tasks.labels import Shared
 from ebbtide.training import fields
 from ebbtide.training.fields import assign_all, override
@@ -160,3 +162,26 @@ def test_a_value_that_does_not_fit_is_explained(setting, field, value, said, one
         changed(setting)
     one_line(caught, field, value)
     assert said in caught.value.allowed
+
+
+def test_a_struct_that_is_absent_while_unset_is_created_by_one_of_its_fields():
+    """Neither the fields that stored specs lack (a model's read-out) nor their unset fields (a start's context) stand
+    in the way."""
+    data = Spec().builtins()
+    assert "readout" not in data["model"]
+    assign_all(Spec, data, {"model.readout.cells": 4, "start.run": "donor", "start.sequences": 64})
+    spec = from_builtins(data)
+    assert isinstance(spec.model, Transformer) and spec.model.readout == CellReadout(cells=4)
+    assert spec.start is not None and spec.start.context is msgspec.UNSET
+    with pytest.raises(InputError, match=r"model.readuot = 4: no such field \(did you mean 'readout'\?\)"):
+        override(Spec, Spec().builtins(), "model.readuot.cells", "4")
+
+
+def test_an_unset_field_has_no_default_to_compare_with():
+    spec = Spec(model=Transformer(readout=CellReadout(cells=4)))
+    assert "model.readout" not in defaults(Spec())
+    assert differing(spec.builtins(), defaults(spec)) == {
+        "model.readout.decomposition": "latent",
+        "model.readout.cells": 4,
+        "model.readout.hidden": 2,
+    }

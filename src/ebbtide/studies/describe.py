@@ -57,7 +57,7 @@ def _defaults(struct: msgspec.Struct, plain: msgspec.Struct | None, prefix: str)
                 out |= _defaults(own, usual if type(usual) is type(own) else None, f"{name}.")
         elif isinstance(usual, msgspec.Struct):
             out[name] = _tag(usual) or "given"
-        elif usual is not msgspec.NODEFAULT:
+        elif usual is not msgspec.NODEFAULT and usual is not msgspec.UNSET:
             found = msgspec.to_builtins(usual)
             out[name] = list(found) if isinstance(found, tuple) else found
     return out

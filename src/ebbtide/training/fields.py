@@ -7,6 +7,7 @@ import copy
 import re
 import types
 import typing
+from collections.abc import Collection
 from pathlib import PurePath
 from typing import Any
 
@@ -40,15 +41,15 @@ def assign(kind: type, data: dict[str, Any], name: str, value: Any) -> None:
     at: Any = data
     own = False  # whether the field is of a class in a user's file
     for i, part in enumerate(parents):
-        _known(at, part, ".".join(parents[:i]), value)
-        if at[part] is None:
+        _known(at, part, ".".join(parents[:i]), value, _unset(kind, data, parents[:i]))
+        if at.get(part) is None:
             at[part] = _optional(kind, data, parents[: i + 1])
         at[part] = copy.copy(at[part])  # whoever gave this struct, or another spec, may hold it too
         struct = at[part]
         at = _holder(struct)
         own |= at is not struct
-    _known(at, last, ".".join(parents), value)
-    current = at[last]
+    _known(at, last, ".".join(parents), value, () if own else _unset(kind, data, parents))
+    current = at.get(last)
     if isinstance(current, dict) and "type" in current and isinstance(value, str):
         if name == "source" and PurePath(value).suffix in (".npz", ".safetensors"):
             value = _defaults(kind, data, [*parents, last], "features", path=value)
@@ -106,12 +107,20 @@ def _optional(kind: type, data: dict[str, Any], path: list[str]) -> dict[str, An
     for option in _options(_walk(kind, data, path, union=True)[0]):
         if hasattr(option, "__struct_fields__"):
             found = {one.name: default(one) for one in msgspec.structs.fields(option)}
+            found = {n: value for n, value in found.items() if value is not msgspec.UNSET}
             return {n: None if value is msgspec.NODEFAULT else msgspec.to_builtins(value) for n, value in found.items()}
     return None
 
 
-def _known(at: Any, part: str, parent: str, value: Any) -> None:
-    fields = list(at) if isinstance(at, dict) else []
+def _unset(kind: type, data: dict[str, Any], path: list[str]) -> list[str]:
+    """The fields of the struct at `path` that are absent where they are not set."""
+    found = _walk(kind, data, path)[0]
+    fields = msgspec.structs.fields(found) if hasattr(found, "__struct_fields__") else ()
+    return [one.name for one in fields if one.default is msgspec.UNSET]
+
+
+def _known(at: Any, part: str, parent: str, value: Any, unset: Collection[str]) -> None:
+    fields = [*at, *(one for one in unset if one not in at)] if isinstance(at, dict) else []
     if part not in fields:
         place = f"{parent} has the fields" if parent else "a spec has the fields"
         shown = ", ".join(f for f in fields if f != "type") or "none"

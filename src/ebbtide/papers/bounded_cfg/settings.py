@@ -67,6 +67,6 @@ QUICK = Spec(
     keep_best=None,
 )
 SCALED = (
-    "2 types, depth 4, words of at most 24 letters, width 40, new words throughout in place of 100,000, one phase of "
-    "training in place of five"
+    "2 types, depth 4, words of at most 24 letters, width 40, new words throughout in place of a fixed set, one phase "
+    "of training in place of five"
 )

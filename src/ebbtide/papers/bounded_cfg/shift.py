@@ -59,7 +59,7 @@ CLAIMS = (
     ),
     Claim(
         "transformer",
-        "and so is the causal transformer",
+        "and so does the causal transformer",
         "the same",
         f"{NEAR:g} - larger KL(exact causal probabilities || model), forced and latent ({CAUSAL})",
         0.0,
