@@ -181,9 +181,10 @@ def _described(kind: type[Custom], value: Any) -> Custom:
 
 
 def _fields(kind: type[Custom], value: Any) -> dict[str, Any]:
-    """The fields of an object in builtins."""
+    """The fields of an object in builtins, without those that are not set."""
+    own = {one: getattr(value, one) for one in value.__struct_fields__}
     try:
-        return {one: msgspec.to_builtins(getattr(value, one)) for one in value.__struct_fields__}
+        return {one: msgspec.to_builtins(given) for one, given in own.items() if given is not msgspec.UNSET}
     except (TypeError, ValueError) as error:
         raise InputError(kind.part, type(value).__name__, one_line(f"its fields must be data: {error}")) from error
 
