@@ -94,7 +94,7 @@ def laws_of_the_papers(experiment: Experiment, preset: str) -> tuple[Evidence, E
 
 Says = Callable[[Predictions, float, bool], np.ndarray]
 """Answers [slots, prompt, outputs] to prompts, at a share of training from 0 to 1; whether training had them."""
-FEWER = 600
+FEWER = 400
 """Prompts at most: enough for exact predictors, and quick."""
 MEMBERS = 6
 """Members of an arm: the fewest with which a claim can hold."""

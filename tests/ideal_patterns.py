@@ -89,7 +89,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts made-up layers in the place of trained ones."""
     monkeypatch.setattr(measures, "trained_member", trained_made_up)
     monkeypatch.setattr(measures, "errors_by_length", errors_made_up)
-    monkeypatch.setattr(measures, "PROMPTS", 600)
+    monkeypatch.setattr(measures, "PROMPTS", 300)
 
 
 def learns_in_context(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:

@@ -32,7 +32,7 @@ from tiny import evaluations, final_state, header, watched
 
 BASE = {
     "batch": 16,
-    "sequences": 80_000,
+    "sequences": 48_000,
     "source.classes": 64,
     "source.dim": 8,
     "source.exemplars": 2,
@@ -51,13 +51,13 @@ WIDTH = Axis(field="model.width", values=[8, 16])
 SWEEP = Sweep(name="try", base=BASE, axes=(WIDTH, LR, Axis(seeds=2)))
 """Two groups of four members; with `jobs=2` two tasks of some seconds."""
 SHORT_SWEEP = Sweep(name="try", base={**BASE, "sequences": 1600}, axes=SWEEP.axes)
-"""The same with a fiftieth of the training."""
+"""The same with a thirtieth of the training."""
 TO_BE_STOPPED = Sweep(
     name="try",
     base=BASE | {"sequences": 6_400_000, "schedule.evaluations": 321, "schedule.checkpoints": 321},
     axes=SWEEP.axes,
 )
-"""The same eighty times as long, looked at as often: no task ends before a stop reaches it, on any machine."""
+"""The same a hundred times as long, looked at as often: no task ends before a stop reaches it, on any machine."""
 
 
 def plan_of(study: Study, experiment: Experiment, preset: str = "quick", changed: Point | None = None) -> SweepPlan:

@@ -83,13 +83,17 @@ def test_members_go_over_the_devices_of_every_process(alone, tmp_path):
             np.testing.assert_allclose(state[name], array, rtol=2e-3, atol=2e-4)
 
 
-def test_stopping_process_0_saves_and_others_go_on_with_another_number_of_processes(tmp_path):
+@pytest.mark.parametrize("others", [1, pytest.param(3, marks=pytest.mark.thorough)])
+def test_stopping_process_0_saves_and_others_go_on_with_another_number_of_processes(others, tmp_path):
     children = start(tmp_path / "run", 2, "1", "long")
     until(lambda: (tmp_path / "run" / "run.json").exists() and RunFolder(tmp_path / "run").sequences() > 0)
     children[0].send_signal(signal.SIGTERM)
     assert end(children) == [(130, "interrupted")] * 2
     assert 0 < RunFolder(tmp_path / "run").sequences() < LONG.sequences
-    assert end(start(tmp_path / "run", 3, "1", "long")) == [(0, "done complete")] * 3
+    if others == 1:
+        train(LONG, tmp_path / "run", processes=1)
+    else:
+        assert end(start(tmp_path / "run", others, "1", "long")) == [(0, "done complete")] * others
     whole = train(LONG, tmp_path / "whole", processes=1)
     run = RunFolder(tmp_path / "run")
     assert same_bits(final_state(run), final_state(whole)) and same_bits(run.arrays(), whole.arrays())

@@ -264,11 +264,20 @@ OF_FUNCTIONS = {"evaluators": ("train",), "keep_best": None, "optimizer": Adam(l
             "source": replace(SPEC.source, classes=700),
             "batch": 700,
         },
-        {"optimizer": Adam(lr=1e-2, decay=WeightDecay(form="norms", coefficient=1e-2))},
+        pytest.param(
+            {"optimizer": Adam(lr=1e-2, decay=WeightDecay(form="norms", coefficient=1e-2))},
+            marks=pytest.mark.thorough,
+        ),
         {"optimizer": Adam(lr=1e-2, decay=WeightDecay(form="norms_qkv", coefficient=1e-2))},
         {"optimizer": SGD(lr=0.1, momentum=0.9), "freeze": ("blocks.0.*",)},
-        {"source": Functions(dim=3, layers=1), "task": Regression(context=4)} | OF_FUNCTIONS,
-        {"source": Concepts(concepts=4), "task": Cued(context=4), "batch": 700} | OF_FUNCTIONS,
+        pytest.param(
+            {"source": Functions(dim=3, layers=1), "task": Regression(context=4)} | OF_FUNCTIONS,
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            {"source": Concepts(concepts=4), "task": Cued(context=4), "batch": 700} | OF_FUNCTIONS,
+            marks=pytest.mark.thorough,
+        ),
         {
             "source": Functions(dim=3, layers=1),
             "task": Regression(context=4, lengths="random"),

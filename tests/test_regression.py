@@ -276,7 +276,7 @@ def test_training_learns_the_functions(link):
 
 
 def test_a_run_of_functions_is_interrupted_and_resumed_like_any_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "SLICE_SECONDS", 0.01)
+    monkeypatch.setattr(driver, "SLICE_SECONDS", 0.05)
     whole = train(SPEC, tmp_path / "whole", processes=0)
     with pytest.raises(Interrupted):
         train(SPEC, tmp_path / "run", processes=0, report=lambda progress: os.kill(os.getpid(), signal.SIGINT))

@@ -27,7 +27,7 @@ def serial(tmp_path_factory) -> dict[str, bytes]:
     return bits(trained(tmp_path_factory.mktemp("serial") / "s", SWEEP))
 
 
-@pytest.mark.parametrize("what", ["preempted", "killed"])
+@pytest.mark.parametrize("what", ["preempted", pytest.param("killed", marks=pytest.mark.thorough)])
 def test_a_job_that_is_interrupted_goes_on_where_it_was(what, serial, tmp_path):
     """Preempted or out of time, submitit sends a signal: the task saves and the job is queued again. Killed: the driver
     submits it again. The bits are those of the sweep trained in one process."""

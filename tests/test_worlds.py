@@ -48,10 +48,10 @@ def alone(spec: Spec, i: int) -> Spec:
 @pytest.mark.parametrize("spec", [OWN, FUNCTIONS], ids=["classes", "functions"])
 def test_a_member_computes_what_a_run_on_its_world_alone_computes(tmp_path, spec):
     """To the bit: parameters, optimiser, every metric of every evaluator."""
-    run = train(spec, tmp_path / "own")
+    run = train(spec, tmp_path / "own", processes=0)
     state, curves = final_state(run), run.metrics()
     for i in range(spec.members):
-        other = train(alone(spec, i), tmp_path / f"alone{i}")
+        other = train(alone(spec, i), tmp_path / f"alone{i}", processes=0)
         theirs = final_state(other)
         assert theirs.keys() == state.keys()
         for name, array in theirs.items():
@@ -106,12 +106,12 @@ def test_what_is_asked_of_a_trained_member_is_asked_in_its_own_world(tmp_path):
     np.testing.assert_array_equal(
         prompts_of(OWN, "icl", 50, member=1).exemplars, Worlds(OWN).of(1).suite.of("icl").exemplars
     )
-    run = train(FUNCTIONS, tmp_path / "own").snapshot()
+    run = train(FUNCTIONS, tmp_path / "own", processes=0).snapshot()
     first, second = (predict_member(run, m, "train", 20, True) for m in range(2))
     sources = [one.spec.source for one in (first, second)]
     assert [source.seed for source in sources if isinstance(source, Functions)] == [140, 141]
     assert not np.array_equal(first.inputs, second.inputs)
-    other = predict_member(train(alone(FUNCTIONS, 1), tmp_path / "alone").snapshot(), 0, "train", 20, True)
+    other = predict_member(train(alone(FUNCTIONS, 1), tmp_path / "alone", processes=0).snapshot(), 0, "train", 20, True)
     np.testing.assert_array_equal(second.outputs, other.outputs)
     np.testing.assert_array_equal(second.inputs, other.inputs)
 

@@ -35,14 +35,14 @@ FEATURES = {
 
 
 def grid() -> Iterator[Transformer]:
-    """Models of 1 to 4 layers: in 20 of them every two values of layers, heads, positions, decay and feature map
-    occur together."""
-    for i, kind in enumerate(FEATURES.values()):
-        for j, layers in enumerate((1, 2, 3, 4)):
-            decay = DECAYED if (i + j // 2) % 2 else 1.0
-            positions = Rotary() if (i + j) % 2 else NoPositions()
-            heads, own = (1, 2)[(i + j // 3) % 2], replace(kind, decay=decay, biases=True)
-            yield replace(PLAIN, layers=layers, heads=heads, positions=positions, attention=own)
+    """Ten models of 1 and of 3 layers, a first and a last one, with one between: every two values of layers, heads,
+    positions, decay and feature map occur together in one of them."""
+    for kind, turns in zip(FEATURES.values(), ((0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 1, 0), (0, 0, 1)), strict=True):
+        for j, layers in enumerate((1, 3)):
+            heads, positions, decayed = (bool((j + turn) % 2) for turn in turns)
+            own = replace(kind, decay=DECAYED if decayed else 1.0, biases=True)
+            rotary = Rotary() if positions else NoPositions()
+            yield replace(PLAIN, layers=layers, heads=1 + heads, positions=rotary, attention=own)
 
 
 def draw_prompt(seed: int, dtype: type) -> FunctionPrompt:
