@@ -53,6 +53,12 @@ def test_every_preset_of_every_experiment_can_be_judged(study):
             "evaluators = ['train'], batch = 64: then transience/l2 cannot be judged: ",
             "there would be no 'icl_final'",
         ),
+        (
+            ["context-to-weights", "--experiment", "through-training", "--model.positions", "learned"],
+            "model.positions = 'learned': ",
+            "must be rotary, none or identical",
+        ),
+        (["context-to-weights", "--model.mask", "none"], "model.mask = 'none': ", "must be causal"),
     ],
 )
 def test_what_cannot_be_judged_is_not_trained(tmp_path, monkeypatch, capsys, words, field, says):

@@ -146,6 +146,9 @@ class SweepPlan(NamedTuple):
         """Raises `InputError`, naming the fields that were changed, where a claim needs what would not be there."""
         usual = self.setup._replace(fields=()).plan()
         assert isinstance(usual, SweepPlan)
+        if self.setup.experiment.check:
+            for spec in self.specs().values():
+                self.setup.experiment.check(spec)
         evidence = UntrainedEvidence(self.specs(), UntrainedEvidence(usual.specs()))
 
         def judging() -> None:

@@ -96,6 +96,8 @@ class Experiment(NamedTuple):
         shows: evaluators whose curves are drawn for every arm, one panel each.
         scalars: scalars that are listed for every arm.
         figures: a function from the evidence and a title to further images by file name.
+        check: a function that raises `InputError` where the measures of the claims have no meaning for the model of a
+            spec; it is called with every arm's spec before anything is trained, if fields of the preset are changed.
 
     >>> rates = {"slow": {"optimizer.lr": 1e-4}, "fast": {"optimizer.lr": 1e-3}}
     >>> preset = eb.Preset(eb.Comparison(arms=rates, base={}), minutes=0.5, scaled="a toy")
@@ -112,6 +114,7 @@ class Experiment(NamedTuple):
     shows: tuple[str, ...] = ("icl", "ciwl", "iwl")
     scalars: tuple[str, ...] = ("icl_peak", "icl_final", "transience", "ciwl_final", "iwl_final", "train_loss_final")
     figures: Callable[[Evidence, str], Figures] | None = None
+    check: Callable[[Spec], object] | None = None
 
     def preset(self, name: str) -> Preset:
         """The preset of that name. Raises `InputError` for an unknown one."""

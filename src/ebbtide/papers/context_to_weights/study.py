@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from ebbtide.mechanisms.conversion import with_biases
 from ebbtide.models.linearized import Linearized
 from ebbtide.models.positions import NoPositions, Rotary
 from ebbtide.models.transformer import Transformer
@@ -84,6 +85,7 @@ CONTEXT_TO_WEIGHTS = Study(
             section="the induction-head task",
             claims=claims.RECALL,
             presets=_quick(LINEARIZED, "model.attention.features", "elu", "quick", SCALED),
+            check=lambda spec: with_biases(spec.model),
             **SHOWN,
         ),
         Experiment(
@@ -92,6 +94,7 @@ CONTEXT_TO_WEIGHTS = Study(
             section="the approximate conversion of softmax attention",
             claims=claims.APPROXIMATE,
             presets=_quick(SOFTMAX, "model.attention", "softmax", "softmax", SCALED),
+            check=lambda spec: with_biases(spec.model, random_features=1),
             **SHOWN,
         ),
         Experiment(
@@ -100,6 +103,7 @@ CONTEXT_TO_WEIGHTS = Study(
             section="own",
             claims=claims.REGRESSION,
             presets=_quick(LINEAR, "model.attention.features", "identity", "regression", OWN),
+            check=lambda spec: with_biases(spec.model),
             **SHOWN,
         ),
         THROUGH_TRAINING,

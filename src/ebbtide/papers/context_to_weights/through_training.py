@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ebbtide.analysis.predictions import map_members
-from ebbtide.mechanisms.conversion import add_biases, fold_context, query_alone
+from ebbtide.mechanisms.conversion import add_biases, fold_context, query_alone, with_biases
 from ebbtide.models.linearized import Linearized
 from ebbtide.models.model import Model, Params
 from ebbtide.models.positions import NoPositions
@@ -258,4 +258,5 @@ THROUGH_TRAINING = Experiment(
     shows=("icl", "ciwl", "iwl", CONFLICT, TRAINING),
     scalars=("icl_peak", "icl_final", "iwl_final", "train_final", "train_loss_final"),
     figures=draw_carried,
+    check=lambda spec: with_biases(spec.model),
 )
