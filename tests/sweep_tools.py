@@ -57,7 +57,8 @@ TO_BE_STOPPED = Sweep(
     base=BASE | {"sequences": 6_400_000, "schedule.evaluations": 321, "schedule.checkpoints": 321},
     axes=SWEEP.axes,
 )
-"""The same a hundred times as long, looked at as often: no task ends before a stop reaches it, on any machine."""
+"""The same, over a hundred times as long and looked at as often: no task ends before a stop reaches it, on any
+machine."""
 
 
 def plan_of(study: Study, experiment: Experiment, preset: str = "quick", changed: Point | None = None) -> SweepPlan:

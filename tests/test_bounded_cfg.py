@@ -73,10 +73,10 @@ def predicted(says, pool: int, evaluator: str) -> Predictions:
 def test_exact_predictions_are_at_no_distance_from_themselves_and_far_from_each_other():
     inference, retrieval = pairings.inference_probs, pairings.retrieval_probs
     inferred = predicted(inference, 2, pairings.HELD_OUT)
-    assert pairings.divergence(inferred, inference(inferred)) == pytest.approx(0, abs=1e-6)
-    assert pairings.divergence(inferred, retrieval(inferred)) > 0.05
+    assert pairings.distance(inferred, inference(inferred)) == pytest.approx(0, abs=1e-6)
+    assert pairings.distance(inferred, retrieval(inferred)) > 0.05
     retrieved = predicted(retrieval, 2, pairings.PRIOR)
-    assert pairings.divergence(retrieved, inference(retrieved)) > 0.5
+    assert pairings.distance(retrieved, inference(retrieved)) > 0.5
     members = Series(np.linspace(0, 1, 6).reshape(2, 3), np.asarray([0, 10, 20]))
     drawn = draw_pairings("made up", {"arm": {"line": (members.sequences, members.values)}})
     assert drawn[:4] == b"\x89PNG"

@@ -1,5 +1,7 @@
 """Linearized attention against a plain recurrence, and contexts converted to biases: on which models, and exactly."""
 
+from itertools import combinations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,20 @@ from ebbtide.verify import conversion as exact
 from model_tools import CONTEXT, DIM, LABELS, idle_taps, prompt_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def test_every_two_values_of_the_grid_occur_together():
+    """Layers, heads, positions, decay and feature map of the models that `ebbtide verify` converts."""
+    rows = []
+    for one in exact.grid():
+        assert isinstance(one.attention, Linearized)
+        own = one.attention.decay, replace(one.attention, decay=1.0)
+        rows.append((one.layers, one.heads, one.positions, *own))
+    for a, b in combinations(range(5), 2):
+        first, second = ({row[i] for row in rows} for i in (a, b))
+        assert min(len(first), len(second)) >= 2
+        assert len({(row[a], row[b]) for row in rows}) == len(first) * len(second)
+
 
 PLAIN = Transformer(
     layers=1, width=8, heads=2, mlp_ratio=0, norm="none", attention=Linearized(), positions=Rotary(30.0)

@@ -5,11 +5,12 @@ from msgspec.structs import replace
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError, require
-from ebbtide.papers.registry import STUDIES
+from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.studies.comparison import SweepPlan
 from ebbtide.studies.rehearsal import rehearse
 from ebbtide.studies.single_run import RunPlan, check_judgeable
 from ebbtide.studies.study import setup
+from ebbtide.training.spec import Spec
 from tiny import SPEC, write_run
 
 
@@ -66,6 +67,17 @@ def test_what_cannot_be_judged_is_not_trained(tmp_path, monkeypatch, capsys, wor
     assert main(["run", *words]) == 2
     said = capsys.readouterr().err
     assert field in said and says in said and len(said.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_single_run_of_a_model_that_cannot_be_measured_is_refused_too():
+    def check(spec: Spec) -> None:
+        require(spec.batch < 64, "batch", spec.batch, "must be below 64")
+
+    study = find_study("transience")
+    experiments = tuple(one._replace(check=check) if one.name == study.name else one for one in study.experiments)
+    spec = study.bases["quick"].spec
+    with pytest.raises(InputError, match="must be below 64"):
+        check_judgeable(study._replace(experiments=experiments), replace(spec, batch=64), {"batch": 64})
 
 
 def test_evaluators_that_are_not_needed_can_be_left_out(tmp_path, monkeypatch, capsys):

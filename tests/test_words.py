@@ -14,7 +14,6 @@ from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError
 from ebbtide.evaluation.words import (
     cell_accuracy,
-    every_pairing,
     next_cell_probs,
     next_symbol_probs,
     read_words,
@@ -26,7 +25,7 @@ from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.pushdown import END, Configuration, Pushdown
-from ebbtide.sources.words import Words
+from ebbtide.sources.words import Words, every_pairing
 from ebbtide.tasks.dynamics import Dynamics
 from ebbtide.tasks.parsing import Parsing
 from ebbtide.tasks.prompt import CellPrompt, FunctionPrompt

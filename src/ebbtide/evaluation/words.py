@@ -4,7 +4,6 @@ Words are arrays `symbols` [slots, batch]: the start, letters, and `END` in ever
 task `Parsing`. A configuration is an array of cells: the state, and the stack from its bottom, 0 where it is empty.
 """
 
-from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -47,11 +46,6 @@ def read_words(symbols: Symbols, source: Words) -> Reading:
         at = _step(at, letters, source)
         found.append(at)
     return Reading(np.stack([one.states for one in found]), np.stack([one.stacks for one in found]))
-
-
-def every_pairing(types: int) -> Pairings:
-    """All pairings of opening and closing brackets, [types!, types]."""
-    return np.asarray(list(permutations(range(types))))
 
 
 def next_symbol_probs(

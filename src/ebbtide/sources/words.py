@@ -143,7 +143,7 @@ class Words(SeededSource, frozen=True, tag="words", forbid_unknown_fields=True):
         salt_key, pairing_key = jax.random.split(root(self.seed, Purpose.SOURCE))
         pairings = jnp.arange(self.types)[None]
         if self.pool > 1:
-            every = np.asarray(list(permutations(range(self.types))))
+            every = every_pairing(self.types)
             pairings = jnp.asarray(every)[jax.random.permutation(pairing_key, len(every))[: self.pool]]
         return WordBank(pairings.astype(jnp.int32), jax.random.bits(salt_key, (2,), jnp.uint32))
 
@@ -233,6 +233,11 @@ class Words(SeededSource, frozen=True, tag="words", forbid_unknown_fields=True):
         first = (symbols >= FIRST) & (symbols < FIRST + (1 if self.language == "parity" else self.types))
         other = jnp.broadcast_to(self._letter(states, jnp.int32(1), jnp.int32(0), top, pairing), states.shape)
         return ending | (allowed[:, :1] & first) | (allowed[:, 1:] & (other[:, None] == symbols))
+
+
+def every_pairing(types: int) -> Int[np.ndarray, "pool types"]:
+    """All pairings of opening and closing brackets, [types!, types]."""
+    return np.asarray(list(permutations(range(types))))
 
 
 def _mix(mark: UInt[Array, ""]) -> UInt[Array, ""]:

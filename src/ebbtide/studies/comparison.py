@@ -146,13 +146,14 @@ class SweepPlan(NamedTuple):
         """Raises `InputError`, naming the fields that were changed, where a claim needs what would not be there."""
         usual = self.setup._replace(fields=()).plan()
         assert isinstance(usual, SweepPlan)
-        if self.setup.experiment.check:
-            for spec in self.specs().values():
-                self.setup.experiment.check(spec)
-        evidence = UntrainedEvidence(self.specs(), UntrainedEvidence(usual.specs()))
+        specs, experiment = self.specs(), self.setup.experiment
+        evidence = UntrainedEvidence(specs, UntrainedEvidence(usual.specs()))
 
         def judging() -> None:
-            for claim in self.setup.experiment.claims_on(self.comparison.arms):
+            if experiment.check:
+                for spec in specs.values():
+                    experiment.check(spec)
+            for claim in experiment.claims_on(self.comparison.arms):
                 claim.estimate(evidence)
 
         rehearse(judging, self.setup.name(), self.setup.changed())

@@ -106,6 +106,8 @@ def check_judgeable(study: Study, spec: Spec, changed: Point) -> None:
     experiment, work = own_experiment(study)
 
     def judging() -> None:
+        if experiment.check:
+            experiment.check(spec)
         run = UntrainedRun(spec)
         evidence = Evidence({ONLY: Arm(run.metrics(), run.chance(), scalars=work.scalars(run))})
         for claim in experiment.claims:

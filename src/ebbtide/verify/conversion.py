@@ -34,15 +34,20 @@ FEATURES = {
 }
 
 
+OPTIONS = ((1, 2), (NoPositions(), Rotary()), (1.0, DECAYED))
+"""Numbers of heads, positions, and factors of decay."""
+OF_ONE_LAYER = ((0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 1, 0), (0, 0, 1))
+"""Which option of each the model of one layer has, for every feature map; the model of three layers has the other."""
+
+
 def grid() -> Iterator[Transformer]:
-    """Ten models of 1 and of 3 layers, a first and a last one, with one between: every two values of layers, heads,
+    """Ten models of 1 and of 3 layers (a first and a last one, with one between): every two values of layers, heads,
     positions, decay and feature map occur together in one of them."""
-    for kind, turns in zip(FEATURES.values(), ((0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 1, 0), (0, 0, 1)), strict=True):
-        for j, layers in enumerate((1, 3)):
-            heads, positions, decayed = (bool((j + turn) % 2) for turn in turns)
-            own = replace(kind, decay=DECAYED if decayed else 1.0, biases=True)
-            rotary = Rotary() if positions else NoPositions()
-            yield replace(PLAIN, layers=layers, heads=1 + heads, positions=rotary, attention=own)
+    for kind, chosen in zip(FEATURES.values(), OF_ONE_LAYER, strict=True):
+        for layers, other in ((1, 0), (3, 1)):
+            heads, positions, decay = (two[one ^ other] for two, one in zip(OPTIONS, chosen, strict=True))
+            attention = replace(kind, decay=decay, biases=True)
+            yield replace(PLAIN, layers=layers, heads=heads, positions=positions, attention=attention)
 
 
 def draw_prompt(seed: int, dtype: type) -> FunctionPrompt:

@@ -10,10 +10,10 @@ import numpy as np
 
 from ebbtide.checks import Check
 from ebbtide.compile import compile_fast
-from ebbtide.evaluation.words import every_pairing, next_cell_probs, next_symbol_probs, read_words
+from ebbtide.evaluation.words import next_cell_probs, next_symbol_probs, read_words
 from ebbtide.keys import Purpose, root
 from ebbtide.sources.pushdown import END, FIRST, FORWARD, Configuration, Pushdown
-from ebbtide.sources.words import Words
+from ebbtide.sources.words import Words, every_pairing
 from ebbtide.tasks.parsing import Parsing
 
 LONGEST = 8

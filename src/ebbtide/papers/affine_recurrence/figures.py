@@ -44,7 +44,7 @@ def draw_stages(evidence: Evidence, title: str, arm: str) -> Figures:
     harm.set_yscale("log")
     _style(
         harm,
-        "heads at the end (red: subtract)",
+        "heads at the end (orange: they subtract)",
         "rank correlation of score and similarity",
         "harm of ablation / best naive error",
     )

@@ -35,6 +35,23 @@ def accuracy_of(said: Cells, right: Cells) -> Accuracy:
     return Accuracy(cells, cell_accuracy(said, right), stack_accuracy(said, right))
 
 
+def words_of(asked: Predictions) -> Words:
+    """The source of the predictions' prompts."""
+    source = asked.spec.source
+    assert isinstance(source, Words)
+    return source
+
+
+def divergence(
+    asked: Predictions, exact: Float[np.ndarray, "slots prompt *cells values"], logs: Float[np.ndarray, "..."]
+) -> float:
+    """KL(exact || model), nats a slot, summed over cells: mean over the slots from the start to the end of the word.
+    `logs` are the model's log-probabilities."""
+    inside = read_words(asked.inputs.argmax(-1), words_of(asked)).states > 0
+    apart = exact * (np.log(np.maximum(exact, 1e-300)) - logs)
+    return float(apart.reshape(*inside.shape, -1).sum(-1)[inside].mean())
+
+
 @cache_per_prompt_set
 def causal_probs(asked: Predictions) -> Float[np.ndarray, "slots prompt cells values"]:
     """Exact probabilities of every cell given the symbols up to the slot: 0 or 1, as the automaton says, or, where
@@ -60,17 +77,8 @@ def measure_member(asked: Predictions) -> Member:
     """The `Member` of its predictions."""
     right, exact = asked.responses, causal_probs(asked)
     logs = log_softmax(asked.outputs[-1].reshape(*right.shape, -1), axis=-1)
-    inside = read_words(asked.inputs.argmax(-1), _words(asked)).states > 0
-    apart = (exact * (np.log(np.maximum(exact, 1e-300)) - logs)).sum((-1, -2))
-    return Member(
-        accuracy_of(logs.argmax(-1), right), accuracy_of(exact.argmax(-1), right), float(apart[inside].mean())
-    )
-
-
-def _words(asked: Predictions) -> Words:
-    source = asked.spec.source
-    assert isinstance(source, Words)
-    return source
+    own, causal = accuracy_of(logs.argmax(-1), right), accuracy_of(exact.argmax(-1), right)
+    return Member(own, causal, divergence(asked, exact, logs))
 
 
 @lru_cache(maxsize=1024)

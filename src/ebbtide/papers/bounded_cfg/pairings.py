@@ -9,14 +9,14 @@ from scipy.special import log_softmax
 
 from ebbtide.analysis import predictions
 from ebbtide.analysis.predictions import PROMPTS, Predictions, cache_per_prompt_set, map_members
-from ebbtide.evaluation.words import every_pairing, next_symbol_probs, read_words
+from ebbtide.evaluation.words import next_symbol_probs
 from ebbtide.models.positions import NoPositions
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.bounded_cfg.figures import draw_pairings
-from ebbtide.papers.bounded_cfg.measures import HELD_OUT
+from ebbtide.papers.bounded_cfg.measures import HELD_OUT, divergence, words_of
 from ebbtide.runs.folder import Snapshot
-from ebbtide.sources.words import Words
+from ebbtide.sources.words import every_pairing
 from ebbtide.studies.claim import Claim
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
@@ -47,42 +47,32 @@ ARMS: dict[str, Point] = {
 @cache_per_prompt_set
 def inference_probs(asked: Predictions) -> Probs:
     """Exact probabilities of the next symbol where all pairings are equally likely: learned in context."""
-    source = _words(asked)
+    source = words_of(asked)
     return next_symbol_probs(asked.inputs.argmax(-1), source, every_pairing(source.types))
 
 
 @cache_per_prompt_set
 def retrieval_probs(asked: Predictions) -> Probs:
     """The same where the pairings of the pool are, and no others are possible: known from training."""
-    source = _words(asked)
+    source = words_of(asked)
     return next_symbol_probs(asked.inputs.argmax(-1), source, np.asarray(source.build().pairings))
 
 
-def divergence(asked: Predictions, exact: Probs) -> float:
-    """KL(exact || model) at the last checkpoint, nats a symbol: mean over the slots from the start to the end of the
-    word."""
-    logs = log_softmax(asked.outputs[-1], axis=-1)
-    inside = read_words(asked.inputs.argmax(-1), _words(asked)).states > 0
-    apart = (exact * (np.log(np.maximum(exact, 1e-300)) - logs)).sum(-1)
-    return float(apart[inside].mean())
-
-
-def _words(asked: Predictions) -> Words:
-    source = asked.spec.source
-    assert isinstance(source, Words)
-    return source
+def distance(asked: Predictions, exact: Probs) -> float:
+    """KL(exact || model) at the last checkpoint, nats a symbol."""
+    return divergence(asked, exact, log_softmax(asked.outputs[-1], axis=-1))
 
 
 @lru_cache(maxsize=1024)
 def _from_inference(run: Snapshot, place: int) -> float:
     asked = predictions.predict_member(run, place, PRIOR, PROMPTS, True)
-    return divergence(asked, inference_probs(asked))
+    return distance(asked, inference_probs(asked))
 
 
 @lru_cache(maxsize=1024)
 def _from_retrieval(run: Snapshot, place: int) -> float:
     asked = predictions.predict_member(run, place, HELD_OUT, PROMPTS, True)
-    return divergence(asked, retrieval_probs(asked))
+    return distance(asked, retrieval_probs(asked))
 
 
 def from_inference(evidence: Evidence, arm: str) -> Values:

@@ -1,9 +1,9 @@
 """The setting of study `bounded-cfg`."""
 
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from ebbtide.models.cells import CellReadout
-from ebbtide.models.model import Model
 from ebbtide.models.positions import NoPositions
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
@@ -22,7 +22,7 @@ DEPTH = 4
 WIDTH = 8 * (1 + DEPTH)
 """Width of all models: eight numbers for the state and for each cell of the stack."""
 LSTM, CAUSAL, WHOLE = "LSTM", "transformer", "whole-word transformer"
-MODELS: dict[str, Model] = {
+MODELS: dict[str, Recurrent | Transformer] = {
     LSTM: Recurrent(layers=1, width=WIDTH, positions=NoPositions(), pairing="states"),
     CAUSAL: Transformer(layers=2, width=WIDTH, heads=4, mlp_ratio=2, pairing="states"),
     WHOLE: Transformer(layers=2, width=WIDTH, heads=4, mlp_ratio=2, pairing="whole", mask="none"),
@@ -34,7 +34,7 @@ def arm_of(model: str, decomposition: str) -> str:
     return f"{model}, {decomposition}"
 
 
-def _point(model: Model, decomposition: str) -> Point:
+def _point(model: Recurrent | Transformer, decomposition: str) -> Point:
     return {"model": to_builtins(model) | {"readout": {"decomposition": decomposition, "cells": 1 + DEPTH}}}
 
 
@@ -50,14 +50,7 @@ PAIRS = {model: (arm_of(model, "forced"), arm_of(model, "latent")) for model in 
 QUICK = Spec(
     task=Parsing(context=24),
     source=Words(language="dyck", types=2, depth=DEPTH),
-    model=Transformer(
-        layers=2,
-        width=WIDTH,
-        heads=4,
-        mlp_ratio=2,
-        pairing="states",
-        readout=CellReadout(decomposition="latent", cells=1 + DEPTH),
-    ),
+    model=replace(MODELS[CAUSAL], readout=CellReadout(cells=1 + DEPTH)),
     optimizer=Adam(lr=3e-3, schedule=Cosine(warmup=100)),
     batch=64,
     sequences=96_000,
