@@ -23,6 +23,7 @@ from ebbtide.training import limits
 from ebbtide.training import spec as spec_module
 from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import Adam, WeightDecay
+from ebbtide.training.programs import Programs
 from ebbtide.training.run import spec_of
 from ebbtide.training.spec import Spec, from_json
 from make_golden import GOLDEN
@@ -332,8 +333,8 @@ def test_an_evaluation_takes_no_more_images_at_a_time_than_it_may_hold(pixels, m
     for room, part in [(100, 100), (99, 50), (26, 25), (12, 10), (3, 10)]:
         monkeypatch.setattr(spec_module, "MOST_HELD", each * room)
         assert spec.evaluation_part() == part
-        engine = Engine(spec)
-        values.append(engine.measure(whole.init(0).params, engine.suite(0)))
+        own = Programs(spec, False)  # compiled anew: the number of images that it may hold has changed
+        values.append(own.measure(whole.init(0).params, whole.suite(0).prompts))
     for one in values[1:]:
         np.testing.assert_allclose(one, values[0], rtol=1e-4, atol=1e-5)
     assert replace(spec, evaluation_sequences=997).evaluation_part() == 997  # it has no even parts

@@ -11,10 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.tasks.fewshot import METRICS, FewShot
-from ebbtide.training import members as members_module
 from ebbtide.training.engine import Engine
 from ebbtide.training.members import Members, to_dotted
 from ebbtide.training.optimizer import Adam, Descent
+from ebbtide.training.programs import Programs
 from ebbtide.training.spec import Spec, from_json
 from tiny import SPEC, same_bits
 
@@ -25,23 +25,6 @@ RATES = [3e-3, 1e-3, 3e-4]
 THREE = replace(SPEC, members=3, vary={"optimizer.lr": RATES})
 WIDTHS = [1, 3]
 """Members take turns in one program (CPU), or are mapped side by side in one program (accelerators)."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_engine():
-    """Specs that differ in their varied values share a program: make it once."""
-    programs: dict[str, Engine] = {}
-
-    def engine(spec: Spec, native: bool = False) -> Engine:
-        fresh = Engine(spec, native)
-        shape = replace(spec, vary={name: [1.0] * spec.members for name in spec.vary}).digest()
-        first = programs.setdefault(shape, fresh)
-        fresh.__dict__ |= {"train": first.train, "_measure": first._measure, "_init": first._init}
-        return fresh
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members_module, "Engine", engine)
-        yield
 
 
 Results = dict[int, dict[str, np.ndarray]]
@@ -58,7 +41,7 @@ def results(spec: Spec, order: list[int], width: int, kind: type[Members] = Memb
 
 @lru_cache
 def _engine(text: bytes) -> Engine:
-    return members_module.Engine(from_json(text))
+    return Engine(from_json(text))
 
 
 @lru_cache
@@ -85,7 +68,7 @@ def assert_equal(some: Results, others: Results, members: list[int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(one_engine) -> dict[int, Results]:
+def base() -> dict[int, Results]:
     """The results of the three members, for each width."""
     return {width: results(THREE, [0, 1, 2], width) for width in WIDTHS}
 
@@ -148,8 +131,8 @@ def test_an_example_is_the_same_in_small_batches_and_large_ones(quickly, monkeyp
     drawn, source = [], _engine(THREE.to_json())
     for batch, steps in ((8, 8), (32, 2)):
         seen.clear()
-        engine = Engine(replace(THREE, batch=batch))
-        jax.block_until_ready(engine.train(source.init(1), source.data(1), jnp.uint32(steps)))
+        own = Programs(replace(THREE, batch=batch), False)  # none that another test compiled
+        jax.block_until_ready(own.train(source.init(1), source.data(1), jnp.uint32(steps)))
         jax.effects_barrier()
         examples = {}
         for index, prompt in seen:
@@ -213,9 +196,11 @@ class ByTheCompany(Members):
     def __init__(self, spec: Spec, members: list[int], state: Any, width: int = 1):
         super().__init__(spec, members, state, width)
         if Descent.update not in self.programs:
-            by_name = jax.vmap(Engine(spec)._train, in_axes=(0, 0, None), axis_name="members")
+            by_name = jax.vmap(Programs(spec, False).take_steps, in_axes=(0, 0, None), axis_name="members")
             self.programs[Descent.update] = jax.jit(by_name)
-        self._program = lambda state, data, n, going: self.programs[Descent.update](state, data, n)
+
+    def _train_group(self, state: Any, data: Any, n: Any, going: Any) -> Any:
+        return self.programs[Descent.update](state, data, n)
 
 
 def test_an_optimiser_that_looks_at_all_members_would_have_been_noticed(quickly, monkeypatch):

@@ -171,7 +171,7 @@ def test_distinct_sequences_come_again_in_the_same_order():
     @jax.jit
     def step(params: Any, optimizer: Any, at: Any, index: Any) -> Any:
         prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
-        _, grads = engine.loss_and_grad(params, prompt)
+        _, grads = engine.programs.loss_and_grad(params, prompt)
         return spec.optimizer.update(grads, optimizer, params, at, spec.steps())
 
     params, optimizer = state.params, state.optimizer

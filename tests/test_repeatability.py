@@ -86,7 +86,7 @@ def outcomes(function: Callable[[], Any], times: int = REPEATS) -> int:
 def step_of(spec: Any = SPEC) -> Callable[[], Any]:
     """One optimiser step, compiled, always from the same buffers (nothing is given up to the call)."""
     members = Members(spec, [0], None)
-    step = jax.jit(members.engine._train)
+    step = jax.jit(members.engine.programs.take_steps)
     state, data = members.states[0], members.data[0]
     return lambda: step(state, data, jnp.uint32(1))
 

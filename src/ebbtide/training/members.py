@@ -1,24 +1,22 @@
 """The members of a run that one process trains."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, UInt
 
 from ebbtide.runs.records import Instrument
-from ebbtide.training.engine import Data, Engine, State
+from ebbtide.training.engine import Engine
+from ebbtide.training.programs import MEMBERS_AXIS, Data, State, members_mesh
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import dotted_name, to_dotted
 from ebbtide.training.watch import Watch
 
 BEST, WATCH = "best.", "watch."
 """Prefixes in a checkpoint, beside the members' `State`: parameters of the best models, and the arrays of `Watch`."""
-
-Program = Callable[[State, Data, UInt[Array, ""], Bool[Array, " width"]], State]
 
 
 def from_dotted(template: Any, arrays: dict[str, Any]) -> Any:
@@ -72,10 +70,10 @@ class Members:
             self.best = {BEST + name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
         fill = -len(members) % width
         groups = [slice(i, i + width) for i in range(0, len(members), width)]
-        self._program, place = _side_by_side(engine, devices) if width > 1 else (_alone(engine), lambda tree: tree)
         states, data = states + states[-1:] * fill, data + data[-1:] * fill
-        self.states: list[State] = [place(_stack(states[g], width)) for g in groups]
-        self.data: list[Data] = [place(_stack(data[g], width)) for g in groups]
+        self.devices = devices
+        self.states: list[State] = [_placed(_stack(states[g], width), devices) for g in groups]
+        self.data: list[Data] = [_placed(_stack(data[g], width), devices) for g in groups]
 
     def instruments(self) -> list[Instrument]:
         """The evaluators with their chance levels on the first member's prompts."""
@@ -90,9 +88,14 @@ class Members:
         going = np.concatenate([going, np.full(-len(going) % self.width, going[-1])]).reshape(-1, self.width)
         for i, row in enumerate(going):
             if row.any():
-                self.states[i] = self._program(self.states[i], self.data[i], n, jnp.asarray(row))
+                self.states[i] = self._train_group(self.states[i], self.data[i], n, jnp.asarray(row))
         jax.block_until_ready(self.states)
         self.step = step
+
+    def _train_group(self, state: State, data: Data, n: UInt[Array, ""], going: Bool[Array, " width"]) -> State:
+        if self.width == 1:
+            return self.engine.train(state, data, n)
+        return self.engine.programs.train_side_by_side(self.devices)(state, data, n, going)
 
     def evaluate(self) -> dict[str, np.ndarray]:
         """All metrics of all members, the mean training loss since the last call (nan if there was no step), and the
@@ -141,25 +144,11 @@ class Members:
         return [state for row in rows for state in row][: len(self.members)]
 
 
-def _alone(engine: Engine) -> Program:
-    return lambda state, data, n, going: engine.train(state, data, n)
-
-
-def _side_by_side(engine: Engine, devices: int) -> tuple[Program, Callable[[Any], Any]]:
-    """The program that trains a group of members, and the function that places a group's arrays on the devices."""
-
-    def train(states: State, data: Data, n: UInt[Array, ""], going: Bool[Array, " width"]) -> State:
-        trained = jax.vmap(engine.train, in_axes=(0, 0, None))(states, data, n)
-        return jax.tree.map(lambda new, old: jax.vmap(jnp.where)(going, new, old), trained, states)
-
+def _placed(tree: Any, devices: int) -> Any:
+    """Arrays with a leading axis over a group's members, each member's on its device."""
     if devices == 1:
-        return jax.jit(train, donate_argnums=0), lambda tree: tree
-    mesh = Mesh(np.asarray(jax.local_devices()[:devices]), ("members",))
-    split, whole = PartitionSpec("members"), PartitionSpec()
-    shared = jax.shard_map(
-        train, mesh=mesh, in_specs=(split, split, whole, split), out_specs=split, check_vma=False
-    )  # no member talks to another: nothing to check
-    return jax.jit(shared, donate_argnums=0), lambda tree: jax.device_put(tree, NamedSharding(mesh, split))
+        return tree
+    return jax.device_put(tree, NamedSharding(members_mesh(devices), PartitionSpec(MEMBERS_AXIS)))
 
 
 def _stack(trees: list[Any], width: int) -> Any:

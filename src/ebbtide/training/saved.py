@@ -7,8 +7,8 @@ import numpy as np
 
 from ebbtide.runs.records import Manifest
 from ebbtide.runs.signed import DamagedError
-from ebbtide.training.engine import Engine
 from ebbtide.training.members import BEST, WATCH
+from ebbtide.training.programs import programs_of
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import PREFIX, shapes, to_dotted
 from ebbtide.training.watch import TRAINING, Watch
@@ -66,7 +66,7 @@ def check_parameters(spec: Spec, arrays: dict[str, np.ndarray]) -> None:
 
 def _expected_arrays(spec: Spec) -> tuple[dict[str, Kind], dict[str, Kind]]:
     """The arrays that a state must have, and those that it may have."""
-    leaves = to_dotted(jax.eval_shape(Engine(spec).fresh, jax.random.key(0)))
+    leaves = to_dotted(jax.eval_shape(programs_of(spec).fresh, jax.random.key(0)))
     needed = {name: ((spec.members, *leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}
     optional = (
         {BEST + name.removeprefix(PREFIX): kind for name, kind in needed.items() if name.startswith(PREFIX)}

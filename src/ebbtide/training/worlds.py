@@ -2,11 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from msgspec.structs import replace
-
-from ebbtide.evaluation.evaluators import Draw, Suite, build_suite, compile_draw
-from ebbtide.sources.bank import SeededSource
-from ebbtide.training.spec import Seeds, Spec
+from ebbtide.evaluation.evaluators import Suite, build_suite
+from ebbtide.training.programs import Programs, programs_of, without_members
+from ebbtide.training.spec import Spec
 
 
 class World(NamedTuple):
@@ -24,7 +22,7 @@ class Worlds:
         self.spec = spec
         self._of: dict[int, World] = {}
         self._made: dict[bytes, World] = {}
-        self._programs: dict[bytes, Draw] = {}
+        self._programs: dict[bytes, Programs] = {}
 
     def of(self, member: int) -> World:
         """The world of a member."""
@@ -36,17 +34,14 @@ class Worlds:
         name = spec.to_json()
         if name not in self._made:
             bank = spec.source.build()
-            draw = self._program(spec)
+            draw = self._programs_of(spec).draw
             n, seed = spec.evaluation_sequences, spec.seeds.evaluation
             suite = build_suite(spec.evaluators, spec.task, spec.source, bank, sequences=n, seed=seed, draw=draw)
             self._made[name] = World(bank, suite)
         return self._made[name]
 
-    def _program(self, spec: Spec) -> Draw:
-        seedless = replace(spec, seeds=Seeds())
-        if isinstance(spec.source, SeededSource):
-            seedless = replace(seedless, source=replace(spec.source, seed=0))
-        name = seedless.to_json()
+    def _programs_of(self, spec: Spec) -> Programs:
+        name = without_members(spec).to_json()
         if name not in self._programs:
-            self._programs[name] = compile_draw(spec.evaluators, spec.task, spec.source, spec.evaluation_sequences)
+            self._programs[name] = programs_of(spec)
         return self._programs[name]
