@@ -1,5 +1,6 @@
 """What several test modules share: a small source, drawn prompts as NumPy arrays, real data if there is any."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -115,7 +116,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    """What has been imported stays: the garbage collector need not look at it again and again."""
     compiled.imported()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:

@@ -49,6 +49,21 @@ def probability_of_as_many(count: int, n: int, share: float) -> float:
     return 1.0 if count <= 0 else float(bdtrc(count - 1, n, share))
 
 
+def rank_correlation(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Spearman's rank correlation of `a` and `b` along an axis (Spearman 1904): the correlation of their ranks, ties
+    with their mean rank; nan where one of the two is constant or has a nan.
+
+    >>> rank_correlation(np.array([1, 2, 3, 4]), np.array([[1, 10, 100, 1000], [4, 3, 2, 1]])).round(9).tolist()
+    [1.0, -1.0]
+    """
+    from scipy.stats import rankdata  # half a second to import
+
+    x, y = (rankdata(one, axis=axis) for one in np.broadcast_arrays(a, b))
+    x, y = (one - one.mean(axis, keepdims=True) for one in (x, y))
+    product = np.sqrt((x**2).sum(axis) * (y**2).sum(axis))
+    return (x * y).sum(axis) / np.where(product > 0, product, np.nan)
+
+
 def corrected(p_values: Float[np.ndarray, " claims"]) -> Float[np.ndarray, " claims"]:
     """Holm's p-values of a family of claims (Holm 1979): the i-th smallest of m is multiplied by m - i + 1, then no
     smaller than the ones before it, and at most 1. The probability that any false claim of the family has one below

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy.linalg import eigh
 
 ROWS = 4096
 """Images multiplied at a time."""
@@ -19,6 +18,8 @@ def principal_components(
     Every coordinate has zero mean and unit variance over the images of the fit. The sign of an axis is chosen so that
     its largest weight is positive.
     """
+    from scipy.linalg import eigh
+
     train = pixels[:classes, :exemplars].reshape(-1, pixels.shape[-1])
     mean, size = train.mean(0, dtype=np.float64), pixels.shape[-1]
     squares = np.zeros((size, size))

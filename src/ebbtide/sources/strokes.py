@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8, UInt32
-from scipy.special import ndtri
 
 STROKES, KNOTS, STEPS = 4, 7, 4
 """Largest number of strokes of a character, knots of a stroke, and straight segments drawn between two knots."""
@@ -100,7 +99,7 @@ def shapes(words: UInt32[np.ndarray, "class words"]) -> Float[np.ndarray, "class
             heading[:, j] = np.searchsorted((0.42, 0.8, 0.9), sets_out)
         else:
             heading[:, j] = (heading[each, parent] + 1 + (sets_out * 3).astype(int)) % 4
-        first = np.array(HEADINGS)[heading[:, j]] + np.radians(5) * ndtri(slip)
+        first = np.array(HEADINGS)[heading[:, j]] + np.radians(5) * _normal(slip)
         angles = first[:, None] + np.concatenate([np.zeros((len(u), 1)), np.cumsum(turns[:, j], 1)], 1)
         step = np.array([k.length for k in KINDS])[kind[:, j]] * (0.6 + 0.7 * length) / (KNOTS - 1)
         moves = step[:, None, None] * _direction(angles)
@@ -117,6 +116,13 @@ def shapes(words: UInt32[np.ndarray, "class words"]) -> Float[np.ndarray, "class
     return (knots - (low + high) / 2) * size / (high - low).max(-1, keepdims=True)
 
 
+def _normal(u: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Normally distributed numbers from uniform ones."""
+    from scipy.special import ndtri  # a fifth of the time that a process takes to start
+
+    return ndtri(u)
+
+
 def _kind(u: Float[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
     """The index into `KINDS` for numbers from 0 to 1, by the kinds' probabilities."""
     return np.searchsorted(np.cumsum([kind.probability for kind in KINDS])[:-1], u)
@@ -128,7 +134,7 @@ def _turns(
     """The turn at every inner knot: a share of the kind's turn, to either side, with 4 degrees of noise."""
     least, largest = (np.array([getattr(k, name) for k in KINDS])[kind] for name in ("least", "largest"))
     total = (least + (largest - least) * own[:, :, 4]) * np.where(own[:, :, 5] < 0.5, -1, 1)
-    return total[..., None] * np.array([k.share for k in KINDS])[kind] + np.radians(4) * ndtri(own[:, :, OWN:])
+    return total[..., None] * np.array([k.share for k in KINDS])[kind] + np.radians(4) * _normal(own[:, :, OWN:])
 
 
 def _direction(angle: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 2"]:
@@ -145,7 +151,7 @@ def drawings(
     the character, 13 % for its width and its height, 0.06 along each axis for its position; 12 % for the width of the
     pen (at most a factor of 2).
     """
-    z = motor * ndtri(unit(words))
+    z = motor * _normal(unit(words))
     offset, noise = np.split(z[:, 7:].reshape(len(z), STROKES, 1 + KNOTS, 2), [1], 2)
     padded = np.concatenate([noise[:, :, :1], noise, noise[:, :, -1:]], 2)
     smooth = (padded[:, :, :-2] + 2 * noise + padded[:, :, 2:]) / np.sqrt(6)

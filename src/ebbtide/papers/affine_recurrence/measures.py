@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 from ebbtide.analysis.predictions import PromptSet, map_members
 from ebbtide.evaluation.recurrences import naive_predictions
+from ebbtide.evaluation.statistics import rank_correlation
 from ebbtide.papers.affine_recurrence import passes
 from ebbtide.papers.affine_recurrence.passes import Pass
 from ebbtide.runs.folder import Snapshot
@@ -86,22 +86,14 @@ def _likeness_to_copies(predicted: Float[np.ndarray, "late prompt"], x: Values) 
 def _similarity(
     scores: Float[np.ndarray, "prompt head query key"], x: Values
 ) -> tuple[Float[np.ndarray, " head"], Float[np.ndarray, " head"]]:
-    """`similarity` and `same_distance` of every head."""
+    """`similarity` and `same_distance` of every head; a correlation with what is constant counts as 0."""
     within, across = [], []
     for n in range(FIRST, len(x)):
         near = -np.abs(x[:n] - x[n]).T[:, None]
         both = scores[:, :, n, :n], np.broadcast_to(near, (*scores.shape[:2], n))
-        within.append(_spearman(*both, axis=2).mean(0))
-        across.append(_spearman(*both, axis=0).mean(1))
+        within.append(np.nan_to_num(rank_correlation(*both, axis=2)).mean(0))
+        across.append(np.nan_to_num(rank_correlation(*both, axis=0)).mean(1))
     return np.mean(within, axis=0), np.mean(across, axis=0)
-
-
-def _spearman(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-    """Spearman's rank correlation along an axis; 0 where one of the two is constant."""
-    ranks = [rankdata(one, axis=axis) for one in (a, b)]
-    a, b = (one - one.mean(axis, keepdims=True) for one in ranks)
-    size = np.sqrt((a**2).sum(axis) * (b**2).sum(axis))
-    return (a * b).sum(axis) / np.where(size > 0, size, 1)
 
 
 def _slopes(

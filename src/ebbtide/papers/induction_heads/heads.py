@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
 
+from ebbtide.evaluation.statistics import rank_correlation
 from ebbtide.papers.induction_heads.settings import (
     ALL,
     CPU,
@@ -27,16 +27,6 @@ Values = Float[np.ndarray, "member *axes"]
 def final_measure(evidence: Evidence, measure: str) -> Values:
     """A measure of every member's last checkpoint, on prompts as in training."""
     return evidence.probe(ALL, measure, "train").values[:, -1]
-
-
-def rank_correlation(
-    a: Float[np.ndarray, "member head"], b: Float[np.ndarray, "member head"]
-) -> Float[np.ndarray, " member"]:
-    """Spearman's rank correlation over heads, member by member; nan where all heads have one value."""
-    x, y = (rankdata(one, axis=-1) for one in (a, b))
-    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
-    product = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
-    return (x * y).sum(-1) / np.where(product > 0, product, np.nan)
 
 
 def _probe_claim(

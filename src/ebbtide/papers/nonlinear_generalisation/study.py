@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
 
+from ebbtide.evaluation.statistics import rank_correlation
 from ebbtide.papers.nonlinear_generalisation import measures
 from ebbtide.papers.nonlinear_generalisation.figures import draw_mechanism
 from ebbtide.papers.nonlinear_generalisation.label_norm import LABEL_NORM
@@ -40,12 +40,8 @@ def _rise_of_attention(evidence: Evidence, arm: str) -> Float[np.ndarray, " memb
     """Spearman's correlation of the attention with training, over the kept checkpoints; 0 where attention never
     changes."""
     series = measures.attention_over_training(evidence, arm)
-    rising = []
-    for row in series.values:
-        steady = 0.0 if np.isfinite(row).all() else np.nan
-        ranks = np.corrcoef(rankdata(series.sequences), rankdata(row))[0, 1] if np.ptp(row) > 0 else steady
-        rising.append(float(ranks))
-    return np.asarray(rising)
+    rising = rank_correlation(series.sequences, series.values)
+    return np.where(np.ptp(series.values, axis=-1) == 0, 0.0, rising)
 
 
 @lru_cache(maxsize=256)
