@@ -2,15 +2,19 @@
 
 The import hook of jaxtyping puts its own wrapper around every function: it binds the shapes that arrays in one
 signature share, at about a tenth of a millisecond a call. A function without an array in its signature has no shapes
-to bind; beartype alone checks it, a hundred times faster. Import this module before anything of ebbtide.
+to bind; beartype alone checks it, a hundred times faster. A tree of arrays of any shape, as `Params`, jaxtyping checks
+by a copy of typeguard, at every inner node too and with a signature read each time; `isinstance` of the leaves says the
+same. Import this module before anything of ebbtide.
 """
 
 import inspect
 from typing import Any, get_args
 
+import jax
 import jaxtyping
 
 WHOLE = jaxtyping.jaxtyped
+Trees: Any = type(jaxtyping.PyTree)
 
 
 def has_arrays(annotation: Any) -> bool:
@@ -32,3 +36,16 @@ def checked(fn: Any = None, *, typechecker: Any) -> Any:
 
 
 jaxtyping.jaxtyped = checked
+check_tree = Trees._check
+
+
+def _check_tree(cls: Any, tree: Any, memo: Any) -> bool:
+    """In place of jaxtyping's check of a tree: the leaves one by one, where these are arrays and the annotation names
+    no structure."""
+    leaf = getattr(cls, "leaftype", None)
+    if cls.structure is None and inspect.isclass(leaf) and issubclass(leaf, jaxtyping.AbstractArray):
+        return all(isinstance(one, leaf) for one in jax.tree.leaves(tree))
+    return check_tree(cls, tree, memo)
+
+
+Trees._check = _check_tree

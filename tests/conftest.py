@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from jax._src import compiler
+from jax._src.interpreters import mlir
 
 import checked_calls  # noqa: F401  before ebbtide is imported
 import compiled
@@ -52,6 +53,8 @@ def _compile_options(*args: Any, **options: Any) -> Any:
 
 
 compiler.get_compile_options = _compile_options
+mlir.make_ir_context = lru_cache(mlir.make_ir_context)
+"""One context for all programs: to make one takes JAX longer than to translate a small program."""
 
 
 def forget_banks() -> None:

@@ -1,15 +1,18 @@
 """Types are checked in every call that the tests make, with arrays in the signature and without."""
 
+import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
 from beartype.roar import BeartypeCallHintViolation
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from checked_calls import WHOLE, has_arrays
+from checked_calls import WHOLE, check_tree, has_arrays
 from ebbtide.errors import one_line
 from ebbtide.evaluation.baselines import nearest
 from ebbtide.evaluation.statistics import median_interval
+from ebbtide.mechanisms.intervene import answer
+from ebbtide.models.transformer import Transformer
 
 
 def test_a_wrong_argument_is_caught_where_no_array_is_in_the_signature():
@@ -23,6 +26,18 @@ def test_wrong_shapes_are_caught_where_arrays_are_in_the_signature():
         median_interval(np.zeros(3, np.int64))
     with pytest.raises(jaxtyping.TypeCheckError):
         nearest(np.zeros((4, 7, 2)), np.zeros((4, 8)))
+
+
+def test_trees_of_arrays_are_checked_leaf_by_leaf_as_by_jaxtyping():
+    one, of_a_kind = jnp.ones(()), PyTree[Float[Array, "..."]]
+    for tree in ({}, one, {"a": one, "b": [jnp.ones((2, 3)), (one, None)]}):
+        assert isinstance(tree, of_a_kind) and check_tree(of_a_kind, tree, {})
+    for wrong in (jnp.arange(3), np.ones(3), "text", 1.0):
+        for tree in (wrong, {"a": one, "b": [wrong]}):
+            assert not isinstance(tree, of_a_kind) and not check_tree(of_a_kind, tree, {})
+    assert isinstance({"a": 3}, PyTree[int]) and not isinstance({"a": "x"}, PyTree[int])
+    with pytest.raises(jaxtyping.TypeCheckError):
+        answer(Transformer(), {"a": np.ones(3)}, None)
 
 
 def test_annotations_with_arrays_are_told_from_others():
