@@ -21,7 +21,7 @@ from ebbtide.studies.evidence import Arm, Evidence
 from ebbtide.studies.rehearsal import UntrainedRun
 from ebbtide.studies.study import Experiment
 from ebbtide.training.spec import Spec
-from ideal_functions import both_of, path_of
+from ideal_functions import both_of, compile_init, path_of
 from ideal_tools import specs_of
 
 MEMBERS = 6
@@ -68,7 +68,7 @@ class MadeUpMembers(RunFolder):
             if self.learns:
                 one = exact_pass(prompts, share)
             else:
-                params = jax.jit(lambda key: model.init(key, **spec.shape()))(jax.random.key(place))
+                params = compile_init(model, **spec.shape())(jax.random.key(place))
                 one = passes.finish_pass(passes.compile_pass(model)(params, prompts.prompt), prompts)
             yield int(share * spec.sequences), one, prompts
 
