@@ -19,7 +19,7 @@ def _style_panel(panel: Any, words: str) -> None:
     panel.set_title(words, loc="left", fontsize=9)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", color="0.92", lw=0.6)
-    panel.tick_params(labelsize=8)
+    panel.tick_params(which="both", labelsize=8)
 
 
 def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) -> dict[str, bytes]:
@@ -84,8 +84,8 @@ def context_figure(
     the number of preceding pairs, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
-    wide = min(len(panels), 4)
-    high = -(-len(panels) // wide)
+    high = -(-len(panels) // 4)
+    wide = -(-len(panels) // high)
     figure = Figure(figsize=(2.7 * wide + 2.0, 2.4 * high + 0.8), layout="constrained")
     axes: Any = figure.subplots(high, wide, squeeze=False)
     models = list(dict.fromkeys(name for lines in panels.values() for name in lines if name not in exact))

@@ -114,7 +114,7 @@ DECOMPOSITION = Experiment(
     question="Does an LSTM fail to keep a stack without segments of its own, where a transformer does not?",
     section="abstract: forced and latent decomposition",
     claims=CLAIMS,
-    presets={"quick": Preset(Comparison(arms=ARMS, base={}, round=1), None, SCALED)},
+    presets={"quick": Preset(Comparison(arms=ARMS, base={}, round=1), 15, SCALED)},
     shows=("held_out",),
     scalars=("held_out_final", "train_loss_final"),
     figures=draw,

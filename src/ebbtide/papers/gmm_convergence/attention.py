@@ -105,23 +105,30 @@ def _distance(predictions: Predictions, probabilities: Probabilities) -> float:
     return float(total_variation(probabilities, exact).mean() / guess)
 
 
-def _predict(evidence: Evidence, arm: str, evaluator: str, pairs: int | None) -> list[Predictions | None]:
+def _predict(evidence: Evidence, arm: str, evaluator: str, pairs: int | None, prompts: int) -> list[Predictions | None]:
     changes = {} if pairs is None else {"context": pairs}
-    return predict_arm(evidence, arm, evaluator, prompts=PROMPTS, last=True, **changes)
+    return predict_arm(evidence, arm, evaluator, prompts=prompts, last=True, **changes)
 
 
-def errors(evidence: Evidence, arm: str, evaluator: str = "train", pairs: int | None = None) -> Members:
+def errors(
+    evidence: Evidence, arm: str, evaluator: str = "train", pairs: int | None = None, prompts: int = PROMPTS
+) -> Members:
     """Distances of an arm's members from Bayes at the end of training, in units of a guess's; with as many pairs as in
     training, or with `pairs`."""
-    members = _predict(evidence, arm, evaluator, pairs)
+    members = _predict(evidence, arm, evaluator, pairs, prompts)
     return member_values(members, lambda one: _distance(one, softmax(one.outputs[-1, -1], axis=-1)))
 
 
 def yardstick_errors(
-    evidence: Evidence, arm: str, name: str, evaluator: str = "train", pairs: int | None = None
+    evidence: Evidence,
+    arm: str,
+    name: str,
+    evaluator: str = "train",
+    pairs: int | None = None,
+    prompts: int = PROMPTS,
 ) -> Members:
     """Distances from Bayes of one of `YARDSTICKS` on the prompts of an arm's members."""
-    members = _predict(evidence, arm, evaluator, pairs)
+    members = _predict(evidence, arm, evaluator, pairs, prompts)
     return member_values(members, lambda one: _distance(one, YARDSTICKS[name](one)))
 
 
@@ -228,6 +235,9 @@ CLAIMS = (
 )
 
 LENGTHS = (FEW_PAIRS, 40, MANY_PAIRS)
+FIGURE_PROMPTS = 400
+"""Prompts of a point of the figure, which has 486 of them: with as many as for the claims it took longer to draw than
+all members to train."""
 KINDS = {"train": "as in training", "norms": "means of different norms", "covariance": "another covariance"}
 
 
@@ -249,7 +259,7 @@ def draw_lengths(evidence: Evidence, title: str) -> dict[str, bytes]:
 
 
 def _line(measure: Callable[..., Members], *asked: Any) -> Line:
-    return np.array(LENGTHS), np.stack([measure(*asked, pairs) for pairs in LENGTHS], axis=1)
+    return np.array(LENGTHS), np.stack([measure(*asked, pairs, FIGURE_PROMPTS) for pairs in LENGTHS], axis=1)
 
 
 MATRIX_RATE = 0.02

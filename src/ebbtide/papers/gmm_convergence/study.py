@@ -73,7 +73,7 @@ ATTENTION = Experiment(
     presets={
         "quick": Preset(
             Comparison(arms=attention.ARMS, base={}, round=1),
-            None,
+            12,
             f"40 pairs for 100, 3 layers of width 32; {SCALED}",
         ),
         "cpu": Preset(
