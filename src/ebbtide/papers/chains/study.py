@@ -21,7 +21,7 @@ QUICK = Spec(
     model=Transformer(layers=2, width=32, heads=2, mlp_ratio=4, pairing="states"),
     optimizer=Adam(lr=3e-3, schedule=Constant(warmup=100)),
     batch=32,
-    sequences=384_000,
+    sequences=768_000,
     schedule=Schedule(evaluations=17, spacing="log", first=1600, checkpoints=17),
     evaluators=("train", "prior"),
     evaluation_sequences=500,
