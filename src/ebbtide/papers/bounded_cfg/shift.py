@@ -74,7 +74,7 @@ SHIFT = Experiment(
     claims=CLAIMS,
     presets={
         "quick": Preset(
-            Comparison(arms=ARMS, base={"task.shifted": True, "source.language": "blocks"}, round=1), None, SCALED
+            Comparison(arms=ARMS, base={"task.shifted": True, "source.language": "blocks"}, round=1), 13, SCALED
         )
     },
     shows=("held_out",),
