@@ -93,7 +93,7 @@ PHASES = Experiment(
     claims=CLAIMS,
     presets={
         "quick": Preset(
-            Comparison(arms=ARMS, base={"sequences": 96_000, "schedule.first": 400}, round=1), None, SCALED
+            Comparison(arms=ARMS, base={"sequences": 96_000, "schedule.first": 400}, round=1), 2, SCALED
         ),
     },
     shows=("train",),
