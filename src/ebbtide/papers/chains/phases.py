@@ -92,9 +92,7 @@ PHASES = Experiment(
     section="Edelman et al. 2024: phases of training",
     claims=CLAIMS,
     presets={
-        "quick": Preset(
-            Comparison(arms=ARMS, base={"sequences": 96_000, "schedule.first": 400}, round=1), 2, SCALED
-        ),
+        "quick": Preset(Comparison(arms=ARMS, base={"sequences": 96_000, "schedule.first": 400}, round=1), 2, SCALED),
     },
     shows=("train",),
     scalars=("train_final", "train_loss_final"),
