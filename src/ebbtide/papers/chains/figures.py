@@ -11,17 +11,19 @@ from ebbtide.report.figure import render
 from ebbtide.report.functions_figure import Line
 
 
-def draw_distances(title: str, panels: dict[str, dict[str, Line]]) -> bytes:
+def draw_distances(title: str, algorithms: tuple[str, ...], panels: dict[str, dict[str, Line]]) -> bytes:
     """PNG with a panel for each arm and a line for each algorithm: KL(algorithm || model) over training, both axes
-    logarithmic; the first checkpoint, at 0 sequences, is not shown."""
+    logarithmic; the first checkpoint, at 0 sequences, is not shown. An algorithm has the colour of its place in
+    `algorithms`, as in `draw_phases`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.6 * len(panels) + 2.4, 3.3), layout="constrained")
     axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
-    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     for panel, (arm, lines) in zip(axes.flat, panels.items(), strict=True):
         for name, (x, members) in lines.items():
-            draw_members(panel, x[x > 0], members[:, x > 0], COLOURS[names.index(name) % len(COLOURS)], name, log=True)
+            draw_members(
+                panel, x[x > 0], members[:, x > 0], COLOURS[algorithms.index(name) % len(COLOURS)], name, log=True
+            )
         set_log(panel, "x", "y")
         panel.set_title(arm, loc="left", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)

@@ -82,7 +82,7 @@ ARMS: dict[str, Point] = {EVERY: {"source.pool": 0}}
 def _draw(evidence: Evidence, title: str) -> Figures:
     """distances.png: KL from each of three algorithms to the model over training."""
     lines = {name: (one.sequences, one.values) for name, one in distances(evidence, EVERY, INFERENCE).items()}
-    return {"distances.png": draw_distances(title, {EVERY: lines})}
+    return {"distances.png": draw_distances(title, INFERENCE, {EVERY: lines})}
 
 
 SCALED = "5 states, 32 symbols, 2 layers of width 32 with MLPs, learned positions; the paper's chains are longer"

@@ -173,7 +173,7 @@ def _draw(evidence: Evidence, title: str) -> Figures:
         nearest.append(votes.argmax(0))
         share.append(votes.max(0))
     times = {len(one) for one in nearest}
-    figures = {"distances.png": draw_distances(title, panels)}
+    figures = {"distances.png": draw_distances(title, ALGORITHMS, panels)}
     if len(times) > 1:
         return figures
     sequences = next(iter(panels[done[0]].values()))[0]
@@ -190,7 +190,7 @@ POOLS_EXPERIMENT = Experiment(
     question="Which algorithm does a model of a pool of Markov chains come to, by the number of chains and training?",
     section="Park et al. 2025: phases and transience; Gibson et al. 2026: boundaries",
     claims=CLAIMS,
-    presets={"quick": Preset(Comparison(arms=ARMS, base={}, round=1), None, SCALED)},
+    presets={"quick": Preset(Comparison(arms=ARMS, base={}, round=1), 40, SCALED)},
     shows=("train", "prior"),
     scalars=("train_final", "prior_peak", "prior_final", "train_loss_final"),
     figures=_draw,
