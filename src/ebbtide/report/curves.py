@@ -64,6 +64,7 @@ def set_log(panel: Any, *which: Literal["x", "y"]) -> None:
     for axis in which:
         if any(value > 0 for value in _finite_coordinates(panel, axis)):
             getattr(panel, f"set_{axis}scale")("log")
+            panel.tick_params(axis=axis, which="minor", labelsize=8)  # a short axis has numbers at these alone
         elif not any(text.get_text() == NOTHING for text in panel.texts):
             panel.text(0.5, 0.5, NOTHING, transform=panel.transAxes, ha="center", va="center", fontsize=8, color="0.4")
 

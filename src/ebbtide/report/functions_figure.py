@@ -19,7 +19,7 @@ def _style_panel(panel: Any, words: str) -> None:
     panel.set_title(words, loc="left", fontsize=9)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", color="0.92", lw=0.6)
-    panel.tick_params(which="both", labelsize=8)
+    panel.tick_params(labelsize=8)
 
 
 def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) -> dict[str, bytes]:
