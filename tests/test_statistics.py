@@ -4,7 +4,7 @@ import doctest
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, spearmanr
 
 from ebbtide.errors import InputError
 from ebbtide.evaluation import statistics
@@ -31,6 +31,17 @@ def test_the_share_and_its_test_are_scipy_s(count):
     assert probability_of_as_many(count, 20, 0.8) == pytest.approx(theirs.pvalue)
     exact = binomtest(count, 20).proportion_ci(0.95, "exact")
     assert share_interval(count, 20) == pytest.approx((exact.low, exact.high))
+
+
+def test_ranks_are_correlated_as_by_scipy_with_ties_and_nan_where_nothing_varies():
+    random = np.random.default_rng(0)
+    a, b = random.integers(0, 5, (2, 7, 9))
+    for axis in (0, 1):
+        ours = statistics.rank_correlation(a, b, axis)
+        rows = zip(np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1), strict=True)
+        np.testing.assert_allclose(ours, [spearmanr(x, y).statistic for x, y in rows], atol=1e-12)
+    steps, flat, broken = np.arange(3), np.ones(3), np.asarray([1.0, np.nan, 2.0])
+    assert np.isnan(statistics.rank_correlation(steps, np.stack([flat, broken]))).all()
 
 
 @pytest.mark.parametrize(("count", "n", "level"), [(-1, 5, 0.95), (6, 5, 0.95), (2, 5, 0.0), (2, 5, 1.0)])

@@ -2,7 +2,7 @@
 over prompts."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from ebbtide.errors import require
 
@@ -49,7 +49,9 @@ def probability_of_as_many(count: int, n: int, share: float) -> float:
     return 1.0 if count <= 0 else float(bdtrc(count - 1, n, share))
 
 
-def rank_correlation(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+def rank_correlation(
+    a: Num[np.ndarray, "*some"], b: Num[np.ndarray, "*others"], axis: int = -1
+) -> Float[np.ndarray, "*rest"]:
     """Spearman's rank correlation of `a` and `b` along an axis (Spearman 1904): the correlation of their ranks, ties
     with their mean rank; nan where one of the two is constant or has a nan.
 
@@ -61,7 +63,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray
     x, y = (rankdata(one, axis=axis) for one in np.broadcast_arrays(a, b))
     x, y = (one - one.mean(axis, keepdims=True) for one in (x, y))
     product = np.sqrt((x**2).sum(axis) * (y**2).sum(axis))
-    return (x * y).sum(axis) / np.where(product > 0, product, np.nan)
+    return np.asarray((x * y).sum(axis) / np.where(product > 0, product, np.nan))
 
 
 def corrected(p_values: Float[np.ndarray, " claims"]) -> Float[np.ndarray, " claims"]:

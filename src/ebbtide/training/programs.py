@@ -27,6 +27,7 @@ from ebbtide.user_code import is_own
 
 Values = dict[str, Float[Array, ""]]
 MEMBERS_AXIS = "members"
+"""The axis of a mesh of devices over which members are split."""
 MOST_KEPT = 16
 """Specs whose compiled functions a process keeps."""
 
@@ -54,6 +55,7 @@ class Data(NamedTuple):
 
 
 SideBySide = Callable[[State, Data, UInt[Array, ""], Bool[Array, " width"]], State]
+"""Trains a group of members: (states, data, steps, whether each goes on) -> states."""
 
 
 def members_mesh(devices: int) -> Mesh:

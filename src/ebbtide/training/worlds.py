@@ -41,6 +41,7 @@ class Worlds:
         return self._made[name]
 
     def _programs_of(self, spec: Spec) -> Programs:
+        """`programs_of`, kept here as well: for code of the user it makes new ones at every call."""
         name = without_members(spec).to_json()
         if name not in self._programs:
             self._programs[name] = programs_of(spec)
