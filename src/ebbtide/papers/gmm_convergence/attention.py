@@ -236,8 +236,8 @@ CLAIMS = (
 
 LENGTHS = (FEW_PAIRS, 40, MANY_PAIRS)
 FIGURE_PROMPTS = 400
-"""Prompts of a point of the figure, which has 486 of them: with as many as for the claims it took longer to draw than
-all members to train."""
+"""Prompts of a member for a point of the figure: fewer than the claims ask, since it has 486 such points, a third of
+them with the longest prompts."""
 KINDS = {"train": "as in training", "norms": "means of different norms", "covariance": "another covariance"}
 
 
