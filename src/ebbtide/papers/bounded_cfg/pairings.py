@@ -162,7 +162,7 @@ PAIRINGS = Experiment(
     question="Is the pairing of brackets learned in context where it is new in every word, and known where it is not?",
     section="none: an in-context variant of the paper's languages",
     claims=CLAIMS,
-    presets={"quick": Preset(Comparison(arms=ARMS, base=BASE, round=1), None, SCALED)},
+    presets={"quick": Preset(Comparison(arms=ARMS, base=BASE, round=1), 4, SCALED)},
     shows=(HELD_OUT, PRIOR),
     scalars=("held_out_final", "prior_final", "train_loss_final"),
     figures=_draw,
