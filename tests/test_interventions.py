@@ -27,7 +27,7 @@ from ebbtide.models.deepset import DeepSet
 from ebbtide.models.positions import Rotary
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
-from ebbtide.tasks.prompt import FunctionPrompt
+from ebbtide.tasks.prompt import FunctionPrompt, Prompt
 from intervention_tools import BATCH, MODEL, PROMPT, SHAPE, a_prompt, weights
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -226,7 +226,7 @@ def test_any_length_of_context_and_rotary_positions():
     params, prompt = model.init(jax.random.key(0), **shape), a_prompt(9)
     every = (PreviousToken(), Induction(), Forbid(layer=1), Temperature(temperature=2.0), PerfectPrevious())
     assert np.isfinite(answer(model, params, prompt, every)).all()
-    check_all(every, model, shape)
+    check_all(every, model, shape, Prompt)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_any_length_of_context_and_rotary_positions():
     ],
 )
 def test_what_a_model_does_not_have_is_refused(intervention, field, value, one_line):
-    for use in (lambda: check_all((intervention,), MODEL, SHAPE), lambda: used((intervention,))):
+    for use in (lambda: check_all((intervention,), MODEL, SHAPE, Prompt), lambda: used((intervention,))):
         with pytest.raises(InputError) as caught:
             use()
         one_line(caught, field, value)
@@ -312,8 +312,8 @@ def test_numbers_of_numpy_and_traced_numbers_are_numbers():
 
 def test_models_without_points_are_refused(one_line):
     with pytest.raises(InputError) as caught:
-        check_all((Induction(),), Recurrent(), SHAPE)
+        check_all((Induction(),), Recurrent(), SHAPE, Prompt)
     one_line(caught, "interventions", "recurrent")
     joint = Transformer(layers=1, width=16, heads=4, pairing="joint")
     with pytest.raises(InputError, match="interleaved"):
-        check_all((Forbid(),), joint, SHAPE)
+        check_all((Forbid(),), joint, SHAPE, Prompt)

@@ -23,6 +23,9 @@ from ebbtide.evaluation.chains import (
 from ebbtide.evaluation.concepts import concept_average, cue_frequencies
 from ebbtide.kernel.native import unsupported_reason
 from ebbtide.keys import Purpose, root
+from ebbtide.mechanisms.intervene import intervention_tap
+from ebbtide.mechanisms.interventions import PreviousToken
+from ebbtide.mechanisms.taps import record
 from ebbtide.models.transformer import Transformer
 from ebbtide.sources.chains import Chains
 from ebbtide.sources.functions import Functions
@@ -257,3 +260,17 @@ def test_keys_are_not_shared():
     np.add.at(counts, (symbols_of(prompt)[0], np.asarray(prompt.latent["chain"])), 1)
     assert chisquare(counts.ravel()).pvalue > 1e-3
     assert jax.tree.map(jnp.shape, dict(prompt.latent)) == {"chain": (3000,), "transitions": (3000, 3, 3)}
+
+
+def test_a_clamped_head_of_a_stream_attends_to_the_previous_symbol_and_its_keys_are_not_trained():
+    clamp = PreviousToken(layer=0, heads=(1,), rows="all")
+    engine = Engine(replace(SPEC, interventions=(clamp,)))
+    start, prompt = engine.init(0), draw(n=8)
+    tap = intervention_tap(engine.spec.model, start.params, prompt, (clamp,))
+    _, found = record(engine.spec.model, start.params, prompt, "blocks.0.attn.hook_pattern", tap=tap)
+    pattern = np.asarray(found["blocks.0.attn.hook_pattern"])[:, 1, 1:]
+    np.testing.assert_array_equal(pattern, np.broadcast_to(np.eye(pattern.shape[1], pattern.shape[2]), pattern.shape))
+    first = np.asarray(start.params["blocks"][0]["attn"]["k"])
+    trained = engine.train(start, engine.data(0), jnp.uint32(20))
+    moved = np.abs(np.asarray(trained.params["blocks"][0]["attn"]["k"]) - first)
+    assert moved[:, :8].min() > 0 and moved[:, 8:].max() == 0

@@ -14,7 +14,7 @@ from ebbtide.compile import compile_fast
 from ebbtide.errors import InputError, Interrupted
 from ebbtide.evaluation.metrics import measure
 from ebbtide.keys import Purpose, root
-from ebbtide.mechanisms.interventions import Temperature
+from ebbtide.mechanisms.interventions import Induction, PreviousToken
 from ebbtide.models.positions import Learned, NoPositions
 from ebbtide.models.recurrent import Recurrent
 from ebbtide.models.transformer import Transformer
@@ -246,7 +246,8 @@ REFUSED = [
     ("evaluators", replace(SPEC, evaluators=("train", "icl"))),
     ("source.nonzero", replace(SPEC, source=Functions(dim=4, nonzero=5))),
     ("source.representations", replace(SPEC, source=Functions(dim=4, representations=2))),
-    ("interventions", replace(SPEC, interventions=(Temperature(layer=1, temperature=2.0),))),
+    ("interventions.0", replace(SPEC, interventions=(Induction(layer=1),))),
+    ("interventions.0", replace(SPEC, interventions=(PreviousToken(rows="labels"),))),
 ]
 
 

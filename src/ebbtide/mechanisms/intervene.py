@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.mechanisms.intervention import ForwardPass, Intervention, Sizes
-from ebbtide.mechanisms.interventions import Ablate, AnyIntervention, KeepClean, Temperature
+from ebbtide.mechanisms.interventions import AnyIntervention
 from ebbtide.mechanisms.taps import points, record
 from ebbtide.models.model import Params, Shape, Tap, untouched
 from ebbtide.models.transformer import Transformer
@@ -71,10 +71,12 @@ def answer(
     return model.apply(params, prompt, intervention_tap(model, params, prompt, interventions))
 
 
-def check_all(interventions: tuple[AnyIntervention, ...], model: Any, shape: Shape) -> None:
-    """Raises `InputError` unless the model is a transformer that has everything that the interventions name."""
+def check_all(interventions: tuple[AnyIntervention, ...], model: Any, shape: Shape, prompt_type: type) -> None:
+    """Raises `InputError` unless the model is a transformer that has everything that the interventions name, and the
+    prompts of this type have labels where an intervention speaks of them."""
     if interventions:
         _check_kind(model)
+        _check_prompts(interventions, prompt_type)
         _check_each(interventions, model, points(model, shape))
 
 
@@ -86,16 +88,20 @@ def check_used(interventions: Any, model: Any, params: Params, prompt: Any) -> N
     if not interventions:
         return
     _check_kind(model)
-    for i, one in enumerate(interventions):
-        labels = isinstance(prompt, Prompt) or isinstance(one, Ablate | KeepClean | Temperature)
-        what = type(one).__name__
-        require(labels, f"interventions.{i}", what, "is of few-shot prompts: it speaks of labels and exemplars")
+    _check_prompts(interventions, type(prompt))
     _check_each(interventions, model, _sizes(model, params, prompt))
 
 
 def _check_kind(model: Any) -> None:
     allowed = "only a transformer has points to intervene at"
     require(isinstance(model, Transformer), "interventions", kind_name(model), allowed)
+
+
+def _check_prompts(interventions: Sequence[Any], prompt_type: type) -> None:
+    for i, one in enumerate(interventions):
+        labels = prompt_type is Prompt or not (isinstance(one, Intervention) and one.needs_labels())
+        what = type(one).__name__
+        require(labels, f"interventions.{i}", what, "is of few-shot prompts: it speaks of labels and exemplars")
 
 
 def _check_each(interventions: Sequence[Any], model: Transformer, sizes: Sizes) -> None:

@@ -59,6 +59,11 @@ class Intervention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         for head in heads:
             require(head < model.heads, f"{field}.heads", list(heads), f"must be from 0 to {model.heads - 1}")
 
+    def needs_labels(self) -> bool:
+        """Whether the change speaks of the labels and exemplars of a few-shot prompt, which functions in context and
+        streams do not have."""
+        return False
+
     def clean(self) -> tuple[str, ...]:
         """Globs of the points whose values are needed from a forward pass without interventions."""
         return ()

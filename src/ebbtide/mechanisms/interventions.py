@@ -117,8 +117,8 @@ class KeepClean(Intervention, frozen=True, tag="keep_clean"):
 
 
 class PreviousToken(Intervention, frozen=True, tag="previous_token"):
-    """Clamped attention to the previous token. (In a last layer only the query's row exists, and the query is no
-    label.)
+    """Clamped attention to the previous token. (In the last layer of a model of labels only the query's row exists, and
+    the query is no label.)
 
     Args:
         layer: the layer, from 0.
@@ -134,6 +134,9 @@ class PreviousToken(Intervention, frozen=True, tag="previous_token"):
     heads: Heads = None
     strength: Strength = 1.0
     rows: Literal["labels", "all"] = "labels"
+
+    def needs_labels(self) -> bool:
+        return self.rows == "labels"
 
     def tap(self, forward: ForwardPass) -> Tap:
         def new(pattern: Float[Array, "batch head query key"]) -> Array:
@@ -166,6 +169,9 @@ class Induction(Intervention, frozen=True, tag="induction"):
     heads: Heads = None
     strength: Strength = 1.0
 
+    def needs_labels(self) -> bool:
+        return True
+
     def tap(self, forward: ForwardPass) -> Tap:
         right = (forward.prompt.labels == forward.prompt.target).T.astype(jnp.float32)
         good, bad = right.sum(-1, keepdims=True), (1 - right).sum(-1, keepdims=True)
@@ -190,6 +196,9 @@ class MatchExemplars(Intervention, frozen=True, tag="match_exemplars"):
     layer: Index = 1
     heads: Heads = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+
+    def needs_labels(self) -> bool:
+        return True
 
     def tap(self, forward: ForwardPass) -> Tap:
         x = forward.prompt.exemplars
@@ -224,6 +233,9 @@ class Forbid(Intervention, frozen=True, tag="forbid"):
         super().check(model, sizes, field)
         apart = self.keys == "previous" or model.by_turns
         require(apart, f"{field}.keys", self.keys, "needs model.pairing = 'interleaved' or 'copied'")
+
+    def needs_labels(self) -> bool:
+        return self.keys == "exemplars" or self.rows == "labels"
 
     def tap(self, forward: ForwardPass) -> Tap:
         labels = forward.label_positions()
@@ -282,6 +294,9 @@ class PerfectPrevious(Intervention, frozen=True, tag="perfect_previous"):
 
     layer: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] = 1
 
+    def needs_labels(self) -> bool:
+        return True
+
     def tap(self, forward: ForwardPass) -> Tap:
         kept: dict[str, Array] = {}
 
@@ -315,6 +330,9 @@ class PerfectCopy(Intervention, frozen=True, tag="perfect_copy"):
 
     layer: Index = 1
     head: Index = 0
+
+    def needs_labels(self) -> bool:
+        return True
 
     def tap(self, forward: ForwardPass) -> Tap:
         kept: dict[str, Array] = {}

@@ -12,7 +12,6 @@ from ebbtide.evaluation import evaluators
 from ebbtide.mechanisms.intervene import check_all
 from ebbtide.mechanisms.interventions import AnyIntervention
 from ebbtide.models.model import Params
-from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.custom import as_data
 from ebbtide.training.engine import Engine
 from ebbtide.training.feasible import check_answerable
@@ -70,10 +69,8 @@ def score(
     every = (*spec.interventions, *interventions)
     changed = replace(spec, evaluators=(evaluator,), keep_best=None, stopping=None, interventions=every)
     changed = from_builtins(msgspec.to_builtins(as_data(changed), enc_hook=_number))
-    if spec.task.prompt_type is Prompt:
-        check_all(changed.interventions, changed.model, changed.shape())
-    plain = replace(changed, interventions=())  # training refuses some that a score of functions may have
-    check_answerable(plain, changed.evaluation_sequences, "evaluation_sequences")
+    check_all(changed.interventions, changed.model, changed.shape(), spec.task.prompt_type)
+    check_answerable(changed, changed.evaluation_sequences, "evaluation_sequences")
     engine = _engine(changed.to_json())
     suite = engine.suite(member)
     measured = np.asarray(engine.measure(params, suite), np.float64)[0]

@@ -17,7 +17,6 @@ from ebbtide.models.transformer import Transformer
 from ebbtide.sources.bank import SeededSource
 from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
-from ebbtide.tasks.prompt import Prompt
 from ebbtide.tasks.task import CellTask
 from ebbtide.traced import replace_at, traced_fields
 from ebbtide.training import identity, limits
@@ -137,9 +136,6 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         self.model.check()
         self.task.check_pairing(self.model.pairing)
         self.model.check_cells(self.task.cells(plain.source) if isinstance(self.task, CellTask) else 0)
-        if self.task.prompt_type is not Prompt:
-            allowed = "must be none for functions in context: they speak of labels and exemplars"
-            require(not self.interventions, "interventions", len(self.interventions), allowed)
         self.model.encoder.check(plain.source.sizes().dim)
         self.optimizer.check()
         self.schedule.check(self.sequences)
@@ -150,7 +146,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             self.stopping.check(self.evaluators)
         limits.check_size(plain)
         try_out(plain)
-        check_all(self.interventions, self.model, plain.shape())
+        check_all(self.interventions, self.model, plain.shape(), self.task.prompt_type)
         if self.start is not None and self.start.context is not msgspec.UNSET:
             check_context(self.start.context, self)
         parts = {"start.parts": self.start.parts if self.start else (), "freeze": self.freeze}
