@@ -94,6 +94,7 @@ from ebbtide.tasks.relabel import Flip as Flip
 from ebbtide.tasks.relabel import HoldoutPair as HoldoutPair
 from ebbtide.tasks.relabel import Keep as Keep
 from ebbtide.tasks.relabel import Pair as Pair
+from ebbtide.tasks.trigger import Trigger as Trigger
 from ebbtide.training.driver import resume as resume
 from ebbtide.training.driver import train as train
 from ebbtide.training.monitor import Monitor as Monitor

@@ -41,9 +41,9 @@ class ForwardPass(NamedTuple):
 
 
 def label_positions(model: Transformer, prompt: Prompt) -> Int[Array, " context"]:
-    """Positions of the context's labels among the tokens."""
+    """Positions of the context's labels among the tokens; in a stream the label of a slot is the next symbol."""
     slots = jnp.arange(prompt.labels.shape[0])
-    return 2 * slots + 1 if model.by_turns else slots
+    return 2 * slots + 1 if model.by_turns else slots + (model.pairing == "states")
 
 
 class Intervention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -10,7 +10,7 @@ import jax
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.kernel import build, native
-from ebbtide.tasks.prompt import CellPrompt, SignPrompt
+from ebbtide.tasks.prompt import CellPrompt, Prompt, SignPrompt
 from ebbtide.training.spec import Spec
 
 VARIABLE = "EBBTIDE_KERNEL"
@@ -45,6 +45,8 @@ def unsupported_reason(spec: Spec) -> str | None:
         return "it has no hinge loss"
     if spec.task.prompt_type is CellPrompt:
         return "it has no loss of cells"
+    if spec.task.prompt_type is Prompt and spec.model.pairing == "states":
+        return "it answers every state of a stream, never the last alone"
     return native.unsupported_reason(spec.model, spec.shape())
 
 

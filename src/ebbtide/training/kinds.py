@@ -32,10 +32,13 @@ from ebbtide.tasks.parsing import Parsing
 from ebbtide.tasks.pattern_pairs import PatternPairs
 from ebbtide.tasks.recurrence import Recurrence
 from ebbtide.tasks.regression import Regression
+from ebbtide.tasks.trigger import Trigger
 from ebbtide.training.custom import CustomModel, CustomSource, CustomTask
 from ebbtide.training.optimizer import SGD, Adam
 
-AnyTask = FewShot | Regression | Cued | Dynamics | Classification | PatternPairs | Markov | Recurrence | Parsing
+AnyTask = (
+    FewShot | Regression | Cued | Dynamics | Classification | PatternPairs | Markov | Recurrence | Parsing | Trigger
+)
 AnySource = (
     Gaussian
     | Glyphs
