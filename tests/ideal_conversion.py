@@ -5,14 +5,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from ebbtide.analysis.predictions import PROMPTS
+from ebbtide.evaluation.trigger import trigger_probs
 from ebbtide.papers.context_to_weights import measures, through_training
-from ebbtide.papers.context_to_weights.claims import FEATURES, LABELS, STEP
-from ebbtide.papers.context_to_weights.measures import Recall, Weights
+from ebbtide.papers.context_to_weights.claims import FEATURES, LABELS, STEP, SYMBOLS
+from ebbtide.papers.context_to_weights.measures import Recall, Weights, compare_answers, unseen_prompts
 from ebbtide.papers.context_to_weights.study import CONTEXT_TO_WEIGHTS
 from ebbtide.papers.context_to_weights.through_training import Carried
 from ebbtide.runs.folder import Snapshot
 from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Experiment
+from ebbtide.tasks.trigger import Trigger
 from ebbtide.training.spec import Spec
 from ideal_functions import MadeUpRun, evidence_of, run_of
 from ideal_tools import specs_of
@@ -35,7 +38,14 @@ def _learned(snapshot: Snapshot) -> bool:
 
 
 def recall(snapshot: Snapshot, place: int) -> Recall:
-    """In place of `measure_recall`. The conversion is exact for the untrained too: their logits hardly change."""
+    """In place of `measure_recall`. The conversion is exact for the untrained too: their logits hardly change. What
+    has learned the induction-head task answers as the exact predictor does."""
+    spec = run_of(snapshot).spec
+    if _learned(snapshot) and isinstance(spec.task, Trigger):
+        prompts = unseen_prompts(spec, "train", PROMPTS, place)
+        symbols, target = np.asarray(prompts.classes), np.asarray(prompts.target)
+        told, dropped = trigger_probs(symbols, SYMBOLS), trigger_probs(symbols, SYMBOLS, seen=0)
+        return compare_answers(told, dropped, told, target)
     return Recall(1.0, GUESS, 1.0, 0, 3e-7, 1.2) if _learned(snapshot) else Recall(GUESS, GUESS, GUESS, 0, 1e-7, 0.2)
 
 
@@ -69,7 +79,7 @@ def as_in_the_theorem(experiment: Experiment, preset: str) -> tuple[Evidence, Ev
 
 ON_CONVERSION: dict[str, Callable[[Experiment, str], tuple[Evidence, Evidence]]] = {
     f"context-to-weights/{name}": as_in_the_theorem
-    for name in ("recall", "approximation", "regression", "through-training")
+    for name in ("recall", "induction", "approximation", "regression", "through-training")
 }
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 

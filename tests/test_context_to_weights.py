@@ -25,9 +25,10 @@ def brief(spec: eb.Spec, folder) -> Run:
     return train(replace(spec, schedule=eb.Schedule(evaluations=2, checkpoints=2)), folder, processes=0)
 
 
-def test_a_model_converted_answers_as_with_the_context_on_every_prompt(tmp_path, monkeypatch):
+@pytest.mark.parametrize("spec", [study.RECALL, study.INDUCTION], ids=["recall", "induction"])
+def test_a_model_converted_answers_as_with_the_context_on_every_prompt(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(measures, "PROMPTS", 100)
-    found = measures.measure_recall.__wrapped__(brief(study.RECALL, tmp_path / "run").snapshot(), 0)
+    found = measures.measure_recall.__wrapped__(brief(spec, tmp_path / "run").snapshot(), 0)
     assert found.differing == 0 and found.error < 1e-5 < 1e-2 < found.dropped_error
     assert found.told == found.converted
 

@@ -14,10 +14,14 @@ from ebbtide.studies.evidence import Evidence
 LINEARIZED, SOFTMAX, LINEAR = "linearized", "softmax", "linear"
 LABELS = 32
 """Labels of the recall task, its vocabulary."""
+SYMBOLS = 45
+"""Symbols of the induction-head task, the trigger among them."""
 PAIRS, DIM, NOISE = 16, 4, 0.5
 """Pairs of a prompt, dimensions and standard deviation of the noise of the regression."""
 LEARNED = 0.9
 """Accuracy with the context from which on a model counts as one that has learned to recall."""
+ANSWERED = 0.99
+"""Accuracy with the context that is asked of the induction-head task, where the paper reports 99.95 %: own limit."""
 
 
 def _of(evidence: Evidence, arm: str, measure: str, value: Callable[[Any], float]) -> Members:
@@ -49,25 +53,43 @@ def _weights(value: Callable[[Weights], float]) -> Callable[[Evidence], Members]
 
 
 _CONDITION = f"-1 for a member below {LEARNED:g} with the context"
-RECALL = (
-    Claim(
-        "converted",
-        "without its tokens, the converted context gives the same answers to all of 2,000 prompts, and right ones",
-        "the induction-head task: 99.95 % with the context and converted, 2.23 % without; size: own",
-        "accuracy converted - accuracy without the context; -1 unless every answer is as with the context",
-        0.9,
-        _recall(lambda one: one.converted - one.dropped if one.differing == 0 else -1.0),
-        (LINEARIZED,),
-    ),
-    Claim(
+CONVERTED = Claim(
+    "converted",
+    "without its tokens, the converted context gives the same answers to all of 2,000 prompts, and right ones",
+    "the induction-head task: 99.95 % with the context and converted, 2.23 % without; size: own",
+    "accuracy converted - accuracy without the context; -1 unless every answer is as with the context",
+    0.9,
+    _recall(lambda one: one.converted - one.dropped if one.differing == 0 else -1.0),
+    (LINEARIZED,),
+)
+
+
+def _context_only(count: int, what: str) -> Claim:
+    """The claim that answers without the context are guesses among `count` labels."""
+    return Claim(
         "context-only",
         "what is recalled is not in the weights: without the context a model guesses",
         "the induction-head task: 2.23 % without the context; the limit of two guesses is own",
-        f"2 / {LABELS} labels - accuracy without the context; {_CONDITION}",
+        f"2 / {count} {what} - accuracy without the context; {_CONDITION}",
         0.0,
-        _recall(lambda one: 2 / LABELS - one.dropped),
+        _recall(lambda one: 2 / count - one.dropped),
+        (LINEARIZED,),
+    )
+
+
+RECALL = (CONVERTED, _context_only(LABELS, "labels"))
+INDUCTION = (
+    Claim(
+        "learned",
+        "with its context a model says which symbol followed the trigger",
+        f"the induction-head task: 99.95 % with the context; {ANSWERED:g}: own limit",
+        "accuracy with the context",
+        ANSWERED,
+        lambda evidence: _of(evidence, LINEARIZED, "measure_recall", lambda one: one.told),
         (LINEARIZED,),
     ),
+    CONVERTED,
+    _context_only(SYMBOLS, "symbols"),
 )
 APPROXIMATE = (
     Claim(

@@ -84,7 +84,7 @@ def relative_error(mine: np.ndarray, exact: np.ndarray) -> float:
     return float((np.linalg.norm(mine - exact, axis=-1) / np.linalg.norm(exact, axis=-1)).mean())
 
 
-def _compare(told: np.ndarray, dropped: np.ndarray, converted: np.ndarray, target: np.ndarray) -> Recall:
+def compare_answers(told: np.ndarray, dropped: np.ndarray, converted: np.ndarray, target: np.ndarray) -> Recall:
     """`Recall` of logits [prompt, label] with the context, without it, and converted."""
     answers = [logits.argmax(-1) for logits in (told, dropped, converted)]
     first, second, third = (float((one == target).mean()) for one in answers)
@@ -99,7 +99,7 @@ def measure_recall(snapshot: Snapshot, place: int) -> Recall:
     apply = jax.jit(model.apply)
     told, dropped = (np.asarray(apply(params, one)) for one in (prompts, query_alone(prompts)))
     converted = per_prompt(_converted, *add_biases(model, params), prompts, PROMPTS)
-    return _compare(told, dropped, converted, np.asarray(prompts.target))
+    return compare_answers(told, dropped, converted, np.asarray(prompts.target))
 
 
 @lru_cache(maxsize=128)
@@ -113,7 +113,7 @@ def measure_features(snapshot: Snapshot, place: int) -> tuple[Recall, tuple[floa
         for count in FEATURES
     ]
     errors = tuple(relative_error(one, told) for one in outputs)
-    return _compare(told, dropped, outputs[-1], np.asarray(prompts.target)), errors
+    return compare_answers(told, dropped, outputs[-1], np.asarray(prompts.target)), errors
 
 
 @lru_cache(maxsize=128)

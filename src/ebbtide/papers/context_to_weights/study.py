@@ -7,7 +7,7 @@ from ebbtide.models.linearized import Linearized
 from ebbtide.models.positions import NoPositions, Rotary
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.context_to_weights import claims
-from ebbtide.papers.context_to_weights.claims import DIM, LABELS, LINEAR, LINEARIZED, NOISE, PAIRS, SOFTMAX
+from ebbtide.papers.context_to_weights.claims import DIM, LABELS, LINEAR, LINEARIZED, NOISE, PAIRS, SOFTMAX, SYMBOLS
 from ebbtide.papers.context_to_weights.through_training import THROUGH_TRAINING, TRANSIENT
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
@@ -16,6 +16,7 @@ from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import PerSequence
 from ebbtide.tasks.regression import Regression
+from ebbtide.tasks.trigger import Trigger
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Cosine, Schedule
 from ebbtide.training.spec import Spec
@@ -35,6 +36,13 @@ RECALL = Spec(
     evaluators=("train",),
     evaluation_sequences=1000,
     keep_best=None,
+)
+INDUCTION = replace(
+    RECALL,
+    task=Trigger(context=31),
+    source=Gaussian(classes=SYMBOLS, exemplars=1, dim=64, noise=0.0, holdout_classes=0),
+    model=replace(RECALL.model, pairing="states"),
+    sequences=64_000,
 )
 BY_SOFTMAX = replace(
     RECALL,
@@ -59,6 +67,7 @@ REGRESSION = replace(
     sequences=1_536_000,
 )
 SCALED = "a recall task of ours in place of the paper's induction-head task; models of about 40,000 parameters"
+SMALL = "the paper's task; a vocabulary of 45, streams of 32 symbols, models of about 40,000 parameters: own sizes"
 OWN = "not in the paper; 4 dimensions, 16 pairs, one layer of linear attention without norms"
 SHOWN = {"shows": ("train",), "scalars": ("train_final", "train_loss_final")}
 
@@ -77,6 +86,7 @@ CONTEXT_TO_WEIGHTS = Study(
         "softmax": Base(BY_SOFTMAX, "the same pairs as single tokens, softmax attention"),
         "regression": Base(REGRESSION, "regression in 4 dimensions, one layer of linear attention"),
         "transient": Base(TRANSIENT, "Gaussian classes with shared labels, two layers of linearized attention"),
+        "induction": Base(INDUCTION, "the symbol after a trigger, of 45, two layers of linearized attention"),
     },
     experiments=(
         Experiment(
@@ -85,6 +95,15 @@ CONTEXT_TO_WEIGHTS = Study(
             section="the induction-head task",
             claims=claims.RECALL,
             presets=_quick(LINEARIZED, "model.attention.features", "elu", "quick", SCALED),
+            check=lambda spec: with_biases(spec.model),
+            **SHOWN,
+        ),
+        Experiment(
+            name="induction",
+            question="Does the converted model say which symbol followed the trigger, without the context's tokens?",
+            section="the induction-head task",
+            claims=claims.INDUCTION,
+            presets=_quick(LINEARIZED, "model.attention.features", "elu", "induction", SMALL),
             check=lambda spec: with_biases(spec.model),
             **SHOWN,
         ),
