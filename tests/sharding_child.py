@@ -16,9 +16,11 @@ from ebbtide.errors import InputError, Interrupted
 from ebbtide.runs.folder import RunFolder
 from ebbtide.training import driver
 from ebbtide.training.driver import train
-from ebbtide.training.members import Members, to_dotted
+from ebbtide.training.members import Members
+from ebbtide.training.programs import Data
 from ebbtide.training.progress import Progress
 from ebbtide.training.schedule import Schedule
+from ebbtide.training.start import to_dotted
 from effort import THOROUGH
 from tiny import SPEC, final_state
 
@@ -44,15 +46,16 @@ def first_batches(members: Members) -> Arrays:
     def draw(data: Any) -> Any:
         return spec.task.sample(data.key, index, spec.source, data.bank, split)._asdict()
 
-    program = jax.jit(draw if members.width == 1 else jax.vmap(draw))
-    groups = [jax.tree.map(np.asarray, program(data)) for data in members.data]
+    each: Any = Data(0, None, 0)  # pyright: ignore - axes, not arrays: the bank is shared by all
+    program = jax.jit(draw if members.width == 1 else jax.vmap(draw, in_axes=(each,)))
+    groups = [jax.tree.map(np.asarray, program(group.data)) for group in members.groups]
     join = np.stack if members.width == 1 else np.concatenate
     return {name: join([group[name] for group in groups])[: len(members.members)] for name in groups[0]}
 
 
 def spread(members: Members) -> Arrays:
     """Of every array of every group: on how many devices it lies, and the members on one of them."""
-    leaves = [leaf for state in members.states for leaf in to_dotted(state).values()]
+    leaves = [leaf for group in members.groups for leaf in to_dotted(group.state).values()]
     found = [(len(x.sharding.device_set), x.sharding.shard_shape(x.shape)[0] if x.ndim else 0) for x in leaves]
     return {"devices": np.array([d for d, _ in found]), "members": np.array([m for _, m in found])}
 

@@ -386,8 +386,8 @@ def test_the_count_is_a_close_lower_bound_of_what_training_holds(spec):
     from ebbtide.training.members import Members
 
     made = Members(spec, [0, 1], None)
-    worlds = {id(d.bank): d.bank for d in made.data}.values()
-    held = arrays(made.states) + sum(arrays(bank.features) for bank in worlds)
+    worlds = {id(d.bank): d.bank for d in (group.data for group in made.groups)}.values()
+    held = arrays([group.state for group in made.groups]) + sum(arrays(bank.features) for bank in worlds)
     few = limits.needed_bytes(replace(spec, batch=1, evaluation_sequences=2, evaluators=("train",)))
     assert 0.8 * held < few < 1.1 * held
     prompts = limits.needed_bytes(replace(spec, batch=1)) - few

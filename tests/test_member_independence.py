@@ -12,10 +12,12 @@ from msgspec.structs import replace
 
 from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.training.engine import Engine
-from ebbtide.training.members import Members, to_dotted
+from ebbtide.training.groups import SideBySide
+from ebbtide.training.members import Members
 from ebbtide.training.optimizer import Adam, Descent
-from ebbtide.training.programs import Programs
+from ebbtide.training.programs import Data, Programs
 from ebbtide.training.spec import Spec, from_json
+from ebbtide.training.start import to_dotted
 from tiny import SPEC, same_bits
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -188,19 +190,21 @@ def test_side_by_side_measures_the_same_within_rounding(base):
 # ---- tests of the tests above
 
 
-class ByTheCompany(Members):
+class Named(SideBySide):
     """Mapped side by side under a name, so that a leak can reach the others."""
 
     programs: ClassVar[dict[Any, Any]] = {}
 
-    def __init__(self, spec: Spec, members: list[int], state: Any, width: int = 1):
-        super().__init__(spec, members, state, width)
+    def train(self, n: Any, going: Any) -> None:
         if Descent.update not in self.programs:
-            by_name = jax.vmap(Programs(spec, False).take_steps, in_axes=(0, 0, None), axis_name="members")
-            self.programs[Descent.update] = jax.jit(by_name)
+            steps, axes = Programs(self.engine.spec, False).take_steps, (0, Data(0, None, 0), None)  # pyright: ignore
+            self.programs[Descent.update] = jax.jit(jax.vmap(steps, in_axes=axes, axis_name="members"))
+        self.state = self.programs[Descent.update](self.state, self.data, n)
 
-    def _train_group(self, state: Any, data: Any, n: Any, going: Any) -> Any:
-        return self.programs[Descent.update](state, data, n)
+
+class ByTheCompany(Members):
+    def _group(self, members: list[int], stored: Any) -> SideBySide:
+        return Named(self.engine, members, stored, self.width, 1)
 
 
 def test_an_optimiser_that_looks_at_all_members_would_have_been_noticed(quickly, monkeypatch):
@@ -226,7 +230,9 @@ def test_a_key_made_from_the_place_in_the_team_would_have_been_noticed(base):
     class ByPlace(Members):
         def __init__(self, *arguments: Any):
             super().__init__(*arguments)
-            self.data = [d._replace(key=jax.random.fold_in(self.data[0].key, i)) for i, d in enumerate(self.data)]
+            key = self.groups[0].data.key
+            for i, group in enumerate(self.groups):
+                group.data = group.data._replace(key=jax.random.fold_in(key, i))
 
     here = results(THREE, [0, 1, 2], 1, ByPlace)
     with pytest.raises(AssertionError, match="member 0 differs"):

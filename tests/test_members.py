@@ -9,9 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError
+from ebbtide.training import programs
 from ebbtide.training.engine import Engine
-from ebbtide.training.members import Members, from_dotted, to_dotted
+from ebbtide.training.groups import Alone, SideBySide, from_dotted
+from ebbtide.training.members import Members
 from ebbtide.training.spec import Spec
+from ebbtide.training.start import to_dotted
 from tiny import SPEC, same_bits
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -188,3 +191,56 @@ def test_all_sequences_that_there_are_is_no_number_of_them(one_line):
     with pytest.raises(InputError) as caught:
         replace(SPEC, distinct=SPEC.sequences).check()
     one_line(caught, "distinct", SPEC.sequences)
+
+
+OWN = replace(SPEC, members=5, keep_best="icl", seeds=replace(SPEC.seeds, world=3))
+"""Five members with classes and evaluation prompts of their own."""
+
+
+@pytest.mark.parametrize("spec", [OWN, replace(OWN, seeds=SPEC.seeds)], ids=["own worlds", "one world"])
+@pytest.mark.parametrize("at_a_time", [1, 2, 4])
+def test_members_side_by_side_are_evaluated_as_if_alone_however_many_at_a_time(spec, at_a_time, monkeypatch):
+    """Four places for five members: the second group is one member and three copies of it."""
+    one = 4 * spec.evaluation_sequences * (spec.model.stored_values(7) + spec.outputs())
+    monkeypatch.setitem(programs.MEASURED_BYTES, "cpu", at_a_time * one)
+    alone, wide = Members(spec, list(range(5)), None), Members(spec, list(range(5)), None, width=4)
+    alone.groups[:] = [Alone(alone.engine, m, member_rows(wide.state(), m)) for m in range(5)]
+    one, other = alone.evaluate(), wide.evaluate()
+    loss = spec.metrics().index("loss")
+    np.testing.assert_allclose(one["values"][:, :, loss], other["values"][:, :, loss], rtol=1e-5)
+    np.testing.assert_allclose(one["values"], other["values"], atol=1e-5)
+    assert len({values.tobytes() for values in other["values"]}) == 5
+
+
+def member_rows(state: dict[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
+    return {name: array[i : i + 1] for name, array in state.items()}
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_the_best_models_are_those_of_the_members_that_were_found(width):
+    made = Members(OWN, list(range(5)), None, width)
+    first = made.state()
+    made.train(STEPS)
+    found = np.array([True, False, True, False, False])
+    for rows, group in zip(made.rows, made.groups, strict=True):
+        group.keep_best(found[rows])
+    made.train(STEPS + 2)
+    kept, now = made.state(), trained(OWN, list(range(5)), width=width).state()
+    for name in (name for name in kept if name.startswith("best.")):
+        present = name.replace("best.", "params.")
+        for i in range(5):
+            wanted = now[present] if found[i] else first[present]
+            np.testing.assert_array_equal(kept[name][i], wanted[i], err_msg=name)
+    assert not np.array_equal(first["params.exemplar.w"][0], now["params.exemplar.w"][0])
+
+
+def test_members_side_by_side_begin_with_the_bits_they_begin_with_alone():
+    alone, wide = (Members(OWN, list(range(5)), None, width) for width in (1, 4))
+    assert same_bits(alone.state(), wide.state())
+    several = wide.groups[0]
+    assert isinstance(several, SideBySide) and not several.worlds.shared
+    for i in range(4):
+        for mine, own in zip(
+            jax.tree.leaves(several.prompts), jax.tree.leaves(alone.engine.suite(i).prompts), strict=True
+        ):
+            np.testing.assert_array_equal(mine[i], own)

@@ -16,8 +16,9 @@ from msgspec.structs import replace
 
 from ebbtide.runs.folder import RunFolder
 from ebbtide.training.driver import train
-from ebbtide.training.members import Members, to_dotted
+from ebbtide.training.members import Members
 from ebbtide.training.schedule import Schedule
+from ebbtide.training.start import to_dotted
 from ebbtide.training.worker import ENVIRONMENT
 from tiny import SPEC, final_state, same_bits
 
@@ -87,7 +88,7 @@ def step_of(spec: Any = SPEC) -> Callable[[], Any]:
     """One optimiser step, compiled, always from the same buffers (nothing is given up to the call)."""
     members = Members(spec, [0], None)
     step = jax.jit(members.engine.programs.take_steps)
-    state, data = members.states[0], members.data[0]
+    state, data = members.groups[0].state, members.groups[0].data
     return lambda: step(state, data, jnp.uint32(1))
 
 

@@ -3,6 +3,7 @@
 import itertools as it
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,6 +121,12 @@ def test_any_slices_looks_saves_and_restarts_give_the_same_bits(reference, plan)
     assert_as_planned_or_not(plan, reference)
 
 
+def change_keys(run: Members, change: Callable[[Any], Any]) -> None:
+    """Changes the key of every member's data stream."""
+    for group in run.groups:
+        group.data = group.data._replace(key=change(group.data.key))
+
+
 class FoldsTheSlice(Members):
     """An engine whose randomness knows how many calls there were."""
 
@@ -127,7 +134,7 @@ class FoldsTheSlice(Members):
 
     def train(self, step: int) -> None:
         self.calls += 1
-        self.data = [d._replace(key=jax.random.fold_in(d.key, self.calls)) for d in self.data]
+        change_keys(self, lambda key: jax.random.fold_in(key, self.calls))
         super().train(step)
 
 
@@ -136,7 +143,8 @@ class StartsTheKeyAnew(Members):
 
     def __init__(self, spec: Any, members: list[int], state: Any):
         super().__init__(spec, members, state)
-        self.data = [d._replace(key=jax.random.fold_in(d.key, self.step)) if self.step else d for d in self.data]
+        if self.step:
+            change_keys(self, lambda key: jax.random.fold_in(key, self.step))
 
 
 class ForgetsMoments(Members):
@@ -167,7 +175,7 @@ class EvaluationDisturbs(Members):
     """An evaluation that takes a number from the training stream."""
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        self.data = [d._replace(key=jax.random.split(d.key)[0]) for d in self.data]
+        change_keys(self, lambda key: jax.random.split(key)[0])
         return super().evaluate()
 
 

@@ -23,7 +23,8 @@ from ebbtide.tasks.fewshot import METRICS, FewShot
 from ebbtide.training import driver
 from ebbtide.training.driver import resume, train
 from ebbtide.training.engine import Engine
-from ebbtide.training.members import Members, from_dotted
+from ebbtide.training.groups import from_dotted
+from ebbtide.training.members import Members
 from ebbtide.training.programs import State
 from ebbtide.training.progress import Progress
 from ebbtide.training.run import spec_of

@@ -14,7 +14,7 @@ from ebbtide.tasks.prompt import part
 from ebbtide.training.context import Context, StoredContext
 from ebbtide.training.programs import Data, State, programs_of
 from ebbtide.training.spec import Spec
-from ebbtide.training.worlds import Worlds
+from ebbtide.training.worlds import SeveralWorlds, Worlds, stack
 
 
 class Engine:
@@ -52,6 +52,20 @@ class Engine:
         bank = self.worlds.of(member).bank
         key = self.spec.root(Purpose.DATA, member)
         return Data(key, bank, {name: jnp.float32(value) for name, value in values.items()})
+
+    def init_side_by_side(self, members: list[int]) -> State:
+        """The untrained states of several members, with a leading axis over them."""
+        if self.spec.start is None:
+            return self.programs.init_side_by_side(jnp.stack([self.spec.root(Purpose.INIT, m) for m in members]))
+        return stack([self.init(member) for member in members])
+
+    def data_side_by_side(self, members: list[int], worlds: SeveralWorlds) -> Data:
+        """The data streams of several members, whose worlds are given: keys and values with a leading axis over the
+        members, and the bank unless they share it."""
+        keys = jnp.stack([self.spec.root(Purpose.DATA, member) for member in members])
+        each = [self.spec.values(member) for member in members]
+        values = {name: jnp.asarray([one[name] for one in each], jnp.float32) for name in each[0]}
+        return Data(keys, worlds.bank, values)
 
     def suite(self, member: int) -> Suite:
         """The evaluation prompts of a member; shared by members of the same `Spec.world`."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Key, UInt
 from msgspec.structs import replace
 
@@ -15,10 +15,12 @@ from ebbtide.compile import compile_fast
 from ebbtide.evaluation.evaluators import Draw, Suite, compile_draw
 from ebbtide.evaluation.parts import in_parts
 from ebbtide.kernel.native import Kernel
+from ebbtide.keys import seed_key
 from ebbtide.mechanisms.intervene import answer
 from ebbtide.models.model import AnyPrompt, Params, mean_loss
 from ebbtide.sources.bank import SeededSource
 from ebbtide.tasks.prompt import Prompt, part
+from ebbtide.training.limits import FLOAT
 from ebbtide.training.optimizer import OptState
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec, from_json
@@ -28,6 +30,11 @@ from ebbtide.user_code import is_own
 Values = dict[str, Float[Array, ""]]
 MEMBERS_AXIS = "members"
 """The axis of a mesh of devices over which members are split."""
+SPLIT, SHARED = PartitionSpec(MEMBERS_AXIS), PartitionSpec()
+"""How arrays lie on several devices: with a leading axis over members, which is split, or the same on each."""
+MEASURED_BYTES = {"cpu": 2**23}
+"""Bytes of activations of the members that are evaluated at a time, by backend: on a CPU about what its cache holds."""
+MEASURED_BYTES_ELSE = 2**32
 MOST_KEPT = 16
 """Specs whose compiled functions a process keeps."""
 
@@ -63,6 +70,14 @@ def members_mesh(devices: int) -> Mesh:
     return Mesh(np.asarray(jax.local_devices()[:devices]), (MEMBERS_AXIS,))
 
 
+def split_over(devices: int, tree: Any, *, whole: bool = False) -> Any:
+    """Arrays with a leading axis over members, each member's on its device; with `whole`, a copy on every device of
+    arrays that all members share."""
+    if devices == 1:
+        return tree
+    return jax.device_put(tree, NamedSharding(members_mesh(devices), SHARED if whole else SPLIT))
+
+
 class Programs:
     """The compiled functions of one spec. Members are arguments, so that all members share one program.
 
@@ -72,7 +87,7 @@ class Programs:
     def __init__(self, spec: Spec, native: bool):
         self.spec = spec
         self.kernel = Kernel(spec.model, **spec.shape()) if native else None
-        self._side_by_side: dict[int, SideBySide] = {}
+        self._made: dict[tuple[Any, ...], Any] = {}
 
     def fresh(self, key: Key[Array, ""]) -> State:
         """An untrained state whose parameters are drawn with `key`."""
@@ -95,25 +110,75 @@ class Programs:
         old state."""
         return jax.jit(self.take_steps, donate_argnums=0)
 
-    def train_side_by_side(self, devices: int) -> SideBySide:
+    @cached_property
+    def template(self) -> State:
+        """Shapes and types of the state of a member."""
+        return jax.eval_shape(self.fresh, seed_key(0))
+
+    @cached_property
+    def init_side_by_side(self) -> Callable[[Key[Array, " members"]], State]:
+        """The compiled `fresh` of several keys, with a leading axis over them."""
+        return compile_fast(jax.vmap(self.fresh))
+
+    @cached_property
+    def replace_members(self) -> Callable[[Bool[Array, " members"], Any, Any], Any]:
+        """The compiled function (which members, new, old) -> the arrays of some members replaced by new ones."""
+
+        def chosen(which: Bool[Array, " members"], new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda a, b: jax.vmap(jnp.where)(which, a, b), new, old)
+
+        return jax.jit(chosen, donate_argnums=2)
+
+    def train_side_by_side(self, devices: int, shared: bool) -> SideBySide:
         """The compiled function that trains a group of members at once, with a leading axis over them, on so many
-        devices; members that do not go on (`going`) stay as they are."""
-        if devices not in self._side_by_side:
-            self._side_by_side[devices] = self._map_members(devices)
-        return self._side_by_side[devices]
+        devices; members that do not go on (`going`) stay as they are. `shared`: they have one bank."""
+        bank = None if shared else 0
 
-    def _map_members(self, devices: int) -> SideBySide:
         def train(states: State, data: Data, n: UInt[Array, ""], going: Bool[Array, " width"]) -> State:
-            trained = jax.vmap(self.train, in_axes=(0, 0, None))(states, data, n)
-            return jax.tree.map(lambda new, old: jax.vmap(jnp.where)(going, new, old), trained, states)
+            trained = jax.vmap(self.train, in_axes=(0, Data(0, bank, 0), None))(states, data, n)  # pyright: ignore
+            return self.replace_members(going, trained, states)
 
+        def compiled() -> SideBySide:
+            each = Data(SPLIT, SHARED if shared else SPLIT, SPLIT)  # pyright: ignore
+            return jax.jit(self._over(devices, train, (SPLIT, each, SHARED, SPLIT)), donate_argnums=0)
+
+        return self._once(("train", devices, shared), compiled)
+
+    def measure_side_by_side(self, width: int, devices: int, shared: bool) -> Callable[[Params, AnyPrompt], Array]:
+        """The compiled function that evaluates `width` members, with a leading axis over them, as many at a time as
+        fit:
+        (params, prompts of all evaluators) -> metrics. `shared`: they answer the same prompts."""
+        each = width // devices
+
+        def measure(params: Params, prompts: AnyPrompt) -> Float[Array, "members evaluators metrics 2"]:
+            if shared:
+                return jax.lax.map(lambda one: self.metrics(one, prompts), params, batch_size=self._at_a_time(each))
+            return jax.lax.map(lambda both: self.metrics(*both), (params, prompts), batch_size=self._at_a_time(each))
+
+        def compiled() -> Callable[[Params, AnyPrompt], Array]:
+            return jax.jit(self._over(devices, measure, (SPLIT, SHARED if shared else SPLIT)))
+
+        return self._once(("measure", each, devices, shared), compiled)
+
+    def _at_a_time(self, members: int) -> int:
+        """The number of members that are evaluated at a time, in parts as equal as can be."""
+        spec, tokens = self.spec, self.spec.model.tokens(self.spec.task.context)
+        each = FLOAT * spec.evaluation_part() * (spec.model.stored_values(tokens) + spec.outputs())
+        most = MEASURED_BYTES.get(jax.default_backend(), MEASURED_BYTES_ELSE) // each
+        parts = -(-members // max(most, 1))
+        return -(-members // parts)
+
+    def _over(self, devices: int, function: Callable[..., Any], specs: tuple[Any, ...]) -> Callable[..., Any]:
+        """A function of arrays over members, on so many devices, each with its own members."""
         if devices == 1:
-            return jax.jit(train, donate_argnums=0)
-        split, whole = PartitionSpec(MEMBERS_AXIS), PartitionSpec()
-        shared = jax.shard_map(
-            train, mesh=members_mesh(devices), in_specs=(split, split, whole, split), out_specs=split, check_vma=False
-        )  # no member talks to another: nothing to check
-        return jax.jit(shared, donate_argnums=0)
+            return function
+        mesh = members_mesh(devices)  # no member talks to another: nothing to check
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=SPLIT, check_vma=False)
+
+    def _once(self, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def answer(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*predicted batch labels"]:
         """The outputs of the model, under the spec's interventions."""
@@ -129,15 +194,14 @@ class Programs:
 
     @cached_property
     def measure(self) -> Callable[[Params, AnyPrompt], Array]:
-        """The compiled function (params, prompts of all evaluators) -> mean and standard error of every metric of every
-        evaluator."""
+        """The compiled `metrics`."""
+        return jax.jit(self.metrics)
+
+    def metrics(self, params: Params, prompts: AnyPrompt) -> Float[Array, "evaluators metrics 2"]:
+        """Mean and standard error of every metric of every evaluator, whose prompts are given."""
         spec = self.spec
-
-        def measured(params: Params, prompts: AnyPrompt) -> Array:
-            chosen = tuple(spec.task.evaluator(name, spec.source) for name in spec.evaluators)
-            return Suite(chosen, prompts).measure(lambda prompt: self._in_parts(params, prompt))
-
-        return jax.jit(measured)
+        chosen = tuple(spec.task.evaluator(name, spec.source) for name in spec.evaluators)
+        return Suite(chosen, prompts).measure(lambda prompt: self._in_parts(params, prompt))
 
     def _in_parts(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*predicted batch labels"]:
         """`answer`, computed for at most as many sequences at a time as the spec allows."""

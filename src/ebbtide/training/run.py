@@ -12,7 +12,7 @@ from ebbtide.models.model import Model, Params
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import DamagedError
 from ebbtide.training.feasible import check_loadable
-from ebbtide.training.members import from_dotted
+from ebbtide.training.groups import from_dotted
 from ebbtide.training.saved import check_parameters
 from ebbtide.training.spec import Spec, from_builtins
 from ebbtide.training.start import parameters

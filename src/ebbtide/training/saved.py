@@ -7,7 +7,8 @@ import numpy as np
 
 from ebbtide.runs.records import Manifest
 from ebbtide.runs.signed import DamagedError
-from ebbtide.training.members import BEST, WATCH
+from ebbtide.training.groups import BEST
+from ebbtide.training.members import WATCH
 from ebbtide.training.programs import programs_of
 from ebbtide.training.spec import Spec
 from ebbtide.training.start import PREFIX, shapes, to_dotted

@@ -179,7 +179,7 @@ def shapes(model: Model, shape: Shape) -> dict[str, Any]:
 
 
 def to_dotted(params: Any) -> dict[str, Any]:
-    """The leaves of a pytree by dotted name, e.g. `params.blocks.0.attn.q`. Its inverse is `members.from_dotted`."""
+    """The leaves of a pytree by dotted name, e.g. `params.blocks.0.attn.q`. Its inverse is `groups.from_dotted`."""
     return {dotted_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
 
 
