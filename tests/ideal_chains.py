@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ebbtide.analysis.predictions import Predictions
-from ebbtide.papers.chains import phases, pools
+from ebbtide.papers.chains import boundaries, phases, pools
 from ebbtide.papers.chains.measures import BIGRAM, BIGRAM_POOL, UNIFORM, UNIGRAM, UNIGRAM_POOL, exact_predictions
 from ebbtide.papers.chains.study import CHAINS
 from ebbtide.studies.evidence import Evidence
@@ -63,8 +63,20 @@ def four_phases(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence
     return both_of(specs, dict.fromkeys(specs, passing) | {pools.FEW: direct, pools.EVERY: lasting})
 
 
+def two_boundaries(experiment: Experiment, preset: str) -> tuple[Evidence, Evidence]:
+    """Gibson et al.: with few chains the faster learner has a phase of inference, with many the wider one leaves it."""
+    specs = specs_of(CHAINS, experiment, preset)
+    direct = path_of((0.2, exact(UNIGRAM_POOL)), (0.6, exact(BIGRAM_POOL)))
+    passing = path_of((0.2, exact(UNIGRAM)), (0.6, exact(BIGRAM)), (1.0, exact(BIGRAM_POOL)))
+    lasting = path_of((0.2, exact(UNIGRAM)), (0.6, exact(BIGRAM)))
+    says = dict.fromkeys(boundaries.FEW_ARMS, direct) | dict.fromkeys(boundaries.MANY_ARMS, lasting)
+    few, many = boundaries.arm_of(boundaries.FEW, boundaries.FAST), boundaries.arm_of(boundaries.MANY, boundaries.WIDE)
+    return both_of(specs, says | {few: passing, many: passing})
+
+
 ON_CHAINS: dict[str, Callable[[Experiment, str], tuple[Evidence, Evidence]]] = {
     "chains/phases": in_order,
     "chains/pools": four_phases,
+    "chains/boundaries": two_boundaries,
 }
 """By experiment: from a preset the evidence of the ideal and of the untrained."""

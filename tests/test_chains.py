@@ -102,5 +102,6 @@ def passing(between: np.ndarray) -> measures.Course:
 def test_the_figures_show_every_arm(experiment, monkeypatch):
     monkeypatch.setattr(measures, "courses", lambda *_: [passing(np.eye(5)), None])
     drawn = experiment.figures(finished(experiment.presets["quick"].work.arms), "made up")
-    assert set(drawn) == {"phases": {"distances.png"}, "pools": {"distances.png", "phases.png"}}[experiment.name]
+    maps, effects = {"distances.png", "phases.png"}, {"boundaries.png"}
+    assert set(drawn) == {"phases": {"distances.png"}, "pools": maps, "boundaries": effects}[experiment.name]
     assert all(one[:4] == b"\x89PNG" for one in drawn.values())

@@ -1,5 +1,6 @@
 """Figures of study `chains`: distances to algorithms over training, and the phase diagram."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -65,4 +66,26 @@ def draw_phases(
     handles = [Patch(color=colour, label=name) for colour, name in zip(colours, algorithms, strict=True)]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
     figure.suptitle(f"{title}: the nearest algorithm on chains of no pool\npaler: fewer members agree", fontsize=9.5)
+    return render(figure, "png")
+
+
+def draw_effects(title: str, panels: dict[str, dict[str, Float[np.ndarray, " member"]]]) -> bytes:
+    """PNG with a panel for each measure and a column for each change: the members, and their median as a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
+    axes: Any = figure.subplots(1, len(panels), squeeze=False)
+    for panel, (measure, columns) in zip(axes.flat, panels.items(), strict=True):
+        for i, members in enumerate(columns.values()):
+            colour = COLOURS[i // 2 % len(COLOURS)]
+            apart = np.linspace(-0.12, 0.12, len(members))
+            panel.plot(i + apart, members, "o", color=colour, alpha=0.6, markersize=4)
+            middle = np.nanmedian(members) if np.isfinite(members).any() else np.nan
+            panel.hlines(middle, i - 0.25, i + 0.25, color=colour, linewidth=2)
+        panel.axhline(0, color="0.6", linewidth=0.8)
+        panel.set_xticks(range(len(columns)), list(columns), fontsize=8)
+        panel.set_title(textwrap.fill(measure, 44), loc="left", fontsize=9)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    figure.suptitle(f"{title}\ndots: members; line: their median", fontsize=9.5)
     return render(figure, "png")

@@ -59,7 +59,8 @@ def return_share(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
     inference = distances(evidence, arm)[BIGRAM]
     rise = inference.values[:, -1] - inference.values.min(1)
     gap = distance_between(evidence, arm, BIGRAM, BIGRAM_POOL)
-    return np.where(peak_lead(evidence, arm, BIGRAM) > 0, rise / gap, np.nan)
+    had = (peak_lead(evidence, arm, BIGRAM) > 0) & (gap > 0)
+    return np.divide(rise, gap, out=np.full_like(rise, np.nan), where=had)
 
 
 def rise_outside(evidence: Evidence, arm: str) -> Float[np.ndarray, " member"]:
@@ -188,7 +189,7 @@ SCALED = (
 POOLS_EXPERIMENT = Experiment(
     name="pools",
     question="Which algorithm does a model of a pool of Markov chains come to, by the number of chains and training?",
-    section="Park et al. 2025: phases and transience; Gibson et al. 2026: boundaries",
+    section="Park et al. 2025: phases and transience",
     claims=CLAIMS,
     presets={"quick": Preset(Comparison(arms=ARMS, base={}, round=1), 40, SCALED)},
     shows=("train", "prior"),

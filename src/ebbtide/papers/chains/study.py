@@ -1,6 +1,7 @@
 """Study `chains`: which algorithms does a model of Markov chains go through, and which of them last?"""
 
 from ebbtide.models.transformer import Transformer
+from ebbtide.papers.chains.boundaries import BOUNDARIES
 from ebbtide.papers.chains.phases import PHASES
 from ebbtide.papers.chains.pools import POOLS_EXPERIMENT
 from ebbtide.sources.chains import Chains
@@ -33,5 +34,5 @@ CHAINS = Study(
     paper=PAPER,
     question="Which algorithms does a model of Markov chains go through, and which of them last?",
     bases={"quick": Base(QUICK, "5 states, streams of 32 symbols, 2 layers of width 32")},
-    experiments=(PHASES, POOLS_EXPERIMENT),
+    experiments=(PHASES, POOLS_EXPERIMENT, BOUNDARIES),
 )
