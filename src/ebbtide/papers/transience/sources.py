@@ -66,7 +66,7 @@ MAIN = Experiment(
         ),
         "cpu": Preset(
             Comparison(round=1, arms={OMNIGLOT: omniglot_arm(192)}, base=EVALUATORS | {"sequences": 5_120_000}),
-            None,
+            6,
             f"192 characters of 15 drawings as frozen features (64-d); {QUICK_SCALE}",
             needs="Omniglot features",
         ),
@@ -165,7 +165,7 @@ FEATURES = Experiment(
                 arms={_SOME: omniglot_arm(192), _ALL: omniglot_arm(1600)},
                 base=EVALUATORS | {"sequences": 5_120_000},
             ),
-            None,
+            18,
             f"EfficientNet features reduced to 64-d in place of ResNet-18's 512-d; {QUICK_SCALE}",
             needs="Omniglot features",
         ),
