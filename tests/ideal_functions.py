@@ -141,7 +141,9 @@ class UntrainedNets(MadeUpRun):
 
     def answer(self, asked: Predictions, share: float, seen: bool) -> np.ndarray:
         if asked.prompt_set not in self.answers:
-            answer = compile_forward(asked.spec.model)(self.params(asked.spec), asked.prompt_set.prompt)
+            answer = compile_forward(asked.spec.model, asked.spec.products())(
+                self.params(asked.spec), asked.prompt_set.prompt
+            )
             self.answers[asked.prompt_set] = np.asarray(answer, np.float64)
         return self.answers[asked.prompt_set]
 

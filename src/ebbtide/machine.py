@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import MutableMapping
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 VECTORS = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "vaes", "gfni", "popcnt", "abm", "xop")
@@ -27,10 +28,23 @@ SETTINGS = (
 the same identity, or an error."""
 
 
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+"""The flag of XLA with which the operations of a GPU are repeatable to the bit."""
+GPU_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+"""Modules with which JAX computes on NVIDIA's GPUs."""
+
+
 def forget_settings(environment: MutableMapping[str, str]) -> None:
     """Removes `SETTINGS` from an environment: ebbtide computes in 32 bits, with its own random streams."""
     for name in SETTINGS:
         environment.pop(name, None)
+
+
+def set_deterministic(environment: MutableMapping[str, str]) -> None:
+    """Sets XLA to repeatable operations on GPUs, where JAX has a plugin for them; before JAX is used first. Otherwise
+    sums there depend on the order in which threads come to them."""
+    if any(find_spec(name) for name in GPU_PLUGINS) and DETERMINISTIC not in environment.get("XLA_FLAGS", ""):
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
 
 
 @lru_cache

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, Num, UInt
 from msgspec.structs import replace
 
-from ebbtide.compile import compile_fast
+from ebbtide.compile import Precision, compile_fast, products_in
 from ebbtide.evaluation.parts import in_parts
 from ebbtide.keys import Purpose, root
 from ebbtide.machine import cores
@@ -183,15 +183,22 @@ def predict_member(
     outputs = []
     for at, arrays in kept[-1:] if last else kept:
         params = params_of(spec, arrays, place, f"{run.path}: checkpoint {at}")
-        outputs.append(np.asarray(compile_forward(spec.model)(params, prompt_set.prompt), np.float64))
+        outputs.append(np.asarray(compile_forward(spec.model, spec.products())(params, prompt_set.prompt), np.float64))
     times = np.asarray([at for at, _ in (kept[-1:] if last else kept)])
     return Predictions(times, np.stack(outputs), prompt_set, spec)
 
 
 @lru_cache(maxsize=32)
-def compile_forward(model: Model) -> Callable[[Params, FunctionPrompt], Float[Array, "predicted prompt outputs"]]:
+def compile_forward(
+    model: Model, precision: Precision = "float32"
+) -> Callable[[Params, FunctionPrompt], Float[Array, "predicted prompt outputs"]]:
     """Forward pass of a model, from (parameters, prompt) to outputs: one program for all checkpoints and members."""
-    return jax.jit(lambda params, prompt: in_parts(lambda some: model.apply(params, some), prompt))
+
+    def forward(params: Params, prompt: FunctionPrompt) -> Float[Array, "predicted prompt outputs"]:
+        with products_in(precision):
+            return in_parts(lambda some: model.apply(params, some), prompt)
+
+    return jax.jit(forward)
 
 
 def member_series(

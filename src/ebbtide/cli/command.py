@@ -8,6 +8,7 @@ from ebbtide.cli.code import load_files
 from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, option_names, overrides, parser
 from ebbtide.errors import InputError, Interrupted, nearest, one_line, visible
 from ebbtide.interrupts import CODE, STOPPED
+from ebbtide.machine import set_deterministic
 from ebbtide.user_code import explain
 
 HOMES = {
@@ -36,6 +37,8 @@ def run_command(words: list[str]) -> int:
         group = name.partition("_")[0]
         if getattr(options, "kernel", None) is not None:  # for this process and those it starts
             os.environ["EBBTIDE_KERNEL"] = options.kernel
+        if getattr(options, "deterministic", False):
+            set_deterministic(os.environ)
         load_files(options)
         return getattr(import_module(f"ebbtide.cli.{HOMES.get(group, group)}"), name)(options)
     except (InputError, DamagedError) as error:

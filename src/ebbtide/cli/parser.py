@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         kernel(one)
         one.add_argument("--processes", type=int, metavar="N", help="worker processes; 0: this one (default: measured)")
         one.add_argument("--width", type=int, metavar="N", help="members side by side in a program (default: measured)")
+        one.add_argument("--device", metavar="NAME", help="cpu or gpu (default: by members and kernel; it says why)")
         one.add_argument("--deterministic", action="store_true", help="refuse whatever is not repeatable bit for bit")
 
     studies = command("studies", "list the studies: paper, claims, presets, expected minutes")
@@ -50,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
     run.epilog = f"FIELD is {OVERRIDES}; of an experiment it holds for every arm"
     run.usage = (
         "ebbtide run STUDY [--preset NAME] [--out DIR] [--check] [--processes N] [--width N]\n"
-        "                   [--kernel NAME] [--deterministic] [--dry-run] [--FIELD VALUE ...]\n"
+        "                   [--device NAME] [--kernel NAME] [--deterministic] [--dry-run]\n"
+        "                   [--FIELD VALUE ...]\n"
         "       ebbtide run STUDY --experiment NAME [--preset NAME] [--out DIR] [--check]\n"
         "                   [--executor NAME] [--jobs N] [--kernel NAME] [--dry-run] [--FIELD VALUE ...]"
     )

@@ -97,7 +97,7 @@ def train_run(out: Path, options: Namespace, call: Callable[..., RunFolder]) -> 
     from ebbtide.report.progress import ProgressLine
     from ebbtide.training.team import WorkerError
 
-    how = {"processes": options.processes, "width": options.width, "deterministic": options.deterministic}
+    how = {name: getattr(options, name) for name in ("processes", "width", "device", "deterministic")}
     again = shlex.join(["ebbtide", "resume", str(out), *file_words(options)])
     try:
         with ProgressLine(console) as line:
@@ -128,7 +128,11 @@ def train_run(out: Path, options: Namespace, call: Callable[..., RunFolder]) -> 
 
 
 def _check_sweep_options(plan: SweepPlan, options: Namespace) -> None:
-    refuse(options, {"processes": None, "width": None}, "belongs to a single run; with --experiment use --jobs")
+    refuse(
+        options,
+        {"processes": None, "width": None, "device": None},
+        "belongs to a single run; with --experiment use --jobs",
+    )
     refuse(options, {"deterministic": False}, "is what an experiment does by itself on the CPU")
     check_execution(options)
 
@@ -202,7 +206,14 @@ def _print_arms(plan: SweepPlan, out: Path, verdict: Any) -> None:
 
 
 def _check_computation_options(plan: ComputationPlan, options: Namespace) -> None:
-    usual = {"executor": "local", "jobs": None, "processes": None, "width": None, "deterministic": False}
+    usual = {
+        "executor": "local",
+        "jobs": None,
+        "processes": None,
+        "width": None,
+        "device": None,
+        "deterministic": False,
+    }
     refuse(options, usual | {"kernel": None}, f"{plan.setup.study.name} trains nothing")
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ebbtide.compile import compile_fast
+from ebbtide.compile import compile_fast, products_in
 from ebbtide.errors import require
 from ebbtide.evaluation.metrics import TABLE, mean_and_error, measure
 from ebbtide.keys import Purpose, root_of, seed_key
@@ -66,9 +66,10 @@ def compile_draw(names: tuple[str, ...], task: Task, source: Any, sequences: int
 
     def draw(bank: Any, key: Key[Array, ""]) -> AnyPrompt:
         parts = []
-        for one in chosen:
-            stream = root_of(key, Purpose.EVALUATION, one.stream)
-            parts.append(one.task.sample(stream, index, source, bank, one.split))
+        with products_in("float32"):
+            for one in chosen:
+                stream = root_of(key, Purpose.EVALUATION, one.stream)
+                parts.append(one.task.sample(stream, index, source, bank, one.split))
         return jax.tree.map(lambda *xs: jnp.stack(xs), *parts)
 
     return compile_fast(draw)

@@ -29,6 +29,7 @@ def run(folder: Path, task: str, processes: int | None, code: Sequence[str] = ()
     """The exit code after training the task; `code` names the files of the user that it needs (`user_code`)."""
     from ebbtide.machine import peak_memory
     from ebbtide.sweeps.estimate import Cost, remember
+    from ebbtide.training.device import here
     from ebbtide.training.driver import train
 
     began, rates = time.monotonic(), []
@@ -38,7 +39,9 @@ def run(folder: Path, task: str, processes: int | None, code: Sequence[str] = ()
         spec, fresh = sweep.spec(task), sweep.run(task) is None
         label = {"sweep": sweep.sweep.name, "task": task}
         with looking_in(places(folder, sweep.sweep)):
-            train(spec, sweep.run_path(task), processes=processes, label=label, report=lambda p: rates.append(p.rate))
+            device = here() if processes is None else None  # a task that asked for accelerators
+            rate = lambda progress: rates.append(progress.rate)  # noqa: E731
+            train(spec, sweep.run_path(task), processes=processes, device=device, label=label, report=rate)
         if fresh and rates and processes == 0:  # one core, from the start to the end
             start = time.monotonic() - began - spec.members * spec.sequences / rates[-1]
             remember(spec, Cost(rates[-1], start, peak_memory()))

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import msgspec
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from ebbtide.errors import Interrupted, require
 from ebbtide.interrupts import stop_requests
+from ebbtide.machine import DETERMINISTIC
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.identity import identity_differences, numeric_identity, original_identity
 from ebbtide.runs.lock import BusyError
@@ -23,6 +24,7 @@ from ebbtide.runs.records import HEADER, Header, Instrument, Manifest
 from ebbtide.runs.signed import SCHEMA
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
+from ebbtide.training.device import choose_device, here
 from ebbtide.training.feasible import check_feasible
 from ebbtide.training.inputs import changed_inputs, inputs
 from ebbtide.training.kernels import XLA
@@ -49,6 +51,7 @@ def train(
     processes: int | None = None,
     width: int | None = None,
     devices: int | None = None,
+    device: Literal["cpu", "gpu"] | None = None,
     distributed: bool = False,
     deterministic: bool = False,
     until: int | None = None,
@@ -68,6 +71,8 @@ def train(
             chosen by `layout.choose`, as are `width` and `devices`.
         width: members mapped side by side by `vmap` in each process.
         devices: devices over which they are spread.
+        device: "cpu": worker processes on this machine's processors; "gpu": the accelerators that JAX finds, in this
+            process. None: chosen by `device.choose_device`, which says why.
         distributed: shares the members among the processes of JAX's distributed runtime (see `hosts`). Every process
             makes this call and gets the run; all must see `out`, and data files of the same content.
         deterministic: refuses whatever could make the run not repeatable, such as continuing a run begun elsewhere.
@@ -108,7 +113,8 @@ def train(
     require(goal % spec.batch == 0 and 0 <= goal <= spec.sequences, "until", until, allowed)
     rest = (deterministic, goal, label or {}, report or (lambda progress: None))
     if not distributed:
-        return _train(spec, path, {"processes": processes, **how}, None, *rest)
+        return _train(spec, path, {"processes": processes, "device": device, **how}, None, *rest)
+    require(device is None, "device", device, "must not be given for a distributed run")
     require(processes is None, "processes", processes, "must not be given for a distributed run")
     from ebbtide.training import hosts
 
@@ -116,7 +122,7 @@ def train(
     hosts.check_hosts(spec)
     if process == 0:
         with hosts.share_ending():
-            return _train(spec, path, {"processes": 0, **how}, hosts.Hosts(), *rest)
+            return _train(spec, path, {"processes": 0, "device": here(), **how}, hosts.Hosts(), *rest)
     failed = hosts.follow()
     if failed == "Interrupted":
         raise Interrupted
@@ -138,21 +144,24 @@ def _train(
     """`train` in the process that writes the folder. `how` are the arguments of `choose`; `hosts` are all processes of
     a distributed run, as one worker."""
     check_folder(path, spec.digest())
-    begun, read = None, inputs(spec)
+    begun, before, read = None, {}, inputs(spec)
     if (path / HEADER).exists():
         if found := _finished_manifest(Run(path)):
             require(found.repeatable or not deterministic, "deterministic", True, "this run was not repeatable")
             return Run(path)
         before = Run(path).header.identity
         begun = before.get("kernel", XLA.name)
-        given = [how[name] for name in ("processes", "width", "devices")]
-        there = (before.get("devices") or 1) <= jax.local_device_count()
-        if given == [None, None, None] and there:  # a run keeps its shape, wherever it can be continued so
-            how |= {name: before.get(name) for name in ("width", "devices")}
+    given = [how[name] for name in ("processes", "width", "devices")]
+    began_on = before.get("platform") and ("cpu" if before["platform"] == "cpu" else "gpu")
+    how["device"] = choose_device(spec, how["device"], how["processes"], began_on, how["say"])
+    there = how["device"] == began_on and (before.get("devices") or 1) <= jax.local_device_count()
+    if given == [None, None, None] and there:  # a run keeps its shape, wherever it can be continued so
+        how |= {name: before.get(name) for name in ("width", "devices")}
     with stop_requests() as stop:
         share = spec.members if hosts is None else -(-spec.members // jax.process_count())
         alone = hosts is None and how["width"] in (None, 1) and how["devices"] in (None, 1)
-        kernel = kernels.choose(spec, alone=alone, before=begun, say=how["say"], stop=stop.is_set)
+        device = how["device"]
+        kernel = kernels.choose(spec, alone=alone, before=begun, device=device, say=how["say"], stop=stop.is_set)
         if kernel.library:  # it trains one member at a time: there is no width to measure
             how |= {"width": 1, "devices": 1}
         team = Team(spec.members, choose(replace(spec, members=share), **how, stop=stop), hosts, kernel, stop)
@@ -255,7 +264,7 @@ class _Loop:
     def _check_deterministic(self, identity: dict[str, Any], before: dict[str, Any], manifest: Manifest | None) -> None:
         allowed = "training in this process is not repeatable bit for bit on the CPU: give --processes 1 or more"
         if identity["platform"] == "gpu":
-            allowed = "set XLA_FLAGS=--xla_gpu_deterministic_ops=true first"
+            allowed = f"set XLA_FLAGS={DETERMINISTIC} first"
         require(identity["deterministic"], "deterministic", True, allowed)
         if manifest is not None:
             require(manifest.repeatable, "deterministic", True, "a part of this run was not repeatable")

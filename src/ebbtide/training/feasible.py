@@ -1,6 +1,7 @@
 """Whether this machine can run a spec now (it has the data, the memory and the run to start from), or use the models
 of a run of it."""
 
+import jax
 from msgspec.structs import replace
 
 from ebbtide.errors import require
@@ -14,6 +15,8 @@ def check_feasible(spec: Spec) -> None:
 
     The spec has been checked (`Spec.check`). Another machine, or this one tomorrow, may answer otherwise.
     """
+    allowed = "must be float32 on a CPU, which has no products of lower precision"
+    require(spec.products() == "float32" or jax.default_backend() != "cpu", "precision", spec.products(), allowed)
     spec.source.check_data()
     spec.model.encoder.check(spec.source.sizes().dim)
     limits.check_memory(spec)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.kernel import build, native
 from ebbtide.tasks.prompt import CellPrompt, Prompt, SignPrompt
+from ebbtide.training.device import Device, here
 from ebbtide.training.spec import Spec
 
 VARIABLE = "EBBTIDE_KERNEL"
@@ -35,10 +34,13 @@ def requested_kernel() -> str:
     return kind
 
 
-def unsupported_reason(spec: Spec) -> str | None:
-    """Why the compiled kernel does not serve a spec; None where it does."""
-    if jax.default_backend() != "cpu":
+def unsupported_reason(spec: Spec, device: Device | None = None) -> str | None:
+    """Why the compiled kernel does not serve a spec on a kind of device (None: that of this process); None where it
+    does."""
+    if (device or here()) != "cpu":
         return "it runs on the CPU only"
+    if spec.products() != "float32":
+        return "its products are in float32"
     if spec.interventions:
         return "it cannot apply interventions"
     if spec.task.prompt_type is SignPrompt:
@@ -55,11 +57,13 @@ def choose(
     *,
     alone: bool = True,
     before: str | None = None,
+    device: Device | None = None,
     say: Callable[[str], None] = lambda text: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Choice:
     """The kernel for a run of `spec`. `alone`: members are trained one at a time in their process; `before`: the name
-    of the kernel that the run was begun with.
+    of the kernel that the run was begun with; `device`: the kind of device that computes it (None: that of this
+    process).
 
     `auto` takes the compiled kernel where it serves the spec, and builds it when this machine has not yet; it stays
     with XLA where the run was begun with XLA. Where the kernel cannot be had on a CPU it says so in one line and takes
@@ -69,7 +73,7 @@ def choose(
     kind = requested_kernel()
     if kind == "xla" or (kind == "auto" and before == XLA.name):
         return XLA
-    against = unsupported_reason(spec) if alone else "members are trained side by side, or on several hosts"
+    against = unsupported_reason(spec, device) if alone else "members are trained side by side, or on several hosts"
     if against is None:
         try:
             path = build.ready(say, stop)
@@ -80,6 +84,6 @@ def choose(
             against = str(error)
     if kind == "native":
         raise InputError("kernel", "native", f"cannot be used here: {against}")
-    if jax.default_backend() == "cpu":
+    if (device or here()) == "cpu":
         say(f"note: trained by XLA, not by the compiled kernel: {against}")
     return XLA

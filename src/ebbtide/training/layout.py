@@ -16,6 +16,7 @@ from ebbtide.machine import cache_folder, cores, processor
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import DamagedError
+from ebbtide.training.device import Device, here
 from ebbtide.training.limits import PROCESS, check_processes, needed_bytes, physical_memory
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
@@ -56,10 +57,12 @@ def choose(
     width: int | None = None,
     devices: int | None = None,
     deterministic: bool = False,
+    device: Device | None = None,
     say: Callable[[str], None] = lambda text: None,
     stop: threading.Event | None = None,
 ) -> Layout:
-    """The layout for a run of `spec` on this machine; arguments that are given are kept.
+    """The layout for a run of `spec` on this machine; arguments that are given are kept. `device`: the kind of device
+    that computes it (None: that of this process).
 
     On the CPU: one process per core and one member at a time, unless a measurement shows another layout to be faster.
     Layouts are measured once per machine and shape of spec and cached; only where nothing is given, the run is expected
@@ -73,15 +76,15 @@ def choose(
     require((processes or 0) <= MOST_PROCESSES, "processes", processes, f"must be at most {MOST_PROCESSES}")
     import jax
 
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = (device or here()) == "cpu"
     if processes is None:
         most = max(members // (width or 1), 1)  # more would leave none with `width` members
         fit = max((physical_memory() - needed_bytes(spec)) // PROCESS, 1)
-        processes = min(cores(), most, fit) if on_cpu and devices in (None, 1) else 0
+        processes = min(cores(), most, fit) if on_cpu and (devices in (None, 1) or here() != "cpu") else 0
     if devices is None:
         devices = 1 if on_cpu else min(jax.local_device_count(), members)
-    here = jax.local_device_count() if processes == 0 else 1
-    require(devices <= here, "devices", devices, f"must be at most {here}: the devices this process has")
+    most = jax.local_device_count() if processes == 0 else 1
+    require(devices <= most, "devices", devices, f"must be at most {most}: the devices this process has")
     if width is None:
         width = 1 if on_cpu and devices == 1 else -(-members // devices) * devices
     allowed = f"must be a multiple of devices = {devices}: as many on each"

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Key, UInt
 from msgspec.structs import replace
 
-from ebbtide.compile import compile_fast
+from ebbtide.compile import compile_fast, products_in
 from ebbtide.evaluation.evaluators import Draw, Suite, compile_draw
 from ebbtide.evaluation.parts import in_parts
 from ebbtide.kernel.native import Kernel
@@ -91,7 +91,8 @@ class Programs:
 
     def fresh(self, key: Key[Array, ""]) -> State:
         """An untrained state whose parameters are drawn with `key`."""
-        params = self.spec.model.init(key, **self.spec.shape())
+        with products_in("float32"):
+            params = self.spec.model.init(key, **self.spec.shape())
         return State(params, self.spec.optimizer.init(params), jnp.uint32(0), jnp.float32(0), jnp.uint32(0))
 
     @cached_property
@@ -181,16 +182,18 @@ class Programs:
         return self._made[name]
 
     def answer(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*predicted batch labels"]:
-        """The outputs of the model, under the spec's interventions."""
-        return answer(self.spec.model, params, prompt, self.spec.interventions)
+        """The outputs of the model, under the spec's interventions, with products of the spec's precision."""
+        with products_in(self.spec.products()):
+            return answer(self.spec.model, params, prompt, self.spec.interventions)
 
     def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
         """`mean_loss` of the outputs, and its gradient with respect to the parameters."""
         if self.kernel is not None:
             return self.kernel.loss_and_grad(params, prompt)
-        if not self.spec.interventions:
-            return self.spec.model.loss_and_grad(params, prompt)
-        return jax.value_and_grad(lambda p: mean_loss(self.answer(p, prompt), prompt))(params)
+        with products_in(self.spec.products()):
+            if not self.spec.interventions:
+                return self.spec.model.loss_and_grad(params, prompt)
+            return jax.value_and_grad(lambda p: mean_loss(self.answer(p, prompt), prompt))(params)
 
     @cached_property
     def measure(self) -> Callable[[Params, AnyPrompt], Array]:
@@ -222,7 +225,8 @@ class Programs:
         def step(_: Array, state: State) -> State:
             index = state.step * jnp.uint32(batch) + lanes
             index = index % jnp.uint32(spec.distinct) if spec.distinct else index
-            prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
+            with products_in("float32"):  # the data are exact, whatever the precision of the model
+                prompt = spec.task.sample(data.key, index, spec.source, data.bank, split)
             if self.kernel is not None and spec.optimizer.fused and not spec.freeze:
                 before = state.optimizer, state.params
                 loss, params, optimizer = spec.optimizer.update_by(self.kernel, *before, prompt, state.step, total)

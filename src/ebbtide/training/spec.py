@@ -7,6 +7,7 @@ import msgspec
 from jaxtyping import Array, Key
 from msgspec.structs import replace
 
+from ebbtide.compile import Precision
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation import evaluators
 from ebbtide.keys import Purpose, root
@@ -91,6 +92,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         interventions: changes of every forward pass, in training and in evaluation.
         start: another run whose parameters the members start from.
         freeze: globs of parameters that are not trained, e.g. `blocks.1.*`.
+        precision: of the factors of the model's matrix products, in training and in evaluation: "float32" (23 bits, the
+            default), or on accelerators "tf32" (10) or "bf16" (7). Parameters, sums and data are float32 in any case.
 
     Raises:
         InputError: from `check`, which training calls first; a spec itself may hold anything of the right types.
@@ -119,6 +122,15 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     interventions: tuple[AnyIntervention, ...] = ()
     start: Start | None = None
     freeze: tuple[str, ...] = ()
+    precision: Precision | msgspec.UnsetType = msgspec.UNSET  # float32; absent from the JSON of specs without it
+
+    def __post_init__(self) -> None:
+        if self.precision == "float32":  # the default has one name
+            msgspec.structs.force_setattr(self, "precision", msgspec.UNSET)
+
+    def products(self) -> Precision:
+        """The precision of the model's matrix products."""
+        return "float32" if isinstance(self.precision, msgspec.UnsetType) else self.precision
 
     def check(self) -> None:
         """Raises `InputError` (one line: field, value, what is allowed) if this describes no run. The answer is the

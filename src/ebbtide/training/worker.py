@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from ebbtide.errors import InputError, require
 from ebbtide.interrupts import SIGNALS
-from ebbtide.machine import instruction_sets, processor
+from ebbtide.machine import DETERMINISTIC, instruction_sets, processor
 from ebbtide.training.wire import receive, send
 from ebbtide.user_code import explain, load_words
 
@@ -126,7 +126,7 @@ def identity() -> dict[str, Any]:
     device, flags = jax.devices()[0], os.environ.get("XLA_FLAGS", "")
     versions = {name: version(name) for name in ("ebbtide", "jax", "jaxlib", "numpy", "optax")}
     one_thread = device.platform == "cpu" and all(os.environ.get(k) == v for k, v in ENVIRONMENT.items())
-    deterministic_ops = device.platform == "gpu" and "--xla_gpu_deterministic_ops=true" in flags
+    deterministic_ops = device.platform == "gpu" and DETERMINISTIC in flags
     what = {"device": device.device_kind, "platform": device.platform}
     what |= {"processor": processor(), "features": instruction_sets()}
     return {**versions, **what, "one_thread": one_thread, "deterministic": one_thread or deterministic_ops}
