@@ -8,6 +8,7 @@ import pytest
 from matplotlib.image import imread
 from msgspec.structs import replace
 
+from ebbtide.report.curves import MOST_LINES, draw_members, members_words
 from ebbtide.report.figure import CONTEXT, WEIGHTS, curves_figure
 from ebbtide.runs.folder import RunFolder
 from ebbtide.tasks.fewshot import EVERY as ALL
@@ -92,3 +93,22 @@ def test_powers_of_ten_on_a_logarithmic_axis_stay_formulas():
     labels = [label for label in axes.get_yticklabels() if "$" in label.get_text()]
     assert len(labels) > 4 and all(label.get_parse_math() for label in labels)
     assert not axes.title.get_parse_math()
+
+
+@pytest.mark.parametrize(("members", "lines"), [(9, 9), (MOST_LINES, MOST_LINES), (MOST_LINES + 1, 0), (1024, 0)])
+def test_many_members_are_bands_that_hold_half_and_nine_tenths_of_them(members, lines):
+    from matplotlib.figure import Figure
+
+    x, shape = np.arange(5), (members, 5)
+    curves = np.random.default_rng(1).normal(size=shape)
+    curves[0, 3:] = np.nan
+    panel = Figure().subplots()
+    draw_members(panel, x, curves, "C0")
+    assert len(panel.lines) == lines + 1  # and their median
+    bands = [np.asarray(band.get_paths()[0].vertices) for band in panel.collections]
+    assert len(bands) == (1 if lines else 3)  # the last: the interval of the median
+    for band, share in zip(bands, (0.5, 0.9), strict=False):
+        low, high = band[:, 1].min(), band[:, 1].max()
+        assert members < 1024 or (0.9 * share < ((curves > low) & (curves < high)).mean() < share + 0.1)
+    assert members_words(members).startswith("thin lines: " if lines else "bands: half and nine tenths of ")
+    assert f"{members:,} members" in members_words(members)

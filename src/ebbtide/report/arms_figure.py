@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
+from ebbtide.report.curves import draw_each, fill_interval, finite_to_the_end, members_words, set_log
 from ebbtide.report.figure import render
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -81,11 +81,9 @@ def arms_figure(panels: list[Panel], arms: list[str], title: str, unit: str = "a
     words = "\n".join(textwrap.wrap(title, 34 * wide + 16))
     lost = _not_finite(panels)
     more = f"\n{lost} members are not finite to the end: drawn as far as they are, the median is that of the others"
-    figure.suptitle(
-        f"{words}\nthin lines: {max(counts, default=0)} members an arm; {median_words(max(counts, default=0))}"
-        + (more if lost else ""),
-        fontsize=9.5,
-    )
+    most = max(counts, default=0)
+    drawn = members_words(most, f"{most:,} members an arm")
+    figure.suptitle(f"{words}\n{drawn}" + (more if lost else ""), fontsize=9.5)
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 
 
@@ -103,8 +101,7 @@ def _not_finite(panels: list[Panel]) -> int:
 def _draw(axis: Any, x: np.ndarray, members: np.ndarray, style: dict[str, Any], *, log: bool) -> None:
     """Draws members, and median and interval of those that are finite to the end; on a logarithmic axis, of their
     logarithms."""
-    for member in members:
-        axis.plot(x, member, color=style["color"], lw=0.5, alpha=0.35)
+    draw_each(axis, x, members, style["color"], lw=0.5)
     there, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
     finite = finite_to_the_end(there(np.where(members > 0, members, np.nan)) if log else members)
     if not np.isfinite(finite).any():

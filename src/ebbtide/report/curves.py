@@ -9,6 +9,10 @@ from jaxtyping import Float, Num
 from ebbtide.evaluation.statistics import FEWEST, median_interval
 
 NOTHING = "no finite number to draw"
+MOST_LINES = 50
+"""Largest number of members of which each is a line; of more, bands hold half and nine tenths."""
+SHARES = {0.5: 0.16, 0.9: 0.10}
+"""The shares of members in a band, and its opacity."""
 
 
 def finite_to_the_end(members: Float[np.ndarray, "member x"]) -> Float[np.ndarray, "kept x"]:
@@ -20,6 +24,27 @@ def finite_to_the_end(members: Float[np.ndarray, "member x"]) -> Float[np.ndarra
         if kept.any():
             return members[kept]
     return members
+
+
+def draw_each(
+    panel: Any,
+    x: Num[np.ndarray, " x"],
+    members: Float[np.ndarray, "member x"],
+    colour: Any,
+    lw: float = 0.4,
+    alpha: float = 0.35,
+    style: Any = "-",
+) -> None:
+    """Draws a thin line for each member; of more than `MOST_LINES`, bands that hold half and nine tenths of those that
+    are finite at each x, since a thousand lines hide one another."""
+    if len(members) <= MOST_LINES:
+        for member in members:
+            panel.plot(x, member, color=colour, lw=lw, alpha=alpha, ls=style)
+        return
+    there = np.isfinite(members).any(axis=0)
+    for share, opacity in SHARES.items():
+        ends = np.nanquantile(members[:, there], [(1 - share) / 2, (1 + share) / 2], axis=0)
+        panel.fill_between(x[there], *ends, color=colour, alpha=opacity, lw=0)
 
 
 def fill_interval(
@@ -41,21 +66,24 @@ def draw_members(
     style: Any = "-",
     log: bool = False,
 ) -> None:
-    """Draws a thin line for each member, a thick one for their median, and a band for its 95 % interval; with `log` the
+    """Draws the members (`draw_each`), a thick line for their median, and a band for its 95 % interval; with `log` the
     median and the interval are those of logarithms, and numbers that are not above 0 are left out."""
     if log:
         members = np.log(np.where(members > 0, members, np.nan))
     back = np.exp if log else np.asarray
-    for member in back(members):
-        panel.plot(x, member, color=colour, lw=0.4, alpha=0.35, ls=style)
+    draw_each(panel, x, back(members), colour, style=style)
     kept = finite_to_the_end(members)
     fill_interval(panel, x, kept, colour, log=log)
     panel.plot(x, back(np.median(kept, axis=0)), color=colour, lw=1.8, ls=style, label=label)
 
 
-def median_words(members: int) -> str:
-    """Words for a figure's title on its thick lines, and on its bands where it has them."""
-    return "thick: their median" + ("; band: its 95 % interval" if members >= FEWEST else "")
+def members_words(members: int, words: str = "") -> str:
+    """Words for a figure's title on its members, which are lines or bands, and on its thick lines; `words` in place of
+    `9 members`."""
+    words = words or f"{members:,} members"
+    if members > MOST_LINES:
+        return f"bands: half and nine tenths of {words}; thick: their median, with its 95 % interval"
+    return f"thin lines: {words}; thick: their median" + ("; band: its 95 % interval" if members >= FEWEST else "")
 
 
 def set_log(panel: Any, *which: Literal["x", "y"]) -> None:

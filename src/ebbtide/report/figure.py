@@ -8,7 +8,7 @@ import numpy as np
 
 from ebbtide.evaluation.divergence import diverged
 from ebbtide.evaluation.summary import peak
-from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
+from ebbtide.report.curves import draw_each, fill_interval, finite_to_the_end, members_words, set_log
 from ebbtide.report.figure_text import write_plainly
 from ebbtide.runs.folder import RunFolder
 
@@ -111,7 +111,7 @@ def curves_figure(run: RunFolder, title: str, *, log: bool = False) -> dict[str,
         panels[2].set_xlim(left=0)
     else:
         panels[2].xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
-    words = f"thin lines: {members} members; {median_words(members)}"
+    words = members_words(members)
     if lost.any():
         words += f"\n{lost.sum()} of {members} members diverged" + ("" if lost.all() else "; median: the others")
     figure.suptitle(f"{title}\n{words}", fontsize=10)
@@ -119,8 +119,7 @@ def curves_figure(run: RunFolder, title: str, *, log: bool = False) -> dict[str,
 
 
 def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: CurveStyle) -> None:
-    for member in y:
-        panel.plot(x, member, color=line.colour, lw=0.6, alpha=0.4)
+    draw_each(panel, x, y, line.colour, lw=0.6, alpha=0.4)
     y = finite_to_the_end(y)
     fill_interval(panel, x, y, line.colour)
     every = max(1, len(x) // 8)

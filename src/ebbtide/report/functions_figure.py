@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import draw_members, finite_to_the_end, median_words, set_log
+from ebbtide.report.curves import draw_members, finite_to_the_end, members_words, set_log
 from ebbtide.report.figure import render
 
 DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
@@ -39,7 +39,7 @@ def distances_figure(title: str, unit: str, panels: dict[str, dict[str, Line]]) 
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
     members = max((len(found) for lines in panels.values() for _, found in lines.values()), default=0)
-    figure.suptitle(f"{title}\nthin: members, {median_words(members)}", fontsize=9.5)
+    figure.suptitle(f"{title}\n{members_words(members)}", fontsize=9.5)
     return {kind: render(figure, kind) for kind in ("png", "svg")}
 
 

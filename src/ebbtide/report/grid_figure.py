@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.report.curves import fill_interval, finite_to_the_end, median_words, set_log
+from ebbtide.report.curves import draw_each, fill_interval, finite_to_the_end, members_words, set_log
 from ebbtide.report.figure import render
 
 SIGNED = ("transience",)
@@ -88,8 +88,7 @@ def curves_by_figure(
     for panel, name in zip(grid.flat, panels, strict=False):
         for one in sorted((c for c in curves if c.panel == name), key=lambda c: values.index(c.value)):
             colour = colours[one.value]
-            for member in one.members:
-                panel.plot(one.sequences, member, color=colour, lw=0.5, alpha=0.45)
+            draw_each(panel, one.sequences, one.members, colour, lw=0.5, alpha=0.45)
             members = finite_to_the_end(one.members)
             fill_interval(panel, one.sequences, members, colour)
             panel.plot(one.sequences, np.median(members, axis=0), color=colour, lw=1.8)
@@ -116,7 +115,7 @@ def curves_by_figure(
     figure.supylabel("training loss (nats)" if metric == "train_loss" else f"{metric}, accuracy", fontsize=9)
     counts = sorted({len(one.members) for one in curves})
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
-    words = f"thin lines: {seeds} members each; {median_words(counts[-1])}"
+    words = members_words(counts[-1], f"{seeds} members each")
     lost = sum(int((~np.isfinite(one.members[:, -1])).sum()) for one in curves) if metric != "train_loss" else 0
     words += f"\n{lost} members are not finite to the end: the median is that of the others" if lost else ""
     figure.suptitle(f"{title}\n{words}", fontsize=10)

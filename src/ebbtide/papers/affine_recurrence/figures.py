@@ -6,7 +6,7 @@ import numpy as np
 
 from ebbtide.papers.affine_recurrence.measures import final_stages, stage_series
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import draw_members, median_words, set_log
+from ebbtide.report.curves import draw_members, members_words, set_log
 from ebbtide.report.figure import render
 from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Figures
@@ -48,7 +48,7 @@ def draw_stages(evidence: Evidence, title: str, arm: str) -> Figures:
         "rank correlation of score and similarity",
         "harm of ablation / best naive error",
     )
-    figure.suptitle(f"{title}\nthin: members, {median_words(len(evidence.runs(arm)))}", fontsize=9.5)
+    figure.suptitle(f"{title}\n{members_words(len(evidence.runs(arm)))}", fontsize=9.5)
     return {"stages.png": render(figure, "png")}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import draw_members, median_words, set_log
+from ebbtide.report.curves import draw_members, members_words, set_log
 from ebbtide.report.figure import render
 from ebbtide.report.functions_figure import Line
 
@@ -43,7 +43,7 @@ def draw_depths(
     axes[1].set_title("whole stacks", loc="left", fontsize=9)
     axes[1].set_xlabel("symbols on the stack", fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
-    figure.suptitle(f"{title}: on held-out words\nthin: members, {median_words(members)}", fontsize=9.5)
+    figure.suptitle(f"{title}: on held-out words\n{members_words(members)}", fontsize=9.5)
     return render(figure, "png")
 
 
@@ -65,5 +65,5 @@ def draw_pairings(title: str, panels: dict[str, dict[str, Line]]) -> bytes:
     figure.supxlabel("sequences (per member)", fontsize=9)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     members = max((len(found) for lines in panels.values() for _, found in lines.values()), default=0)
-    figure.suptitle(f"{title}: on held-out words\nthin: members, {median_words(members)}", fontsize=9.5)
+    figure.suptitle(f"{title}: on held-out words\n{members_words(members)}", fontsize=9.5)
     return render(figure, "png")

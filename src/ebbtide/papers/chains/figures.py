@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import draw_members, median_words, set_log
+from ebbtide.report.curves import draw_members, members_words, set_log
 from ebbtide.report.figure import render
 from ebbtide.report.functions_figure import Line
 
@@ -35,7 +35,7 @@ def draw_distances(title: str, algorithms: tuple[str, ...], panels: dict[str, di
     entries = {label: handle for handles, labels in drawn for handle, label in zip(handles, labels, strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=8)
     members = max((len(found) for lines in panels.values() for _, found in lines.values()), default=0)
-    figure.suptitle(f"{title}: on chains of no pool\nthin: members, {median_words(members)}", fontsize=9.5)
+    figure.suptitle(f"{title}: on chains of no pool\n{members_words(members)}", fontsize=9.5)
     return render(figure, "png")
 
 

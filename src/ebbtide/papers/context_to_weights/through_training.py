@@ -21,7 +21,7 @@ from ebbtide.models.positions import NoPositions
 from ebbtide.models.transformer import Transformer
 from ebbtide.papers.context_to_weights.measures import TOGETHER, unseen_prompts
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import draw_members, median_words
+from ebbtide.report.curves import draw_members, members_words
 from ebbtide.report.figure import render
 from ebbtide.runs.folder import Snapshot
 from ebbtide.sources.gaussian import Gaussian
@@ -239,7 +239,7 @@ def draw_carried(evidence: Evidence, title: str) -> Figures:
         panel.grid(axis="y", color="0.92", lw=0.6)
         panel.legend(frameon=False, fontsize=8)
     training.set_ylabel("share of prompts", fontsize=9)
-    figure.suptitle(f"{title}\nthin: members, {median_words(len(finished))}", fontsize=9.5)
+    figure.suptitle(f"{title}\n{members_words(len(finished))}", fontsize=9.5)
     return {"carried.png": render(figure, "png")}
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Num
 
 from ebbtide.papers.gmm_convergence.descent import ROUNDING, SHIFTS, Descents
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import draw_members, median_words
+from ebbtide.report.curves import draw_members, members_words
 from ebbtide.report.figure import render
 from ebbtide.studies.computation import Computed
 
@@ -38,10 +38,9 @@ def draw_descents(setting: Descents, curves: Computed) -> dict[str, bytes]:
                 panel.legend(frameon=False, fontsize=7.5)
     for panel, say in zip(axes[-1], ("steps of gradient descent", "steps of gradient descent", "pairs"), strict=True):
         panel.set_xlabel(say, fontsize=9)
+    words = members_words(setting.seeds, f"{setting.seeds} seeds")
     figure.suptitle(
-        f"Gradient descent of one matrix on the population loss ({setting.seeds} seeds)\n"
-        f"thin: seeds, {median_words(setting.seeds)}; dotted: expected slopes",
-        fontsize=10,
+        f"Gradient descent of one matrix on the population loss\n{words}; dotted: expected slopes", fontsize=10
     )
     return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
 

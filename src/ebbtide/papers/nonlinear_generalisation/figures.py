@@ -8,7 +8,7 @@ from jaxtyping import Float
 from ebbtide.papers.nonlinear_generalisation import measures
 from ebbtide.papers.nonlinear_generalisation.settings import MORE_PAIRS, NOISY, ONE, TRANSFORMER
 from ebbtide.report.arms_figure import COLOURS
-from ebbtide.report.curves import draw_members, median_words, set_log
+from ebbtide.report.curves import draw_members, members_words, set_log
 from ebbtide.report.figure import render
 from ebbtide.report.functions_figure import context_figure
 from ebbtide.runs.folder import Snapshot
@@ -73,7 +73,7 @@ def _draw_parts(evidence: Evidence, arms: list[str], heads: list[str], title: st
         panel.set_ylabel(y, fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=panel is removal, fontsize=7)
-    figure.suptitle(f"{title}\nthin: members, {median_words(len(evidence.runs(arms[0])))}", fontsize=9.5)
+    figure.suptitle(f"{title}\n{members_words(len(evidence.runs(arms[0])))}", fontsize=9.5)
     return render(figure, "png")
 
 
