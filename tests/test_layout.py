@@ -17,10 +17,12 @@ from ebbtide.cli import main
 from ebbtide.errors import InputError, Interrupted
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import sign
-from ebbtide.training import layout
+from ebbtide.training import device_memory, layout
 from ebbtide.training.driver import train
 from ebbtide.training.kernels import XLA, Choice
 from ebbtide.training.layout import PROCESS, Layout, candidates, choose, expected_seconds, fastest, needed_bytes, pace
+from ebbtide.training.members import Members
+from ebbtide.training.programs import MEASURED_BYTES_ELSE
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.team import SubprocessWorker, Team, Worker
@@ -407,3 +409,42 @@ def test_a_run_keeps_its_width_where_nothing_is_given(run, monkeypatch, stopwatc
         with pytest.raises(Refused):
             train(SHORT, run.path, width=width)
     assert seen == [Layout(1, 2, 1, "given"), Layout(2, 1, 1, "given")] and not stopwatch.asked
+
+
+@pytest.mark.parametrize(
+    ("room", "members", "width"),
+    [
+        (None, 100, 100),  # the device does not say what it has
+        (1000, 100, 100),
+        (100, 100, 100),
+        (75, 100, 50),  # states of all, and steps of half of them: two groups that take turns
+        (55, 100, 10),
+    ],
+)
+def test_members_that_do_not_fit_side_by_side_take_turns(monkeypatch, room, members, width):
+    """`room`: for how many members there is memory, where the states of all are half of what training takes."""
+    spec = replace(SPEC, members=members)
+    monkeypatch.setattr(device_memory, "kept_bytes", lambda spec: 1000)
+    monkeypatch.setattr(device_memory, "step_bytes", lambda spec: 1000)
+    rest = device_memory.world_bytes(spec) + MEASURED_BYTES_ELSE
+    monkeypatch.setattr(device_memory, "device_memory", lambda: None if room is None else rest + 2000 * room)
+    assert device_memory.width_that_fits(spec) == width
+
+
+def test_members_whose_states_alone_do_not_fit_are_refused_with_the_number_that_does(monkeypatch, one_line):
+    monkeypatch.setattr(device_memory, "device_memory", lambda: 2**33)
+    several_devices(monkeypatch, 2, "gpu")
+    with pytest.raises(InputError, match="how many fit into 8,589,934,592 bytes of each device") as caught:
+        choose(replace(SPEC, members=10**7))
+    one_line(caught, "members", 10**7)
+    fits = int(caught.value.allowed.split(":")[0].removeprefix("must be at most ").replace(",", ""))
+    assert choose(replace(SPEC, members=fits)).width <= fits + 1
+
+
+def test_what_is_counted_of_a_member_is_what_its_state_holds():
+    spec = replace(SPEC, members=3, keep_best="icl")
+    state = Members(spec, [0, 1, 2], None, width=3).state()
+    held = sum(array.nbytes for array in state.values()) / 3
+    assert 0.85 * held < device_memory.kept_bytes(spec) < 1.15 * held
+    own = replace(spec, seeds=replace(SPEC.seeds, world=0))
+    assert device_memory.kept_bytes(own) == device_memory.kept_bytes(spec) + device_memory.world_bytes(spec)

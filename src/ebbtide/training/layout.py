@@ -17,6 +17,7 @@ from ebbtide.runs.atomic import write_file
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.signed import DamagedError
 from ebbtide.training.device import Device, here
+from ebbtide.training.device_memory import width_that_fits
 from ebbtide.training.limits import PROCESS, check_processes, needed_bytes, physical_memory
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
@@ -67,8 +68,8 @@ def choose(
     On the CPU: one process per core and one member at a time, unless a measurement shows another layout to be faster.
     Layouts are measured once per machine and shape of spec and cached; only where nothing is given, the run is expected
     to be long and its steps short, and not with `deterministic` (no bit may depend on a measurement). On accelerators:
-    all members side by side, over all devices, in this process. Raises `InputError` for impossible counts, and
-    `Interrupted` when `stop` is set during a measurement.
+    all members side by side, or as many as fit into memory, over all devices, in this process. Raises `InputError` for
+    impossible counts, and `Interrupted` when `stop` is set during a measurement.
     """
     members, given = spec.members, (processes, width, devices)
     for name, value, least in (("processes", processes, 0), ("width", width, 1), ("devices", devices, 1)):
@@ -86,7 +87,7 @@ def choose(
     most = jax.local_device_count() if processes == 0 else 1
     require(devices <= most, "devices", devices, f"must be at most {most}: the devices this process has")
     if width is None:
-        width = 1 if on_cpu and devices == 1 else -(-members // devices) * devices
+        width = 1 if on_cpu and devices == 1 else width_that_fits(spec, devices)
     allowed = f"must be a multiple of devices = {devices}: as many on each"
     require(width % devices == 0, "width", width, allowed)
     share = -(-members // max(processes, 1))
