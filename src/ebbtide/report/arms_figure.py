@@ -27,7 +27,7 @@ TITLES = {
     "flip": "Flip",
     "train": "training distribution",
     "train_loss": "training loss (nats)",
-    "prior": "functions never trained",
+    "prior": "drawn anew, never trained",
 }
 
 

@@ -124,7 +124,7 @@ BOUNDARIES = Experiment(
     question="Is it speed that decides between inference and retrieval with few chains, and capacity with many?",
     section="Gibson et al. 2026: two boundaries of the number of chains",
     claims=CLAIMS,
-    presets={"quick": Preset(Comparison(arms=ARMS, base={"sequences": 384_000}, round=1), None, SCALED)},
+    presets={"quick": Preset(Comparison(arms=ARMS, base={"sequences": 384_000}, round=1), 30, SCALED)},
     shows=("train", "prior"),
     scalars=("train_final", "prior_peak", "prior_final", "train_loss_final"),
     figures=_draw,
