@@ -22,7 +22,7 @@ from ebbtide.training.driver import train
 from ebbtide.training.kernels import XLA, Choice
 from ebbtide.training.layout import PROCESS, Layout, candidates, choose, expected_seconds, fastest, needed_bytes, pace
 from ebbtide.training.members import Members
-from ebbtide.training.programs import MEASURED_BYTES_ELSE
+from ebbtide.training.programs import EVALUATION_BYTES
 from ebbtide.training.schedule import Schedule
 from ebbtide.training.spec import Seeds, Spec
 from ebbtide.training.team import SubprocessWorker, Team, Worker
@@ -426,7 +426,7 @@ def test_members_that_do_not_fit_side_by_side_take_turns(monkeypatch, room, memb
     spec = replace(SPEC, members=members)
     monkeypatch.setattr(device_memory, "kept_bytes", lambda spec: 1000)
     monkeypatch.setattr(device_memory, "step_bytes", lambda spec: 1000)
-    rest = device_memory.world_bytes(spec) + MEASURED_BYTES_ELSE
+    rest = device_memory.world_bytes(spec) + EVALUATION_BYTES
     monkeypatch.setattr(device_memory, "device_memory", lambda: None if room is None else rest + 2000 * room)
     assert device_memory.width_that_fits(spec) == width
 

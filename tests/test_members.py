@@ -201,8 +201,8 @@ OWN = replace(SPEC, members=5, keep_best="icl", seeds=replace(SPEC.seeds, world=
 @pytest.mark.parametrize("at_a_time", [1, 2, 4])
 def test_members_side_by_side_are_evaluated_as_if_alone_however_many_at_a_time(spec, at_a_time, monkeypatch):
     """Four places for five members: the second group is one member and three copies of it."""
-    one = 4 * spec.evaluation_sequences * (spec.model.stored_values(7) + spec.outputs())
-    monkeypatch.setitem(programs.MEASURED_BYTES, "cpu", at_a_time * one)
+    one = 4 * spec.evaluation_sequences * (spec.model.stored_values(5) + spec.outputs())
+    monkeypatch.setattr(programs, "CPU_EVALUATION_BYTES", at_a_time * one)
     alone, wide = Members(spec, list(range(5)), None), Members(spec, list(range(5)), None, width=4)
     alone.groups[:] = [Alone(alone.engine, m, member_rows(wide.state(), m)) for m in range(5)]
     one, other = alone.evaluate(), wide.evaluate()

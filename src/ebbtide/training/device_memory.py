@@ -5,7 +5,7 @@ import jax
 from ebbtide.errors import require
 from ebbtide.sources.bank import FLOAT
 from ebbtide.training.limits import checkpoint_bytes
-from ebbtide.training.programs import MEASURED_BYTES_ELSE
+from ebbtide.training.programs import EVALUATION_BYTES
 from ebbtide.training.spec import Spec
 
 PASSES = 4
@@ -48,7 +48,7 @@ def width_that_fits(spec: Spec, devices: int = 1) -> int:
     if memory is None:
         return members * devices
     shared = 0 if spec.worlds() > 1 else world_bytes(spec)
-    left = memory - shared - MEASURED_BYTES_ELSE
+    left = memory - shared - EVALUATION_BYTES
     kept, step = kept_bytes(spec), step_bytes(spec)
     most = max((left - step) // kept, 0)
     allowed = f"must be at most {most * devices:,}: an estimate of how many fit into {memory:,} bytes of each device"

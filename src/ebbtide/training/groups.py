@@ -73,10 +73,10 @@ class SideBySide:
         self.fill = width - len(members)
         filled = members + members[-1:] * self.fill
         self.worlds = engine.worlds.side_by_side(filled)
-        whole = self.worlds.shared
-        self.data = engine.data_side_by_side(filled, self.worlds)
-        self.data = Data(*(split_over(devices, x, whole=whole and i == 1) for i, x in enumerate(self.data)))
-        self.prompts = split_over(devices, self.worlds.prompts, whole=whole)
+        shared = self.worlds.shared
+        key, bank, values = engine.data_side_by_side(filled, self.worlds)
+        self.data = Data(split_over(devices, key), split_over(devices, bank, whole=shared), split_over(devices, values))
+        self.prompts = split_over(devices, self.worlds.prompts, whole=shared)
         if stored is None:
             state = engine.init_side_by_side(filled)
         else:

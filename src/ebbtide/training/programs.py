@@ -32,9 +32,10 @@ MEMBERS_AXIS = "members"
 """The axis of a mesh of devices over which members are split."""
 SPLIT, SHARED = PartitionSpec(MEMBERS_AXIS), PartitionSpec()
 """How arrays lie on several devices: with a leading axis over members, which is split, or the same on each."""
-MEASURED_BYTES = {"cpu": 2**23}
-"""Bytes of activations of the members that are evaluated at a time, by backend: on a CPU about what its cache holds."""
-MEASURED_BYTES_ELSE = 2**32
+EVALUATION_BYTES = 2**32
+"""Bytes of activations of the members that an accelerator evaluates at a time."""
+CPU_EVALUATION_BYTES = 2**23
+"""The same on a CPU: about what its cache holds."""
 MOST_KEPT = 16
 """Specs whose compiled functions a process keeps."""
 
@@ -147,8 +148,7 @@ class Programs:
 
     def measure_side_by_side(self, width: int, devices: int, shared: bool) -> Callable[[Params, AnyPrompt], Array]:
         """The compiled function that evaluates `width` members, with a leading axis over them, as many at a time as
-        fit:
-        (params, prompts of all evaluators) -> metrics. `shared`: they answer the same prompts."""
+        fit: (params, prompts of all evaluators) -> metrics. `shared`: they answer the same prompts."""
         each = width // devices
 
         def measure(params: Params, prompts: AnyPrompt) -> Float[Array, "members evaluators metrics 2"]:
@@ -163,9 +163,11 @@ class Programs:
 
     def _at_a_time(self, members: int) -> int:
         """The number of members that are evaluated at a time, in parts as equal as can be."""
-        spec, tokens = self.spec, self.spec.model.tokens(self.spec.task.context)
-        each = FLOAT * spec.evaluation_part() * (spec.model.stored_values(tokens) + spec.outputs())
-        most = MEASURED_BYTES.get(jax.default_backend(), MEASURED_BYTES_ELSE) // each
+        spec, slots = self.spec, self.spec.task.context + 1
+        encoded = slots * spec.model.encoder.stored_values(spec.source.sizes().dim)
+        layer = spec.model.stored_values(spec.model.tokens(spec.task.context))
+        each = FLOAT * spec.evaluation_part() * (layer + encoded + spec.outputs())
+        most = (CPU_EVALUATION_BYTES if jax.default_backend() == "cpu" else EVALUATION_BYTES) // each
         parts = -(-members // max(most, 1))
         return -(-members // parts)
 
