@@ -13,7 +13,8 @@ KERNEL_VERBS = ("status", "build")
 DATA_VERBS = ("fetch", "features", "tokens", "info")
 """Second words of `ebbtide data`."""
 OVERRIDES = """any field of the spec by its dotted name: --task.context 4, --source omniglot, --source FILE.npz,
---task.labels shared, --task FILE.py:CLASS, --model.width 32, --optimizer.lr 3e-4, --vary '{"optimizer.lr": [1e-3]}' ...
+--task.labels shared, --task FILE.py:CLASS, --model.width 32, --optimizer.lr 3e-4, --sequences 2.56M,
+--vary '{"optimizer.lr": [1e-3]}' ...
 (`ebbtide run STUDY --dry-run` prints all fields with their values)"""
 
 
@@ -249,9 +250,11 @@ def option_names(options: argparse.Namespace) -> list[str]:
 def check_names(options: argparse.Namespace, fields: Iterable[str]) -> None:
     """Raises `OptionError` for a name in `options.fields` that is no field, and closer to one of the command's options
     than to any field. Names of other fields that do not exist are refused where the fields are assigned."""
+    from ebbtide.training.common_names import field_called
+
     own = option_names(options)
     known = [*own, *fields]
     for name, _ in options.fields:
         likely = closest(name, known)
-        if "." not in name and name not in known and likely in own:
+        if "." not in name and name not in known and likely in own and not field_called(name):
             raise OptionError(f"--{name}", f"no such option or field; did you mean --{likely}?")

@@ -15,6 +15,7 @@ import msgspec
 
 from ebbtide.errors import InputError, nearest
 from ebbtide.traced import default
+from ebbtide.training.common_names import field_called, number_in
 from ebbtide.training.custom import KINDS, in_loaded_file
 from ebbtide.user_code import names_a_file
 
@@ -23,9 +24,10 @@ PARTS = tuple(one.part for one in KINDS)
 
 
 def override(kind: type, data: dict[str, Any], name: str, text: str) -> None:
-    """Sets the field at dotted `name` to a value written as text: JSON where it parses as JSON, else a string.
-    Otherwise like `assign`."""
-    assign(kind, data, name, parse(text))
+    """Sets the field at dotted `name` to a value written as text: JSON where it parses as JSON, a number as people
+    write it (`2.56M`, `1_280_000`), else a string. Otherwise like `assign`."""
+    number = number_in(text)
+    assign(kind, data, name, parse(text) if number is None else number)
 
 
 def assign(kind: type, data: dict[str, Any], name: str, value: Any) -> None:
@@ -124,9 +126,9 @@ def _known(at: Any, part: str, parent: str, value: Any, unset: Collection[str]) 
     if part not in fields:
         place = f"{parent} has the fields" if parent else "a spec has the fields"
         shown = ", ".join(f for f in fields if f != "type") or "none"
-        raise InputError(
-            f"{parent}.{part}".lstrip("."), value, f"no such field{nearest(part, fields)}; {place} {shown}"
-        )
+        hint = "" if parent else field_called(part)
+        hint = hint or nearest(part, fields)
+        raise InputError(f"{parent}.{part}".lstrip("."), value, f"no such field{hint}; {place} {shown}")
 
 
 def in_full(name: str, value: Any) -> Any:
