@@ -9,11 +9,12 @@ from ebbtide.errors import InputError
 from ebbtide.mechanisms.measures import find_measure
 from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.runs.folder import RunFolder
-from ebbtide.studies import evidence as evidence_module
+from ebbtide.studies import sweep_evidence
 from ebbtide.studies.claim import Claim, above, below, larger
 from ebbtide.studies.comparison import Comparison, conclude_sweep, find_verdict, judge_sweep
-from ebbtide.studies.evidence import Evidence, Series, evidence_of_sweep
+from ebbtide.studies.evidence import Evidence, Series
 from ebbtide.studies.study import Experiment, Preset
+from ebbtide.studies.sweep_evidence import evidence_of_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group
 from ebbtide.sweeps.results import load
@@ -178,7 +179,7 @@ def test_members_that_stopped_early_keep_their_model_and_train_no_more(tmp_path)
     short, whole = found.curves("stopped"), found.curves("to the end")
     count = short["icl"].shape[1]
     np.testing.assert_array_equal(short["icl"][:, :2], whole["icl"][:, :2])
-    padded = evidence_module._pad_curves(short, 1, {name: whole[name][1] for name in ("icl", "train_loss")})
+    padded = sweep_evidence._pad_curves(short, 1, {name: whole[name][1] for name in ("icl", "train_loss")})
     np.testing.assert_array_equal(padded["icl"][count:], np.full(len(padded["icl"]) - count, short["icl"][1, -1]))
     assert np.isnan(padded["train_loss"][count:]).all()
 

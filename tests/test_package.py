@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ebbtide
 from source_tools import PACKAGE, ROOT, SOURCES, TREES, imports, name_of
+from tiny import write_run
 
 TEXTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *PACKAGE.rglob("*.md"), *SOURCES]]
 TESTS = sorted((ROOT / "tests").glob("*.py"))
@@ -69,6 +71,13 @@ def loaded(code: str) -> set[str]:
 )
 def test_importing_and_asking_for_help_load_nothing_heavy(code):
     assert loaded(code) == set()
+
+
+def test_runs_are_listed_without_jax(tmp_path):
+    write_run(tmp_path / "one", {"icl": np.full((2, 3), 0.5)}, np.ones((2, 3)))
+    words = ["ebbtide", "ls", str(tmp_path)]
+    code = f"import sys; sys.argv = {words!r}; import runpy; runpy.run_module('ebbtide.cli', run_name='__main__')"
+    assert loaded(code) <= {"numpy"}
 
 
 def test_loading_something_heavy_would_have_been_noticed():

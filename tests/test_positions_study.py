@@ -41,8 +41,9 @@ from ebbtide.papers.positions.study import (
     SINE,
 )
 from ebbtide.studies.comparison import Comparison, conclude_sweep
-from ebbtide.studies.evidence import Evidence, evidence_of_sweep
+from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Experiment
+from ebbtide.studies.sweep_evidence import evidence_of_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.results import load
 from ebbtide.training.fields import override

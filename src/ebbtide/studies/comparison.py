@@ -15,10 +15,11 @@ from ebbtide.runs.folder import inside
 from ebbtide.studies.claim import Claim
 from ebbtide.studies.describe import trained_by
 from ebbtide.studies.donor import Donor
-from ebbtide.studies.evidence import Evidence, evidence_of_sweep
+from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.registration import verdict_seed
 from ebbtide.studies.rehearsal import UntrainedEvidence, rehearse
 from ebbtide.studies.study import Experiment, Figures, Setup, Study
+from ebbtide.studies.sweep_evidence import evidence_of_sweep
 from ebbtide.studies.verdict import Basis, Verdict, verdict_in, verdict_on, write_verdict
 from ebbtide.sweeps.axes import MEMBER, Axis, Point
 from ebbtide.sweeps.folder import SWEEP, SweepFolder
