@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
+from ebbtide import __version__
 from ebbtide.errors import InputError
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.reading import read_bounded
@@ -94,7 +94,7 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def register(experiment: str, preset: str, work: str, seeds: str, claims: Iterable[Claim]) -> Registration:
     """The registration of an experiment at a preset, as of now."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Registration(experiment, preset, work, seeds, [_registered(one) for one in claims], now, version("ebbtide"))
+    return Registration(experiment, preset, work, seeds, [_registered(one) for one in claims], now, __version__)
 
 
 def _registered(claim: Claim) -> RegisteredClaim:

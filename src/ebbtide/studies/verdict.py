@@ -1,12 +1,12 @@
 """verdict.json: the answer to an experiment's question, and what the answer rests on."""
 
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from ebbtide import __version__
 from ebbtide.errors import InputError
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.folder import RunFolder
@@ -89,7 +89,7 @@ def verdict_on(basis: Basis, claims: Iterable[Claim], evidence: Evidence, summar
         scaled=basis.scaled,
         seeds=basis.seeds,
         command=basis.command,
-        version=version("ebbtide"),
+        version=__version__,
         claims_digest=digest_of_claims(claims),
         registered=_registered_words(basis, claims),
         trained_by=basis.trained_by,

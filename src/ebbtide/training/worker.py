@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from ebbtide import __version__
 from ebbtide.errors import InputError, require
 from ebbtide.interrupts import SIGNALS
 from ebbtide.machine import DETERMINISTIC, instruction_sets, processor
@@ -124,7 +125,7 @@ def identity() -> dict[str, Any]:
     import jax
 
     device, flags = jax.devices()[0], os.environ.get("XLA_FLAGS", "")
-    versions = {name: version(name) for name in ("ebbtide", "jax", "jaxlib", "numpy", "optax")}
+    versions = {"ebbtide": __version__} | {name: version(name) for name in ("jax", "jaxlib", "numpy", "optax")}
     one_thread = device.platform == "cpu" and all(os.environ.get(k) == v for k, v in ENVIRONMENT.items())
     deterministic_ops = device.platform == "gpu" and DETERMINISTIC in flags
     what = {"device": device.device_kind, "platform": device.platform}
