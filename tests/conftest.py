@@ -34,7 +34,10 @@ SMALL = Gaussian(classes=12, exemplars=5, dim=4, holdout_classes=6, holdout_exem
 
 Draw = Callable[..., Prompt]
 
-QUICK_COMPILE: dict[str, bool | int] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+EMITTERS: dict[str, bool | int] = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+"""The compiler option without XLA's fusion emitters, which take half of its time for a small program. From jax 0.11 on
+XLA has no other way."""
+QUICK_COMPILE: dict[str, bool | int] = {"xla_backend_optimization_level": 0, **EMITTERS}
 """Compiler options for the many small programs that run once."""
 
 emitters = False
@@ -44,11 +47,10 @@ _options_of_jax = compiler.get_compile_options
 
 
 def _compile_options(*args: Any, **options: Any) -> Any:
-    """JAX's compiler options; where it shall not optimise, without the emitters that take half of the compiler's time
-    for a small program."""
+    """JAX's compiler options; where it shall not optimise, without the emitters."""
     chosen = _options_of_jax(*args, **options)
     if jax.config.values["jax_disable_most_optimizations"] and not emitters:
-        chosen.env_option_overrides = [*chosen.env_option_overrides, ("xla_cpu_use_fusion_emitters", False)]
+        chosen.env_option_overrides = [*chosen.env_option_overrides, *EMITTERS.items()]
     return chosen
 
 
