@@ -10,7 +10,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 stopped by Ctrl-C or SIGTERM.
 
     Without `arguments` the process is this command's alone: see `leave_at_stop_signals`,
-    `install_standard_output`, `forget_settings`.
+    `install_standard_output`, `forget_settings`, `quiet_devices`.
     """
     if arguments is None:
         leave_at_stop_signals()  # before anything else is imported
@@ -18,10 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     if arguments is not None:
         return run_command(list(arguments))
+    from ebbtide.devices import quiet_devices
     from ebbtide.machine import forget_settings
     from ebbtide.standard_output import install_standard_output
 
     forget_settings(os.environ)
+    quiet_devices(os.environ)
     output = install_standard_output()
     code = run_command(sys.argv[1:])
     ignore_stop_signals()

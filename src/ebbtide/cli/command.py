@@ -6,6 +6,7 @@ from importlib import import_module
 
 from ebbtide.cli.code import load_files
 from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, option_names, overrides, parser
+from ebbtide.devices import call_with_fallback
 from ebbtide.errors import InputError, Interrupted, nearest, one_line, visible
 from ebbtide.interrupts import CODE, STOPPED
 from ebbtide.machine import set_deterministic
@@ -39,8 +40,12 @@ def run_command(words: list[str]) -> int:
             os.environ["EBBTIDE_KERNEL"] = options.kernel
         if getattr(options, "deterministic", False):
             set_deterministic(os.environ)
-        load_files(options)
-        return getattr(import_module(f"ebbtide.cli.{HOMES.get(group, group)}"), name)(options)
+
+        def command() -> int:
+            load_files(options)
+            return getattr(import_module(f"ebbtide.cli.{HOMES.get(group, group)}"), name)(options)
+
+        return call_with_fallback(command)
     except (InputError, DamagedError) as error:
         sys.stderr.write(f"ebbtide: {visible(str(error))}\n")
         return 2
