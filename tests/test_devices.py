@@ -1,4 +1,4 @@
-"""A broken accelerator: one line on standard error that says what is wrong, and the CPU. Without one: nothing at all."""
+"""A broken accelerator is one line on standard error and the CPU takes its place; without one nothing is said."""
 
 import logging
 import os
@@ -104,7 +104,7 @@ def test_other_errors_pass():
     def fails() -> None:
         raise RuntimeError("something else")
 
-    with pytest.raises(RuntimeError, match="^something else$"):
+    with pytest.raises(RuntimeError, match=r"^something else$"):
         call_with_fallback(fails)
 
 
