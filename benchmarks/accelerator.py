@@ -2,7 +2,7 @@
 
 The sections run one after the other, the most important first, each in a process of its own with a time bound, so that
 one that fails or hangs takes no other with it. What does not fit into the time is listed as skipped. FOLDER gets
-`accelerator.json`, written anew after every section, and the output of every section.
+`accelerator.json`, written anew after every section, and the table as `accelerator-table.txt`.
 """
 # ruff: noqa: T201 - its output is a table
 
@@ -23,6 +23,8 @@ NEEDED = ("jax", "jaxtyping", "matplotlib", "msgspec", "numpy", "optax", "PIL", 
 """The packages that ebbtide imports."""
 RESERVE = 0.1
 """The share of its time bound that a section keeps for what it has begun when it shall begin nothing more."""
+OUTPUT = 20_000
+"""The most characters kept of what a section printed, from its end."""
 DONE, FAILED, LATE, SKIPPED = "done", "failed", "out of time", "skipped"
 Row = dict[str, Any]
 COLUMNS = {
@@ -54,26 +56,28 @@ class Section(NamedTuple):
 
 DETERMINISTIC = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true --xla_cpu_multi_thread_eigen=false"}
 SECTIONS = (
-    Section("machine", 50, 15),
-    Section("loop-2L-shared", 140, 30),
-    Section("loop-2L", 80, 25),
-    Section("loop-12L", 95, 30),
-    Section("whole", 80, 30),
+    Section("machine", 45, 15),
+    Section("loop-2L-shared", 125, 30),
+    Section("loop-2L", 65, 25),
+    Section("loop-12L", 85, 30),
+    Section("whole", 75, 30),
     Section("verify", 60, 20),
-    Section("bits", 70, 25, environment=DETERMINISTIC),
+    Section("bits", 60, 25, environment=DETERMINISTIC),
     Section("plain-jax", 40, 15),
-    Section("plain-torch", 60, 15, package="torch"),
+    Section("plain-torch", 60, 15, package="torch", environment={"JAX_PLATFORMS": "cpu"}),
 )
 
 
 class Result(NamedTuple):
-    """How a section ended, why if it did not end well, the seconds it took and the rows that it measured."""
+    """How a section ended, why if it did not end well, the seconds it took, the rows that it measured and the end of
+    what it printed."""
 
     section: str
     status: str
     seconds: float
     reason: str
     rows: list[Row]
+    output: str = ""
 
 
 def run_section(section: Section, folder: Path, left: float, small: bool = False) -> Result:
@@ -103,9 +107,12 @@ def run_section(section: Section, folder: Path, left: float, small: bool = False
     if code:
         status = FAILED
     rows = [json.loads(line) for line in data.read_text().splitlines()] if data.exists() else []
-    words = log.read_text(errors="replace").strip().splitlines()
-    reason = {DONE: "", LATE: f"stopped after {limit:.0f} s"}.get(status, words[-1][:300] if words else f"code {code}")
-    return Result(name, status, time.monotonic() - began, reason, rows)
+    output = log.read_text(errors="replace").strip()[-OUTPUT:]
+    last = output.splitlines()[-1][:300] if output else f"exit code {code}"
+    reason = {DONE: "", LATE: f"stopped after {limit:.0f} s"}.get(status, last)
+    for file in (data, log):
+        file.unlink(missing_ok=True)
+    return Result(name, status, time.monotonic() - began, reason, rows, output)
 
 
 def _environment(section: Section, small: bool) -> dict[str, str]:
@@ -116,8 +123,9 @@ def _environment(section: Section, small: bool) -> dict[str, str]:
         environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
-    for variable, value in section.environment.items():
-        environment[variable] = f"{os.environ.get(variable, '')} {value}".strip()
+    environment |= section.environment
+    if flags := section.environment.get("XLA_FLAGS"):
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     return environment
 
 
@@ -131,6 +139,7 @@ def run_sections(sections: Iterable[Section], folder: Path, seconds: float, smal
         results.append(result)
         data = {"small": small, "sections": [one._asdict() for one in results]}
         (folder / "accelerator.json").write_text(json.dumps(data, indent=1) + "\n")
+        (folder / "accelerator-table.txt").write_text(f"{table_of(results)}\n")
     return results
 
 

@@ -1,4 +1,4 @@
-"""The loop: members side by side, sampling included and nothing evaluated, for growing numbers of members."""
+"""The loop: members side by side, sampling included and nothing evaluated, for several numbers of members."""
 
 import gc
 import time
@@ -15,27 +15,30 @@ from ebbtide.training.members import Members
 from ebbtide.training.spec import Spec
 from ebbtide.training.worker import out_of_memory
 
-COUNTS = (1, 16, 64, 256, 1024, 8192)
+COUNTS = (64, 256, 1, 1024, 16, 8192)
+"""Numbers of members, the most important first."""
 COMPARED = (64, 1024)
 """Numbers of members that are measured on one device too where there are several."""
 
 
 def measure_loop(report: Report, name: str) -> None:
-    """The rows of one configuration; its last number of members is the first that does not fit into memory."""
-    config, took = find_config(name), 0.0
+    """The rows of one configuration. Members that are more than a number that did not fit into memory are not tried."""
+    config, took, too_many = find_config(name), 0.0, float("inf")
     spec = spec_of_loop(config.at(config.batches[0]), report.small)
     for members, devices, precision in points(report.small):
-        about: dict[str, Any] = {"config": name, "members": members, "devices": devices, "precision": precision}
-        if not report.fits(1.3 * took, **about, what="loop"):
+        about: dict[str, Any] = {"config": name, "what": "loop", "members": members, "devices": devices}
+        about["precision"] = precision
+        if members > too_many or not report.fits(1.3 * took, **about):
             continue
         began = time.monotonic()
         try:
-            report.row(**about, what="loop", **pace(replace(spec, members=members), devices, precision, report.seconds))
+            report.row(**about, **pace(replace(spec, members=members), devices, precision, report.seconds))
         except Exception as error:
-            if not out_of_memory(error):
-                raise
-            report.row(**about, what="loop", value="does not fit into memory; more members were not tried")
-            return
+            if out_of_memory(error):
+                too_many = min(members, too_many)
+                report.row(**about, value="does not fit into memory; more members were not tried")
+            else:
+                report.failed(error, **about)
         finally:
             gc.collect()
         took = time.monotonic() - began
@@ -50,7 +53,7 @@ def spec_of_loop(spec: Spec, small: bool) -> Spec:
 
 
 def points(small: bool) -> Iterator[tuple[int, int, str]]:
-    """(members, devices, precision) of all rows, in the order of the members."""
+    """(members, devices, precision) of all rows."""
     here = jax.local_device_count()
     for members in (1, 4) if small else COUNTS:
         split = [here] if here > 1 and members % here == 0 else []
@@ -61,18 +64,20 @@ def points(small: bool) -> Iterator[tuple[int, int, str]]:
 
 
 def pace(spec: Spec, devices: int, precision: str, seconds: float) -> dict[str, Any]:
-    """Sequences per second, summed over the members; the seconds of compiling, the most memory of a device so far."""
+    """Sequences per second, summed over the members; the seconds of compiling; the most memory of a device, where this
+    is more than what was used before."""
     if jax.default_backend() == "cpu" and needed_bytes(spec) > physical_memory():
         raise MemoryError
     set_precision(precision)
+    before = peak_gigabytes() or 0.0
     members = Members(spec, list(range(spec.members)), None, width=spec.members, devices=devices)
     first, second = train(members, 1), train(members, 1)
-    rate = pace_of(members, seconds)
+    rate, peak = pace_of(members, seconds), peak_gigabytes()
     return {
         "value": rate,
         "unit": "sequences/s",
         "compile_seconds": max(first - second, 0.0),
-        "gigabytes": peak_gigabytes(),
+        "gigabytes": peak if peak is not None and peak > before else None,
     }
 
 

@@ -31,10 +31,11 @@ def measure_plain(report: Report, library: str) -> None:
             about = {"config": config, "members": members, "devices": 1, "precision": precision, "what": name}
             if not report.fits(0 if report.small else 12, **about):
                 continue
-            step = make(spec, members, precision)
-            took = seconds_per_call(step, report.seconds, wait)
-            report.row(**about, value=members * spec.batch / took, unit="sequences/s")
-            del step
+            try:
+                took = seconds_per_call(make(spec, members, precision), report.seconds, wait)
+                report.row(**about, value=members * spec.batch / took, unit="sequences/s")
+            except Exception as error:
+                report.failed(error, **about)
     report.row(what="device of these rows", value=device)
 
 

@@ -33,11 +33,19 @@ class Report:
         self.file, self.end, self.small = file, time.monotonic() + seconds, small
         self.seconds = 0.05 if small else 1.5
         """Seconds for which a pace is measured."""
+        self.failures = 0
 
     def row(self, **fields: Any) -> None:
         """Adds a row; fields that are None are left out."""
         with self.file.open("a") as file:
             file.write(json.dumps({name: value for name, value in fields.items() if value is not None}) + "\n")
+
+    def failed(self, error: Exception, **fields: Any) -> None:
+        """Adds a row that says that what `fields` describe failed: the section goes on, and is told to have failed at
+        its end."""
+        self.failures += 1
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        self.row(**fields, value=f"failed: {words}")
 
     def left(self) -> float:
         """Seconds until nothing more shall be begun."""
@@ -75,7 +83,7 @@ def set_precision(name: str) -> None:
 
 
 def peak_gigabytes() -> float | None:
-    """The most memory of one device that this process has used so far; None where the device does not say."""
+    """The most memory of one device that this process has used so far, GB; None where the device does not say."""
     import jax
 
     found = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
@@ -97,6 +105,8 @@ def main() -> None:
     section = getattr(import_module(HOMES[kind]), f"measure_{kind}")
     report = Report(given.rows, given.seconds, given.small)
     section(report, rest) if rest else section(report)
+    if report.failures:
+        raise SystemExit(f"{report.failures} of its measurements failed")
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ LONGEST = (
     "kernel",
     "hosts",
     "representations",
+    "accelerator_script",
     "member_independence",
     "regression",
     "deepset",

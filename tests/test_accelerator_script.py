@@ -38,10 +38,11 @@ def done(tmp_path_factory) -> tuple[str, dict[str, Any]]:
     words = ["sh", str(BENCHMARKS / "accelerator.sh"), "results", "--small", "--only", *CHOSEN]
     environment = {**os.environ, **ENVIRONMENT, **more}
     call = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
-    logs = {path.name: path.read_text() for path in folder.glob("results/*.log")}
-    assert call.returncode == 0, (call.stdout, call.stderr, logs)
-    assert call.stderr == ""
-    return call.stdout, json.loads((folder / "results" / "accelerator.json").read_text())
+    data = (folder / "results" / "accelerator.json").read_text()
+    assert call.returncode == 0 and call.stderr == "", (call.stderr, data)
+    assert {path.name for path in (folder / "results").iterdir()} == {"accelerator.json", "accelerator-table.txt"}
+    assert call.stdout.endswith((folder / "results" / "accelerator-table.txt").read_text())
+    return call.stdout, json.loads(data)
 
 
 def rows_of(data: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -94,7 +95,7 @@ def python(code: str) -> tuple[str, ...]:
 
 
 def test_a_section_that_fails_or_hangs_takes_no_other_with_it(script, tmp_path, capsys):
-    row = "import sys; open(sys.argv[2], 'w').write('{\"what\": \"it\", \"value\": 1234.5}\\n')"
+    row = 'import sys; open(sys.argv[2], \'w\').write(\'{"what": "it", "value": 1234.5}\\n\')'
     sections = [
         script.Section("broken", 60, 0, command=python(f"{row}; print('before'); sys.exit('it is broken')")),
         script.Section("hangs", 1, 0, command=python("import time; time.sleep(1000)")),
@@ -105,7 +106,8 @@ def test_a_section_that_fails_or_hangs_takes_no_other_with_it(script, tmp_path, 
     results = script.run_sections(sections, tmp_path / "new", 300.0)
     assert [one.status for one in results] == ["failed", "out of time", "skipped", "skipped", "done"]
     assert [len(one.rows) for one in results] == [1, 0, 0, 0, 1]
-    assert results[0].reason == "it is broken" and results[1].reason == "stopped after 1 s"
+    assert results[0].reason == "it is broken" and results[0].output == "before\nit is broken"
+    assert results[1].reason == "stopped after 1 s"
     assert results[2].reason.endswith("s are left, it needs 1000000")
     assert json.loads((tmp_path / "new" / "accelerator.json").read_text())["sections"][4]["status"] == "done"
     table = script.table_of(results)
@@ -122,32 +124,37 @@ def test_a_python_that_lacks_something_is_told_in_one_line(script, monkeypatch, 
 
 @pytest.fixture
 def loop(monkeypatch) -> Any:
-    """The module of the loop, which trains nothing: 64 members do not fit."""
+    """The module of the loop, which trains nothing: more than 64 members do not fit, 16 fail."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     module: Any = importlib.import_module("accelerator_loop")
 
     def pace(spec: Any, devices: int, precision: str, seconds: float) -> dict[str, Any]:
-        if spec.members >= 64:
+        if spec.members > 64:
             raise MemoryError
+        if spec.members == 16:
+            raise ValueError("one line\nand another")
         return {"value": 1.0}
 
     monkeypatch.setattr(module, "pace", pace)
     return module
 
 
-def measured(loop: Any, file: Path, seconds: float) -> list[dict[str, Any]]:
-    sections = importlib.import_module("accelerator_sections")
-    loop.measure_loop(sections.Report(file, seconds, small=False), "2L-shared")
-    return [json.loads(line) for line in file.read_text().splitlines()]
+def measured(loop: Any, file: Path, seconds: float) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a configuration of the loop, and how many measurements failed."""
+    report = importlib.import_module("accelerator_sections").Report(file, seconds, small=False)
+    loop.measure_loop(report, "2L-shared")
+    return [json.loads(line) for line in file.read_text().splitlines()], report.failures
 
 
-def test_a_configuration_ends_with_the_first_members_that_do_not_fit(loop, tmp_path):
-    rows = measured(loop, tmp_path / "rows", 1e6)
-    assert [row["members"] for row in rows] == [1, 1, 16, 16, 64]
-    assert rows[-1]["value"] == "does not fit into memory; more members were not tried"
+def test_more_members_than_do_not_fit_are_not_tried_and_one_that_fails_is_not_the_last(loop, tmp_path):
+    rows, failures = measured(loop, tmp_path / "rows", 1e6)
+    found = {row["members"]: row["value"] for row in rows}
+    assert list(found) == [64, 256, 1, 16] and found[64] == found[1] == 1.0
+    assert found[256] == "does not fit into memory; more members were not tried"
+    assert found[16] == "failed: ValueError: one line and another" and failures == 2
 
 
 def test_what_does_not_fit_into_the_time_is_listed(loop, tmp_path):
-    rows = measured(loop, tmp_path / "rows", -1.0)
+    rows, _ = measured(loop, tmp_path / "rows", -1.0)
     assert {row["value"] for row in rows} == {"skipped: no time left"}
     assert {row["members"] for row in rows} == set(loop.COUNTS)

@@ -39,6 +39,7 @@ class BrokenDevices(logging.Filter):
     told = False
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a message is written as it is."""
         if record.levelno < logging.WARNING:
             return True
         message = record.getMessage()
