@@ -26,11 +26,12 @@ STEPS = 1000
 def measure_machine(report: Report) -> None:
     """The rows of this machine."""
     describe(report)
-    large = (1, *(3 * [128 if report.small else 8192]))
+    on_cpu = jax.default_backend() == "cpu"
+    large = (1, *(3 * [128 if report.small else 2048 if on_cpu else 8192]))
     for precision in (*PRECISIONS, "bfloat16"):
         multiply(report, "large product", large, precision)
     launches(report)
-    for size in (2**16,) if report.small else (2**22, 2**28, 2**31):
+    for size in (2**16,) if report.small else (2**22, 2**28) if on_cpu else (2**22, 2**28, 2**31):
         copy(report, size)
     for config in CONFIGS[: 1 if report.small else None]:
         spec, members = find_config(config).spec, 2 if report.small else 256

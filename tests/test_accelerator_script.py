@@ -16,7 +16,7 @@ import pytest
 from ebbtide.training.worker import ENVIRONMENT
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-CHOSEN = ["machine", "loop-2L-shared", "verify", "bits", "plain-torch"]
+CHOSEN = ["machine", "loop-2L-shared", "whole", "verify", "bits", "plain-jax", "plain-torch"]
 DEVICES = f"--xla_force_host_platform_device_count=4 {ENVIRONMENT['XLA_FLAGS']}"
 
 
@@ -83,6 +83,15 @@ def test_members_are_trained_on_one_device_and_on_all(done):
     assert found == [(1, 1), (4, 4)]
     for row in rows_of(done[1], "loop-2L-shared"):
         assert row["value"] > 0 and row["unit"] == "sequences/s" and row["compile_seconds"] >= 0
+
+
+def test_a_whole_run_is_compared_with_its_loop(done):
+    found = {row["what"]: row for row in rows_of(done[1], "whole")}
+    assert {"making all members", "evaluating all members", "fetching all members", "start to first steps"} <= set(
+        found
+    )
+    (ratio,) = (row for row in found.values() if row["unit"] == "of the loop's pace")
+    assert ratio["value"] > 0 and rows_of(done[1], "plain-jax")[0]["unit"] == "sequences/s"
 
 
 def test_runs_repeat_bit_for_bit(done):
