@@ -35,9 +35,9 @@ def done(tmp_path_factory) -> tuple[str, dict[str, Any]]:
     """What a call of the script printed, and its data."""
     folder = tmp_path_factory.mktemp("accelerator")
     more = {"PYTHON": sys.executable, "XLA_FLAGS": DEVICES, "NPROC": "8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
-    words = ["sh", str(BENCHMARKS / "accelerator.sh"), "results", "--small", "--only", *CHOSEN]
+    words = ["sh", str(BENCHMARKS / "accelerator.sh"), "results", "--small", "--seconds", "800", "--only", *CHOSEN]
     environment = {**os.environ, **ENVIRONMENT, **more}
-    call = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+    call = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     data = (folder / "results" / "accelerator.json").read_text()
     assert call.returncode == 0 and call.stderr == "", (call.stderr, data)
     assert {path.name for path in (folder / "results").iterdir()} == {"accelerator.json", "accelerator-table.txt"}
