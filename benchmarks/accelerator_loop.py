@@ -8,8 +8,9 @@ from typing import Any
 import jax
 from msgspec.structs import replace
 
-from accelerator_sections import PRECISIONS, Report, peak_gigabytes, set_precision
+from accelerator_sections import Report, peak_gigabytes, precisions
 from ebbtide.bench.configs import find_config
+from ebbtide.compile import Precision
 from ebbtide.training.limits import needed_bytes, physical_memory
 from ebbtide.training.members import Members
 from ebbtide.training.spec import Spec
@@ -32,7 +33,7 @@ def measure_loop(report: Report, name: str) -> None:
             continue
         began = time.monotonic()
         try:
-            report.row(**about, **pace(replace(spec, members=members), devices, precision, report.seconds))
+            report.row(**about, **pace(replace(spec, members=members, precision=precision), devices, report.seconds))
         except Exception as error:
             if out_of_memory(error):
                 too_many = min(members, too_many)
@@ -52,23 +53,22 @@ def spec_of_loop(spec: Spec, small: bool) -> Spec:
     return spec
 
 
-def points(small: bool) -> Iterator[tuple[int, int, str]]:
+def points(small: bool) -> Iterator[tuple[int, int, Precision]]:
     """(members, devices, precision) of all rows."""
     here = jax.local_device_count()
     for members in (1, 4) if small else COUNTS:
         split = [here] if here > 1 and members % here == 0 else []
         alone = [1] if not split or members in COMPARED else []
         for devices in alone + split:
-            for precision in PRECISIONS[small:]:
+            for precision in precisions():
                 yield members, devices, precision
 
 
-def pace(spec: Spec, devices: int, precision: str, seconds: float) -> dict[str, Any]:
+def pace(spec: Spec, devices: int, seconds: float) -> dict[str, Any]:
     """Sequences per second, summed over the members; the seconds of compiling; the most memory of a device, where this
     is more than what was used before."""
     if jax.default_backend() == "cpu" and needed_bytes(spec) > physical_memory():
         raise MemoryError
-    set_precision(precision)
     before = peak_gigabytes() or 0.0
     members = Members(spec, list(range(spec.members)), None, width=spec.members, devices=devices)
     first, second = train(members, 1), train(members, 1)

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from accelerator_sections import PRECISIONS, Report, seconds_per_call
+from accelerator_sections import Report, precision_of_products, precisions, seconds_per_call
 from ebbtide.bench.configs import find_config
 from ebbtide.bench.work import products
 
 CONFIGS = ("2L-shared", "2L", "12L")
 LARGEST = 3
 """How many of a configuration's products are measured, those with the most operations."""
+BFLOAT16 = "bfloat16"
+"""Factors and results that are stored as bfloat16."""
 MOST_BYTES = 8e9
 NUMBERS = np.random.default_rng(0).standard_normal(999_983).astype(np.float32)
 STEPS = 1000
@@ -28,7 +30,7 @@ def measure_machine(report: Report) -> None:
     describe(report)
     on_cpu = jax.default_backend() == "cpu"
     large = (1, *(3 * [128 if report.small else 2048 if on_cpu else 8192]))
-    for precision in (*PRECISIONS, "bfloat16"):
+    for precision in (*precisions(), BFLOAT16):
         multiply(report, "large product", large, precision)
     launches(report)
     for size in (2**16,) if report.small else (2**22, 2**28) if on_cpu else (2**22, 2**28, 2**31):
@@ -37,7 +39,7 @@ def measure_machine(report: Report) -> None:
         spec, members = find_config(config).spec, 2 if report.small else 256
         own = sorted({(p.flops(), p.name, p.m, p.k, p.n) for p in products(spec) if p.times <= 2}, reverse=True)
         for _, name, *shape in own[: 1 if report.small else LARGEST]:
-            for precision in (*PRECISIONS, "bfloat16"):
+            for precision in (*precisions(), BFLOAT16):
                 multiply(report, f"product of {name}", (members, *shape), precision, config)
 
 
@@ -71,14 +73,14 @@ def random(shape: tuple[int, ...], kind: Any = jnp.float32) -> jax.Array:
 def multiply(report: Report, what: str, shape: tuple[int, ...], precision: str, config: str | None = None) -> None:
     """Operations per second of products [members, m, k] x [members, k, n]."""
     members, m, k, n = shape
-    kind, size = (jnp.bfloat16, 2) if precision == "bfloat16" else (jnp.float32, 4)
+    kind, size = (jnp.bfloat16, 2) if precision == BFLOAT16 else (jnp.float32, 4)
     about: dict[str, Any] = {"config": config, "what": f"{what}, {m} x {k} x {n}", "precision": precision}
     about |= {"members": members if config else None}
     if members * (m * k + k * n + m * n) * size > MOST_BYTES:
         return
     if not report.fits(0.5 if report.small else 3.0, **about):
         return
-    asked = "highest" if precision == "highest" else "default"
+    asked: Any = None if precision == BFLOAT16 else precision_of_products(precision)  # pyright: ignore[reportArgumentType]
     a, b = random((members, m, k), kind), random((members, k, n), kind)
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=asked))
     took = seconds_per_call(lambda: product(a, b), min(report.seconds, 0.2), jax.block_until_ready)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from accelerator_sections import PRECISIONS, Report, seconds_per_call, set_precision
+from accelerator_sections import PRECISIONS, Report, precision_of_products, seconds_per_call
 from ebbtide.bench.configs import find_config, plain_transformer
 from ebbtide.bench.prompts import Batch, HostSampler
+from ebbtide.compile import Precision
 from ebbtide.training.spec import Spec
 
 POINTS = (("2L-shared", 64), ("2L-shared", 1024), ("2L", 64), ("12L", 16))
@@ -19,15 +20,18 @@ WARM_UP = 3
 """Steps before a CUDA graph is captured."""
 
 Step = Callable[[], Any]
+Library = tuple[Callable[[Spec, int, Precision], Step], Callable[[Any], Any], str, bool]
+"""How to make a step of a spec, so many members and a precision, how to wait for its result, the device, and whether it
+is an accelerator."""
 
 
 def measure_plain(report: Report, library: str) -> None:
     """The rows of one library, jax or torch."""
-    make, wait, device = (of_jax if library == "jax" else of_torch)()
+    make, wait, device, on_gpu = (of_jax if library == "jax" else of_torch)()
     name = {"jax": "plain JAX, members by vmap", "torch": "PyTorch, members by vmap"}[library]
     for config, members in (("2L-shared", 2),) if report.small else POINTS:
         spec = find_config(config).at(find_config(config).batches[0])
-        for precision in PRECISIONS[report.small :]:
+        for precision in PRECISIONS if on_gpu else PRECISIONS[:1]:
             about = {"config": config, "members": members, "devices": 1, "precision": precision, "what": name}
             if not report.fits(0 if report.small else 12, **about):
                 continue
@@ -58,15 +62,15 @@ def turns(waiting: list[Any]) -> Callable[[], Any]:
     return following
 
 
-def of_jax() -> tuple[Callable[[Spec, int, str], Step], Callable[[Any], Any], str]:
-    """How to make a step in JAX, how to wait for its result, and the device."""
+def of_jax() -> Library:
+    """The way of JAX."""
     import jax
     import optax
 
     from ebbtide.bench.plain_jax import loss, weights
 
-    def make(spec: Spec, members: int, precision: str) -> Step:
-        set_precision(precision)
+    def make(spec: Spec, members: int, precision: Precision) -> Step:
+        jax.config.update("jax_default_matmul_precision", precision_of_products(precision))
         heads, adam = plain_transformer(spec).heads, optax.adam(spec.optimizer.lr)
         stacked = jax.tree.map(lambda x: jax.numpy.repeat(x[None], members, axis=0), weights(spec))
         state = stacked, jax.vmap(adam.init)(stacked)
@@ -86,11 +90,11 @@ def of_jax() -> tuple[Callable[[Spec, int, str], Step], Callable[[Any], Any], st
 
         return step
 
-    return make, jax.block_until_ready, jax.local_devices()[0].device_kind
+    return make, jax.block_until_ready, jax.local_devices()[0].device_kind, jax.default_backend() != "cpu"
 
 
-def of_torch() -> tuple[Callable[[Spec, int, str], Step], Callable[[Any], Any], str]:
-    """How to make a step in PyTorch, with CUDA as one graph, how to wait for its result, and the device."""
+def of_torch() -> Library:
+    """The way of PyTorch: with CUDA a step is one graph."""
     from ebbtide.bench import plain_torch
 
     torch = plain_torch.load()
@@ -98,8 +102,8 @@ def of_torch() -> tuple[Callable[[Spec, int, str], Step], Callable[[Any], Any], 
     device = torch.device("cuda" if on_gpu else "cpu")
     attention, cross_entropy = torch.nn.attention, torch.nn.functional.cross_entropy
 
-    def make(spec: Spec, members: int, precision: str) -> Step:
-        torch.set_float32_matmul_precision("highest" if precision == "highest" else "high")
+    def make(spec: Spec, members: int, precision: Precision) -> Step:
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
         model = plain_torch.build(spec).to(device)
         params = {
             name: one.detach()[None].repeat(members, *[1] * one.ndim).clone().requires_grad_()
@@ -126,11 +130,11 @@ def of_torch() -> tuple[Callable[[Spec, int, str], Step], Callable[[Any], Any], 
         following = turns(waiting)
         return lambda: train(following())
 
-    return (
-        make,
-        lambda _: torch.cuda.synchronize() if on_gpu else None,
-        torch.cuda.get_device_name() if on_gpu else "cpu",
-    )
+    def wait(_: Any) -> None:
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    return make, wait, torch.cuda.get_device_name() if on_gpu else "cpu", on_gpu
 
 
 def captured(torch: Any, train: Callable[[Any], None], waiting: list[Any]) -> Step:

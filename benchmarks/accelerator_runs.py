@@ -27,7 +27,12 @@ def measure_whole(report: Report) -> None:
     small, here = report.small, 1 if jax.default_backend() == "cpu" else jax.local_device_count()
     for count in (2,) if small else (64, 1024):
         spec, devices = quick(count, small), here if count % here == 0 else 1
-        about: dict[str, Any] = {"config": "2L-shared", "members": count, "devices": devices, "precision": "default"}
+        about: dict[str, Any] = {
+            "config": "2L-shared",
+            "members": count,
+            "devices": devices,
+            "precision": spec.products(),
+        }
         if not report.fits(0 if small else 25, **about, what="members"):
             return
 

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ebbtide.compile import PRODUCTS, Precision
+
 HOMES = {
     "machine": "accelerator_machine",
     "loop": "accelerator_loop",
@@ -22,8 +24,8 @@ HOMES = {
     "plain": "accelerator_plain",
 }
 """The module of a section, by the first part of its name."""
-PRECISIONS = ("highest", "default")
-"""How JAX multiplies float32: exactly, or as fast as the accelerator can by default (TF32 on recent GPUs)."""
+PRECISIONS: tuple[Precision, ...] = ("float32", "tf32")
+"""The precisions of products that are measured; a CPU has the first alone."""
 
 
 class Report:
@@ -75,11 +77,18 @@ def seconds_per_call(call: Callable[[], Any], seconds: float, wait: Callable[[An
     return statistics.median(one_round(calls) for _ in range(5))
 
 
-def set_precision(name: str) -> None:
-    """Makes JAX multiply float32 in this way from here on."""
+def precisions() -> tuple[Precision, ...]:
+    """The precisions of products that this machine has."""
     import jax
 
-    jax.config.update("jax_default_matmul_precision", None if name == "default" else name)
+    return PRECISIONS[: 1 if jax.default_backend() == "cpu" else None]
+
+
+def precision_of_products(name: Precision) -> str | None:
+    """The precision by its name in JAX; None on a CPU, which has one alone."""
+    import jax
+
+    return None if jax.default_backend() == "cpu" else PRODUCTS[name]
 
 
 def peak_gigabytes() -> float | None:
