@@ -324,7 +324,7 @@ def test_a_model_learns_classes_by_heart_from_pixels_and_the_hand_may_differ_bet
     spec = replace(spec, sequences=1280, evaluators=("iwl",), keep_best=None)
     spec.check()
     made = Members(spec, [0, 1], None)
-    for one, motor in zip(made.data, (1.0, 0.0), strict=True):
+    for one, motor in zip([group.data for group in made.groups], (1.0, 0.0), strict=True):
         np.testing.assert_array_equal(one.bank.features, replace(source, motor=motor).build().features)
     before = made.evaluate()["values"][:, 0, METRICS.index("accuracy"), 0]
     made.train(80)
