@@ -128,7 +128,7 @@ TOKENS = Experiment(
                 },
                 base=EVALUATORS | {"sequences": 7_680_000},
             ),
-            None,
+            21,
             f"WordLlama's 256-d embeddings of LLaMA-2's vocabulary in place of LLaMA's; {QUICK_SCALE}",
             needs="token embeddings (ebbtide data tokens)",
         ),
