@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp
 
 from ebbtide.errors import require
+from ebbtide.evaluation.pools import checked_weights
 
 Symbols = Int[np.ndarray, "slots batch"]
 Logs = Float[np.ndarray, "pool states states"]
@@ -87,10 +88,11 @@ def frequency_log_probs(
 
 
 def pool_log_posterior(
-    symbols: Symbols, logs: Logs, likelihood: Order = "bigram"
+    symbols: Symbols, logs: Logs, likelihood: Order = "bigram", weights: Float[np.ndarray, " pool"] | None = None
 ) -> Float[np.ndarray, "slots batch pool"]:
-    r"""Logarithm of the posterior over the chains of a pool, all equally likely before, by the symbols up to the slot:
-    by "bigram", $\propto \prod_{s<t} T_{x_s x_{s+1}}$, or by "unigram", $\propto \prod_{s \le t} \pi_{x_s}$.
+    r"""Logarithm of the posterior over the chains of a pool by the symbols up to the slot: the probability of a chain
+    before (`weights`; None: equal ones) times, by "bigram", $\prod_{s<t} T_{x_s x_{s+1}}$, or by "unigram",
+    $\prod_{s \le t} \pi_{x_s}$, up to a factor.
 
     Raises `InputError` for an unknown symbol and logarithms that are no probabilities'.
     """
@@ -100,11 +102,16 @@ def pool_log_posterior(
     else:
         counts, values = state_counts(symbols, states), np.log(stationary(np.exp(logs)))
     evidence = counts.reshape(-1, values.shape[1]) @ values.T  # one product of matrices, many times as fast as a stack
+    evidence += np.log(checked_weights(weights, len(logs)))
     return log_softmax(evidence, axis=-1).reshape(*symbols.shape, len(logs))
 
 
 def retrieval_log_probs(
-    symbols: Symbols, logs: Logs, likelihood: Order = "bigram", answer: Literal["row", "stationary"] = "row"
+    symbols: Symbols,
+    logs: Logs,
+    likelihood: Order = "bigram",
+    answer: Literal["row", "stationary"] = "row",
+    weights: Float[np.ndarray, " pool"] | None = None,
 ) -> LogPredictive:
     r"""Retrieval from a pool: the average over chains c, $\log \sum_c P(c \mid x_0 \dots x_t)\, p_c(x_{t+1})$, weighted
     by `pool_log_posterior`. p is the slot's row of $T_c$, or its stationary distribution.
@@ -117,9 +124,10 @@ def retrieval_log_probs(
         logs: log T of every chain in the pool [pool, state, next state].
         likelihood: what the posterior is read from.
         answer: what every chain answers with.
+        weights: probabilities of the chains before [pool], e.g. `pool_weights`; None: equal ones.
 
     Raises:
-        InputError: an unknown symbol, or logarithms that are no probabilities'.
+        InputError: an unknown symbol, weights that are no probabilities, or logarithms that are no probabilities'.
 
     >>> logs = np.log([[[0.9, 0.1], [0.5, 0.5]], [[0.1, 0.9], [0.5, 0.5]]])
     >>> np.exp(retrieval_log_probs(np.array([[0], [0]]), logs))[:, 0].round(2).tolist()
@@ -131,7 +139,7 @@ def retrieval_log_probs(
     parts = []
     for start in range(0, batch, size):
         some = symbols[:, start : start + size]
-        posterior = np.exp(pool_log_posterior(some, logs, likelihood)).reshape(-1, len(logs))
+        posterior = np.exp(pool_log_posterior(some, logs, likelihood, weights)).reshape(-1, len(logs))
         average = posterior @ answers.reshape(len(logs), -1)
         if answer == "row":
             average = _current_row(average.reshape(*some.shape, states, states), some)

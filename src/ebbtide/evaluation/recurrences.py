@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from ebbtide.errors import require
 from ebbtide.evaluation.baselines import blocks, linear_posterior, positive
+from ebbtide.evaluation.pools import checked_weights
 
 Terms = Float[np.ndarray, "slots batch dim"]
 Symbols = Int[np.ndarray, "slots batch"]
@@ -74,12 +75,17 @@ class PoolPosterior(NamedTuple):
 
 
 def pool_posterior(
-    terms: Terms, matrices: Float[np.ndarray, "pool dim dim"], offsets: Float[np.ndarray, "pool dim"], noise: float
+    terms: Terms,
+    matrices: Float[np.ndarray, "pool dim dim"],
+    offsets: Float[np.ndarray, "pool dim"],
+    noise: float,
+    weights: Float[np.ndarray, " pool"] | None = None,
 ) -> PoolPosterior:
-    r"""Posterior mean of the next term where (A, b) is one of a finite pool, all equally likely:
+    r"""Posterior mean of the next term where (A, b) is one of a finite pool, with probabilities w before (`weights`;
+    None: equal ones):
 
-    $$\hat s_{n+1} = \sum_j P_j (A_j s_n + b_j), \quad P_j \propto \exp\Big(-\sum_{i<n} |s_{i+1} - A_j s_i - b_j|^2 /
-    2\sigma^2\Big).$$
+    $$\hat s_{n+1} = \sum_j P_j (A_j s_n + b_j), \quad P_j \propto w_j \exp\Big(-\sum_{i<n}
+    |s_{i+1} - A_j s_i - b_j|^2 / 2\sigma^2\Big).$$
 
     The optimum of a model that knows its pool by heart, in squared error. Without noise any small sigma gives it.
     Raises `InputError` for shapes that disagree, and a noise that is not above 0.
@@ -99,22 +105,26 @@ def pool_posterior(
     require(offsets.shape == (pool, dim), "shape of offsets", list(offsets.shape), f"must be [{pool}, {dim}]")
     positive("noise", noise, "; without noise take a small one")
     a, b = matrices.astype(np.float64), offsets.astype(np.float64)
+    before = np.log(checked_weights(weights, pool))
     predicted, posterior = np.empty(known.shape), np.empty((slots, batch, pool))
     for part in blocks(batch, slots * pool * dim):
         after = np.einsum("jde,sbe->sbjd", a, known[:, part]) + b
         wrong = ((known[1:, part, None] - after[:-1]) ** 2).sum(-1)
         score = np.concatenate([np.zeros_like(wrong[:1]), -np.cumsum(wrong, axis=0) / (2 * noise**2)])
-        weights = softmax(score, axis=-1)
-        posterior[:, part], predicted[:, part] = weights, np.einsum("sbj,sbjd->sbd", weights, after)
+        likely = softmax(score + before, axis=-1)
+        posterior[:, part], predicted[:, part] = likely, np.einsum("sbj,sbjd->sbd", likely, after)
     return PoolPosterior(predicted, posterior)
 
 
 def modular_posterior(
-    symbols: Symbols, modulus: int, pool: Int[np.ndarray, "pool 2"] | None = None
+    symbols: Symbols,
+    modulus: int,
+    pool: Int[np.ndarray, "pool 2"] | None = None,
+    weights: Float[np.ndarray, " pool"] | None = None,
 ) -> Float[np.ndarray, "slots batch modulus"]:
-    r"""Probabilities of the next symbol of $s_{n+1} = a s_n + b$ modulo p, where (a, b) is one of the `pool`, all
-    equally likely (None: of all p^2): the share of each symbol among what the recurrences predict that have made no
-    wrong prediction so far.
+    r"""Probabilities of the next symbol of $s_{n+1} = a s_n + b$ modulo p, where (a, b) is one of the `pool`
+    (None: of all p^2), with probabilities `weights` before (None: equal ones): the weight of those recurrences that
+    predict each symbol, of all that have made no wrong prediction so far.
 
     The exact posterior, for which no smoothing is needed: there is no noise. Where no recurrence of the pool is left,
     all symbols are equally likely.
@@ -133,17 +143,18 @@ def modular_posterior(
         pool = np.stack(np.divmod(np.arange(modulus**2), modulus), axis=-1)
     require(pool.ndim == 2 and pool.shape[1] == 2, "shape of pool", list(pool.shape), "must be [pool, 2]")
     a, b = pool.T.astype(np.int64)[:, :, None]
+    before = len(pool) * checked_weights(weights, len(pool))[:, None]
     slots, batch = symbols.shape
     found = np.empty((slots, batch, modulus))
     for part in blocks(batch, 4 * len(pool)):
         own = symbols[:, part].astype(np.int64)
         size = own.shape[1]
-        alive, row = np.ones((len(pool), size)), modulus * np.arange(size)
+        alive, row = np.repeat(before, size, axis=1), modulus * np.arange(size)
         for n in range(slots):
             after = (a * own[n] + b) % modulus
             counts = np.bincount((row + after).ravel(), alive.ravel(), size * modulus).reshape(size, modulus)
             total = counts.sum(1, keepdims=True)
-            found[n, part] = np.where(total > 0, counts / np.maximum(total, 1), 1 / modulus)
+            found[n, part] = np.where(total > 0, counts / np.where(total > 0, total, 1), 1 / modulus)
             if n + 1 < slots:
                 alive = alive * (after == own[n + 1])
     return found

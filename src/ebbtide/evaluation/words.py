@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ebbtide.errors import require
+from ebbtide.evaluation.pools import checked_weights
 from ebbtide.sources.pushdown import BACKWARD, END, FIRST, FORWARD, START, START_STATE
 from ebbtide.sources.words import BRACKETS, Words
 
@@ -49,24 +50,28 @@ def read_words(symbols: Symbols, source: Words) -> Reading:
 
 
 def next_symbol_probs(
-    symbols: Symbols, source: Words, pairings: Pairings | None = None
+    symbols: Symbols,
+    source: Words,
+    pairings: Pairings | None = None,
+    weights: Float[np.ndarray, " pool"] | None = None,
 ) -> Float[np.ndarray, "slots batch symbols"]:
     r"""Probabilities of the next symbol given those up to the slot, the slot's included: the Bayes-optimal prediction,
     $$P(x_{t+1} \mid x_0 \dots x_t) = \sum_n P(n \mid x_0 \dots x_t) \sum_\sigma P(\sigma \mid x_0 \dots x_t)\,
     P(x_{t+1} \mid n, \sigma, x_0 \dots x_t),$$
     n the number of letters, $\sigma$ the pairing of brackets. A closing bracket shows what its opening one is paired
-    with; all pairings that agree with those shown are equally likely.
+    with; pairings that agree with all that is shown are as likely among them as before.
 
     That some words are held out is not taken into account: a hash of the letters says which.
 
     Args:
         symbols: the words [slots, batch], of at most slots - 1 letters.
         source: the language.
-        pairings: the pairings that words may have, [pool, types], all equally likely; None: every bracket is closed by
-            its own.
+        pairings: the pairings that words may have, [pool, types]; None: every bracket is closed by its own.
+        weights: probabilities of the pairings before [pool], e.g. `pool_weights`; None: equal ones.
 
     Raises:
-        InputError: an unknown symbol, words that do not begin with the start, or no pairings.
+        InputError: an unknown symbol, words that do not begin with the start, no pairings, or weights that are no
+            probabilities.
 
     >>> probs = next_symbol_probs(np.array([[0], [2], [4]]), Words(types=2, depth=2))
     >>> probs[:, 0].round(2).tolist()  # of words of at most two letters: (), then the end
@@ -79,14 +84,14 @@ def next_symbol_probs(
     require(wanted, "shape of pairings", list(every.shape), f"must be [pool, {source.types}]")
     walk, at = source.walk(slots - 1), _start(source, batch)
     letters = np.broadcast_to(walk.lengths[:, None], (len(walk.lengths), batch))
-    weights = np.full(letters.shape, 1 / len(walk.lengths))
-    known = np.ones((batch, len(every)), bool)
+    likely = np.full(letters.shape, 1 / len(walk.lengths))  # each number of letters
+    known = np.tile(checked_weights(weights, len(every)), (batch, 1))
     found = np.zeros((slots, batch, source.sizes().dim))
     for t in range(slots):
         left, depth = letters - t, (at.stacks > 0).sum(-1)
         first = walk.first[np.maximum(left, 0), at.states, depth]
         going = left > 0
-        choices = np.stack([(weights * going * first).sum(0), (weights * going * (1 - first)).sum(0)], axis=-1)
+        choices = np.stack([(likely * going * first).sum(0), (likely * going * (1 - first)).sum(0)], axis=-1)
         found[t] = _spread(choices, at, depth, known, every, source)
         found[t, :, END] = 1 - choices.sum(-1)
         if t + 1 == slots:
@@ -95,18 +100,21 @@ def next_symbol_probs(
         ended = symbol == END
         second = _is_second(symbol - FIRST, at, source)
         likelihood = np.where(ended, left <= 0, going * np.where(second, 1 - first, first))
-        weights = weights * likelihood
-        weights = weights / weights.sum(0)
+        likely = likely * likelihood
+        likely = likely / likely.sum(0)
         if source.language in BRACKETS:
             closing = second & ~ended
             told = (symbol - FIRST - source.types)[:, None] == every[:, np.maximum(_top(at, depth) - 1, 0)].T
-            known = known & (told | ~closing[:, None])
+            known = known * (told | ~closing[:, None])
         at = _step(at, symbol, source)
     return found
 
 
 def next_cell_probs(
-    symbols: Symbols, source: Words, pairings: Pairings | None = None
+    symbols: Symbols,
+    source: Words,
+    pairings: Pairings | None = None,
+    weights: Float[np.ndarray, " pool"] | None = None,
 ) -> Float[np.ndarray, "slots batch cells values"]:
     """Probabilities of the value of every cell of the configuration after the next symbol, given the symbols up to the
     slot: what the best causal model of shifted targets can know. Arguments and errors as of `next_symbol_probs`.
@@ -115,7 +123,7 @@ def next_cell_probs(
     >>> probs[0, 0, 1].round(2).tolist()  # the first bracket may be of either type
     [0.0, 0.5, 0.5]
     """
-    probs = next_symbol_probs(symbols, source, pairings)
+    probs = next_symbol_probs(symbols, source, pairings, weights)
     slots, batch, count = probs.shape
     reading = read_words(symbols, source)
     flat = Reading(reading.states.reshape(-1), reading.stacks.reshape(-1, source.depth))
@@ -191,7 +199,7 @@ def _spread(
     choices: Float[np.ndarray, "batch 2"],
     at: Reading,
     depth: Int[np.ndarray, " batch"],
-    known: Bool[np.ndarray, "batch pool"],
+    known: Float[np.ndarray, "batch pool"],
     every: Pairings,
     source: Words,
 ) -> Float[np.ndarray, "batch symbols"]:
@@ -208,7 +216,8 @@ def _spread(
         found[np.arange(batch), FIRST + other] += choices[:, 1]
         return found
     closed_by = every[:, top].T  # [batch, pool]
-    share = ((closed_by[..., None] == np.arange(k)) & known[..., None]).sum(1) / np.maximum(known.sum(1), 1)[:, None]
+    total = known.sum(1)
+    share = ((closed_by[..., None] == np.arange(k)) * known[..., None]).sum(1) / np.where(total > 0, total, 1)[:, None]
     found[:, FIRST + k :] = choices[:, 1:] * share
     return found
 

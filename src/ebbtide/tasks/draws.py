@@ -4,9 +4,11 @@ All functions work on one sequence (scalars); batches come from `jax.vmap`. Rand
 bits, so that a probability is off by at most n / 2^32 of its value.
 """
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array, Float, Int, Key, UInt
 
+from ebbtide.errors import require
 from ebbtide.traced import Traced
 
 Word = UInt[Array, ""]
@@ -59,6 +61,19 @@ def zipf_weights(classes: int, exponent: Traced | Array) -> Float[Array, " class
     ranks = jnp.arange(1, classes + 1, dtype=jnp.float32)
     weights = jnp.exp(-exponent * jnp.log(ranks))
     return weights / weights.sum()
+
+
+def pool_member(key: Key[Array, ""], pool: int, exponent: float) -> Int[Array, ""]:
+    """The number of one task of a pool, with probabilities `zipf_weights`."""
+    if exponent == 0:
+        return jax.random.randint(key, (), 0, pool)
+    edges = jnp.cumsum(zipf_weights(pool, exponent))[:-1]  # without the last, so that rounding cannot lead beyond it
+    return (jax.random.uniform(key) >= edges).sum().astype(jnp.int32)
+
+
+def check_pool_weights(exponent: float, pool: int) -> None:
+    """Raises `InputError` for tasks of unequal probability where there is no pool of them."""
+    require(exponent == 0 or pool > 0, "task.zipf", exponent, "must be 0 without a pool (source.pool)")
 
 
 def weighted(

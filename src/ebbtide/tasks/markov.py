@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.chains import ChainBank, Chains
+from ebbtide.tasks import draws
 from ebbtide.tasks.prompt import FunctionPrompt, function_prompts
 from ebbtide.tasks.task import FunctionTask, check_stream
 from ebbtide.traced import kind_name
@@ -29,6 +30,8 @@ class Markov(FunctionTask, frozen=True, tag="markov", forbid_unknown_fields=True
     Args:
         context: the number of symbols before the last, the query.
         draw: "pool": chains of the source's pool, if it has one; "prior": a new chain for every prompt.
+        zipf: the exponent a of the probabilities of the pool's chains, p(c) ~ (c + 1)^-a for number c; 0: all are
+            equally likely.
 
     Prompt i of a stream is a pure function of (root key, i), whatever the batch size. `latent["chain"]` [batch] is the
     chain's number in the pool (-1: made anew), `latent["transitions"]` [batch, state, next state] its probabilities.
@@ -42,11 +45,14 @@ class Markov(FunctionTask, frozen=True, tag="markov", forbid_unknown_fields=True
 
     context: Annotated[int, msgspec.Meta(ge=1)] = 31
     draw: Literal["pool", "prior"] = "pool"
+    zipf: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.0
 
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source is `Chains`."""
         tag = kind_name(source)
         require(isinstance(source, Chains), "source", tag, "must be chains for the task markov")
+        assert isinstance(source, Chains)
+        draws.check_pool_weights(self.zipf, source.pool)
 
     def check_pairing(self, pairing: str) -> None:
         """Raises `InputError` unless the model reads states."""
@@ -77,7 +83,7 @@ class Markov(FunctionTask, frozen=True, tag="markov", forbid_unknown_fields=True
     ) -> tuple[Float[Array, "slots states"], Int[Array, " slots"], Array, dict[str, Array]]:
         chain_key, first_key, next_key = jax.random.split(key, 3)
         pooled = self.draw == "pool" and source.pool > 0
-        chain = jax.random.randint(chain_key, (), 0, source.pool) if pooled else jnp.int32(-1)
+        chain = draws.pool_member(chain_key, source.pool, self.zipf) if pooled else jnp.int32(-1)
         transitions = jnp.exp(bank.logs[chain] if pooled else source.sample_prior(chain_key))
         first = jax.random.randint(first_key, (), 0, source.states)
         after = draw_next(transitions, jax.random.uniform(next_key, (self.context + 1,)))

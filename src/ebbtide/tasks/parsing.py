@@ -12,6 +12,7 @@ from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.pushdown import END, ENDED, START
 from ebbtide.sources.words import BRACKETS, WordBank, Words
+from ebbtide.tasks import draws
 from ebbtide.tasks.prompt import CellPrompt, FunctionPrompt, Parts, PromptType, function_prompts
 from ebbtide.tasks.task import FunctionTask, check_stream
 from ebbtide.traced import kind_name
@@ -36,6 +37,8 @@ class Parsing(FunctionTask, frozen=True, tag="parsing", forbid_unknown_fields=Tr
         words: "training": words that are not held out; "held_out": the others, which no training shows.
         pairings: "pool": pairings of brackets of the source's pool, where it has one; "prior": a pairing drawn anew for
             every word.
+        zipf: the exponent a of the probabilities of the pool's pairings, p(c) ~ (c + 1)^-a for number c; 0: all are
+            equally likely.
 
     Prompt i of a stream is a pure function of (root key, i), whatever the batch size. `latent` has the number of
     letters, `letters` [batch]; the pairing [batch, types], and its number in the pool, `member` (-1: not from a pool);
@@ -53,6 +56,7 @@ class Parsing(FunctionTask, frozen=True, tag="parsing", forbid_unknown_fields=Tr
     shifted: bool = False
     words: Literal["training", "held_out"] = "training"
     pairings: Literal["pool", "prior"] = "pool"
+    zipf: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.0
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -81,6 +85,7 @@ class Parsing(FunctionTask, frozen=True, tag="parsing", forbid_unknown_fields=Tr
         allowed = "must be pool for a language without brackets, or with one type of them"
         paired = source.language in BRACKETS and source.types > 1
         require(self.pairings == "pool" or paired, "task.pairings", self.pairings, allowed)
+        draws.check_pool_weights(self.zipf, source.pool)
 
     def check_pairing(self, pairing: str) -> None:
         """Raises `InputError` unless the model reads states; for configurations also one that reads the whole stream,
@@ -120,7 +125,7 @@ class Parsing(FunctionTask, frozen=True, tag="parsing", forbid_unknown_fields=Tr
     def _one(self, key: Key[Array, ""], source: Words, bank: WordBank) -> Parts:
         pairing_key, word_key = jax.random.split(key)
         pooled = self.pairings == "pool" and source.pool > 0
-        member = jax.random.randint(pairing_key, (), 0, max(source.pool, 1)) if pooled else jnp.int32(-1)
+        member = draws.pool_member(pairing_key, source.pool, self.zipf) if pooled else jnp.int32(-1)
         pairing = bank.pairings[member] if pooled else jax.random.permutation(pairing_key, source.types)
         word = source.draw(word_key, bank, pairing, self.context, self.words == "held_out")
         latent = {"letters": word.letters, "pairing": pairing, "member": member}

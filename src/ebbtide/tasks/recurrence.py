@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from ebbtide.errors import require
 from ebbtide.sources.bank import SourceLike, Split
 from ebbtide.sources.recurrences import ModularBank, ModularRecurrences, RecurrenceBank, Recurrences
+from ebbtide.tasks import draws
 from ebbtide.tasks.prompt import FunctionPrompt, Parts, function_prompts
 from ebbtide.tasks.task import FunctionTask, check_stream
 from ebbtide.traced import kind_name
@@ -28,6 +29,8 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
         context: the number of slots before the query: a prompt shows `context` + 1 terms and asks for one more.
         noise: the standard deviation of the noise, sigma.
         draw: "pool": recurrences of the source's pool, where it has one; "prior": recurrences that are not in the pool.
+        zipf: the exponent a of the probabilities of the pool's recurrences, p(c) ~ (c + 1)^-a for number c; 0: all are
+            equally likely.
 
     Prompt i of a stream is a pure function of (root key, i), whatever the batch size. `latent` has the recurrence, `a`
     and `b` (a matrix [batch, dim, dim] and a vector [batch, dim], or whole numbers [batch]), and its number in the
@@ -43,6 +46,7 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
     context: Annotated[int, msgspec.Meta(ge=1)] = 14
     noise: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     draw: Literal["pool", "prior"] = "pool"
+    zipf: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.0
 
     def check(self, source: SourceLike) -> None:
         """Raises `InputError` unless the source has recurrences, and the noise is one that its terms can have."""
@@ -51,6 +55,8 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
         require(known, "source", kind_name(source), allowed)
         symbols = isinstance(source, ModularRecurrences)
         require(not symbols or self.noise == 0, "task.noise", self.noise, "must be 0 for symbols")
+        assert isinstance(source, Recurrences | ModularRecurrences)
+        draws.check_pool_weights(self.zipf, source.pool)
 
     def check_pairing(self, pairing: str) -> None:
         """Raises `InputError` unless the model reads states."""
@@ -82,7 +88,7 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
     def _numbers(self, key: Key[Array, ""], source: Recurrences, bank: RecurrenceBank) -> Parts:
         choice_key, prior_key, start_key, noise_key = jax.random.split(key, 4)
         if source.pool and self.draw == "pool":
-            member = jax.random.randint(choice_key, (), 0, source.pool)
+            member = draws.pool_member(choice_key, source.pool, self.zipf)
             a, b = bank.matrices[member], bank.offsets[member]
         else:
             member, (a, b) = jnp.int32(-1), source.sample_prior(prior_key)
@@ -100,8 +106,11 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
     def _symbols(self, key: Key[Array, ""], source: ModularRecurrences, bank: ModularBank) -> Parts:
         choice_key, start_key = jax.random.split(key)
         p = source.modulus
-        low, high = (0, source.pool or source.recurrences) if self.draw == "pool" else (source.pool, source.recurrences)
-        member = jax.random.randint(choice_key, (), low, high)
+        pooled = source.pool > 0 and self.draw == "pool"
+        if pooled:
+            member = draws.pool_member(choice_key, source.pool, self.zipf)
+        else:
+            member = jax.random.randint(choice_key, (), source.pool, source.recurrences)
         a, b = bank.order[member] // p, bank.order[member] % p
 
         def after(term: Array, _: None) -> tuple[Array, Array]:
@@ -110,6 +119,5 @@ class Recurrence(FunctionTask, frozen=True, tag="recurrence", forbid_unknown_fie
         first = jax.random.randint(start_key, (), 0, p)
         last, terms = jax.lax.scan(after, first, None, length=self.context + 1)
         responses = jnp.append(terms[1:], last).astype(jnp.int32)
-        pooled = source.pool > 0 and self.draw == "pool"
         latent = {"a": a, "b": b, "member": member if pooled else jnp.int32(-1)}
         return jax.nn.one_hot(terms, p), responses, jnp.ones(self.context, bool), latent

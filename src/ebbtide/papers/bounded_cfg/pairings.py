@@ -9,6 +9,7 @@ from scipy.special import log_softmax
 
 from ebbtide.analysis import predictions
 from ebbtide.analysis.predictions import PROMPTS, Predictions, cache_per_prompt_set, map_members
+from ebbtide.evaluation.pools import pool_weights
 from ebbtide.evaluation.words import next_symbol_probs
 from ebbtide.models.positions import NoPositions
 from ebbtide.models.recurrent import Recurrent
@@ -22,6 +23,7 @@ from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
 from ebbtide.studies.study import Experiment, Figures, Preset
 from ebbtide.sweeps.axes import Point
+from ebbtide.tasks.parsing import Parsing
 
 Probs = Float[np.ndarray, "slots prompt symbols"]
 Values = Float[np.ndarray, " member"]
@@ -55,7 +57,10 @@ def inference_probs(asked: Predictions) -> Probs:
 def retrieval_probs(asked: Predictions) -> Probs:
     """The same where the pairings of the pool are, and no others are possible: known from training."""
     source = words_of(asked)
-    return next_symbol_probs(asked.inputs.argmax(-1), source, np.asarray(source.build().pairings))
+    pool = np.asarray(source.build().pairings)
+    assert isinstance(asked.spec.task, Parsing)
+    weights = pool_weights(len(pool), asked.spec.task.zipf)
+    return next_symbol_probs(asked.inputs.argmax(-1), source, pool, weights)
 
 
 def distance(asked: Predictions, exact: Probs) -> float:

@@ -16,9 +16,11 @@ from ebbtide.evaluation.chains import (
     row_log_probs,
     true_log_probs,
 )
+from ebbtide.evaluation.pools import pool_weights
 from ebbtide.runs.folder import Snapshot
 from ebbtide.sources.chains import Chains
 from ebbtide.studies.evidence import Evidence, Series, stack_members
+from ebbtide.tasks.markov import Markov
 
 NEAR = 0.02
 """KL(algorithm || model), nats a symbol, below which a model counts as at the algorithm: as in `bayesian-averaging`."""
@@ -37,8 +39,8 @@ ALGORITHMS = (*INFERENCE, UNIGRAM_POOL, BIGRAM_POOL)
 @cache_per_prompt_set
 def exact_predictions(predictions: Predictions) -> dict[str, LogPredictive]:
     """Log-probabilities of every algorithm on the prompts, by name; those of retrieval only where there is a pool."""
-    source, symbols = predictions.spec.source, predictions.inputs.argmax(-1)
-    assert isinstance(source, Chains)
+    source, task, symbols = predictions.spec.source, predictions.spec.task, predictions.inputs.argmax(-1)
+    assert isinstance(source, Chains) and isinstance(task, Markov)
     found = {
         UNIFORM: np.full((*symbols.shape, source.states), -np.log(source.states)),
         UNIGRAM: frequency_log_probs(symbols, source.states, source.concentration, of="rows"),
@@ -46,8 +48,9 @@ def exact_predictions(predictions: Predictions) -> dict[str, LogPredictive]:
     }
     if source.pool:
         logs = log_softmax(np.asarray(source.build().logs, np.float64), axis=-1)
-        found[UNIGRAM_POOL] = retrieval_log_probs(symbols, logs, "unigram", "stationary")
-        found[BIGRAM_POOL] = retrieval_log_probs(symbols, logs)
+        weights = pool_weights(source.pool, task.zipf)
+        found[UNIGRAM_POOL] = retrieval_log_probs(symbols, logs, "unigram", "stationary", weights)
+        found[BIGRAM_POOL] = retrieval_log_probs(symbols, logs, weights=weights)
     return found
 
 
