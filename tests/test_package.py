@@ -92,7 +92,7 @@ def test_help_is_printed_by_the_module_too():
 
 ORDER = (
     ("checks", "compile", "errors", "interrupts", "keys", "machine", "places", "standard_output", "traced"),
-    ("devices", "runs", "sources", "terminal", "user_code"),
+    ("device_messages", "runs", "sources", "terminal", "user_code"),
     ("data", "tasks"),
     ("models",),
     ("evaluation", "kernel"),

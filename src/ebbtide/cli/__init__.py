@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if arguments is not None:
         return run_command(list(arguments))
-    from ebbtide.devices import quiet_devices
+    from ebbtide.device_messages import quiet_devices
     from ebbtide.machine import forget_settings
     from ebbtide.standard_output import install_standard_output
 

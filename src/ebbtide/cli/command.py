@@ -6,7 +6,7 @@ from importlib import import_module
 
 from ebbtide.cli.code import load_files
 from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, option_names, overrides, parser
-from ebbtide.devices import call_with_fallback
+from ebbtide.device_messages import call_with_fallback
 from ebbtide.errors import InputError, Interrupted, nearest, one_line, visible
 from ebbtide.interrupts import CODE, STOPPED
 from ebbtide.machine import set_deterministic

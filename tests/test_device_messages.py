@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ebbtide.devices import LOG_LEVEL, LOGGER, BrokenDevices, call_with_fallback, quiet_devices
+from ebbtide.device_messages import LOG_LEVEL, LOGGER, BrokenDevices, call_with_fallback, quiet_devices
 from ebbtide.errors import InputError
 
 WORDS = "the library of this chip is older\nthan its driver"
@@ -38,7 +38,7 @@ class Mine(eb.FewShot, frozen=True):
 BROKEN = {"at import": AT_IMPORT, "at start": AT_START, "at first use": AT_FIRST_USE}
 SCRIPT = """
 import os
-from ebbtide.devices import call_with_fallback, quiet_devices
+from ebbtide.device_messages import call_with_fallback, quiet_devices
 quiet_devices(os.environ)
 import jax
 print(call_with_fallback(lambda: jax.devices()[0].platform), jax.numpy.ones(2).sum())
