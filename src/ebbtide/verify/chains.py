@@ -16,6 +16,7 @@ from ebbtide.evaluation.chains import (
     row_log_probs,
     stationary,
 )
+from ebbtide.evaluation.pools import pool_weights
 
 LENGTH = 7
 
@@ -42,13 +43,13 @@ def _likelihoods(streams: Symbols, logs: Logs) -> np.ndarray:
 
 def retrieval_by_brute_force() -> Check:
     """Retrieval by the bigram posterior, answering with rows, is the ratio of probabilities summed over the pool:
-    P(x_0 ... x_t+1) / P(x_0 ... x_t), for every stream."""
+    P(x_0 ... x_t+1) / P(x_0 ... x_t), for every stream; also where the chains are not equally likely."""
     errors = []
-    for states, chains in ((2, 1), (2, 5), (3, 4)):
-        logs, streams = _pool(chains, states, chains), _all_streams(states)
-        joint = _likelihoods(streams, logs).mean(-1)
+    for states, chains, exponent in ((2, 1, 0.0), (2, 5, 0.0), (3, 4, 0.0), (3, 4, 1.5)):
+        logs, streams, weights = _pool(chains, states, chains), _all_streams(states), pool_weights(chains, exponent)
+        joint = _likelihoods(streams, logs) @ weights
         by_hand = np.log(joint[1:] / joint[:-1])
-        found = retrieval_log_probs(streams[:-1], logs)
+        found = retrieval_log_probs(streams[:-1], logs, weights=weights)
         errors.append(np.abs(np.take_along_axis(found, streams[1:, :, None], axis=-1)[..., 0] - by_hand).max())
     detail = f"largest difference {max(errors):.1e} in log probability, allowed 1e-12"
     return Check("chains: retrieval = brute force over the pool", bool(max(errors) <= 1e-12), detail)
