@@ -46,7 +46,13 @@ IDEALS: dict[str, dict[str, Course]] = MECHANISMS | {
         "Omniglot pixels, ResNet": TRANSIENT,
     },
     "transience/tokens": {"1,500 clusters of 10 tokens": TRANSIENT, "3,000 clusters of 5 tokens": TRANSIENT},
-    "transience/features": {"192 classes": TRANSIENT, "1,600 classes": LATE, "12,800 classes": LATE},
+    "transience/features": {
+        "192 classes": TRANSIENT,
+        "1,600 classes": LATE,
+        "12,800 classes": LATE,
+        "1,600 classes, 1.6e9 sequences": LATE,
+        "12,800 classes, 1.6e9 sequences": LATE,
+    },
     "transience/copies": {"half of the queries copied": TRANSIENT, "no query copied": WEIGHTS},
     "transience/classes": {"fewest classes": TRANSIENT, "more classes": LATE, "most classes": LATER},
     "transience/variation": {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.errors import InputError
 from ebbtide.sweeps import driver as driver_module
 from ebbtide.sweeps import executors
 from ebbtide.sweeps.attempt import Outcome
@@ -104,6 +105,22 @@ def test_a_driver_killed_and_started_again(serial, tmp_path):
     folder = SweepFolder(out)
     assert files(out / "runs" / done) == before and failures(folder) == []
     assert bits(folder) == {a: b for a, b in bits(serial).items() if a in folder.members}
+
+
+@pytest.mark.parametrize("begun", [("plans",), ("plans", "runs"), ("plans", "runs", "failures", "lock")])
+def test_a_folder_that_another_driver_has_begun_and_not_named_yet_is_taken(tmp_path, begun):
+    """As between its first folder and its sweep.json, or after it was killed there."""
+    out = tmp_path / "s"
+    for name in begun:
+        (out / name).mkdir(parents=True) if name != "lock" else (out / name).touch()
+    assert SweepFolder.make(out, SWEEP).sweep.name == SWEEP.name
+
+
+def test_a_folder_that_holds_something_is_not_taken_for_one_that_was_begun(tmp_path, one_line):
+    (tmp_path / "s/runs/thesis").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds other files") as caught:
+        SweepFolder.make(tmp_path / "s", SWEEP)
+    one_line(caught, "out", str(tmp_path / "s"))
 
 
 def test_two_drivers_on_one_sweep_share_the_work(serial, tmp_path):

@@ -112,7 +112,7 @@ class SweepFolder:
         allowed = f"takes {len(data):,} bytes, more than the {LARGEST_SWEEP:,} that are read: divide the sweep"
         require(len(data) <= LARGEST_SWEEP, "sweep", sweep.name, allowed)
         if path.exists():
-            others = [p.name for p in inside(path) if p.name != lock.LOCK and not p.name.startswith(TEMPORARY)]
+            others = [one.name for one in inside(path) if not _is_of_a_start(one)]
             ours = not others or (path / SWEEP).is_file()
             require(ours, "out", str(path), f"holds other files ({next(iter(others), '')} ...); give a new folder")
         if (path / SWEEP).is_file():
@@ -252,6 +252,14 @@ class SweepFolder:
 def _numbers(record: PlanRecord) -> Any:
     """The specs and varied values of a plan."""
     return [[group.spec, [task.values for task in group.tasks]] for group in record.groups]
+
+
+def _is_of_a_start(path: Path) -> bool:
+    """Whether something in a folder is what a driver makes there before it writes sweep.json: another one may be about
+    to, or was stopped."""
+    if path.name in (PLANS, RUNS, FAILURES):
+        return path.is_dir() and not inside(path)
+    return path.name == lock.LOCK or path.name.startswith(TEMPORARY)
 
 
 def places(path: Path, sweep: Sweep) -> list[Path | str | None]:
