@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from jax import export
 from jax.extend.core import Jaxpr
 from msgspec.structs import replace
 
@@ -69,6 +70,21 @@ def test_data_are_exact_whatever_the_precision_of_the_model(accelerator):
     assert all("HIGHEST" in one for one in exact)
     kept = [one for one in rough if "HIGHEST" in one]
     assert 0 < len(kept) < len(rough) and all("BF16" in one for one in rough if one not in kept)
+
+
+@pytest.mark.parametrize("spec", [replace(SPEC, precision="tf32"), FUNCTIONS], ids=["few-shot, tf32", "functions"])
+def test_the_programs_of_members_side_by_side_can_be_lowered_for_cuda(spec, accelerator):
+    """Nothing in them is of the CPU alone, such as a call that other devices do not have. They are not compiled."""
+    engine, members = Engine(spec), [0, 1]
+    worlds = engine.worlds.side_by_side(members)
+    states, data = engine.init_side_by_side(members), engine.data_side_by_side(members, worlds)
+    programs, going = engine.programs, jnp.ones(2, bool)
+    train, measure = programs.train_side_by_side(1, worlds.shared), programs.measure_side_by_side(2, 1, worlds.shared)
+    n = jnp.uint32(3)
+    shapes = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), one) for one in (states, data, n, going)]
+    text = export.export(train, platforms=["cuda"])(*shapes).mlir_module()
+    assert ("algorithm" in text) == (spec.products() == "tf32") and "dot_general" in text
+    assert export.export(measure, platforms=["cuda"])(states.params, worlds.prompts).platforms == ("cuda",)
 
 
 def test_on_a_cpu_programs_are_as_they_were():

@@ -28,7 +28,8 @@ def products_in(precision: Precision) -> contextlib.AbstractContextManager[None]
     """The context in which matrix products are traced with this precision, whatever JAX is set to. A CPU multiplies in
     float32 in any case: there it does nothing, so that programs stay as they are to the bit.
 
-    tf32 rounds the factors to 10 bits, bf16 to 7 (float32 has 23); sums are in float32.
+    tf32 rounds the factors to 10 bits, bf16 to 7 (float32 has 23); sums are in float32. Convolutions have no such
+    choice in JAX: under both they are what the device does by default, TF32 on NVIDIA's.
     """
     if jax.default_backend() == "cpu":
         return contextlib.nullcontext()
