@@ -79,7 +79,8 @@ def test_the_programs_of_members_side_by_side_can_be_lowered_for_cuda(spec, acce
     worlds = engine.worlds.side_by_side(members)
     states, data = engine.init_side_by_side(members), engine.data_side_by_side(members, worlds)
     programs, going = engine.programs, jnp.ones(2, bool)
-    train, measure = programs.train_side_by_side(1, worlds.shared), programs.measure_side_by_side(2, 1, worlds.shared)
+    train: Any = programs.train_side_by_side(1, worlds.shared)
+    measure: Any = programs.measure_side_by_side(2, 1, worlds.shared)
     n = jnp.uint32(3)
     shapes = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), one) for one in (states, data, n, going)]
     text = export.export(train, platforms=["cuda"])(*shapes).mlir_module()
