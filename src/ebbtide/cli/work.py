@@ -53,6 +53,10 @@ class Kind(NamedTuple):
         return 1 if check and not verdict.holds() else 0
 
 
+LAYOUT = {"processes": None, "width": None, "device": None}
+"""Options that say where the members of a single run are trained, with their usual values."""
+
+
 def refuse(options: Namespace, usual: dict[str, Any], allowed: str) -> None:
     """Raises `InputError` for an option that has another value than its usual one."""
     for name, value in usual.items():
@@ -128,11 +132,7 @@ def train_run(out: Path, options: Namespace, call: Callable[..., RunFolder]) -> 
 
 
 def _check_sweep_options(plan: SweepPlan, options: Namespace) -> None:
-    refuse(
-        options,
-        {"processes": None, "width": None, "device": None},
-        "belongs to a single run; with --experiment use --jobs",
-    )
+    refuse(options, LAYOUT, "belongs to a single run; with --experiment use --jobs")
     refuse(options, {"deterministic": False}, "is what an experiment does by itself on the CPU")
     check_execution(options)
 
@@ -206,14 +206,7 @@ def _print_arms(plan: SweepPlan, out: Path, verdict: Any) -> None:
 
 
 def _check_computation_options(plan: ComputationPlan, options: Namespace) -> None:
-    usual = {
-        "executor": "local",
-        "jobs": None,
-        "processes": None,
-        "width": None,
-        "device": None,
-        "deterministic": False,
-    }
+    usual = LAYOUT | {"executor": "local", "jobs": None, "deterministic": False}
     refuse(options, usual | {"kernel": None}, f"{plan.setup.study.name} trains nothing")
 
 

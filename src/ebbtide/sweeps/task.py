@@ -40,8 +40,8 @@ def run(folder: Path, task: str, processes: int | None, code: Sequence[str] = ()
         label = {"sweep": sweep.sweep.name, "task": task}
         with looking_in(places(folder, sweep.sweep)):
             device = here() if processes is None else None  # a task that asked for accelerators
-            rate = lambda progress: rates.append(progress.rate)  # noqa: E731
-            train(spec, sweep.run_path(task), processes=processes, device=device, label=label, report=rate)
+            how = {"processes": processes, "device": device, "label": label}
+            train(spec, sweep.run_path(task), **how, report=lambda progress: rates.append(progress.rate))
         if fresh and rates and processes == 0:  # one core, from the start to the end
             start = time.monotonic() - began - spec.members * spec.sequences / rates[-1]
             remember(spec, Cost(rates[-1], start, peak_memory()))

@@ -11,6 +11,7 @@ from ebbtide.papers.context_to_weights.claims import DIM, LABELS, LINEAR, LINEAR
 from ebbtide.papers.context_to_weights.through_training import THROUGH_TRAINING, TRANSIENT
 from ebbtide.sources.functions import Functions
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.studies.claim import Claim
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.study import Base, Experiment, Preset, Study
 from ebbtide.tasks.fewshot import FewShot
@@ -77,6 +78,19 @@ def _quick(arm: str, field: str, value: str, preset: str, scaled: str) -> dict[s
     return {"quick": Preset(Comparison({arm: {field: value}}, base={}, preset=preset, round=1), 2, scaled)}
 
 
+def _conversion(name: str, question: str, own: tuple[Claim, ...], preset: str, scaled: str) -> Experiment:
+    """The experiment on models of linearized attention that recall what their context shows."""
+    return Experiment(
+        name=name,
+        question=question,
+        section="the induction-head task",
+        claims=own,
+        presets=_quick(LINEARIZED, "model.attention.features", "elu", preset, scaled),
+        check=lambda spec: with_biases(spec.model),
+        **SHOWN,
+    )
+
+
 CONTEXT_TO_WEIGHTS = Study(
     name="context-to-weights",
     paper=PAPER,
@@ -89,23 +103,19 @@ CONTEXT_TO_WEIGHTS = Study(
         "induction": Base(INDUCTION, "the symbol after a trigger, of 45, two layers of linearized attention"),
     },
     experiments=(
-        Experiment(
-            name="recall",
-            question="Does the converted model recall its context without the context's tokens?",
-            section="the induction-head task",
-            claims=claims.RECALL,
-            presets=_quick(LINEARIZED, "model.attention.features", "elu", "quick", SCALED),
-            check=lambda spec: with_biases(spec.model),
-            **SHOWN,
+        _conversion(
+            "recall",
+            "Does the converted model recall its context without the context's tokens?",
+            claims.RECALL,
+            "quick",
+            SCALED,
         ),
-        Experiment(
-            name="induction",
-            question="Does the converted model say which symbol followed the trigger, without the context's tokens?",
-            section="the induction-head task",
-            claims=claims.INDUCTION,
-            presets=_quick(LINEARIZED, "model.attention.features", "elu", "induction", SMALL),
-            check=lambda spec: with_biases(spec.model),
-            **SHOWN,
+        _conversion(
+            "induction",
+            "Does the converted model say which symbol followed the trigger, without the context's tokens?",
+            claims.INDUCTION,
+            "induction",
+            SMALL,
         ),
         Experiment(
             name="approximation",
