@@ -34,7 +34,7 @@ def measure_loop(report: Report, name: str) -> None:
         began = time.monotonic()
         try:
             report.row(**about, **pace(replace(spec, members=members, precision=precision), devices, report.seconds))
-        except Exception as error:
+        except Exception as error:  # whatever a device raises at this point is a row; the other points go on
             if out_of_memory(error):
                 too_many = min(members, too_many)
                 report.row(**about, value="does not fit into memory; more members were not tried")

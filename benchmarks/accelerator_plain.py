@@ -38,7 +38,7 @@ def measure_plain(report: Report, library: str) -> None:
             try:
                 took = seconds_per_call(make(spec, members, precision), report.seconds, wait)
                 report.row(**about, value=members * spec.batch / took, unit="sequences/s")
-            except Exception as error:
+            except Exception as error:  # whatever a library raises at this point is a row; the other points go on
                 report.failed(error, **about)
     report.row(what="device of these rows", value=device)
 

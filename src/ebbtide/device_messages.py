@@ -58,7 +58,7 @@ def call_with_fallback(call: Callable[[], T]) -> T:
     line, and `call` is made again on the CPU. Raises `InputError` where the user has asked for that accelerator."""
     try:
         return call()
-    except Exception as error:
+    except Exception as error:  # JAX wraps the failure of a device in errors of several types; all others go on
         reason = _reason_not_started(error)
         if reason is None:
             raise
