@@ -31,7 +31,7 @@ def measure_whole(report: Report) -> None:
             "config": "2L-shared",
             "members": count,
             "devices": devices,
-            "precision": spec.products(),
+            "precision": spec.product_precision(),
         }
         if not report.fits(0 if small else 25, **about, what="members"):
             return

@@ -141,7 +141,7 @@ class UntrainedNets(MadeUpRun):
 
     def answer(self, asked: Predictions, share: float, seen: bool) -> np.ndarray:
         if asked.prompt_set not in self.answers:
-            answer = compile_forward(asked.spec.model, asked.spec.products())(
+            answer = compile_forward(asked.spec.model, asked.spec.product_precision())(
                 self.params(asked.spec), asked.prompt_set.prompt
             )
             self.answers[asked.prompt_set] = np.asarray(answer, np.float64)

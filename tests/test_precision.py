@@ -84,7 +84,7 @@ def test_the_programs_of_members_side_by_side_can_be_lowered_for_cuda(spec, acce
     n = jnp.uint32(3)
     shapes = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), one) for one in (states, data, n, going)]
     text = export.export(train, platforms=["cuda"])(*shapes).mlir_module()
-    assert ("algorithm" in text) == (spec.products() == "tf32") and "dot_general" in text
+    assert ("algorithm" in text) == (spec.product_precision() == "tf32") and "dot_general" in text
     assert export.export(measure, platforms=["cuda"])(states.params, worlds.prompts).platforms == ("cuda",)
 
 
@@ -104,7 +104,10 @@ def test_a_lower_precision_is_refused_on_a_cpu_and_is_another_computation(one_li
 def test_float32_has_one_name_and_is_not_in_the_json():
     explicit = from_builtins(SPEC.builtins() | {"precision": "float32"})
     assert explicit == SPEC and explicit.digest() == SPEC.digest() and b"precision" not in SPEC.to_json()
-    assert SPEC.products() == "float32" and from_builtins(SPEC.builtins() | {"precision": "bf16"}).products() == "bf16"
+    assert (
+        SPEC.product_precision() == "float32"
+        and from_builtins(SPEC.builtins() | {"precision": "bf16"}).product_precision() == "bf16"
+    )
 
 
 def test_an_unknown_precision_is_refused(one_line):

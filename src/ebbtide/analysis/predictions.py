@@ -183,14 +183,16 @@ def predict_member(
     outputs = []
     for at, arrays in kept[-1:] if last else kept:
         params = params_of(spec, arrays, place, f"{run.path}: checkpoint {at}")
-        outputs.append(np.asarray(compile_forward(spec.model, spec.products())(params, prompt_set.prompt), np.float64))
+        outputs.append(
+            np.asarray(compile_forward(spec.model, spec.product_precision())(params, prompt_set.prompt), np.float64)
+        )
     times = np.asarray([at for at, _ in (kept[-1:] if last else kept)])
     return Predictions(times, np.stack(outputs), prompt_set, spec)
 
 
 @lru_cache(maxsize=32)
 def compile_forward(
-    model: Model, precision: Precision = "float32"
+    model: Model, precision: Precision
 ) -> Callable[[Params, FunctionPrompt], Float[Array, "predicted prompt outputs"]]:
     """Forward pass of a model, from (parameters, prompt) to outputs: one program for all checkpoints and members."""
 

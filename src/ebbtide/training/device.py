@@ -13,20 +13,26 @@ Device = Literal["cpu", "gpu"]
 """`cpu`: worker processes of one thread each; `gpu`: accelerators of any make, in this process."""
 DEVICES = ("cpu", "gpu")
 FEW_MEMBERS = 10
-"""Members below which the compiled kernel on a processor is faster than an accelerator: one member of `quick`
-took 95,900 sequences/s on an H200 (2026-11-28) and 233,000 on one processor core (2026-11-25)."""
+"""Members below which a run that the compiled kernel serves is left to the processors. A guess, between two
+measurements of `quick`: one member took 95,900 sequences/s on an H200 (2026-11-28) and 233,000 on one processor core
+(2026-11-25), and 64 members together 4.31 million on the H200."""
 
 
 def here() -> Device:
     """The kind of device that this process computes on."""
-    return "cpu" if jax.default_backend() == "cpu" else "gpu"
+    return kind_of(jax.default_backend())
+
+
+def kind_of(platform: str) -> Device:
+    """The kind of device of a platform of JAX (`cpu`, `gpu`, `tpu` ...)."""
+    return "cpu" if platform == "cpu" else "gpu"
 
 
 def choose_device(
     spec: Spec,
     requested: str | None = None,
     processes: int | None = None,
-    begun: str | None = None,
+    begun: Device | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Device:
     """The kind of device for a run of `spec`: what is `requested`; else what `processes` implies (worker processes
@@ -47,17 +53,20 @@ def choose_device(
     if requested == "cpu":
         allowed = "must be at least 1 with --device cpu: this process computes on the accelerator"
         require(processes != 0, "processes", processes, allowed)
-        require(spec.products() == "float32", "precision", spec.products(), "must be float32 with --device cpu")
+        require(
+            spec.product_precision() == "float32",
+            "precision",
+            spec.product_precision(),
+            "must be float32 with --device cpu",
+        )
         return "cpu"
     if processes is not None:
         return "cpu" if workers else "gpu"
     if begun is not None:
-        return "cpu" if begun == "cpu" else "gpu"
+        return begun
     served = native.unsupported_reason(spec.model, spec.shape()) is None
-    if spec.products() == "float32" and spec.members < FEW_MEMBERS and served:
-        say(
-            f"note: on the CPU, where the compiled kernel trains few members sooner ({spec.members}); else --device gpu"
-        )
+    if spec.product_precision() == "float32" and spec.members < FEW_MEMBERS and served:
+        say(f"note: trained on the CPU: fewer than {FEW_MEMBERS} members (--device gpu for the accelerator)")
         return "cpu"
-    say(f"note: on the accelerator, members side by side ({spec.members}); else --device cpu")
+    say("note: trained on the accelerator, members side by side (--device cpu for the CPU)")
     return "gpu"

@@ -24,7 +24,7 @@ from ebbtide.runs.records import HEADER, Header, Instrument, Manifest
 from ebbtide.runs.signed import SCHEMA
 from ebbtide.runs.writer import Writer, check_folder, restore
 from ebbtide.training import kernels
-from ebbtide.training.device import choose_device, here
+from ebbtide.training.device import choose_device, here, kind_of
 from ebbtide.training.feasible import check_feasible
 from ebbtide.training.inputs import changed_inputs, inputs
 from ebbtide.training.kernels import XLA
@@ -152,7 +152,7 @@ def _train(
         before = Run(path).header.identity
         begun = before.get("kernel", XLA.name)
     given = [how[name] for name in ("processes", "width", "devices")]
-    began_on = before.get("platform") and ("cpu" if before["platform"] == "cpu" else "gpu")
+    began_on = kind_of(before["platform"]) if "platform" in before else None
     how["device"] = choose_device(spec, how["device"], how["processes"], began_on, how["say"])
     there = how["device"] == began_on and (before.get("devices") or 1) <= jax.local_device_count()
     if given == [None, None, None] and there:  # a run keeps its shape, wherever it can be continued so

@@ -16,7 +16,12 @@ def check_feasible(spec: Spec) -> None:
     The spec has been checked (`Spec.check`). Another machine, or this one tomorrow, may answer otherwise.
     """
     allowed = "must be float32 on a CPU, which has no products of lower precision"
-    require(spec.products() == "float32" or jax.default_backend() != "cpu", "precision", spec.products(), allowed)
+    require(
+        spec.product_precision() == "float32" or jax.default_backend() != "cpu",
+        "precision",
+        spec.product_precision(),
+        allowed,
+    )
     spec.source.check_data()
     spec.model.encoder.check(spec.source.sizes().dim)
     limits.check_memory(spec)

@@ -39,7 +39,7 @@ def unsupported_reason(spec: Spec, device: Device | None = None) -> str | None:
     does."""
     if (device or here()) != "cpu":
         return "it runs on the CPU only"
-    if spec.products() != "float32":
+    if spec.product_precision() != "float32":
         return "its products are in float32"
     if spec.interventions:
         return "it cannot apply interventions"

@@ -185,14 +185,14 @@ class Programs:
 
     def answer(self, params: Params, prompt: AnyPrompt) -> Float[Array, "*predicted batch labels"]:
         """The outputs of the model, under the spec's interventions, with products of the spec's precision."""
-        with products_in(self.spec.products()):
+        with products_in(self.spec.product_precision()):
             return answer(self.spec.model, params, prompt, self.spec.interventions)
 
     def loss_and_grad(self, params: Params, prompt: AnyPrompt) -> tuple[Float[Array, ""], Params]:
         """`mean_loss` of the outputs, and its gradient with respect to the parameters."""
         if self.kernel is not None:
             return self.kernel.loss_and_grad(params, prompt)
-        with products_in(self.spec.products()):
+        with products_in(self.spec.product_precision()):
             if not self.spec.interventions:
                 return self.spec.model.loss_and_grad(params, prompt)
             return jax.value_and_grad(lambda p: mean_loss(self.answer(p, prompt), prompt))(params)

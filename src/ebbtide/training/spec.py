@@ -128,7 +128,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.precision == "float32":  # the default has one name
             msgspec.structs.force_setattr(self, "precision", msgspec.UNSET)
 
-    def products(self) -> Precision:
+    def product_precision(self) -> Precision:
         """The precision of the model's matrix products."""
         return "float32" if isinstance(self.precision, msgspec.UnsetType) else self.precision
 

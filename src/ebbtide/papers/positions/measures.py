@@ -77,7 +77,7 @@ def _query_errors(run: Snapshot, place: int, evaluator: str, pairs: int, prompts
     drawn = prompts_of_length(spec, evaluator, pairs, prompts)
     joint = getattr(spec.model, "pairing", "interleaved") == "joint"
     given = pad_prompt(drawn.prompt, spec.task.context) if joint else drawn.prompt
-    answer = np.asarray(compile_forward(spec.model, spec.products())(params, given)[-1, :, 0], np.float64)
+    answer = np.asarray(compile_forward(spec.model, spec.product_precision())(params, given)[-1, :, 0], np.float64)
     truth = drawn.responses[-1]
     return (answer - truth) ** 2 / (truth**2).mean()
 
