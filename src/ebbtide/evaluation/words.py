@@ -111,19 +111,17 @@ def next_symbol_probs(
 
 
 def next_cell_probs(
-    symbols: Symbols,
-    source: Words,
-    pairings: Pairings | None = None,
-    weights: Float[np.ndarray, " pool"] | None = None,
+    symbols: Symbols, source: Words, pairings: Pairings | None = None
 ) -> Float[np.ndarray, "slots batch cells values"]:
     """Probabilities of the value of every cell of the configuration after the next symbol, given the symbols up to the
-    slot: what the best causal model of shifted targets can know. Arguments and errors as of `next_symbol_probs`.
+    slot: what the best causal model of shifted targets can know. Arguments and errors as of `next_symbol_probs`;
+    all pairings are equally likely before.
 
     >>> probs = next_cell_probs(np.array([[0], [2], [4]]), Words(types=2, depth=2))
     >>> probs[0, 0, 1].round(2).tolist()  # the first bracket may be of either type
     [0.0, 0.5, 0.5]
     """
-    probs = next_symbol_probs(symbols, source, pairings, weights)
+    probs = next_symbol_probs(symbols, source, pairings)
     slots, batch, count = probs.shape
     reading = read_words(symbols, source)
     flat = Reading(reading.states.reshape(-1), reading.stacks.reshape(-1, source.depth))
