@@ -57,12 +57,12 @@ class WatchedSweep:
             if task in self._damaged or self._states.get(task) == "complete":
                 continue
             try:
-                yield from self._read_task(task)
+                self._read_task(task)
             except (InputError, DamagedError, OSError) as error:
                 self._damaged[task] = one_line(str(error))
                 yield f"task {task} cannot be followed: {self._damaged[task]}"
 
-    def _read_task(self, task: str) -> Iterator[str]:
+    def _read_task(self, task: str) -> None:
         if task not in self._tails:
             path = self._folder.run_path(task)
             if not (path / HEADER).is_file():

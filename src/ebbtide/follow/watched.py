@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from ebbtide.errors import InputError
 from ebbtide.follow.events import Event, events_of
 from ebbtide.follow.series import Series, series_of_run
-from ebbtide.follow.tail import Tail
+from ebbtide.follow.tail import State, Tail
 from ebbtide.runs.records import HEADER
 
 SWEEP = "sweep.json"
@@ -59,7 +59,7 @@ class WatchedRun:
         self._tail = Tail(path)
         self.name = path.absolute().name
         self._series = series_of_run(self._tail, self.name, per)
-        self._state = self._tail.state()
+        self._state: State = self._tail.state()
 
     def read(self) -> Iterator[str]:
         """Reads what is new."""
