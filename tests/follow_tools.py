@@ -32,7 +32,7 @@ class Growing:
         self.path, self.total, self.rows = path, total, 0
         self.header = header(spec, names)
         shape, rng = (members, total), np.random.default_rng(0)
-        self.curves = {name: rng.uniform(0.6, 0.9, shape) for name in names}
+        self.curves = {name: rng.uniform(0.75, 0.9, shape) for name in names}
         self.loss = rng.random(shape)
         self.loss[:, 0] = np.nan
         self.writer: Writer | None = None

@@ -98,14 +98,15 @@ def test_hostile_names_are_text(tracker, tmp_path):
     assert json.loads((tmp_path / "told").read_text())["run"] == folder.name
 
 
-def test_a_series_for_each_configuration_has_mean_interval_and_number(tracker, tmp_path):
+def test_a_series_for_each_configuration_has_mean_interval_and_number(tmp_path):
+    skip_without("tensorboard")
     run = Growing(tmp_path / "runs/one", total=4, members=7)
     run.curves["icl"][2, 2:] = np.nan
     run.grow(4)
     run.close()
-    code, said = followed(["one", "--to", tracker, "--out", "out", "--per", "cell", "--once"], tmp_path)
+    code, said = followed(["one", "--to", "tensorboard", "--out", "out", "--per", "cell", "--once"], tmp_path)
     assert code == 0 and "4 evaluations sent" in said, said
-    found = READERS[tracker](tmp_path / "out").values
+    found = READERS["tensorboard"](tmp_path / "out").values
     last = {curve: value for _, at, curve, value in found if at == 768}
     kept = RunFolder(run.path).metrics()["icl"][[0, 1, 3, 4, 5, 6], -1].astype(np.float64)
     assert last["icl/n"] == 6 and last["iwl/n"] == 7

@@ -118,9 +118,9 @@ class WatchedSweep:
         by_place = {(id(tail), member): one for one in self.series() for tail, member in one.places}
         out = []
         for task in self._tasks():
-            tail, path = self._tails.get(task), self._folder.run_path(task)
+            tail, state, path = self._tails.get(task), self._states.get(task), self._folder.run_path(task)
             name = f"{self.name}, task {task[:8]}"
-            found = events_of(tail, self._states[task]) if tail is not None else []
+            found = events_of(tail, state) if tail is not None and state is not None else []
             if task in self._aside:
                 found.append(self._set_aside(task, tail))
             for one in found:

@@ -6,7 +6,7 @@ nothing is sent twice and nothing is left out, at whatever moment an earlier pro
 
 from collections.abc import Container
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ebbtide.errors import require
 from ebbtide.follow.events import Event
@@ -18,6 +18,7 @@ LONGEST_NAME = 128
 """Largest number of characters of a project's name."""
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """A place to which series are sent."""
 

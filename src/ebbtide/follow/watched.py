@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ebbtide.errors import InputError
 from ebbtide.follow.events import Event, events_of
@@ -22,6 +22,7 @@ class Happened(NamedTuple):
     folder: Path
 
 
+@runtime_checkable
 class Watched(Protocol):
     """A run or a sweep, as of the last `read`."""
 
