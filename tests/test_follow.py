@@ -284,7 +284,8 @@ def test_a_run_that_was_moved_goes_on_where_it_was(tmp_path):
 # events
 
 
-def test_a_fall_is_the_half_decay_of_the_summary(rng=np.random.default_rng(1)):
+def test_a_fall_is_the_half_decay_of_the_summary():
+    rng = np.random.default_rng(1)
     for _ in range(50):
         icl = np.clip(np.sin(np.linspace(0, 4, 20)) * rng.uniform(0.2, 0.5) + 0.5 + rng.normal(0, 0.02, (1, 20)), 0, 1)
         curves = {"sequences": np.arange(20), "train_loss": np.ones((1, 20)), "icl": icl}
@@ -293,7 +294,8 @@ def test_a_fall_is_the_half_decay_of_the_summary(rng=np.random.default_rng(1)):
         assert (at[0] == -1 and np.isnan(wanted[0])) or (at[0] == wanted[0] and top[0] < at[0])
 
 
-def test_events_do_not_depend_on_when_the_folder_was_read(rng=np.random.default_rng(2)):
+def test_events_do_not_depend_on_when_the_folder_was_read():
+    rng = np.random.default_rng(2)
     for _ in range(30):
         icl = rng.random((4, 12))
         icl[rng.random((4, 12)) < 0.1] = np.nan
@@ -306,7 +308,8 @@ def test_events_do_not_depend_on_when_the_folder_was_read(rng=np.random.default_
         assert np.array_equal(told, whole)
 
 
-def test_a_model_at_chance_falls_below_nothing(rng=np.random.default_rng(3)):
+def test_a_model_at_chance_falls_below_nothing():
+    rng = np.random.default_rng(3)
     at, _ = first_falls(rng.normal(0.5, 0.03, (50, 40)), 0.5, finished=True)
     assert (at == -1).all()
 

@@ -11,9 +11,10 @@ from ebbtide.follow.command import call_command
 from ebbtide.follow.series import Series
 from ebbtide.follow.told import Told
 from ebbtide.follow.trackers import Tracker
-from ebbtide.follow.watched import Happened, Watched, open_watched
+from ebbtide.follow.watched import SWEEP, Happened, Watched, WatchedRun
+from ebbtide.runs.records import HEADER
 
-EVERY = 1.0
+EVERY = 2.0
 """Seconds between two looks at the folder."""
 PER = ("member", "cell")
 TOLD = "ebbtide-follow"
@@ -143,3 +144,16 @@ def _wait(find: Callable[[], Path | None], name: str, per: str, once: bool, say:
             say(f"waiting for {name}")
             told = True
         time.sleep(EVERY)
+
+
+def open_watched(path: Path, per: str) -> Watched | None:
+    """What the folder holds; None where it holds nothing yet. Raises `InputError` where it holds something else."""
+    if (path / SWEEP).is_file():
+        from ebbtide.follow.sweep import WatchedSweep  # needs JAX, which following a run does not
+
+        return WatchedSweep(path, per)
+    if (path / HEADER).is_file():
+        return WatchedRun(path, per)
+    if (path / "computed.json").is_file():
+        raise InputError("run", str(path), "is a computation: it has no evaluations to follow")
+    return None

@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from ebbtide.errors import InputError
 from ebbtide.follow.events import Event, events_of
 from ebbtide.follow.series import Series, series_of_run
 from ebbtide.follow.tail import State, Tail
-from ebbtide.runs.records import HEADER
 
 SWEEP = "sweep.json"
 
@@ -92,16 +90,3 @@ class WatchedRun:
 def series_with(series: list[Series], member: int) -> Series | None:
     """The series that a member of a run is in."""
     return next((one for one in series if any(place.member == member for place in one.places)), None)
-
-
-def open_watched(path: Path, per: str) -> Watched | None:
-    """What the folder holds; None where it holds nothing yet. Raises `InputError` where it holds something else."""
-    if (path / SWEEP).is_file():
-        from ebbtide.follow.sweep import WatchedSweep  # needs JAX, which following a run does not
-
-        return WatchedSweep(path, per)
-    if (path / HEADER).is_file():
-        return WatchedRun(path, per)
-    if (path / "computed.json").is_file():
-        raise InputError("run", str(path), "is a computation: it has no evaluations to follow")
-    return None
