@@ -428,9 +428,12 @@ def test_members_that_differ_in_more_than_seeds_are_of_different_configurations(
 
 
 def test_a_summary_is_of_the_finite_members_alone():
-    assert summary(np.array([np.nan, np.inf])) == {"n": 0}
-    one = summary(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, np.nan]))
-    assert one == {"mean": 3.5, "median": 3.5, "low": 1.0, "high": 6.0, "n": 6.0}
+    values = np.array([[1.0, 2, 3, 4, 5, 6, np.nan], [1.0, 2, 3, 4, 5, np.inf, np.nan], [np.nan] * 7]).T
+    found = summary(values)
+    assert found["n"].tolist() == [6, 5, 0] and found["mean"].tolist()[:2] == [3.5, 3] == found["median"].tolist()[:2]
+    np.testing.assert_array_equal(found["low"], [1, np.nan, np.nan])
+    np.testing.assert_array_equal(found["high"], [6, np.nan, np.nan])
+    assert np.isnan(found["mean"][2])
 
 
 def test_a_spec_is_flat_and_its_lists_are_text():

@@ -16,6 +16,10 @@ from ebbtide.runs.records import HEADER
 
 EVERY = 2.0
 """Seconds between two looks at the folder."""
+LONGEST_PAUSE = 60.0
+SHARE = 0.01
+"""The share of a core that looking may take: of a sweep of many tasks one look takes longer, and the pause too, up to
+`LONGEST_PAUSE` seconds."""
 PER = ("member", "cell")
 TOLD = "ebbtide-follow"
 """Folder, beside what a tracker writes, with a folder for everything that was followed."""
@@ -40,6 +44,7 @@ class Follower:
         self._shown: set[tuple[str, str]] = set()
         self._stopped = True
         self.counts = Counts(0, 0)
+        self.pause = EVERY
 
     def __enter__(self) -> "Follower":
         return self
@@ -51,9 +56,11 @@ class Follower:
             self._told.close()
 
     def round(self) -> None:
-        """Reads, sends and tells what is new."""
+        """Reads, sends and tells what is new; sets the `pause` before the next round, in seconds."""
+        begun = time.process_time()
         for line in self._watched.read():
             self._say(line)
+        self.pause = min(max(EVERY, (time.process_time() - begun) / SHARE), LONGEST_PAUSE)
         for one in self._watched.series():
             self._send(one)
         for happened in self._watched.events():
@@ -122,7 +129,7 @@ def follow(
             follower.round()
             if once or watched.over():
                 break
-            time.sleep(EVERY)
+            time.sleep(follower.pause)
         follower.finish()
     sent, known = follower.counts
     end = "complete" if watched.over() and not watched.failed() else watched.failed() or "not complete"

@@ -50,37 +50,40 @@ class Series(NamedTuple):
         if not self.cell:
             tail, member = self.places[0]
             new = np.flatnonzero(tail.sequences > after)
-            curves = tail.curves(member)
+            curves = tail.curves(member) if len(new) else {}
             return [_row(int(tail.sequences[i]), {name: curve[i] for name, curve in curves.items()}) for i in new]
         tails = {id(place.tail): place.tail for place in self.places}.values()
         open_ends = [int(tail.sequences[-1]) if len(tail.sequences) else -1 for tail in tails if not tail.finished]
-        all_of_them = np.unique(np.concatenate([tail.sequences for tail in tails]))
-        ready = all_of_them[(all_of_them > after) & (all_of_them <= min(open_ends, default=np.inf))]
-        return [self._summary(int(at)) for at in ready]
-
-    def _summary(self, at: int) -> Row:
-        """Mean, median, interval and number of the members whose value is finite."""
-        found: dict[str, list[float]] = {}
+        made = np.unique(np.concatenate([tail.sequences for tail in tails]))
+        ready = made[(made > after) & (made <= min(open_ends, default=np.inf))]
+        if not len(ready):
+            return []
+        found: dict[str, list[np.ndarray]] = {}
         for tail, member in self.places:
-            i = int(np.searchsorted(tail.sequences, at))
-            there = i < len(tail.sequences) and tail.sequences[i] == at
+            at = np.minimum(np.searchsorted(tail.sequences, ready), len(tail.sequences) - 1)
+            there = tail.sequences[at] == ready
             for name, curve in tail.curves(member).items():
-                found.setdefault(name, []).append(float(curve[i]) if there else np.nan)
-        out: dict[str, float] = {}
-        for name, values in found.items():
-            out |= {f"{name}/{what}": value for what, value in summary(np.array(values)).items()}
-        return _row(at, out)
+                found.setdefault(name, []).append(np.where(there, curve[at], np.nan))
+        columns = {f"{name}/{what}": column for name, values in found.items() for what, column in _summaries(values)}
+        return [_row(int(at), {name: column[i] for name, column in columns.items()}) for i, at in enumerate(ready)]
 
 
-def summary(values: Float[np.ndarray, " member"]) -> dict[str, float]:
-    """Mean and median of the members that are finite, the ends `low` and `high` of the 95 % interval of the median
-    (nan with fewer than six), and their number `n`."""
-    kept = values[np.isfinite(values)]
-    if not len(kept):
-        return {"n": 0.0}
-    low, high = median_interval(kept)
-    middle = {"mean": float(kept.mean()), "median": float(np.median(kept))}
-    return middle | {"low": float(low), "high": float(high), "n": float(len(kept))}
+def _summaries(values: list[np.ndarray]) -> list[tuple[str, Float[np.ndarray, " row"]]]:
+    return list(summary(np.stack(values).astype(np.float64)).items())
+
+
+def summary(values: Float[np.ndarray, "member row"]) -> dict[str, Float[np.ndarray, " row"]]:
+    """In every row the mean and the median of the members that are finite, the ends `low` and `high` of the 95 %
+    interval of the median (nan with fewer than six), and their number `n`."""
+    there = np.isfinite(values)
+    out = {name: np.full(values.shape[1], np.nan) for name in ("mean", "median", "low", "high")}
+    for kept in np.unique(there, axis=1).T:
+        rows = (there == kept[:, None]).all(axis=0)
+        inside = values[kept][:, rows]
+        if len(inside):
+            out["mean"][rows], out["median"][rows] = inside.mean(axis=0), np.median(inside, axis=0)
+            out["low"][rows], out["high"][rows] = median_interval(inside)
+    return out | {"n": there.sum(axis=0).astype(np.float64)}
 
 
 def _row(at: int, values: dict[str, Any]) -> Row:

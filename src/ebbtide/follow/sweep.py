@@ -26,6 +26,7 @@ class WatchedSweep:
         self._aside: dict[str, int] = {}
         self._damaged: dict[str, str] = {}
         self._made: dict[str, Series] = {}
+        self._events: dict[str, tuple[int, State, list[Event]]] = {}
         self._open_folder()
 
     def _open_folder(self) -> None:
@@ -120,12 +121,20 @@ class WatchedSweep:
         for task in self._tasks():
             tail, state, path = self._tails.get(task), self._states.get(task), self._folder.run_path(task)
             name = f"{self.name}, task {task[:8]}"
-            found = events_of(tail, state) if tail is not None and state is not None else []
+            found = self._events_of(task, tail, state) if tail is not None and state is not None else []
             if task in self._aside:
-                found.append(self._set_aside(task, tail))
+                found = [*found, self._set_aside(task, tail)]
             for one in found:
                 out.append(Happened(one, name, by_place.get((id(tail), one.member or 0)), path))
         return out
+
+    def _events_of(self, task: str, tail: Tail, state: State) -> list[Event]:
+        """The events of a task's run, found again only when something has changed."""
+        rows, before, found = self._events.get(task, (-1, state, []))
+        if (rows, before) != (len(tail.sequences), state):
+            found = events_of(tail, state)
+            self._events[task] = (len(tail.sequences), state, found)
+        return found
 
     def _set_aside(self, task: str, tail: Tail | None) -> Event:
         tries = self._aside[task]

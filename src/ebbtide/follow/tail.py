@@ -57,13 +57,14 @@ class Tail:
             require(same, "run", str(self.run.path), "has become another run; start anew")
             self._forget()
         self.run.check_belongs(manifest)
-        for segment in manifest.segments[len(self._segments) :]:
+        new = manifest.segments[len(self._segments) :]
+        for segment in new:
             self.run.check_segment(segment)
-            arrays = load_record(self.run.path, segment.file)
-            self.sequences = np.concatenate([self.sequences, arrays["sequences"]])
-            self.loss = np.concatenate([self.loss, arrays["train_loss"]], axis=1)
-            self.values = np.concatenate([self.values, arrays["values"][..., 0]], axis=1)
-            self._segments.append(segment)
+        arrays = [load_record(self.run.path, segment.file) for segment in new]
+        self.sequences = np.concatenate([self.sequences, *(one["sequences"] for one in arrays)])
+        self.loss = np.concatenate([self.loss, *(one["train_loss"] for one in arrays)], axis=1)
+        self.values = np.concatenate([self.values, *(one["values"][..., 0] for one in arrays)], axis=1)
+        self._segments += new
         self.finished = manifest.finished
         self._seen = now
         return True
