@@ -460,7 +460,7 @@ def test_the_members_of_a_sweep_are_followed_with_the_task_that_was_set_aside(tm
     waits += [lambda: None, fail]
     code, said = follow(folder.path, tracker, once=False)
     told += [text for text in said if "set aside after" in text]
-    assert code == 1 and said[-1] == "sweep: 1 tasks set aside; 30 evaluations sent"
+    assert code == 1 and said[-1] == "sweep: 1 task set aside; 30 evaluations sent"
     assert len(told) == 1 and told[0].startswith(f"sweep, task {task[:8]}: set aside after {folder.sweep.tries} failed")
     assert "\x1b" not in told[0]
     assert len(tracker.names) == 6 and {len(rows) for rows in tracker.rows.values()} == {5}
@@ -471,7 +471,7 @@ def test_the_members_of_a_sweep_are_followed_with_the_task_that_was_set_aside(tm
     groups = {one.group for one in tracker.names.values()}
     assert len(groups) == 3 and all("model.width" in one and "optimizer.lr" in one for one in groups)
     code, said = follow(folder.path, tracker)
-    assert code == 1 and said == ["sweep: 1 tasks set aside; 0 evaluations sent, 30 were there"]
+    assert code == 1 and said == ["sweep: 1 task set aside; 0 evaluations sent, 30 were there"]
 
 
 def test_a_cell_of_a_sweep_waits_for_the_seeds_in_other_tasks(tmp_path):
@@ -492,7 +492,7 @@ def test_a_task_that_is_damaged_does_not_stop_the_others(tmp_path):
     (path / "metrics/000000-000004.safetensors").write_bytes(b"no")
     code, said = follow(folder.path, Kept(tmp_path / "home"))
     assert code == 1 and sum("cannot be followed" in text for text in said) == 1
-    assert said[-1] == "sweep: 1 tasks damaged; 30 evaluations sent"
+    assert said[-1] == "sweep: 1 task damaged; 30 evaluations sent"
 
 
 def test_seeds_that_a_sweep_gets_later_are_followed_too(tmp_path):

@@ -29,7 +29,9 @@ def call_command(words: list[str], record: dict[str, Any]) -> str:
     string."""
     try:
         line = msgspec.json.encode(record) + b"\n"
-        done = subprocess.run(words, input=line, stdout=subprocess.DEVNULL, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            words, input=line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"took longer than {SECONDS:g} seconds and was ended"
     except OSError as error:

@@ -154,7 +154,7 @@ class WatchedSweep:
     def failed(self) -> str:
         """How many tasks were set aside or are damaged."""
         parts = {"set aside": len(self._aside), "damaged": len(self._damaged)}
-        return ", ".join(f"{n} tasks {what}" for what, n in parts.items() if n)
+        return ", ".join(f"{n} task{'s' * (n > 1)} {what}" for what, n in parts.items() if n)
 
     def identity(self) -> str:
         """The sweep's name and folder."""
