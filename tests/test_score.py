@@ -54,7 +54,7 @@ def test_a_changed_model_is_read_by_the_same_metric(run):
 
 
 def test_a_data_file_that_was_replaced_meanwhile_is_read_anew(tmp_path, run):
-    """The same path and the same parameters, other features: what is cached for a spec belongs to its file's content."""
+    """One path and one model, other features: what is cached for a spec belongs to the content of its file."""
     file = tmp_path / "x.npz"
     source = Features(path=str(file), classes=64, exemplars=2, holdout_classes=8, holdout_exemplars=2)
     spec, (_, params) = replace(run.spec, source=source), eb.model_at(run)
