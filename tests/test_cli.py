@@ -245,7 +245,7 @@ def test_without_check_a_claim_that_fails_is_no_failure_of_the_command(finished,
     shown = capsys.readouterr().out
     assert "complete" in shown and "verdict.json" in shown and "chance" in shown
     assert main([*RUN, "--out", str(finished[0])]) == 0
-    assert "this run exists and is complete" in capsys.readouterr().out
+    assert "this run exists (complete)" in capsys.readouterr().out
     assert contents(finished[0]) == before
 
 

@@ -10,6 +10,7 @@ from matplotlib.text import Text
 from msgspec.structs import replace
 
 from ebbtide.cli import main
+from ebbtide.cli.console import status_words
 from ebbtide.evaluation.divergence import diverged, diverged_at
 from ebbtide.mechanisms.linear import joint_plane
 from ebbtide.papers.registry import find_study
@@ -207,6 +208,15 @@ def test_a_run_that_diverged_says_so_in_the_terminal(tmp_path, capsys, broken, s
         who = "members 0, 1 and 2" if len(broken) == 3 else "member 1"
         assert f"diverged   {who} at 455 sequences (of 3)" in shown
         assert f"({3 - len(broken)} finite)" in shown
+
+
+@pytest.mark.parametrize(("broken", "status"), [([0, 1, 2], "diverged"), ([1], "1 of 3 diverged"), ([], "complete")])
+def test_a_run_that_is_continued_is_not_called_complete_where_it_diverged(tmp_path, broken, status):
+    run = a_run(tmp_path / "run", 3, broken)
+    assert status_words(run) == status
+    for file in (run.path / "metrics").iterdir():
+        file.write_bytes(b"damaged")
+    assert status_words(run) == "complete", "what cannot be read is told by what reads it next"
 
 
 def test_the_page_tells_of_runs_that_diverged_and_of_the_others(tmp_path, capsys):

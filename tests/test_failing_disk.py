@@ -183,6 +183,28 @@ def test_a_real_limit_on_the_size_of_files(tmp_path):
     assert not list(path.rglob(".tmp-*"))
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO, errno.ESTALE])
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch, capsys, number):
+    """Else a resume would put the evaluations of good checkpoints aside and start from the beginning."""
+    run = write_run(tmp_path / "run", {"icl": [[0.5, 0.7]]}, [[1.0, 0.5]])
+    before, listed = contents(run.path), os.listdir
+
+    def refuse(folder: Any = ".") -> list[str]:
+        if str(folder).endswith("checkpoints"):
+            raise OSError(number, os.strerror(number), str(folder))
+        return listed(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", refuse)
+        for word, code in {"ls": 0, "show": 2, "fsck": 2, "resume": 2}.items():
+            assert main([word, str(tmp_path if word == "ls" else run.path)]) == code
+            said = capsys.readouterr()
+            assert os.strerror(number) in said.out + said.err and "interrupted" not in said.out
+        with pytest.raises(OSError, match=os.strerror(number)):
+            Writer(run.path, run.header)
+    assert contents(run.path) == before and run.status() == "complete"
+
+
 def test_the_command_line_names_the_file_and_the_reason(tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path / "run", {"icl": [[0.5, 0.6]] * 2}, [[1, 1]] * 2)
     out = tmp_path / "table.csv"

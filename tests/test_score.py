@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 import ebbtide as eb
+from ebbtide.sources.features import Features
 from ebbtide.training.driver import train
 from tiny import SPEC
 
@@ -50,6 +51,23 @@ def test_a_changed_model_is_read_by_the_same_metric(run):
     assert by_tap.means["loss"] != eb.score(spec, params, "icl").means["loss"]
     trained_so = replace(spec, interventions=(eb.Ablate(at="blocks.0.attn.hook_z", heads=(0,)),))
     assert eb.score(trained_so, params, "icl") == by_tap, "a spec's own interventions act in every pass"
+
+
+def test_a_data_file_that_was_replaced_meanwhile_is_read_anew(tmp_path, run):
+    """One path and one model, other features: what is cached for a spec belongs to the content of its file."""
+    file = tmp_path / "x.npz"
+    source = Features(path=str(file), classes=64, exemplars=2, holdout_classes=8, holdout_exemplars=2)
+    spec, (_, params) = replace(run.spec, source=source), eb.model_at(run)
+
+    def losses(*seeds: int) -> list[float]:
+        found = []
+        for seed in seeds:
+            np.savez(file, features=np.random.default_rng(seed).normal(size=(80, 4, 8)).astype(np.float32))
+            found.append(eb.score(spec, params, "icl").means["loss"])
+        return found
+
+    first, other, again = losses(0, 1, 0)
+    assert first == again != other
 
 
 def test_an_evaluator_that_the_run_does_not_have_and_numbers_of_numpy(run):

@@ -1,6 +1,8 @@
 """The table of a sweep: one row a member in a canonical order, whatever it was trained in."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars
@@ -13,6 +15,7 @@ from ebbtide.report.grid_figure import curves_by_figure, phase_figure
 from ebbtide.runs.signed import sign
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.data import different_data
+from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group
 from ebbtide.sweeps.results import SCALARS, Results, load
@@ -70,6 +73,35 @@ def test_what_is_not_finished_says_so(tmp_path):
     states = [row["state"] for row in load(folder.path).table()]
     assert states == ["damaged"] * 2 + ["diverged"] * 2 + ["missing"] * 2 + ["quarantined"] * 2
     assert all(row["icl_peak"] is None for row in load(folder.path).table() if row["state"] != "diverged")
+
+
+@pytest.mark.parametrize("spoilt", ["run.json", "checkpoints"])
+def test_a_task_whose_run_cannot_be_read_takes_nothing_from_the_others(tmp_path, monkeypatch, capsys, spoilt):
+    """A damaged run.json, and a folder that may not be listed."""
+    folder = made(tmp_path / "s", SWEEP, members=2)
+    first, listed = next(iter(folder.specs)), os.listdir
+    path = folder.run_path(first)
+    if spoilt == "run.json":
+        (path / "run.json").write_text("x")
+
+    def refuse(one: Any = ".") -> list[str]:
+        if spoilt == "checkpoints" and str(one) == str(path / "checkpoints"):
+            raise PermissionError(13, "Permission denied", str(one))
+        return listed(one)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert [row["state"] for row in load(folder.path).table()] == ["damaged"] * 2 + ["finished"] * 6
+    assert load(folder.path).chance("icl") == 0.5
+    assert main(["sweep", "status", str(folder.path)]) == 1
+    said = capsys.readouterr().out
+    assert f"damaged     {first}  " in said and ("Permission" if spoilt == "checkpoints" else "is damaged") in said
+    out = str(tmp_path / "x.csv")
+    assert main(["sweep", "collect", str(folder.path), "--curves", "--out", out]) == 0
+    assert main(["report", str(folder.path), "--out", str(tmp_path / "x.html")]) == 0
+    assert "(1 damaged)" not in capsys.readouterr().out, "the sweep is on the page, without that task"
+    told: list[str] = []
+    run_sweep(SWEEP, folder.path, jobs=1, say=told.append)
+    assert told[-1].startswith(f"task {first}: left as it is: ")
 
 
 def begun_with(folder: SweepFolder, task: str, **identity: str) -> None:

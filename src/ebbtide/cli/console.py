@@ -10,6 +10,7 @@ from ebbtide.cli.parser import RUNS
 from ebbtide.errors import InputError
 from ebbtide.report import tables
 from ebbtide.runs.folder import RunFolder
+from ebbtide.runs.signed import DamagedError
 from ebbtide.terminal import Terminal
 
 WIDE = 140
@@ -59,6 +60,16 @@ def find_run(name: str) -> RunFolder:
         if (path / "run.json").is_file():
             return RunFolder(path)
     raise InputError("run", name, f"no run folder of this name, here or in {RUNS}/")
+
+
+def status_words(run: RunFolder) -> str:
+    """The status of a run that is to be continued, with the members that diverged (`tables.status`). A damaged curve
+    only takes these from it: continuing goes back to what is whole, or says in one line what is not."""
+    try:
+        curves = run.metrics() if run.sequences() else None
+    except DamagedError:
+        curves = None
+    return tables.status(run, curves)
 
 
 def print_diverged(curves: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from ebbtide.cli.console import claims_verdict, console, find_run, print_diverged, print_verdict
+from ebbtide.cli.console import claims_verdict, console, find_run, print_diverged, print_verdict, status_words
 from ebbtide.cli.parser import RUNS, check_names
 from ebbtide.cli.work import KINDS, clock_words, donor_words, train_run
 from ebbtide.errors import require
@@ -117,7 +117,7 @@ def resume(options: Namespace) -> int:
 
     found = find_run(options.run)
     at = f"{tables.short(found.sequences())} of {tables.short(found.header.spec['sequences'])} sequences"
-    console.print(f"{found.path}: {found.status()} at {at}", soft_wrap=True)
+    console.print(f"{found.path}: {status_words(found)} at {at}", soft_wrap=True)
     code = train_run(found.path, options, lambda **how: driver.resume(found, **how))
     return code if code is not None else _conclude(RunFolder(found.path), options.check, options.study)
 

@@ -22,7 +22,7 @@ from ebbtide.traced import default, kind_name, value_at
 
 MOST_LINES = 30
 """Largest number of groups or tasks that a table lists one by one."""
-STYLE = {"done": "green", "running": "cyan", "waiting": "dim", "quarantined": "bold red"}
+STYLE = {"done": "green", "running": "cyan", "waiting": "dim", "quarantined": "bold red", "damaged": "bold red"}
 
 
 def sweep(options: Namespace) -> int:
@@ -65,7 +65,8 @@ def train_sweep(found: Any, out: Path, options: Namespace, command: str, *, retr
 
 
 def sweep_status(options: Namespace) -> int:
-    """Prints how many tasks are done, running, waiting or set aside; exit code 1 when one is set aside."""
+    """Prints how many tasks are done, running, waiting or set aside; exit code 1 when one is set aside or
+    damaged."""
     folder = SweepFolder(Path(options.folder))
     folder.check_size()
     return _status(folder)
@@ -239,6 +240,8 @@ def _status(folder: SweepFolder) -> int:
         table.add_column(name, justify="left" if not name else "right")
     for state, style in STYLE.items():
         tasks = [task for task, now in states.items() if now == state]
+        if state == "damaged" and not tasks:
+            continue
         table.add_row(Text(state, style), str(len(tasks)), str(sum(wanted[task] for task in tasks)))
     if unplanned:
         table.add_row(Text("not planned yet", "dim"), "-", str(unplanned))
@@ -261,8 +264,14 @@ def _status(folder: SweepFolder) -> int:
         console.print(f"quarantined {task}  {one_line(last[-1])}  ({where})", soft_wrap=True)
     if aside:
         console.print("try them again with --retry")
+    damaged = [task for task, now in states.items() if now == "damaged"]
+    for task in damaged[:MOST_LINES]:
+        reason = folder.unreadable_reason(task)
+        console.print(f"damaged     {task}  {reason}  ({folder.run_path(task)})", soft_wrap=True)
+    if damaged:
+        console.print("move their folders away, and the sweep trains them again")
     tell_different_data(folder)
-    return 1 if aside else 0
+    return 1 if aside or damaged else 0
 
 
 def print_diverged_members(results: Any) -> None:

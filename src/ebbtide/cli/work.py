@@ -10,7 +10,7 @@ import msgspec
 from rich.table import Table
 
 from ebbtide.cli.code import file_words
-from ebbtide.cli.console import claims_verdict, console, print_diverged, print_verdict
+from ebbtide.cli.console import claims_verdict, console, print_diverged, print_verdict, status_words
 from ebbtide.cli.sweep import (
     check_execution,
     given_words,
@@ -86,7 +86,7 @@ def _train(plan: RunPlan, out: Path, options: Namespace) -> int | None:
     from ebbtide.training.driver import train
 
     if (out / "run.json").exists() and RunFolder(out).header.digest == plan.spec.digest():
-        console.print(f"this run exists and is {RunFolder(out).status()}: continuing it where it was")
+        console.print(f"this run exists ({status_words(RunFolder(out))}): continuing it where it was")
     return train_run(out, options, lambda **how: train(plan.spec, out, label=plan.label, **how))
 
 

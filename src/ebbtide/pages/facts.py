@@ -299,12 +299,12 @@ def _runs_of(folder: SweepFolder) -> tuple[list[dict[str, Any]], str, float]:
     for task in sorted(folder.specs):
         try:
             run = folder.run(task)
+            newest = next(run.manifests(), None) if run else None
         except UNREADABLE:
             continue
         if run is not None:
             identities.append(run.header.identity | {"members": None})
             created = max(created, run.header.created)
-            newest = next(run.manifests(), None)
             seconds += newest[1].seconds if newest else 0.0
     return identities, created, seconds
 

@@ -189,10 +189,11 @@ class RunFolder:
 
 
 def inside(folder: Path) -> list[Path]:
-    """The entries of a folder, sorted by name; none when the folder does not exist."""
+    """The entries of a folder, sorted by name; none when there is no such folder. Raises `OSError` when there is one
+    and it cannot be listed (no permission, too many open files): that says nothing of what is in it."""
     try:
         return sorted(folder.iterdir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -18,13 +18,14 @@ def different_data(folder: SweepFolder) -> list[str]:
     for task in sorted(folder.specs):
         try:
             run = folder.run(task)
+            later = [manifest.identity for _, manifest in run.manifests()] if run else []
         except (InputError, DamagedError, OSError):
             continue
         if run is None:
             continue
         start = run.header.spec.get("start")
         origin = f"{start.get('run')} at {start.get('sequences')} sequences" if isinstance(start, dict) else ""
-        for identity in (run.header.identity, *(manifest.identity for _, manifest in run.manifests())):
+        for identity in (run.header.identity, *later):
             names = {"source_sha256": str(identity.get(INPUT_NAME)), "start_sha256": origin}
             for key, name in names.items():
                 if key in identity and task not in found[name][one_line(str(identity[key]))]:

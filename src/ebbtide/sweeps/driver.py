@@ -172,6 +172,8 @@ class _Loop:
             self.done += state == "done"
             if state in ("waiting", "running"):
                 self.waiting.append(task)
+            elif state == "damaged":
+                self._leave(task)
         pace = _Pace(self)
         try:
             while self.waiting or self.later or self.active:
@@ -208,6 +210,8 @@ class _Loop:
         state = self.folder.state(task)
         if state == "done":
             self.done += 1
+        elif state == "damaged":
+            self._leave(task)
         elif outcome.kind in ("busy", "stopped") or state == "running":
             self.later[task] = time.monotonic() + BUSY_SECONDS
         elif outcome.kind == "full":
@@ -218,6 +222,10 @@ class _Loop:
         else:
             self.say(f"task {task}: {outcome.kind}, will be tried again: {_last(outcome.text)}")
             self.waiting.append(task)
+
+    def _leave(self, task: str) -> None:
+        """Says that a task is not trained, because its run cannot be read."""
+        self.say(f"task {task}: left as it is: {self.folder.unreadable_reason(task)}")
 
 
 class _Pace:
@@ -238,7 +246,7 @@ class _Pace:
         loop, latest, part = self.loop, {}, 0.0
         left = {*loop.waiting, *loop.later, *loop.active}
         for task in left:
-            run = loop.folder.run(task)
+            run = loop.folder.run(task) if loop.folder.state(task) != "damaged" else None
             if run is None:
                 continue
             part += run.sequences() * run.header.spec["members"]

@@ -50,7 +50,7 @@ PLANNING_SECONDS = 120.0
 """Seconds that a driver waits while another one plans."""
 
 T = TypeVar("T")
-TaskState = Literal["done", "running", "waiting", "quarantined"]
+TaskState = Literal["done", "running", "waiting", "quarantined", "damaged"]
 
 
 class StoredSweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -192,7 +192,20 @@ class SweepFolder:
         return RunFolder(path) if (path / HEADER).exists() else None
 
     def state(self, task: str) -> TaskState:
-        """The state of a task now."""
+        """The state of a task now; `damaged` where its run cannot be read (`unreadable_reason`)."""
+        return "damaged" if self.unreadable_reason(task) else self._state(task)
+
+    def unreadable_reason(self, task: str) -> str:
+        """Why nothing can be said of a task: its run.json is damaged, or may not be read. Empty where it can."""
+        try:
+            self._state(task)
+        except InputError as error:
+            return error.allowed
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+        return ""
+
+    def _state(self, task: str) -> TaskState:
         run = self.run(task)
         status = run.status() if run else "waiting"
         if status == "complete":

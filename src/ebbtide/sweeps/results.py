@@ -178,7 +178,8 @@ class Results:
 
     def chance(self, evaluator: str) -> float | None:
         """The chance level of an evaluator, where all finished runs agree on it; else None."""
-        runs = [self.folder.run(task) for task in dict.fromkeys(row.task for row in self.rows if row.task)]
+        readable = dict.fromkeys(row.task for row in self.rows if row.task and row.state != "damaged")
+        runs = [self.folder.run(task) for task in readable]
         levels = {run.chance().get(evaluator) for run in runs if run is not None}
         return levels.pop() if len(levels) == 1 else None
 
@@ -189,6 +190,8 @@ class Results:
         """The state of a task, and the scalars of its members."""
         try:
             state = self.folder.state(task)
+            if state == "damaged":
+                return state, {}
             if state != "done":
                 begun = self.folder.run(task) is not None
                 return state if state == "quarantined" else "unfinished" if begun else "missing", {}
@@ -196,7 +199,7 @@ class Results:
             assert run is not None
             curves = run.metrics()
             scalars = summarise(curves, run.chance()) | {"diverged_sequences": diverged_at(curves)}
-        except (DamagedError, InputError):
+        except (DamagedError, InputError, OSError):
             return "damaged", {}
         return "finished", scalars
 

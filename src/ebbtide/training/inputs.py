@@ -40,10 +40,18 @@ def inputs(spec: Spec) -> dict[str, str]:
     if file is not None:
         path = Path(file[0])
         own = path.is_relative_to(data_folder())  # where that folder is, is this machine's affair
-        found |= {INPUT_NAME: str(path.relative_to(data_folder()) if own else path), "source_sha256": content(path)}
+        name = str(path.relative_to(data_folder()) if own else path)
+        found |= {INPUT_NAME: name, "source_sha256": source_content(spec)}
     if spec.start is not None:
         found["start_sha256"] = spec.start.content()
     return found
+
+
+def source_content(spec: Spec) -> str:
+    """The SHA-256 of the content of the source's file; empty for a source that reads none. Raises `OSError` when the
+    file is missing."""
+    file = spec.source.file()
+    return "" if file is None else content(Path(file[0]))
 
 
 def changed_inputs(spec: Spec, before: dict[str, Any], here: dict[str, Any]) -> list[str]:

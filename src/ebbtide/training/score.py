@@ -15,6 +15,7 @@ from ebbtide.models.model import Params
 from ebbtide.training.custom import as_data
 from ebbtide.training.engine import Engine
 from ebbtide.training.feasible import check_answerable
+from ebbtide.training.inputs import source_content
 from ebbtide.training.spec import Spec, from_builtins, from_json
 
 
@@ -71,7 +72,7 @@ def score(
     changed = from_builtins(msgspec.to_builtins(as_data(changed), enc_hook=_number))
     check_all(changed.interventions, changed.model, changed.shape(), spec.task.prompt_type)
     check_answerable(changed, changed.evaluation_sequences, "evaluation_sequences")
-    engine = _engine(changed.to_json())
+    engine = _engine(changed.to_json(), source_content(changed))
     suite = engine.suite(member)
     measured = np.asarray(engine.measure(params, suite), np.float64)[0]
     means, errors = (dict(zip(spec.metrics(), column.tolist(), strict=True)) for column in measured.T)
@@ -79,8 +80,9 @@ def score(
 
 
 @lru_cache(maxsize=8)
-def _engine(spec: bytes) -> Engine:
-    """The compiled functions of a spec, cached for many parameters."""
+def _engine(spec: bytes, content: str) -> Engine:
+    """The compiled functions and the world of a spec, cached for many parameters. `content` is that of the source's
+    file, from which the world is made: another file in its place is read anew."""
     return Engine(from_json(spec))
 
 
