@@ -18,7 +18,8 @@ from ebbtide.sweeps.data import different_data
 from ebbtide.sweeps.driver import run_sweep
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group
-from ebbtide.sweeps.results import SCALARS, Results, load
+from ebbtide.sweeps.results import Results, load
+from ebbtide.sweeps.rows import SCALARS
 from ebbtide.sweeps.views import curves_by, phase
 from sweep_tools import LR, WIDTH, made
 from sweep_tools import SHORT_SWEEP as SWEEP

@@ -90,7 +90,7 @@ def measure_member(spec: Spec, folder: str, intervals: int) -> dict[str, float]:
         record_calls(Members, "state") as states,
         record_calls(Writer, "commit") as commits,
     ):
-        train(spec, folder, processes=0)
+        train(spec, folder, processes=0, progress=False)
         end = time.perf_counter()
     first, rest = trained[0], trained[1:]
     seconds = end - first.ended if intervals else sum(call.ended - call.began for call in rest)

@@ -3,11 +3,15 @@
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from ebbtide.evaluation.divergence import Curves, finite_evaluations, names_of_evaluators
+from ebbtide.evaluation.divergence import Curves, diverged_at, finite_evaluations, names_of_evaluators
 
 WINDOW = 3
 """Number of evaluations over which curves are averaged before a maximum or a final value is taken, so that a single
 noisy point is no peak."""
+
+
+OF_PEAK = ("transience", "peak_sequences", "half_decay_sequences", "crossover_sequences")
+"""Scalars about the peak of ICL, beside those whose names end in `_at_peak`."""
 
 
 def smooth(curve: Float[np.ndarray, "member evaluation"]) -> Float[np.ndarray, "member evaluation"]:
@@ -76,7 +80,8 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     out = {"icl_peak": icl[members, top], "icl_final": icl[:, -1], "peak_sequences": sequences[top]}
     out["transience"] = out["icl_peak"] - out["icl_final"]
     loss = curves["train_loss"].copy()
-    loss[:, 0] = loss[:, 1]  # no training batch precedes the first evaluation
+    if loss.shape[1] > 1:
+        loss[:, 0] = loss[:, 1]  # no training batch precedes the first evaluation
     whole = finite_evaluations(curves)
     for i in range(1, loss.shape[1]):  # a member that stopped early has a model, but trains no more
         stopped = np.isnan(loss[:, i]) & whole[:, i]
@@ -97,6 +102,21 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     weights = np.fmax(smoothed["iwl"], smoothed["ciwl"])
     out["crossover_sequences"] = _first(later & (weights > icl), sequences)
     return out
+
+
+def known_scalars(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.ndarray, " member"]]:
+    """`summarise` without the scalars for which a run has no evaluator, and with `diverged_sequences` (nan: it did
+    not)."""
+    lacking = {name for name in ("icl", "train", "iwl", "ciwl", "flip") if name not in curves}
+
+    def known(name: str) -> bool:
+        if name in OF_PEAK or name.endswith("_at_peak"):
+            weights = name != "crossover_sequences" or not {"iwl", "ciwl"} <= lacking
+            return "icl" not in lacking and weights and name.removesuffix("_at_peak") not in lacking
+        return name.removesuffix("_peak").removesuffix("_final") not in lacking
+
+    scalars = {name: values for name, values in summarise(curves, chance).items() if known(name)}
+    return scalars | {"diverged_sequences": diverged_at(curves)}
 
 
 def _first(condition: np.ndarray, sequences: np.ndarray) -> np.ndarray:

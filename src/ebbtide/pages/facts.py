@@ -20,6 +20,7 @@ from ebbtide.pages.tables import (
     table_of_members,
     table_of_numbers,
     table_of_settings,
+    table_of_summary,
     table_of_versions,
 )
 from ebbtide.report.progress import clock
@@ -47,7 +48,7 @@ ebbtide.train(from_json(Path("spec.json").read_bytes()), "again")"""
 
 class Facts(NamedTuple):
     """Facts about a folder in addition to its verdict: its study and experiment in this version, what is missing, and
-    the parts of the page. `draw` makes a figure where the folder has none."""
+    the parts of the page. `draw` makes a figure, as a file of a kind, where the folder has none."""
 
     name: str
     kind: str
@@ -67,29 +68,57 @@ class Facts(NamedTuple):
     grids: list[Grid]
     texts: list[tuple[str, str]]
     created: str
-    draw: Callable[[], bytes] = bytes
+    draw: Callable[[str], bytes] = lambda kind: b""
 
 
-def entry_of(path: Path) -> Entry:
-    """The page's entry for one folder. Raises one of `UNREADABLE` when the folder's records cannot be trusted."""
+def entry_of(path: Path, kind: str = "svg") -> Entry:
+    """The page's entry for one folder, with its figure as a file of this kind (`svg` or `png`) where there are both.
+    Raises one of `UNREADABLE` when the folder's records cannot be trusted."""
     if (path / COMPUTED).exists():
-        return _entry(path, facts_of_computation(path))
-    return _entry(path, facts_of_sweep(path) if (path / SWEEP).exists() else facts_of_run(RunFolder(path)))
+        return _entry(path, facts_of_computation(path), kind)
+    return _entry(path, facts_of_sweep(path) if (path / SWEEP).exists() else facts_of_run(RunFolder(path)), kind)
 
 
-def _entry(path: Path, own: Facts) -> Entry:
+def entry_of_verdict(verdict: Verdict) -> Entry:
+    """The entry for a verdict without its folder."""
+    return Entry(
+        name=verdict.digest[:12],
+        kind="verdict",
+        experiment=verdict.study,
+        preset=verdict.preset,
+        question=verdict.question,
+        paper=verdict.paper,
+        claims=verdict.claims,
+        facts=[
+            ("Sequences", f"{value_text(verdict.sequences)} for each member" if verdict.sequences else ""),
+            ("Seeds", verdict.seeds),
+            ("Unlike the paper", verdict.scaled),
+            *_facts_of_verdict(verdict, None),
+        ],
+        command=verdict.command,
+        grids=list(table_of_numbers(verdict, {})),
+    )
+
+
+def _facts_of_verdict(verdict: Verdict | None, claims: Iterable[Claim] | None) -> list[tuple[str, str]]:
+    return [
+        ("Interval", verdict.interval if verdict else ""),
+        ("Judged by", judged_by(verdict, claims)),
+        ("Registered", verdict.registered if verdict else ""),
+        ("Trained by", verdict.trained_by if verdict else ""),
+    ]
+
+
+def _entry(path: Path, own: Facts, kind: str) -> Entry:
     verdict, study, experiment = own.verdict, own.study, own.experiment
-    figure, why = (_figure(path), "") if verdict else (b"", "")
+    figure, why = (_figure(path, kind), "") if verdict else (b"", "")
     if not figure:
-        figure, why = _draw_safely(own.draw)
+        figure, why = _draw_safely(own.draw, kind)
     rest = [
         ("Seeds", (verdict.seeds if verdict else "") or own.seeds),
         ("Unlike the paper", (verdict.scaled if verdict else "") or own.unlike),
         ("Data needed", own.needs),
-        ("Interval", verdict.interval if verdict else ""),
-        ("Judged by", judged_by(verdict, own.claims)),
-        ("Registered", verdict.registered if verdict else ""),
-        ("Trained by", verdict.trained_by if verdict else ""),
+        *_facts_of_verdict(verdict, own.claims),
     ]
     return Entry(
         name=own.name,
@@ -142,6 +171,7 @@ def facts_of_run(run: RunFolder) -> Facts:
     identity.append(["repeatable bit for bit", value_text(newest is not None and newest[1].repeatable)])
     identity.append(["spec", header.digest])
     command = (verdict.command if verdict else "") or (_command(study, header.label, spec) if study else "")
+    numbers = table_of_numbers(verdict, header.spec) if verdict else table_of_summary(run, curves, header.spec)
     return Facts(
         name=run.path.name,
         kind="run",
@@ -161,10 +191,10 @@ def facts_of_run(run: RunFolder) -> Facts:
         needs=needs,
         command=command,
         otherwise=(RERUN, "The file spec.json is at the end of this section."),
-        grids=[settings, *table_of_numbers(verdict, header.spec), Grid("Versions", ["what", "value"], identity)],
+        grids=[settings, *numbers, Grid("Versions", ["what", "value"], identity)],
         texts=[("Every field of the spec (spec.json)", _json(header.spec))],
         created=header.created,
-        draw=lambda: _curves(run, curves),
+        draw=lambda kind: _curves(run, curves, kind),
     )
 
 
@@ -231,7 +261,7 @@ def facts_of_sweep(path: Path) -> Facts:
         ],
         texts=[(f"The sweep as a file ({sweep.name}.json)", file.to_json().decode())],
         created=created,
-        draw=lambda: _draw_sweep(results, known, verdict),
+        draw=lambda kind: _draw_sweep(results, known, verdict, kind),
     )
 
 
@@ -320,49 +350,46 @@ def _command(study: Study, label: dict[str, str], spec: Spec | None) -> str:
     return run_command(study.name, name, base.spec, spec.builtins()) if base and spec is not None else ""
 
 
-def _figure(path: Path) -> bytes:
-    """The figure in a folder; nothing when there is none that can be read."""
-    for name in ("figure.svg", "figure.png"):
+def _figure(path: Path, kind: str) -> bytes:
+    """The figure in a folder, of this kind if it can be; nothing when there is none that can be read."""
+    for one in sorted(("svg", "png"), key=lambda one: one != kind):
         try:
-            return read_bounded(path, name, LARGEST_FIGURE)
+            return read_bounded(path, f"figure.{one}", LARGEST_FIGURE)
         except UNREADABLE:
             continue
     return b""
 
 
-def _draw_safely(draw: Callable[[], bytes]) -> tuple[bytes, str]:
+def _draw_safely(draw: Callable[[str], bytes], kind: str) -> tuple[bytes, str]:
     """A figure, and why there is none. Whatever drawing raises, the page is about more than this figure."""
     try:
-        return draw(), ""
+        return draw(kind), ""
     except Exception as error:  # a drawing library may raise anything; one figure must not take the page
         return b"", f"No figure: {one_line(f'{type(error).__name__}: {error}')}."
 
 
-def _curves(run: RunFolder, curves: dict[str, Any] | None) -> bytes:
+def _curves(run: RunFolder, curves: dict[str, Any] | None, kind: str) -> bytes:
     """Figure of the curves of a run that has no figure file yet."""
     if curves is None or len(curves["sequences"]) < 3:
         return b""
-    from ebbtide.report.figure import curves_figure
+    from ebbtide.report.figure import render
+    from ebbtide.report.plot import plot_run
 
-    return curves_figure(run, "")["figure.svg"]
+    return render(plot_run(run), kind)
 
 
-def _draw_sweep(results: Results, known: KnownSweep | None, verdict: Verdict | None) -> bytes:
+def _draw_sweep(results: Results, known: KnownSweep | None, verdict: Verdict | None, kind: str) -> bytes:
     """Figure of a sweep that belongs to no experiment: ICL by its axis, or the phase diagram of its two axes."""
-    from ebbtide.report.grid_figure import curves_by_figure, phase_figure
-    from ebbtide.sweeps.views import curves_by, phase
+    from ebbtide.report.figure import render
 
     axes = [name for name in results.axes if name != MEMBER]
     if known or verdict:
         return b""
     try:
         if len(axes) == 1:
-            curves, how = curves_by(results, "icl", axes[0]), {"metric": "icl", "axis": axes[0], "split": None}
-            return curves_by_figure(curves, **how, chance=results.chance("icl"), title="")["figure.svg"]
+            return render(results.plot(by=axes[0]), kind)
         if len(axes) == 2 and any(row.state == "finished" for row in results.rows):
-            y, x = axes
-            found = phase(results, x, y, "transience")
-            return phase_figure(found, x=x, y=y, value="transience", title="")["figure.svg"]
+            return render(results.plot_phase("transience", x=axes[1], y=axes[0]), kind)
     except (*UNREADABLE, ValueError):  # nothing has finished, no member has this curve, or a name that cannot be drawn
         pass
     return b""

@@ -59,7 +59,7 @@ def entries_page(title: str, entries: Sequence[Entry]) -> bytes:
         answer if claims else None,
         *lead,
         _summary(entries),
-        *[_section(one, f"e{i}") for i, one in enumerate(entries, 1) if one.kind != NOT_RUN],
+        *[section(one, f"e{i}") for i, one in enumerate(entries, 1) if one.kind != NOT_RUN],
         tag("footer", _legend()),
     )
 
@@ -104,7 +104,8 @@ def _summary(entries: Sequence[Entry]) -> Html:
     return page.table(["experiment", "preset", "question", "verdict"], rows, kind="cards")
 
 
-def _section(one: Entry, anchor: str) -> Html:
+def section(one: Entry, anchor: str | None = None) -> Html:
+    """The section on one folder; `anchor` is where the page's summary leads to."""
     what = [one.experiment, one.preset and f"preset {one.preset}", f"{one.kind} {one.name}"]
     parts: list[Content] = [tag("p", " · ".join(word for word in what if word), class_="eyebrow")]
     parts.append(tag("h2", one.question or one.experiment or one.name))

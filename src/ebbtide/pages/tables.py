@@ -4,14 +4,19 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ebbtide.errors import InputError, one_line
+from ebbtide.evaluation.divergence import Curves
+from ebbtide.evaluation.summary import known_scalars
 from ebbtide.pages.page import Grid
+from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import DamagedError
+from ebbtide.studies.claim import number
 from ebbtide.studies.describe import Flat, data_needed, defaults, differing, flat, value_text, within
 from ebbtide.studies.study import Study
 from ebbtide.studies.verdict import Verdict
 from ebbtide.sweeps.axes import MEMBER, Point
 from ebbtide.sweeps.folder import SweepFolder
-from ebbtide.sweeps.results import SCALARS, Results
+from ebbtide.sweeps.results import Results
+from ebbtide.sweeps.rows import SCALARS
 from ebbtide.training.spec import Spec, from_builtins
 
 UNREADABLE = (InputError, DamagedError, OSError)
@@ -92,6 +97,17 @@ def table_of_numbers(verdict: Verdict | None, spec: dict[str, Any]) -> Iterable[
     )
     title = f"Numbers of each member ({count})" if spec else f"Numbers behind each claim ({count})"
     yield Grid(title, ["member", *[f"{i}" for i in range(count)]], rows, note)
+
+
+def table_of_summary(run: RunFolder, curves: Curves | None, spec: dict[str, Any]) -> Iterable[Grid]:
+    """Table of what is read off the smoothed curves of each member, for a run without a verdict."""
+    if curves:
+        vary = spec.get("vary")
+        lists: list[tuple[str, list[Any]]] = list(vary.items()) if isinstance(vary, dict) else []
+        lists += [(name, [number(x) for x in values]) for name, values in known_scalars(curves, run.chance()).items()]
+        count, rows = _side_by_side(lists)
+        note = "Read off the smoothed curves."
+        yield Grid(f"Numbers of each member ({count})", ["member", *[f"{i}" for i in range(count)]], rows, note)
 
 
 def _side_by_side(lists: Iterable[tuple[str, Sequence[Any]]]) -> tuple[int, list[list[Any]]]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from ebbtide.evaluation.divergence import diverged
 from ebbtide.evaluation.summary import peak
@@ -47,18 +48,32 @@ LOWEST, HIGHEST = -0.03, 1.03
 """Limits of the panels of accuracies. A chance level beyond them is not drawn: its word would take the room of the
 whole figure."""
 LOSS = (CurveStyle("train_loss", "training loss", "#000000", "-", "o"),)
+SIZE = (7.2, 8.2)
+"""Inches."""
+LATE = 0.7
+"""Share of the axis of time beyond which the words on a peak stand to the left of it."""
+SHORT, LONG = 1e4, 2e5
+"""From which length on an axis of time counts in thousands, and in millions."""
 
 
 def curves_figure(run: RunFolder, title: str, *, log: bool = False) -> dict[str, bytes]:
     """figure.png and figure.svg with in-context accuracies, in-weights accuracies, and the loss; thin lines are
     members, thick lines their median, bands its 95 % interval (of 6 members and more); the ICL peak is marked. A member
     that diverged is drawn as far as it is finite, and the median is over the others."""
-    from matplotlib.figure import Figure
+    figure = draw_curves(run, title, log=log)
+    return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
+
+
+def draw_curves(
+    run: RunFolder, title: str, *, time: str = "sequences", log: bool = False, size: tuple[float, float] = SIZE
+) -> Any:
+    """The figure of `curves_figure` as a matplotlib object of `size` inches; `time` is `sequences` or `steps`."""
+    from ebbtide.report.shown_figure import ShownFigure
 
     curves, chance = run.metrics(), run.chance()
-    x = curves["sequences"].astype(float)
+    x = curves[time].astype(float)
     members = curves["train_loss"].shape[0]
-    figure = Figure(figsize=(7.2, 8.2), layout="constrained")
+    figure = ShownFigure(figsize=size, layout="constrained")
     panels: Sequence[Any] = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1, 0.6])
     lost = diverged(curves)
     top = float(np.mean(x[peak(curves)[~lost]])) if "icl" in curves and not lost.all() else None
@@ -94,28 +109,42 @@ def curves_figure(run: RunFolder, title: str, *, log: bool = False) -> dict[str,
     panels[2].set_title("training", loc="left", fontsize=9)
     panels[2].set_ylabel("loss (nats)")
     set_log(panels[2], "y")
-    panels[2].set_xlabel(f"sequences (per member; a step is {run.header.spec['batch']} sequences)")
+    panels[2].set_xlabel(time_words(time, run.header.spec["batch"]))
     if top is not None:
+        late = top > LATE * x[-1] and not log
         panels[0].annotate(
             f"ICL peak, {top:,.0f}",
             (top, 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, -2),
+            xytext=(-3 if late else 3, -2),
             textcoords="offset points",
             fontsize=8,
             color="0.25",
+            ha="right" if late else "left",
             va="top",
         )
-    if log:
-        panels[2].set_xscale("symlog", linthresh=max(x[min(1, len(x) - 1)], 1))
-        panels[2].set_xlim(left=0)
-    else:
-        panels[2].xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value else "0")
+    set_time(panels[2], x, log)
     words = members_words(members)
     if lost.any():
         words += f"\n{lost.sum()} of {members} members diverged" + ("" if lost.all() else "; median: the others")
-    figure.suptitle(f"{title}\n{words}", fontsize=10)
-    return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
+    figure.suptitle("\n".join(text for text in (title, words) if text), fontsize=10)
+    return figure
+
+
+def time_words(time: str, batch: int) -> str:
+    """The label of an axis of `sequences` or `steps`."""
+    return f"{time} (per member; a step is {batch} sequences)"
+
+
+def set_time(panel: Any, x: Float[np.ndarray, " evaluation"], log: bool) -> None:
+    """Makes an axis of sequences or steps logarithmic from its first evaluation on, or else counts it in millions, or
+    in thousands where it is short."""
+    if log:
+        panel.set_xscale("symlog", linthresh=max(x[min(1, len(x) - 1)], 1))
+        panel.set_xlim(left=0)
+        return
+    unit, letter = (1e6, "M") if x[-1] >= LONG else (1e3, "k") if x[-1] >= SHORT else (1.0, "")
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value / unit:g}{letter}" if value else "0")
 
 
 def _draw(panel: Any, x: np.ndarray, y: np.ndarray, line: CurveStyle) -> None:

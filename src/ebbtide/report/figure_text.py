@@ -1,15 +1,33 @@
-"""The texts of a figure, shown as they are whatever they contain."""
+"""The texts of a figure, shown as they are whatever they contain; and a figure's size."""
 
 from functools import lru_cache
 from typing import Any
 
-from ebbtide.errors import visible
+from ebbtide.errors import require, visible
 
 LONGEST_LINE = 200
 """Largest number of characters of a line that are drawn; no title of ours has as many."""
 MOST_LINES = 12
 LONGEST_TICK = 40
 """Largest number of characters of a tick label: longer ones would leave no room for the plot."""
+
+
+LARGEST = 100.0
+"""Inches: a larger figure would take more memory than a picture is worth."""
+
+
+def check_inches(size: Any) -> None:
+    """Raises `InputError` unless `size` is None, or a width and a height in inches that a picture can have."""
+    two = isinstance(size, tuple | list) and len(size) == 2
+    good = two and all(isinstance(one, int | float) and 0.5 <= one <= LARGEST for one in size)
+    allowed = f"must be (width, height) in inches, each from 0.5 to {LARGEST:g}"
+    require(size is None or good, "size", size, allowed)
+
+
+def plainly(figure: Any) -> Any:
+    """The figure, with all its texts plain."""
+    write_plainly(figure)
+    return figure
 
 
 def write_plainly(figure: Any) -> None:

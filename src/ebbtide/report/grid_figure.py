@@ -35,10 +35,17 @@ class Curve(NamedTuple):
 
 def phase_figure(phase: Phase, *, x: str, y: str, value: str, title: str) -> dict[str, bytes]:
     """figure.png and figure.svg: one cell per pair of values, hatched where no member ended with a finite number."""
-    from matplotlib.figure import Figure
+    figure = draw_phase(phase, x=x, y=y, value=value, title=title)
+    return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
+
+
+def draw_phase(phase: Phase, *, x: str, y: str, value: str, title: str, size: tuple[float, float] | None = None) -> Any:
+    """The figure of `phase_figure` as a matplotlib object of `size` inches (None: by the number of cells)."""
+    from ebbtide.report.shown_figure import ShownFigure
 
     wide, high = 2.2 + 0.75 * len(phase.x), 1.9 + 0.45 * len(phase.y)
-    figure = Figure(figsize=(min(max(wide, 5.0), 14), min(max(high, 2.8), 12)), layout="constrained")
+    usual = (min(max(wide, 5.0), 14), min(max(high, 2.8), 12))
+    figure = ShownFigure(figsize=size or usual, layout="constrained")
     panel: Any = figure.subplots()
     finite = phase.mean[np.isfinite(phase.mean)]
     low, top = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
@@ -66,8 +73,9 @@ def phase_figure(phase: Phase, *, x: str, y: str, value: str, title: str) -> dic
     counts = sorted({int(n) for n in phase.members[np.isfinite(phase.mean)]})
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
     missing = "; hatched: not trained, or diverged" if len(finite) < phase.mean.size else ""
-    figure.suptitle(f"{title}\nmean of {seeds} members a cell{missing}", fontsize=10)
-    return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
+    words = f"mean of {seeds} members a cell{missing}"
+    figure.suptitle(f"{title}\n{words}" if title else words, fontsize=10)
+    return figure
 
 
 def curves_by_figure(
@@ -75,15 +83,31 @@ def curves_by_figure(
 ) -> dict[str, bytes]:
     """figure.png and figure.svg: for every value of `axis` the median over members with its 95 % interval (thin lines
     are members), darker for larger values; one panel per value of `split`."""
+    figure = draw_curves_by(curves, metric=metric, axis=axis, split=split, chance=chance, title=title)
+    return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
+
+
+def draw_curves_by(
+    curves: list[Curve],
+    *,
+    metric: str,
+    axis: str,
+    split: str | None,
+    chance: float | None,
+    title: str,
+    size: tuple[float, float] | None = None,
+) -> Any:
+    """The figure of `curves_by_figure` as a matplotlib object of `size` inches (None: by the number of panels)."""
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
+
+    from ebbtide.report.shown_figure import ShownFigure
 
     panels = list(dict.fromkeys(one.panel for one in curves))
     values = _sort_values(list(dict.fromkeys(one.value for one in curves)))
     colours = {v: colormaps["viridis_r"](0.12 + 0.88 * i / max(len(values) - 1, 1)) for i, v in enumerate(values)}
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.6 + 2.9 * columns, 0.9 + 2.7 * rows), layout="constrained")
+    figure = ShownFigure(figsize=size or (2.6 + 2.9 * columns, 0.9 + 2.7 * rows), layout="constrained")
     grid: Any = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel, name in zip(grid.flat, panels, strict=False):
         for one in sorted((c for c in curves if c.panel == name), key=lambda c: values.index(c.value)):
@@ -118,8 +142,8 @@ def curves_by_figure(
     words = members_words(counts[-1], f"{seeds} members each")
     lost = sum(int((~np.isfinite(one.members[:, -1])).sum()) for one in curves) if metric != "train_loss" else 0
     words += f"\n{lost} members are not finite to the end: the median is that of the others" if lost else ""
-    figure.suptitle(f"{title}\n{words}", fontsize=10)
-    return {f"figure.{kind}": render(figure, kind) for kind in ("png", "svg")}
+    figure.suptitle(f"{title}\n{words}" if title else words, fontsize=10)
+    return figure
 
 
 def _written(value: Any) -> str:

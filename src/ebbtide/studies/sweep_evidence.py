@@ -7,7 +7,8 @@ import numpy as np
 
 from ebbtide.evaluation.summary import Curves
 from ebbtide.studies.evidence import AXES, Arm, Evidence
-from ebbtide.sweeps.results import Results, Row
+from ebbtide.sweeps.results import Results
+from ebbtide.sweeps.rows import Row
 
 
 def evidence_of_sweep(results: Results, arms: Iterable[str]) -> Evidence:

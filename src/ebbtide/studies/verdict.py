@@ -8,6 +8,7 @@ import msgspec
 
 from ebbtide import __version__
 from ebbtide.errors import InputError
+from ebbtide.notebook import html_of
 from ebbtide.runs.atomic import write_file
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import read_bounded
@@ -30,7 +31,7 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     how the setting differs from the paper's, `seeds` which were used, `command` how to run it again; `version` of
     ebbtide judged the claims whose digest is `claims_digest`; `registered` says whether claims, seeds and setting are
     those that were registered before the run; `trained_by` names what trained the members (the compiled kernel or XLA,
-    and on which device). Each is empty where it is not known."""
+    and on which device). Each is empty where it is not known. A notebook shows it as `ebbtide report` does."""
 
     study: str
     paper: str
@@ -52,6 +53,9 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def holds(self) -> bool:
         """Whether every claim holds."""
         return all(claim.verdict == "holds" for claim in self.claims)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
 
 class Basis(NamedTuple):

@@ -4,46 +4,28 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.divergence import diverged_at
 from ebbtide.evaluation.summary import Curves, summarise
+from ebbtide.notebook import html_of
 from ebbtide.report.export import curve_values
+from ebbtide.report.figure_text import check_inches, plainly
+from ebbtide.report.grid_figure import draw_curves_by, draw_phase
 from ebbtide.report.table_file import as_frame, write_table
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import DamagedError
 from ebbtide.sweeps.axes import MEMBER
 from ebbtide.sweeps.folder import SweepFolder
 from ebbtide.sweeps.plan import group_unchecked
+from ebbtide.sweeps.rows import SCALARS, Row
+from ebbtide.sweeps.views import curves_by, phase
 from ebbtide.traced import kind_name, value_at
 from ebbtide.training.custom import Custom
 from ebbtide.user_code import is_own
-
-SCALARS = (
-    "icl_peak",
-    "icl_final",
-    "transience",
-    "peak_sequences",
-    "half_decay_sequences",
-    "crossover_sequences",
-    *(f"{name}_{at}" for name in ("iwl", "ciwl", "flip", "train_loss") for at in ("at_peak", "final")),
-    "diverged_sequences",
-)
-"""The scalars of a finished member in a row (see `evaluation.summary.summarise`), in this order; the last is where it
-diverged (`evaluation.divergence`; nan: it did not)."""
-
-
-class Row(NamedTuple):
-    """A member: its axes, its state, its scalars (nan where there are none), and the task and place of its curves."""
-
-    axes: dict[str, Any]
-    state: str
-    scalars: dict[str, float]
-    task: str | None
-    place: int
 
 
 class Results:
@@ -51,7 +33,8 @@ class Results:
 
     `rows` are in the order of the sweep's points, whatever tasks the members were trained in. A row's state is
     `finished`, `diverged` (finished, but the last evaluation is not finite), `unfinished`, `missing` (never begun),
-    `quarantined` (its task failed too often) or `damaged`.
+    `quarantined` (its task failed too often) or `damaged`. A notebook shows the results as their section of
+    `ebbtide report`.
 
     Args:
         path: the sweep's folder.
@@ -154,6 +137,76 @@ class Results:
         if curves:
             coords["sequences"] = grid
         return xarray.Dataset(data, coords, {"sweep": self.folder.sweep.name})
+
+    def plot(
+        self,
+        y: str = "icl",
+        *,
+        by: str | None = None,
+        split: str | None = None,
+        where: dict[str, Any] | None = None,
+        size: tuple[float, float] | None = None,
+        title: str = "",
+    ) -> Any:
+        """A curve over training for every value of an axis, as a `matplotlib.figure.Figure`: the median over members
+        with its 95 % interval, thin lines are members.
+
+        Args:
+            y: an evaluator (its headline metric) or `train_loss`.
+            by: the axis whose values are the lines; None: the only one beside the seeds.
+            split: an axis whose values are the panels.
+            where: values of the other axes.
+            size: (width, height) in inches; None: by the number of panels.
+            title: a line above the figure.
+
+        Raises:
+            InputError: the sweep has no such axis, value or curve, an axis is left open, or no member has finished.
+
+        >>> results = eb.Results("runs/rates")  # doctest: +SKIP
+        >>> results.plot("icl", by="optimizer.lr").savefig("rates.png")  # doctest: +SKIP
+        """
+        check_inches(size)
+        open_axes = [name for name in self.axes if name not in (MEMBER, split, *(where or {}))]
+        allowed = f"must be one of the axes {', '.join(open_axes) or MEMBER}"
+        require(by is not None or len(open_axes) == 1, "by", by, allowed)
+        axis = by or open_axes[0]
+        curves, chance = curves_by(self, y, axis, split, where), self.chance(y)
+        how: dict[str, Any] = {"metric": y, "axis": axis, "split": split, "chance": chance, "size": size}
+        return plainly(draw_curves_by(curves, title=title, **how))
+
+    def plot_phase(
+        self,
+        value: str = "transience",
+        *,
+        x: str,
+        y: str,
+        where: dict[str, Any] | None = None,
+        size: tuple[float, float] | None = None,
+        title: str = "",
+    ) -> Any:
+        """The phase diagram of two axes as a `matplotlib.figure.Figure`: in each cell the mean of a scalar over the
+        members that have finished, hatched where there is none.
+
+        Args:
+            value: a scalar, one of the columns of `table()`.
+            x: the axis from left to right.
+            y: the axis from bottom to top.
+            where: values of the other axes.
+            size: (width, height) in inches; None: by the number of cells.
+            title: a line above the figure.
+
+        Raises:
+            InputError: the sweep has no such axis, value or scalar, or an axis is left open.
+
+        >>> results = eb.Results("runs/rates")  # doctest: +SKIP
+        >>> results.plot_phase("icl_final", x="optimizer.lr", y="model.width")  # doctest: +SKIP
+        """
+        check_inches(size)
+        found = phase(self, x, y, value, where)
+        return plainly(draw_phase(found, x=x, y=y, value=value, title=title, size=size))
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def select(self, where: dict[str, Any]) -> list[Row]:
         """The rows whose axes have these values. Raises `InputError` for an unknown axis or value."""

@@ -7,10 +7,10 @@ import numpy as np
 from ebbtide.errors import nearest, require
 from ebbtide.report.grid_figure import Curve, Phase
 from ebbtide.sweeps.axes import MEMBER
-from ebbtide.sweeps.results import SCALARS, Results, Row
+from ebbtide.sweeps.rows import SCALARS, Row, Rows
 
 
-def phase(results: Results, x: str, y: str, value: str, where: dict[str, Any] | None = None) -> Phase:
+def phase(results: Rows, x: str, y: str, value: str, where: dict[str, Any] | None = None) -> Phase:
     """The mean over seeds of a scalar, over two axes; other axes must be fixed by `where`.
 
     Members that diverged or are not finished do not count. Raises `InputError` for an unknown axis, value or scalar.
@@ -32,7 +32,7 @@ def phase(results: Results, x: str, y: str, value: str, where: dict[str, Any] | 
 
 
 def curves_by(
-    results: Results, metric: str, axis: str, split: str | None = None, where: dict[str, Any] | None = None
+    results: Rows, metric: str, axis: str, split: str | None = None, where: dict[str, Any] | None = None
 ) -> list[Curve]:
     """An evaluator's headline metric (or `train_loss`) against sequences for every value of an axis, in panels by
     `split`; other axes must be fixed by `where`. Raises `InputError` for an unknown axis, value or metric."""
@@ -60,7 +60,7 @@ def curves_by(
     return out
 
 
-def _select_rows(results: Results, shown: set[str], where: dict[str, Any]) -> list[Row]:
+def _select_rows(results: Rows, shown: set[str], where: dict[str, Any]) -> list[Row]:
     """The rows to show. Raises `InputError` where an axis other than seeds is neither shown nor fixed."""
     rows = results.select(where)
     for name in results.axes:

@@ -63,4 +63,4 @@ def convert_run(
     converted context precedes. `processes` and `say` are those of `train`. Raises `InputError` as `converted_spec` and
     `train` do."""
     spec = converted_spec(run, context, at=at, random_features=random_features)
-    return train(spec, out, processes=processes, width=1, until=0, say=say)
+    return train(spec, out, processes=processes, width=1, until=0, progress=False, say=say)

@@ -4,7 +4,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from ebbtide.training.feasible import check_feasible
 from ebbtide.training.inputs import changed_inputs, inputs
 from ebbtide.training.kernels import XLA
 from ebbtide.training.layout import LONG_STEP_SECONDS, choose, step_seconds
-from ebbtide.training.progress import Progress, Report, announce_slow_start
+from ebbtide.training.progress import Progress, Report, Say, announce_slow_start, listeners
 from ebbtide.training.run import Run, spec_of
 from ebbtide.training.saved import check_state
 from ebbtide.training.spec import Spec
@@ -56,8 +55,9 @@ def train(
     deterministic: bool = False,
     until: int | None = None,
     label: dict[str, str] | None = None,
+    progress: bool | None = None,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say | None = None,
 ) -> Run:
     """Trains all members of `spec` into the run folder `out`, and returns the run.
 
@@ -79,8 +79,10 @@ def train(
         until: the sequences at which the run is left, to be continued later (`resume`), a multiple of the batch; None:
             the end.
         label: text stored in run.json, e.g. the study and its preset.
+        progress: whether a line shows the progress (on standard error, or below the cell of a notebook) and remarks
+            are printed; None: in a terminal and in a notebook, unless `report` is given.
         report: called with the `Progress` about once a second.
-        say: called with one-line remarks, e.g. about the layout that was measured.
+        say: called with one-line remarks, e.g. about the layout that was measured, in place of printing them.
 
     Raises:
         InputError: the spec, the folder or the layout cannot be used; nothing has been written.
@@ -107,13 +109,15 @@ def train(
         check_feasible(spec)
     path = Path(out)
     require("\0" not in str(path), "out", str(path), "must be the name of a folder")
-    how = {"width": width, "devices": devices, "deterministic": deterministic, "say": say}
+    how: dict[str, Any] = {"width": width, "devices": devices, "deterministic": deterministic}
     goal = spec.sequences if until is None else until
     allowed = f"must be a multiple of batch = {spec.batch}, at most sequences = {spec.sequences}"
     require(goal % spec.batch == 0 and 0 <= goal <= spec.sequences, "until", until, allowed)
-    rest = (deterministic, goal, label or {}, report or (lambda progress: None))
+    rest = (deterministic, goal, label or {})
     if not distributed:
-        return _train(spec, path, {"processes": processes, "device": device, **how}, None, *rest)
+        how |= {"processes": processes, "device": device}
+        with listeners(progress, report, say) as (hear, tell):
+            return _train(spec, path, how | {"say": tell}, None, *rest, hear)
     require(device is None, "device", device, "must not be given for a distributed run")
     require(processes is None, "processes", processes, "must not be given for a distributed run")
     from ebbtide.training import hosts
@@ -121,8 +125,9 @@ def train(
     process = hosts.join(spec.members)
     hosts.check_hosts(spec)
     if process == 0:
-        with hosts.share_ending():
-            return _train(spec, path, {"processes": 0, "device": here(), **how}, hosts.Hosts(), *rest)
+        how |= {"processes": 0, "device": here()}
+        with hosts.share_ending(), listeners(progress, report, say) as (hear, tell):
+            return _train(spec, path, how | {"say": tell}, hosts.Hosts(), *rest, hear)
     failed = hosts.follow()
     if failed == "Interrupted":
         raise Interrupted
@@ -201,7 +206,7 @@ class _Loop:
         goal: int,
         label: dict[str, str],
         report: Report,
-        say: Callable[[str], None],
+        say: Say,
         stop: threading.Event,
     ):
         """`read` is the part of the run's identity that describes its data files (see `inputs`); `goal` the sequences

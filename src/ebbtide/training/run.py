@@ -1,6 +1,7 @@
-"""A run as its user sees it: the files of its folder, and the spec, the models and the labelled curves in them."""
+"""A run as its user sees it: the files of its folder, and the spec, the models, the curves and the figures in them."""
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -8,7 +9,11 @@ import jax
 import numpy as np
 
 from ebbtide.errors import InputError, require
+from ebbtide.evaluation.summary import known_scalars
 from ebbtide.models.model import Model, Params
+from ebbtide.notebook import html_of
+from ebbtide.report.export import COLUMNS, tidy_rows
+from ebbtide.report.table_file import as_frame
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.signed import DamagedError
 from ebbtide.training.feasible import check_loadable
@@ -23,7 +28,8 @@ WATCHED = ("value", "sequences", "stopped_at")
 
 class Run(RunFolder):
     """A run folder, read only, with what is in it as Python objects: `spec`, `model(member, at)`, `metrics()`,
-    `to_xarray()`. It sees what is committed, also while the run is being written.
+    `summary()`, `plot()`, `to_polars()`, `to_xarray()`. It sees what is committed, also while the run is being written.
+    A notebook shows it as its section of `ebbtide report`.
 
     Args:
         path: the run's folder.
@@ -109,6 +115,99 @@ class Run(RunFolder):
         never = f"no evaluation of member {member} by {evaluator} was a number"
         require(bool(best["sequences"][member] >= 0), "at", "best", never)
         return {name: array for name, array in best.items() if name not in WATCHED}
+
+    def summary(self) -> dict[str, np.ndarray]:
+        r"""Learning curves as a few numbers per member: a table of equal columns [member] by name, as data frames take
+        it (`polars.DataFrame(run.summary())`).
+
+        The curves c are smoothed over three evaluations. `icl_peak` is $\max_t c(t)$ of the evaluator `icl` at
+        `peak_sequences`, `icl_final` its value at the end, `transience` their difference; `half_decay_sequences`: the
+        first evaluation after the peak with $c \le (\mathrm{peak} + \mathrm{chance}) / 2$; `crossover_sequences`: the
+        first one after the peak at which `iwl` or `ciwl` exceeds `icl`; X`_at_peak`, X`_peak` and X`_final` for every
+        other evaluator X (accuracies from 0 to 1; for functions the share that is explained), and the same of
+        `train_loss` (nats, for functions squared error); `diverged_sequences`: where the member diverged. Places are in
+        sequences, nan where there is none. `member` counts from 0, and every field that `spec.vary` names is a column.
+
+        Returns:
+            Arrays [member] by name, without the numbers for which the run has no evaluator.
+
+        Raises:
+            InputError: nothing was evaluated yet.
+            DamagedError: a committed segment does not verify.
+
+        >>> summary = eb.Run("runs/tiny").summary()
+        >>> list(summary)[:4], summary["icl_final"].shape
+        (['member', 'icl_peak', 'icl_final', 'peak_sequences'], (1,))
+        >>> bool(summary["icl_peak"][0] >= summary["icl_final"][0])
+        True
+        """
+        curves, spec = self.metrics(), self.header.spec
+        columns: dict[str, np.ndarray] = {"member": np.arange(spec["members"])}
+        columns |= {name: np.asarray(values) for name, values in (spec.get("vary") or {}).items()}
+        return columns | known_scalars(curves, self.chance())
+
+    def plot(
+        self,
+        y: str | Sequence[str] | None = None,
+        *,
+        x: str = "sequences",
+        log: bool = False,
+        size: tuple[float, float] | None = None,
+        title: str = "",
+    ) -> Any:
+        """The curves as a `matplotlib.figure.Figure`, which a notebook shows and `savefig` writes.
+
+        Thin lines are members (bands beyond 50), thick ones their median, a band is its 95 % interval (of 6 members and
+        more), dotted lines are chance levels. With an evaluator as `x` it is a phase portrait: one path for each member
+        through training, from the ring to the disc.
+
+        Args:
+            y: names in `metrics()`: evaluators (their headline metric), `evaluator/metric`, `train_loss`. There is one
+                panel for each unit. None: the evaluators in panels "from the context" and "from the weights", and the
+                loss; for runs on functions all evaluators.
+            x: "sequences" (per member), "steps", or the name of a curve.
+            log: a logarithmic x axis; one of sequences or steps is linear up to its first evaluation.
+            size: (width, height) in inches; None: by the number of panels.
+            title: a line above the figure.
+
+        Raises:
+            InputError: the run has no such curve, `size` is none, or nothing was evaluated yet.
+            DamagedError: a committed segment does not verify.
+
+        >>> run = eb.Run("runs/tiny")
+        >>> [panel.get_ylabel() for panel in run.plot(["icl", "train_loss"]).axes]
+        ['accuracy', 'loss (nats)']
+        >>> run.plot("icl", x="train_loss", size=(5, 4)).get_size_inches().tolist()
+        [5.0, 4.0]
+        >>> run.plot("icll")
+        Traceback (most recent call last):
+        ebbtide.errors.InputError: y = 'icll': must be a curve of the run, ... (did you mean 'icl'?)
+        """
+        from ebbtide.report.plot import plot_run  # loads matplotlib
+
+        return plot_run(self, y, x, log, size, title)
+
+    def to_polars(self) -> Any:
+        """Every evaluation as a tidy `polars.DataFrame` (needs the extra `export`), as `ebbtide export` writes it.
+
+        Columns: `member`, `sequences` (per member), `steps`, `evaluator`, `metric`, `value`, `error` (the standard
+        error over the evaluation sequences). The training loss has the evaluator `train` and the metric
+        `training_loss`.
+
+        Raises:
+            InputError: polars is not installed, or nothing was evaluated yet.
+            DamagedError: a committed segment does not verify.
+
+        >>> frame = eb.Run("runs/tiny").to_polars()
+        >>> frame.columns
+        ['member', 'sequences', 'steps', 'evaluator', 'metric', 'value', 'error']
+        >>> frame["metric"].unique().sort().to_list()[:2]
+        ['accuracy', 'context_mass']
+        """
+        return as_frame(list(COLUMNS), [dict(zip(COLUMNS, row, strict=True)) for row in tidy_rows(self)])
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def to_xarray(self) -> Any:
         """The curves with named axes, as an `xarray.Dataset` (needs the extra `export`).
