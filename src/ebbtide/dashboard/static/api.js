@@ -54,6 +54,7 @@ function pause(milliseconds, signal) {
       if (document.hidden && !signal.aborted) return; // visibilitychange calls again
       clearTimeout(timer);
       document.removeEventListener('visibilitychange', done);
+      signal.removeEventListener('abort', done);
       resolve();
     };
     const timer = setTimeout(done, milliseconds);
