@@ -54,8 +54,8 @@ class Curves {
         keep({ show: this.shownNames });
         this.#changed();
       }),
-      across: select('Horizontal', [], '', set('across', 'x', null)),
-      up: select('Vertical', [], '', set('up', 'y', null)),
+      across: select('Horizontal', [], '', (v) => { this.limits = {}; set('across', 'x', null)(v); }),
+      up: select('Vertical', [], '', (v) => { this.limits = {}; set('up', 'y', null)(v); }),
       marked: toggle('Peak, half-fall and phases', this.marked, (on) => { this.marked = on; keep({ marks: on ? null : 'off' }); this.#show(); }),
       reset: undo('Reset zoom', () => this.#zoom(null)),
     };
