@@ -18,7 +18,8 @@ export function swatch(colour, dash = []) {
 }
 
 /** A panel in a figure of its own. `update(model)` shows a model: {title, note, groups, xLabel, xKind, threshold, yLog,
- * marks, phases, height, sync, onZoom, onToggle, chance}. */
+ * marks, marksInWords,
+ * phases, height, sync, onZoom, legend}. `legend: false` leaves out the entries, where the view has one for all panels. */
 export class Panel {
   constructor(model) {
     this.title = el('h3', {});
@@ -40,15 +41,14 @@ export class Panel {
     this.note.hidden = !model.note;
     this.#writeLegend();
     this.host.setAttribute('aria-label', this.summary());
-    const shownGroups = model.groups.filter((group) => !group.off);
     Object.assign(this.host.dataset, {
-      lines: shownGroups.reduce((sum, group) => sum + (group.members?.length ?? 0), 0),
-      bands: shownGroups.filter((group) => group.bands && !group.members).length,
-      points: Math.max(0, ...shownGroups.map((group) => group.x.length)),
+      lines: model.groups.reduce((sum, group) => sum + (group.members?.length ?? 0), 0),
+      bands: model.groups.filter((group) => group.bands && !group.members).length,
+      points: Math.max(0, ...model.groups.map((group) => group.x.length)),
       marks: (model.marks ?? []).map((mark) => mark.name).join(' '),
-      chance: [...new Set(shownGroups.map((group) => group.chance).filter((v) => v != null))].join(' '),
+      chance: [...new Set(model.groups.map((group) => group.chance).filter((v) => v != null))].join(' '),
     });
-    const options = this.#options(shownGroups);
+    const options = this.#options(model.groups);
     if (this.plot) this.plot.update(options);
     else this.plot = new Plot(this.host, options);
     if (this.table.open) this.#fillTable();
@@ -67,7 +67,7 @@ export class Panel {
   /** The panel in words. */
   summary() {
     const { title, groups, marks } = this.model;
-    const parts = groups.filter((group) => !group.off).map((group) => {
+    const parts = groups.map((group) => {
       const at = lastFinite(group.centre);
       if (at < 0) return `${group.label}: ${plural(group.total, 'member')}, no finite value yet.`;
       const values = group.centre.filter((v) => v != null);
@@ -83,19 +83,14 @@ export class Panel {
   }
 
   #writeLegend(force = false) {
-    const { groups, onToggle } = this.model;
-    const state = JSON.stringify([groups.map((g) => [g.key, g.label, g.colour, g.dash, countWords(g), linesWords(g), g.off, this.#end(g)]), Boolean(onToggle)]);
+    const groups = this.model.legend === false ? [] : this.model.groups;
+    const state = JSON.stringify([groups.map((g) => [g.key, g.label, g.colour, g.dash, countWords(g), linesWords(g), this.#end(g)]), this.model.groups.map(linesWords)]);
     if (state === this.legendState && !force) return;
     this.legendState = state;
-    const focused = this.legend.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-    const entries = groups.map((group) => {
-      const inside = [swatch(group.colour, group.dash), el('span', {}, group.short ?? group.label), el('span', { class: 'end' }, this.#end(group)), el('span', { class: 'count' }, countWords(group))];
-      if (!onToggle) return el('span', { class: 'entry' }, ...inside);
-      return el('button', { type: 'button', class: 'entry', 'data-key': group.key, 'aria-pressed': String(!group.off), onclick: () => onToggle(group.key) }, ...inside);
-    });
-    const words = [...new Set(groups.filter((group) => !group.off).map(linesWords))];
+    const entries = groups.map((group) => el('span', { class: 'entry' }, swatch(group.colour, group.dash), el('span', {}, group.short ?? group.label),
+      el('span', { class: 'end' }, this.#end(group)), el('span', { class: 'count' }, countWords(group))));
+    const words = [...new Set(this.model.groups.map(linesWords))];
     this.legend.replaceChildren(...entries, el('span', { class: 'lines' }, words.join('; ')));
-    if (focused) [...this.legend.children].find((one) => one.dataset.key === focused)?.focus();
   }
 
   #end(group) {
@@ -160,8 +155,8 @@ export class Panel {
   #fillTable() {
     if (!this.table.open) return;
     const { groups, xWord } = this.model;
-    const rows = groups.filter((group) => !group.off).flatMap((group) => rowsOf(group));
-    const most = Math.max(0, ...groups.filter((g) => !g.off).map((g) => g.members?.length ?? 0));
+    const rows = groups.flatMap((group) => rowsOf(group));
+    const most = Math.max(0, ...groups.map((g) => g.members?.length ?? 0));
     const every = Math.ceil(rows.length / MOST_ROWS) || 1;
     const head = ['curve', xWord, 'median or mean', 'low', 'high', 'N', ...Array.from({ length: most }, (_, m) => `member ${m}`)];
     const note = every > 1 ? `Every ${every}th evaluation of ${exact(rows.length)}; all of them: ebbtide export.` : '';

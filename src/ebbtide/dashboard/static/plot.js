@@ -60,7 +60,7 @@ export function padded(low, high, kind) {
   return [low - room, high + room];
 }
 
-/** Axes in `host`. `options`: `height`; `x` and `y`: {label, kind, threshold, limits}; `paint(view)` draws, with
+/** Axes in `host`. `options`: `height`; `x` and `y`: {label, kind, threshold, limits, ticks: [[value, words]]}; `paint(view)` draws, with
  * `view.X` and `view.Y` from values to pixels of the canvas; `read(view, left, top)` says what lies at a place as
  * {left, top, content} or null; `step(view, from, by)` the place of the next point, for the keyboard; `onZoom(limits)`
  * when the reader chooses limits (null: all); `sync`, a name shared by plots whose cursors move together. */
@@ -83,7 +83,7 @@ export class Plot {
 
   /** Takes new options. The chosen limits stay, unless the kind or the meaning of an axis changes. */
   update(options) {
-    const meaning = (one) => JSON.stringify([one.x.kind, one.x.label, one.x.threshold, one.y.kind, one.y.label, one.height]);
+    const meaning = (one) => JSON.stringify([one.x.kind, one.x.label, one.x.threshold, one.y.kind, one.y.label, one.height, one.x.ticks]);
     const same = meaning(options) === meaning(this.options);
     this.options = options;
     if (!same) {
@@ -128,7 +128,10 @@ export class Plot {
       border: { show: true, stroke: soft, width: 1 },
       values: (u, ticks) => tickLabels(ticks),
       filter: (u, ticks) => ticks,
-      ...(one.kind === 'linear' ? {} : {
+      ...(one.ticks ? {
+        splits: () => one.ticks.map(([at]) => at),
+        values: () => one.ticks.map(([, words]) => words),
+      } : one.kind === 'linear' ? {} : {
         splits: (u, index, low, high) => logTicks(low, high, (index ? u.height : u.width) / 70, one.threshold),
       }),
     });

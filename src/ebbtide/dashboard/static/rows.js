@@ -15,13 +15,13 @@ export class Rows {
     this.after = el('tr', { class: 'room', 'aria-hidden': 'true' }, el('td', { colspan: options.columns }));
     this.body = el('tbody', {}, this.before, this.after);
     this.element = el('table', { class: 'runs', role: 'treegrid', 'aria-label': options.label, 'aria-multiselectable': 'true', tabindex: 0,
-      onkeydown: (event) => this.#key(event), onfocus: () => this.#drawWindow(true) }, el('thead', {}, options.head), this.body);
+      onkeydown: (event) => this.#key(event) }, el('thead', {}, options.head), this.body);
     this.body.addEventListener('mousedown', (event) => {
       const index = Number(event.target.closest('tr')?.dataset.index ?? NaN);
       if (Number.isNaN(index)) return;
       this.active = options.key(this.items[index]);
       if (!event.target.closest('a')) { event.preventDefault(); this.element.focus({ preventScroll: true }); }
-      this.#drawWindow(true);
+      this.#mark(); // no new rows now: the click that follows needs those that are there
     });
     this.scrolled = () => { cancelAnimationFrame(this.frame); this.frame = requestAnimationFrame(() => this.#drawWindow()); };
     addEventListener('scroll', this.scrolled, { passive: true });
@@ -71,17 +71,22 @@ export class Rows {
     this.after.firstChild.style.height = `${Math.max(0, this.items.length - last) * row}px`;
     this.before.hidden = first === 0;
     this.after.hidden = last >= this.items.length;
-    const now = this.#index();
     const fresh = this.items.slice(first, last).map((item, i) => {
       const { attributes, cells } = this.options.draw(item);
       const index = first + i;
       const node = el('tr', { id: `row-${index}`, 'data-index': index, 'data-key': this.options.key(item), 'aria-rowindex': index + 2, ...attributes,
         ondblclick: (event) => { if (item.name && !event.target.closest('input, button')) this.options.onOpen(item); } }, ...cells);
-      node.classList.toggle('active', index === now);
       return node;
     });
     this.body.replaceChildren(this.before, ...fresh, this.after);
-    if (now >= first && now < last) this.element.setAttribute('aria-activedescendant', `row-${now}`);
+    this.#mark();
+  }
+
+  /** Marks the row of the keyboard. */
+  #mark() {
+    const now = this.#index();
+    for (const node of this.body.rows) node.classList.toggle('active', node.id === `row-${now}`);
+    if (now >= this.first && now < this.last) this.element.setAttribute('aria-activedescendant', `row-${now}`);
     else this.element.removeAttribute('aria-activedescendant');
   }
 
