@@ -52,10 +52,13 @@ export function countWords(group) {
   return `N = ${group.total}${lost ? `, ${lost} diverged` : ''}`;
 }
 
-/** What a legend says of the lines: thin, thick and bands. */
-export function linesWords(group) {
-  const thin = group.bands && !group.members ? 'bands: half and nine tenths of the members' : 'thin: members';
-  return `${thin}; thick: ${group.centreWord}${hasInterval(group) ? ' with its 95 % interval' : ''}`;
+/** What a legend says of the lines of groups: thin, thick and bands. */
+export function linesWords(groups) {
+  const of = (group) => [
+    group.bands && !group.members ? 'bands: half and nine tenths of the members' : 'thin: members',
+    `thick: ${group.centreWord}${hasInterval(group) ? ' with its 95 % interval' : ''}`,
+  ];
+  return [...new Set(groups.flatMap((group) => of(group)))].join('; ');
 }
 
 /** The index of the entry of a sorted list that is nearest to a value; -1 for an empty list. */

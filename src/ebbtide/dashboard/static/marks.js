@@ -16,7 +16,8 @@ export function marksOf(data, { factor = 1, group = null } = {}) {
   return KINDS.filter((kind) => marks[kind.name]?.some((v) => v != null)).map((kind) => {
     const own = marks[kind.name].map((v) => (v == null ? null : v / factor));
     const there = own.filter((v) => v != null);
-    const at = median(own);
+    const known = marks.median?.[kind.name];
+    const at = known != null ? known / factor : median(own);
     const count = there.length < data.members ? ` (${there.length} of ${data.members})` : '';
     const points = kind.name !== 'crossover' && group?.members
       ? own.map((x, m) => (x == null ? null : { x, y: valueAt(group, m, x) })).filter((one) => one?.y != null)

@@ -26,6 +26,16 @@ const LOSS = { train_loss: ['Training loss', '#000000', []] };
 /** The panels of an overlay, as in the figure of a run. */
 export const GROUPS = [['From the context', CONTEXT], ['From the weights', WEIGHTS], ['Training', LOSS]];
 
+/** Names of curves in the order of the figure: context, weights, the rest, training. */
+export function inOrder(curves) {
+  const own = [...Object.keys(CONTEXT), ...Object.keys(WEIGHTS)];
+  const rank = (curve) => {
+    const name = curve.split('/')[0];
+    return name in LOSS ? Infinity : own.includes(name) ? own.indexOf(name) : own.length;
+  };
+  return [...curves].sort((a, b) => (rank(a) === rank(b) ? 0 : rank(a) - rank(b)));
+}
+
 /** Colours of runs and of evaluators that have no style of their own. */
 export const CYCLE = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255', '#999933'];
 const DASHES = [[], [8, 3], [2, 2.5], [6, 2, 2, 2], [9, 2, 2, 2]];
@@ -86,7 +96,7 @@ export const diverging = (share) => between(PUOR, share);
 
 /** A colour along time or along the values of an axis, readable on the ground of now: viridis without its palest end
  * on light ground, without its darkest on dark ground. */
-export const ordered = (share) => (isDark() ? viridis(0.3 + 0.7 * share) : viridis(0.88 * (1 - share)));
+export const ordered = (share) => (isDark() ? viridis(0.4 + 0.6 * share) : viridis(0.88 * (1 - share)));
 
 /** Black or white, whichever is readable on a colour `rgb(r, g, b)`. */
 export function inkOn(colour) {

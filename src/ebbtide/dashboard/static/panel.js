@@ -84,13 +84,12 @@ export class Panel {
 
   #writeLegend(force = false) {
     const groups = this.model.legend === false ? [] : this.model.groups;
-    const state = JSON.stringify([groups.map((g) => [g.key, g.label, g.colour, g.dash, countWords(g), linesWords(g), this.#end(g)]), this.model.groups.map(linesWords)]);
+    const state = JSON.stringify([groups.map((g) => [g.key, g.label, g.colour, g.dash, countWords(g), this.#end(g)]), linesWords(this.model.groups)]);
     if (state === this.legendState && !force) return;
     this.legendState = state;
     const entries = groups.map((group) => el('span', { class: 'entry' }, swatch(group.colour, group.dash), el('span', {}, group.short ?? group.label),
       el('span', { class: 'end' }, this.#end(group)), el('span', { class: 'count' }, countWords(group))));
-    const words = [...new Set(this.model.groups.map(linesWords))];
-    this.legend.replaceChildren(...entries, el('span', { class: 'lines' }, words.join('; ')));
+    this.legend.replaceChildren(...entries, el('span', { class: 'lines' }, linesWords(this.model.groups)));
   }
 
   #end(group) {
@@ -179,7 +178,7 @@ function rowsOf(group) {
 function valuesAt(group, i, view, top, log, groups) {
   const interval = group.low?.[i] != null ? ` [${number(group.low[i])}, ${number(group.high[i])}]` : '';
   const count = group.n ? `N = ${group.n[i]}` : countWords(group);
-  const head = el('p', { class: 'group' }, swatch(group.colour, group.dash), el('b', {}, `${group.short ?? group.label} `),
+  const head = el('p', { class: 'group' }, swatch(group.colour, group.dash), group.short !== group.centreWord && el('b', {}, group.short ?? group.label),
     `${group.centreWord} ${number(group.centre[i])}${interval} `, el('span', { class: 'count' }, count));
   if (group.bands && !group.members) {
     const { low90, low50, high50, high90 } = group.bands;

@@ -38,9 +38,9 @@ export function phaseDiagram({ rows, axes, x, y, scalar }) {
   const bar = el('canvas', { width: 100, height: 6, 'aria-hidden': 'true' });
   const ink = bar.getContext('2d');
   for (let i = 0; i < 100; i += 1) { ink.fillStyle = colour(low + ((high - low) * i) / 99); ink.fillRect(i, 0, 1, 6); }
-  const over = others.length ? ` over ${others.join(', ')}` : '';
+  const over = others.length ? ` Averaged over ${others.join(', ')}.` : '';
   return [
-    el('p', { class: 'note' }, `Cells: mean over their members${over}; N: members with a finite value. Hatched: not trained yet, or diverged. ${plural(rows.length, 'member')} in all.`),
+    el('p', { class: 'note' }, `Each cell is the mean over its members; N counts those with a value. Hatched: not trained yet, or diverged.${over} ${plural(rows.length, 'member')} in all.`),
     el('div', { class: 'timescale' }, el('span', {}, number(low)), bar, el('span', {}, `${number(high)} (${scalar.replaceAll('_', ' ')})`)),
     el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Phase diagram' }, el('table', { class: 'phase' },
       el('caption', {}, `${scalar.replaceAll('_', ' ')} by ${y} (rows) and ${x} (columns)`),

@@ -39,7 +39,13 @@ const DIGITS = '\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079';
 const raised = (power) => String(power).replace('-', '\u207b').replace(/\d/g, (digit) => DIGITS[digit]);
 
 /** Labels of ticks: k and M; small powers of ten as powers; as many digits as tell neighbours apart. */
-function tickLabels(ticks) {
+function tickLabels(ticks, log = false) {
+  const step = ticks.length > 1 ? Math.min(...ticks.slice(1).map((v, i) => Math.abs(v - ticks[i]))) : 0;
+  const largest = Math.max(...ticks.map(Math.abs));
+  if (!log && largest < 10 && step >= 0.001) { // decimals of the step, the same for all
+    const decimals = [0, 1, 2, 3].find((d) => ticks.every((v) => Math.abs(v * 10 ** d - Math.round(v * 10 ** d)) < 1e-6));
+    if (decimals != null) return ticks.map((v) => v.toFixed(decimals));
+  }
   const write = (v, digits) => {
     const power = Math.log10(Math.abs(v));
     if (v !== 0 && power < -2.5 && Math.abs(power - Math.round(power)) < 1e-9) return `10${raised(Math.round(power))}`;
@@ -126,13 +132,13 @@ export class Plot {
       space,
       ticks: { size: 4, stroke: line, width: 1 },
       border: { show: true, stroke: soft, width: 1 },
-      values: (u, ticks) => tickLabels(ticks),
+      values: (u, ticks) => (one.kind === 'linear' ? tickLabels(ticks) : tickLabels(ticks, true)),
       filter: (u, ticks) => ticks,
       ...(one.ticks ? {
         splits: () => one.ticks.map(([at]) => at),
         values: () => one.ticks.map(([, words]) => words),
       } : one.kind === 'linear' ? {} : {
-        splits: (u, index, low, high) => logTicks(low, high, (index ? u.height : u.width) / 70, one.threshold),
+        splits: (u, index, low, high) => logTicks(low, high, index ? u.height / 32 : u.width / 70, one.threshold),
       }),
     });
     const range = (which) => () => this.#shownLimits()[which];
@@ -248,11 +254,12 @@ export class Plot {
     const over = this.u.over;
     const wide = this.readout.offsetWidth;
     const high = this.readout.offsetHeight;
-    const leftOf = over.offsetLeft + found.left;
-    const fits = leftOf + 14 + wide <= this.host.clientWidth;
-    const x = fits ? leftOf + 14 : leftOf - 14 - wide;
+    const page = this.host.getBoundingClientRect().left;
+    const at = over.offsetLeft + found.left;
+    const room = document.documentElement.clientWidth - 8;
+    const x = page + at + 14 + wide <= room ? at + 14 : at - 14 - wide;
     const y = over.offsetTop + Math.min(Math.max((found.top ?? 0) - high / 2, 0), Math.max(over.clientHeight - high, 0));
-    this.readout.style.left = `${Math.max(x, Math.min(0, this.host.clientWidth - wide))}px`;
+    this.readout.style.left = `${Math.min(Math.max(x, 8 - page), room - page - wide)}px`;
     this.readout.style.top = `${y}px`;
   }
 

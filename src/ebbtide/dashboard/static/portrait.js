@@ -1,7 +1,7 @@
 // A phase portrait: one measure against another, a path per member, with the direction of time.
 
 import { el, refill, setText, svg } from './dom.js';
-import { median } from './groups.js';
+import { countWords } from './groups.js';
 import { arrow, dot, level, line, notice } from './paint.js';
 import { ordered, shown, variable } from './palette.js';
 import { isShare, swatch } from './panel.js';
@@ -71,7 +71,7 @@ export class Portrait {
   #writeLegend() {
     const { paths } = this.model;
     const entries = paths.map((path) => el('span', { class: 'entry' }, path.colour ? swatch(path.colour, path.dash) : null, path.label,
-      el('span', { class: 'count' }, `N = ${path.total}`)));
+      el('span', { class: 'count' }, countWords(path))));
     const thin = paths.some((path) => path.members) ? 'thin: members' : 'members are not drawn: more than 50';
     const centre = paths[0]?.centreWord ?? 'median';
     refill(this.legend, ...entries, el('span', { class: 'lines' }, `${thin}; thick: ${centre} of each measure; arrows: time; ring: start, disc: end`));
@@ -96,7 +96,7 @@ export class Portrait {
         }
       }
       const whole = !log && isShare(unit) && low >= -0.03 && high <= 1.03;
-      return { label: unit ? `${label} (${unit})` : label, kind: log ? 'log' : 'linear', limits: whole ? [-0.03, 1.03] : padded(low, high, log ? 'log' : 'linear') };
+      return { label: unit ? `${label}, ${unit}` : label, kind: log ? 'log' : 'linear', limits: whole ? [-0.03, 1.03] : padded(low, high, log ? 'log' : 'linear') };
     };
     return { height: model.height, onZoom: model.onZoom, x: axis('x'), y: axis('y'), paint: (view) => this.#paint(view), read: (view, left, top) => this.#read(view, left, top) };
   }

@@ -13,7 +13,7 @@ export async function show(root, params) {
   root.append(
     el('p', { class: 'crumbs' }, link('', {}, 'Runs'), ' / ', link('run', { name }, name), ' / report'),
     el('h1', { class: 'hidden' }, `Report of ${name}`),
-    el('iframe', { class: 'report', src: source, sandbox: '', title: `Report of ${name}`, referrerpolicy: 'no-referrer' }),
+    el('iframe', { class: 'report', src: source, sandbox: 'allow-popups', title: `Report of ${name}`, referrerpolicy: 'no-referrer' }),
     el('p', { class: 'note' }, el('a', { href: source, target: '_blank', rel: 'noopener' }, 'Open the report alone'), ', to print or to keep it.'),
   );
 }

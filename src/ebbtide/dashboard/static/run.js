@@ -6,7 +6,7 @@ import { details, head } from './facts.js';
 import { groupOf } from './groups.js';
 import { heads } from './heads.js';
 import { marksOf, phasesOf } from './marks.js';
-import { GROUPS, styleOf } from './palette.js';
+import { GROUPS, inOrder, styleOf } from './palette.js';
 import { Panel } from './panel.js';
 import { pathOf, Portrait } from './portrait.js';
 import { keep } from './router.js';
@@ -16,6 +16,9 @@ const HEADLINE = 'headline';
 
 /** Whether a curve is shown on a logarithmic axis: losses. */
 const isLoss = (curve, unit) => curve === LOSS || unit === 'nats';
+
+/** Whether an answer holds every evaluation. */
+const isWhole = (data) => !data?.kept || /^every/.test(data.kept);
 
 /** The curves of a run in `root`, with their controls. */
 class Curves {
@@ -44,18 +47,19 @@ class Curves {
       this.#changed();
     };
     this.control = {
-      layout: choice('Layout', [['panels', 'Small multiples'], ['overlay', 'Overlay'], ['portrait', 'Phase portrait']], this.layout, (v) => { this.limits = {}; set('layout', 'layout', 'panels')(v); }),
-      unit: choice('x axis', [['sequences', 'Sequences'], ['steps', 'Steps']], this.unit, (v) => { this.limits = {}; set('unit', 'unit', 'sequences')(v); }),
+      layout: choice('Layout', [['panels', 'Small multiples'], ['overlay', 'Overlay'], ['portrait', 'Phase portrait']], this.layout, (v) => { this.#forgetZoom(); set('layout', 'layout', 'panels')(v); }),
+      unit: choice('x axis', [['sequences', 'Sequences'], ['steps', 'Steps']], this.unit, (v) => { this.#forgetZoom(); set('unit', 'unit', 'sequences')(v); }),
       scale: choice('Scale of x', [['linear', 'Linear'], ['log', 'Log']], this.scale, set('scale', 'axis', 'linear')),
       centre: choice('Thick line', [['median', 'Median'], ['mean', 'Mean']], this.centre, set('centre', 'line', 'median')),
       metric: select('Measure', [[HEADLINE, 'headline of each evaluator']], HEADLINE, set('metric', 'metric', HEADLINE)),
       shown: several('Evaluators', (chosen) => {
-        this.shownNames = chosen.length === this.about.evaluators.length + 1 ? [] : chosen.length ? chosen : ['none'];
+        const all = this.about.evaluators.length + 1;
+        this.shownNames = chosen.length === all ? [] : chosen.length ? chosen : ['none'];
         keep({ show: this.shownNames });
         this.#changed();
       }),
-      across: select('Horizontal', [], '', (v) => { this.limits = {}; set('across', 'x', null)(v); }),
-      up: select('Vertical', [], '', (v) => { this.limits = {}; set('up', 'y', null)(v); }),
+      across: select('Horizontal', [], '', (v) => { this.#forgetZoom(); set('across', 'x', null)(v); }),
+      up: select('Vertical', [], '', (v) => { this.#forgetZoom(); set('up', 'y', null)(v); }),
       marked: toggle('Peak, half-fall and phases', this.marked, (on) => { this.marked = on; keep({ marks: on ? null : 'off' }); this.#show(); }),
       reset: undo('Reset zoom', () => this.#zoom(null)),
     };
@@ -77,7 +81,7 @@ class Curves {
     const metrics = about.metrics ?? [];
     if (this.metric !== HEADLINE && !metrics.includes(this.metric)) this.metric = HEADLINE;
     this.control.metric.fill([[HEADLINE, 'headline of each evaluator'], ...metrics.map((one) => [one, one.replaceAll('_', ' ')])], this.metric);
-    const names = (about.evaluators ?? []).map((one) => one.name);
+    const names = inOrder((about.evaluators ?? []).map((one) => one.name));
     this.control.shown.fill([...names, LOSS].map((one) => [one, styleOf(one).label]), [...names, LOSS].filter((one) => this.#isShown(one)));
     const measures = [...names, LOSS, ...names.flatMap((one) => metrics.map((metric) => `${one}/${metric}`))];
     const has = (one) => measures.includes(one);
@@ -94,7 +98,7 @@ class Curves {
   /** The curves to ask for: names as the server knows them, in the order of the page. */
   #wanted() {
     if (this.layout === 'portrait') return [...new Set([this.across, this.up])];
-    const names = this.about.evaluators.map((one) => one.name).filter((one) => this.#isShown(one));
+    const names = inOrder(this.about.evaluators.map((one) => one.name)).filter((one) => this.#isShown(one));
     const curves = names.map((one) => (this.metric === HEADLINE ? one : `${one}/${this.metric}`));
     return this.#isShown(LOSS) ? [...curves, LOSS] : curves;
   }
@@ -110,8 +114,9 @@ class Curves {
     this.stop?.();
     const wanted = this.#wanted();
     this.asked = JSON.stringify(wanted);
+    const within = this.window ? { from: this.window[0], to: this.window[1] } : {};
     if (!wanted.length) { this.#show(); return; }
-    this.stop = this.api.follow('/api/curves', { name: this.name, curve: wanted }, (data) => {
+    this.stop = this.api.follow('/api/curves', { name: this.name, curve: wanted, ...within }, (data) => {
       this.data = data;
       this.problem.hidden = true;
       this.#show();
@@ -119,6 +124,12 @@ class Curves {
       this.problem.hidden = false;
       setText(this.problem, error.message);
     });
+  }
+
+  #forgetZoom() {
+    this.limits = {};
+    if (this.window) this.asked = null;
+    this.window = null;
   }
 
   #zoom(limits, key = 'all') {
@@ -129,6 +140,16 @@ class Curves {
       if (limits.y) this.limits[key] = limits.y;
     }
     this.#applyLimits();
+    this.#look();
+  }
+
+  /** Asks for all evaluations within the limits where only some of them were sent, and for the whole run afterwards. */
+  #look() {
+    const sampled = this.window != null || !isWhole(this.data);
+    if (!sampled || this.layout === 'portrait') return;
+    const factor = this.unit === 'steps' ? this.about.batch || 1 : 1;
+    this.window = this.limits.x ? [Math.max(0, Math.floor(this.limits.x[0] * factor)), Math.ceil(this.limits.x[1] * factor)] : null;
+    this.#follow();
   }
 
   #limitsOf(key) {
@@ -160,7 +181,7 @@ class Curves {
       if (this.place.children[keys.indexOf(key)] !== panel.element) this.place.insertBefore(panel.element, this.place.children[keys.indexOf(key)] ?? null);
       panel.update(model);
     }
-    setText(this.kept, this.data.kept && !/^every/.test(this.data.kept) ? `Shown: ${this.data.kept}.` : '');
+    setText(this.kept, isWhole(this.data) ? '' : `Shown: ${this.data.kept}; zoom in for more.`);
     if (Object.keys(this.limits).length) this.#applyLimits();
   }
 

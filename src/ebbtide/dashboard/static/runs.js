@@ -168,9 +168,9 @@ class List {
     }
     return [...tasks].map(([id, rows]) => {
       const { run } = rows[0];
-      const axes = Object.keys(data.axes).map((axis) => [axis, [...new Set(rows.map((row) => field(row.axes[axis])))]]);
-      const words = axes.map(([axis, all]) => `${last(axis.replaceAll('.', '/'))} ${all.length > 3 ? `${all.length} values` : all.join(', ')}`).join('; ');
-      return { key: `${name} ${id}`, name: run, view: 'run', level: 2, words: run ? last(run) : `task ${id}`, axes: words, state: rows[0].state, members: rows.length };
+      const axes = Object.keys(data.axes).filter((axis) => !axis.startsWith('seeds')).map((axis) => [axis, [...new Set(rows.map((row) => field(row.axes[axis])))]]);
+      const words = [rows[0].arm, ...axes.map(([axis, all]) => `${last(axis.replaceAll('.', '/'))} ${all.length > 3 ? `${all.length} values` : all.join(', ')}`)].filter(Boolean).join('; ');
+      return { key: `${name} ${id}`, name: run, view: 'run', level: 2, words: words || `task ${id}`, task: id, state: rows[0].state, members: rows.length };
     });
   }
 
@@ -181,11 +181,12 @@ class List {
     const opener = item.expanded != null && el('button', { type: 'button', class: 'opener', tabindex: -1, 'aria-label': `${item.expanded ? 'Close' : 'Open'} ${row.name}`, onclick: () => this.#expand(item, !item.expanded) }, item.expanded ? '\u25be' : '\u25b8');
     const about = [row.study, row.experiment].filter(Boolean).join(' / ');
     const tasks = row.tasks && `${exact(row.tasks.done)} of ${plural(row.tasks.done + row.tasks.running + row.tasks.waiting + row.tasks.quarantined, 'task')}`;
-    const cell = (key, content, more = {}) => el('td', { class: `c-${key}${more.number ? ' number' : ''}`, 'data-label': COLUMNS.find((one) => one.key === key).title }, content);
+    const cell = (key, content, more = {}) => el('td', { class: `c-${key}${more.number ? ' number' : ''}`, 'data-label': COLUMNS.find((one) => one.key === key).title }, ...[content].flat());
     return { attributes: { 'aria-level': 1, 'aria-expanded': item.expanded == null ? false : String(item.expanded), 'aria-selected': String(this.chosen.has(row.name)), class: this.chosen.has(row.name) ? 'chosen' : false }, cells: [
       el('td', { class: 'c-pick' }, box),
-      el('th', { scope: 'row', class: 'c-name' }, el('span', { class: 'line' }, opener, el('a', { href: address(item.view, { name: row.name }), tabindex: -1, title: row.name }, row.name)), row.problem ? el('span', { class: 'why', title: row.problem }, row.problem) : null),
-      cell('study', el('span', { class: 'line' }, about || (row.kind === 'sweep' ? 'sweep' : row.kind === 'computation' ? 'computation' : NONE), row.preset ? el('span', { class: 'soft' }, ` ${row.preset}`) : null)),
+      el('th', { scope: 'row', class: 'c-name' }, el('span', { class: 'line' }, opener, el('a', { href: address(item.view, { name: row.name }), tabindex: -1, title: row.name }, row.name))),
+      cell('study', [about || row.kind !== 'damaged' ? el('span', { class: 'line' }, about || (row.kind === 'run' ? NONE : row.kind), row.preset ? el('span', { class: 'soft' }, ` ${row.preset}`) : null) : null,
+        row.problem ? el('span', { class: 'why', title: row.problem }, row.problem) : null]),
       cell('status', badge(row.status, row.status)),
       cell('members', row.members == null ? NONE : exact(row.members), { number: true }),
       cell('sequences', tasks ? el('span', {}, tasks) : progress(row)),
@@ -201,7 +202,7 @@ class List {
     return { attributes: { 'aria-level': 2, class: 'task' }, cells: [
       el('td', { class: 'c-pick' }, item.name ? el('input', { type: 'checkbox', tabindex: -1, checked: this.chosen.has(item.name), 'aria-label': `Choose ${item.name}`, onclick: (event) => { event.preventDefault(); this.#choose(item); } }) : ''),
       el('th', { scope: 'row', class: 'c-name' }, el('span', { class: 'line' }, own)),
-      el('td', { class: 'c-study', colspan: item.state ? null : COLUMNS.length - 1 }, el('span', { class: 'line' }, item.axes ?? '')),
+      el('td', { class: 'c-study', colspan: item.state ? null : COLUMNS.length - 1 }, el('span', { class: 'line task-name' }, item.task ?? '')),
       ...(item.state ? [el('td', { class: 'c-status' }, badge(item.state, item.state)), el('td', { class: 'c-members number', 'data-label': 'N' }, exact(item.members)), el('td', { colspan: COLUMNS.length - 4, class: 'rest' })] : []),
     ] };
   }
