@@ -14,7 +14,7 @@ const MOST_RUNS = 32;
 /** The section with the curves. It asks for the curves of at most `MOST_RUNS` runs unless the reader wants all. */
 export class CurvesByAxis {
   constructor(name, params, api) {
-    Object.assign(this, { name, api, answers: new Map(), followed: new Map(), panels: new Map(), limits: null, all: false });
+    Object.assign(this, { name, api, answers: new Map(), followed: new Map(), begun: new Set(), met: new Set(), panels: new Map(), limits: null, all: false });
     this.curve = params.get('curve') ?? 'icl';
     this.axis = params.get('split');
     this.scale = params.get('scale') === 'log' ? 'log' : 'linear';
@@ -26,7 +26,7 @@ export class CurvesByAxis {
       reset: undo('Reset zoom', () => this.#zoom(null)),
     };
     this.note = el('p', { class: 'note', role: 'status' });
-    this.more = el('button', { type: 'button', hidden: true, onclick: () => { this.all = true; this.#follow(); } });
+    this.more = el('button', { type: 'button', hidden: true, onclick: () => { this.all = true; this.learn(this.data); } });
     this.place = el('div', { class: 'panels overlay' });
     this.element = el('section', { class: 'block', hidden: true }, el('h2', {}, 'Curves by an axis'),
       el('div', { class: 'toolbar' }, ...Object.values(this.control).map((one) => one.element)), this.note, this.more, this.place);
@@ -39,17 +39,27 @@ export class CurvesByAxis {
     const axes = names.length ? names : Object.keys(data.axes);
     if (!axes.includes(this.axis)) this.axis = axes.find((one) => !one.startsWith('seeds')) ?? axes[0];
     this.control.axis.fill(axes.map((one) => [one, one]), this.axis);
-    const runs = this.#runs();
-    this.element.hidden = !runs.length || !this.axis;
-    if (runs.length && !this.asked) {
-      this.asked = true;
-      this.api.follow('/api/run', { name: runs[0] }, (about) => {
-        const names_ = [...(about.evaluators ?? []).map((one) => one.name), 'train_loss'];
-        if (!names_.includes(this.curve)) this.curve = names_[0];
-        this.control.curve.fill(names_.map((one) => [one, styleOf(one).label]), this.curve);
-        this.#follow();
-      });
-    } else if (this.asked) this.#follow();
+    this.element.hidden = !this.#runs().length || !this.axis;
+    for (const run of this.#runs()) this.#meet(run);
+    if (this.curves) this.#follow();
+  }
+
+  /** Asks what a run has, until it has an evaluation. */
+  async #meet(run) {
+    if (this.begun.has(run) || this.met.has(run) || (!this.all && this.met.size >= MOST_RUNS)) return;
+    this.met.add(run);
+    try {
+      const about = await this.api.get('/api/run', { name: run });
+      if (about.checkpoints?.length) this.begun.add(run);
+      this.curves ??= [...(about.evaluators ?? []).map((one) => one.name), 'train_loss'];
+      if (!this.curves.includes(this.curve)) this.curve = this.curves[0];
+      this.control.curve.fill(this.curves.map((one) => [one, styleOf(one).label]), this.curve);
+      this.#follow();
+    } catch (error) {
+      if (error.name !== 'AbortError') setText(this.note, error.message);
+    } finally {
+      if (!this.begun.has(run)) this.met.delete(run); // asked again with the next news of the sweep
+    }
   }
 
   destroy() {
@@ -63,7 +73,7 @@ export class CurvesByAxis {
   #follow() {
     const runs = this.#runs();
     const wanted = this.all ? runs : runs.slice(0, MOST_RUNS);
-    for (const run of wanted) {
+    for (const run of wanted.filter((one) => this.begun.has(one))) {
       const key = `${run} ${this.curve}`;
       if (this.followed.get(run)?.key === key) continue;
       this.followed.get(run)?.stop();

@@ -91,7 +91,7 @@ class Comparison {
     const portrait = this.layout === 'portrait';
     for (const key of ['unit', 'scale', 'shown']) this.control[key].element.hidden = portrait;
     for (const key of ['across', 'up']) this.control[key].element.hidden = !portrait;
-    for (const run of this.runs.filter((one) => one.about)) {
+    for (const run of this.runs.filter((one) => one.about?.checkpoints?.length)) {
       const own = new Set([LOSS, ...(run.about.evaluators ?? []).flatMap((one) => [one.name, ...(run.about.metrics ?? []).map((metric) => `${one.name}/${metric}`)])]);
       const wanted = [...new Set([...this.#wanted(), ...this.chosen])].filter((one) => own.has(one));
       const key = JSON.stringify(wanted);

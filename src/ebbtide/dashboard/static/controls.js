@@ -17,7 +17,8 @@ export function choice(words, options, value, onChange) {
 
 /** A list from which one entry is chosen; `fill(options, value)` changes its entries. Options: [value, words]. */
 export function select(words, options, value, onChange) {
-  const input = el('select', { onchange: () => onChange(input.value) });
+  const id = `select-${(counter += 1)}`;
+  const input = el('select', { id, onchange: () => onChange(input.value) });
   let state = '';
   const fill = (fresh, now) => {
     const next = JSON.stringify(fresh);
@@ -26,7 +27,7 @@ export function select(words, options, value, onChange) {
     input.value = now;
   };
   fill(options, value);
-  return { element: el('label', { class: 'select' }, el('span', {}, words), input), fill };
+  return { element: el('div', { class: 'select' }, el('label', { for: id }, words), input), fill };
 }
 
 /** A box that opens to a list of which several hold; `fill(options, chosen)` changes its entries. */

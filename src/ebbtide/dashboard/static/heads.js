@@ -27,7 +27,7 @@ export function heads(root, name, api) {
   let probe = null;
   let stop = () => {};
   let everyone = false;
-  const chooser = select('Measure', [], '', (own) => { probe = own; follow(); });
+  const chooser = select('Measure of heads', [], '', (own) => { probe = own; follow(); });
   const words = el('p', { class: 'note' });
   const scale = el('div', { class: 'timescale' });
   const grid = el('div', { class: 'heads' });

@@ -8,6 +8,9 @@ const uPlot = window.uPlot;
 const SMALLEST_DRAG = 6;
 const MARGIN = 1.05;
 
+/** Plots beside one another share the place of the cursor, and nothing else. */
+const isMove = (type) => type === 'mousemove' || type === 'mouseleave';
+
 /** Axis kinds. `symlog`: linear below a threshold, logarithmic above, so that 0 has its place. */
 function scaleOf(kind, threshold) {
   if (kind === 'log') return { distr: 100, fwd: (v) => Math.log10(Math.max(v, 1e-300)), bwd: (v) => 10 ** v };
@@ -160,7 +163,7 @@ export class Plot {
         drag: { x: true, y: true, uni: 24, dist: SMALLEST_DRAG, setScale: false },
         points: { show: false },
         y: false,
-        ...(sync ? { sync: { key: sync, scales: ['x', null], setSeries: false } } : {}),
+        ...(sync ? { sync: { key: sync, scales: ['x', null], setSeries: false, filters: { pub: isMove, sub: isMove } } } : {}),
         bind: { dblclick: () => () => { this.options.onZoom?.(null); return null; } },
       },
       hooks: {
@@ -193,7 +196,7 @@ export class Plot {
   /** Writes the limits that are shown into the element, for scripts that read the page. */
   #note() {
     const { x, y } = this.#shownLimits();
-    Object.assign(this.host.dataset, { xMin: x[0], xMax: x[1], yMin: y[0], yMax: y[1], zoomed: this.limits ? 'yes' : 'no' });
+    Object.assign(this.host.dataset, { xMin: x[0], xMax: x[1], yMin: y[0], yMax: y[1], xKind: this.options.x.kind, zoomed: this.limits ? 'yes' : 'no' });
   }
 
   #resize() {

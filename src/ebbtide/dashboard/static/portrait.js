@@ -2,8 +2,8 @@
 
 import { el, refill, setText, svg } from './dom.js';
 import { countWords } from './groups.js';
-import { arrow, dot, level, line, notice } from './paint.js';
-import { ordered, shown, variable } from './palette.js';
+import { arrow, dot, level, line, notice, rule } from './paint.js';
+import { ordered } from './palette.js';
 import { isShare, swatch } from './panel.js';
 import { padded, Plot } from './plot.js';
 import { dataTable } from './table.js';
@@ -105,25 +105,12 @@ export class Portrait {
     const { paths, x, y } = this.model;
     if (!paths.some((path) => path.sequences.length)) notice(view, 'no evaluation yet');
     if (y.chance != null) level(view, y.chance, 'chance');
-    if (x.chance != null) this.#upright(view, x.chance);
+    if (x.chance != null) rule(view, view.X(x.chance), view.top, view.X(x.chance), view.top + view.height, [2, 3]);
     for (const path of paths) {
       for (const one of path.members ?? []) this.#walk(view, path, one, 0.8, 0.55);
       this.#walk(view, path, path.centre, 2.6, 1);
       this.#ends(view, path, path.centre);
     }
-  }
-
-  #upright(view, x) {
-    const { ctx, pixel } = view;
-    ctx.save();
-    ctx.strokeStyle = variable('--soft');
-    ctx.lineWidth = pixel;
-    ctx.setLineDash([2 * pixel, 3 * pixel]);
-    ctx.beginPath();
-    ctx.moveTo(view.X(x), view.top);
-    ctx.lineTo(view.X(x), view.top + view.height);
-    ctx.stroke();
-    ctx.restore();
   }
 
   #walk(view, path, { x, y }, width, alpha) {

@@ -62,7 +62,7 @@ export class Rows {
 
   #drawWindow(force = false) {
     const row = this.#height();
-    const top = -this.before.getBoundingClientRect().top;
+    const top = -this.body.getBoundingClientRect().top;
     const first = Math.max(0, Math.min(Math.floor(top / row) - BEYOND, this.items.length - 1));
     const last = Math.min(this.items.length, Math.ceil((top + innerHeight) / row) + BEYOND);
     if (!force && first === this.first && last === this.last && row === this.row) return;

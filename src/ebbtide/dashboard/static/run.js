@@ -23,7 +23,7 @@ const isWhole = (data) => !data?.kept || /^every/.test(data.kept);
 /** The curves of a run in `root`, with their controls. */
 class Curves {
   constructor(root, params, name, api) {
-    Object.assign(this, { name, api, about: null, data: null, panels: new Map(), limits: {} });
+    Object.assign(this, { name, api, begun: false, about: null, data: null, panels: new Map(), limits: {} });
     const get = (key, allowed, otherwise) => (allowed.includes(params.get(key)) ? params.get(key) : otherwise);
     this.layout = get('layout', ['panels', 'overlay', 'portrait'], 'panels');
     this.unit = get('unit', ['sequences', 'steps'], 'sequences');
@@ -76,7 +76,6 @@ class Curves {
 
   /** News of the run itself: its evaluators and metrics. */
   learn(about) {
-    const known = Boolean(this.about);
     this.about = about;
     const metrics = about.metrics ?? [];
     if (this.metric !== HEADLINE && !metrics.includes(this.metric)) this.metric = HEADLINE;
@@ -88,7 +87,10 @@ class Curves {
     if (!has(this.across)) this.across = ['iwl', 'ciwl', names[1], names[0], LOSS].find(has);
     if (!has(this.up)) this.up = ['icl', names[0], LOSS].find(has);
     for (const key of ['across', 'up']) this.control[key].fill(measures.map((one) => [one, styleOf(one).label]), this[key]);
-    if (!known) this.#follow();
+    const begun = about.checkpoints?.length > 0;
+    if (begun && !this.begun) this.#follow();
+    this.begun = begun;
+    if (!begun) setText(this.kept, 'No evaluation has been committed yet.');
   }
 
   #isShown(name) {
@@ -115,7 +117,7 @@ class Curves {
     const wanted = this.#wanted();
     this.asked = JSON.stringify(wanted);
     const within = this.window ? { from: this.window[0], to: this.window[1] } : {};
-    if (!wanted.length) { this.#show(); return; }
+    if (!wanted.length || !this.about.checkpoints?.length) { this.#show(); return; }
     this.stop = this.api.follow('/api/curves', { name: this.name, curve: wanted, ...within }, (data) => {
       this.data = data;
       this.problem.hidden = true;
