@@ -8,11 +8,23 @@ let counter = 0;
 export function choice(words, options, value, onChange) {
   const name = `choice-${(counter += 1)}`;
   const inputs = options.map(([own, label]) => {
-    const input = el('input', { type: 'radio', name, value: own, checked: own === value, onchange: () => onChange(own) });
+    const input = el('input', {
+      type: 'radio',
+      name,
+      value: own,
+      checked: own === value,
+      onchange: () => onChange(own),
+    });
     return [input, el('label', {}, input, el('span', {}, label))];
   });
   const element = el('fieldset', { class: 'choice' }, el('legend', {}, words), ...inputs.map((one) => one[1]));
-  return { element, set: (now) => inputs.forEach(([input]) => { input.checked = input.value === now; }) };
+  return {
+    element,
+    set: (now) =>
+      inputs.forEach(([input]) => {
+        input.checked = input.value === now;
+      }),
+  };
 }
 
 /** A list from which one entry is chosen; `fill(options, value)` changes its entries. Options: [value, words]. */
@@ -43,8 +55,12 @@ export function several(words, onChange) {
     title.focus();
     event.stopPropagation();
   });
-  document.addEventListener('click', (event) => { if (!element.contains(event.target)) element.open = false; });
-  const count = (of) => { title.textContent = `${words}: ${chosen.size} of ${of}`; };
+  document.addEventListener('click', (event) => {
+    if (!element.contains(event.target)) element.open = false;
+  });
+  const count = (of) => {
+    title.textContent = `${words}: ${chosen.size} of ${of}`;
+  };
   const fill = (options, now) => {
     chosen = new Set(now);
     count(options.length);
@@ -52,14 +68,21 @@ export function several(words, onChange) {
     if (next === state) return;
     state = next;
     if (list.contains(document.activeElement)) return; // the reader is choosing: the boxes say so already
-    list.replaceChildren(...options.map(([own, label]) => {
-      const input = el('input', { type: 'checkbox', value: own, checked: chosen.has(own), onchange: () => {
-        if (input.checked) chosen.add(own);
-        else chosen.delete(own);
-        onChange(options.map((one) => one[0]).filter((one) => chosen.has(one)));
-      } });
-      return el('label', {}, input, label);
-    }));
+    list.replaceChildren(
+      ...options.map(([own, label]) => {
+        const input = el('input', {
+          type: 'checkbox',
+          value: own,
+          checked: chosen.has(own),
+          onchange: () => {
+            if (input.checked) chosen.add(own);
+            else chosen.delete(own);
+            onChange(options.map((one) => one[0]).filter((one) => chosen.has(one)));
+          },
+        });
+        return el('label', {}, input, label);
+      }),
+    );
   };
   return { element, fill };
 }
@@ -67,11 +90,21 @@ export function several(words, onChange) {
 /** A box that is on or off. */
 export function toggle(words, value, onChange) {
   const input = el('input', { type: 'checkbox', checked: value, onchange: () => onChange(input.checked) });
-  return { element: el('label', { class: 'toggle' }, input, words), set: (now) => { input.checked = now; } };
+  return {
+    element: el('label', { class: 'toggle' }, input, words),
+    set: (now) => {
+      input.checked = now;
+    },
+  };
 }
 
 /** A button that appears when there is something to undo. */
 export function undo(words, onClick) {
   const element = el('button', { type: 'button', class: 'undo', disabled: true, onclick: onClick }, words);
-  return { element, set: (useful) => { element.disabled = !useful; } };
+  return {
+    element,
+    set: (useful) => {
+      element.disabled = !useful;
+    },
+  };
 }

@@ -23,7 +23,7 @@ export function mean(values) {
 /** A group: the curve `curve` of an answer of /api/curves against sequences or steps. */
 export function groupOf(data, curve, style, { unit = 'sequences', centre = 'median', ...more } = {}) {
   const found = data.curves[curve];
-  const centred = centre === 'mean' ? found.mean : found.median ?? found.mean;
+  const centred = centre === 'mean' ? found.mean : (found.median ?? found.mean);
   return {
     key: curve,
     ...style,
@@ -84,7 +84,13 @@ export function lastFinite(values) {
 export function extent(groups, log) {
   let [low, high] = [Infinity, -Infinity];
   for (const group of groups) {
-    for (const ys of [...(group.members ?? []), ...Object.values(group.bands ?? {}), group.centre, group.low, group.high]) {
+    for (const ys of [
+      ...(group.members ?? []),
+      ...Object.values(group.bands ?? {}),
+      group.centre,
+      group.low,
+      group.high,
+    ]) {
       for (const v of ys ?? []) {
         if (v != null && (!log || v > 0)) {
           if (v < low) low = v;

@@ -11,7 +11,10 @@ function stretches(xs, series, log) {
   for (let i = 0; i <= xs.length; i += 1) {
     const good = i < xs.length && ok(xs[i], false) && series.every((ys) => ok(ys[i], log));
     if (good && from < 0) from = i;
-    if (!good && from >= 0) { found.push([from, i]); from = -1; }
+    if (!good && from >= 0) {
+      found.push([from, i]);
+      from = -1;
+    }
   }
   return found;
 }
