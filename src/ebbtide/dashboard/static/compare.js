@@ -1,6 +1,6 @@
 // Several runs beside one another: overlaid, one panel a run, or as a phase portrait; and their values at the end.
 
-import { choice, select, several, undo } from './controls.js';
+import { choice, select, several, toolbar, undo } from './controls.js';
 import { el, link, setText } from './dom.js';
 import { EndTable } from './end_table.js';
 import { groupOf } from './groups.js';
@@ -108,16 +108,7 @@ class Comparison {
     this.place = el('div', { class: 'panels overlay' });
     const ends = el('section', { class: 'block' }, el('h2', {}, 'Values at the end'));
     this.table = new EndTable(ends);
-    root.append(
-      el(
-        'div',
-        { class: 'toolbar', role: 'group', 'aria-label': 'How curves are drawn' },
-        ...Object.values(this.control).map((one) => one.element),
-      ),
-      this.legend,
-      this.place,
-      ends,
-    );
+    root.append(toolbar('How curves are drawn', ...Object.values(this.control)), this.legend, this.place, ends);
     this.#writeLegend();
   }
 

@@ -1,6 +1,6 @@
 // The curves of one run with the controls over them: small multiples, an overlay, or a phase portrait.
 
-import { choice, select, several, toggle, undo } from './controls.js';
+import { choice, select, several, toggle, toolbar, undo } from './controls.js';
 import { el, setText } from './dom.js';
 import { groupOf } from './groups.js';
 import { marksOf, phasesOf } from './marks.js';
@@ -116,11 +116,7 @@ export class Curves {
       reset: undo('Reset zoom', () => this.#zoom(null)),
     };
     const order = ['layout', 'unit', 'scale', 'centre', 'metric', 'shown', 'across', 'up', 'marked', 'reset'];
-    this.toolbar = el(
-      'div',
-      { class: 'toolbar', role: 'group', 'aria-label': 'How curves are drawn' },
-      ...order.map((key) => this.control[key].element),
-    );
+    this.toolbar = toolbar('How curves are drawn', ...order.map((key) => this.control[key]));
     this.#showControls();
   }
 
