@@ -1,9 +1,10 @@
 """How soon `ebbtide dashboard` shows a root of many runs: `python benchmarks/dashboard.py [COUNT ...]`.
 
 Makes COUNT run folders (default: 2,000, then 10,000) in a temporary folder and starts the command in a process of its
-own, with nothing read before. Printed are the seconds until it listens, from the first request to the first answer and
-to the whole list, and of a later request that finds nothing new; the file system's cache is as making the folders has
-left it (warm).
+own, with nothing read before. Printed are the seconds until it listens; from the first request to the first answer and
+to the whole list; of a later request that finds nothing new; and the processor seconds that the server had used when it
+listened, and from there to the whole list (they tell more where the machine is busy). The file system's cache is as
+making the folders has left it (warm).
 """
 # ruff: noqa: T201 - its output is a table
 
@@ -83,6 +84,15 @@ def ask(port: int, tag: str = "") -> tuple[int, str, dict[str, Any], int]:
     return found.status, found.headers["etag"], json.loads(body) if body else {}, len(body)
 
 
+def processor_seconds(process: int) -> float:
+    """Processor seconds that a process has used so far (Linux; nan elsewhere)."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(root: Path, count: int) -> dict[str, float]:
     """Seconds of a cold start over a root, and the bytes of its list."""
     began = time.monotonic()
@@ -92,16 +102,16 @@ def measure(root: Path, count: int) -> dict[str, float]:
         assert server.stdout is not None
         line = server.stdout.readline()
         port = int(line.rpartition(":")[2].strip(" /\n"))
-        listens = time.monotonic() - began
+        listens, started = time.monotonic() - began, processor_seconds(server.pid)
         began = time.monotonic()
         _, tag, found, size = ask(port)
         first, shown = time.monotonic() - began, len(found["rows"])
         while found["reading"]["done"] < count or len(found["rows"]) < count:
             _, tag, found, size = ask(port)
-        whole = time.monotonic() - began
+        whole, used = time.monotonic() - began, processor_seconds(server.pid)
         time.sleep(15)
         began = time.monotonic()
-        status, *_ = ask(port, tag)
+        ask(port, tag)
         again = time.monotonic() - began
     finally:
         server.terminate()
@@ -112,25 +122,29 @@ def measure(root: Path, count: int) -> dict[str, float]:
         "shown": shown,
         "whole": whole,
         "again": again,
-        "status": status,
         "megabytes": size / 1e6,
+        "started": started,
+        "used": used,
     }
+
+
+COLUMNS = ("runs", "listens", "first answer", "rows in it", "all rows", "again", "MB", "processor s")
 
 
 def main() -> None:
     """Prints a row for each number of runs."""
     counts = [int(word) for word in sys.argv[1:]] or COUNTS
-    print(f"{'runs':>6} {'listens':>8} {'first answer':>13} {'rows in it':>11} {'all rows':>9} {'again':>7} {'MB':>5}")
+    print("  ".join(f"{name:>12}" for name in COLUMNS))
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "root"
             root.mkdir()
             make_root(root, count)
             one = measure(root, count)
-        print(
-            f"{count:6d} {one['listens']:7.2f}s {one['first']:12.2f}s {one['shown']:11.0f} {one['whole']:8.2f}s "
-            f"{one['again']:6.2f}s {one['megabytes']:5.1f}  ({one['status']:.0f})"
-        )
+        seconds = [f"{one[name]:.2f}" for name in ("listens", "first", "whole", "again")]
+        cells = [f"{count}", seconds[0], seconds[1], f"{one['shown']:.0f}", seconds[2], seconds[3]]
+        cells += [f"{one['megabytes']:.1f}", f"{one['started']:.2f}+{one['used'] - one['started']:.2f}"]
+        print("  ".join(f"{cell:>12}" for cell in cells))
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def test_spread_counts_the_finite_members_at_each_evaluation():
 def test_numbers_have_seven_digits_and_null_where_there_is_none():
     values = np.array([0.1, 1 / 3, 0, -12345.678901, np.nan, np.inf, 1e-320, 1e300, 1e-9], np.float64)
     assert numbers(values) == [0.1, 0.3333333, 0.0, -12345.68, None, None, pytest.approx(1e-320), 1e300, 1e-9]
-    assert numbers(np.float32([0.1, 0.7])) == [0.1, 0.7]
+    assert numbers(np.array([0.1, 0.7], np.float32)) == [0.1, 0.7]
 
 
 def test_curves_of_a_run_that_trains_are_sent_again_at_its_commits_alone(tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_the_report_is_the_page_of_ebbtide_report(app, root):
 VALUES = np.random.default_rng(2).random((3, 2, 2, 4))
 
 
-def packed(compression: int = zipfile.ZIP_STORED, **arrays: Any) -> bytes:
+def packed(arrays: dict[str, Any], compression: int = zipfile.ZIP_STORED) -> bytes:
     """An archive of arrays; bytes are written as they are."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as file:
@@ -357,7 +357,7 @@ SOUND: dict[str, Any] = {
 
 
 def test_a_probe_is_sent_with_its_heads_ranked_or_as_they_are(tmp_path):
-    app = probed(tmp_path, packed(**SOUND))
+    app = probed(tmp_path, packed(SOUND))
     (listed,) = get(app, "/api/run", name="run").json()["probes"]
     assert listed["name"] == "induction_strength-icl" and listed["evaluator"] == "icl" and listed["what"]
     plain = get(app, "/api/probe", name="run", probe=listed["name"], ranked=0).json()
@@ -380,17 +380,17 @@ OBJECT = "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
 HOSTILE = {
     "an archive that is none": b"PK\3\4 no",
     "nothing": b"",
-    "objects": packed(**SOUND | {"values": np.array([{"a": 1}], object)}),
-    "a claim of objects": packed(**SOUND | {"values": npy_header(OBJECT) + b"\x80\x04N."}),
-    "a claim of petabytes": packed(**SOUND | {"values": npy_header(HUGE)}),
-    "a header that calls": packed(**SOUND | {"values": npy_header("__import__('os').system('true')")}),
-    "a missing array": packed(sequences=SOUND["sequences"], values=VALUES),
-    "shapes that do not fit": packed(**SOUND | {"values": VALUES[:2]}),
-    "too few names": packed(**SOUND | {"axes": np.array(["checkpoint", "member", "head"])}),
-    "names that are no names": packed(**SOUND | {"axes": np.array(["checkpoint", "member", "<b>", "\x1b[2J"])}),
-    "text in place of numbers": packed(**SOUND | {"sequences": np.array(["a", "b", "c"])}),
-    "much in little": packed(zipfile.ZIP_DEFLATED, **SOUND | {"values": b"\0" * (2**26 + 1)}),
-    "no values": packed(**SOUND | {"values": np.zeros((3, 2, 0, 4))}),
+    "objects": packed(SOUND | {"values": np.array([{"a": 1}], object)}),
+    "a claim of objects": packed(SOUND | {"values": npy_header(OBJECT) + b"\x80\x04N."}),
+    "a claim of petabytes": packed(SOUND | {"values": npy_header(HUGE)}),
+    "a header that calls": packed(SOUND | {"values": npy_header("__import__('os').system('true')")}),
+    "a missing array": packed({"sequences": SOUND["sequences"], "values": VALUES}),
+    "shapes that do not fit": packed(SOUND | {"values": VALUES[:2]}),
+    "too few names": packed(SOUND | {"axes": np.array(["checkpoint", "member", "head"])}),
+    "names that are no names": packed(SOUND | {"axes": np.array(["checkpoint", "member", "<b>", "\x1b[2J"])}),
+    "text in place of numbers": packed(SOUND | {"sequences": np.array(["a", "b", "c"])}),
+    "much in little": packed(SOUND | {"values": b"\0" * (2**26 + 1)}, zipfile.ZIP_DEFLATED),
+    "no values": packed(SOUND | {"values": np.zeros((3, 2, 0, 4))}),
 }
 
 
@@ -402,7 +402,7 @@ def test_a_probe_that_ebbtide_did_not_write_is_told_in_one_line(what, tmp_path):
 
 def test_any_numbers_in_a_probe_are_sent_as_numbers_or_null(tmp_path):
     values = np.array([[[np.nan, np.inf], [1e308, -1e-320]]] * 3).reshape(3, 2, 2)
-    app = probed(tmp_path, packed(**SOUND | {"values": values, "axes": ["checkpoint", "member", "point"]}), "other-x-y")
+    app = probed(tmp_path, packed(SOUND | {"values": values, "axes": ["checkpoint", "member", "point"]}), "other-x-y")
     found = get(app, "/api/probe", name="run", probe="other-x-y").json()
     assert found["values"][0] == [[None, None], [1e308, pytest.approx(-1e-320)]] and found["unit"] == ""
     assert found["measure"] == "other" and found["evaluator"] == "x-y"
@@ -410,7 +410,7 @@ def test_any_numbers_in_a_probe_are_sent_as_numbers_or_null(tmp_path):
 
 def test_a_large_probe_is_refused_and_prompts_are_averaged(tmp_path, monkeypatch):
     values = np.random.default_rng(0).random((3, 2, 50))
-    app = probed(tmp_path, packed(**SOUND | {"values": values, "axes": ["checkpoint", "member", "prompt"]}))
+    app = probed(tmp_path, packed(SOUND | {"values": values, "axes": ["checkpoint", "member", "prompt"]}))
     found = get(app, "/api/probe", name="run", probe="induction_strength-icl").json()
     assert np.allclose(found["values"], values.mean(-1, keepdims=True)) and found["averaged"] == "over prompts"
     monkeypatch.setattr(probes_module, "MOST_VALUES", 5)

@@ -1,15 +1,15 @@
 """One folder of a root as a row of the list: read without JAX, from its records and its newest evaluations alone."""
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ebbtide.errors import InputError, one_line
-from ebbtide.evaluation.divergence import Curves, finite_evaluations
 from ebbtide.report.tables import status_words
 from ebbtide.runs.atomic import TEMPORARY
 from ebbtide.runs.folder import RunFolder
@@ -24,8 +24,8 @@ BEGUN = ("lock", "metrics", CHECKPOINTS, "plans", "runs")
 """What a writer makes before it writes the record that says what a folder is."""
 LARGEST_RECORD = 2**20
 """Largest number of bytes of computed.json."""
-SHOWN = ("icl", "iwl", "train_loss")
-"""Curves of which the list has the last value."""
+SHOWN = ("icl", "iwl")
+"""Evaluators of which the list has the last value."""
 LARGEST_NEWEST = 2**28
 """Largest number of bytes of a run's newest evaluations that are read for the list."""
 
@@ -170,14 +170,13 @@ def now_of(run: RunFolder) -> Now:
     spec, manifests = run.header.spec, run.manifests()
     newest = next(manifests, None)
     last, problem = last_evaluation(run, newest)
-    lost = ~finite_evaluations(last)[:, -1] if last else np.zeros(1, bool)
+    lost = last.lost() if last else np.zeros(1, bool)
     state = "complete" if newest and newest[1].finished else "running" if run.running() else "interrupted"
     words = status_words(state, lost)
     sequences = newest[1].sequences if newest else 0
     rate = pace(newest, next(manifests, None) if state == "running" else None, spec["members"])
     left = (spec["sequences"] - sequences) * spec["members"]
-    kept = ~lost | lost.all()
-    means = {name: mean_of_finite(last[name][kept, -1]) for name in SHOWN if name in last} if last else {}
+    means = last.means(lost) if last else {}
     eta = left / rate if rate and state == "running" else None
     changed = changed_at(newest[0] / MANIFEST if newest else run.path / HEADER)
     return Now(newest, status_of(words), words, sequences, rate, eta, changed, means, problem)
@@ -190,31 +189,45 @@ def status_of(words: str) -> str:
     return first if first in ("running", "interrupted", "diverged") else "finished"
 
 
-def last_evaluation(run: RunFolder, newest: Checkpoint | None) -> tuple[Curves | None, str]:
-    """The training loss and every evaluator's headline metric at a run's last evaluation [member, 1], and why there are
-    none. A member has diverged when its last evaluation is not finite, so these tell that too.
+class Last(NamedTuple):
+    """A run's last evaluation: the training loss [member], and the headline metrics [member, evaluator] with the names
+    of their evaluators."""
 
-    Raises `DamagedError` when they do not verify.
-    """
+    loss: Float[np.ndarray, " member"]
+    values: Float[np.ndarray, "member evaluator"]
+    names: list[str]
+
+    def lost(self) -> Bool[np.ndarray, " member"]:
+        """Mask of the members that have diverged (`evaluation.divergence`): those whose last evaluation is not
+        finite."""
+        return ~np.isfinite(self.values).all(1) | np.isinf(self.loss)
+
+    def means(self, lost: Bool[np.ndarray, " member"]) -> dict[str, float | None]:
+        """The means that the list shows, over the members that are not lost; over all where all are."""
+        kept = ~lost | lost.all()
+        found = {name: self.values[kept, self.names.index(name)] for name in SHOWN if name in self.names}
+        return {name: mean_of_finite(values) for name, values in {**found, "train_loss": self.loss[kept]}.items()}
+
+
+def last_evaluation(run: RunFolder, newest: Checkpoint | None) -> tuple[Last | None, str]:
+    """A run's last evaluation, and why there is none. Raises `DamagedError` when it does not verify."""
     if newest is None or not newest[1].segments:
         return None, ""
     run.check_belongs(newest[1])
     segment = newest[1].segments[-1]
     if segment.file.size > LARGEST_NEWEST:
         return None, f"its newest evaluations take {segment.file.size:,} bytes: not read for the list"
-    raw, metrics = run.load_segment(segment), run.header.metrics
-    curves = {"train_loss": raw["train_loss"][:, -1:]}
-    for i, one in enumerate(run.header.instruments):
-        curves[one.name] = raw["values"][:, -1:, i, metrics.index(one.headline), 0]
-    return curves, ""
+    raw, head = run.load_segment(segment), run.header
+    headlines = [head.metrics.index(one.headline) for one in head.instruments]
+    values = raw["values"][:, -1, np.arange(len(headlines)), headlines, 0]
+    return Last(raw["train_loss"][:, -1], values, [one.name for one in head.instruments]), ""
 
 
 def mean_of_finite(values: Float[np.ndarray, " member"]) -> float | None:
     """The mean of the finite values, with seven digits; None where there are none. (A member that has stopped early has
     no training loss any more.)"""
-    finite = values[np.isfinite(values)]
-    mean = float(finite.mean(dtype=np.float64)) if len(finite) else np.nan
-    return float(f"{mean:.7g}") if np.isfinite(mean) else None
+    known = [value for value in values.tolist() if math.isfinite(value)]
+    return float(f"{math.fsum(known) / len(known):.7g}") if known else None
 
 
 def pace(newest: Checkpoint | None, before: Checkpoint | None, members: int) -> float | None:
