@@ -579,7 +579,7 @@ def test_what_has_not_changed_is_not_sent_again(browse):
 @pytest.mark.parametrize(
     ("name", "view"),
     [
-        ("runs", "?filter=kind:run kind:run"),
+        ("runs", "?sort=name"),
         ("run", "run?name=ten"),
         ("overlay", "run?name=sixty&layout=overlay"),
         ("portrait", "run?name=twelve&layout=portrait"),
