@@ -103,6 +103,7 @@ ORDER = (
     ("analysis",),
     ("papers",),
     ("bench", "follow", "pages"),
+    ("dashboard",),
     ("cli",),
     ("__main__",),
 )
