@@ -101,17 +101,23 @@ class Glyphs(SeededSource, frozen=True, tag="glyphs", forbid_unknown_fields=True
 
     def images(self) -> UInt8[np.ndarray, "class exemplar side side"]:
         """All exemplars, ink = 255: training classes first, then held-out ones; likewise within a class."""
+        classes, exemplars = self.classes + self.holdout_classes, self.exemplars + self.holdout_exemplars
+        drawn = np.empty((classes * exemplars, self.side, self.side), np.uint8)
+        for i in range(0, len(drawn), CHUNK):
+            drawn[i : i + CHUNK] = self.draw(*np.divmod(np.arange(i, min(i + CHUNK, len(drawn))), exemplars))
+        return drawn.reshape(classes, exemplars, self.side, self.side)
+
+    def draw(
+        self, classes: Int[np.ndarray, " image"], exemplars: Int[np.ndarray, " image"]
+    ) -> UInt8[np.ndarray, "image side side"]:
+        """Single images of `images`: exemplar `exemplars[i]` of class `classes[i]`."""
         key = root(self.seed, Purpose.SOURCE)
         shape_key, hand_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-        classes = _numbers(self.classes, self.holdout_classes)
-        exemplars = _numbers(self.exemplars, self.holdout_exemplars)
-        knots = strokes.shapes(_words(shape_key, classes[:, None], strokes.SHAPE_WORDS))
-        drawn = np.empty((len(classes) * len(exemplars), self.side, self.side), np.uint8)
-        for i in range(0, len(drawn), CHUNK):
-            c, e = np.divmod(np.arange(i, min(i + CHUNK, len(drawn))), len(exemplars))
-            words = _words(hand_key, np.stack([classes[c], exemplars[e]], -1), strokes.HAND_WORDS)
-            drawn[i : i + CHUNK] = strokes.render(*strokes.drawings(knots[c], words, self.motor), self.side)
-        return drawn.reshape(len(classes), len(exemplars), self.side, self.side)
+        c, own = np.unique(_numbers(self.classes, self.holdout_classes)[classes], return_inverse=True)
+        e = _numbers(self.exemplars, self.holdout_exemplars)[exemplars]
+        knots = strokes.shapes(_words(shape_key, c[:, None], strokes.SHAPE_WORDS))
+        words = _words(hand_key, np.stack([c[own], e], -1), strokes.HAND_WORDS)
+        return strokes.render(*strokes.drawings(knots[own], words, self.motor), self.side)
 
 
 def _numbers(train: int, held_out: int) -> Int[np.ndarray, " number"]:
