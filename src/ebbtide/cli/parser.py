@@ -115,6 +115,15 @@ def parser() -> argparse.ArgumentParser:
         "--runs", default=RUNS, metavar="DIR", help=f"folder that holds a study's runs (default: {RUNS})"
     )
     report.add_argument("--out", required=True, help="file to write (.html)")
+    dashboard = command("dashboard", "show a folder of runs, live, as a page in the browser; changes nothing")
+    dashboard.add_argument("--root", default=RUNS, metavar="DIR", help=f"folder of runs and sweeps (default: {RUNS})")
+    dashboard.add_argument("--port", type=int, default=8642, metavar="N", help="port (default: 8642; 0: a free one)")
+    dashboard.add_argument(
+        "--host", metavar="ADDRESS", help="another address than this machine's own (127.0.0.1); needs --token"
+    )
+    dashboard.add_argument(
+        "--token", nargs="?", const="", metavar="TEXT", help="ask every browser for a token; without TEXT one is made"
+    )
     fsck = command("fsck", "check every file of a run and say what a resume would do; changes nothing")
     fsck.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     sweep = command("sweep", "train a grid of members, here or on a cluster; finished members are not trained again")

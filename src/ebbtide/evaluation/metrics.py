@@ -1,4 +1,4 @@
-"""Metrics of every evaluation sequence, each with its unit and its chance level."""
+"""Metrics of every evaluation sequence, each with its chance level."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,11 +20,10 @@ Group = int | Int[Array, ""]
 class Metric(NamedTuple):
     """A metric. `values(outputs, prompt, group)` is its value for every sequence, and can be compiled;
     `chance(prompt, outputs, group)` is the value of a uniform guess over `outputs` labels on the same sequences, or,
-    for functions, of a constant prediction. `unit` is the label of an axis."""
+    for functions, of a constant prediction. Units are in `evaluation/units.py`."""
 
     values: Callable[[Array, AnyPrompt, Group], Float[Array, " batch"]]
     chance: Callable[[AnyPrompt, int, int], float]
-    unit: str
 
 
 def measure(
@@ -228,16 +227,16 @@ def _chance_loss(prompt: AnyPrompt, outputs: int, group: int) -> float:
 
 
 TABLE: dict[str, Metric] = {
-    "loss": Metric(_loss, _chance_loss, "loss"),
-    "accuracy": Metric(_of_labels(_accuracy), lambda prompt, outputs, group: group / outputs, "accuracy"),
-    "in_context_accuracy": Metric(_of_labels(_in_context_accuracy), _chance_in_context, "accuracy"),
-    "in_context_probability": Metric(_of_labels(_in_context_probability), _chance_in_context, "probability"),
-    "context_mass": Metric(_of_labels(_context_mass), _chance_mass, "probability"),
-    "query_loss": Metric(_query_loss, _chance_loss, "loss"),
-    "sign_accuracy": Metric(_sign_accuracy, lambda prompt, outputs, group: 0.5, "share of right signs"),
-    "cell_accuracy": Metric(_cell_accuracy, _chance_cell, "accuracy"),
-    "configuration": Metric(_configuration, _chance_configuration, "share of right configurations"),
-    "valid": Metric(_valid, _chance_valid, "share of valid answers"),
-    "explained": Metric(_explained, lambda prompt, outputs, group: 0.0, "share of the response explained"),
+    "loss": Metric(_loss, _chance_loss),
+    "accuracy": Metric(_of_labels(_accuracy), lambda prompt, outputs, group: group / outputs),
+    "in_context_accuracy": Metric(_of_labels(_in_context_accuracy), _chance_in_context),
+    "in_context_probability": Metric(_of_labels(_in_context_probability), _chance_in_context),
+    "context_mass": Metric(_of_labels(_context_mass), _chance_mass),
+    "query_loss": Metric(_query_loss, _chance_loss),
+    "sign_accuracy": Metric(_sign_accuracy, lambda prompt, outputs, group: 0.5),
+    "cell_accuracy": Metric(_cell_accuracy, _chance_cell),
+    "configuration": Metric(_configuration, _chance_configuration),
+    "valid": Metric(_valid, _chance_valid),
+    "explained": Metric(_explained, lambda prompt, outputs, group: 0.0),
 }
 """All metrics by name; a task names the ones that it records."""

@@ -57,7 +57,11 @@ def _row(run: RunFolder) -> list[str]:
 def status(run: RunFolder, curves: Curves | None) -> str:
     """`Run.status()`, unless members have diverged by these curves: `diverged`, `1 of 4 diverged`, and before the end
     of the run `interrupted, 1 of 4 diverged`."""
-    now = run.status()
+    return status_words(run.status(), curves)
+
+
+def status_words(now: str, curves: Curves | None) -> str:
+    """`status` of a run whose `Run.status()` is `now`."""
     lost = diverged(curves) if curves else np.zeros(1, bool)
     if not lost.any():
         return now

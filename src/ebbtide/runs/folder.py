@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,10 +138,13 @@ class RunFolder:
         self.check_belongs(newest[1])
         parts = []
         for segment in newest[1].segments:
-            self.check_segment(segment)
-            parts.append(load_record(self.path, segment.file))
-        axis = {"sequences": 0, "train_loss": 1, "values": 1}
-        return {name: np.concatenate([p[name] for p in parts], axis=a) for name, a in axis.items()}
+            parts.append(self.load_segment(segment))
+        return join_segments(parts)
+
+    def load_segment(self, segment: Segment) -> dict[str, np.ndarray]:
+        """The rows of one segment, in the form of `arrays`. Raises `DamagedError` when it does not verify."""
+        self.check_segment(segment)
+        return load_record(self.path, segment.file)
 
     def metrics(self) -> dict[str, np.ndarray]:
         """The curves of a run by name.
@@ -153,7 +156,10 @@ class RunFolder:
 
         Raises `DamagedError` when a committed segment does not verify, `InputError` before the first evaluation.
         """
-        raw = self.arrays()
+        return self.name_curves(self.arrays())
+
+    def name_curves(self, raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The curves of `metrics` from rows in the form of `arrays`."""
         out = {"sequences": raw["sequences"], "steps": raw["sequences"] // self.header.spec["batch"]}
         out["train_loss"] = raw["train_loss"]
         for i, one in enumerate(self.header.instruments):
@@ -186,6 +192,12 @@ class RunFolder:
     def chance(self) -> dict[str, float]:
         """The chance level of every evaluator's headline metric."""
         return {one.name: one.chance for one in self.header.instruments}
+
+
+def join_segments(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The rows of several segments in one, in the form of `RunFolder.arrays`."""
+    axis = {"sequences": 0, "train_loss": 1, "values": 1}
+    return {name: np.concatenate([p[name] for p in parts], axis=a) for name, a in axis.items()}
 
 
 def inside(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from ebbtide.errors import InputError, require
-from ebbtide.evaluation.metrics import TABLE
+from ebbtide.evaluation.units import unit_of
 from ebbtide.report.arms_figure import Panel, arms_figure
 from ebbtide.runs.folder import inside
 from ebbtide.studies.claim import Claim
@@ -288,7 +288,7 @@ def _curves(experiment: Experiment, evidence: Evidence, title: str) -> Figures:
         lines = {arm: (evidence.curves(arm)["sequences"].astype(float), evidence.curves(arm)[name]) for arm in arms}
         if lines:
             panels.append(Panel(name, lines, levels.pop() if len(levels) == 1 else None))
-    unit = TABLE[evidence.headline()].unit if evidence.headline() else ""
+    unit = unit_of(evidence.headline()) if evidence.headline() else ""
     return arms_figure(panels, evidence.arms, f"{title}: {experiment.question}", unit) if panels else {}
 
 
