@@ -14,15 +14,15 @@ from ebbtide.dashboard.asking.outputs import (
     compile_attention,
     compile_outputs,
     has_heads,
+    some_prompts,
     tokens,
-    visible,
 )
 from ebbtide.dashboard.asking.question import MOST_SHOWN, Question
 from ebbtide.errors import require
 from ebbtide.models.model import STREAMS, AnyPrompt, Params
 from ebbtide.runs.signed import DamagedError
 from ebbtide.sources.bank import FLOAT
-from ebbtide.tasks.prompt import Prompt, part
+from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.spec import Spec
 
 SUMMARY_FLOPS = 1e11
@@ -70,7 +70,7 @@ def _prompt(opened: Opened, question: Question) -> dict[str, Any]:
     shown = _listed(fellows, member)
     block = opened.block(question.at, _numbers(spec))
     few, heads = isinstance(prompts.prompt, Prompt), has_heads(model)
-    one = _single(prompts, index)
+    one = some_prompts(prompts.prompt, index, 1)
     rows = _each(opened, block, lambda params: {"answers": _answers(prompts, index, one, members_of(params, shown))})
     if heads:
         seen = _each(opened, block, lambda params: {"attention": _attention(model, members_of(params, [member]), one)})
@@ -97,7 +97,7 @@ def _others(opened: Opened, question: Question) -> dict[str, Any]:
     block, index = opened.block(question.at, _numbers(opened.spec)), question.index
     groups = _groups(opened, question.member)
     asked = [(opened.of(question.evaluator, group[0]), _listed(group, group[0])) for group in groups]
-    several = [(prompts, _single(prompts, index), members) for prompts, members in asked]
+    several = [(prompts, some_prompts(prompts.prompt, index, 1), members) for prompts, members in asked]
 
     def answers(params: Params) -> dict[str, Any]:
         each = [_answers(prompts, index, one, members_of(params, who)) for prompts, one, who in several]
@@ -124,11 +124,6 @@ def _listed(members: list[int], member: int) -> list[int]:
     """The members that are listed: the first ones, and `member`."""
     shown = members[:MOST_SHOWN]
     return shown if member in shown else [*shown[:-1], member]
-
-
-def _single(prompts: Prompts, index: int) -> AnyPrompt:
-    """Prompt number `index` alone, as NumPy arrays."""
-    return jax.tree.map(np.asarray, part(visible(prompts.prompt), index, 1))
 
 
 def _each(opened: Opened, block: Block, of: Callable[[Params], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -188,7 +183,7 @@ def _summary(opened: Opened, question: Question) -> dict[str, Any]:
     members = [member for _, group in asked for member in group]
     block = opened.block(question.at, 1)
     n, size = _summary_size(opened.spec, opened.prompts, len(members), len(block.manifests))
-    several = [(prompts, jax.tree.map(np.asarray, part(visible(prompts.prompt), 0, n)), who) for prompts, who in asked]
+    several = [(prompts, some_prompts(prompts.prompt, 0, n), who) for prompts, who in asked]
     forward = compile_outputs(opened.spec.model, size)
 
     def shares(params: Params) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ebbtide.compile import compile_fast
 from ebbtide.mechanisms.taps import record
 from ebbtide.models.model import AnyPrompt, Model, Params
 from ebbtide.models.transformer import Transformer
-from ebbtide.tasks.prompt import FunctionPrompt, Prompt, part
+from ebbtide.tasks.prompt import Prompt, part
 
 PATTERNS = "blocks.*.attn.hook_pattern"
 Outputs = Float[Array, "member batch outputs"]
@@ -24,9 +25,9 @@ def query_outputs(model: Model, params: Params, prompt: AnyPrompt) -> Float[Arra
     return outputs if isinstance(prompt, Prompt) else outputs[-1]
 
 
-def visible(prompt: AnyPrompt) -> AnyPrompt:
-    """A prompt without its latent variables, which no model sees."""
-    return prompt._replace(latent={}) if isinstance(prompt, FunctionPrompt) else prompt
+def some_prompts(prompt: Any, start: int, count: int) -> AnyPrompt:
+    """`count` of the prompts, from number `start` on, as NumPy arrays."""
+    return jax.tree.map(np.asarray, part(prompt, start, count))
 
 
 @lru_cache(maxsize=16)
