@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from ebbtide.dashboard.asking import fewshot, functions
@@ -11,15 +10,16 @@ from ebbtide.dashboard.asking.inputs import short
 from ebbtide.dashboard.asking.labels import TOP
 from ebbtide.dashboard.asking.opened import MOST_BANK_BYTES, MOST_WORLDS, Block, Opened, Prompts, members_of
 from ebbtide.dashboard.asking.outputs import (
-    compile_attention,
+    Single,
     compile_outputs,
+    compile_single,
     has_heads,
     some_prompts,
     tokens,
 )
 from ebbtide.dashboard.asking.question import MOST_SHOWN, Question
 from ebbtide.errors import require
-from ebbtide.models.model import STREAMS, AnyPrompt, Params
+from ebbtide.models.model import STREAMS, Params
 from ebbtide.runs.signed import DamagedError
 from ebbtide.sources.bank import FLOAT
 from ebbtide.tasks.prompt import Prompt
@@ -71,10 +71,13 @@ def _prompt(opened: Opened, question: Question) -> dict[str, Any]:
     block = opened.block(question.at, _numbers(spec))
     few, heads = isinstance(prompts.prompt, Prompt), has_heads(model)
     one = some_prompts(prompts.prompt, index, 1)
-    rows = _each(opened, block, lambda params: {"answers": _answers(prompts, index, one, members_of(params, shown))})
-    if heads:
-        seen = _each(opened, block, lambda params: {"attention": _attention(model, members_of(params, [member]), one)})
-        rows = [row | other for row, other in zip(rows, seen, strict=True)]
+    forward = compile_single(model)
+
+    def answers(params: Params) -> dict[str, Any]:
+        found = forward(members_of(params, shown), one)
+        own = np.asarray(found.attention[shown.index(member)], np.float64).round(5)
+        return {"answers": _answers(prompts, index, found), **({"attention": own.tolist()} if heads else {})}
+
     return {
         **_head(opened, block, question),
         "kind": "fewshot" if few else functions.kind_of(prompts),
@@ -89,7 +92,7 @@ def _prompt(opened: Opened, question: Question) -> dict[str, Any]:
         "heads": model.heads if heads else None,
         "tokens": tokens(model, spec.task.context + 1) if heads else [],
         "notes": _notes(opened, len(fellows), len(shown)),
-        "checkpoints": rows,
+        "checkpoints": _each(opened, block, answers),
     }
 
 
@@ -99,8 +102,10 @@ def _others(opened: Opened, question: Question) -> dict[str, Any]:
     asked = [(opened.of(question.evaluator, group[0]), _listed(group, group[0])) for group in groups]
     several = [(prompts, some_prompts(prompts.prompt, index, 1), members) for prompts, members in asked]
 
+    forward = compile_single(opened.spec.model)
+
     def answers(params: Params) -> dict[str, Any]:
-        each = [_answers(prompts, index, one, members_of(params, who)) for prompts, one, who in several]
+        each = [_answers(prompts, index, forward(members_of(params, who), one)) for prompts, one, who in several]
         return {"answers": [answer for group in each for answer in group]}
 
     asks = [_kind(prompts).describe_question(prompts, index) for prompts, members in asked for _ in members]
@@ -137,16 +142,9 @@ def _each(opened: Opened, block: Block, of: Callable[[Params], dict[str, Any]]) 
     return rows
 
 
-def _answers(prompts: Prompts, index: int, one: AnyPrompt, params: Params) -> list[dict[str, Any]]:
+def _answers(prompts: Prompts, index: int, found: Single) -> list[dict[str, Any]]:
     """The answers of several members to a single prompt."""
-    outputs = np.asarray(compile_outputs(prompts.spec.model, 1)(params, one))[:, 0]
-    return [_kind(prompts).describe_answer(prompts, index, own) for own in outputs]
-
-
-def _attention(model: Any, params: Params, one: AnyPrompt) -> list[Any]:
-    """The attention [layer, head, token] of the query, of the one member in `params`."""
-    own = jax.tree.map(lambda leaf: leaf[0], params)
-    return np.asarray(compile_attention(model)(own, one), np.float64).round(5).tolist()
+    return [_kind(prompts).describe_answer(prompts, index, own) for own in np.asarray(found.outputs)]
 
 
 def _numbers(spec: Spec) -> int:

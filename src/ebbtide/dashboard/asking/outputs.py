@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,36 +19,12 @@ PATTERNS = "blocks.*.attn.hook_pattern"
 Outputs = Float[Array, "member batch outputs"]
 
 
-def query_outputs(model: Model, params: Params, prompt: AnyPrompt) -> Float[Array, "batch outputs"]:
-    """The outputs of one model at the query of every prompt."""
-    outputs = model.apply(params, prompt)
-    return outputs if isinstance(prompt, Prompt) else outputs[-1]
+class Single(NamedTuple):
+    """What several members do with a single prompt: their outputs at the query, and the attention of the query token
+    in every head, without layers where a model has no heads."""
 
-
-def some_prompts(prompt: Any, start: int, count: int) -> AnyPrompt:
-    """`count` of the prompts, from number `start` on, as NumPy arrays."""
-    return jax.tree.map(np.asarray, part(prompt, start, count))
-
-
-@lru_cache(maxsize=16)
-def compile_outputs(model: Model, size: int) -> Callable[[Params, Any], Outputs]:
-    """The function from (parameters of several members, prompts) to outputs at the query: one member after the other,
-    `size` prompts at a time, which must divide their number evenly. A single prompt is a program that is compiled
-    quickly."""
-
-    def outputs(params: Params, prompt: Any) -> Outputs:
-        count = (prompt.exemplars if isinstance(prompt, Prompt) else prompt.inputs).shape[1]
-
-        def of(one: Params) -> Float[Array, "batch outputs"]:
-            if count == size:
-                return query_outputs(model, one, prompt)
-            starts = jnp.arange(0, count, size)
-            parts = jax.lax.map(lambda start: query_outputs(model, one, part(prompt, start, size)), starts)
-            return parts.reshape(count, -1)
-
-        return jax.lax.map(of, params)
-
-    return compile_fast(outputs) if size == 1 else jax.jit(outputs)
+    outputs: Float[Array, "member outputs"]
+    attention: Float[Array, "member layer head token"]
 
 
 def has_heads(model: Model) -> bool:
@@ -56,16 +32,50 @@ def has_heads(model: Model) -> bool:
     return isinstance(model, Transformer)
 
 
+def some_prompts(prompt: Any, start: int, count: int) -> AnyPrompt:
+    """`count` of the prompts, from number `start` on, as NumPy arrays."""
+    return jax.tree.map(np.asarray, part(prompt, start, count))
+
+
 @lru_cache(maxsize=8)
-def compile_attention(model: Model) -> Callable[[Params, AnyPrompt], Float[Array, "layer head token"]]:
-    """The function from (parameters of one member, one prompt) to the attention of the query token in every head."""
-    assert isinstance(model, Transformer)
+def compile_single(model: Model) -> Callable[[Params, AnyPrompt], Single]:
+    """The function from (parameters of several members, one prompt) to what the members do with it, one member after
+    the other; compiled quickly."""
 
-    def attention(params: Params, prompt: AnyPrompt) -> Float[Array, "layer head token"]:
-        _, patterns = record(model, params, prompt, PATTERNS, reduce=lambda name, value: value[0, :, -1])
-        return jnp.stack([patterns[f"blocks.{i}.attn.hook_pattern"] for i in range(model.layers)])
+    def of(params: Params, prompt: AnyPrompt) -> Single:
+        if not isinstance(model, Transformer):
+            return Single(_at_query(model.apply(params, prompt), prompt)[0], jnp.zeros((0, 0, 0)))
+        outputs, seen = record(model, params, prompt, PATTERNS, reduce=lambda name, value: value[0, :, -1])
+        attention = jnp.stack([seen[f"blocks.{i}.attn.hook_pattern"] for i in range(model.layers)])
+        return Single(_at_query(outputs, prompt)[0], attention)
 
-    return compile_fast(attention)
+    return compile_fast(lambda params, prompt: jax.lax.map(lambda one: of(one, prompt), params))
+
+
+@lru_cache(maxsize=16)
+def compile_outputs(model: Model, size: int) -> Callable[[Params, Any], Outputs]:
+    """The function from (parameters of several members, prompts) to outputs at the query: one member after the other,
+    `size` prompts at a time, which must divide their number evenly."""
+
+    def outputs(params: Params, prompt: Any) -> Outputs:
+        count = (prompt.exemplars if isinstance(prompt, Prompt) else prompt.inputs).shape[1]
+
+        def of_some(one: Params, start: Any) -> Float[Array, "batch outputs"]:
+            some = part(prompt, start, size)
+            return _at_query(model.apply(one, some), some)
+
+        def of(one: Params) -> Float[Array, "batch outputs"]:
+            parts = jax.lax.map(lambda start: of_some(one, start), jnp.arange(0, count, size))
+            return parts.reshape(count, -1)
+
+        return jax.lax.map(of, params)
+
+    return jax.jit(outputs)
+
+
+def _at_query(outputs: Array, prompt: AnyPrompt) -> Float[Array, "batch outputs"]:
+    """Of the outputs of a model those at the query of every prompt."""
+    return outputs if isinstance(prompt, Prompt) else outputs[-1]
 
 
 def tokens(model: Any, slots: int) -> list[list[Any]]:

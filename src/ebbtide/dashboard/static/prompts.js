@@ -56,11 +56,11 @@ class Prompts {
   }
 
   async start() {
-    this.status = el('p', { class: 'asking', role: 'status' });
+    this.status = el('span', { class: 'asking', role: 'status' });
     this.problem = el('p', { class: 'problem', role: 'alert', hidden: true });
     this.retry = el('button', { type: 'button', hidden: true, onclick: () => this.answers.again() }, 'Ask again');
     this.root.append(el('header', { class: 'head' }, el('p', { class: 'crumbs' }, link('', {}, 'Runs'), ' / ', link('run', { name: this.name }, this.name)),
-      el('h1', {}, `Prompts of ${last(this.name)}`)), this.status, this.problem, this.retry);
+      el('h1', {}, `Prompts of ${last(this.name)}`)), this.problem, this.retry);
     try {
       this.about = await this.api.get('/api/prompts/about', { name: this.name });
     } catch (error) {
@@ -97,21 +97,19 @@ class Prompts {
   }
 
   #build() {
-    const { evaluators, prompts, members, model, task, kind } = this.about;
+    const { evaluators, prompts, members, model, task } = this.about;
     this.evaluator = select('Evaluator', evaluators.map((one) => [one.name, one.name]), this.wish.evaluator, (v) => this.#set({ evaluator: v }));
     this.index = stepper('Prompt', prompts, this.wish.index, (v) => this.#set({ index: v }));
     this.member = stepper('Member', members, this.wish.member, (v) => this.#set({ member: v }));
     const keys = 'Keys: \u2190 \u2192 checkpoint, \u2191 \u2193 prompt (while the slider or the prompt has the focus)';
-    const words = [task, model].filter(Boolean).join(', ').replaceAll('_', ' ');
+    const words = [task && `task ${task}`, model && `model ${model}`].filter(Boolean).join(', ').replaceAll('_', ' ');
     this.root.append(el('div', { class: 'toolbar' }, this.evaluator.element, this.index.element, this.member.element,
-      el('p', { class: 'note' }, `${kind === 'fewshot' ? 'few-shot prompts' : 'functions in context'}: ${words}`)));
+      el('p', { class: 'note' }, words), this.status));
     this.stage = el('div', { class: 'stage' });
     this.root.append(this.stage, el('p', { class: 'note keys' }, keys));
     this.strips = new Strips(this.stage, (place) => this.#set({ at: this.about.checkpoints[place] }));
     this.sheet = new Sheet(this.stage, (head) => this.#choose(head));
     this.list = new AnswerList(this.stage, (member) => this.#set({ member }));
-    this.asides = el('p', { class: 'note', role: 'status' });
-    this.stage.append(this.asides);
     const { signal } = this.api.left;
     document.addEventListener('keydown', (event) => this.#key(event), { signal });
     addEventListener('themechange', () => this.render(), { signal });
@@ -193,8 +191,9 @@ class Prompts {
     if (!prompt) return;
     const row = rows.get(wish.at);
     this.sheet.update({ prompt, row, head: this.head, key: `${wish.evaluator} ${wish.index} ${wish.member}` });
-    this.list.update({ prompt, row, members, asked: other?.fixed.asked ?? [], chosen: wish.member, words: `${exact(wish.at)} sequences` });
-    setText(this.asides, this.#asideWords(prompt, other));
+    this.list.update({ prompt, row, rows, members, asked: other?.fixed.asked ?? [], chosen: wish.member, words: `${exact(wish.at)} sequences` });
+    setText(this.strips.aside, this.#asideWords(prompt, other));
+    this.stage.classList.toggle('side', prompt.slots.length <= 6);
   }
 
   #tell(waiting) {
@@ -202,7 +201,7 @@ class Prompts {
     const first = this.answers.prompts.size === 0;
     const words = !busy ? '' : waiting ? (first ? 'A process with the models starts: this takes some seconds once \u2026' : 'Asking the models \u2026')
       : { others: 'Asking the other members \u2026', summary: 'Counting over all prompts \u2026' }[busy.what] ?? '';
-    setText(this.status, words || '\u00a0');
+    setText(this.status, words);
   }
 
   #asideWords(prompt, other) {

@@ -13,7 +13,7 @@ const ORACLES = {
   CIWL: 'that label if it is in context, else any label in context',
   majority: 'the most frequent label of the context',
   last: 'the last label of the context',
-  random: 'any label',
+  random: 'a guess',
 };
 
 /** The answers in `root`; `onMember(member)` is called with a member that the reader chose. */
@@ -29,7 +29,7 @@ export class AnswerList {
     new ResizeObserver(() => this.#drawScale()).observe(this.element);
   }
 
-  /** Shows {prompt, row, members, asked, chosen, at}; `asked` has what is asked of members with prompts of their own. */
+  /** Shows {prompt, row, rows, members, asked, chosen, words}: `rows` are those of all checkpoints; `asked` has what is asked of members with prompts of their own. */
   update(state) {
     this.state = state;
     const { prompt, row, members, chosen } = state;
@@ -39,10 +39,11 @@ export class AnswerList {
     const count = this.everyone ? answers.length : Math.min(answers.length, FIRST);
     const list = answers.slice(0, count).map((one, i) => this.#member(one, members[i], i));
     const few = prompt.kind === 'fewshot';
-    const head = ['', few || prompt.kind === 'label' ? 'answers' : 'prediction', few ? 'which is' : '', few || prompt.kind === 'label' ? 'most probable labels' : ''];
+    const labels = few || prompt.kind === 'label';
+    const head = ['', labels ? 'answers' : 'prediction', labels ? 'most probable labels' : ''];
     const bodies = [el('tbody', {}, ...list)];
     const others = [...prompt.oracles.map((one) => this.#oracle(one)), ...prompt.predictors.map((one) => this.#predictor(one))];
-    if (others.length) bodies.push(el('tbody', { class: 'oracles' }, el('tr', {}, el('th', { colspan: 4, scope: 'rowgroup' }, few ? 'Scripted oracles' : 'Classical predictors')), ...others));
+    if (others.length) bodies.push(el('tbody', { class: 'oracles' }, el('tr', {}, el('th', { colspan: 3, scope: 'rowgroup' }, few ? 'Scripted oracles' : 'Classical predictors')), ...others));
     this.body.replaceChildren(el('table', { class: 'answers' }, el('caption', { class: 'hidden' }, this.title.textContent),
       el('thead', {}, el('tr', {}, ...head.map((one) => el(one ? 'th' : 'td', one ? { scope: 'col' } : {}, one)))), ...bodies));
     this.more.hidden = count === answers.length;
@@ -63,14 +64,14 @@ export class AnswerList {
     const own = this.#asked(i);
     const button = el('button', { type: 'button', 'data-member': member, 'aria-pressed': member === chosen ? 'true' : 'false', onclick: () => this.onMember(member) }, `member ${member}`);
     const name = el('th', { scope: 'row' }, button);
-    const row = (...cells) => el('tr', { class: member === chosen ? 'chosen' : '' }, name, ...cells.map((one) => el('td', {}, ...[one].flat())));
+    const row = (value, words, last) => line(name, value, words, last, member === chosen);
     if (answer.diverged) return row('no number', 'diverged', '');
     const asks = own === prompt ? '' : ` (asked ${[own.target].flat().map((v) => (Number.isInteger(v) ? v : number(v))).join(' ')})`;
     if (answer.top) {
       const few = prompt.kind === 'fewshot';
       const [label] = answer.top[0];
       const words = few ? KINDS[answer.kind][1] : '';
-      const inside = few && !answer.right && answer.right_in_context ? el('span', { class: 'soft' }, '; of the context\u2019s labels the right one') : '';
+      const inside = few && !answer.right && answer.right_in_context ? el('span', { class: 'soft' }, '; among the context\u2019s labels it prefers the right one') : '';
       return row([chip(own, label, few), ' ', rightMark(answer.right), asks], [words, inside], bar(own, answer.top, few));
     }
     if (answer.cells) return row([rightMark(answer.right), asks], '', cells(answer.cells, own.target));
@@ -81,16 +82,17 @@ export class AnswerList {
 
   #oracle(one) {
     const { prompt } = this.state;
-    const best = one.top.filter(([, p]) => p > 0.1);
+    const tied = one.top.filter(([, p]) => p > 0.1);
+    const best = tied.length > 3 ? [] : tied; // a guess
     const chips = best.length ? best.flatMap(([label], i) => [i ? ' or ' : '', chip(prompt, label, true)]) : ['any label'];
     const mark = best.length === 1 ? rightMark(one.right) : best.some(([label]) => label === prompt.target) ? el('span', { class: 'soft' }, 'right by chance') : rightMark(false);
-    return el('tr', {}, el('th', { scope: 'row' }, one.name), el('td', {}, ...chips, ' ', best.length ? mark : ''), el('td', {}, ORACLES[one.name] ?? ''), el('td', {}, bar(prompt, one.top, true)));
+    return line(el('th', { scope: 'row' }, one.name), [...chips, ' ', best.length ? mark : ''], ORACLES[one.name] ?? '', bar(prompt, one.top, true));
   }
 
   #predictor(one) {
     const { prompt } = this.state;
     const error = (one.value - prompt.target) ** 2;
-    return el('tr', {}, el('th', { scope: 'row' }, one.name), el('td', {}, number(one.value)), el('td', {}, `squared error ${number(error)}`), el('td', {}));
+    return line(el('th', { scope: 'row' }, one.name), number(one.value), `squared error ${number(error)}`, '');
   }
 
   /** The predictions of all members on one axis, with the truth and the classical predictors. */
@@ -101,11 +103,12 @@ export class AnswerList {
     if (this.scale.hidden || !row?.answers || width < 50) return;
     const values = row.answers.map((one) => one.value ?? null);
     const marks = prompt.predictors.map((one) => one.value);
-    const all = [...values, ...marks, prompt.target, 0].filter((v) => v != null);
+    const ever = [...this.state.rows.values()].flatMap((one) => (one.answers ?? []).map((answer) => answer.value));
+    const all = [...ever, ...marks, prompt.target].filter((v) => v != null); // the same axis at every checkpoint
     const pad = (Math.max(...all) - Math.min(...all)) * 0.08 || 1;
     const [low, high] = [Math.min(...all) - pad, Math.max(...all) + pad];
     const x = (v) => 8 + ((v - low) / (high - low)) * (width - 16);
-    const ctx = prepare(this.scale, width, 74);
+    const ctx = prepare(this.scale, width, 86);
     ctx.font = `11px ${variable('--text') || 'sans-serif'}`;
     ctx.textAlign = 'center';
     const stick = (v, colour, words, from, to, textAt) => {
@@ -116,7 +119,7 @@ export class AnswerList {
     ctx.fillStyle = variable('--line');
     ctx.fillRect(0, 40, width, 1);
     stick(prompt.target, '#009E73', `truth ${number(prompt.target)}`, 14, 54, 11);
-    marks.forEach((v, i) => stick(v, '#D55E00', prompt.predictors[i].name, 30, 54, i % 2 ? 73 : 64));
+    marks.forEach((v, i) => stick(v, '#D55E00', prompt.predictors[i].name, 30, 54, i % 2 ? 81 : 67));
     values.forEach((v, i) => {
       if (v == null) return;
       ctx.beginPath();
@@ -129,6 +132,11 @@ export class AnswerList {
     });
     this.scale.setAttribute('aria-label', `Predictions on one axis: truth ${number(prompt.target)}; members ${values.map(number).join(', ')}; ${prompt.predictors.map((one) => `${one.name} ${number(one.value)}`).join(', ')}`);
   }
+}
+
+/** A row: a name, an answer with words below it, and what is beside it. */
+function line(name, value, words, beside, chosen = false) {
+  return el('tr', { class: chosen ? 'chosen' : '' }, name, el('td', {}, ...[value].flat(), el('div', { class: 'which' }, ...[words].flat())), el('td', {}, beside));
 }
 
 const rightMark = (right) => el('span', { class: right ? 'mark right' : 'mark wrong' }, right ? '\u2713 right' : '\u2717 wrong');

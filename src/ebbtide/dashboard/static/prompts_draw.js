@@ -79,9 +79,10 @@ export function fillCell(ctx, x, y, w, h, colour, wrong) {
 }
 
 /** Draws a line through the points that are there. */
-export function drawLine(ctx, points, colour, dash = []) {
+export function drawLine(ctx, points, colour, dash = [], width = 1.8) {
   ctx.strokeStyle = shown(colour);
-  ctx.lineWidth = 1.8;
+  ctx.lineWidth = width;
+  ctx.globalAlpha = width > 3 ? 0.35 : 1;
   ctx.setLineDash(dash);
   ctx.beginPath();
   let pen = false;
@@ -93,4 +94,5 @@ export function drawLine(ctx, points, colour, dash = []) {
   }
   ctx.stroke();
   ctx.setLineDash([]);
+  ctx.globalAlpha = 1;
 }

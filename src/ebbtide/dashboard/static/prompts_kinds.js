@@ -1,14 +1,14 @@
 // Kinds of answers: their colours, and their words. A kind says where a label comes from, not whether it is right.
 
-import { el } from './dom.js';
+import { el, svg } from './dom.js';
 import { inkOn, shown, viridis } from './palette.js';
 import { number } from './text.js';
 
 /** Kinds of labels in few-shot prompts: [colour, words]. The colours are those of ICL, CIWL and IWL in all figures. */
 export const KINDS = {
   context: ['#0072B2', 'a label of the context'],
-  both: ['#E69F00', 'in the context, and the query\u2019s own label'],
-  own: ['#D55E00', 'the query\u2019s own label'],
+  both: ['#E69F00', 'the query\u2019s own label, which is in context'],
+  own: ['#D55E00', 'the query\u2019s own label, not in context'],
   other: ['#8a8f98', 'another label'],
 };
 const RIGHT = { true: ['#009E73', 'right'], false: ['#8a8f98', 'wrong'] };
@@ -58,6 +58,15 @@ export function legend(entries) {
     const square = el('span', { class: `square${hatched ? ' hatched' : ''}`, 'aria-hidden': 'true' });
     square.style.backgroundColor = shown(colour);
     return el('li', {}, square, words);
+  }));
+}
+
+/** What lines mean: [colour, dash, width or words, words]. */
+export function lineLegend(entries) {
+  return el('ul', { class: 'kinds' }, ...entries.map((entry) => {
+    const [colour, dash, width] = entry.length > 3 ? entry : [entry[0], entry[1], 2];
+    const line = svg('line', { x1: 0, y1: 5, x2: 26, y2: 5, 'stroke-width': width, 'stroke-dasharray': dash.join(' '), 'stroke-opacity': width > 3 ? 0.45 : 1, stroke: shown(colour) });
+    return el('li', {}, svg('svg', { class: 'swatch', viewBox: '0 0 26 10', 'aria-hidden': 'true' }, line), entry.at(-1));
   }));
 }
 

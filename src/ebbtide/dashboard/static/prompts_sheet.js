@@ -44,7 +44,8 @@ export class Sheet {
     const few = kind === 'fewshot';
     const narrow = matchMedia('(max-width: 46rem)').matches;
     const room = Math.max(this.place.clientWidth - 70, 200) / slots.length;
-    this.width = Math.round(Math.min(few ? 96 : 72, Math.max(narrow ? 38 : 44, room)));
+    const largest = few ? (slots.length <= 3 && !narrow ? 116 : 92) : 72;
+    this.width = Math.round(Math.min(largest, Math.max(narrow ? 38 : 44, slots.length <= 6 && !narrow ? largest : room)));
     this.big = this.width - 12;
     setText(this.title, `Prompt ${prompt.index} of ${prompt.evaluator}`);
     this.words.replaceChildren(...this.#asks());

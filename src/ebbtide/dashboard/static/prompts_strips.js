@@ -4,12 +4,12 @@
 import { el, setText } from './dom.js';
 import { shown, variable } from './palette.js';
 import { drawLine, fillCell, prepare } from './prompts_draw.js';
-import { legend, legendOf, look } from './prompts_kinds.js';
+import { legendOf, lineLegend, look } from './prompts_kinds.js';
 import { exact, number, plural, short } from './text.js';
 
 const THUMB = 18;
 const TALLEST = 170;
-const LINES = { ICL: ['#0072B2', []], CIWL: ['#E69F00', [8, 3]], IWL: ['#D55E00', [3, 2]], right: ['#009E73', [1.5, 2.5]], error: ['#009E73', []] };
+const LINES = { ICL: ['#0072B2', []], CIWL: ['#E69F00', [8, 3]], IWL: ['#D55E00', [3, 2]], right: ['#009E73', [], 6], error: ['#009E73', []] };
 const PREDICTORS = [['#8a8f98', [6, 3]], ['#CC79A7', [2, 2]]];
 
 /** The slider and its strips in `root`; `onPick(place)` is called with the place of the chosen checkpoint. */
@@ -23,13 +23,14 @@ export class Strips {
     this.kinds = el('div', {});
     this.now = el('p', { class: 'now', 'aria-live': 'polite' });
     this.all = el('p', { class: 'now' });
+    this.aside = el('p', { class: 'note' });
     this.gridTitle = el('h3', {});
     this.lineTitle = el('h3', {});
     this.lineKinds = el('div', {});
     this.ends = el('p', { class: 'ends', 'aria-hidden': 'true' });
     this.element = el('section', { class: 'block strips', 'aria-label': 'Over training' },
       el('div', { class: 'strip-head' }, this.gridTitle, this.kinds), this.grid,
-      this.slider, this.ends, this.where, this.now,
+      this.slider, this.ends, this.where, this.now, this.aside,
       el('div', { class: 'strip-head' }, this.lineTitle, this.lineKinds), this.lines, this.all);
     root.append(this.element);
     for (const canvas of [this.grid, this.lines]) {
@@ -85,8 +86,9 @@ export class Strips {
       const all = one.kind ? `${words} (${one.right ? 'right' : 'wrong'})` : words;
       counts.set(all, (counts.get(all) ?? 0) + 1);
     }
-    const parts = [...counts].sort((a, b) => b[1] - a[1]).map(([words, count]) => `${count}: ${words}`);
-    return `Of ${plural(row.answers.length, 'member')} ${parts.join('; ')}`;
+    const parts = [...counts].sort((a, b) => b[1] - a[1]);
+    const verb = kind === 'fewshot' ? ' answer with' : ' are';
+    return `Of ${plural(row.answers.length, 'member')}, ${parts.map(([words, count], i) => `${count}${i ? '' : count === 1 ? verb.replace('answer', 'answers').replace('are', 'is') : verb} ${i && kind === 'fewshot' ? 'with ' : ''}${words}`).join(', ')}.`;
   }
 
   #summarise() {
@@ -95,10 +97,10 @@ export class Strips {
     this.names = names;
     const has = names.length > 0;
     setText(this.lineTitle, has ? this.#title(summary.fixed) : 'All prompts of this evaluator: not counted yet');
-    const entries = names.map((name) => [LINES[name][0], lineWords(name)]);
+    const entries = names.map((name) => [...LINES[name], lineWords(name)]);
     const predictors = Object.entries(summary?.fixed.predictors ?? {});
-    predictors.forEach(([name], i) => entries.push([PREDICTORS[i % 2][0], name]));
-    this.lineKinds.replaceChildren(legend(entries));
+    predictors.forEach(([name], i) => entries.push([...PREDICTORS[i % 2], name]));
+    this.lineKinds.replaceChildren(lineLegend(entries));
     const row = summary?.rows.get(checkpoints[place]);
     if (!row?.shares) {
       setText(this.all, row?.problem ? `Damaged: ${row.problem}` : '\u00a0');
@@ -175,12 +177,14 @@ export class Strips {
     let top = 1;
     if (this.names.includes('error')) top = Math.max(...at('error').filter((v) => v != null), ...theirs, 1e-9);
     const y = (v) => (v == null ? null : height - 2 - (v / top) * (height - 4));
-    for (const name of this.names) drawLine(ctx, at(name).map((v, i) => [this.#x(width, i), y(v)]), ...LINES[name]);
+    const order = [...this.names].sort((a, b) => (b === 'right') - (a === 'right')); // the broad one below
+    for (const name of order) drawLine(ctx, at(name).map((v, i) => [this.#x(width, i), y(v)]), ...LINES[name]);
     theirs.forEach((v, i) => drawLine(ctx, [[0, y(v)], [width, y(v)]], ...PREDICTORS[i % 2]));
     this.#mark(ctx, width, height);
     ctx.fillStyle = shown('#8a8f98');
     ctx.font = `10px ${variable('--text') || 'sans-serif'}`;
-    ctx.fillText(top === 1 ? '100 %' : number(top), 2, 11);
+    ctx.textAlign = top === 1 ? 'left' : 'right'; // errors fall, shares rise
+    ctx.fillText(top === 1 ? '100 %' : number(top), top === 1 ? 2 : width - 14, 11);
     this.lines.setAttribute('aria-label', this.names.length ? `${this.lineTitle.textContent}, over checkpoints. ${this.all.textContent}` : 'not counted yet');
   }
 }
