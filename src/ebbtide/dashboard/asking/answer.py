@@ -8,7 +8,15 @@ import numpy as np
 from ebbtide.dashboard.asking import fewshot, functions
 from ebbtide.dashboard.asking.inputs import short
 from ebbtide.dashboard.asking.labels import TOP
-from ebbtide.dashboard.asking.opened import MOST_BANK_BYTES, MOST_WORLDS, Block, Opened, Prompts, members_of
+from ebbtide.dashboard.asking.opened import (
+    MOST_BANK_BYTES,
+    MOST_WORLDS,
+    Block,
+    NumpyParams,
+    Opened,
+    Prompts,
+    members_of,
+)
 from ebbtide.dashboard.asking.outputs import (
     Single,
     compile_outputs,
@@ -19,7 +27,7 @@ from ebbtide.dashboard.asking.outputs import (
 )
 from ebbtide.dashboard.asking.question import MOST_SHOWN, Question
 from ebbtide.errors import require
-from ebbtide.models.model import STREAMS, Params
+from ebbtide.models.model import STREAMS
 from ebbtide.runs.signed import DamagedError
 from ebbtide.sources.bank import FLOAT
 from ebbtide.tasks.prompt import Prompt
@@ -73,7 +81,7 @@ def _prompt(opened: Opened, question: Question) -> dict[str, Any]:
     one = some_prompts(prompts.prompt, index, 1)
     forward = compile_single(model)
 
-    def answers(params: Params) -> dict[str, Any]:
+    def answers(params: NumpyParams) -> dict[str, Any]:
         found = forward(members_of(params, shown), one)
         own = np.asarray(found.attention[shown.index(member)], np.float64).round(5)
         return {"answers": _answers(prompts, index, found), **({"attention": own.tolist()} if heads else {})}
@@ -104,7 +112,7 @@ def _others(opened: Opened, question: Question) -> dict[str, Any]:
 
     forward = compile_single(opened.spec.model)
 
-    def answers(params: Params) -> dict[str, Any]:
+    def answers(params: NumpyParams) -> dict[str, Any]:
         each = [_answers(prompts, index, forward(members_of(params, who), one)) for prompts, one, who in several]
         return {"answers": [answer for group in each for answer in group]}
 
@@ -131,7 +139,7 @@ def _listed(members: list[int], member: int) -> list[int]:
     return shown if member in shown else [*shown[:-1], member]
 
 
-def _each(opened: Opened, block: Block, of: Callable[[Params], dict[str, Any]]) -> list[dict[str, Any]]:
+def _each(opened: Opened, block: Block, of: Callable[[NumpyParams], dict[str, Any]]) -> list[dict[str, Any]]:
     """`of(parameters of all members)` at every checkpoint of a block; `problem`, in one line, where it is damaged."""
     rows = []
     for manifest in block.manifests:
@@ -184,7 +192,7 @@ def _summary(opened: Opened, question: Question) -> dict[str, Any]:
     several = [(prompts, some_prompts(prompts.prompt, 0, n), who) for prompts, who in asked]
     forward = compile_outputs(opened.spec.model, size)
 
-    def shares(params: Params) -> dict[str, Any]:
+    def shares(params: NumpyParams) -> dict[str, Any]:
         each = [
             _kind(prompts).measure_answers(prompts, np.asarray(forward(members_of(params, who), some)))
             for prompts, some, who in several

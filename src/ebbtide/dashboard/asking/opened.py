@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Num, PyTree
 
 from ebbtide.dashboard.asking.about import check_checkpoint
 from ebbtide.dashboard.asking.question import MOST_BYTES, MOST_CHECKPOINTS, MOST_NUMBERS, MOST_PROMPTS
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.evaluators import Draw, build_suite, compile_draw
-from ebbtide.models.model import AnyPrompt, Model, Params
+from ebbtide.models.model import AnyPrompt, Model
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import FileRecord
 from ebbtide.runs.records import Manifest
@@ -35,6 +36,10 @@ MOST_BANK_BYTES = 2**30
 """Bytes of these classes, all groups together."""
 SPARE_BYTES = 2**20
 """Bytes of a checkpoint beside its models: the list of arrays, steps, what early stopping has seen."""
+
+
+NumpyParams = PyTree[Num[np.ndarray, "..."]]
+"""Parameters of several members, as they are stored."""
 
 
 class Block(NamedTuple):
@@ -114,7 +119,7 @@ class Opened:
             groups.setdefault(world, []).append(one)
         return [group for group in groups.values() if member not in group]
 
-    def params(self, manifest: Manifest) -> Params:
+    def params(self, manifest: Manifest) -> NumpyParams:
         """The parameters of all members at a checkpoint, with a leading axis over them, as NumPy arrays. Raises
         `DamagedError` when the checkpoint is damaged or lacks what the spec needs."""
         arrays = _stored.get(self.run, manifest, self.spec)
@@ -122,7 +127,7 @@ class Opened:
         return jax.tree_util.tree_unflatten(tree, [arrays[name] for name in names])
 
 
-def members_of(params: Params, members: list[int]) -> Params:
+def members_of(params: NumpyParams, members: list[int]) -> NumpyParams:
     """The parameters of some members."""
     return jax.tree.map(lambda leaf: leaf[members], params)
 

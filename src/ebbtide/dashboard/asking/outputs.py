@@ -38,7 +38,7 @@ def some_prompts(prompt: Any, start: int, count: int) -> AnyPrompt:
 
 
 @lru_cache(maxsize=8)
-def compile_single(model: Model) -> Callable[[Params, AnyPrompt], Single]:
+def compile_single(model: Model) -> Callable[[Any, AnyPrompt], Single]:
     """The function from (parameters of several members, one prompt) to what the members do with it, one member after
     the other; compiled quickly."""
 
@@ -53,7 +53,7 @@ def compile_single(model: Model) -> Callable[[Params, AnyPrompt], Single]:
 
 
 @lru_cache(maxsize=16)
-def compile_outputs(model: Model, size: int) -> Callable[[Params, Any], Outputs]:
+def compile_outputs(model: Model, size: int) -> Callable[[Any, Any], Outputs]:
     """The function from (parameters of several members, prompts) to outputs at the query: one member after the other,
     `size` prompts at a time, which must divide their number evenly."""
 
