@@ -103,6 +103,7 @@ ORDER = (
     ("analysis",),
     ("papers",),
     ("bench", "pages"),
+    ("dashboard",),
     ("cli",),
     ("__main__",),
 )

@@ -117,6 +117,8 @@ def make_app(
 
 
 async def _page(request: Request) -> Response:
+    if not (STATIC / "index.html").is_file():
+        raise HTTPException(404)
     return FileResponse(STATIC / "index.html", media_type=HTML)
 
 

@@ -37,6 +37,7 @@ HEADERS = {
     b"cross-origin-opener-policy": b"same-origin",
     b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
 }
+Refusal = tuple[int, str, list[tuple[bytes, bytes]]]
 LOCAL = ("localhost", "127.0.0.1", "::1")
 HOST = re.compile(r"(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::([0-9]{1,5}))?")
 
@@ -74,9 +75,7 @@ class Guard:
         else:
             await self.app(scope, receive, send)
 
-    def _refusal(
-        self, scope: Scope, headers: dict[str, list[str]]
-    ) -> tuple[int, str, list[tuple[bytes, bytes]]] | None:
+    def _refusal(self, scope: Scope, headers: dict[str, list[str]]) -> Refusal | None:
         """Status, words and headers of the refusal of a request; None for one that may be answered."""
         if scope["method"] not in ("GET", "HEAD"):
             return 405, "only GET and HEAD: the dashboard changes nothing", [(b"allow", b"GET, HEAD")]

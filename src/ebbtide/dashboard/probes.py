@@ -3,7 +3,6 @@ execute."""
 
 import io
 import math
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ebbtide.dashboard.curves import numbers
-from ebbtide.dashboard.places import PROBES, NotThereError
+from ebbtide.dashboard.places import PROBES, NotThereError, names_in
 from ebbtide.errors import InputError, require
 from ebbtide.mechanisms.measures import find_measure
 from ebbtide.report.probe_figure import rank_heads
@@ -38,7 +37,7 @@ class Probe(NamedTuple):
 def probes_of(path: Path) -> list[dict[str, str]]:
     """The measures that a run's folder holds, by name of their file, at most 500."""
     try:
-        names = sorted(one for one in os.listdir(path / PROBES) if one.endswith(".npz") and one.isprintable())
+        names = sorted(one for one in names_in(path / PROBES) if one.endswith(".npz") and one.isprintable())
     except OSError:
         return []
     return [describe(name.removesuffix(".npz")) for name in names[:MOST_FILES] if not name.startswith(".")]

@@ -1,6 +1,5 @@
 """One folder of a root as a row of the list: read without JAX, from its records and its newest evaluations alone."""
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import numpy as np
 from ebbtide.errors import InputError, one_line
 from ebbtide.evaluation.divergence import Curves
 from ebbtide.report.tables import means, status_words
+from ebbtide.runs.atomic import TEMPORARY
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import read_bounded
 from ebbtide.runs.records import CHECKPOINTS, HEADER, MANIFEST, Checkpoint
@@ -19,7 +19,10 @@ from ebbtide.studies.verdict import Verdict, read_verdict, verdict_in
 
 BROKEN = (InputError, DamagedError, OSError)
 """Errors that reading a folder may raise, however it was spoilt."""
+BEGUN = ("lock", "metrics", CHECKPOINTS, "plans", "runs")
+"""What a writer makes before it writes the record that says what a folder is."""
 LARGEST_RECORD = 2**20
+"""Largest number of bytes of computed.json."""
 LARGEST_NEWEST = 2**28
 """Largest number of bytes of a run's newest evaluations that are read for the list."""
 
@@ -104,9 +107,7 @@ def damaged_row(name: str, path: Path, error: Exception | str) -> Row:
 
 def foreign_row(name: str, path: Path, files: Collection[str]) -> Row:
     """The row of a folder that is no run, sweep or computation, or not yet one."""
-    begun = [
-        one for one in files if one in ("lock", "metrics", CHECKPOINTS, "plans", "runs") or one.startswith(".tmp-")
-    ]
+    begun = [one for one in files if one in BEGUN or one.startswith(TEMPORARY)]
     words = "not begun" if begun or not files else "foreign"
     problem = f"has no {HEADER} yet" if words == "not begun" else "no run, sweep or computation"
     return Row(name=name, kind="damaged", status=words, status_words=words, changed=changed_at(path), problem=problem)
@@ -246,6 +247,6 @@ def committed_at(path: Path, newest: Checkpoint | None) -> float:
 def changed_at(path: Path) -> float:
     """When a file or folder was last changed, in seconds since 1970; 0 where it is gone."""
     try:
-        return os.stat(path).st_mtime
+        return path.stat().st_mtime
     except OSError:
         return 0.0

@@ -1,6 +1,5 @@
 """A sweep as a row of the list: its description and plans read without JAX, and the rows of its tasks added up."""
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,7 +209,7 @@ def verdict_of(path: Path) -> tuple[Tally | None, str]:
         verdict = verdict_in(path)
         if verdict is None:
             return None, ""
-        if os.stat(path / VERDICT).st_mtime < os.stat(path / SWEEP).st_mtime:
+        if changed_at(path / VERDICT) < changed_at(path / SWEEP):
             return None, f"{VERDICT} is older than {SWEEP}: see the report"
         return tally(verdict), ""
     except BROKEN as error:

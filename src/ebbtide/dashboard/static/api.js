@@ -1,7 +1,7 @@
 // Questions to the server. Answers carry an ETag; asked again, an unchanged answer costs the server almost nothing.
 
 const known = new Map();
-const MOST_KNOWN = 64;
+const MOST_KNOWN = 256;
 const PERIOD = 2000;
 const LONGEST_PERIOD = 15000;
 

@@ -31,10 +31,29 @@ class Comparison {
     this.chosen = params.getAll('show');
     [this.across, this.up] = [params.get('x'), params.get('y')];
     const short_ = shortNames(names);
-    this.runs = names.map((name, i) => ({ name, label: short_[i], ...runStyle(i), about: null, data: null, error: '' }));
+    this.runs = names.map((name, i) => ({
+      name,
+      label: short_[i],
+      ...runStyle(i),
+      about: null,
+      data: null,
+      error: '',
+    }));
     this.#build(root);
     for (const run of this.runs) {
-      api.follow('/api/run', { name: run.name }, (about) => { run.about = about; run.error = ''; this.#learn(); }, (error) => { run.error = error.message; this.#writeLegend(); });
+      api.follow(
+        '/api/run',
+        { name: run.name },
+        (about) => {
+          run.about = about;
+          run.error = '';
+          this.#learn();
+        },
+        (error) => {
+          run.error = error.message;
+          this.#writeLegend();
+        },
+      );
     }
   }
 
@@ -46,11 +65,48 @@ class Comparison {
       this.#changed();
     };
     this.control = {
-      layout: choice('Layout', [['overlay', 'Overlay'], ['panels', 'Small multiples'], ['portrait', 'Phase portrait']], this.layout, set('layout', 'layout', 'overlay')),
-      unit: choice('x axis', [['sequences', 'Sequences'], ['steps', 'Steps']], this.unit, set('unit', 'unit', 'sequences')),
-      scale: choice('Scale of x', [['linear', 'Linear'], ['log', 'Log']], this.scale, set('scale', 'axis', 'linear')),
-      centre: choice('Thick line', [['median', 'Median'], ['mean', 'Mean']], this.centre, set('centre', 'line', 'median')),
-      shown: several('Measures', (chosen) => { this.chosen = chosen.length ? chosen : ['none']; keep({ show: this.chosen }); this.#changed(); }),
+      layout: choice(
+        'Layout',
+        [
+          ['overlay', 'Overlay'],
+          ['panels', 'Small multiples'],
+          ['portrait', 'Phase portrait'],
+        ],
+        this.layout,
+        set('layout', 'layout', 'overlay'),
+      ),
+      unit: choice(
+        'x axis',
+        [
+          ['sequences', 'Sequences'],
+          ['steps', 'Steps'],
+        ],
+        this.unit,
+        set('unit', 'unit', 'sequences'),
+      ),
+      scale: choice(
+        'Scale of x',
+        [
+          ['linear', 'Linear'],
+          ['log', 'Log'],
+        ],
+        this.scale,
+        set('scale', 'axis', 'linear'),
+      ),
+      centre: choice(
+        'Thick line',
+        [
+          ['median', 'Median'],
+          ['mean', 'Mean'],
+        ],
+        this.centre,
+        set('centre', 'line', 'median'),
+      ),
+      shown: several('Measures', (chosen) => {
+        this.chosen = chosen.length ? chosen : ['none'];
+        keep({ show: this.chosen });
+        this.#changed();
+      }),
       across: select('Horizontal', [], '', set('across', 'x', null)),
       up: select('Vertical', [], '', set('up', 'y', null)),
       reset: undo('Reset zoom', () => this.#zoom(null)),
@@ -58,8 +114,16 @@ class Comparison {
     this.legend = el('div', { class: 'legend toggles', role: 'group', 'aria-label': 'Runs: press to hide or show' });
     this.place = el('div', { class: 'panels overlay' });
     this.tablePlace = el('section', { class: 'block' }, el('h2', {}, 'Values at the end'));
-    root.append(el('div', { class: 'toolbar', role: 'group', 'aria-label': 'How curves are drawn' }, ...Object.values(this.control).map((one) => one.element)),
-      this.legend, this.place, this.tablePlace);
+    root.append(
+      el(
+        'div',
+        { class: 'toolbar', role: 'group', 'aria-label': 'How curves are drawn' },
+        ...Object.values(this.control).map((one) => one.element),
+      ),
+      this.legend,
+      this.place,
+      this.tablePlace,
+    );
     this.#writeLegend();
   }
 
@@ -67,10 +131,13 @@ class Comparison {
   #learn() {
     const there = this.runs.filter((run) => run.about?.evaluators?.length);
     this.headlines = [...new Set(there.flatMap((run) => run.about.evaluators.map((one) => one.name)))];
-    const metrics = there.flatMap((run) => run.about.evaluators.flatMap((one) => (run.about.metrics ?? []).map((metric) => `${one.name}/${metric}`)));
+    const metrics = there.flatMap((run) =>
+      run.about.evaluators.flatMap((one) => (run.about.metrics ?? []).map((metric) => `${one.name}/${metric}`)),
+    );
     this.measures = [...new Set([...this.headlines, LOSS, ...metrics])];
     const has = (one) => this.measures.includes(one);
-    if (!this.chosen.some(has) && this.chosen[0] !== 'none') this.chosen = ['icl', 'iwl', ...(has('icl') ? [] : this.headlines.slice(0, 2)), LOSS].filter(has);
+    if (!this.chosen.some(has) && this.chosen[0] !== 'none')
+      this.chosen = ['icl', 'iwl', ...(has('icl') ? [] : this.headlines.slice(0, 2)), LOSS].filter(has);
     if (!has(this.across)) this.across = ['iwl', 'ciwl', this.headlines[1], LOSS].find(has);
     if (!has(this.up)) this.up = ['icl', this.headlines[0], LOSS].find(has);
     const options = this.measures.map((one) => [one, this.#words(one)]);
@@ -84,41 +151,84 @@ class Comparison {
   }
 
   #wanted() {
-    return this.layout === 'portrait' ? [...new Set([this.across, this.up])] : this.chosen.filter((one) => one !== 'none');
+    return this.layout === 'portrait'
+      ? [...new Set([this.across, this.up])]
+      : this.chosen.filter((one) => one !== 'none');
   }
 
   #changed() {
     const portrait = this.layout === 'portrait';
     for (const key of ['unit', 'scale', 'shown']) this.control[key].element.hidden = portrait;
     for (const key of ['across', 'up']) this.control[key].element.hidden = !portrait;
-    for (const run of this.runs.filter((one) => one.about)) {
-      const own = new Set([LOSS, ...(run.about.evaluators ?? []).flatMap((one) => [one.name, ...(run.about.metrics ?? []).map((metric) => `${one.name}/${metric}`)])]);
+    for (const run of this.runs.filter((one) => one.about?.checkpoints?.length)) {
+      const own = new Set([
+        LOSS,
+        ...(run.about.evaluators ?? []).flatMap((one) => [
+          one.name,
+          ...(run.about.metrics ?? []).map((metric) => `${one.name}/${metric}`),
+        ]),
+      ]);
       const wanted = [...new Set([...this.#wanted(), ...this.chosen])].filter((one) => own.has(one));
       const key = JSON.stringify(wanted);
       if (key === run.asked) continue;
       run.asked = key;
       run.stop?.();
       if (wanted.length) {
-        run.stop = this.api.follow('/api/curves', { name: run.name, curve: wanted }, (data) => { run.data = data; run.error = ''; this.#show(); },
-          (error) => { run.error = error.message; this.#writeLegend(); });
+        run.stop = this.api.follow(
+          '/api/curves',
+          { name: run.name, curve: wanted },
+          (data) => {
+            run.data = data;
+            run.error = '';
+            this.#show();
+          },
+          (error) => {
+            run.error = error.message;
+            this.#writeLegend();
+          },
+        );
       }
     }
     this.#show();
   }
 
   #writeLegend() {
-    const state = JSON.stringify(this.runs.map((run) => [run.about?.members, run.about?.status, run.data?.diverged, this.off.has(run.name), run.error, document.documentElement.dataset.theme]));
+    const state = JSON.stringify(
+      this.runs.map((run) => [
+        run.about?.members,
+        run.about?.status,
+        run.data?.diverged,
+        this.off.has(run.name),
+        run.error,
+        document.documentElement.dataset.theme,
+      ]),
+    );
     if (state === this.legendState) return;
     this.legendState = state;
     const focused = this.legend.contains(document.activeElement) ? document.activeElement.dataset.name : null;
-    this.legend.replaceChildren(...this.runs.map((run) => {
-      const lost = run.data?.diverged?.length;
-      const count = run.about?.members ? `N = ${run.about.members}${lost ? `, ${lost} diverged` : ''}` : '';
-      return el('button', { type: 'button', class: 'entry', 'data-name': run.name, title: run.error || run.name, 'aria-pressed': String(!this.off.has(run.name)), onclick: () => {
-        if (!this.off.delete(run.name)) this.off.add(run.name);
-        this.#show();
-      } }, swatch(run.colour, run.dash), el('span', {}, run.label), el('span', { class: 'count' }, run.error || count));
-    }));
+    this.legend.replaceChildren(
+      ...this.runs.map((run) => {
+        const lost = run.data?.diverged?.length;
+        const count = run.about?.members ? `N = ${run.about.members}${lost ? `, ${lost} diverged` : ''}` : '';
+        return el(
+          'button',
+          {
+            type: 'button',
+            class: 'entry',
+            'data-name': run.name,
+            title: run.error || run.name,
+            'aria-pressed': String(!this.off.has(run.name)),
+            onclick: () => {
+              if (!this.off.delete(run.name)) this.off.add(run.name);
+              this.#show();
+            },
+          },
+          swatch(run.colour, run.dash),
+          el('span', {}, run.label),
+          el('span', { class: 'count' }, run.error || count),
+        );
+      }),
+    );
     if (focused) [...this.legend.children].find((one) => one.dataset.name === focused)?.focus();
   }
 
@@ -142,15 +252,25 @@ class Comparison {
   #show() {
     this.#writeLegend();
     const runs = this.runs.filter((run) => run.data && !this.off.has(run.name));
-    const models = this.layout === 'portrait' ? this.#portrait(runs) : this.layout === 'panels' ? this.#multiples(runs) : this.#overlay(runs);
+    const models =
+      this.layout === 'portrait'
+        ? this.#portrait(runs)
+        : this.layout === 'panels'
+          ? this.#multiples(runs)
+          : this.#overlay(runs);
     this.place.classList.toggle('overlay', this.layout === 'overlay' || this.layout === 'portrait');
     const keys = models.map((one) => one.key);
-    for (const [key, { panel }] of this.panels) if (!keys.includes(key)) { panel.destroy(); this.panels.delete(key); }
+    for (const [key, { panel }] of this.panels)
+      if (!keys.includes(key)) {
+        panel.destroy();
+        this.panels.delete(key);
+      }
     models.forEach(({ key, model, zoomKey }, i) => {
       let panel = this.panels.get(key)?.panel;
       if (!panel) panel = this.layout === 'portrait' ? new Portrait() : new Panel(model);
       this.panels.set(key, { panel, zoomKey });
-      if (this.place.children[i] !== panel.element) this.place.insertBefore(panel.element, this.place.children[i] ?? null);
+      if (this.place.children[i] !== panel.element)
+        this.place.insertBefore(panel.element, this.place.children[i] ?? null);
       panel.update(model);
     });
     if (Object.keys(this.limits).length) this.#applyLimits();
@@ -158,7 +278,12 @@ class Comparison {
   }
 
   #group(run, curve) {
-    return groupOf(run.data, curve, { label: run.label, colour: run.colour, dash: run.dash }, { unit: this.unit, centre: this.centre, key: run.name });
+    return groupOf(
+      run.data,
+      curve,
+      { label: run.label, colour: run.colour, dash: run.dash },
+      { unit: this.unit, centre: this.centre, key: run.name },
+    );
   }
 
   #axes(groups) {
@@ -175,16 +300,43 @@ class Comparison {
 
   #overlay(runs) {
     return this.#wanted().map((curve) => {
-      const groups = runs.filter((run) => run.data.curves[curve]).map((run) => ({ ...this.#group(run, curve), loss: curve === LOSS }));
-      return { key: curve, model: { title: this.#words(curve), groups, height: curve === LOSS ? 240 : 320, legend: false, ...this.#axes(groups), onZoom: (limits) => this.#zoom(limits, curve) } };
+      const groups = runs
+        .filter((run) => run.data.curves[curve])
+        .map((run) => ({ ...this.#group(run, curve), loss: curve === LOSS }));
+      return {
+        key: curve,
+        model: {
+          title: this.#words(curve),
+          groups,
+          height: curve === LOSS ? 240 : 320,
+          legend: false,
+          ...this.#axes(groups),
+          onZoom: (limits) => this.#zoom(limits, curve),
+        },
+      };
     });
   }
 
   #multiples(runs) {
-    return this.#wanted().flatMap((curve) => runs.filter((run) => run.data.curves[curve]).map((run) => {
-      const groups = [{ ...this.#group(run, curve), dash: [], loss: curve === LOSS, short: this.centre }];
-      return { key: `${run.name} ${curve}`, zoomKey: curve, model: { title: run.label, note: this.#words(curve), groups, height: 220, ...this.#axes(groups), onZoom: (limits) => this.#zoom(limits, curve) } };
-    }));
+    return this.#wanted().flatMap((curve) =>
+      runs
+        .filter((run) => run.data.curves[curve])
+        .map((run) => {
+          const groups = [{ ...this.#group(run, curve), dash: [], loss: curve === LOSS, short: this.centre }];
+          return {
+            key: `${run.name} ${curve}`,
+            zoomKey: curve,
+            model: {
+              title: run.label,
+              note: this.#words(curve),
+              groups,
+              height: 220,
+              ...this.#axes(groups),
+              onZoom: (limits) => this.#zoom(limits, curve),
+            },
+          };
+        }),
+    );
   }
 
   #portrait(runs) {
@@ -193,11 +345,34 @@ class Comparison {
     if (!both.length) return [];
     const axis = (curve) => {
       const group = this.#group(both[0], curve);
-      return { label: this.#words(curve), unit: group.unit, chance: group.chance, log: curve === LOSS || group.unit === 'nats' };
+      return {
+        label: this.#words(curve),
+        unit: group.unit,
+        chance: group.chance,
+        log: curve === LOSS || group.unit === 'nats',
+      };
     };
-    const paths = both.map((run) => pathOf(this.#group(run, across), this.#group(run, up), run.data.sequences, { label: run.label, colour: run.colour, dash: run.dash }));
+    const paths = both.map((run) =>
+      pathOf(this.#group(run, across), this.#group(run, up), run.data.sequences, {
+        label: run.label,
+        colour: run.colour,
+        dash: run.dash,
+      }),
+    );
     const key = `portrait ${across} ${up}`;
-    return [{ key, model: { title: `${this.#words(up)} against ${this.#words(across)}`, paths, x: axis(across), y: axis(up), height: 520, onZoom: (limits) => this.#zoom(limits, key) } }];
+    return [
+      {
+        key,
+        model: {
+          title: `${this.#words(up)} against ${this.#words(across)}`,
+          paths,
+          x: axis(across),
+          y: axis(up),
+          height: 520,
+          onZoom: (limits) => this.#zoom(limits, key),
+        },
+      },
+    ];
   }
 
   #writeTable() {
@@ -206,21 +381,68 @@ class Comparison {
     const end = (run, curve, what) => {
       const found = run.data?.curves[curve]?.[what];
       const at = lastFinite(run.data?.curves[curve]?.[this.centre]);
-      return at < 0 ? null : found?.[at] ?? null;
+      return at < 0 ? null : (found?.[at] ?? null);
     };
     if (this.tableKey !== `${key} ${this.centre}`) {
       this.tableKey = `${key} ${this.centre}`;
       this.table?.element.remove();
       this.table = new SortTable('Values at the end of each run', [
-        { key: 'run', title: 'Run', value: (run) => run.label, show: (run) => [swatch(run.colour, run.dash), ' ', link('run', { name: run.name }, run.label)] },
-        { key: 'status', title: 'Status', value: (run) => run.about?.status, show: (run) => (run.about ? badge(run.about.status) : run.error || NONE) },
-        { key: 'members', title: 'N', value: (run) => run.about?.members, show: (run) => exact(run.about?.members), number: true },
-        { key: 'sequences', title: 'Sequences', value: (run) => run.about?.sequences, show: (run) => short(run.about?.sequences), number: true },
-        ...curves.map((curve) => ({ key: curve, title: `${this.#words(curve)}, ${this.centre}`, number: true, value: (run) => end(run, curve, this.centre),
-          show: (run) => [number(end(run, curve, this.centre)), this.centre === 'median' && end(run, curve, 'low') != null
-            ? el('span', { class: 'interval' }, ` [${number(end(run, curve, 'low'))}, ${number(end(run, curve, 'high'))}]`) : ''] })),
-        { key: 'peak', title: 'ICL peak at', number: true, value: (run) => median(run.data?.marks?.peak ?? []), show: (run) => short(median(run.data?.marks?.peak ?? [])) },
-        { key: 'half', title: 'Half-fall at', number: true, value: (run) => median(run.data?.marks?.half_fall ?? []), show: (run) => short(median(run.data?.marks?.half_fall ?? [])) },
+        {
+          key: 'run',
+          title: 'Run',
+          value: (run) => run.label,
+          show: (run) => [swatch(run.colour, run.dash), ' ', link('run', { name: run.name }, run.label)],
+        },
+        {
+          key: 'status',
+          title: 'Status',
+          value: (run) => run.about?.status,
+          show: (run) => (run.about ? badge(run.about.status) : run.error || NONE),
+        },
+        {
+          key: 'members',
+          title: 'N',
+          value: (run) => run.about?.members,
+          show: (run) => exact(run.about?.members),
+          number: true,
+        },
+        {
+          key: 'sequences',
+          title: 'Sequences',
+          value: (run) => run.about?.sequences,
+          show: (run) => short(run.about?.sequences),
+          number: true,
+        },
+        ...curves.map((curve) => ({
+          key: curve,
+          title: `${this.#words(curve)}, ${this.centre}`,
+          number: true,
+          value: (run) => end(run, curve, this.centre),
+          show: (run) => [
+            number(end(run, curve, this.centre)),
+            this.centre === 'median' && end(run, curve, 'low') != null
+              ? el(
+                  'span',
+                  { class: 'interval' },
+                  ` [${number(end(run, curve, 'low'))}, ${number(end(run, curve, 'high'))}]`,
+                )
+              : '',
+          ],
+        })),
+        {
+          key: 'peak',
+          title: 'ICL peak at',
+          number: true,
+          value: (run) => median(run.data?.marks?.peak ?? []),
+          show: (run) => short(median(run.data?.marks?.peak ?? [])),
+        },
+        {
+          key: 'half',
+          title: 'Half-fall at',
+          number: true,
+          value: (run) => median(run.data?.marks?.half_fall ?? []),
+          show: (run) => short(median(run.data?.marks?.half_fall ?? [])),
+        },
       ]);
       this.tablePlace.append(this.table.element);
     }
@@ -234,7 +456,10 @@ async function runsOf(names, api, wanting) {
   for (const name of names) {
     try {
       const about = await api.get('/api/run', { name });
-      if (about.kind !== 'sweep') { found.push(name); continue; }
+      if (about.kind !== 'sweep') {
+        found.push(name);
+        continue;
+      }
       const { rows } = await api.get('/api/sweep', { name });
       found.push(...rows.map((row) => row.run).filter(Boolean));
     } catch (error) {
@@ -248,7 +473,14 @@ async function runsOf(names, api, wanting) {
 /** Shows the runs that the address names. */
 export async function show(root, params, api) {
   const names = params.getAll('name');
-  root.append(el('header', { class: 'head' }, el('p', { class: 'crumbs' }, link('', {}, 'Runs'), ' / compare'), el('h1', {}, 'Compare')));
+  root.append(
+    el(
+      'header',
+      { class: 'head' },
+      el('p', { class: 'crumbs' }, link('', {}, 'Runs'), ' / compare'),
+      el('h1', {}, 'Compare'),
+    ),
+  );
   if (!names.length) {
     root.append(el('p', {}, 'Choose several runs in the ', link('', {}, 'list of runs'), ' and press Compare.'));
     return;

@@ -8,16 +8,29 @@ let counter = 0;
 export function choice(words, options, value, onChange) {
   const name = `choice-${(counter += 1)}`;
   const inputs = options.map(([own, label]) => {
-    const input = el('input', { type: 'radio', name, value: own, checked: own === value, onchange: () => onChange(own) });
+    const input = el('input', {
+      type: 'radio',
+      name,
+      value: own,
+      checked: own === value,
+      onchange: () => onChange(own),
+    });
     return [input, el('label', {}, input, el('span', {}, label))];
   });
   const element = el('fieldset', { class: 'choice' }, el('legend', {}, words), ...inputs.map((one) => one[1]));
-  return { element, set: (now) => inputs.forEach(([input]) => { input.checked = input.value === now; }) };
+  return {
+    element,
+    set: (now) =>
+      inputs.forEach(([input]) => {
+        input.checked = input.value === now;
+      }),
+  };
 }
 
 /** A list from which one entry is chosen; `fill(options, value)` changes its entries. Options: [value, words]. */
 export function select(words, options, value, onChange) {
-  const input = el('select', { onchange: () => onChange(input.value) });
+  const id = `select-${(counter += 1)}`;
+  const input = el('select', { id, onchange: () => onChange(input.value) });
   let state = '';
   const fill = (fresh, now) => {
     const next = JSON.stringify(fresh);
@@ -26,7 +39,7 @@ export function select(words, options, value, onChange) {
     input.value = now;
   };
   fill(options, value);
-  return { element: el('label', { class: 'select' }, el('span', {}, words), input), fill };
+  return { element: el('div', { class: 'select' }, el('label', { for: id }, words), input), fill };
 }
 
 /** A box that opens to a list of which several hold; `fill(options, chosen)` changes its entries. */
@@ -42,8 +55,12 @@ export function several(words, onChange) {
     title.focus();
     event.stopPropagation();
   });
-  document.addEventListener('click', (event) => { if (!element.contains(event.target)) element.open = false; });
-  const count = (of) => { title.textContent = `${words}: ${chosen.size} of ${of}`; };
+  document.addEventListener('click', (event) => {
+    if (!element.contains(event.target)) element.open = false;
+  });
+  const count = (of) => {
+    title.textContent = `${words}: ${chosen.size} of ${of}`;
+  };
   const fill = (options, now) => {
     chosen = new Set(now);
     count(options.length);
@@ -51,14 +68,21 @@ export function several(words, onChange) {
     if (next === state) return;
     state = next;
     if (list.contains(document.activeElement)) return; // the reader is choosing: the boxes say so already
-    list.replaceChildren(...options.map(([own, label]) => {
-      const input = el('input', { type: 'checkbox', value: own, checked: chosen.has(own), onchange: () => {
-        if (input.checked) chosen.add(own);
-        else chosen.delete(own);
-        onChange(options.map((one) => one[0]).filter((one) => chosen.has(one)));
-      } });
-      return el('label', {}, input, label);
-    }));
+    list.replaceChildren(
+      ...options.map(([own, label]) => {
+        const input = el('input', {
+          type: 'checkbox',
+          value: own,
+          checked: chosen.has(own),
+          onchange: () => {
+            if (input.checked) chosen.add(own);
+            else chosen.delete(own);
+            onChange(options.map((one) => one[0]).filter((one) => chosen.has(one)));
+          },
+        });
+        return el('label', {}, input, label);
+      }),
+    );
   };
   return { element, fill };
 }
@@ -66,11 +90,21 @@ export function several(words, onChange) {
 /** A box that is on or off. */
 export function toggle(words, value, onChange) {
   const input = el('input', { type: 'checkbox', checked: value, onchange: () => onChange(input.checked) });
-  return { element: el('label', { class: 'toggle' }, input, words), set: (now) => { input.checked = now; } };
+  return {
+    element: el('label', { class: 'toggle' }, input, words),
+    set: (now) => {
+      input.checked = now;
+    },
+  };
 }
 
 /** A button that appears when there is something to undo. */
 export function undo(words, onClick) {
   const element = el('button', { type: 'button', class: 'undo', disabled: true, onclick: onClick }, words);
-  return { element, set: (useful) => { element.disabled = !useful; } };
+  return {
+    element,
+    set: (useful) => {
+      element.disabled = !useful;
+    },
+  };
 }

@@ -60,11 +60,14 @@ export function command(text) {
     try {
       await navigator.clipboard.writeText(text);
       said.textContent = 'copied';
-    } catch { // not allowed here: the reader can copy what is now selected
+    } catch {
+      // not allowed here: the reader can copy what is now selected
       getSelection().selectAllChildren(code);
       said.textContent = 'selected';
     }
-    setTimeout(() => { said.textContent = ''; }, 2000);
+    setTimeout(() => {
+      said.textContent = '';
+    }, 2000);
   };
   return el('div', { class: 'command' }, code, el('button', { type: 'button', onclick: copy }, 'Copy'), said);
 }

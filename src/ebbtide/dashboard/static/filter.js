@@ -19,7 +19,9 @@ function testNumber(value, words) {
   const wanted = numberOf(rest);
   if (Number.isNaN(wanted)) return true; // not yet typed to its end
   if (value == null) return false;
-  return { '<': value < wanted, '>': value > wanted, '<=': value <= wanted, '>=': value >= wanted }[sign] ?? value === wanted;
+  return (
+    { '<': value < wanted, '>': value > wanted, '<=': value <= wanted, '>=': value >= wanted }[sign] ?? value === wanted
+  );
 }
 
 function testOf(part) {
@@ -28,13 +30,19 @@ function testOf(part) {
   const [, key, value] = words.match(/^([a-z]+):(.*)$/) ?? [];
   let test = (row, text) => text.includes(words);
   if (key === 'verdict') test = (row) => (row.verdict ? !value || row.verdict[value] > 0 : value === 'none');
-  else if (TEXTS.includes(key)) test = (row) => String(row[key] ?? '').toLowerCase().includes(value);
+  else if (TEXTS.includes(key))
+    test = (row) =>
+      String(row[key] ?? '')
+        .toLowerCase()
+        .includes(value);
   else if (NUMBERS.includes(key)) test = (row) => testNumber(row[key], value);
   return turned ? (row, text) => !test(row, text) : test;
 }
 
 /** A function of (row, its text) that says whether a filter lets the row through. */
 export function filterOf(words) {
-  const tests = (words.toLowerCase().match(/(?:[^\s"]|"[^"]*")+/g) ?? []).map((part) => testOf(part.replaceAll('"', '')));
+  const tests = (words.toLowerCase().match(/(?:[^\s"]|"[^"]*")+/g) ?? []).map((part) =>
+    testOf(part.replaceAll('"', '')),
+  );
   return (row, text) => tests.every((test) => test(row, text));
 }

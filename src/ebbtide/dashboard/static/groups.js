@@ -23,7 +23,7 @@ export function mean(values) {
 /** A group: the curve `curve` of an answer of /api/curves against sequences or steps. */
 export function groupOf(data, curve, style, { unit = 'sequences', centre = 'median', ...more } = {}) {
   const found = data.curves[curve];
-  const centred = centre === 'mean' ? found.mean : found.median ?? found.mean;
+  const centred = centre === 'mean' ? found.mean : (found.median ?? found.mean);
   return {
     key: curve,
     ...style,
@@ -52,10 +52,13 @@ export function countWords(group) {
   return `N = ${group.total}${lost ? `, ${lost} diverged` : ''}`;
 }
 
-/** What a legend says of the lines: thin, thick and bands. */
-export function linesWords(group) {
-  const thin = group.bands && !group.members ? 'bands: half and nine tenths of the members' : 'thin: members';
-  return `${thin}; thick: ${group.centreWord}${hasInterval(group) ? ' with its 95 % interval' : ''}`;
+/** What a legend says of the lines of groups: thin, thick and bands. */
+export function linesWords(groups) {
+  const of = (group) => [
+    group.bands && !group.members ? 'bands: half and nine tenths of the members' : 'thin: members',
+    `thick: ${group.centreWord}${hasInterval(group) ? ' with its 95 % interval' : ''}`,
+  ];
+  return [...new Set(groups.flatMap((group) => of(group)))].join('; ');
 }
 
 /** The index of the entry of a sorted list that is nearest to a value; -1 for an empty list. */
@@ -81,7 +84,13 @@ export function lastFinite(values) {
 export function extent(groups, log) {
   let [low, high] = [Infinity, -Infinity];
   for (const group of groups) {
-    for (const ys of [...(group.members ?? []), ...Object.values(group.bands ?? {}), group.centre, group.low, group.high]) {
+    for (const ys of [
+      ...(group.members ?? []),
+      ...Object.values(group.bands ?? {}),
+      group.centre,
+      group.low,
+      group.high,
+    ]) {
       for (const v of ys ?? []) {
         if (v != null && (!log || v > 0)) {
           if (v < low) low = v;

@@ -16,11 +16,13 @@ export function marksOf(data, { factor = 1, group = null } = {}) {
   return KINDS.filter((kind) => marks[kind.name]?.some((v) => v != null)).map((kind) => {
     const own = marks[kind.name].map((v) => (v == null ? null : v / factor));
     const there = own.filter((v) => v != null);
-    const at = median(own);
+    const known = marks.median?.[kind.name];
+    const at = known != null ? known / factor : median(own);
     const count = there.length < data.members ? ` (${there.length} of ${data.members})` : '';
-    const points = kind.name !== 'crossover' && group?.members
-      ? own.map((x, m) => (x == null ? null : { x, y: valueAt(group, m, x) })).filter((one) => one?.y != null)
-      : [];
+    const points =
+      kind.name !== 'crossover' && group?.members
+        ? own.map((x, m) => (x == null ? null : { x, y: valueAt(group, m, x) })).filter((one) => one?.y != null)
+        : [];
     return { ...kind, at, words: `${kind.words} ${short(at)}${count}`, points };
   });
 }
@@ -36,6 +38,9 @@ export function phasesOf(marks, end) {
   const [peak, half] = [at('peak'), at('half_fall')];
   if (peak == null || end == null || peak >= end) return [];
   const later = half ?? end;
-  const phases = [{ from: 0, to: peak, word: 'ICL rises', alpha: 0.03 }, { from: peak, to: later, word: 'ICL falls', alpha: 0.075 }];
+  const phases = [
+    { from: 0, to: peak, word: 'ICL rises', alpha: 0.03 },
+    { from: peak, to: later, word: 'ICL falls', alpha: 0.075 },
+  ];
   return half == null ? phases : [...phases, { from: half, to: end, word: 'below half', alpha: 0.03 }];
 }

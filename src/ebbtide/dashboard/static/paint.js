@@ -11,7 +11,10 @@ function stretches(xs, series, log) {
   for (let i = 0; i <= xs.length; i += 1) {
     const good = i < xs.length && ok(xs[i], false) && series.every((ys) => ok(ys[i], log));
     if (good && from < 0) from = i;
-    if (!good && from >= 0) { found.push([from, i]); from = -1; }
+    if (!good && from >= 0) {
+      found.push([from, i]);
+      from = -1;
+    }
   }
   return found;
 }
@@ -161,15 +164,18 @@ function text(view, words, px, py, align, baseline) {
   ctx.restore();
 }
 
-function rule(view, x0, y0, x1, y1, dash) {
+/** A thin dashed line along an axis, on whole pixels. */
+export function rule(view, x0, y0, x1, y1, dash) {
   const { ctx, pixel } = view;
+  const width = Math.max(1, Math.round(pixel));
+  const whole = (v) => Math.round(v) + (width % 2 ? 0.5 : 0);
   ctx.save();
   ctx.strokeStyle = variable('--soft');
-  ctx.lineWidth = pixel;
+  ctx.lineWidth = width;
   ctx.setLineDash(dash.map((one) => one * pixel));
   ctx.beginPath();
-  ctx.moveTo(x0, y0);
-  ctx.lineTo(x1, y1);
+  ctx.moveTo(whole(x0), whole(y0));
+  ctx.lineTo(whole(x1), whole(y1));
   ctx.stroke();
   ctx.restore();
 }

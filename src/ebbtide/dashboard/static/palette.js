@@ -24,22 +24,53 @@ const WEIGHTS = {
 const LOSS = { train_loss: ['Training loss', '#000000', []] };
 
 /** The panels of an overlay, as in the figure of a run. */
-export const GROUPS = [['From the context', CONTEXT], ['From the weights', WEIGHTS], ['Training', LOSS]];
+export const GROUPS = [
+  ['From the context', CONTEXT],
+  ['From the weights', WEIGHTS],
+  ['Training', LOSS],
+];
+
+/** Names of curves in the order of the figure: context, weights, the rest, training. */
+export function inOrder(curves) {
+  const own = [...Object.keys(CONTEXT), ...Object.keys(WEIGHTS)];
+  const rank = (curve) => {
+    const name = curve.split('/')[0];
+    return name in LOSS ? Infinity : own.includes(name) ? own.indexOf(name) : own.length;
+  };
+  return [...curves].sort((a, b) => (rank(a) === rank(b) ? 0 : rank(a) - rank(b)));
+}
 
 /** Colours of runs and of evaluators that have no style of their own. */
-export const CYCLE = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255', '#999933'];
+export const CYCLE = [
+  '#0072B2',
+  '#D55E00',
+  '#009E73',
+  '#CC79A7',
+  '#E69F00',
+  '#56B4E9',
+  '#000000',
+  '#882255',
+  '#999933',
+];
 const DASHES = [[], [8, 3], [2, 2.5], [6, 2, 2, 2], [9, 2, 2, 2]];
 
 const DARK = {
-  '#0072B2': '#4c9be8', '#56B4E9': '#9bd8ff', '#000000': '#e6e8ec', '#CC79A7': '#e79ac4', '#009E73': '#2fbf95',
-  '#E69F00': '#f2b93b', '#D55E00': '#f5803e', '#882255': '#d66a9f', '#999933': '#c6c65e',
+  '#0072B2': '#4c9be8',
+  '#56B4E9': '#9bd8ff',
+  '#000000': '#e6e8ec',
+  '#CC79A7': '#e79ac4',
+  '#009E73': '#2fbf95',
+  '#E69F00': '#f2b93b',
+  '#D55E00': '#f5803e',
+  '#882255': '#d66a9f',
+  '#999933': '#c6c65e',
 };
 
 /** Whether the page is dark now. */
 export const isDark = () => document.documentElement.dataset.theme === 'dark';
 
 /** A colour as it is shown now: the same on light ground, a lighter one on dark ground. */
-export const shown = (colour) => (isDark() ? DARK[colour] ?? colour : colour);
+export const shown = (colour) => (isDark() ? (DARK[colour] ?? colour) : colour);
 
 /** The style of a curve by its name (`icl`, `icl/loss`); `index` chooses where the name has none. */
 export function styleOf(curve, index = 0) {
@@ -60,12 +91,36 @@ export const runStyle = (index) => ({
 });
 
 const VIRIDIS = [
-  '#440154', '#48186a', '#472d7b', '#424086', '#3b528b', '#33638d', '#2c728e', '#26828e', '#21918c',
-  '#1fa088', '#28ae80', '#3fbc73', '#5ec962', '#84d44b', '#addc30', '#d8e219', '#fde725',
+  '#440154',
+  '#48186a',
+  '#472d7b',
+  '#424086',
+  '#3b528b',
+  '#33638d',
+  '#2c728e',
+  '#26828e',
+  '#21918c',
+  '#1fa088',
+  '#28ae80',
+  '#3fbc73',
+  '#5ec962',
+  '#84d44b',
+  '#addc30',
+  '#d8e219',
+  '#fde725',
 ];
 const PUOR = [
-  '#7f3b08', '#b25706', '#e08214', '#fcb761', '#fee0b6', '#f6f6f7', '#d8daeb', '#b1aad1', '#8073ac',
-  '#532687', '#2d004b',
+  '#7f3b08',
+  '#b25706',
+  '#e08214',
+  '#fcb761',
+  '#fee0b6',
+  '#f6f6f7',
+  '#d8daeb',
+  '#b1aad1',
+  '#8073ac',
+  '#532687',
+  '#2d004b',
 ];
 
 function between(stops, share) {
@@ -86,7 +141,7 @@ export const diverging = (share) => between(PUOR, share);
 
 /** A colour along time or along the values of an axis, readable on the ground of now: viridis without its palest end
  * on light ground, without its darkest on dark ground. */
-export const ordered = (share) => (isDark() ? viridis(0.3 + 0.7 * share) : viridis(0.88 * (1 - share)));
+export const ordered = (share) => (isDark() ? viridis(0.4 + 0.6 * share) : viridis(0.88 * (1 - share)));
 
 /** Black or white, whichever is readable on a colour `rgb(r, g, b)`. */
 export function inkOn(colour) {

@@ -9,12 +9,25 @@ import { dataTable } from './table.js';
 import { exact, number, plural, short } from './text.js';
 
 const MOST_ROWS = 400;
+/** Largest number of curves of which every member is read off at a time; of more, those of the nearest curve. */
+const MOST_READ = 3;
 const ACCURACY = [-0.03, 1.03];
 
 /** A short line in the colour and dash of a curve. */
 export function swatch(colour, dash = []) {
-  return svg('svg', { viewBox: '0 0 26 10', class: 'swatch', 'aria-hidden': 'true' },
-    svg('line', { x1: 1, y1: 5, x2: 25, y2: 5, stroke: shown(colour), 'stroke-width': 2.4, 'stroke-dasharray': dash.join(' ') || 'none' }));
+  return svg(
+    'svg',
+    { viewBox: '0 0 26 10', class: 'swatch', 'aria-hidden': 'true' },
+    svg('line', {
+      x1: 1,
+      y1: 5,
+      x2: 25,
+      y2: 5,
+      stroke: shown(colour),
+      'stroke-width': 2.4,
+      'stroke-dasharray': dash.join(' ') || 'none',
+    }),
+  );
 }
 
 /** A panel in a figure of its own. `update(model)` shows a model: {title, note, groups, xLabel, xKind, threshold, yLog,
@@ -26,8 +39,18 @@ export class Panel {
     this.note = el('p', { class: 'note' });
     this.legend = el('div', { class: 'legend' });
     this.host = el('div', { class: 'plot', role: 'group', 'aria-roledescription': 'chart' });
-    this.table = el('details', { class: 'data', ontoggle: () => this.#fillTable() }, el('summary', {}, 'Show as table'));
-    this.element = el('figure', { class: 'panel' }, el('figcaption', {}, this.title, this.note, this.legend), this.host, this.table);
+    this.table = el(
+      'details',
+      { class: 'data', ontoggle: () => this.#fillTable() },
+      el('summary', {}, 'Show as table'),
+    );
+    this.element = el(
+      'figure',
+      { class: 'panel' },
+      el('figcaption', {}, this.title, this.note, this.legend),
+      this.host,
+      this.table,
+    );
     this.model = model;
     this.repaint = () => this.#writeLegend(true);
     addEventListener('themechange', this.repaint);
@@ -73,7 +96,8 @@ export class Panel {
       const values = group.centre.filter((v) => v != null);
       const best = Math.max(...values);
       const where = group.x[group.centre.indexOf(best)];
-      const interval = group.low?.[at] != null ? ` (95 % interval ${number(group.low[at])} to ${number(group.high[at])})` : '';
+      const interval =
+        group.low?.[at] != null ? ` (95 % interval ${number(group.low[at])} to ${number(group.high[at])})` : '';
       const top = this.model.yLog ? '' : `, highest ${number(best)} at ${short(where)}`;
       const chance = group.chance != null ? `, chance ${number(group.chance)}` : '';
       return `${group.label}: ${plural(group.total, 'member')}, ${group.centreWord} ${number(group.centre[at])}${interval} at ${short(group.x[at])} ${this.model.xWord}${top}${chance}.`;
@@ -84,13 +108,23 @@ export class Panel {
 
   #writeLegend(force = false) {
     const groups = this.model.legend === false ? [] : this.model.groups;
-    const state = JSON.stringify([groups.map((g) => [g.key, g.label, g.colour, g.dash, countWords(g), linesWords(g), this.#end(g)]), this.model.groups.map(linesWords)]);
+    const state = JSON.stringify([
+      groups.map((g) => [g.key, g.label, g.colour, g.dash, countWords(g), this.#end(g)]),
+      linesWords(this.model.groups),
+    ]);
     if (state === this.legendState && !force) return;
     this.legendState = state;
-    const entries = groups.map((group) => el('span', { class: 'entry' }, swatch(group.colour, group.dash), el('span', {}, group.short ?? group.label),
-      el('span', { class: 'end' }, this.#end(group)), el('span', { class: 'count' }, countWords(group))));
-    const words = [...new Set(this.model.groups.map(linesWords))];
-    this.legend.replaceChildren(...entries, el('span', { class: 'lines' }, words.join('; ')));
+    const entries = groups.map((group) =>
+      el(
+        'span',
+        { class: 'entry' },
+        swatch(group.colour, group.dash),
+        el('span', {}, group.short ?? group.label),
+        el('span', { class: 'end' }, this.#end(group)),
+        el('span', { class: 'count' }, countWords(group)),
+      ),
+    );
+    this.legend.replaceChildren(...entries, el('span', { class: 'lines' }, linesWords(this.model.groups)));
   }
 
   #end(group) {
@@ -102,7 +136,11 @@ export class Panel {
     const { model } = this;
     const log = Boolean(model.yLog);
     const [low, high] = extent(groups, log);
-    const accuracies = !log && groups.length > 0 && groups.every((group) => isShare(group.unit)) && !(low < ACCURACY[0] || high > ACCURACY[1]);
+    const accuracies =
+      !log &&
+      groups.length > 0 &&
+      groups.every((group) => isShare(group.unit)) &&
+      !(low < ACCURACY[0] || high > ACCURACY[1]);
     const xs = groups.flatMap((group) => (group.x.length ? [group.x[0], group.x[group.x.length - 1]] : []));
     const [first, end] = [Math.min(...xs), Math.max(...xs)];
     const units = [...new Set(groups.map((group) => group.unit).filter(Boolean))];
@@ -110,8 +148,17 @@ export class Panel {
       height: model.height,
       sync: model.sync,
       onZoom: model.onZoom,
-      x: { label: model.xLabel, kind: model.xKind, threshold: model.threshold, limits: xs.length && end > first ? [first, end] : [0, Math.max(1, xs[0] ?? 1)] },
-      y: { label: units.join(', ') || ' ', kind: log ? 'log' : 'linear', limits: accuracies ? ACCURACY : padded(low, high, log ? 'log' : 'linear') },
+      x: {
+        label: model.xLabel,
+        kind: model.xKind,
+        threshold: model.threshold,
+        limits: xs.length && end > first ? [first, end] : [0, Math.max(1, xs[0] ?? 1)],
+      },
+      y: {
+        label: units.join(', ') || ' ',
+        kind: log ? 'log' : 'linear',
+        limits: accuracies ? ACCURACY : padded(low, high, log ? 'log' : 'linear'),
+      },
       paint: (view) => this.#paint(view, groups, log),
       read: (view, left, top) => this.#read(view, groups, left, top, log),
       step: (view, from, by) => step(view, groups, from, by),
@@ -128,15 +175,20 @@ export class Panel {
         band(view, x, bands.low90, bands.high90, { colour, alpha: 0.12, log });
         band(view, x, bands.low50, bands.high50, { colour, alpha: 0.2, log });
       }
-      for (const one of members ?? []) line(view, x, one, { colour, width: 0.7, alpha: members.length > 20 ? 0.3 : 0.45, log });
+      for (const one of members ?? [])
+        line(view, x, one, { colour, width: 0.7, alpha: members.length > 20 ? 0.3 : 0.45, log });
       if (hasInterval(group)) band(view, x, group.low, group.high, { colour, alpha: 0.16, log });
     }
     const levels = [...new Set(groups.map((group) => group.chance).filter((v) => v != null))].sort((a, b) => a - b);
-    levels.forEach((y, i) => level(view, y, i && Math.abs(view.Y(y) - view.Y(levels[i - 1])) < 12 * view.pixel ? '' : 'chance'));
-    for (const group of groups) line(view, group.x, group.centre, { colour: group.colour, width: 2.2, dash: group.dash, log });
+    levels.forEach((y, i) =>
+      level(view, y, i && Math.abs(view.Y(y) - view.Y(levels[i - 1])) < 12 * view.pixel ? '' : 'chance'),
+    );
+    for (const group of groups)
+      line(view, group.x, group.centre, { colour: group.colour, width: 2.2, dash: group.dash, log });
     let row = 0;
     for (const mark of model.marks ?? []) {
-      for (const one of mark.points ?? []) triangle(view, view.X(one.x), view.Y(one.y), { colour: mark.colour, up: mark.up });
+      for (const one of mark.points ?? [])
+        triangle(view, view.X(one.x), view.Y(one.y), { colour: mark.colour, up: mark.up });
       if (mark.at != null) moment(view, mark.at, model.marksInWords ? mark.words : '', { dash: mark.dash, row: row++ });
     }
   }
@@ -148,7 +200,9 @@ export class Panel {
     const closest = parts.reduce((a, b) => (Math.abs(b.group.x[b.i] - at) < Math.abs(a.group.x[a.i] - at) ? b : a));
     const x = closest.group.x[closest.i];
     const content = [el('p', { class: 'at' }, `${exact(x)} ${this.model.xWord}`)];
-    for (const { group, i } of parts) content.push(...valuesAt(group, i, view, top, log, parts.length));
+    const away = ({ group, i }) => (group.centre[i] == null ? Infinity : Math.abs(view.Y(group.centre[i]) - top));
+    const own = parts.length > MOST_READ ? parts.reduce((a, b) => (away(b) < away(a) ? b : a)) : null;
+    for (const part of parts) content.push(...valuesAt(part.group, part.i, view, top, log, !own || part === own));
     return { left: view.X(x), top, content };
   }
 
@@ -158,10 +212,27 @@ export class Panel {
     const rows = groups.flatMap((group) => rowsOf(group));
     const most = Math.max(0, ...groups.map((g) => g.members?.length ?? 0));
     const every = Math.ceil(rows.length / MOST_ROWS) || 1;
-    const head = ['curve', xWord, 'median or mean', 'low', 'high', 'N', ...Array.from({ length: most }, (_, m) => `member ${m}`)];
+    const head = [
+      'curve',
+      xWord,
+      'median or mean',
+      'low',
+      'high',
+      'N',
+      ...Array.from({ length: most }, (_, m) => `member ${m}`),
+    ];
     const note = every > 1 ? `Every ${every}th evaluation of ${exact(rows.length)}; all of them: ebbtide export.` : '';
-    refill(this.tableBody ??= this.table.appendChild(el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Data of the chart' })),
-      note && el('p', { class: 'note' }, note), dataTable(this.model.title, head, rows.filter((_, i) => i % every === 0)));
+    refill(
+      (this.tableBody ??= this.table.appendChild(
+        el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Data of the chart' }),
+      )),
+      note && el('p', { class: 'note' }, note),
+      dataTable(
+        this.model.title,
+        head,
+        rows.filter((_, i) => i % every === 0),
+      ),
+    );
   }
 }
 
@@ -170,27 +241,40 @@ export const isShare = (unit) => /accuracy|probab|mass|share/.test(unit ?? '');
 
 function rowsOf(group) {
   return Array.from(group.x, (x, i) => [
-    group.label, exact(x), ...[group.centre, group.low, group.high].map((ys) => number(ys?.[i])), String(group.n?.[i] ?? group.total),
+    group.label,
+    exact(x),
+    ...[group.centre, group.low, group.high].map((ys) => number(ys?.[i])),
+    String(group.n?.[i] ?? group.total),
     ...(group.members ?? []).map((ys) => number(ys[i])),
   ]);
 }
 
-/** What a reader is told of a group at one evaluation: its middle, and every member's value, the nearest in bold. */
-function valuesAt(group, i, view, top, log, groups) {
+/** What a reader is told of a group at one evaluation: its middle and, with `whole`, every member's value, the nearest in
+ * bold. */
+function valuesAt(group, i, view, top, log, whole) {
   const interval = group.low?.[i] != null ? ` [${number(group.low[i])}, ${number(group.high[i])}]` : '';
   const count = group.n ? `N = ${group.n[i]}` : countWords(group);
-  const head = el('p', { class: 'group' }, swatch(group.colour, group.dash), el('b', {}, `${group.short ?? group.label} `),
-    `${group.centreWord} ${number(group.centre[i])}${interval} `, el('span', { class: 'count' }, count));
+  const head = el(
+    'p',
+    { class: 'group' },
+    swatch(group.colour, group.dash),
+    group.short !== group.centreWord && el('b', {}, group.short ?? group.label),
+    `${group.centreWord} ${number(group.centre[i])}${interval} `,
+    el('span', { class: 'count' }, count),
+  );
   if (group.bands && !group.members) {
     const { low90, low50, high50, high90 } = group.bands;
     const words = `nine tenths ${number(low90[i])} to ${number(high90[i])}, half ${number(low50[i])} to ${number(high50[i])}`;
     return [head, el('p', { class: 'quantiles' }, words)];
   }
-  if (!group.members || (groups > 3 && group.members.length > 12)) return [head];
-  const away = group.members.map((ys) => (ys[i] == null || (log && ys[i] <= 0) ? Infinity : Math.abs(view.Y(ys[i]) - top)));
+  if (!group.members || !whole) return [head];
+  const away = group.members.map((ys) =>
+    ys[i] == null || (log && ys[i] <= 0) ? Infinity : Math.abs(view.Y(ys[i]) - top),
+  );
   const closest = away.indexOf(Math.min(...away));
-  const cells = group.members.map((ys, m) => el('li', { class: m === closest && away[m] < 14 ? 'nearest' : false },
-    el('span', {}, String(m)), number(ys[i])));
+  const cells = group.members.map((ys, m) =>
+    el('li', { class: m === closest && away[m] < 14 ? 'nearest' : false }, el('span', {}, String(m)), number(ys[i])),
+  );
   return [head, el('ol', { class: 'members' }, ...cells)];
 }
 
@@ -200,6 +284,7 @@ function step(view, groups, from, by) {
   if (!xs) return null;
   const inside = Array.from(xs.keys()).filter((i) => view.X(xs[i]) >= -0.5 && view.X(xs[i]) <= view.width + 0.5);
   if (!inside.length) return null;
-  const now = from == null ? (by > 0 ? inside[0] - by : inside[inside.length - 1] - by) : nearest(xs, view.xValue(from));
+  const now =
+    from == null ? (by > 0 ? inside[0] - by : inside[inside.length - 1] - by) : nearest(xs, view.xValue(from));
   return view.X(xs[Math.min(Math.max(now + by, inside[0]), inside[inside.length - 1])]);
 }

@@ -8,6 +8,9 @@ const uPlot = window.uPlot;
 const SMALLEST_DRAG = 6;
 const MARGIN = 1.05;
 
+/** Plots beside one another share the place of the cursor, and nothing else. */
+const isMove = (type) => type === 'mousemove' || type === 'mouseleave';
+
 /** Axis kinds. `symlog`: linear below a threshold, logarithmic above, so that 0 has its place. */
 function scaleOf(kind, threshold) {
   if (kind === 'log') return { distr: 100, fwd: (v) => Math.log10(Math.max(v, 1e-300)), bwd: (v) => 10 ** v };
@@ -30,16 +33,29 @@ function logTicks(low, high, room, threshold) {
   const factors = decades.length * 3 <= room ? [1, 2, 5] : [1];
   const step = Math.max(1, Math.ceil(decades.length / Math.max(room, 2)));
   for (const d of decades) {
-    if (d % step === 0) found.push(...factors.map((f) => f * 10 ** d).filter((v) => v >= Math.max(low, threshold || 0) && v <= high));
+    if (d % step === 0)
+      found.push(...factors.map((f) => f * 10 ** d).filter((v) => v >= Math.max(low, threshold || 0) && v <= high));
   }
   return found;
 }
 
 const DIGITS = '\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079';
-const raised = (power) => String(power).replace('-', '\u207b').replace(/\d/g, (digit) => DIGITS[digit]);
+const raised = (power) =>
+  String(power)
+    .replace('-', '\u207b')
+    .replace(/\d/g, (digit) => DIGITS[digit]);
 
 /** Labels of ticks: k and M; small powers of ten as powers; as many digits as tell neighbours apart. */
-function tickLabels(ticks) {
+function tickLabels(ticks, log = false) {
+  const step = ticks.length > 1 ? Math.min(...ticks.slice(1).map((v, i) => Math.abs(v - ticks[i]))) : 0;
+  const largest = Math.max(...ticks.map(Math.abs));
+  if (!log && largest < 10 && step >= 0.001) {
+    // decimals of the step, the same for all
+    const decimals = [0, 1, 2, 3].find((d) =>
+      ticks.every((v) => Math.abs(v * 10 ** d - Math.round(v * 10 ** d)) < 1e-6),
+    );
+    if (decimals != null) return ticks.map((v) => v.toFixed(decimals));
+  }
   const write = (v, digits) => {
     const power = Math.log10(Math.abs(v));
     if (v !== 0 && power < -2.5 && Math.abs(power - Math.round(power)) < 1e-9) return `10${raised(Math.round(power))}`;
@@ -76,14 +92,17 @@ export class Plot {
     this.repaint = () => this.redraw();
     addEventListener('themechange', this.repaint);
     host.addEventListener('keydown', (event) => this.#key(event));
-    host.addEventListener('blur', () => { if (this.byKey) this.#hide(); });
+    host.addEventListener('blur', () => {
+      if (this.byKey) this.#hide();
+    });
     this.#build();
     this.watch.observe(host);
   }
 
   /** Takes new options. The chosen limits stay, unless the kind or the meaning of an axis changes. */
   update(options) {
-    const meaning = (one) => JSON.stringify([one.x.kind, one.x.label, one.x.threshold, one.y.kind, one.y.label, one.height, one.x.ticks]);
+    const meaning = (one) =>
+      JSON.stringify([one.x.kind, one.x.label, one.x.threshold, one.y.kind, one.y.label, one.height, one.x.ticks]);
     const same = meaning(options) === meaning(this.options);
     this.options = options;
     if (!same) {
@@ -126,46 +145,70 @@ export class Plot {
       space,
       ticks: { size: 4, stroke: line, width: 1 },
       border: { show: true, stroke: soft, width: 1 },
-      values: (u, ticks) => tickLabels(ticks),
+      values: (u, ticks) => (one.kind === 'linear' ? tickLabels(ticks) : tickLabels(ticks, true)),
       filter: (u, ticks) => ticks,
-      ...(one.ticks ? {
-        splits: () => one.ticks.map(([at]) => at),
-        values: () => one.ticks.map(([, words]) => words),
-      } : one.kind === 'linear' ? {} : {
-        splits: (u, index, low, high) => logTicks(low, high, (index ? u.height : u.width) / 70, one.threshold),
-      }),
+      ...(one.ticks
+        ? {
+            splits: () => one.ticks.map(([at]) => at),
+            values: () => one.ticks.map(([, words]) => words),
+          }
+        : one.kind === 'linear'
+          ? {}
+          : {
+              splits: (u, index, low, high) => logTicks(low, high, index ? u.height / 32 : u.width / 70, one.threshold),
+            }),
     });
     const range = (which) => () => this.#shownLimits()[which];
-    this.u = new uPlot({
-      width: Math.max(this.host.clientWidth, 120),
-      height,
-      legend: { show: false },
-      padding: [10, 14, 0, 0],
-      scales: {
-        x: { time: false, auto: false, range: range('x'), ...scaleOf(x.kind, x.threshold) },
-        y: { auto: false, range: range('y'), ...scaleOf(y.kind, y.threshold) },
+    this.u = new uPlot(
+      {
+        width: Math.max(this.host.clientWidth, 120),
+        height,
+        legend: { show: false },
+        padding: [10, 14, 0, 0],
+        scales: {
+          x: { time: false, auto: false, range: range('x'), ...scaleOf(x.kind, x.threshold) },
+          y: { auto: false, range: range('y'), ...scaleOf(y.kind, y.threshold) },
+        },
+        series: [{}, { scale: 'y', paths: () => null, points: { show: false } }],
+        axes: [
+          { ...axis(x, 64), size: 28, grid: { show: false } },
+          {
+            ...axis(y, 36),
+            size: (u, words) => (words ? 12 + 7 * Math.max(...words.map((w) => w?.length ?? 0)) : 40),
+            grid: { stroke: line, width: 1 },
+          },
+        ],
+        cursor: {
+          drag: { x: true, y: true, uni: 24, dist: SMALLEST_DRAG, setScale: false },
+          points: { show: false },
+          y: false,
+          ...(sync
+            ? { sync: { key: sync, scales: ['x', null], setSeries: false, filters: { pub: isMove, sub: isMove } } }
+            : {}),
+          bind: {
+            dblclick: () => () => {
+              this.options.onZoom?.(null);
+              return null;
+            },
+          },
+        },
+        hooks: {
+          draw: [(u) => this.#paint(u)],
+          setCursor: [(u) => this.#move(u)],
+          setSelect: [(u) => this.#selected(u)],
+        },
       },
-      series: [{}, { scale: 'y', paths: () => null, points: { show: false } }],
-      axes: [
-        { ...axis(x, 64), size: 28, grid: { show: false } },
-        { ...axis(y, 36), size: (u, words) => (words ? 12 + 7 * Math.max(...words.map((w) => w?.length ?? 0)) : 40), grid: { stroke: line, width: 1 } },
+      [
+        [0, 1],
+        [null, null],
       ],
-      cursor: {
-        drag: { x: true, y: true, uni: 24, dist: SMALLEST_DRAG, setScale: false },
-        points: { show: false },
-        y: false,
-        ...(sync ? { sync: { key: sync, scales: ['x', null], setSeries: false } } : {}),
-        bind: { dblclick: () => () => { this.options.onZoom?.(null); return null; } },
-      },
-      hooks: {
-        draw: [(u) => this.#paint(u)],
-        setCursor: [(u) => this.#move(u)],
-        setSelect: [(u) => this.#selected(u)],
-      },
-    }, [[0, 1], [null, null]], this.host);
+      this.host,
+    );
     this.host.append(this.readout, this.said);
     this.u.over.addEventListener('mouseleave', () => this.#hide());
-    this.u.over.addEventListener('mouseenter', () => { this.inside = true; });
+    this.u.over.addEventListener('mouseenter', () => {
+      this.inside = true;
+    });
     this.#note();
   }
 
@@ -187,7 +230,14 @@ export class Plot {
   /** Writes the limits that are shown into the element, for scripts that read the page. */
   #note() {
     const { x, y } = this.#shownLimits();
-    Object.assign(this.host.dataset, { xMin: x[0], xMax: x[1], yMin: y[0], yMax: y[1], zoomed: this.limits ? 'yes' : 'no' });
+    Object.assign(this.host.dataset, {
+      xMin: x[0],
+      xMax: x[1],
+      yMin: y[0],
+      yMax: y[1],
+      xKind: this.options.x.kind,
+      zoomed: this.limits ? 'yes' : 'no',
+    });
   }
 
   #resize() {
@@ -197,7 +247,9 @@ export class Plot {
 
   /** The mapping from values to pixels: of the canvas, or (`css`) of the plotting area. */
   #view(u, css = false) {
-    const { left, top, width, height } = css ? { left: 0, top: 0, width: u.over.clientWidth, height: u.over.clientHeight } : u.bbox;
+    const { left, top, width, height } = css
+      ? { left: 0, top: 0, width: u.over.clientWidth, height: u.over.clientHeight }
+      : u.bbox;
     const { x, y } = u.scales;
     const fx = x.fwd ?? ((v) => v);
     const fy = y.fwd ?? ((v) => v);
@@ -205,7 +257,12 @@ export class Plot {
     return {
       X: (v) => left + (fx(v) - x._min) * kx,
       Y: (v) => top + height - (fy(v) - y._min) * ky,
-      left, top, width, height, ctx: u.ctx, pixel: css ? 1 : devicePixelRatio,
+      left,
+      top,
+      width,
+      height,
+      ctx: u.ctx,
+      pixel: css ? 1 : devicePixelRatio,
       xValue: (at) => u.posToVal(at, 'x'),
     };
   }
@@ -229,7 +286,8 @@ export class Plot {
     const all = { width: u.over.clientWidth, height: u.over.clientHeight };
     const limits = {};
     if (width >= SMALLEST_DRAG && width < all.width) limits.x = [u.posToVal(left, 'x'), u.posToVal(left + width, 'x')];
-    if (height >= SMALLEST_DRAG && height < all.height) limits.y = [u.posToVal(top + height, 'y'), u.posToVal(top, 'y')];
+    if (height >= SMALLEST_DRAG && height < all.height)
+      limits.y = [u.posToVal(top + height, 'y'), u.posToVal(top, 'y')];
     if (limits.x || limits.y) this.options.onZoom?.({ ...(this.limits ?? {}), ...limits });
   }
 
@@ -241,18 +299,23 @@ export class Plot {
   }
 
   #tell(found) {
-    if (!found) { this.readout.hidden = true; return; }
+    if (!found) {
+      this.readout.hidden = true;
+      return;
+    }
     this.at = found;
     this.readout.replaceChildren(...[found.content].flat());
     this.readout.hidden = false;
     const over = this.u.over;
     const wide = this.readout.offsetWidth;
     const high = this.readout.offsetHeight;
-    const leftOf = over.offsetLeft + found.left;
-    const fits = leftOf + 14 + wide <= this.host.clientWidth;
-    const x = fits ? leftOf + 14 : leftOf - 14 - wide;
-    const y = over.offsetTop + Math.min(Math.max((found.top ?? 0) - high / 2, 0), Math.max(over.clientHeight - high, 0));
-    this.readout.style.left = `${Math.max(x, Math.min(0, this.host.clientWidth - wide))}px`;
+    const page = this.host.getBoundingClientRect().left;
+    const at = over.offsetLeft + found.left;
+    const room = document.documentElement.clientWidth - 8;
+    const x = page + at + 14 + wide <= room ? at + 14 : at - 14 - wide;
+    const y =
+      over.offsetTop + Math.min(Math.max((found.top ?? 0) - high / 2, 0), Math.max(over.clientHeight - high, 0));
+    this.readout.style.left = `${Math.min(Math.max(x, 8 - page), room - page - wide)}px`;
     this.readout.style.top = `${y}px`;
   }
 
@@ -292,7 +355,13 @@ export class Plot {
     const [a, b] = x.map(fwd);
     const middle = this.readout.hidden ? (a + b) / 2 : fwd(this.u.posToVal(this.at.left, 'x'));
     const half = ((b - a) / 2) * factor;
-    if (2 * half >= fwd(high) - fwd(low)) { this.options.onZoom?.(null); return; }
-    this.options.onZoom?.({ ...(this.limits ?? {}), x: [Math.max(bwd(middle - half), low), Math.min(bwd(middle + half), high)] });
+    if (2 * half >= fwd(high) - fwd(low)) {
+      this.options.onZoom?.(null);
+      return;
+    }
+    this.options.onZoom?.({
+      ...(this.limits ?? {}),
+      x: [Math.max(bwd(middle - half), low), Math.min(bwd(middle + half), high)],
+    });
   }
 }

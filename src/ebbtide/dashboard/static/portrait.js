@@ -1,9 +1,9 @@
 // A phase portrait: one measure against another, a path per member, with the direction of time.
 
 import { el, refill, setText, svg } from './dom.js';
-import { median } from './groups.js';
-import { arrow, dot, level, line, notice } from './paint.js';
-import { ordered, shown, variable } from './palette.js';
+import { countWords } from './groups.js';
+import { arrow, dot, level, line, notice, rule } from './paint.js';
+import { ordered } from './palette.js';
 import { isShare, swatch } from './panel.js';
 import { padded, Plot } from './plot.js';
 import { dataTable } from './table.js';
@@ -14,11 +14,19 @@ const MOST_ROWS = 400;
 
 /** Paths of two groups of one run: every member's values of both measures, and their medians. */
 export function pathOf(horizontal, vertical, sequences, more) {
-  const members = horizontal.members && vertical.members
-    ? horizontal.members.map((xs, m) => ({ x: xs, y: vertical.members[m] }))
-    : null;
-  return { members, centre: { x: horizontal.centre, y: vertical.centre }, sequences, total: horizontal.total,
-    diverged: horizontal.diverged, centreWord: horizontal.centreWord, ...more };
+  const members =
+    horizontal.members && vertical.members
+      ? horizontal.members.map((xs, m) => ({ x: xs, y: vertical.members[m] }))
+      : null;
+  return {
+    members,
+    centre: { x: horizontal.centre, y: vertical.centre },
+    sequences,
+    total: horizontal.total,
+    diverged: horizontal.diverged,
+    centreWord: horizontal.centreWord,
+    ...more,
+  };
 }
 
 /** A phase portrait in a figure. `update(model)`: {title, paths, x: {label, unit, chance}, y: {...}, height, onZoom}; a
@@ -29,8 +37,19 @@ export class Portrait {
     this.legend = el('div', { class: 'legend' });
     this.host = el('div', { class: 'plot portrait', role: 'group', 'aria-roledescription': 'chart' });
     this.scale = el('div', { class: 'timescale' });
-    this.table = el('details', { class: 'data', ontoggle: () => this.#fillTable() }, el('summary', {}, 'Show as table'));
-    this.element = el('figure', { class: 'panel wide' }, el('figcaption', {}, this.title, this.legend), this.host, this.scale, this.table);
+    this.table = el(
+      'details',
+      { class: 'data', ontoggle: () => this.#fillTable() },
+      el('summary', {}, 'Show as table'),
+    );
+    this.element = el(
+      'figure',
+      { class: 'panel wide' },
+      el('figcaption', {}, this.title, this.legend),
+      this.host,
+      this.scale,
+      this.table,
+    );
     this.repaint = () => this.#writeLegend();
     addEventListener('themechange', this.repaint);
   }
@@ -70,15 +89,34 @@ export class Portrait {
 
   #writeLegend() {
     const { paths } = this.model;
-    const entries = paths.map((path) => el('span', { class: 'entry' }, path.colour ? swatch(path.colour, path.dash) : null, path.label,
-      el('span', { class: 'count' }, `N = ${path.total}`)));
+    const entries = paths.map((path) =>
+      el(
+        'span',
+        { class: 'entry' },
+        path.colour ? swatch(path.colour, path.dash) : null,
+        path.label,
+        el('span', { class: 'count' }, countWords(path)),
+      ),
+    );
     const thin = paths.some((path) => path.members) ? 'thin: members' : 'members are not drawn: more than 50';
     const centre = paths[0]?.centreWord ?? 'median';
-    refill(this.legend, ...entries, el('span', { class: 'lines' }, `${thin}; thick: ${centre} of each measure; arrows: time; ring: start, disc: end`));
-    if (paths.some((path) => path.colour)) { this.scale.hidden = true; return; }
+    refill(
+      this.legend,
+      ...entries,
+      el('span', { class: 'lines' }, `${thin}; thick: ${centre} of each measure; arrows: time; ring: start, disc: end`),
+    );
+    if (paths.some((path) => path.colour)) {
+      this.scale.hidden = true;
+      return;
+    }
     const end = Math.max(0, ...paths.flatMap((path) => path.sequences.slice(-1)));
-    const bar = svg('svg', { viewBox: '0 0 100 6', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
-      ...Array.from({ length: 50 }, (_, i) => svg('rect', { x: i * 2, y: 0, width: 2.2, height: 6, fill: ordered(i / 49) })));
+    const bar = svg(
+      'svg',
+      { viewBox: '0 0 100 6', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
+      ...Array.from({ length: 50 }, (_, i) =>
+        svg('rect', { x: i * 2, y: 0, width: 2.2, height: 6, fill: ordered(i / 49) }),
+      ),
+    );
     this.scale.hidden = false;
     this.scale.replaceChildren(el('span', {}, '0'), bar, el('span', {}, `${short(end)} sequences`));
   }
@@ -96,34 +134,32 @@ export class Portrait {
         }
       }
       const whole = !log && isShare(unit) && low >= -0.03 && high <= 1.03;
-      return { label: unit ? `${label} (${unit})` : label, kind: log ? 'log' : 'linear', limits: whole ? [-0.03, 1.03] : padded(low, high, log ? 'log' : 'linear') };
+      return {
+        label: unit ? `${label}, ${unit}` : label,
+        kind: log ? 'log' : 'linear',
+        limits: whole ? [-0.03, 1.03] : padded(low, high, log ? 'log' : 'linear'),
+      };
     };
-    return { height: model.height, onZoom: model.onZoom, x: axis('x'), y: axis('y'), paint: (view) => this.#paint(view), read: (view, left, top) => this.#read(view, left, top) };
+    return {
+      height: model.height,
+      onZoom: model.onZoom,
+      x: axis('x'),
+      y: axis('y'),
+      paint: (view) => this.#paint(view),
+      read: (view, left, top) => this.#read(view, left, top),
+    };
   }
 
   #paint(view) {
     const { paths, x, y } = this.model;
     if (!paths.some((path) => path.sequences.length)) notice(view, 'no evaluation yet');
     if (y.chance != null) level(view, y.chance, 'chance');
-    if (x.chance != null) this.#upright(view, x.chance);
+    if (x.chance != null) rule(view, view.X(x.chance), view.top, view.X(x.chance), view.top + view.height, [2, 3]);
     for (const path of paths) {
       for (const one of path.members ?? []) this.#walk(view, path, one, 0.8, 0.55);
       this.#walk(view, path, path.centre, 2.6, 1);
       this.#ends(view, path, path.centre);
     }
-  }
-
-  #upright(view, x) {
-    const { ctx, pixel } = view;
-    ctx.save();
-    ctx.strokeStyle = variable('--soft');
-    ctx.lineWidth = pixel;
-    ctx.setLineDash([2 * pixel, 3 * pixel]);
-    ctx.beginPath();
-    ctx.moveTo(view.X(x), view.top);
-    ctx.lineTo(view.X(x), view.top + view.height);
-    ctx.stroke();
-    ctx.restore();
   }
 
   #walk(view, path, { x, y }, width, alpha) {
@@ -176,19 +212,37 @@ export class Portrait {
     return {
       left: view.X(one.x[i]),
       top: view.Y(one.y[i]),
-      content: [el('p', { class: 'at' }, `${path.label}, ${words}`), el('p', {}, `${exact(path.sequences[i])} sequences`),
-        el('p', {}, `${y.label} ${number(one.y[i])}, ${x.label} ${number(one.x[i])}`)],
+      content: [
+        el('p', { class: 'at' }, `${path.label}, ${words}`),
+        el('p', {}, `${exact(path.sequences[i])} sequences`),
+        el('p', {}, `${y.label} ${number(one.y[i])}, ${x.label} ${number(one.x[i])}`),
+      ],
     };
   }
 
   #fillTable() {
     if (!this.table.open) return;
     const { paths, x, y, title } = this.model;
-    const rows = paths.flatMap((path) => path.sequences.map((at, i) => [path.label, exact(at), number(path.centre.x[i]), number(path.centre.y[i]),
-      String(path.members ? path.members.filter((one) => one.x[i] != null && one.y[i] != null).length : path.total)]));
+    const rows = paths.flatMap((path) =>
+      path.sequences.map((at, i) => [
+        path.label,
+        exact(at),
+        number(path.centre.x[i]),
+        number(path.centre.y[i]),
+        String(path.members ? path.members.filter((one) => one.x[i] != null && one.y[i] != null).length : path.total),
+      ]),
+    );
     const every = Math.ceil(rows.length / MOST_ROWS) || 1;
-    refill(this.tableBody ??= this.table.appendChild(el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Data of the chart' })),
+    refill(
+      (this.tableBody ??= this.table.appendChild(
+        el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Data of the chart' }),
+      )),
       every > 1 && el('p', { class: 'note' }, `Every ${every}th evaluation of ${exact(rows.length)}.`),
-      dataTable(title, ['run', 'sequences', `${x.label}, ${paths[0]?.centreWord}`, `${y.label}, ${paths[0]?.centreWord}`, 'N'], rows.filter((_, i) => i % every === 0)));
+      dataTable(
+        title,
+        ['run', 'sequences', `${x.label}, ${paths[0]?.centreWord}`, `${y.label}, ${paths[0]?.centreWord}`, 'N'],
+        rows.filter((_, i) => i % every === 0),
+      ),
+    );
   }
 }

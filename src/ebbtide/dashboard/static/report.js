@@ -6,14 +6,33 @@ import { el, link } from './dom.js';
 export async function show(root, params) {
   const name = params.get('name');
   if (!name) {
-    root.append(el('h1', {}, 'Report'), el('p', {}, 'Open a run or a sweep and choose Report: its question, claims, verdicts, figure and how to make it again.'), el('p', {}, link('', {}, 'All runs')));
+    root.append(
+      el('h1', {}, 'Report'),
+      el(
+        'p',
+        {},
+        'Open a run or a sweep and choose Report: its question, claims, verdicts, figure and how to make it again.',
+      ),
+      el('p', {}, link('', {}, 'All runs')),
+    );
     return;
   }
   const source = `/report?${new URLSearchParams({ name })}`;
   root.append(
     el('p', { class: 'crumbs' }, link('', {}, 'Runs'), ' / ', link('run', { name }, name), ' / report'),
     el('h1', { class: 'hidden' }, `Report of ${name}`),
-    el('iframe', { class: 'report', src: source, sandbox: '', title: `Report of ${name}`, referrerpolicy: 'no-referrer' }),
-    el('p', { class: 'note' }, el('a', { href: source, target: '_blank', rel: 'noopener' }, 'Open the report alone'), ', to print or to keep it.'),
+    el('iframe', {
+      class: 'report',
+      src: source,
+      sandbox: 'allow-popups',
+      title: `Report of ${name}`,
+      referrerpolicy: 'no-referrer',
+    }),
+    el(
+      'p',
+      { class: 'note' },
+      el('a', { href: source, target: '_blank', rel: 'noopener' }, 'Open the report alone'),
+      ', to print or to keep it.',
+    ),
   );
 }

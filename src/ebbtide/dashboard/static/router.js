@@ -37,7 +37,8 @@ function mark(view, params) {
   const names = params.getAll('name');
   for (const one of document.querySelectorAll('nav [data-view]')) {
     const own = one.dataset.view;
-    if (own === view || (own === 'runs' && (view === 'run' || view === 'sweep'))) one.setAttribute('aria-current', 'page');
+    if (own === view || (own === 'runs' && (view === 'run' || view === 'sweep')))
+      one.setAttribute('aria-current', 'page');
     else one.removeAttribute('aria-current');
     if (own !== 'runs') {
       const query = new URLSearchParams((own === 'compare' ? names : names.slice(0, 1)).map((name) => ['name', name]));

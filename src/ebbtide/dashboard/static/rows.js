@@ -14,16 +14,33 @@ export class Rows {
     this.before = el('tr', { class: 'room', 'aria-hidden': 'true' }, el('td', { colspan: options.columns }));
     this.after = el('tr', { class: 'room', 'aria-hidden': 'true' }, el('td', { colspan: options.columns }));
     this.body = el('tbody', {}, this.before, this.after);
-    this.element = el('table', { class: 'runs', role: 'treegrid', 'aria-label': options.label, 'aria-multiselectable': 'true', tabindex: 0,
-      onkeydown: (event) => this.#key(event) }, el('thead', {}, options.head), this.body);
+    this.element = el(
+      'table',
+      {
+        class: 'runs',
+        role: 'treegrid',
+        'aria-label': options.label,
+        'aria-multiselectable': 'true',
+        tabindex: 0,
+        onkeydown: (event) => this.#key(event),
+      },
+      el('thead', {}, options.head),
+      this.body,
+    );
     this.body.addEventListener('mousedown', (event) => {
       const index = Number(event.target.closest('tr')?.dataset.index ?? NaN);
       if (Number.isNaN(index)) return;
       this.active = options.key(this.items[index]);
-      if (!event.target.closest('a')) { event.preventDefault(); this.element.focus({ preventScroll: true }); }
+      if (!event.target.closest('a')) {
+        event.preventDefault();
+        this.element.focus({ preventScroll: true });
+      }
       this.#mark(); // no new rows now: the click that follows needs those that are there
     });
-    this.scrolled = () => { cancelAnimationFrame(this.frame); this.frame = requestAnimationFrame(() => this.#drawWindow()); };
+    this.scrolled = () => {
+      cancelAnimationFrame(this.frame);
+      this.frame = requestAnimationFrame(() => this.#drawWindow());
+    };
     addEventListener('scroll', this.scrolled, { passive: true });
     addEventListener('resize', this.scrolled);
   }
@@ -32,7 +49,8 @@ export class Rows {
   show(items) {
     const index = this.#index();
     this.items = items;
-    if (this.#index() < 0) this.active = items.length ? this.options.key(items[Math.min(Math.max(index, 0), items.length - 1)]) : null;
+    if (this.#index() < 0)
+      this.active = items.length ? this.options.key(items[Math.min(Math.max(index, 0), items.length - 1)]) : null;
     this.element.setAttribute('aria-rowcount', items.length + 1);
     this.#drawWindow(true);
   }
@@ -62,7 +80,7 @@ export class Rows {
 
   #drawWindow(force = false) {
     const row = this.#height();
-    const top = -this.before.getBoundingClientRect().top;
+    const top = -this.body.getBoundingClientRect().top;
     const first = Math.max(0, Math.min(Math.floor(top / row) - BEYOND, this.items.length - 1));
     const last = Math.min(this.items.length, Math.ceil((top + innerHeight) / row) + BEYOND);
     if (!force && first === this.first && last === this.last && row === this.row) return;
@@ -74,8 +92,20 @@ export class Rows {
     const fresh = this.items.slice(first, last).map((item, i) => {
       const { attributes, cells } = this.options.draw(item);
       const index = first + i;
-      const node = el('tr', { id: `row-${index}`, 'data-index': index, 'data-key': this.options.key(item), 'aria-rowindex': index + 2, ...attributes,
-        ondblclick: (event) => { if (item.name && !event.target.closest('input, button')) this.options.onOpen(item); } }, ...cells);
+      const node = el(
+        'tr',
+        {
+          id: `row-${index}`,
+          'data-index': index,
+          'data-key': this.options.key(item),
+          'aria-rowindex': index + 2,
+          ...attributes,
+          ondblclick: (event) => {
+            if (item.name && !event.target.closest('input, button')) this.options.onOpen(item);
+          },
+        },
+        ...cells,
+      );
       return node;
     });
     this.body.replaceChildren(this.before, ...fresh, this.after);
@@ -107,14 +137,24 @@ export class Rows {
     const now = this.#index();
     const item = this.items[now];
     const page = Math.max(1, Math.floor(innerHeight / this.#height()) - 3);
-    const to = { ArrowDown: now + 1, ArrowUp: now - 1, Home: 0, End: this.items.length - 1, PageDown: now + page, PageUp: now - page }[event.key];
+    const to = {
+      ArrowDown: now + 1,
+      ArrowUp: now - 1,
+      Home: 0,
+      End: this.items.length - 1,
+      PageDown: now + page,
+      PageUp: now - page,
+    }[event.key];
     if (to != null) this.#go(to);
     else if (event.key === 'Enter' && item?.name) this.options.onOpen(item);
     else if (event.key === ' ' && item) this.options.onPick(item);
     else if (event.key === 'ArrowRight' && item) this.options.onExpand(item, true);
     else if (event.key === 'ArrowLeft' && item) {
-      if (item.level > 1) { let up = now; while (up > 0 && this.items[up].level > 1) up -= 1; this.#go(up); }
-      else this.options.onExpand(item, false);
+      if (item.level > 1) {
+        let up = now;
+        while (up > 0 && this.items[up].level > 1) up -= 1;
+        this.#go(up);
+      } else this.options.onExpand(item, false);
     } else return;
     event.preventDefault();
   }

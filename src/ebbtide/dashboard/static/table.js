@@ -4,16 +4,27 @@ import { el } from './dom.js';
 
 /** A table with a caption for screen readers; the first column is a header of its row. */
 export function dataTable(caption, head, rows) {
-  return el('table', { class: 'values' }, el('caption', { class: 'hidden' }, caption),
+  return el(
+    'table',
+    { class: 'values' },
+    el('caption', { class: 'hidden' }, caption),
     el('thead', {}, el('tr', {}, ...head.map((one) => el('th', { scope: 'col' }, one)))),
-    el('tbody', {}, ...rows.map((row) => el('tr', {}, ...row.map((one, i) => el(i ? 'td' : 'th', i ? {} : { scope: 'row' }, one))))));
+    el(
+      'tbody',
+      {},
+      ...rows.map((row) => el('tr', {}, ...row.map((one, i) => el(i ? 'td' : 'th', i ? {} : { scope: 'row' }, one)))),
+    ),
+  );
 }
 
 /** Compares two values for sorting: numbers by size, the rest as text; what is missing comes last either way. */
 export function compare(a, b, down) {
   const [noA, noB] = [a, b].map((v) => v == null || v === '' || Number.isNaN(v));
   if (noA || noB) return noA - noB;
-  const order = typeof a === 'number' && typeof b === 'number' ? a - b : String(a).localeCompare(String(b), 'en', { numeric: true });
+  const order =
+    typeof a === 'number' && typeof b === 'number'
+      ? a - b
+      : String(a).localeCompare(String(b), 'en', { numeric: true });
   return down ? -order : order;
 }
 
@@ -23,11 +34,25 @@ export class SortTable {
     this.columns = columns;
     [this.key, this.down] = sort ?? [null, false];
     this.rows = [];
-    this.heads = columns.map((one) => el('th', { scope: 'col', class: one.number ? 'number' : false },
-      el('button', { type: 'button', onclick: () => this.#sort(one.key) }, one.title)));
+    this.heads = columns.map((one) =>
+      el(
+        'th',
+        { scope: 'col', class: one.number ? 'number' : false },
+        el('button', { type: 'button', onclick: () => this.#sort(one.key) }, one.title),
+      ),
+    );
     this.body = el('tbody', {});
-    this.element = el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': caption },
-      el('table', { class: 'sortable' }, el('caption', { class: 'hidden' }, caption), el('thead', {}, el('tr', {}, ...this.heads)), this.body));
+    this.element = el(
+      'div',
+      { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': caption },
+      el(
+        'table',
+        { class: 'sortable' },
+        el('caption', { class: 'hidden' }, caption),
+        el('thead', {}, el('tr', {}, ...this.heads)),
+        this.body,
+      ),
+    );
   }
 
   update(rows) {
@@ -43,12 +68,21 @@ export class SortTable {
 
   #show() {
     const column = this.columns.find((one) => one.key === this.key);
-    const rows = column ? [...this.rows].sort((a, b) => compare(column.value(a), column.value(b), this.down)) : this.rows;
+    const rows = column
+      ? [...this.rows].sort((a, b) => compare(column.value(a), column.value(b), this.down))
+      : this.rows;
     this.columns.forEach((one, i) => {
       this.heads[i].setAttribute('aria-sort', one.key !== this.key ? 'none' : this.down ? 'descending' : 'ascending');
     });
-    const fresh = rows.map((row) => el('tr', {}, ...this.columns.map((one) => el('td', { class: one.number ? 'number' : false },
-      one.show ? one.show(row) : one.value(row)))));
+    const fresh = rows.map((row) =>
+      el(
+        'tr',
+        {},
+        ...this.columns.map((one) =>
+          el('td', { class: one.number ? 'number' : false }, one.show ? one.show(row) : one.value(row)),
+        ),
+      ),
+    );
     const focused = this.body.contains(document.activeElement) ? document.activeElement.getAttribute('href') : null;
     this.body.replaceChildren(...fresh);
     if (focused) [...this.body.querySelectorAll('a')].find((one) => one.getAttribute('href') === focused)?.focus();

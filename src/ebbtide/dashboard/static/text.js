@@ -1,7 +1,11 @@
 // Numbers, times and states as words.
 
 export const NONE = '\u2013';
-const LARGE = [[1e9, 'G'], [1e6, 'M'], [1e3, 'k']];
+const LARGE = [
+  [1e9, 'G'],
+  [1e6, 'M'],
+  [1e3, 'k'],
+];
 
 /** A count with k, M or G and at most `digits` significant digits: 2.56M, 128k, 1,024 -> 1.02k. */
 export function short(value, digits = 3) {

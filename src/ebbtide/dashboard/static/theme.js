@@ -2,7 +2,13 @@
 'use strict';
 (() => {
   const KEY = 'ebbtide-theme';
-  const stored = () => { try { return localStorage.getItem(KEY); } catch { return null; } };
+  const stored = () => {
+    try {
+      return localStorage.getItem(KEY);
+    } catch {
+      return null;
+    }
+  };
   const system = matchMedia('(prefers-color-scheme: dark)');
   const apply = () => {
     const chosen = stored();
@@ -23,7 +29,11 @@
     addEventListener('themechange', () => label(button));
     button.addEventListener('click', () => {
       const next = document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark';
-      try { localStorage.setItem(KEY, next); } catch { /* storage may be forbidden: the choice then lasts no longer */ }
+      try {
+        localStorage.setItem(KEY, next);
+      } catch {
+        /* storage may be forbidden: the choice then lasts no longer */
+      }
       document.documentElement.dataset.theme = next;
       dispatchEvent(new Event('themechange'));
     });
