@@ -33,7 +33,7 @@ from ebbtide.sources.bank import FLOAT
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.training.spec import Spec
 
-SUMMARY_FLOPS = 1e11
+SUMMARY_FLOPS = 5e10
 """Floating-point operations of the forward passes of a summary, about: it takes seconds."""
 SUMMARY_PART = 100
 """Prompts of a summary that are evaluated at a time."""

@@ -16,8 +16,8 @@ from ebbtide.dashboard.asking.question import Question
 from ebbtide.machine import forget_settings
 from ebbtide.training.wire import receive, send
 
-LIMIT_SECONDS = 60.0
-"""Longest time for one answer, JAX's start and compilation included."""
+LIMIT_SECONDS = 120.0
+"""Longest time for one answer, JAX's start and compilation included, on a machine whose cores all train."""
 IDLE_SECONDS = 600.0
 """Time without a question after which the process ends."""
 MOST_WAITING = 8

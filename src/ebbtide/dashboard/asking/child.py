@@ -18,7 +18,7 @@ from ebbtide.runs.signed import DamagedError
 from ebbtide.training.wire import receive, send
 from ebbtide.training.worker import end_with, out_of_memory
 
-NICENESS = 10
+NICENESS = 5
 """By how much the process gives way to others: a run that trains here comes first."""
 
 

@@ -3,10 +3,11 @@
 import { el, setText } from './dom.js';
 import { shown, variable } from './palette.js';
 import { prepare } from './prompts_draw.js';
-import { chip, kindOf, KINDS, look, paintNode } from './prompts_kinds.js';
+import { chip, kindOf, KINDS, look, paintNode, plain } from './prompts_kinds.js';
 import { number, plural } from './text.js';
 
 const FIRST = 60;
+const MANY = 16;
 const ORACLES = {
   ICL: 'the label of the exemplar in context that is nearest to the query',
   IWL: 'the label that training ties to the query\u2019s class',
@@ -43,7 +44,9 @@ export class AnswerList {
     const head = ['', labels ? 'answers' : 'prediction', labels ? 'most probable labels' : ''];
     const bodies = [el('tbody', {}, ...list)];
     const others = [...prompt.oracles.map((one) => this.#oracle(one)), ...prompt.predictors.map((one) => this.#predictor(one))];
-    if (others.length) bodies.push(el('tbody', { class: 'oracles' }, el('tr', {}, el('th', { colspan: 3, scope: 'rowgroup' }, few ? 'Scripted oracles' : 'Classical predictors')), ...others));
+    const many = members.length > MANY;
+    this.body.classList.toggle('many', many);
+    if (others.length) bodies[many ? 'unshift' : 'push'](el('tbody', { class: 'oracles' }, el('tr', {}, el('th', { colspan: 3, scope: 'rowgroup' }, few ? 'Scripted oracles' : 'Classical predictors')), ...others));
     this.body.replaceChildren(el('table', { class: 'answers' }, el('caption', { class: 'hidden' }, this.title.textContent),
       el('thead', {}, el('tr', {}, ...head.map((one) => el(one ? 'th' : 'td', one ? { scope: 'col' } : {}, one)))), ...bodies));
     this.more.hidden = count === answers.length;
@@ -66,7 +69,7 @@ export class AnswerList {
     const name = el('th', { scope: 'row' }, button);
     const row = (value, words, last) => line(name, value, words, last, member === chosen);
     if (answer.diverged) return row('no number', 'diverged', '');
-    const asks = own === prompt ? '' : ` (asked ${[own.target].flat().map((v) => (Number.isInteger(v) ? v : number(v))).join(' ')})`;
+    const asks = own === prompt ? '' : ` (asked ${plain(own.target)})`;
     if (answer.top) {
       const few = prompt.kind === 'fewshot';
       const [label] = answer.top[0];

@@ -38,7 +38,7 @@ export function look(answer, worst = 1) {
 /** A label in the colour of its kind; the one that is asked for is framed. */
 export function chip(prompt, label, fewshot) {
   const colour = fewshot ? KINDS[kindOf(prompt, label)][0] : '#8a8f98';
-  const node = el('span', { class: `label-chip${label === prompt.target ? ' asked' : ''}` }, String(label));
+  const node = el('span', { class: `label-chip${fewshot && label === prompt.target ? ' asked' : ''}` }, String(label));
   paintNode(node, colour);
   return node;
 }
@@ -51,6 +51,9 @@ export function paintNode(node, colour) {
 }
 
 const rgb = (hex) => (hex.startsWith('#') ? `rgb(${[1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)).join(', ')})` : hex);
+
+/** A response as words: whole numbers as they are. */
+export const plain = (response) => [response].flat().map((v) => (Number.isInteger(v) ? v : number(v))).join(' ');
 
 /** What the colours mean, as a list of squares with words. */
 export function legend(entries) {

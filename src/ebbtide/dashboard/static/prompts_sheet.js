@@ -3,7 +3,7 @@
 
 import { el, setText } from './dom.js';
 import { drawBars, drawHeat, drawImage } from './prompts_draw.js';
-import { chip } from './prompts_kinds.js';
+import { chip, plain } from './prompts_kinds.js';
 import { number } from './text.js';
 
 const TAGS = { bursty: 'copy', distractor: 'distractor', other: '\u00b7', query: 'query' };
@@ -43,7 +43,7 @@ export class Sheet {
     this.prompt = prompt;
     const few = kind === 'fewshot';
     const narrow = matchMedia('(max-width: 46rem)').matches;
-    const room = Math.max(this.place.clientWidth - 70, 200) / slots.length;
+    const room = Math.max(this.place.clientWidth - 86, 200) / slots.length;
     const largest = few ? (slots.length <= 3 && !narrow ? 116 : 92) : 72;
     this.width = Math.round(Math.min(largest, Math.max(narrow ? 38 : 44, slots.length <= 6 && !narrow ? largest : room)));
     this.big = this.width - 12;
@@ -75,8 +75,7 @@ export class Sheet {
   #asks() {
     const { prompt } = this;
     if (prompt.kind !== 'fewshot') {
-      return [`The response to the query is ${Array.isArray(prompt.target) ? prompt.target.map(number).join(', ') : number(prompt.target)}; `
-        + 'the members predict it from the pairs before.'];
+      return [`The response to the query is ${plain(prompt.target)}; the members predict it from what comes before.`];
     }
     const own = prompt.own_label == null ? ['Training ties no label to the query\u2019s class.'] : ['Training ties ', chip(prompt, prompt.own_label, true), ' to the query\u2019s class.'];
     return ['Asked for: ', chip(prompt, prompt.target, true), '. ', ...own];
@@ -97,7 +96,7 @@ export class Sheet {
   #response(slot) {
     const { response } = slot;
     if (!slot.present) return 'not shown';
-    if (Array.isArray(response)) return el('span', { class: 'small' }, response.map((v) => (Number.isInteger(v) ? v : number(v))).join(' '));
+    if (Array.isArray(response)) return el('span', { class: 'small' }, plain(response));
     return this.prompt.kind === 'label' ? chip(this.prompt, response, false) : el('span', { class: 'small' }, Number(response?.toPrecision(3)));
   }
 

@@ -97,7 +97,7 @@ export class Strips {
     this.names = names;
     const has = names.length > 0;
     setText(this.lineTitle, has ? this.#title(summary.fixed) : 'All prompts of this evaluator: not counted yet');
-    const entries = names.map((name) => [...LINES[name], lineWords(name)]);
+    const entries = names.map((name) => [...this.#line(name), lineWords(name)]);
     const predictors = Object.entries(summary?.fixed.predictors ?? {});
     predictors.forEach(([name], i) => entries.push([...PREDICTORS[i % 2], name]));
     this.lineKinds.replaceChildren(lineLegend(entries));
@@ -109,6 +109,12 @@ export class Strips {
     const parts = names.map((name) => `${lineWords(name)} ${valueWords(name, mean(row.shares[name]))}`);
     const theirs = predictors.map(([name, value]) => `${name} ${number(value)}`);
     setText(this.all, `At this checkpoint: ${[...parts, ...theirs].join(', ')}${kind === 'fewshot' ? ' of answers' : ''}`);
+  }
+
+  /** Colour, dash and width of a line; a line that is alone is not a broad one below others. */
+  #line(name) {
+    const [colour, dash, width] = LINES[name];
+    return this.names.length > 1 && width ? [colour, dash, width] : [colour, dash, 1.8];
   }
 
   #title(fixed) {
@@ -178,7 +184,7 @@ export class Strips {
     if (this.names.includes('error')) top = Math.max(...at('error').filter((v) => v != null), ...theirs, 1e-9);
     const y = (v) => (v == null ? null : height - 2 - (v / top) * (height - 4));
     const order = [...this.names].sort((a, b) => (b === 'right') - (a === 'right')); // the broad one below
-    for (const name of order) drawLine(ctx, at(name).map((v, i) => [this.#x(width, i), y(v)]), ...LINES[name]);
+    for (const name of order) drawLine(ctx, at(name).map((v, i) => [this.#x(width, i), y(v)]), ...this.#line(name));
     theirs.forEach((v, i) => drawLine(ctx, [[0, y(v)], [width, y(v)]], ...PREDICTORS[i % 2]));
     this.#mark(ctx, width, height);
     ctx.fillStyle = shown('#8a8f98');
