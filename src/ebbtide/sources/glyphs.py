@@ -101,23 +101,33 @@ class Glyphs(SeededSource, frozen=True, tag="glyphs", forbid_unknown_fields=True
 
     def images(self) -> UInt8[np.ndarray, "class exemplar side side"]:
         """All exemplars, ink = 255: training classes first, then held-out ones; likewise within a class."""
-        classes, exemplars = self.classes + self.holdout_classes, self.exemplars + self.holdout_exemplars
-        drawn = np.empty((classes * exemplars, self.side, self.side), np.uint8)
+        classes = _numbers(self.classes, self.holdout_classes)
+        exemplars = _numbers(self.exemplars, self.holdout_exemplars)
+        knots = self._knots(classes)
+        drawn = np.empty((len(classes) * len(exemplars), self.side, self.side), np.uint8)
         for i in range(0, len(drawn), CHUNK):
-            drawn[i : i + CHUNK] = self.draw(*np.divmod(np.arange(i, min(i + CHUNK, len(drawn))), exemplars))
-        return drawn.reshape(classes, exemplars, self.side, self.side)
+            c, e = np.divmod(np.arange(i, min(i + CHUNK, len(drawn))), len(exemplars))
+            drawn[i : i + CHUNK] = self._render(knots[c], classes[c], exemplars[e])
+        return drawn.reshape(len(classes), len(exemplars), self.side, self.side)
 
-    def draw(
-        self, classes: Int[np.ndarray, " image"], exemplars: Int[np.ndarray, " image"]
+    def draw(self, place: int, exemplar: int) -> UInt8[np.ndarray, "side side"]:
+        """A single one of `images`: exemplar number `exemplar` of the class in this place."""
+        own = _numbers(self.classes, self.holdout_classes)[[place]]
+        number = _numbers(self.exemplars, self.holdout_exemplars)[[exemplar]]
+        return self._render(self._knots(own), own, number)[0]
+
+    def _knots(self, classes: Int[np.ndarray, " class"]) -> np.ndarray:
+        """The strokes of classes, by their numbers in the random stream."""
+        key = jax.random.fold_in(root(self.seed, Purpose.SOURCE), 0)
+        return strokes.shapes(_words(key, classes[:, None], strokes.SHAPE_WORDS))
+
+    def _render(
+        self, knots: np.ndarray, classes: Int[np.ndarray, " image"], exemplars: Int[np.ndarray, " image"]
     ) -> UInt8[np.ndarray, "image side side"]:
-        """Single images of `images`: exemplar `exemplars[i]` of class `classes[i]`."""
-        key = root(self.seed, Purpose.SOURCE)
-        shape_key, hand_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-        c, own = np.unique(_numbers(self.classes, self.holdout_classes)[classes], return_inverse=True)
-        e = _numbers(self.exemplars, self.holdout_exemplars)[exemplars]
-        knots = strokes.shapes(_words(shape_key, c[:, None], strokes.SHAPE_WORDS))
-        words = _words(hand_key, np.stack([c[own], e], -1), strokes.HAND_WORDS)
-        return strokes.render(*strokes.drawings(knots[own], words, self.motor), self.side)
+        """The images of exemplars of classes, by their numbers in the random stream."""
+        key = jax.random.fold_in(root(self.seed, Purpose.SOURCE), 1)
+        words = _words(key, np.stack([classes, exemplars], -1), strokes.HAND_WORDS)
+        return strokes.render(*strokes.drawings(knots, words, self.motor), self.side)
 
 
 def _numbers(train: int, held_out: int) -> Int[np.ndarray, " number"]:

@@ -22,6 +22,8 @@ IDLE_SECONDS = 600.0
 """Time without a question after which the process ends."""
 MOST_WAITING = 8
 """Questions that may wait for their turn."""
+MODULE = f"{__package__}.child"
+"""The module that the process runs."""
 MOST_KEPT = 2**26
 """Bytes of answers that are kept."""
 
@@ -106,9 +108,9 @@ class Asker:
     """Asks a process of its own, which is started at the first question and whenever it has ended. Used from several
     threads: they wait for each other."""
 
-    def __init__(self, limit: float = LIMIT_SECONDS, idle: float = IDLE_SECONDS, module: str = f"{__package__}.child"):
+    def __init__(self, limit: float = LIMIT_SECONDS, idle: float = IDLE_SECONDS):
         self.limit = limit
-        self._words = [sys.executable, "-m", module, str(os.getpid()), str(idle)]
+        self._words = [sys.executable, "-m", MODULE, str(os.getpid()), str(idle)]
         self._child: Child | None = None
         self._turn = threading.Lock()
         self._room = threading.BoundedSemaphore(MOST_WAITING)

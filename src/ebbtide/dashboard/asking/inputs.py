@@ -61,7 +61,7 @@ def _drawing(image: UInt8[np.ndarray, "side side"]) -> dict[str, Any]:
 def _drawer(source: Any) -> Draw | None:
     """The function from (class, exemplar) to the image that features were made of; None where there is none."""
     if isinstance(source, Glyphs):
-        return lambda c, e: source.draw(np.asarray([c]), np.asarray([e]))[0]
+        return source.draw
     images = _omniglot(source) if isinstance(source, Omniglot) else None
     return None if images is None else lambda c, e: images[c, e]
 

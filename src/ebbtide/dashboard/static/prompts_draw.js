@@ -61,7 +61,7 @@ export function drawHeat(canvas, cells, width, height, most) {
 export function fillCell(ctx, x, y, w, h, colour, wrong) {
   ctx.fillStyle = shown(colour);
   ctx.fillRect(x, y, w, h);
-  if (!wrong || h < 4) return;
+  if (!wrong) return;
   ctx.save();
   ctx.beginPath();
   ctx.rect(x, y, w, h);
@@ -70,9 +70,10 @@ export function fillCell(ctx, x, y, w, h, colour, wrong) {
   ctx.globalAlpha = 0.75;
   ctx.lineWidth = 1.2;
   ctx.beginPath();
-  for (let from = x - h; from < x + w; from += 5) {
+  const lean = h < 4 ? 0 : h; // rows of a pixel or two are hatched by upright lines
+  for (let from = x - lean; from < x + w; from += 5) {
     ctx.moveTo(from, y + h);
-    ctx.lineTo(from + h, y);
+    ctx.lineTo(from + lean, y);
   }
   ctx.stroke();
   ctx.restore();

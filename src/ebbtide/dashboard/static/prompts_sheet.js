@@ -7,6 +7,7 @@ import { chip, plain } from './prompts_kinds.js';
 import { number } from './text.js';
 
 const TAGS = { bursty: 'copy', distractor: 'distractor', other: '\u00b7', query: 'query' };
+const SHORT = { distractor: 'distr.' };
 const ROW = 15;
 
 const percent = (v) => `${(100 * v).toFixed(v < 0.0995 && v > 0 ? 1 : 0)} %`;
@@ -58,7 +59,7 @@ export class Sheet {
     if (few) {
       parts.push(head(prompt.stream ? 'followed by' : 'label', ...slots.map((slot, i) => cell(slot, i, slot.label == null ? '?' : chip(prompt, slot.label, true)))));
       parts.push(head('class', ...slots.map((slot, i) => cell(slot, i, el('span', { class: slot.same ? 'class same' : 'class' }, String(slot.class))))));
-      parts.push(head('role', ...slots.map((slot, i) => cell(slot, i, el('span', { class: 'role' }, TAGS[slot.tag] ?? slot.tag)))));
+      parts.push(head('role', ...slots.map((slot, i) => cell(slot, i, el('span', { class: 'role' }, (this.width < 56 && SHORT[slot.tag]) || (TAGS[slot.tag] ?? slot.tag))))));
     } else {
       parts.push(head('response', ...slots.map((slot, i) => cell(slot, i, i === slots.length - 1 ? '?' : this.#response(slot)))));
     }
