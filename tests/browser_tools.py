@@ -32,7 +32,13 @@ FLAGS = (
 EVIL = "<img src=x onerror=alert(1)>"
 SEQUENCES = 2_560_000
 EVALUATIONS = 41
-PEAK, END = 768_000, SEQUENCES
+TRAIN = """
+import sys, ebbtide, tiny
+from msgspec.structs import replace
+schedule = ebbtide.Schedule(evaluations=11, checkpoints=11)
+ebbtide.train(replace(tiny.SPEC, sequences=25_600, schedule=schedule), sys.argv[1])
+"""
+"""A real training run of two members with eleven evaluations, which commits each; the argument is its folder."""
 SWEEP = Sweep(
     name="grid",
     base=SHORT_SWEEP.base,

@@ -110,15 +110,13 @@ def make_app(
         Route("/api/probe", about(probe)),
         Route("/report", about(report, HTML)),
         *more,
-        Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
+        Mount("/static", StaticFiles(directory=STATIC)),
     ]
     handlers: Any = dict.fromkeys((*BROKEN, HTTPException, Exception), _refuse)
     return Guard(Starlette(routes=routes, exception_handlers=handlers), port=port, token=token, names=names)
 
 
 async def _page(request: Request) -> Response:
-    if not (STATIC / "index.html").is_file():
-        raise HTTPException(404)
     return FileResponse(STATIC / "index.html", media_type=HTML)
 
 

@@ -91,7 +91,7 @@ class Catalog:
     def listing(self, wait: float = WAIT) -> tuple[str, bytes]:
         """The tag of the list and the list as JSON, after waiting up to `wait` seconds for a pass that is due."""
         with self._change:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="catalog", daemon=True)
                 self._thread.start()
             if not self._busy and time.monotonic() >= self._due:

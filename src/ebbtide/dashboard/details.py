@@ -11,7 +11,7 @@ from typing import Any
 from ebbtide.dashboard.curves import numbers
 from ebbtide.dashboard.places import COMPUTED, SWEEP, Root
 from ebbtide.dashboard.probes import probes_of
-from ebbtide.dashboard.rows import BROKEN, committed_at, newest_evaluation, pace, reason, run_words, status_of
+from ebbtide.dashboard.rows import BROKEN, now_of, reason
 from ebbtide.errors import one_line
 from ebbtide.evaluation.units import unit_of
 from ebbtide.pages.facts import Facts, facts_of_computation, facts_of_run, facts_of_sweep
@@ -49,14 +49,9 @@ def _derived(name: str, facts: Facts) -> dict[str, Any]:
 def _run(root: Root, name: str, path: Path) -> dict[str, Any]:
     facts, run = facts_of_run(RunFolder(path)), RunFolder(path)
     header, spec = run.header, run.header.spec
-    manifests = run.manifests()
-    newest = next(manifests, None)
-    rate = pace(newest, next(manifests, None), spec["members"])
-    last, _ = newest_evaluation(run, newest)
-    words = run_words(run, newest, last)
-    status, at = status_of(words), newest[1].sequences if newest else 0
+    now = now_of(run)
     place = shlex.quote(str(path))
-    resume = [("continue", f"ebbtide resume {place}")] if status == "interrupted" else []
+    resume = [("continue", f"ebbtide resume {place}")] if now.status == "interrupted" else []
     commands = [
         *_commands(facts, resume),
         {"what": "check every file", "command": f"ebbtide fsck {place}"},
@@ -67,15 +62,15 @@ def _run(root: Root, name: str, path: Path) -> dict[str, Any]:
         "name": name,
         "label": {one_line(key): one_line(text) for key, text in header.label.items()},
         "digest": header.digest,
-        "status": status,
-        "status_words": words,
+        "status": now.status,
+        "status_words": now.words,
         "members": spec["members"],
-        "sequences": at,
+        "sequences": now.sequences,
         "total": spec["sequences"],
         "batch": spec["batch"],
-        "rate": rate,
-        "eta": (spec["sequences"] - at) * spec["members"] / rate if rate and status == "running" else None,
-        "changed": committed_at(path, newest),
+        "rate": now.rate,
+        "eta": now.eta,
+        "changed": now.changed,
         "evaluators": [
             {"name": one.name, "headline": one.headline, "chance": one.chance, "unit": unit_of(one.headline)}
             for one in header.instruments
@@ -83,7 +78,7 @@ def _run(root: Root, name: str, path: Path) -> dict[str, Any]:
         "metrics": header.metrics,
         "varied": {one_line(str(key)): list(values) for key, values in (spec.get("vary") or {}).items()},
         "checkpoints": [int(one) for one in checkpoint_names(path)],
-        "best": _best(run, newest),
+        "best": _best(run, now.newest),
         "probes": probes_of(path),
         "command": commands[0]["command"],
         "commands": commands,

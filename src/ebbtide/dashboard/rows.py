@@ -1,15 +1,16 @@
 """One folder of a root as a row of the list: read without JAX, from its records and its newest evaluations alone."""
 
+import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+from jaxtyping import Bool, Float
 
 from ebbtide.errors import InputError, one_line
-from ebbtide.evaluation.divergence import Curves
-from ebbtide.report.tables import means, status_words
+from ebbtide.report.tables import status_words
 from ebbtide.runs.atomic import TEMPORARY
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import read_bounded
@@ -23,6 +24,8 @@ BEGUN = ("lock", "metrics", CHECKPOINTS, "plans", "runs")
 """What a writer makes before it writes the record that says what a folder is."""
 LARGEST_RECORD = 2**20
 """Largest number of bytes of computed.json."""
+SHOWN = ("icl", "iwl")
+"""Evaluators of which the list has the last value."""
 LARGEST_NEWEST = 2**28
 """Largest number of bytes of a run's newest evaluations that are read for the list."""
 
@@ -113,84 +116,122 @@ def foreign_row(name: str, path: Path, files: Collection[str]) -> Row:
     return Row(name=name, kind="damaged", status=words, status_words=words, changed=changed_at(path), problem=problem)
 
 
+class Now(NamedTuple):
+    """A run as it is now: its newest checkpoint, status and words on it, sequences a second over all members, seconds
+    left when that checkpoint was committed, the values at the last evaluation (mean over the members that have not
+    diverged), and why there are none."""
+
+    newest: Checkpoint | None
+    status: str
+    words: str
+    sequences: int
+    rate: float | None
+    eta: float | None
+    changed: float
+    means: dict[str, float | None]
+    problem: str
+
+
 def run_row(name: str, path: Path) -> Row:
     """The row of a run. Raises one of `BROKEN` when its records or newest evaluations are damaged."""
     run = RunFolder(path)
-    header, spec = run.header, run.header.spec
-    manifests = run.manifests()
-    newest = next(manifests, None)
-    last, problem = newest_evaluation(run, newest)
-    verdict = None
+    header, now = run.header, now_of(run)
+    problem, verdict = now.problem, None
     try:
         verdict = tally(read_verdict(run))
     except InputError as error:
         problem = reason(error)
-    words = run_words(run, newest, last)
     study, _, experiment = header.label.get("study", "").partition("/")
-    rate = pace(newest, next(manifests, None), spec["members"])
-    left = (spec["sequences"] - (newest[1].sequences if newest else 0)) * spec["members"]
     return Row(
         name=name,
         kind="run",
         study=one_line(study),
         experiment=one_line(experiment or header.label.get("experiment", "")),
         preset=one_line(header.label.get("preset", "")),
-        status=status_of(words),
-        status_words=words,
-        members=spec["members"],
-        sequences=newest[1].sequences if newest else 0,
-        total=spec["sequences"],
-        rate=rate,
-        eta=left / rate if rate and words.startswith("running") else None,
-        icl=last_mean(last, "icl"),
-        iwl=last_mean(last, "iwl"),
-        loss=last_mean(last, "train_loss"),
+        status=now.status,
+        status_words=now.words,
+        members=header.spec["members"],
+        sequences=now.sequences,
+        total=header.spec["sequences"],
+        rate=now.rate,
+        eta=now.eta,
+        icl=now.means.get("icl"),
+        iwl=now.means.get("iwl"),
+        loss=now.means.get("train_loss"),
         verdict=verdict,
         created=one_line(header.created),
-        changed=committed_at(path, newest),
+        changed=now.changed,
         problem=problem,
     )
 
 
-def run_words(run: RunFolder, newest: Checkpoint | None, last: Curves | None) -> str:
-    """The status of a run in the words of `ebbtide ls`, from its newest checkpoint and its last evaluation."""
-    finished = newest is not None and newest[1].finished
-    return status_words("complete" if finished else "running" if run.running() else "interrupted", last)
+def now_of(run: RunFolder) -> Now:
+    """A run as it is now. Raises `DamagedError` when its newest evaluations do not verify."""
+    spec, manifests = run.header.spec, run.manifests()
+    newest = next(manifests, None)
+    last, problem = last_evaluation(run, newest)
+    lost = last.lost() if last else np.zeros(1, bool)
+    state = "complete" if newest and newest[1].finished else "running" if run.running() else "interrupted"
+    words = status_words(state, lost)
+    sequences = newest[1].sequences if newest else 0
+    rate = pace(newest, next(manifests, None) if state == "running" else None, spec["members"])
+    left = (spec["sequences"] - sequences) * spec["members"]
+    means = last.means(lost) if last else {}
+    eta = left / rate if rate and state == "running" else None
+    changed = changed_at(newest[0] / MANIFEST if newest else run.path / HEADER)
+    return Now(newest, status_of(words), words, sequences, rate, eta, changed, means, problem)
 
 
 def status_of(words: str) -> str:
-    """The status by which the list filters: `finished`, `running`, `interrupted`, `diverged` (every member)."""
+    """The status by which the list filters: `finished`, `running`, `interrupted`, or `diverged` (a finished run that
+    has lost every member)."""
     first = words.partition(",")[0]
-    if first in ("running", "interrupted", "diverged"):
-        return first
-    return "finished"
+    return first if first in ("running", "interrupted", "diverged") else "finished"
 
 
-def newest_evaluation(run: RunFolder, newest: Checkpoint | None) -> tuple[Curves | None, str]:
-    """The curves of a run at its newest evaluations alone, and why there are none.
+class Last(NamedTuple):
+    """A run's last evaluation: the training loss [member], and the headline metrics [member, evaluator] with the names
+    of their evaluators."""
 
-    A member has diverged when its last evaluation is not finite, so these tell the status too. Raises `DamagedError`
-    when they do not verify.
-    """
+    loss: Float[np.ndarray, " member"]
+    values: Float[np.ndarray, "member evaluator"]
+    names: list[str]
+
+    def lost(self) -> Bool[np.ndarray, " member"]:
+        """Mask of the members that have diverged (`evaluation.divergence`): those whose last evaluation is not
+        finite."""
+        return ~np.isfinite(self.values).all(1) | np.isinf(self.loss)
+
+    def means(self, lost: Bool[np.ndarray, " member"]) -> dict[str, float | None]:
+        """The means that the list shows, over the members that are not lost; over all where all are."""
+        kept = ~lost | lost.all()
+        found = {name: self.values[kept, self.names.index(name)] for name in SHOWN if name in self.names}
+        return {name: mean_of_finite(values) for name, values in {**found, "train_loss": self.loss[kept]}.items()}
+
+
+def last_evaluation(run: RunFolder, newest: Checkpoint | None) -> tuple[Last | None, str]:
+    """A run's last evaluation, and why there is none. Raises `DamagedError` when it does not verify."""
     if newest is None or not newest[1].segments:
         return None, ""
     run.check_belongs(newest[1])
     segment = newest[1].segments[-1]
     if segment.file.size > LARGEST_NEWEST:
         return None, f"its newest evaluations take {segment.file.size:,} bytes: not read for the list"
-    return run.name_curves(run.load_segment(segment)), ""
+    raw, head = run.load_segment(segment), run.header
+    headlines = [head.metrics.index(one.headline) for one in head.instruments]
+    values = raw["values"][:, -1, np.arange(len(headlines)), headlines, 0]
+    return Last(raw["train_loss"][:, -1], values, [one.name for one in head.instruments]), ""
 
 
-def last_mean(last: Curves | None, name: str) -> float | None:
-    """The mean of a curve at the last evaluation over the members that have not diverged."""
-    if last is None or name not in last:
-        return None
-    value = float(means(last, name)[-1])
-    return float(f"{value:.7g}") if np.isfinite(value) else None
+def mean_of_finite(values: Float[np.ndarray, " member"]) -> float | None:
+    """The mean of the finite values, with seven digits; None where there are none. (A member that has stopped early has
+    no training loss any more.)"""
+    known = [value for value in values.tolist() if math.isfinite(value)]
+    return float(f"{math.fsum(known) / len(known):.7g}") if known else None
 
 
 def pace(newest: Checkpoint | None, before: Checkpoint | None, members: int) -> float | None:
-    """Sequences a second over all members: since the checkpoint before the newest, or since the start."""
+    """Sequences a second over all members: since the checkpoint `before` the newest, or since the start."""
     if newest is None:
         return None
     sequences, seconds = newest[1].sequences, newest[1].seconds
@@ -237,11 +278,6 @@ def computation_row(name: str, path: Path) -> Row:
         changed=changed_at(path),
         problem=problem,
     )
-
-
-def committed_at(path: Path, newest: Checkpoint | None) -> float:
-    """When a run's newest checkpoint was committed, in seconds since 1970; before the first, when it was begun."""
-    return changed_at(newest[0] / MANIFEST) if newest else changed_at(path / HEADER)
 
 
 def changed_at(path: Path) -> float:

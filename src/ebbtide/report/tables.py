@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from rich.table import Table
 from rich.text import Text
 
@@ -57,12 +57,11 @@ def _row(run: RunFolder) -> list[str]:
 def status(run: RunFolder, curves: Curves | None) -> str:
     """`Run.status()`, unless members have diverged by these curves: `diverged`, `1 of 4 diverged`, and before the end
     of the run `interrupted, 1 of 4 diverged`."""
-    return status_words(run.status(), curves)
+    return status_words(run.status(), diverged(curves) if curves else np.zeros(1, bool))
 
 
-def status_words(now: str, curves: Curves | None) -> str:
-    """`status` of a run whose `Run.status()` is `now`."""
-    lost = diverged(curves) if curves else np.zeros(1, bool)
+def status_words(now: str, lost: Bool[np.ndarray, " member"]) -> str:
+    """`status` of a run whose `Run.status()` is `now` and of whose members those in `lost` have diverged."""
     if not lost.any():
         return now
     words = "diverged" if lost.all() else f"{lost.sum()} of {len(lost)} diverged"

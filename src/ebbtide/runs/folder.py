@@ -1,5 +1,6 @@
 """Reading a run folder: its checkpoints, evaluations and status. See README.md beside this file."""
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,12 @@ import numpy as np
 from ebbtide.errors import InputError
 from ebbtide.runs import lock
 from ebbtide.runs.atomic import TEMPORARY
-from ebbtide.runs.reading import Layout, check_record, load_record
+from ebbtide.runs.reading import ITEM, LARGEST_HEADER, Layout, check_record, load_record
 from ebbtide.runs.records import CHECKPOINTS, HEADER, Checkpoint, Manifest, Segment, read_header, read_manifest
 from ebbtide.runs.signed import DamagedError
 
+LETTERS = {"<i8": "I64", "<f4": "F32"}
+"""Element types of a segment's arrays: NumPy's name and safetensors'."""
 CHECKPOINT_NAME = re.compile(r"[0-9]{12}")
 
 
@@ -93,16 +96,22 @@ class RunFolder:
 
     def check_segment(self, segment: Segment) -> None:
         """Raises `DamagedError` unless the segment's file verifies and holds its rows in the shape of this run."""
+        if check_record(self.path, segment.file) != self._layouts(segment):
+            raise self._misfit(segment)
+
+    def _layouts(self, segment: Segment) -> dict[str, Layout]:
+        """Element types and shapes of the arrays of a segment."""
         head, rows = self.header, segment.last + 1 - segment.first
         members = head.spec["members"]
-        values = (members, rows, len(head.instruments), len(head.metrics), 2)
-        needed = {
+        return {
             "sequences": Layout("I64", (rows,)),
             "train_loss": Layout("F32", (members, rows)),
-            "values": Layout("F32", values),
+            "values": Layout("F32", (members, rows, len(head.instruments), len(head.metrics), 2)),
         }
-        if check_record(self.path, segment.file) != needed:
-            raise DamagedError(f"{segment.file.path}: does not hold {rows} rows of this run's evaluations")
+
+    def _misfit(self, segment: Segment) -> DamagedError:
+        rows = segment.last + 1 - segment.first
+        return DamagedError(f"{segment.file.path}: does not hold {rows} rows of this run's evaluations")
 
     def check_state(self, manifest: Manifest, shapes: dict[str, tuple[int, ...]]) -> None:
         """Raises `DamagedError` unless every array of the state has a leading axis over the members."""
@@ -143,8 +152,14 @@ class RunFolder:
 
     def load_segment(self, segment: Segment) -> dict[str, np.ndarray]:
         """The rows of one segment, in the form of `arrays`. Raises `DamagedError` when it does not verify."""
-        self.check_segment(segment)
-        return load_record(self.path, segment.file)
+        needed = self._layouts(segment)
+        if segment.file.size > LARGEST_HEADER + sum(ITEM[one.dtype] * math.prod(one.shape) for one in needed.values()):
+            raise self._misfit(segment)  # before memory is taken for it
+        arrays = load_record(self.path, segment.file)
+        found = {name: Layout(LETTERS.get(one.dtype.str, ""), one.shape) for name, one in arrays.items()}
+        if found != needed:
+            raise self._misfit(segment)
+        return arrays
 
     def metrics(self) -> dict[str, np.ndarray]:
         """The curves of a run by name.

@@ -155,7 +155,7 @@ export class CurvesByAxis {
     setText(
       this.note,
       hidden
-        ? `${plural(hidden, 'run')} with more than 50 members: their single members are not sent, and they are left out.`
+        ? `${plural(hidden, 'run')} with more than 50 members: members are not sent one by one, so these are left out.`
         : '',
     );
     const model = {

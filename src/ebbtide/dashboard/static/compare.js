@@ -1,24 +1,17 @@
 // Several runs beside one another: overlaid, one panel a run, or as a phase portrait; and their values at the end.
 
-import { choice, select, several, undo } from './controls.js';
+import { choice, select, several, toolbar, undo } from './controls.js';
 import { el, link, setText } from './dom.js';
-import { badge } from './facts.js';
-import { groupOf, lastFinite, median } from './groups.js';
+import { EndTable } from './end_table.js';
+import { groupOf } from './groups.js';
 import { runStyle, styleOf } from './palette.js';
 import { Panel, swatch } from './panel.js';
 import { pathOf, Portrait } from './portrait.js';
 import { keep } from './router.js';
-import { SortTable } from './table.js';
-import { exact, last, NONE, number, short } from './text.js';
+import { runsOf, shortNames } from './run_names.js';
 
 const LOSS = 'train_loss';
 const MOST_RUNS = 40;
-
-/** The shortest ends of names that still tell them apart. */
-function shortNames(names) {
-  const ends = names.map(last);
-  return new Set(ends).size === names.length ? ends : names;
-}
 
 class Comparison {
   constructor(root, params, names, api) {
@@ -30,10 +23,10 @@ class Comparison {
     this.centre = get('line', ['median', 'mean']);
     this.chosen = params.getAll('show');
     [this.across, this.up] = [params.get('x'), params.get('y')];
-    const short_ = shortNames(names);
+    const labels = shortNames(names);
     this.runs = names.map((name, i) => ({
       name,
-      label: short_[i],
+      label: labels[i],
       ...runStyle(i),
       about: null,
       data: null,
@@ -113,17 +106,9 @@ class Comparison {
     };
     this.legend = el('div', { class: 'legend toggles', role: 'group', 'aria-label': 'Runs: press to hide or show' });
     this.place = el('div', { class: 'panels overlay' });
-    this.tablePlace = el('section', { class: 'block' }, el('h2', {}, 'Values at the end'));
-    root.append(
-      el(
-        'div',
-        { class: 'toolbar', role: 'group', 'aria-label': 'How curves are drawn' },
-        ...Object.values(this.control).map((one) => one.element),
-      ),
-      this.legend,
-      this.place,
-      this.tablePlace,
-    );
+    const ends = el('section', { class: 'block' }, el('h2', {}, 'Values at the end'));
+    this.table = new EndTable(ends);
+    root.append(toolbar('How curves are drawn', ...Object.values(this.control)), this.legend, this.place, ends);
     this.#writeLegend();
   }
 
@@ -377,97 +362,8 @@ class Comparison {
 
   #writeTable() {
     const curves = this.chosen.filter((one) => this.measures?.includes(one));
-    const key = curves.join(' ');
-    const end = (run, curve, what) => {
-      const found = run.data?.curves[curve]?.[what];
-      const at = lastFinite(run.data?.curves[curve]?.[this.centre]);
-      return at < 0 ? null : (found?.[at] ?? null);
-    };
-    if (this.tableKey !== `${key} ${this.centre}`) {
-      this.tableKey = `${key} ${this.centre}`;
-      this.table?.element.remove();
-      this.table = new SortTable('Values at the end of each run', [
-        {
-          key: 'run',
-          title: 'Run',
-          value: (run) => run.label,
-          show: (run) => [swatch(run.colour, run.dash), ' ', link('run', { name: run.name }, run.label)],
-        },
-        {
-          key: 'status',
-          title: 'Status',
-          value: (run) => run.about?.status,
-          show: (run) => (run.about ? badge(run.about.status) : run.error || NONE),
-        },
-        {
-          key: 'members',
-          title: 'N',
-          value: (run) => run.about?.members,
-          show: (run) => exact(run.about?.members),
-          number: true,
-        },
-        {
-          key: 'sequences',
-          title: 'Sequences',
-          value: (run) => run.about?.sequences,
-          show: (run) => short(run.about?.sequences),
-          number: true,
-        },
-        ...curves.map((curve) => ({
-          key: curve,
-          title: `${this.#words(curve)}, ${this.centre}`,
-          number: true,
-          value: (run) => end(run, curve, this.centre),
-          show: (run) => [
-            number(end(run, curve, this.centre)),
-            this.centre === 'median' && end(run, curve, 'low') != null
-              ? el(
-                  'span',
-                  { class: 'interval' },
-                  ` [${number(end(run, curve, 'low'))}, ${number(end(run, curve, 'high'))}]`,
-                )
-              : '',
-          ],
-        })),
-        {
-          key: 'peak',
-          title: 'ICL peak at',
-          number: true,
-          value: (run) => median(run.data?.marks?.peak ?? []),
-          show: (run) => short(median(run.data?.marks?.peak ?? [])),
-        },
-        {
-          key: 'half',
-          title: 'Half-fall at',
-          number: true,
-          value: (run) => median(run.data?.marks?.half_fall ?? []),
-          show: (run) => short(median(run.data?.marks?.half_fall ?? [])),
-        },
-      ]);
-      this.tablePlace.append(this.table.element);
-    }
-    this.table.update(this.runs);
+    this.table.update(this.runs, curves, this.centre);
   }
-}
-
-/** The runs behind names: a sweep stands for the runs of its tasks. */
-async function runsOf(names, api, wanting) {
-  const found = [];
-  for (const name of names) {
-    try {
-      const about = await api.get('/api/run', { name });
-      if (about.kind !== 'sweep') {
-        found.push(name);
-        continue;
-      }
-      const { rows } = await api.get('/api/sweep', { name });
-      found.push(...rows.map((row) => row.run).filter(Boolean));
-    } catch (error) {
-      if (error.name === 'AbortError') throw error;
-      wanting.push(`${name}: ${error.message}`);
-    }
-  }
-  return [...new Set(found)];
 }
 
 /** Shows the runs that the address names. */

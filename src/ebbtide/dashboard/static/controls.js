@@ -98,7 +98,22 @@ export function toggle(words, value, onChange) {
   };
 }
 
-/** A button that appears when there is something to undo. */
+/** Controls in a row; on a narrow screen they open from a line, so that the first chart is in sight. */
+export function toolbar(words, ...controls) {
+  const row = el(
+    'div',
+    { class: 'toolbar', role: 'group', 'aria-label': words },
+    ...controls.map((one) => one.element),
+  );
+  const wide = matchMedia('(min-width: 46.01rem)');
+  const element = el('details', { class: 'tools', open: wide.matches }, el('summary', {}, words), row);
+  wide.addEventListener('change', () => {
+    if (wide.matches) element.open = true;
+  });
+  return element;
+}
+
+/** A button that can be pressed when there is something to undo. */
 export function undo(words, onClick) {
   const element = el('button', { type: 'button', class: 'undo', disabled: true, onclick: onClick }, words);
   return {

@@ -216,7 +216,8 @@ function factsBlock(about) {
         el(
           'dd',
           {},
-          `at ${short(median(best))} sequences (median of ${plural(best.length, 'member')}; ${short(best[0])} to ${short(best[best.length - 1])})`,
+          `at ${short(median(best))} sequences (median of ${plural(best.length, 'member')}; `,
+          `${short(best[0])} to ${short(best[best.length - 1])})`,
         ),
       ),
     );

@@ -1,8 +1,5 @@
 // Curves of the server as groups: what one run (or one value of an axis) shows of one measure.
 
-/** Smallest number of members with an interval of their median (the sign test's). */
-export const FEWEST = 6;
-
 /** The finite numbers of a list, sorted. */
 export const finite = (values) => values.filter((v) => v != null && Number.isFinite(v)).sort((a, b) => a - b);
 

@@ -75,7 +75,7 @@ export function heads(root, name, api) {
     }
     const colour = (v) => (signed ? diverging : viridis)(high > low ? (v - low) / (high - low) : 0.5);
     const sortedWords = data.order
-      ? ` Of each layer the head with the largest value at the end comes first; numbers (${axes.join(':')}) are the member's own.`
+      ? ` Sorted within each member and layer by the value at the end; ${axes.join(':')} are the member's own numbers.`
       : data.averaged
         ? ` Averaged ${data.averaged}.`
         : '';

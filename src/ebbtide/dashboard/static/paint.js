@@ -97,7 +97,7 @@ export function level(view, y, word) {
   ctx.restore();
 }
 
-/** A vertical dashed line with words beside its top. */
+/** A vertical dashed line with words beside it, below its middle: the curves it marks are above. */
 export function moment(view, x, words, { dash = [5, 4], row = 0 } = {}) {
   const { pixel } = view;
   const px = view.X(x);
@@ -105,7 +105,14 @@ export function moment(view, x, words, { dash = [5, 4], row = 0 } = {}) {
   rule(view, px, view.top, px, view.top + view.height, dash);
   if (!words) return;
   const right = px < view.left + view.width * 0.62;
-  text(view, words, px + (right ? 4 : -4) * pixel, view.top + (3 + 14 * row) * pixel, right ? 'left' : 'right', 'top');
+  text(
+    view,
+    words,
+    px + (right ? 4 : -4) * pixel,
+    view.top + view.height * 0.58 + 14 * row * pixel,
+    right ? 'left' : 'right',
+    'top',
+  );
 }
 
 /** A faint vertical strip with a word at its foot. */

@@ -67,7 +67,7 @@ const DARK = {
 };
 
 /** Whether the page is dark now. */
-export const isDark = () => document.documentElement.dataset.theme === 'dark';
+const isDark = () => document.documentElement.dataset.theme === 'dark';
 
 /** A colour as it is shown now: the same on light ground, a lighter one on dark ground. */
 export const shown = (colour) => (isDark() ? (DARK[colour] ?? colour) : colour);

@@ -32,7 +32,7 @@ export function swatch(colour, dash = []) {
 
 /** A panel in a figure of its own. `update(model)` shows a model: {title, note, groups, xLabel, xKind, threshold, yLog,
  * marks, marksInWords,
- * phases, height, sync, onZoom, legend}. `legend: false` leaves out the entries, where the view has one for all panels. */
+ * phases, height, sync, onZoom, legend}. `legend: false` leaves out the entries where a view has one for all. */
 export class Panel {
   constructor(model) {
     this.title = el('h3', {});
@@ -100,7 +100,9 @@ export class Panel {
         group.low?.[at] != null ? ` (95 % interval ${number(group.low[at])} to ${number(group.high[at])})` : '';
       const top = this.model.yLog ? '' : `, highest ${number(best)} at ${short(where)}`;
       const chance = group.chance != null ? `, chance ${number(group.chance)}` : '';
-      return `${group.label}: ${plural(group.total, 'member')}, ${group.centreWord} ${number(group.centre[at])}${interval} at ${short(group.x[at])} ${this.model.xWord}${top}${chance}.`;
+      const end = `${group.centreWord} ${number(group.centre[at])}${interval}`;
+      const place = `at ${short(group.x[at])} ${this.model.xWord}`;
+      return `${group.label}: ${plural(group.total, 'member')}, ${end} ${place}${top}${chance}.`;
     });
     const told = (marks ?? []).filter((mark) => mark.at != null).map((mark) => `${mark.words}.`);
     return [`${title}.`, ...parts, ...told].join(' ');
@@ -249,8 +251,8 @@ function rowsOf(group) {
   ]);
 }
 
-/** What a reader is told of a group at one evaluation: its middle and, with `whole`, every member's value, the nearest in
- * bold. */
+/** What a reader is told of a group at one evaluation: its middle and, with `whole`, every member's value, with the
+ * nearest in bold. */
 function valuesAt(group, i, view, top, log, whole) {
   const interval = group.low?.[i] != null ? ` [${number(group.low[i])}, ${number(group.high[i])}]` : '';
   const count = group.n ? `N = ${group.n[i]}` : countWords(group);
@@ -264,7 +266,8 @@ function valuesAt(group, i, view, top, log, whole) {
   );
   if (group.bands && !group.members) {
     const { low90, low50, high50, high90 } = group.bands;
-    const words = `nine tenths ${number(low90[i])} to ${number(high90[i])}, half ${number(low50[i])} to ${number(high50[i])}`;
+    const outer = `nine tenths ${number(low90[i])} to ${number(high90[i])}`;
+    const words = `${outer}, half ${number(low50[i])} to ${number(high50[i])}`;
     return [head, el('p', { class: 'quantiles' }, words)];
   }
   if (!group.members || !whole) return [head];

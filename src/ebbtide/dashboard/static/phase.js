@@ -11,7 +11,7 @@ const SHARES = ['icl', 'iwl', 'ciwl', 'flip'];
 export const sorted = (values) =>
   values.every((v) => typeof v === 'number') ? [...values].sort((a, b) => a - b) : values;
 
-/** The diagram of `scalar` over the axes `x` and `y` as elements; a cell is the mean over its members, with their number. */
+/** The diagram of `scalar` over the axes `x` and `y` as elements; a cell is a mean over members, and says how many. */
 export function phaseDiagram({ rows, axes, x, y, scalar }) {
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
   const [across, up] = [sorted(axes[x]), [...sorted(axes[y])].reverse()];
@@ -65,7 +65,8 @@ export function phaseDiagram({ rows, axes, x, y, scalar }) {
     el(
       'p',
       { class: 'note' },
-      `Each cell is the mean over its members; N counts those with a value. Hatched: not trained yet, or diverged.${over} ${plural(rows.length, 'member')} in all.`,
+      'Each cell is the mean over its members; N counts those with a value. Hatched: not trained yet, or diverged.',
+      `${over} ${plural(rows.length, 'member')} in all.`,
     ),
     el(
       'div',

@@ -76,10 +76,11 @@ export function padded(low, high, kind) {
   return [low - room, high + room];
 }
 
-/** Axes in `host`. `options`: `height`; `x` and `y`: {label, kind, threshold, limits, ticks: [[value, words]]}; `paint(view)` draws, with
- * `view.X` and `view.Y` from values to pixels of the canvas; `read(view, left, top)` says what lies at a place as
- * {left, top, content} or null; `step(view, from, by)` the place of the next point, for the keyboard; `onZoom(limits)`
- * when the reader chooses limits (null: all); `sync`, a name shared by plots whose cursors move together. */
+/** Axes in `host`. `options`: `height`; `x` and `y`: {label, kind, threshold, limits, ticks: [[value, words]]};
+ * `paint(view)` draws, with `view.X` and `view.Y` from values to pixels of the canvas; `read(view, left, top)` says
+ * what lies at a place as {left, top, content} or null; `step(view, from, by)` the place of the next point, for the
+ * keyboard; `onZoom(limits)` when the reader chooses limits (null: all); `sync`, a name shared by plots whose cursors
+ * move together. */
 export class Plot {
   constructor(host, options) {
     this.host = host;

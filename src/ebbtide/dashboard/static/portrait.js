@@ -82,7 +82,8 @@ export class Portrait {
       const at = path.sequences.length - 1;
       if (at < 0) return `${path.label}: no evaluation yet.`;
       const place = (i) => `${x.label} ${number(path.centre.x[i])}, ${y.label} ${number(path.centre.y[i])}`;
-      return `${path.label}: ${plural(path.total, 'member')}; ${path.centreWord} from ${place(0)} to ${place(at)} at ${short(path.sequences[at])} sequences.`;
+      const way = `${path.centreWord} from ${place(0)} to ${place(at)} at ${short(path.sequences[at])} sequences`;
+      return `${path.label}: ${plural(path.total, 'member')}; ${way}.`;
     });
     return [`${title}: ${y.label} against ${x.label}.`, ...parts].join(' ');
   }

@@ -17,7 +17,7 @@ let api = null;
 let turn = 0;
 
 /** The view and the settings in the address. */
-export function place() {
+function place() {
   const [path, ...query] = location.hash.replace(/^#\/?/, '').split('?');
   return { view: path || 'runs', params: new URLSearchParams(query.join('?')) };
 }

@@ -4,8 +4,9 @@ import { el } from './dom.js';
 
 const BEYOND = 8;
 
-/** A tree grid of rows of one height (the CSS variable --row of the table). `options`: `label`, `head` (a row), `columns`,
- * `key(item)`, `draw(item)` -> {attributes, cells}, `onOpen`, `onPick`, `onExpand(item, wanted)`. */
+/** A tree grid of rows of one height (the CSS variable --row of the table). `options`: `label`, `head` (a row),
+ * `columns`, `key(item)`, `draw(item)` -> {attributes, cells}, `onOpen`, `onPick`, `onExpand(item, wanted)`. An item
+ * that can be opened has `opens`. */
 export class Rows {
   constructor(options) {
     this.options = options;
@@ -101,7 +102,7 @@ export class Rows {
           'aria-rowindex': index + 2,
           ...attributes,
           ondblclick: (event) => {
-            if (item.name && !event.target.closest('input, button')) this.options.onOpen(item);
+            if (item.opens && !event.target.closest('input, button')) this.options.onOpen(item);
           },
         },
         ...cells,
@@ -146,7 +147,7 @@ export class Rows {
       PageUp: now - page,
     }[event.key];
     if (to != null) this.#go(to);
-    else if (event.key === 'Enter' && item?.name) this.options.onOpen(item);
+    else if (event.key === 'Enter' && item?.opens) this.options.onOpen(item);
     else if (event.key === ' ' && item) this.options.onPick(item);
     else if (event.key === 'ArrowRight' && item) this.options.onExpand(item, true);
     else if (event.key === 'ArrowLeft' && item) {

@@ -1,34 +1,17 @@
 // The list of runs and sweeps: filtered, sorted, and with several chosen, compared.
 
 import { select } from './controls.js';
-import { address, el, refill, setText } from './dom.js';
-import { badge, progress, verdictWords } from './facts.js';
+import { address, el, setText } from './dom.js';
 import { filterOf, textOf } from './filter.js';
-import { Rows } from './rows.js';
 import { keep } from './router.js';
+import { Rows } from './rows.js';
+import { COLUMNS, drawItem, folderItem, taskItems } from './run_rows.js';
 import { compare } from './table.js';
-import { ago, exact, field, last, NONE, number, plural, span } from './text.js';
+import { exact, plural } from './text.js';
 
+/** Milliseconds until the next question while the server reads the root, and that many for each row known so far. */
 const READING_PERIOD = 400;
-
-const verdictRank = (row) => (row.verdict ? row.verdict.holds - row.verdict.fails : null);
-
-const COLUMNS = [
-  { key: 'name', title: 'Run', value: (row) => row.name },
-  { key: 'study', title: 'Study', value: (row) => [row.study, row.experiment, row.preset].filter(Boolean).join(' ') },
-  { key: 'status', title: 'Status', value: (row) => row.status },
-  { key: 'members', title: 'N', value: (row) => row.members, number: true },
-  { key: 'sequences', title: 'Sequences', value: (row) => row.sequences },
-  { key: 'eta', title: 'Left', value: (row) => row.eta, number: true },
-  { key: 'icl', title: 'ICL', value: (row) => row.icl, number: true },
-  { key: 'iwl', title: 'IWL', value: (row) => row.iwl, number: true },
-  { key: 'loss', title: 'Loss', value: (row) => row.loss, number: true },
-  { key: 'verdict', title: 'Verdict', value: verdictRank },
-  { key: 'changed', title: 'Changed', value: (row) => row.changed, number: true },
-];
-
-/** The view a row opens. */
-const viewOf = (row) => (row.kind === 'sweep' ? 'sweep' : 'run');
+const PERIOD_OF_ROW = 0.25;
 
 class List {
   constructor(root, params, api) {
@@ -105,20 +88,29 @@ class List {
       el('th', { scope: 'col', class: 'c-pick' }, this.everyone),
       ...this.heads,
     );
+    const actions = {
+      chosen: (name) => this.chosen.has(name),
+      onChoose: (item) => this.#choose(item),
+      onExpand: (item, wanted) => this.#expand(item, wanted),
+    };
     this.rows = new Rows({
       label: 'Runs',
       head: headRow,
       columns: COLUMNS.length + 1,
-      draw: (item) => this.#draw(item),
+      draw: (item) => drawItem(item, actions),
       key: (item) => item.key,
       onOpen: (item) => {
-        location.hash = address(item.view, { name: item.name });
+        location.hash = item.opens;
       },
       onPick: (item) => this.#choose(item),
       onExpand: (item, wanted) => this.#expand(item, wanted),
     });
     this.empty = el('p', { class: 'empty', hidden: true });
+    this.barWords = el('span', { role: 'status' });
+    this.barLink = el('a', { class: 'button' }, 'Compare');
+    const none = el('button', { type: 'button', onclick: () => this.#chooseNone() }, 'Choose none');
     this.bar = el('div', { class: 'bar', role: 'region', 'aria-label': 'Chosen runs', hidden: true });
+    this.bar.append(this.barWords, this.barLink, none);
     root.append(
       el('header', { class: 'head' }, el('h1', {}, 'Runs'), this.place),
       el('div', { class: 'toolbar' }, this.box, this.chips, this.sorter.element, this.count),
@@ -128,7 +120,7 @@ class List {
       el(
         'p',
         { class: 'note keys' },
-        'Keys: / filter, arrows move, Enter opens, Space chooses, right and left open and close a sweep, Escape clears.',
+        'Keys: / filter, arrows move, Enter opens, Space chooses, left and right close and open a sweep.',
       ),
     );
     root.addEventListener('keydown', (event) => {
@@ -156,7 +148,9 @@ class List {
     const partly = reading && reading.done < reading.of;
     setText(
       this.place,
-      `${root}${version ? ` \u00b7 ebbtide ${version}` : ''}${partly ? ` \u00b7 reading ${exact(reading.done)} of ${exact(reading.of)}` : ''}`,
+      [root, version && `ebbtide ${version}`, partly && `reading ${exact(reading.done)} of ${exact(reading.of)}`]
+        .filter(Boolean)
+        .join(' \u00b7 '),
     );
     const names = new Set(rows.map((row) => row.name));
     for (const [name, one] of this.open)
@@ -165,7 +159,7 @@ class List {
         this.open.delete(name);
       }
     this.#arrange();
-    return partly ? READING_PERIOD : undefined;
+    return partly ? READING_PERIOD + PERIOD_OF_ROW * rows.length : undefined;
   }
 
   #sortBy(key, down) {
@@ -197,15 +191,8 @@ class List {
       .filter((row) => !this.states.size || this.states.has(row.status))
       .sort((a, b) => compare(value(a), value(b), this.down) || compare(a.name, b.name));
     this.items = shown.flatMap((row) => {
-      const own = {
-        key: row.name,
-        name: row.name,
-        view: viewOf(row),
-        row,
-        level: 1,
-        expanded: row.kind === 'sweep' ? this.open.has(row.name) : null,
-      };
-      return own.expanded ? [own, ...this.#tasks(row.name)] : [own];
+      const own = folderItem(row, this.open.has(row.name));
+      return own.expanded ? [own, ...taskItems(row.name, this.open.get(row.name))] : [own];
     });
     this.rows.show(this.items);
     const words =
@@ -278,175 +265,18 @@ class List {
     this.#arrange();
   }
 
-  #tasks(name) {
-    const { data, error } = this.open.get(name);
-    if (!data) return [{ key: `${name} tasks`, level: 2, words: error || 'reading the tasks \u2026' }];
-    const tasks = new Map();
-    for (const row of data.rows) {
-      const id = row.task ?? `${tasks.size}`;
-      if (!tasks.has(id)) tasks.set(id, []);
-      tasks.get(id).push(row);
-    }
-    return [...tasks].map(([id, rows]) => {
-      const { run } = rows[0];
-      const axes = Object.keys(data.axes)
-        .filter((axis) => !axis.startsWith('seeds'))
-        .map((axis) => [axis, [...new Set(rows.map((row) => field(row.axes[axis])))]]);
-      const words = [
-        rows[0].arm,
-        ...axes.map(
-          ([axis, all]) =>
-            `${last(axis.replaceAll('.', '/'))} ${all.length > 3 ? `${all.length} values` : all.join(', ')}`,
-        ),
-      ]
-        .filter(Boolean)
-        .join('; ');
-      return {
-        key: `${name} ${id}`,
-        name: run,
-        view: 'run',
-        level: 2,
-        words: words || `task ${id}`,
-        task: id,
-        state: rows[0].state,
-        members: rows.length,
-      };
-    });
-  }
-
-  #draw(item) {
-    if (item.level === 2) return this.#drawTask(item);
-    const { row } = item;
-    const box = el('input', {
-      type: 'checkbox',
-      tabindex: -1,
-      checked: this.chosen.has(row.name),
-      'aria-label': `Choose ${row.name}`,
-      onclick: (event) => {
-        event.preventDefault();
-        this.#choose(item);
-      },
-    });
-    const opener =
-      item.expanded != null &&
-      el(
-        'button',
-        {
-          type: 'button',
-          class: 'opener',
-          tabindex: -1,
-          'aria-label': `${item.expanded ? 'Close' : 'Open'} ${row.name}`,
-          onclick: () => this.#expand(item, !item.expanded),
-        },
-        item.expanded ? '\u25be' : '\u25b8',
-      );
-    const about = [row.study, row.experiment].filter(Boolean).join(' / ');
-    const tasks =
-      row.tasks &&
-      `${exact(row.tasks.done)} of ${plural(row.tasks.done + row.tasks.running + row.tasks.waiting + row.tasks.quarantined, 'task')}`;
-    const cell = (key, content, more = {}) =>
-      el(
-        'td',
-        {
-          class: `c-${key}${more.number ? ' number' : ''}`,
-          'data-label': COLUMNS.find((one) => one.key === key).title,
-        },
-        ...[content].flat(),
-      );
-    return {
-      attributes: {
-        'aria-level': 1,
-        'aria-expanded': item.expanded == null ? false : String(item.expanded),
-        'aria-selected': String(this.chosen.has(row.name)),
-        class: this.chosen.has(row.name) ? 'chosen' : false,
-      },
-      cells: [
-        el('td', { class: 'c-pick' }, box),
-        el(
-          'th',
-          { scope: 'row', class: 'c-name' },
-          el(
-            'span',
-            { class: 'line' },
-            opener,
-            el('a', { href: address(item.view, { name: row.name }), tabindex: -1, title: row.name }, row.name),
-          ),
-        ),
-        cell('study', [
-          about || row.kind !== 'damaged'
-            ? el(
-                'span',
-                { class: 'line' },
-                about || (row.kind === 'run' ? NONE : row.kind),
-                row.preset ? el('span', { class: 'soft' }, ` ${row.preset}`) : null,
-              )
-            : null,
-          row.problem ? el('span', { class: 'why', title: row.problem }, row.problem) : null,
-        ]),
-        cell('status', badge(row.status, row.status)),
-        cell('members', row.members == null ? NONE : exact(row.members), { number: true }),
-        cell('sequences', tasks ? el('span', {}, tasks) : progress(row)),
-        cell('eta', row.eta == null ? '' : span(row.eta), { number: true }),
-        ...['icl', 'iwl', 'loss'].map((key) => cell(key, row[key] == null ? NONE : number(row[key]), { number: true })),
-        cell('verdict', verdictWords(row.verdict) ?? ''),
-        cell('changed', ago(row.changed), { number: true }),
-      ],
-    };
-  }
-
-  #drawTask(item) {
-    const own = item.name
-      ? el('a', { href: address('run', { name: item.name }), tabindex: -1 }, item.words)
-      : item.words;
-    return {
-      attributes: { 'aria-level': 2, class: 'task' },
-      cells: [
-        el(
-          'td',
-          { class: 'c-pick' },
-          item.name
-            ? el('input', {
-                type: 'checkbox',
-                tabindex: -1,
-                checked: this.chosen.has(item.name),
-                'aria-label': `Choose ${item.name}`,
-                onclick: (event) => {
-                  event.preventDefault();
-                  this.#choose(item);
-                },
-              })
-            : '',
-        ),
-        el('th', { scope: 'row', class: 'c-name' }, el('span', { class: 'line' }, own)),
-        el(
-          'td',
-          { class: 'c-study', colspan: item.state ? null : COLUMNS.length - 1 },
-          el('span', { class: 'line task-name' }, item.task ?? ''),
-        ),
-        ...(item.state
-          ? [
-              el('td', { class: 'c-status' }, badge(item.state, item.state)),
-              el('td', { class: 'c-members number', 'data-label': 'N' }, exact(item.members)),
-              el('td', { colspan: COLUMNS.length - 4, class: 'rest' }),
-            ]
-          : []),
-      ],
-    };
-  }
-
   #choose(item) {
-    if (!item.name || item.row?.kind === 'damaged') return;
+    if (!item.name) return;
     if (!this.chosen.delete(item.name)) this.chosen.add(item.name);
     this.rows.redraw();
     this.#writeBar();
   }
 
   #chooseAll(on) {
-    for (const item of this.items)
-      if (item.level === 1 && item.row.kind !== 'damaged') {
-        if (on) this.chosen.add(item.name);
-        else this.chosen.delete(item.name);
-      }
+    for (const { name } of this.items.filter((item) => item.level === 1 && item.name)) {
+      if (on) this.chosen.add(name);
+      else this.chosen.delete(name);
+    }
     this.rows.redraw();
     this.#writeBar();
   }
@@ -461,16 +291,11 @@ class List {
   #writeBar() {
     const count = this.chosen.size;
     this.bar.hidden = !count;
-    this.everyone.checked =
-      count > 0 &&
-      this.items.every((item) => item.level > 1 || this.chosen.has(item.name) || item.row.kind === 'damaged');
+    const able = this.items.filter((item) => item.level === 1 && item.name);
+    this.everyone.checked = count > 0 && able.every((item) => this.chosen.has(item.name));
     this.everyone.indeterminate = count > 0 && !this.everyone.checked;
-    if (!count) return;
-    refill(this.bar, el('span', {}, `${plural(count, 'run')} chosen`));
-    this.bar.append(
-      el('a', { class: 'button', href: address('compare', { name: [...this.chosen] }) }, 'Compare'),
-      el('button', { type: 'button', onclick: () => this.#chooseNone() }, 'Choose none'),
-    );
+    setText(this.barWords, `${plural(count, 'run')} chosen`);
+    this.barLink.href = address('compare', { name: [...this.chosen] });
   }
 }
 

@@ -10,7 +10,8 @@ import { field, number, plural } from './text.js';
 
 const MOST_TICKS = 12;
 
-/** The places of an axis' values: their size where all are numbers (logarithmic over a wide range), else their order. */
+/** The places of an axis' values: their size where all are numbers (logarithmic over a wide range), else their
+ * order. */
 function placesOf(values) {
   const numeric = values.length > 1 && values.every((v) => typeof v === 'number');
   const log = numeric && values.every((v) => v > 0) && Math.max(...values) / Math.min(...values) >= 10;

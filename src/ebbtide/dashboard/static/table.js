@@ -17,14 +17,13 @@ export function dataTable(caption, head, rows) {
   );
 }
 
+const collator = new Intl.Collator('en', { numeric: true });
+
 /** Compares two values for sorting: numbers by size, the rest as text; what is missing comes last either way. */
 export function compare(a, b, down) {
   const [noA, noB] = [a, b].map((v) => v == null || v === '' || Number.isNaN(v));
   if (noA || noB) return noA - noB;
-  const order =
-    typeof a === 'number' && typeof b === 'number'
-      ? a - b
-      : String(a).localeCompare(String(b), 'en', { numeric: true });
+  const order = typeof a === 'number' && typeof b === 'number' ? a - b : collator.compare(String(a), String(b));
   return down ? -order : order;
 }
 
