@@ -39,7 +39,7 @@ from tiny import write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 INDEX = 3
-CLOSE: dict[str, float] = {"rtol": 1e-4, "atol": 2e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 2e-5}
 
 
 @pytest.fixture(scope="module")

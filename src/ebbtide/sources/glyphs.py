@@ -116,13 +116,16 @@ class Glyphs(SeededSource, frozen=True, tag="glyphs", forbid_unknown_fields=True
         number = _numbers(self.exemplars, self.holdout_exemplars)[[exemplar]]
         return self._render(self._knots(own), own, number)[0]
 
-    def _knots(self, classes: Int[np.ndarray, " class"]) -> np.ndarray:
+    def _knots(self, classes: Int[np.ndarray, " class"]) -> Float[np.ndarray, "class stroke knot 2"]:
         """The strokes of classes, by their numbers in the random stream."""
         key = jax.random.fold_in(root(self.seed, Purpose.SOURCE), 0)
         return strokes.shapes(_words(key, classes[:, None], strokes.SHAPE_WORDS))
 
     def _render(
-        self, knots: np.ndarray, classes: Int[np.ndarray, " image"], exemplars: Int[np.ndarray, " image"]
+        self,
+        knots: Float[np.ndarray, "image stroke knot 2"],
+        classes: Int[np.ndarray, " image"],
+        exemplars: Int[np.ndarray, " image"],
     ) -> UInt8[np.ndarray, "image side side"]:
         """The images of exemplars of classes, by their numbers in the random stream."""
         key = jax.random.fold_in(root(self.seed, Purpose.SOURCE), 1)
