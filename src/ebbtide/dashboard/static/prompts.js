@@ -209,7 +209,7 @@ class Prompts {
     if (prompt.elsewhere) {
       const asked = other ? other.fixed.members.length : 0;
       const rest = asked < prompt.elsewhere && other ? ` Only ${asked} of ${prompt.elsewhere} are asked.` : '';
-      words.unshift(`Members learn different classes, so ${plural(prompt.elsewhere, 'member')} answer prompt ${prompt.index} of their own: kinds of answers can be compared, labels cannot.${rest}`);
+      words.unshift(`Members learn different classes, so ${plural(prompt.elsewhere, 'other member')} ${prompt.elsewhere === 1 ? 'answers' : 'answer'} prompt ${prompt.index} of their own: kinds of answers can be compared, labels cannot.${rest}`);
     }
     return words.join(' ');
   }

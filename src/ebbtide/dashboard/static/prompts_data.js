@@ -37,9 +37,7 @@ export class Answers {
 
   /** Errors of questions about the same evaluator that a view can do without. */
   asides(wish) {
-    const start = (path) => this.#address(path, wish, null).split('&at=')[0];
-    const mine = [start('/api/prompts/others'), start('/api/prompts/summary')];
-    return [...this.failed].filter(([url]) => mine.some((one) => url.startsWith(one))).map((one) => one[1]);
+    return ['others', 'summary'].map((what) => this.failed.get(`${what} ${summaryKey(wish)}`)).filter(Boolean);
   }
 
   /** Wants the answers to {evaluator, index, member, at}; `count` prompts are there. */
@@ -72,7 +70,7 @@ export class Answers {
           next.keep(await this.api.get(next.url));
         } catch (error) {
           if (error.name === 'AbortError') return;
-          this.failed.set(next.url, error.message);
+          this.failed.set(next.name, error.message);
         }
       }
     } finally {
@@ -86,8 +84,9 @@ export class Answers {
     const { wish } = this;
     const ask = (path, kept, key, to, at, what) => {
       const url = this.#address(path, to, at);
-      if (this.failed.has(url) || kept.get(key)?.rows.has(at)) return null;
-      return { url, what, keep: (data) => remember(kept, key, data) };
+      const name = path === '/api/prompt' ? url : `${what} ${summaryKey(to)}`; // what failed for one prompt is not asked for each
+      if (this.failed.has(name) || kept.get(key)?.rows.has(at)) return null;
+      return { url, name, what, keep: (data) => remember(kept, key, data) };
     };
     const prompt = (to, at, what) => ask('/api/prompt', this.prompts, promptKey(to), to, at, what);
     const near = prompt(wish, wish.at, 'prompt');
