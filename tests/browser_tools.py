@@ -32,6 +32,8 @@ FLAGS = (
 EVIL = "<img src=x onerror=alert(1)>"
 SEQUENCES = 2_560_000
 EVALUATIONS = 41
+DENSE = 5001
+"""Number of evaluations of a run of which not all are sent at a time: one after each step."""
 TRAIN = """
 import sys, ebbtide, tiny
 from msgspec.structs import replace
@@ -70,14 +72,22 @@ def transient(members: int, evaluations: int = EVALUATIONS) -> tuple[dict[str, n
     return {"icl": np.clip(icl + noise[0], 0, 1), "iwl": np.clip(iwl + noise[1], 0, 1)}, loss
 
 
-def write(path: Path, members: int, *, diverged: int | None = None, **changes: Any) -> RunFolder:
+def write(
+    path: Path,
+    members: int,
+    *,
+    diverged: int | None = None,
+    evaluations: int = EVALUATIONS,
+    sequences: int = SEQUENCES,
+    **changes: Any,
+) -> RunFolder:
     """A finished run with curves of `transient`; member `diverged` ends half-way with numbers that are not finite."""
-    curves, loss = transient(members)
+    curves, loss = transient(members, evaluations)
     if diverged is not None:
         for one in (*curves.values(), loss):
             one[diverged, EVALUATIONS // 2 :] = np.nan
     label = {"study": "transience", "preset": "cpu"}
-    return write_run(path, curves, loss, spec=replace(SPEC, sequences=SEQUENCES), **{"label": label, **changes})
+    return write_run(path, curves, loss, spec=replace(SPEC, sequences=sequences), **{"label": label, **changes})
 
 
 def write_probe(run: Path, members: int) -> np.ndarray:
@@ -125,6 +135,7 @@ def make_root(root: Path) -> Path:
     write(root / "ten", 10, diverged=3)
     write(root / "twelve", 12)
     write(root / "sixty", 60)
+    write(root / "dense", 2, evaluations=DENSE, sequences=16 * (DENSE - 1), label={"study": "dense", "preset": "own"})
     write(root / EVIL, 3, label={"study": EVIL, "preset": "<b>bold</b>"})
     write(root / "probed", 3, label={"study": "positions", "preset": "quick"})
     write_probe(root / "probed", 3)

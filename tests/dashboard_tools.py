@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +81,17 @@ def ask(
 def get(app: Guard, path: str, **parameters: Any) -> Answer:
     """The answer to a request with these parameters, from this machine's own page."""
     return ask(app, path, urlencode(parameters, doseq=True))
+
+
+def whole_list(app: Guard) -> Answer:
+    """The answer to `/api/runs` once every folder has been read."""
+    until = time.monotonic() + 120
+    while True:
+        found = get(app, "/api/runs")
+        reading = found.json()["reading"]
+        if found.json()["rows"] and reading["done"] == reading["of"]:
+            return found
+        assert time.monotonic() < until, "the list was not read in two minutes"
 
 
 def app_over(folder: Path, **how: Any) -> Guard:

@@ -203,6 +203,15 @@ def test_runs_are_compared_in_panels_of_their_own(browse):
     expect(page.locator(".plot")).to_have_attribute("data-lines", "22")
 
 
+def test_panels_of_several_runs_have_the_same_axes(browse):
+    page = browse("compare?name=dense&name=twelve&layout=panels&show=icl")
+    axes = page.locator(".plot")
+    expect(axes).to_have_count(2)
+    assert limits(axes.first) == limits(axes.last)
+    assert limits(axes.first)[1] == tools.SEQUENCES
+    expect(page.get_by_text("Shown of dense: ")).to_be_visible()  # not all of its evaluations were sent
+
+
 def test_a_run_opens_with_its_curves_its_members_and_its_commands(browse, root):
     page = browse()
     page.get_by_role("link", name="twelve").click()
@@ -383,6 +392,22 @@ def test_a_drag_zooms_all_panels_in_x_and_a_double_click_shows_all_again(browse)
     expect(iwl).to_have_attribute("data-zoomed", "no")
 
 
+def test_what_was_left_out_is_said_and_read_where_the_reader_zooms_in(browse):
+    page = browse("run?name=dense&show=icl")
+    icl = plot(page, "ICL (trained classes, labels 0/1)")
+    said = page.get_by_text("of 5,001 evaluations: minima and maxima are kept")
+    expect(said).to_be_visible()
+    assert int(icl.get_attribute("data-points")) < 2500
+    drag(page, icl, (0.5, 0.5), (0.6, 0.5))
+    expect(said).to_be_hidden()
+    shown = limits(icl)
+    steps = (shown[1] - shown[0]) / 16
+    assert steps - 2 <= int(icl.get_attribute("data-points")) <= steps + 3
+    page.get_by_role("button", name="Reset zoom").click()
+    expect(said).to_be_visible()
+    expect(icl).to_have_attribute("data-x-max", str(16 * (tools.DENSE - 1)))
+
+
 def test_of_sixty_members_bands_are_drawn_and_said(browse):
     page = browse("run?name=sixty")
     icl = plot(page, "ICL (trained classes, labels 0/1)")
@@ -554,7 +579,7 @@ def test_what_has_not_changed_is_not_sent_again(browse):
 @pytest.mark.parametrize(
     ("name", "view"),
     [
-        ("runs", "?filter=kind:run kind:run"),
+        ("runs", "?sort=name"),
         ("run", "run?name=ten"),
         ("overlay", "run?name=sixty&layout=overlay"),
         ("portrait", "run?name=twelve&layout=portrait"),

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from dashboard_tools import CURVE, app_over, copy, get, simple_run
+from dashboard_tools import CURVE, HERE, app_over, ask, copy, get, simple_run, whole_list
 from ebbtide.dashboard import catalog as catalog_module
 from ebbtide.dashboard import rows
 from ebbtide.dashboard.catalog import Catalog
@@ -35,7 +35,7 @@ from sweep_tools import BASE, LR, WIDTH, made
 from tiny import contents, write_run
 
 CLAIM = Judgement("peak", "ICL emerges", "Fig. 2", "peak of icl", 0.5, 0.7, 0.6, 0.8, 2, 2, [0.7, 0.7], "holds")
-COUNT = examples(quick=15, thorough=400)
+COUNT = examples(quick=6, thorough=400)
 
 
 def verdict(study: str, digest: str) -> bytes:
@@ -252,7 +252,7 @@ def test_a_read_only_root_is_shown_and_nothing_is_ever_written(root, tmp_path):
         path.chmod(stat.S_IRUSR | (stat.S_IXUSR if path.is_dir() else 0))
     try:
         app = app_over(folder)
-        assert len(get(app, "/api/runs").json()["rows"]) == len(listed(root))
+        assert len(whole_list(app).json()["rows"]) == len(listed(root))
         for address in ("/api/run", "/api/curves", "/report"):
             assert get(app, address, name="good").status == 200
         assert get(app, "/api/sweep", name="sweep").status == 200
@@ -289,11 +289,7 @@ def test_a_large_root_is_answered_before_all_of_it_is_read(tmp_path, monkeypatch
 
 def test_the_list_is_sent_again_only_when_it_changed(root):
     app = app_over(root)
-    found = get(app, "/api/runs")
-    while found.json()["reading"]["done"] < found.json()["reading"]["of"]:
-        found = get(app, "/api/runs")
-    from dashboard_tools import HERE, ask
-
+    found = whole_list(app)
     again = ask(app, "/api/runs", headers={**HERE, "if-none-match": f'W/"x", {found.headers["etag"]}'})
     assert again.status == 304 and again.body == b""
     assert ask(app, "/api/runs", headers={**HERE, "if-none-match": '"x"'}).status == 200
@@ -332,7 +328,7 @@ def test_any_signed_content_is_listed_and_told_in_printable_lines(name, root, tm
         file.write_bytes(sign(msgspec.Raw(text)) if signed else text)
         before = contents(tmp_path / f"{seed}")
         app = app_over(tmp_path / f"{seed}")
-        (row,) = get(app, "/api/runs").json()["rows"]
+        (row,) = whole_list(app).json()["rows"]
         assert all(value.isprintable() for value in row.values() if isinstance(value, str)), (seed, row)
         for address in ("/api/run", "/api/curves", "/api/sweep", "/report"):
             found = get(app, address, name="folder")

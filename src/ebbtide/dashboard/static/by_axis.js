@@ -2,7 +2,7 @@
 
 import { choice, select, undo } from './controls.js';
 import { el, setText } from './dom.js';
-import { median } from './groups.js';
+import { isWhole, median } from './groups.js';
 import { ordered, styleOf } from './palette.js';
 import { Panel } from './panel.js';
 import { sorted } from './phase.js';
@@ -152,12 +152,9 @@ export class CurvesByAxis {
       .map((value, i) => this.#group(value, ordered(values.length > 1 ? i / (values.length - 1) : 0)))
       .filter(Boolean);
     const hidden = answers.filter((data) => !data.curves[this.curve].members).length;
-    setText(
-      this.note,
-      hidden
-        ? `${plural(hidden, 'run')} with more than 50 members: members are not sent one by one, so these are left out.`
-        : '',
-    );
+    const bands = `${plural(hidden, 'run')} with more than 50 members: members are not sent one by one: left out.`;
+    const sampled = answers.find((data) => !isWhole(data));
+    setText(this.note, [hidden ? bands : '', sampled ? `Of each run ${sampled.kept}.` : ''].join(' ').trim());
     const model = {
       title: `${styleOf(this.curve).label} by ${this.axis}`,
       groups,

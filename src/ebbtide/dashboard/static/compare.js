@@ -3,7 +3,7 @@
 import { choice, select, several, toolbar, undo } from './controls.js';
 import { el, link, setText } from './dom.js';
 import { EndTable } from './end_table.js';
-import { groupOf } from './groups.js';
+import { groupOf, isWhole } from './groups.js';
 import { runStyle, styleOf } from './palette.js';
 import { Panel, swatch } from './panel.js';
 import { pathOf, Portrait } from './portrait.js';
@@ -33,6 +33,9 @@ class Comparison {
       error: '',
     }));
     this.#build(root);
+    api.left.signal.addEventListener('abort', () => {
+      for (const { panel } of this.panels.values()) panel.destroy();
+    });
     for (const run of this.runs) {
       api.follow(
         '/api/run',
@@ -106,9 +109,16 @@ class Comparison {
     };
     this.legend = el('div', { class: 'legend toggles', role: 'group', 'aria-label': 'Runs: press to hide or show' });
     this.place = el('div', { class: 'panels overlay' });
+    this.kept = el('p', { class: 'note', role: 'status' });
     const ends = el('section', { class: 'block' }, el('h2', {}, 'Values at the end'));
     this.table = new EndTable(ends);
-    root.append(toolbar('How curves are drawn', ...Object.values(this.control)), this.legend, this.place, ends);
+    root.append(
+      toolbar('How curves are drawn', ...Object.values(this.control)),
+      this.legend,
+      this.place,
+      this.kept,
+      ends,
+    );
     this.#writeLegend();
   }
 
@@ -259,6 +269,8 @@ class Comparison {
       panel.update(model);
     });
     if (Object.keys(this.limits).length) this.#applyLimits();
+    const sampled = runs.filter((run) => !isWhole(run.data)).map((run) => `${run.label}: ${run.data.kept}`);
+    setText(this.kept, sampled.length ? `Shown of ${sampled.join('; ')}.` : '');
     this.#writeTable();
   }
 
@@ -303,25 +315,24 @@ class Comparison {
   }
 
   #multiples(runs) {
-    return this.#wanted().flatMap((curve) =>
-      runs
-        .filter((run) => run.data.curves[curve])
-        .map((run) => {
-          const groups = [{ ...this.#group(run, curve), dash: [], loss: curve === LOSS, short: this.centre }];
-          return {
-            key: `${run.name} ${curve}`,
-            zoomKey: curve,
-            model: {
-              title: run.label,
-              note: this.#words(curve),
-              groups,
-              height: 220,
-              ...this.#axes(groups),
-              onZoom: (limits) => this.#zoom(limits, curve),
-            },
-          };
-        }),
-    );
+    return this.#wanted().flatMap((curve) => {
+      const there = runs.filter((run) => run.data.curves[curve]);
+      const own = { dash: [], loss: curve === LOSS, short: this.centre };
+      const peers = there.map((run) => ({ ...this.#group(run, curve), ...own }));
+      return there.map((run, i) => ({
+        key: `${run.name} ${curve}`,
+        zoomKey: curve,
+        model: {
+          title: run.label,
+          note: this.#words(curve),
+          groups: [peers[i]],
+          peers,
+          height: 220,
+          ...this.#axes(peers),
+          onZoom: (limits) => this.#zoom(limits, curve),
+        },
+      }));
+    });
   }
 
   #portrait(runs) {

@@ -55,9 +55,11 @@ export function several(words, onChange) {
     title.focus();
     event.stopPropagation();
   });
-  document.addEventListener('click', (event) => {
-    if (!element.contains(event.target)) element.open = false;
-  });
+  const outside = (event) => {
+    if (!element.isConnected) document.removeEventListener('click', outside);
+    else if (!element.contains(event.target)) element.open = false;
+  };
+  document.addEventListener('click', outside);
   const count = (of) => {
     title.textContent = `${words}: ${chosen.size} of ${of}`;
   };
@@ -105,12 +107,8 @@ export function toolbar(words, ...controls) {
     { class: 'toolbar', role: 'group', 'aria-label': words },
     ...controls.map((one) => one.element),
   );
-  const wide = matchMedia('(min-width: 46.01rem)');
-  const element = el('details', { class: 'tools', open: wide.matches }, el('summary', {}, words), row);
-  wide.addEventListener('change', () => {
-    if (wide.matches) element.open = true;
-  });
-  return element;
+  const open = matchMedia('(min-width: 46.01rem)').matches;
+  return el('details', { class: 'tools', open }, el('summary', {}, words), row);
 }
 
 /** A button that can be pressed when there is something to undo. */

@@ -2,7 +2,7 @@
 
 import { choice, select, several, toggle, toolbar, undo } from './controls.js';
 import { el, setText } from './dom.js';
-import { groupOf } from './groups.js';
+import { groupOf, isWhole } from './groups.js';
 import { marksOf, phasesOf } from './marks.js';
 import { GROUPS, inOrder, styleOf } from './palette.js';
 import { Panel } from './panel.js';
@@ -14,9 +14,6 @@ const HEADLINE = 'headline';
 
 /** Whether a curve is shown on a logarithmic axis: losses. */
 const isLoss = (curve, unit) => curve === LOSS || unit === 'nats';
-
-/** Whether an answer holds every evaluation. */
-const isWhole = (data) => !data?.kept || /^every/.test(data.kept);
 
 /** The curves of a run in `root`, with their controls. */
 export class Curves {
@@ -32,6 +29,9 @@ export class Curves {
     this.shownNames = params.getAll('show');
     [this.across, this.up] = [params.get('x'), params.get('y')];
     this.#controls();
+    api.left.signal.addEventListener('abort', () => {
+      for (const panel of this.panels.values()) panel.destroy();
+    });
     this.place = el('div', { class: 'panels' });
     this.kept = el('p', { class: 'note', role: 'status' });
     this.problem = el('p', { class: 'problem', role: 'status', hidden: true });
@@ -123,6 +123,8 @@ export class Curves {
   #showControls() {
     const portrait = this.layout === 'portrait';
     for (const key of ['unit', 'scale', 'metric', 'shown', 'marked']) this.control[key].element.hidden = portrait;
+    const marked = !this.about || this.about.evaluators.some((one) => one.name === 'icl');
+    if (!marked) this.control.marked.element.hidden = true;
     for (const key of ['across', 'up']) this.control[key].element.hidden = !portrait;
   }
 
@@ -149,6 +151,7 @@ export class Curves {
         measures.map((one) => [one, styleOf(one).label]),
         this[key],
       );
+    this.#showControls();
     const begun = about.checkpoints?.length > 0;
     if (begun && !this.begun) this.#follow();
     this.begun = begun;

@@ -40,6 +40,9 @@ export function groupOf(data, curve, style, { unit = 'sequences', centre = 'medi
   };
 }
 
+/** Whether an answer of /api/curves holds every evaluation. */
+export const isWhole = (data) => !data?.kept || /^every/.test(data.kept);
+
 /** Whether a group has an interval anywhere. */
 export const hasInterval = (group) => Boolean(group.low?.some((v) => v != null));
 

@@ -87,13 +87,16 @@ export function triangle(view, px, py, { colour, size = 4.5, up = true }) {
   ctx.restore();
 }
 
-/** A horizontal dashed line with a word at its right end. */
+/** A horizontal dashed line with a word at its right end: below the line, where curves that learn are not, if there is
+ * room. */
 export function level(view, y, word) {
   const { ctx, pixel } = view;
   const py = view.Y(y);
   ctx.save();
   rule(view, view.left, py, view.left + view.width, py, [2, 3]);
-  if (word) text(view, word, view.left + view.width - 2 * pixel, py - 2 * pixel, 'right', 'bottom');
+  const below = py + 16 * pixel < view.top + view.height;
+  const right = view.left + view.width - 2 * pixel;
+  if (word) text(view, word, right, py + (below ? 3 : -2) * pixel, 'right', below ? 'top' : 'bottom');
   ctx.restore();
 }
 

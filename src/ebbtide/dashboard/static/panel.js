@@ -31,8 +31,8 @@ export function swatch(colour, dash = []) {
 }
 
 /** A panel in a figure of its own. `update(model)` shows a model: {title, note, groups, xLabel, xKind, threshold, yLog,
- * marks, marksInWords,
- * phases, height, sync, onZoom, legend}. `legend: false` leaves out the entries where a view has one for all. */
+ * marks, marksInWords, phases, height, sync, onZoom, legend, peers}. `legend: false` leaves out the entries where a
+ * view has one for all panels; `peers` are the groups of all panels that share these axes. */
 export class Panel {
   constructor(model) {
     this.title = el('h3', {});
@@ -137,13 +137,14 @@ export class Panel {
   #options(groups) {
     const { model } = this;
     const log = Boolean(model.yLog);
-    const [low, high] = extent(groups, log);
+    const all = model.peers ?? groups;
+    const [low, high] = extent(all, log);
     const accuracies =
       !log &&
       groups.length > 0 &&
-      groups.every((group) => isShare(group.unit)) &&
+      all.every((group) => isShare(group.unit)) &&
       !(low < ACCURACY[0] || high > ACCURACY[1]);
-    const xs = groups.flatMap((group) => (group.x.length ? [group.x[0], group.x[group.x.length - 1]] : []));
+    const xs = all.flatMap((group) => (group.x.length ? [group.x[0], group.x[group.x.length - 1]] : []));
     const [first, end] = [Math.min(...xs), Math.max(...xs)];
     const units = [...new Set(groups.map((group) => group.unit).filter(Boolean))];
     return {
@@ -188,7 +189,8 @@ export class Panel {
     for (const group of groups)
       line(view, group.x, group.centre, { colour: group.colour, width: 2.2, dash: group.dash, log });
     let row = 0;
-    for (const mark of model.marks ?? []) {
+    const inTime = [...(model.marks ?? [])].sort((a, b) => a.at - b.at);
+    for (const mark of inTime) {
       for (const one of mark.points ?? [])
         triangle(view, view.X(one.x), view.Y(one.y), { colour: mark.colour, up: mark.up });
       if (mark.at != null) moment(view, mark.at, model.marksInWords ? mark.words : '', { dash: mark.dash, row: row++ });

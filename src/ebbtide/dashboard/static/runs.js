@@ -120,7 +120,7 @@ class List {
       el(
         'p',
         { class: 'note keys' },
-        'Keys: / filter, arrows move, Enter opens, Space chooses, left and right close and open a sweep.',
+        'Keys: / filters, arrows move, Enter opens, Space chooses, left and right close and open a sweep.',
       ),
     );
     root.addEventListener('keydown', (event) => {
