@@ -93,12 +93,13 @@ def serve(root: Root, place: Place, say: Callable[[str], None]) -> None:
     import uvicorn
 
     from ebbtide.dashboard.app import make_app
+    from ebbtide.dashboard.asking.routes import routes
 
     mimetypes.add_type("text/javascript", ".js")  # some systems have another type, which a browser refuses
     with listen(place) as opened:
         port = opened.getsockname()[1]
         names = [] if is_loopback(place.host) else [place.host, socket.gethostname(), socket.getfqdn()]
-        app = make_app(root, port=port, token=place.token, names=names)
+        app = make_app(root, port=port, token=place.token, names=names, more=routes(root))
         config = uvicorn.Config(
             app,
             loop="asyncio",

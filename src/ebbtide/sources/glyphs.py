@@ -101,17 +101,36 @@ class Glyphs(SeededSource, frozen=True, tag="glyphs", forbid_unknown_fields=True
 
     def images(self) -> UInt8[np.ndarray, "class exemplar side side"]:
         """All exemplars, ink = 255: training classes first, then held-out ones; likewise within a class."""
-        key = root(self.seed, Purpose.SOURCE)
-        shape_key, hand_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         classes = _numbers(self.classes, self.holdout_classes)
         exemplars = _numbers(self.exemplars, self.holdout_exemplars)
-        knots = strokes.shapes(_words(shape_key, classes[:, None], strokes.SHAPE_WORDS))
+        knots = self._knots(classes)
         drawn = np.empty((len(classes) * len(exemplars), self.side, self.side), np.uint8)
         for i in range(0, len(drawn), CHUNK):
             c, e = np.divmod(np.arange(i, min(i + CHUNK, len(drawn))), len(exemplars))
-            words = _words(hand_key, np.stack([classes[c], exemplars[e]], -1), strokes.HAND_WORDS)
-            drawn[i : i + CHUNK] = strokes.render(*strokes.drawings(knots[c], words, self.motor), self.side)
+            drawn[i : i + CHUNK] = self._render(knots[c], classes[c], exemplars[e])
         return drawn.reshape(len(classes), len(exemplars), self.side, self.side)
+
+    def draw(self, place: int, exemplar: int) -> UInt8[np.ndarray, "side side"]:
+        """A single one of `images`: exemplar number `exemplar` of the class in this place."""
+        own = _numbers(self.classes, self.holdout_classes)[[place]]
+        number = _numbers(self.exemplars, self.holdout_exemplars)[[exemplar]]
+        return self._render(self._knots(own), own, number)[0]
+
+    def _knots(self, classes: Int[np.ndarray, " class"]) -> Float[np.ndarray, "class stroke knot 2"]:
+        """The strokes of classes, by their numbers in the random stream."""
+        key = jax.random.fold_in(root(self.seed, Purpose.SOURCE), 0)
+        return strokes.shapes(_words(key, classes[:, None], strokes.SHAPE_WORDS))
+
+    def _render(
+        self,
+        knots: Float[np.ndarray, "image stroke knot 2"],
+        classes: Int[np.ndarray, " image"],
+        exemplars: Int[np.ndarray, " image"],
+    ) -> UInt8[np.ndarray, "image side side"]:
+        """The images of exemplars of classes, by their numbers in the random stream."""
+        key = jax.random.fold_in(root(self.seed, Purpose.SOURCE), 1)
+        words = _words(key, np.stack([classes, exemplars], -1), strokes.HAND_WORDS)
+        return strokes.render(*strokes.drawings(knots, words, self.motor), self.side)
 
 
 def _numbers(train: int, held_out: int) -> Int[np.ndarray, " number"]:

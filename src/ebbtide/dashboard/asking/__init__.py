@@ -1,0 +1,1 @@
+"""The view of single prompts: a process with the models in it, and the questions that the page asks it."""
