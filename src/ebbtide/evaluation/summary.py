@@ -80,7 +80,8 @@ def summarise(curves: Curves, chance: dict[str, float]) -> dict[str, Float[np.nd
     out = {"icl_peak": icl[members, top], "icl_final": icl[:, -1], "peak_sequences": sequences[top]}
     out["transience"] = out["icl_peak"] - out["icl_final"]
     loss = curves["train_loss"].copy()
-    loss[:, 0] = loss[:, 1]  # no training batch precedes the first evaluation
+    if loss.shape[1] > 1:
+        loss[:, 0] = loss[:, 1]  # no training batch precedes the first evaluation
     whole = finite_evaluations(curves)
     for i in range(1, loss.shape[1]):  # a member that stopped early has a model, but trains no more
         stopped = np.isnan(loss[:, i]) & whole[:, i]

@@ -48,14 +48,14 @@ def plot_run(
     curves = run.metrics()
     known = [name for name in curves if name not in TIMES and not name.endswith("/error")]
     require(x in (*TIMES, *known), "x", x, f"must be sequences, steps or a curve of the run{nearest(x, known)}")
-    if y is None and x in TIMES and any(line.name in curves for line in (*CONTEXT, *WEIGHTS)):
+    few_shot = [line.name for line in (*CONTEXT, *WEIGHTS) if line.name in curves and line.name != "train"]
+    if y is None and x in TIMES and few_shot:  # `train` is also an evaluator of functions
         return plainly(draw_curves(run, title, time=x, log=log, size=size or SIZE))
     named = [y] if isinstance(y, str) else list(y or ())
     names = named or [name for name in known if "/" not in name and name != x]
+    some = ", ".join([name for name in known if "/" not in name][:4])
     for name in names:
-        require(
-            name in known, "y", name, f"must be a curve of the run, e.g. {', '.join(known[:4])}{nearest(name, known)}"
-        )
+        require(name in known, "y", name, f"must be a curve of the run, e.g. {some}{nearest(name, known)}")
     styles = _styles(names)
     draw = _over_time if x in TIMES else _against
     return plainly(draw(run, curves, styles, x, log, size, title))
@@ -158,7 +158,7 @@ _SHARES = ("accuracy", "probability")
 
 def _median_path(
     x: Float[np.ndarray, "member evaluation"], y: Float[np.ndarray, "member evaluation"]
-) -> Float[np.ndarray, "2 evaluation"]:
+) -> Float[np.ndarray, "2 kept"]:
     """The medians of both curves, over the members whose curves both end with a number, where both are numbers."""
     whole = np.isfinite(x[:, -1]) & np.isfinite(y[:, -1])
     medians = np.stack([np.median(finite_to_the_end(one[whole] if whole.any() else one), axis=0) for one in (x, y)])
