@@ -94,16 +94,16 @@ def test_the_first_hour_trains_and_tells_what_the_curves_show(first_hour):
 
 def test_the_first_hour_shows_who_answers_a_prompt_in_which_way(first_hour):
     """The oracles are right on the prompts that are theirs: on `flip` reading the context is right, memory is not."""
-    answers, prompt = first_hour.names["answers"], first_hour.names["prompt"]
-    assert list(answers) == ["oracle ICL", "oracle IWL", "oracle CIWL", "member 0", "member 1"]
+    oracles, answers, prompt, run = (first_hour.names[name] for name in ("oracles", "answers", "prompt", "run"))
     target = np.asarray(prompt.target)
-    right = {name: float((p.argmax(1) == target).mean()) for name, p in answers.items()}
-    assert right["oracle ICL"] > 0.9 and right["oracle IWL"] == 0 and right["oracle CIWL"] == 0
-    assert all(np.allclose(p.sum(1), 1, atol=1e-5) for p in answers.values())
-    run = first_hour.names["run"]
-    model, params = run.model(1)
-    logits = np.asarray(model.apply(params, prompt))
-    np.testing.assert_array_equal(answers["member 1"].argmax(1), logits.argmax(1))
+    right = {name: float((p.argmax(1) == target).mean()) for name, p in oracles.items()}
+    assert right["ICL"] > 0.9 and right["IWL"] == right["CIWL"] == 0
+    assert list(answers) == run.checkpoints()
+    assert all(np.allclose(p.sum(1), 1, atol=1e-5) for p in (*oracles.values(), *answers.values()))
+    curves = run.metrics()
+    end = first_hour.names["agreement"]["ICL"][-1]  # where the oracle is right, to agree is to be right
+    assert end == pytest.approx(float(curves["flip"][0, -1]), abs=2 * (1 - right["ICL"]) + 1e-6)
+    assert f"At the end it agrees with the ICL oracle in {end:.0%}" in first_hour.text()
 
 
 def test_an_intact_model_is_where_the_curve_is_and_an_ablated_one_where_its_score_is(first_hour):

@@ -42,7 +42,7 @@ def test_a_terminal_shows_a_line_and_remarks_on_standard_error(terminal, capsys)
 
 @pytest.mark.parametrize("how", [(False, None), (None, lambda progress: None)], ids=["told", "reported"])
 def test_a_terminal_is_left_alone_when_told_so_or_when_somebody_else_shows_it(how, terminal, capsys):
-    with listeners(*how, None) as (report, say):
+    with listeners(how[0], how[1], None) as (report, say):
         report(PROGRESS)
         say("a remark")
     assert capsys.readouterr().err == ""

@@ -52,7 +52,8 @@ def plot_run(
     if y is None and x in TIMES and few_shot:  # `train` is also an evaluator of functions
         return plainly(draw_curves(run, title, time=x, log=log, size=size or SIZE))
     named = [y] if isinstance(y, str) else list(y or ())
-    names = named or [name for name in known if "/" not in name and name != x]
+    headlines = [name for name in known if "/" not in name and name != x]
+    names = named or sorted(headlines, key=lambda name: name == "train_loss")  # the loss last
     some = ", ".join([name for name in known if "/" not in name][:4])
     for name in names:
         require(name in known, "y", name, f"must be a curve of the run, e.g. {some}{nearest(name, known)}")
