@@ -16,6 +16,7 @@ app = marimo.App(width="medium", app_title="The first hour")
 
 with app.setup:
     import os
+    import textwrap
     from pathlib import Path
 
     import jax
@@ -79,7 +80,8 @@ def _():
         evaluation_sequences=50 if SMALL else 600,
         seeds=eb.Seeds(init=100, data=100, evaluation=100, world=100),
     )
-    mo.plain_text("\n".join(str(part) for part in (spec.task, spec.source, spec.model, spec.optimizer)))
+    parts = (spec.task, spec.source, spec.model, spec.optimizer)
+    mo.plain_text("\n".join(textwrap.fill(str(part), 100, subsequent_indent="    ") for part in parts))
     return (spec,)
 
 
@@ -162,7 +164,8 @@ def _():
     ## 3. Train and watch
 
     The run goes into a folder, named by what it computes. If the folder has the finished run already, it is read; if
-    you stop it, the same call continues where it was. On two cores this takes about a minute.
+    you stop it, the same call continues where it was. On two cores it takes about a minute, or a few where there is no
+    C++ compiler.
     """)
     return
 
@@ -471,8 +474,8 @@ def _():
     mo.md(r"""
     ## 8. What to try next
 
-    1. **More seeds.** Set `members=12` and `sequences=2_560_000` in step 1: that is the study's own quick setting
-       (`ebbtide run transience`). Does the fall go on?
+    1. **More seeds, longer.** Set `members=12` and `sequences=2_560_000` in step 1, the sizes of the study's own quick
+       setting (`ebbtide run transience`). Does the fall go on?
     2. **Harder or easier to remember.** `source=replace(quick.source, classes=512)`, or 128. When do you expect IWL to
        come, and will there be any ICL before it? Write the claim first.
     3. **One world.** Every member here has classes of its own. Without `world=100` in the seeds all learn the same

@@ -21,6 +21,7 @@ with app.setup:
     import marimo as mo
     import numpy as np
     from matplotlib.figure import Figure
+    from msgspec.structs import replace
 
     import ebbtide as eb
 
@@ -52,8 +53,8 @@ def _():
 
     Most data come as a table instead: `X[row, feature]`, and `y[row]` says to which class a row belongs. To use yours,
     name an `.npz` file with the arrays `X` and `y` below. Without one, a data set is made up: "spectra" with four
-    peaks, whose places and heights belong to the class; every measurement shifts them a little and adds noise; and, as
-    in real data, some classes were measured more often than others.
+    peaks, whose places and heights belong to the class; every measurement moves the peaks, scales them
+    and adds noise; and, as in real data, some classes were measured more often than others.
     """)
     return
 
@@ -71,18 +72,18 @@ def _(DATA):
         rng = np.random.default_rng(seed)
         place, height = rng.uniform(4, bins - 4, (classes, 4)), rng.uniform(0.5, 1.5, (classes, 4))
         y = np.repeat(np.arange(classes), rng.integers(3, 15, classes))
-        shift = rng.normal(0, 0.6, (len(y), 4))
-        distance = np.arange(bins) - (place[y] + shift)[..., None]
-        X = (height[y][..., None] * np.exp(-0.5 * (distance / 1.6) ** 2)).sum(1)
+        distance = np.arange(bins) - (place[y] + rng.normal(0, 1.0, (len(y), 4)))[..., None]
+        heights = height[y] * np.exp(rng.normal(0, 0.25, (len(y), 4)))
+        X = (heights[..., None] * np.exp(-0.5 * (distance / 1.6) ** 2)).sum(1)
         order = rng.permutation(len(y))
-        return (X + rng.normal(0, 0.08, X.shape))[order], np.array([f"substance {c}" for c in y])[order]
+        return (X + rng.normal(0, 0.3, X.shape))[order], np.array([f"substance {c}" for c in y])[order]
 
     if DATA:
         with np.load(DATA, allow_pickle=False) as _file:
             X, y = _file["X"], _file["y"]
     else:
         X, y = make_spectra(classes=40 if SMALL else 420)
-    X.shape, y.shape, y[:3]
+    mo.md(f"`X` has {X.shape[0]:,} rows of {X.shape[1]} features. `y` begins with {', '.join(map(str, y[:3]))}.")
     return X, y
 
 
@@ -141,7 +142,6 @@ def _(X, each, y):
         return X[np.array(rows, int).reshape(-1, each)].astype(np.float32), names[enough]
 
     features, names = group(X, y, each.value)
-    features.shape
     return features, names
 
 
@@ -187,21 +187,19 @@ def _(features, names):
         holdout_exemplars=held_exemplars,
     )
     source.check_data()
-    source.sizes()
-    return classes, source
+    return (source,)
 
 
 @app.cell(hide_code=True)
-def _(classes, source):
-    _sizes = source.sizes()
+def _(source):
+    _sizes, _words = source.sizes(), "nothing"
     try:
-        eb.Features(path=source.path, array="features", classes=classes + 1, exemplars=_sizes.exemplars).check_data()
-        _words = "nothing: there were classes enough"
+        replace(source, classes=source.classes + 1).check_data()
     except eb.InputError as _error:
         _words = str(_error).replace(source.path, "FILE")
     mo.md(f"""
     | | classes | exemplars of each | vectors |
-    |---|---|---|---|
+    |:---|---:|---:|---:|
     | trained on | {_sizes.classes:,} | {_sizes.exemplars} | {_sizes.classes * _sizes.exemplars:,} |
     | held out, of the classes trained on | {_sizes.classes:,} | {_sizes.holdout_exemplars} | {_sizes.classes * _sizes.holdout_exemplars:,} |
     | held-out classes | {_sizes.holdout_classes:,} | {_sizes.exemplars + _sizes.holdout_exemplars} | {_sizes.holdout_classes * (_sizes.exemplars + _sizes.holdout_exemplars):,} |

@@ -50,6 +50,8 @@ whole figure."""
 LOSS = (CurveStyle("train_loss", "training loss", "#000000", "-", "o"),)
 SIZE = (7.2, 8.2)
 """Inches."""
+LATE = 0.7
+"""Share of the axis of time beyond which the words on a peak stand to the left of it."""
 SHORT, LONG = 1e4, 2e5
 """From which length on an axis of time counts in thousands, and in millions."""
 
@@ -109,14 +111,16 @@ def draw_curves(
     set_log(panels[2], "y")
     panels[2].set_xlabel(time_words(time, run.header.spec["batch"]))
     if top is not None:
+        late = top > LATE * x[-1] and not log
         panels[0].annotate(
             f"ICL peak, {top:,.0f}",
             (top, 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, -2),
+            xytext=(-3 if late else 3, -2),
             textcoords="offset points",
             fontsize=8,
             color="0.25",
+            ha="right" if late else "left",
             va="top",
         )
     set_time(panels[2], x, log)
