@@ -15,6 +15,7 @@ __generated_with = "0.25.2"
 app = marimo.App(width="medium", app_title="My own data")
 
 with app.setup:
+    import hashlib
     import os
     from pathlib import Path
 
@@ -173,13 +174,14 @@ def _():
 @app.cell
 def _(features, names):
     RUNS.mkdir(exist_ok=True)
-    file = RUNS / "my-own-data.npz"
+    content = hashlib.sha256(features.tobytes()).hexdigest()[:8]  # other data: another file, and so another run
+    file = RUNS / f"my-own-data-{content}.npz"
     np.savez(file, features=features, names=names)
 
     classes, exemplars, _ = features.shape
     held_classes, held_exemplars = classes // 5, exemplars // 4
     source = eb.Features(
-        path=str(file.resolve()),
+        path=str(file),
         array="features",
         classes=classes - held_classes,
         exemplars=exemplars - held_exemplars,
@@ -187,7 +189,7 @@ def _(features, names):
         holdout_exemplars=held_exemplars,
     )
     source.check_data()
-    return (source,)
+    return file, source
 
 
 @app.cell(hide_code=True)
@@ -305,8 +307,8 @@ def _(run):
 
 
 @app.cell(hide_code=True)
-def _():
-    mo.md(r"""
+def _(file, source):
+    mo.md(f"""
     ## 6. What to try next
 
     1. **Fewer exemplars, more classes**: the slider in step 2. Which way do you expect `iwl` and `icl_holdout` to go?
@@ -314,8 +316,10 @@ def _():
        and why is it not the same for `iwl`?
     3. **Pixels**: `X = images.reshape(len(images), -1)`; more features than examples is fine.
     4. **A label for every class**: `labels=eb.Fixed()` in place of `eb.Shared(4)` makes the weights' road much longer.
-    5. **From the command line**, with the file made here: `ebbtide run transience --source runs/my-own-data.npz
-       --source.classes N --source.holdout_classes H`.
+    5. **From the command line**, with the file made here:
+       `ebbtide run transience --source runs/{file.name} --source.classes {source.classes} --source.exemplars
+       {source.exemplars} --source.holdout_classes {source.holdout_classes} --source.holdout_exemplars
+       {source.holdout_exemplars}`
     """)
     return
 

@@ -168,6 +168,9 @@ def test_my_own_data_takes_a_file_of_mine(tmp_path):
     y = np.repeat([f"c{i}" for i in range(12)], np.arange(6, 18))
     X = rng.normal(size=(len(y), 5)) + (np.unique(y, return_inverse=True)[1])[:, None]
     np.savez(tmp_path / "mine.npz", X=X, y=y)
+    np.savez(tmp_path / "other.npz", X=-X, y=y)
     own = execute("my_own_data", tmp_path, DATA="mine.npz")
-    assert own.names["features"].shape == (10, 8, 5)
+    other = execute("my_own_data", tmp_path, DATA="other.npz")  # of the same size, and yet another run
+    assert len({one.names["run"].header.digest for one in (own, other)}) == 2
+    assert own.names["features"].shape == other.names["features"].shape == (10, 8, 5)
     assert "10 of 12 classes stay" in own.text() and own.names["run"].status() == "complete"
