@@ -92,6 +92,7 @@ def quick_compile_everywhere(quick_compile: None) -> Iterator[None]:
 LONGEST = (
     "style",
     "function_studies",
+    "notebooks",
     "measures",
     "kernel",
     "hosts",
