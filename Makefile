@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.installed  ## the transience study on the embedded default: verdict and figure
 	$(BIN)/ebbtide run transience --preset quick
 
-test: $(VENV)/.installed-test check  ## every check and every test, on two cores (TESTERS=0: one test after the other)
+test: $(VENV)/.installed-test  ## every check and every test, on two cores (TESTERS=0: one test after the other)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
-thorough: $(VENV)/.installed-test check  ## before a release: everything, with many more examples (some hours)
+thorough: $(VENV)/.installed-test  ## before a release: everything, with many more examples (some hours)
 	EBBTIDE_TESTS=thorough $(BIN)/python -m pytest -m "" -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 crash: $(VENV)/.installed-test  ## a run killed a hundred times at random moments (ten to twenty minutes)

@@ -90,6 +90,7 @@ def quick_compile_everywhere(quick_compile: None) -> Iterator[None]:
 
 
 LONGEST = (
+    "style",
     "function_studies",
     "measures",
     "kernel",

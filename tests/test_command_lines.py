@@ -153,6 +153,7 @@ def test_a_field_that_is_wrong_is_named(tmp_path, monkeypatch, capsys):
     for words, field in (
         (["run", "transience", "--optimizer.lr", "abc"], "optimizer.lr"),
         (["run", "transience", "--experiment", "l2", "--batch", "0"], "batch"),
+        (["run", "transience", "--experiment", "l2", "--batch", "9" * 30], "batch"),
         (["run", "toy-laws", "--seeds", "-1"], "seeds"),
     ):
         assert check_line(words, capsys) == 2

@@ -1,9 +1,7 @@
-"""Exports for other tools: the public code's HDF5 layout, and wandb."""
+"""Exports for other tools: the public code's HDF5 layout."""
 
 import json
 import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -40,37 +38,8 @@ def test_hdf5_has_the_layout_of_the_public_code(run, tmp_path):
     assert not list(tmp_path.glob(".tmp*"))
 
 
-def test_wandb_gets_a_run_for_every_member(run, tmp_path, monkeypatch):
-    """By its client's interface as documented; the client itself is not needed for that."""
-    seen = []
-
-    class Log:
-        def __init__(self, **options):
-            seen.append((options, []))
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error): ...
-
-        def define_metric(self, name, step_metric=None): ...
-
-        def log(self, values):
-            seen[-1][1].append(values)
-
-    client = ModuleType("wandb")
-    client.__dict__["init"] = lambda **options: Log(**options)
-    monkeypatch.setitem(sys.modules, "wandb", client)
-    assert export(run, "wandb", Path("project")) == 6
-    assert [options["name"] for options, _ in seen] == ["run/0", "run/1"]
-    assert [row["icl"] for row in seen[1][1]] == CURVES["icl"][1]
-    assert "train_loss" not in seen[0][1][0], "no training batch precedes the first evaluation"
-    assert [row["sequences"] for row in seen[0][1]] == run.metrics()["sequences"].tolist()
-
-
-@pytest.mark.parametrize(("kind", "extra"), [("hdf5", "h5py"), ("wandb", "wandb")])
-def test_without_the_extra_one_line_says_so(kind, extra, run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, extra, None)
-    with pytest.raises(InputError, match=f"needs {extra}: pip install"):
-        export(run, kind, tmp_path / "out")
+def test_without_the_extra_one_line_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(InputError, match="needs h5py: pip install"):
+        export(run, "hdf5", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -102,7 +102,7 @@ ORDER = (
     ("studies",),
     ("analysis",),
     ("papers",),
-    ("bench", "pages"),
+    ("bench", "follow", "pages"),
     ("dashboard",),
     ("cli",),
     ("__main__",),

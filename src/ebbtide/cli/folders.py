@@ -122,9 +122,14 @@ def _figure(found: RunFolder, out: Path, label: str, log: bool) -> None:
 
 
 def export(options: Namespace) -> int:
-    """Writes the curves as a tidy table."""
+    """Writes the curves as a tidy table; with the format wandb sends them to the project `--out`, as
+    `follow RUN --to wandb --project OUT --once` does."""
     from ebbtide.report.export import export as write
 
+    if options.format == "wandb":
+        from ebbtide.cli.follow import send
+
+        return send(options.run, "wandb", options.out, once=True)
     rows = write(find_run(options.run), options.format, Path(options.out))
     tell_written(Path(options.out), f"{rows} rows to {options.out}")
     return 0

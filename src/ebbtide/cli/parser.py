@@ -109,6 +109,18 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     export.add_argument("--format", default="csv", help="csv, parquet or json (default: csv)")
     export.add_argument("--out", required=True, help="file to write")
+    follow = command("follow", "send a run's evaluations and events to an experiment tracker, while it trains or later")
+    follow.add_argument("run", help=f"run or sweep folder, or its name inside {RUNS}/; it need not be there yet")
+    follow.add_argument("--to", required=True, metavar="TRACKER", help="wandb, trackio or tensorboard")
+    follow.add_argument("--project", metavar="NAME", help="the tracker's project (default: ebbtide)")
+    follow.add_argument("--out", metavar="DIR", help="folder for what it keeps here (default: the tracker's own)")
+    follow.add_argument(
+        "--per", default="member", metavar="member|cell", help="a series for each member, or for each configuration"
+    )
+    follow.add_argument(
+        "--alert", metavar="COMMAND", help="program that is given every event as a line of JSON on its standard input"
+    )
+    follow.add_argument("--once", action="store_true", help="send what is there now, and end")
     report = command("report", "write one self-contained HTML page about runs, sweeps or a whole study")
     report.add_argument("what", nargs="+", help="study, run or sweep folder, or a folder's name inside --runs")
     report.add_argument(

@@ -12,7 +12,7 @@ from ebbtide.report.table_file import write_table
 from ebbtide.runs.folder import RunFolder
 
 COLUMNS = ("member", "sequences", "steps", "evaluator", "metric", "value", "error")
-FORMATS = (*TABLES, "hdf5", "wandb")
+FORMATS = (*TABLES, "hdf5")
 
 
 def tidy_rows(run: RunFolder) -> Iterator[tuple[Any, ...]]:
@@ -39,16 +39,12 @@ def curve_values(run: RunFolder, member: int, curves: dict[str, np.ndarray]) -> 
 def export(run: RunFolder, kind: str, out: Path) -> int:
     """Writes the curves as `kind` to `out`, completely or not at all; returns the number of rows.
 
-    csv, json and parquet are one file; hdf5 is a folder in the layout of the public code (see `hdf5`); for wandb `out`
-    is the name of a project. Raises `InputError` for an unknown format, or one whose extra is not installed.
+    csv, json and parquet are one file; hdf5 is a folder in the layout of the public code (see `hdf5`). Raises
+    `InputError` for an unknown format, or one whose extra is not installed.
     """
     require(kind in FORMATS, "format", kind, f"must be one of {', '.join(FORMATS)}")
     if kind == "hdf5":
         from ebbtide.report.hdf5 import write_hdf5
 
         return write_hdf5(run, out)
-    if kind == "wandb":
-        from ebbtide.report.wandb import log_to_wandb
-
-        return log_to_wandb(run, str(out))
     return write_table(out, kind, list(COLUMNS), [dict(zip(COLUMNS, row, strict=True)) for row in tidy_rows(run)])

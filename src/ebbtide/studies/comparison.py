@@ -148,6 +148,8 @@ class SweepPlan(NamedTuple):
         usual = self.setup._replace(fields=()).plan()
         assert isinstance(usual, SweepPlan)
         specs, experiment = self.specs(), self.setup.experiment
+        for spec in specs.values():
+            spec.check_integers()
         evidence = UntrainedEvidence(specs, UntrainedEvidence(usual.specs()))
 
         def judging() -> None:

@@ -135,7 +135,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def check(self) -> None:
         """Raises `InputError` (one line: field, value, what is allowed) if this describes no run. The answer is the
         same on every machine: no file is read (see `feasible.check_feasible` for what this machine can do)."""
-        limits.check_integers(identity.typed(self))
+        self.check_integers()
         require(self.sequences <= MOST_SEQUENCES, "sequences", self.sequences, f"must be at most {MOST_SEQUENCES}")
         nearby = max(round(self.sequences / self.batch), 1) * self.batch
         allowed = f"must be a multiple of batch = {self.batch}, e.g. {nearby}"
@@ -180,6 +180,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             most = 2**31 - 1 - max(self.number(m) for m in range(self.members)) - self.seeds.evaluation
             allowed = f"must be at most {most} with seeds.evaluation = {self.seeds.evaluation} and these members"
             require(self.seeds.world <= most, "seeds.world", self.seeds.world, allowed)
+
+    def check_integers(self) -> None:
+        """Raises `InputError` for a whole number too large for its use: what comes before any arithmetic with it."""
+        limits.check_integers(identity.typed(self))
 
     def metrics(self) -> tuple[str, ...]:
         """The names of the metrics that every evaluator records."""
