@@ -18,10 +18,12 @@ from msgspec.structs import replace
 from starlette.testclient import TestClient
 
 import ebbtide as eb
+from drawings_tools import make_drawings
 from ebbtide.dashboard.app import make_app
 from ebbtide.dashboard.asking import asker as asking
 from ebbtide.dashboard.asking import child, opened
 from ebbtide.dashboard.asking.asker import Asker, Cache, NoAnswerError
+from ebbtide.dashboard.asking.inputs import show
 from ebbtide.dashboard.asking.opened import Opened
 from ebbtide.dashboard.asking.question import MOST_CHECKPOINTS, Question
 from ebbtide.dashboard.asking.routes import routes
@@ -254,6 +256,21 @@ def test_characters_are_shown_as_drawings_also_where_the_model_sees_components(t
     for slot in ask(run, index=INDEX)["slots"]:
         drawn = np.frombuffer(base64.b64decode(slot["input"]["drawing"]), np.uint8)
         assert (drawn == images[slot["class"], slot["exemplar"]].ravel()).all() and slot["input"]["side"] == 28
+
+
+def test_omniglot_as_features_is_drawn_where_the_drawings_are_at_hand(tmp_path, monkeypatch):
+    """In the order of the classes that the features are read in; else its coordinates are shown."""
+    monkeypatch.setenv("EBBTIDE_DATA", str(tmp_path))
+    drawings, draw = make_drawings(12), np.random.default_rng(0)
+    np.savez(tmp_path / "omniglot_features_pca64.npz", features=draw.normal(size=(12, 20, 64)).astype(np.float32))
+    source = eb.Omniglot(classes=8, holdout_classes=4)
+    values, places = draw.normal(size=(2, 64)), np.asarray([[3, 1], [9, 19]])
+    assert [*show(source, values, places)[0]] == ["coordinates", "of"]
+    (tmp_path / "omniglot.npz").write_bytes(drawings.to_npz())
+    order = source.order(12)
+    for (c, e), one in zip(places, show(source, values, places), strict=True):
+        drawn = np.frombuffer(base64.b64decode(one["drawing"]), np.uint8)
+        assert (drawn == drawings.pixels(28)[order[c], e].ravel()).all()
 
 
 def test_a_damaged_checkpoint_is_one_line_and_the_others_are_answered(few, tmp_path):

@@ -62,16 +62,15 @@ def _drawer(source: Any) -> Draw | None:
     """The function from (class, exemplar) to the image that features were made of; None where there is none."""
     if isinstance(source, Glyphs):
         return source.draw
-    images = _omniglot(source) if isinstance(source, Omniglot) else None
+    file = Path(data_folder()) / FILE
+    images = _omniglot(source, file) if isinstance(source, Omniglot) and file.is_file() else None
     return None if images is None else lambda c, e: images[c, e]
 
 
 @lru_cache(maxsize=1)
-def _omniglot(source: Omniglot) -> UInt8[np.ndarray, "class exemplar side side"] | None:
-    """The images of the characters behind features, in the order of the bank; None where they are not at hand, or are
-    not those that the features were made of."""
-    if source.features == "pixels" or not (Path(data_folder()) / FILE).is_file():
-        return None
+def _omniglot(source: Omniglot, file: Path) -> UInt8[np.ndarray, "class exemplar side side"] | None:
+    """The images of the characters behind features, in the order of the bank, from the drawings in `file`; None where
+    they are not those that the features were made of."""
     try:
         pixels = replace(source, features="pixels", standardise="none", pca=0, side=SIDE)
         classes, exemplars, dim = pixels.shape()
