@@ -131,8 +131,10 @@ def test_a_shortened_run_keeps_the_density_of_evaluations():
 
 def test_the_share_of_looking_is_that_of_the_whole_schedule():
     spec = replace(SPEC, sequences=1600, schedule=Schedule(evaluations=10, checkpoints=5))
-    costs = {"evaluation": 0.2, "checkpoint": 0.1}  # 2 s and, with 300 s / 30 s rolling ones, 1.5 s
-    assert whole.overhead_share(spec, 1600 / 300, costs) == pytest.approx(3.5 / 303.5)
+    costs = {"evaluation": 0.2, "checkpoint": 0.1}  # 2 s; 5 checkpoints that are kept, and rolling ones in 300 s:
+    rolling = 10 + 11  # every 10 s (a hundred times .1 s) up to 100 s, then each after a tenth more: 110, 121 ... 285 s
+    looking = 2 + 0.1 * (5 + rolling)
+    assert whole.overhead_share(spec, 1600 / 300, costs) == pytest.approx(looking / (300 + looking))
 
 
 def test_timing_a_method_leaves_it_as_it_was():

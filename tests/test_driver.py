@@ -149,6 +149,15 @@ def test_rolling_checkpoints_change_nothing(whole, tmp_path, monkeypatch, short_
     assert_same_run(run, whole)
 
 
+def test_a_run_can_be_seen_early_where_that_costs_little():
+    assert driver.save_pause(trained=0, commit=0.01) == 3
+    assert driver.save_pause(trained=100, commit=0.01) == 10  # a tenth of the time so far
+    assert driver.save_pause(trained=100, commit=0.2) == 20  # writing takes at most a hundredth of the time
+    assert driver.save_pause(trained=1e5, commit=0.01) == driver.save_pause(trained=0, commit=60) == 30
+    assert driver.count_saves(60, commit=0.01) == 10 + 7  # 3, 6 ... 30 seconds, then each after a tenth more
+    assert driver.count_saves(60, commit=60) == 1
+
+
 def test_progress_counts_up_to_the_end(tmp_path, short_slices):
     reports: list[Progress] = []
     train(SPEC, tmp_path / "run", processes=0, report=reports.append)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ebbtide.bench.memory import MemoryWatch
 from ebbtide.runs.writer import Writer
-from ebbtide.training.driver import SAVE_SECONDS, train
+from ebbtide.training.driver import count_saves, train
 from ebbtide.training.members import Members
 from ebbtide.training.progress import Progress
 from ebbtide.training.spec import Spec
@@ -106,6 +106,6 @@ def overhead_share(spec: Spec, sequences_per_second: float, costs: dict[str, flo
     """The share of a member's time that evaluations and checkpoints take at the spec's own schedule, with rolling
     checkpoints."""
     training = spec.sequences / sequences_per_second
-    saves = spec.schedule.checkpoints + training / SAVE_SECONDS
+    saves = spec.schedule.checkpoints + count_saves(training, costs["checkpoint"])
     aside = spec.schedule.evaluations * costs["evaluation"] + saves * costs["checkpoint"]
     return aside / (aside + training)

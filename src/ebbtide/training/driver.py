@@ -40,7 +40,25 @@ SLICE_SECONDS = 1.0
 FIRST_STEPS = 8
 """Steps of the first command, before the pace is known; fewer where steps are expected to be long."""
 SAVE_SECONDS = 30.0
-"""Seconds between rolling checkpoints: the most training time that a power failure can cost."""
+"""Largest number of seconds between rolling checkpoints: the most training time that a power failure can cost."""
+FIRST_SAVE_SECONDS = 3.0
+SHARE_OF_SAVING = 0.01
+"""Largest share of the time that rolling checkpoints take while there are more of them than `SAVE_SECONDS` asks for."""
+
+
+def save_pause(trained: float, commit: float) -> float:
+    """Seconds until the next rolling checkpoint, after `trained` seconds of training and a last checkpoint that took
+    `commit` seconds to write. A reader sees a run at its checkpoints, so they follow one another closely in its first
+    minutes (a tenth of the time so far), if they cost little."""
+    return min(SAVE_SECONDS, max(FIRST_SAVE_SECONDS, trained / 10, commit / SHARE_OF_SAVING))
+
+
+def count_saves(seconds: float, commit: float) -> int:
+    """The number of rolling checkpoints in a training of so many seconds."""
+    at = count = 0
+    while (at := at + save_pause(at, commit)) < seconds:
+        count += 1
+    return count
 
 
 def train(
@@ -284,6 +302,7 @@ class _Loop:
         at = manifest.sequences if manifest else 0
         self.before = manifest.seconds if manifest else 0.0
         self.began = self.saved = time.monotonic()
+        self.commit_seconds = 0.0
         self.timed: deque[tuple[float, int]] = deque([(self.began, at)], maxlen=30)
         self.warm = False
         expected = step_seconds(spec) * -(-spec.members // len(self.team.workers))
@@ -306,8 +325,9 @@ class _Loop:
                 ask("train", at)
                 if at in self.points:
                     ask("evaluate", at)
-                if at in self.kept or time.monotonic() - self.saved > SAVE_SECONDS:
-                    self.saved = time.monotonic()
+                now = time.monotonic()
+                if at in self.kept or now - self.saved > save_pause(now - self.began, self.commit_seconds):
+                    self.saved = now
                     ask("state", at)
             if not outstanding:
                 break
@@ -371,6 +391,8 @@ class _Loop:
         seconds = self.before + time.monotonic() - self.began
         finished = sequences == (self.spec.sequences if self.over is None else self.over)
         kept = sequences in self.kept or finished
+        begun = time.monotonic()
         self.writer.commit(
             sequences=sequences, state=state, evaluations=evaluations, kept=kept, finished=finished, seconds=seconds
         )
+        self.commit_seconds = time.monotonic() - begun
