@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 import ebbtide as eb
 from ebbtide.evaluation.summary import summarise
 from ebbtide.report.export import COLUMNS, tidy_rows
-from ebbtide.report.plot import unit_of
+from ebbtide.report.plot import unit_of_curve
 from ebbtide.report.shown_figure import ShownFigure
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.sweep import Sweep
@@ -135,7 +135,7 @@ def test_a_run_on_functions_is_drawn_with_all_its_evaluators(tmp_path):
     run = eb.train(spec, tmp_path / "r", processes=0)
     labels = [panel.get_ylabel() for panel in run.plot().axes]
     assert labels == ["share of the response explained", "loss"]
-    assert unit_of(run, "train/query_loss") == "loss"
+    assert unit_of_curve(run, "train/query_loss") == "loss"
     summary = run.summary()
     assert not [name for name in summary if "icl" in name or "iwl" in name or name.endswith("_at_peak")]
     assert {"train_final", "train_peak", "train_loss_final", "diverged_sequences"} <= set(summary)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ebbtide.errors import nearest, require
-from ebbtide.evaluation.metrics import TABLE
+from ebbtide.evaluation.units import unit_of
 from ebbtide.report.arms_figure import COLOURS
 from ebbtide.report.curves import draw_members, finite_to_the_end, members_words, set_log
 from ebbtide.report.figure import (
@@ -62,13 +62,12 @@ def plot_run(
     return plainly(draw(run, curves, styles, x, log, size, title))
 
 
-def unit_of(run: RunFolder, name: str) -> str:
+def unit_of_curve(run: RunFolder, name: str) -> str:
     """The unit of a curve, as the label of an axis: that of its metric, or of its evaluator's headline metric."""
     if name == "train_loss":
         return NATS if "icl" in run.chance() else "loss"
     evaluator, _, metric = name.partition("/")
-    metric = metric or next(one.headline for one in run.header.instruments if one.name == evaluator)
-    return TABLE[metric].unit if metric in TABLE else metric  # a task of the user's has metrics of its own
+    return unit_of(metric or next(one.headline for one in run.header.instruments if one.name == evaluator))
 
 
 def _styles(names: Sequence[str]) -> list[CurveStyle]:
@@ -96,7 +95,7 @@ def _over_time(
     """A panel for every unit: thin lines are members, the thick one is their median, dotted ones are chance levels."""
     units: dict[str, list[CurveStyle]] = {}
     for line in styles:
-        units.setdefault(unit_of(run, line.name), []).append(line)
+        units.setdefault(unit_of_curve(run, line.name), []).append(line)
     figure = ShownFigure(figsize=size or (PANEL[0], 0.6 + PANEL[1] * len(units)), layout="constrained")
     panels: Any = figure.subplots(len(units), 1, sharex=True, squeeze=False)[:, 0]
     at, chance = curves[x].astype(float), run.chance()
@@ -137,7 +136,7 @@ def _against(
         panel.plot(*path, color=line.colour, lw=2, label=line.text)
         panel.scatter(*path[:, :1], s=60, facecolors="white", edgecolors=line.colour, zorder=3)
         panel.scatter(*path[:, -1:], s=45, color=line.colour, zorder=3)
-    unit, own = unit_of(run, x), {unit_of(run, line.name) for line in styles}
+    unit, own = unit_of_curve(run, x), {unit_of_curve(run, line.name) for line in styles}
     if log:
         set_log(panel, "x")
     elif unit in _SHARES:
