@@ -91,10 +91,13 @@ def quick_compile_everywhere(quick_compile: None) -> Iterator[None]:
 
 LONGEST = (
     "style",
+    "dashboard_browser",
     "function_studies",
     "notebooks",
+    "follow",
     "measures",
     "kernel",
+    "dashboard_prompts",
     "hosts",
     "representations",
     "accelerator_script",
