@@ -1,6 +1,7 @@
 """The page about runs and experiments: complete, true to its folders, closed to the network, safe, and repeatable."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from ebbtide.pages.origin import known_sweep
 from ebbtide.pages.page import NOT_RUN, Entry, entries_page
 from ebbtide.papers.registry import find_study
 from ebbtide.papers.transience.study import TRANSIENCE
+from ebbtide.runs import lock
 from ebbtide.runs.folder import RunFolder
 from ebbtide.studies.comparison import conclude_sweep, find_verdict
 from ebbtide.studies.describe import run_command, seeds
@@ -378,6 +380,10 @@ def test_an_unfinished_run_says_how_far_it_is():
     assert "no verdict" in found.text[""] and any(tag == "img" for tag, _ in found.elements), "curves so far are drawn"
     folders.play(Path("runs/begun"), upto=0)
     assert "Unfinished: 0 of 1,024 sequences" in told("begun").text["e1"]
+    held = lock.acquire(Path("runs/part"))
+    text = told("part").text["e1"]
+    os.close(held)
+    assert "Being trained: 512 of 1,024 sequences are saved" in text and "resume" not in text
 
 
 def test_an_unfinished_sweep_says_what_is_missing_and_what_failed():

@@ -156,8 +156,10 @@ def facts_of_run(run: RunFolder) -> Facts:
     curves = run.metrics() if newest and newest[1].segments else None  # raises where a segment is damaged
     total = header.spec["sequences"]
     if newest is None or not newest[1].finished:
-        problem = f"Unfinished: {value_text(run.sequences())} of {value_text(total)} sequences. "
-        problem += f"Continue with: ebbtide resume {shlex.quote(run.path.name)}"
+        so_far = f"{value_text(run.sequences())} of {value_text(total)} sequences"
+        problem = f"Unfinished: {so_far}. Continue with: ebbtide resume {shlex.quote(run.path.name)}"
+        if run.running():
+            problem = f"Being trained: {so_far} are saved."
     verdict, damage = _read(lambda: read_verdict(run))
     if damage:
         problem = damage
