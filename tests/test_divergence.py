@@ -14,7 +14,7 @@ from ebbtide.cli.console import status_words
 from ebbtide.evaluation.divergence import diverged, diverged_at
 from ebbtide.mechanisms.linear import joint_plane
 from ebbtide.papers.registry import find_study
-from ebbtide.report import arms_figure, contest_figure, figure, functions_figure, grid_figure, probe_figure
+from ebbtide.report import arms_figure, contest_figure, figure, functions_figure, grid_figure, plot, probe_figure
 from ebbtide.report import scaling_figure as scaling
 from ebbtide.report.curves import NOTHING, finite_to_the_end
 from ebbtide.runs.folder import RunFolder
@@ -231,10 +231,10 @@ def test_the_page_tells_of_runs_that_diverged_and_of_the_others(tmp_path, capsys
 
 
 def test_a_figure_that_cannot_be_drawn_takes_nothing_else_with_it(tmp_path, monkeypatch):
-    def broken(run, title):
+    def broken(run):
         raise ZeroDivisionError("of\nno use")
 
-    monkeypatch.setattr(figure, "curves_figure", broken)
+    monkeypatch.setattr(plot, "plot_run", broken)
     a_run(tmp_path / "one", 3, [])
     a_run(tmp_path / "two", 3, [])
     out = tmp_path / "page.html"
