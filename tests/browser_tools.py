@@ -35,12 +35,19 @@ EVALUATIONS = 41
 DENSE = 5001
 """Number of evaluations of a run of which not all are sent at a time: one after each step."""
 TRAIN = """
-import sys, ebbtide, tiny
+import sys, time, ebbtide, tiny
+from pathlib import Path
 from msgspec.structs import replace
+
+def wait(progress):
+    while not Path(sys.argv[2]).exists():
+        time.sleep(0.05)
+
 schedule = ebbtide.Schedule(evaluations=11, checkpoints=11)
-ebbtide.train(replace(tiny.SPEC, sequences=25_600, schedule=schedule), sys.argv[1])
+ebbtide.train(replace(tiny.SPEC, sequences=25_600, schedule=schedule), sys.argv[1], report=wait)
 """
-"""A real training run of two members with eleven evaluations, which commits each; the argument is its folder."""
+"""A real training run of two members with eleven evaluations, which commits each. The arguments are its folder, and a
+file for which it waits once it has begun."""
 SWEEP = Sweep(
     name="grid",
     base=SHORT_SWEEP.base,

@@ -278,9 +278,9 @@ def test_a_page_follows_a_run_that_grows_and_keeps_its_zoom_and_focus(browse, ro
         run.close()
 
 
-def test_a_training_run_is_watched_from_its_start_to_its_end(browse, root):
-    folder = {"cwd": Path(__file__).parent, "stdout": subprocess.DEVNULL}
-    training = subprocess.Popen([sys.executable, "-c", tools.TRAIN, str(root / "trained")], **folder)
+def test_a_training_run_is_watched_from_its_start_to_its_end(browse, root, tmp_path):
+    words = [sys.executable, "-c", tools.TRAIN, str(root / "trained"), str(tmp_path / "go on")]
+    training = subprocess.Popen(words, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL)
     try:
         page = browse("?filter=name:trained")
         row = page.locator("tr[data-key='trained']")
@@ -288,6 +288,8 @@ def test_a_training_run_is_watched_from_its_start_to_its_end(browse, root):
         row.get_by_role("link").click()
         icl = plot(page, "ICL (trained classes, labels 0/1)")
         expect(icl).to_have_attribute("data-lines", "2", timeout=60_000)
+        expect(page.locator(".badge").first).to_have_text("running")
+        (tmp_path / "go on").touch()
         expect(page.locator(".badge").first).to_have_text("finished", timeout=120_000)
         expect(icl).to_have_attribute("data-points", "11")
         assert limits(icl)[1] == 25_600
