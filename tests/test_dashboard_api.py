@@ -14,7 +14,7 @@ from ebbtide.dashboard import arrays as arrays_module
 from ebbtide.dashboard import curves as curves_module
 from ebbtide.dashboard import probes as probes_module
 from ebbtide.dashboard import sweeps as sweeps_module
-from ebbtide.dashboard.answers import Kept
+from ebbtide.dashboard.answer_cache import AnswerCache
 from ebbtide.dashboard.arrays import Arrays
 from ebbtide.dashboard.curves import numbers
 from ebbtide.dashboard.guard import Guard
@@ -231,18 +231,16 @@ def test_too_many_curves_are_refused_and_many_have_fewer_evaluations(long_run, m
     assert len(found["sequences"]) < 600 and "minima and maxima" in found["kept"]
 
 
-def test_answers_that_took_long_are_kept_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr("ebbtide.dashboard.answers.LARGEST_ANSWER", 10)
-    kept, made = Kept(), []
+def test_answers_that_took_long_are_kept_up_to_a_bound_and_go_when_not_used_for_longest():
+    cache, made = AnswerCache(10), []
 
-    def make() -> bytes:
-        made.append(1)
-        return b"123456"
+    def ask(key: str) -> bytes:
+        return cache.get_or_make(key, lambda: (made.append(key), b"12345")[1])
 
-    assert kept.get("a", make) == kept.get("a", make) == b"123456" and len(made) == 1
-    kept.get("b", make)
-    kept.get("a", make)
-    assert len(made) == 3
+    assert [ask(key) for key in "abacab"] == [b"12345"] * 6
+    assert "".join(made) == "abcb" and cache.size == 10
+    cache.get_or_make("large", lambda: b"12345678901")
+    assert cache.size <= 10
 
 
 def test_an_answer_that_is_too_large_is_refused(app, monkeypatch):

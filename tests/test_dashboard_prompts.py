@@ -22,7 +22,7 @@ from drawings_tools import make_drawings
 from ebbtide.dashboard.app import make_app
 from ebbtide.dashboard.asking import asker as asking
 from ebbtide.dashboard.asking import child, opened
-from ebbtide.dashboard.asking.asker import Asker, Cache, NoAnswerError
+from ebbtide.dashboard.asking.asker import Asker, NoAnswerError
 from ebbtide.dashboard.asking.inputs import show
 from ebbtide.dashboard.asking.opened import Opened
 from ebbtide.dashboard.asking.question import MOST_CHECKPOINTS, Question
@@ -456,12 +456,3 @@ def test_the_process_ends_when_its_parent_is_killed():
         time.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
     raise AssertionError("the process went on")
-
-
-def test_answers_that_were_not_used_for_longest_are_dropped():
-    cache = Cache(10)
-    cache.put("a", b"12345")
-    cache.put("b", b"12345")
-    assert cache.get("a") == b"12345"
-    cache.put("c", b"12345")
-    assert (cache.get("a"), cache.get("b"), cache.get("c"), cache.size) == (b"12345", None, b"12345", 10)

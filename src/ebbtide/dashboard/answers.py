@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -88,27 +86,6 @@ def answer(request: Request, body: bytes, tag: str | None = None, kind: str = JS
         words = f"the answer has {len(body):,} bytes; at most {LARGEST_ANSWER:,} are sent"
         return Response(msgspec.json.encode({"error": words}), 413, media_type=JSON)
     return Response(body, headers=headers, media_type=kind)
-
-
-class Kept:
-    """Answers that took long, by their tags: the last ones, up to `LARGEST_ANSWER` bytes together."""
-
-    def __init__(self) -> None:
-        self._found: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, tag: str, make: Callable[[], bytes]) -> bytes:
-        """The answer with this tag; made where it is not kept."""
-        with self._lock:
-            if tag in self._found:
-                self._found.move_to_end(tag)
-                return self._found[tag]
-        body = make()
-        with self._lock:
-            self._found[tag] = body
-            while len(self._found) > 1 and sum(map(len, self._found.values())) > LARGEST_ANSWER:
-                self._found.popitem(last=False)
-        return body
 
 
 def tag_of(request: Request, state: str) -> str:

@@ -12,9 +12,9 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from ebbtide.dashboard.answer_cache import AnswerCache
 from ebbtide.dashboard.answers import (
     JSON,
-    Kept,
     answer,
     count,
     is_known,
@@ -42,7 +42,7 @@ def make_app(
     root: Root, *, port: int, token: str | None = None, names: Iterable[str] = (), more: Sequence[BaseRoute] = ()
 ) -> Guard:
     """The application over a root, behind its guard; `more` are routes of other modules."""
-    catalog, arrays, kept = Catalog(root), Arrays(), Kept()
+    catalog, arrays, cache = Catalog(root), Arrays(), AnswerCache()
     warm = _Warm(catalog)
 
     async def runs(request: Request) -> Response:
@@ -74,7 +74,7 @@ def make_app(
                 tag = tag_of(request, look(path))
                 if is_known(request, tag):
                     return answer(request, b"", tag)
-                return answer(request, kept.get(tag, lambda: make(request, name, path)), tag, kind)
+                return answer(request, cache.get_or_make(tag, lambda: make(request, name, path)), tag, kind)
 
             return await long(read)
 

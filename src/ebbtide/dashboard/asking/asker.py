@@ -1,4 +1,4 @@
-"""Questions to the process that holds the models: one at a time, each within a time limit, answers kept."""
+"""Questions to the process that holds the models: one at a time, each within a time limit."""
 
 import os
 import queue
@@ -7,8 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import OrderedDict
-from collections.abc import Hashable
 
 import msgspec
 
@@ -24,36 +22,10 @@ MOST_WAITING = 8
 """Questions that may wait for their turn."""
 MODULE = f"{__package__}.child"
 """The module that the process runs."""
-MOST_KEPT = 2**26
-"""Bytes of answers that are kept."""
 
 
 class NoAnswerError(Exception):
     """A question that was not answered; the message is one line."""
-
-
-class Cache:
-    """Answers by key, of at most `most` bytes together; those that were not used for longest go first."""
-
-    def __init__(self, most: int = MOST_KEPT):
-        self.most, self.size = most, 0
-        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> bytes | None:
-        """The answer kept under `key`; None where there is none."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: Hashable, answer: bytes) -> None:
-        """Keeps an answer."""
-        with self._lock:
-            self.size += len(answer) - len(self._kept.pop(key, b""))
-            self._kept[key] = answer
-            while self.size > self.most:
-                self.size -= len(self._kept.popitem(last=False)[1])
 
 
 class Child:

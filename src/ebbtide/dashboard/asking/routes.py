@@ -18,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ebbtide.dashboard.answer_cache import AnswerCache
 from ebbtide.dashboard.answers import JSON, answer, count, is_known, one, shortly, tag_of
 from ebbtide.dashboard.asking.about import check_question, describe
-from ebbtide.dashboard.asking.asker import Asker, Cache, NoAnswerError
+from ebbtide.dashboard.asking.asker import Asker, NoAnswerError
 from ebbtide.dashboard.asking.question import Question
 from ebbtide.dashboard.places import Root
 from ebbtide.errors import require
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 def routes(root: Root, asker: Asker | None = None) -> list[Route]:
     """The routes over a root; they share one process that answers and one store of answers."""
-    own, cache = asker or Asker(), Cache()
+    own, cache = asker or Asker(), AnswerCache()
 
     def run_of(request: Request) -> RunFolder:
         name = one(request, "name")
@@ -55,13 +56,10 @@ def routes(root: Root, asker: Asker | None = None) -> list[Route]:
             if is_known(request, tag):
                 return answer(request, b"", tag)
             key = (run.header.digest, snapshot, question)
-            body = cache.get(key)
-            if body is None:
-                try:
-                    body = own.ask(question)
-                except NoAnswerError as error:
-                    return Response(msgspec.json.encode({"error": str(error)}), 409, media_type=JSON)
-                cache.put(key, body)
+            try:
+                body = cache.get_or_make(key, lambda: own.ask(question))
+            except NoAnswerError as error:
+                return Response(msgspec.json.encode({"error": str(error)}), 409, media_type=JSON)
             return answer(request, body, tag)
 
         async def handle(request: Request) -> Response:
