@@ -1,6 +1,7 @@
 // A panel: curves over training of one or several groups, with a legend, a summary in words and their data as a table.
 
 import { el, refill, setText, svg } from './dom.js';
+import { chartFrame } from './frame.js';
 import { countWords, extent, hasInterval, lastFinite, linesWords, nearest } from './groups.js';
 import { band, level, line, moment, notice, strip, triangle } from './paint.js';
 import { shown } from './palette.js';
@@ -35,22 +36,8 @@ export function swatch(colour, dash = []) {
  * view has one for all panels; `peers` are the groups of all panels that share these axes. */
 export class Panel {
   constructor(model) {
-    this.title = el('h3', {});
     this.note = el('p', { class: 'note' });
-    this.legend = el('div', { class: 'legend' });
-    this.host = el('div', { class: 'plot', role: 'group', 'aria-roledescription': 'chart' });
-    this.table = el(
-      'details',
-      { class: 'data', ontoggle: () => this.#fillTable() },
-      el('summary', {}, 'Show as table'),
-    );
-    this.element = el(
-      'figure',
-      { class: 'panel' },
-      el('figcaption', {}, this.title, this.note, this.legend),
-      this.host,
-      this.table,
-    );
+    Object.assign(this, chartFrame({ onTable: () => this.#fillTable(), note: this.note }));
     this.model = model;
     this.repaint = () => this.#writeLegend(true);
     addEventListener('themechange', this.repaint);

@@ -1,6 +1,7 @@
 // A phase portrait: one measure against another, a path per member, with the direction of time.
 
 import { el, refill, setText, svg } from './dom.js';
+import { chartFrame } from './frame.js';
 import { countWords } from './groups.js';
 import { arrow, dot, level, line, notice, rule } from './paint.js';
 import { ordered } from './palette.js';
@@ -33,23 +34,8 @@ export function pathOf(horizontal, vertical, sequences, more) {
  * path without a colour is coloured by time. */
 export class Portrait {
   constructor() {
-    this.title = el('h3', {});
-    this.legend = el('div', { class: 'legend' });
-    this.host = el('div', { class: 'plot portrait', role: 'group', 'aria-roledescription': 'chart' });
     this.scale = el('div', { class: 'timescale' });
-    this.table = el(
-      'details',
-      { class: 'data', ontoggle: () => this.#fillTable() },
-      el('summary', {}, 'Show as table'),
-    );
-    this.element = el(
-      'figure',
-      { class: 'panel wide' },
-      el('figcaption', {}, this.title, this.legend),
-      this.host,
-      this.scale,
-      this.table,
-    );
+    Object.assign(this, chartFrame({ onTable: () => this.#fillTable(), kind: 'portrait', wide: true, under: this.scale }));
     this.repaint = () => this.#writeLegend();
     addEventListener('themechange', this.repaint);
   }

@@ -1,6 +1,7 @@
 // A scalar against an axis of a sweep: members as points, medians as a line.
 
 import { el, refill, setText } from './dom.js';
+import { chartFrame } from './frame.js';
 import { median } from './groups.js';
 import { dot, line, notice } from './paint.js';
 import { swatch } from './panel.js';
@@ -35,21 +36,7 @@ function placesOf(values) {
  * [{value, y, words}]}], yLog, height}. */
 export class Scatter {
   constructor() {
-    this.title = el('h3', {});
-    this.legend = el('div', { class: 'legend' });
-    this.host = el('div', { class: 'plot', role: 'group', 'aria-roledescription': 'chart' });
-    this.table = el(
-      'details',
-      { class: 'data', ontoggle: () => this.#fillTable() },
-      el('summary', {}, 'Show as table'),
-    );
-    this.element = el(
-      'figure',
-      { class: 'panel' },
-      el('figcaption', {}, this.title, this.legend),
-      this.host,
-      this.table,
-    );
+    Object.assign(this, chartFrame({ onTable: () => this.#fillTable() }));
     this.limits = null;
   }
 
