@@ -101,6 +101,7 @@ ORDER = (
     ("sweeps", "verify"),
     ("studies",),
     ("analysis",),
+    ("contest",),
     ("papers",),
     ("bench", "follow", "pages"),
     ("dashboard",),
