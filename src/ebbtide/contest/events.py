@@ -61,10 +61,21 @@ def events_of(sequences: Num[np.ndarray, " time"], fractions: Float[np.ndarray, 
     top = int(np.argmax(icl))
     return {
         "onset": onset,
-        "peak": _peak(times, icl, top),
+        "peak": _peak(times, icl),
         "half_fall": _first(times[top:], HALF - icl[top:]),
         "crossover": _first(times[top:], memory[top:] - icl[top:]),
     }
+
+
+def peak_stretch(fractions: Float[np.ndarray, "time strategy"]) -> tuple[int, int]:
+    """The first and the last index of the stretch around the maximum of the smoothed generalising fraction on which
+    less than `NEAR` is missing.
+
+    >>> icl = np.array([0, 0, 0.9, 0.9, 0.9, 0.1, 0.1])
+    >>> peak_stretch(np.stack([icl, 1 - icl, 0 * icl], axis=1))
+    (3, 3)
+    """
+    return _stretch(smooth(np.asarray(fractions, np.float64).T)[GENERALISING])
 
 
 def time_error(observed: Event | None, predicted: Event | None) -> float:
@@ -93,10 +104,16 @@ def _first(times: np.ndarray, curve: np.ndarray) -> Event:
     return Event(float(np.exp(times[-1])), "after") if np.isnan(at) else Event(float(np.exp(at)))
 
 
-def _peak(times: np.ndarray, curve: np.ndarray, top: int) -> Event:
+def _peak(times: np.ndarray, curve: np.ndarray) -> Event:
+    first, last = _stretch(curve)
+    if last == len(curve) - 1:
+        return Event(float(np.exp(times[-1])), "after")
+    return Event(float(np.exp((times[first] + times[last]) / 2)))
+
+
+def _stretch(curve: np.ndarray) -> tuple[int, int]:
+    """The first and the last index around the maximum at which less than `NEAR` is missing."""
+    top = int(np.argmax(curve))
     missing = np.flatnonzero(curve < curve[top] - NEAR)
     before, after = missing[missing < top], missing[missing > top]
-    if not len(after):
-        return Event(float(np.exp(times[-1])), "after")
-    first = before[-1] + 1 if len(before) else 0
-    return Event(float(np.exp((times[first] + times[after[0] - 1]) / 2)))
+    return (int(before[-1]) + 1 if len(before) else 0), (int(after[0]) - 1 if len(after) else len(curve) - 1)

@@ -7,10 +7,11 @@ the integral over $\log s$ ($s$: sequences) by the trapezoid rule, divided by th
 import numpy as np
 from jaxtyping import Float, Num
 
-from ebbtide.contest.theory import GENERALISING
+from ebbtide.contest.theory import GENERALISING, STRATEGIES
 
 FLOOR = 1e-3
-"""The least share that a prediction gives to a strategy: a theory that is sure and wrong pays at most ln(1000) nats."""
+"""The least share of a strategy, in predictions and in measurements: a theory that is sure and wrong pays at most
+ln(1000) nats."""
 NOMINAL = 0.9
 """The share of measured values that the intervals of a prediction should cover."""
 
@@ -30,9 +31,8 @@ def log_time_weights(sequences: Num[np.ndarray, " time"]) -> Float[np.ndarray, "
 
 
 def floored(fractions: Float[np.ndarray, "*batch time strategy"]) -> Float[np.ndarray, "*batch time strategy"]:
-    """Fractions of which none is below `FLOOR`, before all are divided by their sum."""
-    least = np.maximum(fractions, FLOOR)
-    return least / least.sum(axis=-1, keepdims=True)
+    """(1 - 3 `FLOOR`) x fractions + `FLOOR`: the same mixture with a little of every strategy; sums stay 1."""
+    return (1 - len(STRATEGIES) * FLOOR) * np.asarray(fractions, np.float64) + FLOOR
 
 
 def divergence(
@@ -44,15 +44,15 @@ def divergence(
 
     $$\int \sum_k m_k(s) \log \frac{m_k(s)}{p_k(s)} \, d \log s \Big/ \int d \log s,$$
 
-    with predictions that are `floored`. It is 0 only where a prediction is right, and at most ln(1000).
+    of fractions that are both `floored`. So it is 0 only where a prediction is right, below ln(1000), and smooth in the
+    prediction; were the prediction alone floored, the best one would not be the truth.
 
     >>> half, sure = np.array([[0.5, 0.5, 0.0]]), np.array([[1.0, 0.0, 0.0]])
-    >>> round(float(divergence(sure, half, np.array([1]))), 2)  # ln 2, and the floor
-    0.69
+    >>> round(float(divergence(sure, half, np.array([1]))), 2)  # ln 2, but for the floor
+    0.68
     """
-    shares, expected = np.asarray(measured, np.float64), floored(predicted)
-    terms = shares * (np.log(np.where(shares > 0, shares, 1.0)) - np.log(expected))
-    return np.asarray(terms.sum(axis=-1) @ log_time_weights(sequences))
+    shares, expected = floored(measured), floored(predicted)
+    return np.asarray((shares * np.log(shares / expected)).sum(axis=-1) @ log_time_weights(sequences))
 
 
 def curve_error(
