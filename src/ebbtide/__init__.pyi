@@ -29,6 +29,7 @@ from ebbtide.models.encoders import Linear as Linear
 from ebbtide.models.encoders import ResNet as ResNet
 from ebbtide.models.linearized import BiasedSoftmax as BiasedSoftmax
 from ebbtide.models.linearized import Linearized as Linearized
+from ebbtide.models.one_head import OneHead as OneHead
 from ebbtide.models.one_layer import OneLayer as OneLayer
 from ebbtide.models.one_matrix import OneMatrix as OneMatrix
 from ebbtide.models.positions import Identical as Identical

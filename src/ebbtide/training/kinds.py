@@ -7,6 +7,7 @@ What a kind must answer is written where its base is: `tasks/task.py`, `sources/
 from typing import TYPE_CHECKING
 
 from ebbtide.models.deepset import DeepSet
+from ebbtide.models.one_head import OneHead
 from ebbtide.models.one_layer import OneLayer
 from ebbtide.models.one_matrix import OneMatrix
 from ebbtide.models.recurrent import Recurrent
@@ -54,7 +55,7 @@ AnySource = (
     | ModularRecurrences
     | Words
 )
-AnyModel = Transformer | Recurrent | DeepSet | OneMatrix | OneLayer
+AnyModel = Transformer | Recurrent | DeepSet | OneMatrix | OneLayer | OneHead
 AnyOptimizer = Adam | SGD
 
 if TYPE_CHECKING:  # structs, so that type checkers know `replace(spec.task, ...)`; users' classes are not listed
