@@ -1,11 +1,24 @@
 """Cells: the configurations of a sweep, each with the strategies of its members over training."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Num
 
-from ebbtide.contest.theory import Facts
+from ebbtide.contest.mixtures import few_shot_fractions
+from ebbtide.contest.theory import STRATEGIES, Facts
+from ebbtide.errors import InputError, require
+from ebbtide.sweeps.plan import spec_at
+from ebbtide.sweeps.results import Results
+from ebbtide.sweeps.rows import Row
+from ebbtide.tasks.fewshot import FewShot
+from ebbtide.tasks.labels import Fixed, Shared
+from ebbtide.traced import kind_name
+from ebbtide.training.spec import Spec
+
+SEEDS = "seeds."
+"""How the names of axes begin whose values are the members of a cell."""
 
 
 class Cell(NamedTuple):
@@ -21,3 +34,94 @@ class Cell(NamedTuple):
     facts: Facts
     sequences: Num[np.ndarray, " time"]
     fractions: Float[np.ndarray, "member time strategy"]
+
+
+Measured = tuple[np.ndarray, np.ndarray]
+"""Times in sequences, and the fractions [time, strategy] of one member at them."""
+
+
+def cells_of(results: Results, report: Callable[[str], Any] | None = None) -> list[Cell]:
+    """The cells of a sweep, in the order of its points; member i of each has the i-th seeds of the sweep.
+
+    The fractions of few-shot models follow from the recorded evaluators (`mixtures.few_shot_fractions`).
+
+    Args:
+        results: the results of a sweep, which may still be running.
+        report: is told of every cell, in words, before its fractions are measured.
+
+    Raises:
+        InputError: no member has finished, the task has no fractions of strategies, or the members of a cell were
+            evaluated at different times.
+    """
+    axes = [name for name in results.axes if not name.startswith(SEEDS)]
+    seeds = [name for name in results.axes if name.startswith(SEEDS)]
+    by_cell: dict[str, list[Row]] = {}
+    for row in results.rows:
+        by_cell.setdefault(_cell_name(row, axes) or results.folder.sweep.name, []).append(row)
+    places = list(dict.fromkeys(tuple(str(row.axes[name]) for name in seeds) for row in results.rows))
+    specs = _specs(results, axes)
+    cells = []
+    for name, rows in by_cell.items():
+        if report:
+            report(f"cell {len(cells) + 1} of {len(by_cell)}: {name}")
+        config = {axis: float(rows[0].axes[axis]) for axis in axes if _is_number(rows[0].axes[axis])}
+        measured: dict[int, Measured] = {}
+        for row in rows:
+            if row.state == "finished":
+                place = places.index(tuple(str(row.axes[axis]) for axis in seeds))
+                measured[place] = _measure(results, row, specs[name])
+        if measured:
+            cells.append(_cell(Facts(name, config, specs[name]), measured, len(places)))
+    require(len(cells) > 0, "sweep", str(results.folder.path), "has no member that has finished")
+    return cells
+
+
+def _cell_name(row: Row, axes: list[str]) -> str:
+    """`source.pool = 64, model.width = 32`."""
+    return ", ".join(f"{name} = {_short(row.axes[name])}" for name in axes)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _specs(results: Results, axes: list[str]) -> dict[str, Spec]:
+    """The spec of every cell by its name; its seeds are those of the base."""
+    base = results.folder.sweep.builtins()
+    specs: dict[str, Spec] = {}
+    for row, point in zip(results.rows, results.folder.sweep.points(), strict=True):
+        name = _cell_name(row, axes) or results.folder.sweep.name
+        if name not in specs:
+            specs[name] = spec_at(base, {field: value for field, value in point.items() if field in axes})
+    return specs
+
+
+def _measure(results: Results, row: Row, spec: Spec) -> Measured:
+    """The times and the fractions of a finished member."""
+    if isinstance(spec.task, FewShot):
+        allowed = "must be fixed or shared: else a class has no label of its own to memorise"
+        require(isinstance(spec.task.labels, Fixed | Shared), "task.labels", kind_name(spec.task.labels), allowed)
+        assert row.task is not None
+        run, curves = results.folder.run(row.task), results.metrics(row)
+        assert run is not None and curves is not None
+        own = {name: values[row.place : row.place + 1] for name, values in curves.items() if values.ndim == 2}
+        return curves["sequences"], few_shot_fractions(own, run.chance())[0]
+    allowed = "has no strategy fractions: they are known of few_shot"
+    raise InputError("task", kind_name(spec.task), allowed)
+
+
+def _cell(facts: Facts, measured: dict[int, Measured], members: int) -> Cell:
+    """A cell of the members by their places; at 0 sequences nothing is learnt, and there is no log-time."""
+    times = next(iter(measured.values()))[0]
+    for own, _ in measured.values():
+        allowed = "has members that were evaluated at different times"
+        require(np.array_equal(own, times), "cell", facts.name, allowed)
+    after = np.asarray(times) > 0
+    fractions = np.full((members, int(after.sum()), len(STRATEGIES)), np.nan)
+    for place, (_, own) in measured.items():
+        fractions[place] = own[after]
+    return Cell(facts, np.asarray(times)[after], fractions)

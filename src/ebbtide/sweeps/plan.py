@@ -134,7 +134,7 @@ def _rows_by_shape(
     for i, point in enumerate(points):
         kinds = tuple((name, None if _number(value) else _key(value)) for name, value in point.items())
         if kinds not in variable:
-            variable[kinds] = frozenset(fields).intersection(_spec_at(base, point).variable())
+            variable[kinds] = frozenset(fields).intersection(spec_at(base, point).variable())
         varied = variable[kinds]
         key = (kinds, tuple(value for name, value in point.items() if _number(value) and name not in varied))
         rows.setdefault(key, []).append(i)
@@ -146,8 +146,8 @@ def _rows_by_shape(
 def _common(base: dict[str, Any], point: Point, varied: frozenset[str]) -> tuple[Spec, list[str]]:
     """The shared spec of a group's members, with the base's values in the varied fields, and the names of these
     fields."""
-    spec = _spec_at(base, point)
-    without = _spec_at(base, {name: value for name, value in point.items() if name not in varied})
+    spec = spec_at(base, point)
+    without = spec_at(base, {name: value for name, value in point.items() if name not in varied})
     names = [name for name in spec.variable() if name in varied or name == MEMBER]  # or the place in the run decides
     for name in names:
         has = name in without.variable()
@@ -217,7 +217,8 @@ def _even(items: list[int], most: int) -> Iterator[list[int]]:
         yield items[start:end]
 
 
-def _spec_at(base: dict[str, Any], point: Point) -> Spec:
+def spec_at(base: dict[str, Any], point: Point) -> Spec:
+    """The spec of a point: the base (`Sweep.builtins`) with the fields that the point sets."""
     data = msgspec.json.decode(msgspec.json.encode(base))
     assign_all(Spec, data, point)
     return from_builtins(data)
