@@ -16,7 +16,7 @@ from ebbtide.sources.omniglot import Omniglot
 from ebbtide.studies.describe import defaults, differing
 from ebbtide.tasks.labels import Shared
 from ebbtide.training import fields
-from ebbtide.training.fields import assign_all, override
+from ebbtide.training.fields import assign_all, override, override_all
 from ebbtide.training.optimizer import SGD, Adam
 from ebbtide.training.schedule import Cosine, Schedule
 from ebbtide.training.spec import Spec, from_builtins
@@ -24,8 +24,7 @@ from ebbtide.training.spec import Spec, from_builtins
 
 def changed(*settings: tuple[str, str]) -> Spec:
     data = msgspec.to_builtins(Spec())
-    for name, text in settings:
-        override(Spec, data, name, text)
+    override_all(Spec, data, settings)
     return from_builtins(data)
 
 
@@ -60,6 +59,18 @@ def test_override(name, text, value):
 def test_overrides_build_on_each_other():
     spec = changed(("task.labels", "shared"), ("task.labels.count", "7"), ("optimizer", "sgd"), ("optimizer.lr", "0.5"))
     assert (spec.task.labels, spec.optimizer) == (Shared(7), SGD(lr=0.5))  # pyright: ignore
+
+
+def test_a_struct_is_set_before_its_own_fields_whatever_comes_first():
+    named, own = ("model", "recurrent"), ("model.width", "48")
+    assert changed(named, own) == changed(own, named) != changed(named)
+    assert changed(own, ("model.width", "24"), named) == changed(named, ("model.width", "24"))
+
+
+@pytest.mark.parametrize("settings", [[("source", "gausian"), ("source.classes", "12")], [("source", "gausian")]])
+def test_a_struct_that_there_is_not_is_told_before_its_fields(settings):
+    with pytest.raises(InputError, match=r"^source = 'gausian': must be one of .*mean 'gaussian'\?\)$"):
+        changed(*settings)
 
 
 def test_a_file_brings_the_other_fields_of_its_source():

@@ -103,7 +103,9 @@ FIELDS |= {"task.labels": "fixed", "sequences": 1024, "members": 2, "evaluation_
 
 
 def tiny_run(*changes: str) -> list[str]:
-    return ["run", "transience", *(word for n, v in FIELDS.items() for word in (f"--{n}", str(v))), *changes]
+    """The words of a small run, without the fields of a source where another source is named."""
+    fields = {n: v for n, v in FIELDS.items() if "--source" not in changes or not n.startswith("source.")}
+    return ["run", "transience", *(word for n, v in fields.items() for word in (f"--{n}", str(v))), *changes]
 
 
 NEED = "need at least"

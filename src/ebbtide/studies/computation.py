@@ -26,7 +26,7 @@ from ebbtide.studies.describe import field_words
 from ebbtide.studies.evidence import ONLY, Arm, Evidence, Scalars
 from ebbtide.studies.study import Figures, Setup
 from ebbtide.studies.verdict import VERDICT, Basis, Verdict, verdict_on
-from ebbtide.training.fields import explain, override, parse
+from ebbtide.training.fields import explain, override_all, parse
 
 COMPUTED, CURVES = "computed.json", "curves.npz"
 LARGEST_RECORD = 2**20
@@ -78,8 +78,7 @@ class Computation(NamedTuple):
     def plan(self, setup: Setup) -> "ComputationPlan":
         """The computation with the fields that a user has changed."""
         data: dict[str, Any] = msgspec.to_builtins(self.setting)
-        for name, text in setup.fields:
-            override(type(self.setting), data, name, text)
+        override_all(type(self.setting), data, setup.fields)
         try:
             setting = msgspec.convert(data, type(self.setting))
         except msgspec.ValidationError as error:

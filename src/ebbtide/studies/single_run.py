@@ -15,7 +15,7 @@ from ebbtide.studies.study import Experiment, Setup, Study
 from ebbtide.studies.verdict import Basis, Verdict, verdict_on, write_verdict
 from ebbtide.sweeps.axes import Point
 from ebbtide.training.feasible import check_feasible
-from ebbtide.training.fields import override
+from ebbtide.training.fields import override_all
 from ebbtide.training.spec import Spec, from_builtins
 
 
@@ -47,8 +47,7 @@ class SingleRun(NamedTuple):
     def plan(self, setup: Setup) -> "RunPlan":
         """The run with the fields that a user has changed."""
         data = setup.study.base(self.base).spec.builtins()
-        for name, text in setup.fields:
-            override(Spec, data, name, text)
+        override_all(Spec, data, setup.fields)
         return RunPlan(setup, from_builtins(data))
 
 

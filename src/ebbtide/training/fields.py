@@ -7,7 +7,7 @@ import copy
 import re
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import PurePath
 from typing import Any
 
@@ -28,6 +28,18 @@ def override(kind: type, data: dict[str, Any], name: str, text: str) -> None:
     write it (`2.56M`, `1_280_000`), else a string. Otherwise like `assign`."""
     number = number_in(text)
     assign(kind, data, name, parse(text) if number is None else number)
+
+
+def override_all(kind: type, data: dict[str, Any], fields: Iterable[tuple[str, str]]) -> None:
+    """Sets every field to its text (`override`): a struct before its own fields, in whatever order they are given; of
+    two texts for one field the last one holds."""
+    for name, text in sorted(fields, key=_depth):
+        override(kind, data, name, text)
+
+
+def _depth(field: tuple[str, Any]) -> int:
+    """The number of structs around the field of a (dotted name, value)."""
+    return field[0].count(".")
 
 
 def assign(kind: type, data: dict[str, Any], name: str, value: Any) -> None:
@@ -79,8 +91,8 @@ def _holder(at: Any) -> Any:
 
 def assign_all(kind: type, data: dict[str, Any], values: dict[str, Any]) -> None:
     """Assigns every value; a struct before its own fields, in whatever order they are given."""
-    for name in sorted(values, key=lambda one: one.count(".")):
-        assign(kind, data, name, values[name])
+    for name, value in sorted(values.items(), key=_depth):
+        assign(kind, data, name, value)
 
 
 def value_in(data: dict[str, Any], name: str) -> Any:
@@ -94,14 +106,16 @@ def value_in(data: dict[str, Any], name: str) -> Any:
 
 def _defaults(kind: type, data: dict[str, Any], path: list[str], tag: str, /, **given: Any) -> dict[str, Any]:
     """The struct tagged `tag` of the union at `path` with its defaults, so that later overrides find its fields; only
-    the given values where there is no such struct or it needs more (conversion will explain)."""
-    for option in _options(_walk(kind, data, path, union=True)[0]):
-        if getattr(option, "__struct_config__", None) and option.__struct_config__.tag == tag:
+    the given values where it needs more (conversion will explain). Raises `InputError` where there is no such one."""
+    union = _walk(kind, data, path, union=True)[0]
+    for option in _options(union):
+        if option not in KINDS and hasattr(option, "__struct_config__") and option.__struct_config__.tag == tag:
             try:
                 return msgspec.to_builtins(option(**given))
             except TypeError:
-                break
-    return {"type": tag, **given}
+                return {"type": tag, **given}
+    known = [*_words(union), *_tags(union)]
+    raise InputError(".".join(path), tag, f"must be one of {', '.join(known)}{nearest(tag, known)}")
 
 
 def _optional(kind: type, data: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
@@ -186,7 +200,7 @@ def _item(data: Any, part: str) -> Any:
 def _member(kind: Any, data: Any) -> Any:
     tag = data.get("type") if isinstance(data, dict) else None
     for option in _options(kind):
-        if getattr(option, "__struct_config__", None) and option.__struct_config__.tag == tag:
+        if option not in KINDS and hasattr(option, "__struct_config__") and option.__struct_config__.tag == tag:
             return option
     return kind
 
