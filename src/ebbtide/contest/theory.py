@@ -90,3 +90,13 @@ class Theory(Protocol):
     def parameters(self) -> Mapping[str, float]:
         """The fitted parameters by name."""
         ...
+
+
+@runtime_checkable
+class Drawn(Theory, Protocol):
+    """A theory whose parameters can be drawn, so that the contest can ask whether it is told from the others."""
+
+    def draw(self, random: np.random.Generator, inputs: Sequence[Any], last: float) -> "Theory":
+        """The theory with parameters drawn from its range, as if it were fitted. The range is stated in times, so that
+        something happens in cells with these `inputs` that train for `last` sequences."""
+        ...
