@@ -15,6 +15,7 @@ from ebbtide.verify.chains import CHAIN_CHECKS
 from ebbtide.verify.functions import FUNCTION_CHECKS
 from ebbtide.verify.mixtures import MIXTURE_CHECKS
 from ebbtide.verify.recurrences import RECURRENCE_CHECKS
+from ebbtide.verify.urns import URN_CHECKS
 from ebbtide.verify.words import WORD_CHECKS
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -50,7 +51,7 @@ def test_verify_passes_and_reports_every_check(verified):
     passed, checks, tables = verified
     assert passed, [c for c in checks if not c.passed]
     names = [c.name for c in checks]
-    listed = (*FUNCTION_CHECKS, *MIXTURE_CHECKS, *CHAIN_CHECKS, *RECURRENCE_CHECKS, *WORD_CHECKS)
+    listed = (*FUNCTION_CHECKS, *MIXTURE_CHECKS, *CHAIN_CHECKS, *URN_CHECKS, *RECURRENCE_CHECKS, *WORD_CHECKS)
     assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 2 + 6 + 5 + len(listed)
     assert all(c.detail for c in checks)
     assert list(tables) == list(verify.TASKS) and len(tables) == 3

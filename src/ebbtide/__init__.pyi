@@ -54,6 +54,7 @@ from ebbtide.sources.patterns import Patterns as Patterns
 from ebbtide.sources.recurrences import ModularRecurrences as ModularRecurrences
 from ebbtide.sources.recurrences import Recurrences as Recurrences
 from ebbtide.sources.tokens import Tokens as Tokens
+from ebbtide.sources.urns import Urns as Urns
 from ebbtide.sources.words import Words as Words
 from ebbtide.studies.claim import Claim as Claim
 from ebbtide.studies.comparison import Comparison as Comparison

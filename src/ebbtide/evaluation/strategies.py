@@ -10,8 +10,8 @@ One of the oracles guesses uniformly at random; its weight is the share that no 
 a model that is a mixture of the oracles gets back its own weights: exactly if it spreads its probability (p = .6 ICL +
 .4 IWL on every prompt), and up to sampling error if it plays ICL on 60 % of the prompts. Counting how often the model's
 first choice equals an oracle's does neither: the first model would count as pure ICL, and the shares of oracles that
-often agree would sum to more than one. The maximum is unique where the oracles' predictions are linearly independent,
-and is computed by expectation maximisation: w_k <- w_k mean_s sum_y p_s(y) q_ks(y) / sum_l w_l q_ls(y).
+often agree would sum to more than one. The maximum is unique where the oracles' predictions are linearly independent
+(`mixture_weights` computes it).
 
 The prompts are those of the evaluators in `NEEDED`: their classes are trained, and the query's class is in context, so
 that every strategy has a prediction and the predictions differ (`oracles.expected`). Where the query's class is not in
@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.optimize import nnls
 
 from ebbtide.evaluation.metrics import first_of_label
 from ebbtide.evaluation.oracles import Oracle
@@ -37,7 +38,13 @@ predicts the query's own label, which is mostly not in context, and CIWL any lab
 TOLERANCE = 1e-7
 """Nats of log-likelihood below the maximum at which the iteration stops; the log-likelihood is concave, and max_k
 slope_k - 1 bounds the difference."""
-MOST_STEPS = 5000
+MOST_STEPS = 200
+FLOOR = 1e-12
+"""Smallest probability of a part, so that a mixture is never 0 where the model's probability is not."""
+RIDGE = 1e-10
+"""Added to the curvature, so that parts that hardly differ do not make a step infinite."""
+ARMIJO = 1e-4
+"""Share of the gain that the slope promises from which a step is taken in full."""
 ALIKE = 0.01
 """Largest difference of probability between oracles that count as one."""
 DEPENDENT = 1e-4
@@ -110,14 +117,46 @@ def fractions(
     products = np.einsum("kso,lso->kl", q, q) / q.shape[1]
     if np.linalg.eigvalsh(products)[0] < DEPENDENT:
         return {}
-    w = np.full(len(names), 1 / len(names))
-    for _ in range(MOST_STEPS):
-        slope = (q * (model / _mix(w, q))).sum(axis=-1).mean(axis=1)
-        if slope.max() - 1 < TOLERANCE:
-            break
-        w = w * slope
+    w = mixture_weights(model, q)
     error = _errors(w, model, q)
     return {name: Fraction(float(a), float(b)) for name, a, b in zip(names, w, error, strict=True)}
+
+
+def mixture_weights(
+    model: Float[np.ndarray, "sequences outcomes"], parts: Float[np.ndarray, "parts sequences outcomes"]
+) -> Float[np.ndarray, " parts"]:
+    """Weights w >= 0 with sum 1 of the mixture of `parts` that is nearest to the model: the mean over sequences of
+    KL(model || mixture) is smallest.
+
+    Newton's method on the divergence + sum w, whose minimum over w >= 0 has the sum 1; each step is one problem of
+    non-negative least squares (mix-SQP, Kim et al. 2020, arXiv 1806.01412).
+
+    >>> from ebbtide.evaluation.strategies import mixture_weights
+    >>> parts = np.array([[[0.9, 0.1]], [[0.1, 0.9]]])
+    >>> mixture_weights(0.25 * parts[0] + 0.75 * parts[1], parts).round(3).tolist()
+    [0.25, 0.75]
+    """
+    n, count, parts = model.shape[0], len(parts), np.maximum(parts, FLOOR)
+    w, root = np.full(count, 1 / count), np.sqrt(model)
+    for _ in range(MOST_STEPS):
+        ratio = (parts * (root / _mix(w, parts))).reshape(count, -1)
+        slope = ratio @ root.reshape(-1) / n
+        if slope.max() - 1 < TOLERANCE:
+            break
+        lower = np.linalg.cholesky(ratio @ ratio.T / n + RIDGE * np.eye(count))
+        move = nnls(lower.T, np.linalg.solve(lower, 2 * slope - 1))[0] - w
+        size, before, gain = 1.0, _log_likelihood(w, model, parts), float((slope - 1) @ move)
+        while size > TOLERANCE:
+            after = w + size * move
+            if _log_likelihood(after, model, parts) - after.sum() >= before - 1 + ARMIJO * size * gain:
+                break
+            size /= 2
+        w = (w + size * move) / (w + size * move).sum()
+    return w
+
+
+def _log_likelihood(w: np.ndarray, model: np.ndarray, parts: np.ndarray) -> float:
+    return float((model * np.log(_mix(w, parts))).sum() / model.shape[0])
 
 
 def _mix(w: np.ndarray, q: np.ndarray) -> np.ndarray:

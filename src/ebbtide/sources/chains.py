@@ -69,12 +69,20 @@ class Chains(SeededSource, frozen=True, tag="chains", forbid_unknown_fields=True
 
     def sample_prior(self, key: Key[Array, ""]) -> Float[Array, "states states"]:
         """Logarithms of the transition probabilities of a chain drawn from the prior; none is -inf."""
-        shape = (self.states, self.states)
+        return self.sample_rows(key, self.states)
+
+    def sample_rows(self, key: Key[Array, ""], rows: int) -> Float[Array, "rows states"]:
+        """Logarithms of distributions over the states, drawn from the Dirichlet distribution; none is -inf."""
+        shape = (rows, self.states)
         if self.concentration == 1:  # gamma variates are exponential ones, which are drawn all at once
             logs = jnp.log(jnp.maximum(jax.random.exponential(key, shape), jnp.finfo(jnp.float32).tiny))
         else:
             logs = jax.random.loggamma(key, self.concentration, shape)
         return jax.nn.log_softmax(logs, axis=-1)
+
+    def sample_first(self, key: Key[Array, ""], transitions: Float[Array, "states states"]) -> Int[Array, ""]:
+        """The first symbol of a stream: uniform, whatever the chain."""
+        return jax.random.randint(key, (), 0, self.states)
 
     def look_up(
         self, bank: ChainBank, classes: Int[Array, "*slots"], exemplars: UInt[Array, "*slots"]

@@ -23,9 +23,9 @@ class Markov(FunctionTask, frozen=True, tag="markov", forbid_unknown_fields=True
     whole prompt, drawn from the source's pool or, with `draw = "prior"`, made anew. Without a pool every prompt has a
     chain of its own (Edelman et al. 2024, arXiv 2402.11004; Park et al. 2025, arXiv 2412.01003).
 
-    The first symbol is uniform, and so tells nothing of the chain: the posterior of each row of T given the stream is
-    then a Dirichlet distribution with the counts of its transitions. After a first symbol from the chain's stationary
-    distribution, as the papers draw it, it is not.
+    The first symbol of a chain is uniform, and so tells nothing of the chain: the posterior of each row of T given the
+    stream is then a Dirichlet distribution with the counts of its transitions. After a first symbol from the chain's
+    stationary distribution, as the papers draw it, it is not. The first symbol of `Urns` is from the urn.
 
     Args:
         context: the number of symbols before the last, the query.
@@ -85,7 +85,7 @@ class Markov(FunctionTask, frozen=True, tag="markov", forbid_unknown_fields=True
         pooled = self.draw == "pool" and source.pool > 0
         chain = draws.pool_member(chain_key, source.pool, self.zipf) if pooled else jnp.int32(-1)
         transitions = jnp.exp(bank.logs[chain] if pooled else source.sample_prior(chain_key))
-        first = jax.random.randint(first_key, (), 0, source.states)
+        first = source.sample_first(first_key, transitions)
         after = draw_next(transitions, jax.random.uniform(next_key, (self.context + 1,)))
 
         def step(state: Int[Array, ""], followers: Int[Array, " states"]) -> tuple[Array, Array]:

@@ -23,6 +23,7 @@ from ebbtide.sources.omniglot import Omniglot
 from ebbtide.sources.patterns import Patterns
 from ebbtide.sources.recurrences import ModularRecurrences, Recurrences
 from ebbtide.sources.tokens import Tokens
+from ebbtide.sources.urns import Urns
 from ebbtide.sources.words import Words
 from ebbtide.tasks.classification import Classification
 from ebbtide.tasks.cued import Cued
@@ -51,6 +52,7 @@ AnySource = (
     | Mixtures
     | Patterns
     | Chains
+    | Urns
     | Recurrences
     | ModularRecurrences
     | Words

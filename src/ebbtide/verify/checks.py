@@ -30,6 +30,7 @@ from ebbtide.verify.coverage import interval_coverage
 from ebbtide.verify.functions import FUNCTION_CHECKS
 from ebbtide.verify.mixtures import MIXTURE_CHECKS
 from ebbtide.verify.recurrences import RECURRENCE_CHECKS
+from ebbtide.verify.urns import URN_CHECKS
 from ebbtide.verify.words import WORD_CHECKS
 
 Table = dict[str, dict[str, tuple[float, float]]]
@@ -207,7 +208,8 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
     """Runs all checks, as many at a time as there are cores (nearly all their time is compilation, so XLA's
     optimisations are off), and reports each in order; returns whether all passed, and the truth tables by task."""
     own = (batch_invariance, exemplar_match, initial_loss, causality, descent, interval_coverage)
-    single = (*own, *FUNCTION_CHECKS, *MIXTURE_CHECKS, *CHAIN_CHECKS, *RECURRENCE_CHECKS, *WORD_CHECKS)
+    streams = (*CHAIN_CHECKS, *URN_CHECKS, *RECURRENCE_CHECKS, *WORD_CHECKS)
+    single = (*own, *FUNCTION_CHECKS, *MIXTURE_CHECKS, *streams)
     passed, tables = True, {}
     pool = ThreadPoolExecutor(cores())
     before = jax.config.read("jax_disable_most_optimizations")
