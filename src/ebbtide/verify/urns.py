@@ -40,7 +40,7 @@ def _joint(pool: Pool, weights: Float[np.ndarray, " pool"]) -> Float[np.ndarray,
     return np.tensordot(weights, np.cumprod(pool[:, _all_streams(pool.shape[1])], axis=1), axes=1)
 
 
-def _said(log_probs: np.ndarray, streams: Symbols) -> Float[np.ndarray, "slots stream"]:
+def _said(log_probs: np.ndarray, streams: Symbols) -> Float[np.ndarray, "draws stream"]:
     """Log-probabilities of the draws that follow."""
     return np.take_along_axis(log_probs, streams[1:, :, None], axis=-1)[..., 0]
 
