@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from keyword import iskeyword
 
 from ebbtide.cli.code import load_files
 from ebbtide.cli.parser import DATA_VERBS, KERNEL_VERBS, VERBS, option_names, overrides, parser
@@ -14,7 +15,7 @@ from ebbtide.user_code import explain
 
 HOMES = {
     **dict.fromkeys(("studies", "run", "resume"), "study"),
-    **dict.fromkeys(("ls", "show", "export", "report", "fsck"), "folders"),
+    **dict.fromkeys(("ls", "show", "import", "export", "report", "fsck"), "folders"),
     **dict.fromkeys(("verify", "bench"), "checks"),
 }
 """The module of a command; of any other it has the command's name."""
@@ -36,6 +37,7 @@ def run_command(words: list[str]) -> int:
         options.fields = overrides(rest)
         name = options.command.replace(" ", "_")
         group = name.partition("_")[0]
+        name += "_" if iskeyword(name) else ""
         if getattr(options, "kernel", None) is not None:  # for this process and those it starts
             os.environ["EBBTIDE_KERNEL"] = options.kernel
         if getattr(options, "deterministic", False):

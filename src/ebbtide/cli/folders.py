@@ -1,4 +1,4 @@
-"""Commands that read run folders: list, show, check, export, report."""
+"""Commands on run folders that train nothing: list, show, check, import, export, report."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -60,8 +60,9 @@ def show(options: Namespace) -> int:
     now = tables.status(found, curves)
     console.print(Text(found.path.name, "bold"), f" {label}  {now}", soft_wrap=True)
     identity = ", ".join(f"{k} {str(v)[:12] if k in INPUTS else v}" for k, v in header.identity.items())
-    console.print(f"created {header.created}; spec {header.digest[:12]}; {identity}", style="dim", soft_wrap=True)
-    for part in ("source", "task", "model", "optimizer"):
+    what = f"SHA-256 {header.digest[:12]}" if header.foreign else f"spec {header.digest[:12]}; {identity}"
+    console.print(f"created {header.created}; {what}", style="dim", soft_wrap=True)
+    for part in ("source", "task", "model", "optimizer") if not header.foreign else ():
         values = ", ".join(f"{k} {_flat(v)}" for k, v in header.spec[part].items() if k != "type")
         console.print(f"{part:10} {header.spec[part].get('type', '')}: {values}", soft_wrap=True)
     for part in ("interventions", "start", "freeze"):
@@ -87,7 +88,7 @@ def _newest(found: RunFolder) -> None:
     """Prints the content of the newest intact checkpoint other than the curves: how it was made, the best models, which
     members stopped."""
     newest = found.latest()
-    if newest is None:
+    if newest is None or found.header.foreign:
         return
     how = newest[1].identity
     layout = f"{how.get('processes')} processes, {how.get('width')} members side by side ({how.get('chosen')})"
@@ -119,6 +120,17 @@ def _figure(found: RunFolder, out: Path, label: str, log: bool) -> None:
     check_output(out, "figure")
     write_output(out, curves_figure(found, label, log=log)[f"figure{out.suffix}"], "figure")
     console.print(f"\nfigure  {out}", soft_wrap=True)
+
+
+def import_(options: Namespace) -> int:
+    """Writes a foreign run with the curves in a file of another program."""
+    from ebbtide.report.foreign import import_curves
+
+    run = import_curves(Path(options.source), Path(options.out))
+    names = ", ".join(one.name for one in run.header.instruments)
+    done = f"{run.header.spec['members']} members to {tables.short(run.sequences())} sequences; evaluators {names}"
+    console.print(f"{options.out}: foreign run, {done}", soft_wrap=True)
+    return 0
 
 
 def export(options: Namespace) -> int:

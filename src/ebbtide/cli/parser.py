@@ -105,6 +105,15 @@ def parser() -> argparse.ArgumentParser:
         "--approximate", type=int, default=0, metavar="N", help="softmax attention: N random features of each head"
     )
     code(convert)
+    imported = command("import", "read the curves of another program into a run folder, which has no models")
+    imported.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="FILE",
+        help="HDF5 log (.h5), a folder of member_*/log.h5, or .csv",
+    )
+    imported.add_argument("--out", required=True, metavar="FOLDER", help="new run folder")
     export = command("export", "write a run's curves as one tidy table")
     export.add_argument("run", help=f"run folder, or its name inside {RUNS}/")
     export.add_argument("--format", default="csv", help="csv, parquet or json (default: csv)")

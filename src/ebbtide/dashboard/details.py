@@ -52,10 +52,11 @@ def _run(root: Root, name: str, path: Path) -> dict[str, Any]:
     now = now_of(run)
     place = shlex.quote(str(path))
     resume = [("continue", f"ebbtide resume {place}")] if now.status == "interrupted" else []
+    probe = {"what": "probe the heads", "command": f"ebbtide probe {place} --measure induction_strength"}
     commands = [
         *_commands(facts, resume),
         {"what": "check every file", "command": f"ebbtide fsck {place}"},
-        {"what": "probe the heads", "command": f"ebbtide probe {place} --measure induction_strength"},
+        *([] if header.foreign else [probe]),
         {"what": "write the curves as a table", "command": f"ebbtide export {place} --out curves.csv"},
     ]
     return {
@@ -113,7 +114,11 @@ def _said(facts: Facts) -> dict[str, Any]:
 def _commands(facts: Facts, first: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     """The commands to copy, the most useful first."""
     again = [("reproduce", facts.command)] if facts.command else []
-    again += [("reproduce, with the file from the report", facts.otherwise[0])] if not facts.command else []
+    again += (
+        [("reproduce, with the file from the report", facts.otherwise[0])]
+        if facts.otherwise[0] and not facts.command
+        else []
+    )
     return [{"what": what, "command": command} for what, command in [*first, *again] if command]
 
 

@@ -147,7 +147,7 @@ def run_row(name: str, path: Path) -> Row:
         kind="run",
         study=one_line(study),
         experiment=one_line(experiment or header.label.get("experiment", "")),
-        preset=one_line(header.label.get("preset", "")),
+        preset="foreign" if header.foreign else one_line(header.label.get("preset", "")),
         status=now.status,
         status_words=now.words,
         members=header.spec["members"],

@@ -27,6 +27,7 @@ from ebbtide.report.progress import clock
 from ebbtide.report.tables import divergence
 from ebbtide.runs.folder import RunFolder
 from ebbtide.runs.reading import read_bounded
+from ebbtide.runs.records import Header
 from ebbtide.studies.claim import Claim
 from ebbtide.studies.comparison import find_verdict, folder_in
 from ebbtide.studies.computation import COMPUTED, read_record
@@ -147,6 +148,12 @@ FIRST = ("Arms", "Members", "Sequences")
 """Facts that come before those that every entry has."""
 
 
+def _foreign(header: Header) -> tuple[None, Grid, str]:
+    """What stands in place of the spec, its settings and the data that it needs: where a foreign run comes from."""
+    rows = [["curves of", header.foreign], ["SHA-256", header.digest], ["spec and models", "none: trained elsewhere"]]
+    return None, Grid("A foreign run", ["what", "value"], rows), ""
+
+
 def facts_of_run(run: RunFolder) -> Facts:
     """Facts about a run: its question, its results, and the spec, seeds and versions behind them."""
     header, problem = run.header, ""
@@ -167,7 +174,7 @@ def facts_of_run(run: RunFolder) -> Facts:
         problem = f"Not judged yet. Judge it with: ebbtide resume {shlex.quote(run.path.name)}"
     if curves and (words := divergence(curves)):
         problem = " ".join([f"Diverged: {words}.", problem]).strip()
-    spec, settings, needs = table_of_settings(header.spec, study)
+    spec, settings, needs = _foreign(header) if header.foreign else table_of_settings(header.spec, study)
     seconds = newest[1].seconds if newest else 0.0
     identity = [[name, value_text(value)] for name, value in header.identity.items()]
     identity.append(["repeatable bit for bit", value_text(newest is not None and newest[1].repeatable)])
@@ -189,12 +196,12 @@ def facts_of_run(run: RunFolder) -> Facts:
             ("Training time", f"{clock(seconds)} as the run recorded it" if seconds else ""),
         ],
         unlike=_scale_words(study, header.spec) if study else "",
-        seeds=seeds(header.spec),
+        seeds="" if header.foreign else seeds(header.spec),
         needs=needs,
         command=command,
-        otherwise=(RERUN, "The file spec.json is at the end of this section."),
-        grids=[settings, *numbers, Grid("Versions", ["what", "value"], identity)],
-        texts=[("Every field of the spec (spec.json)", _json(header.spec))],
+        otherwise=("", "") if header.foreign else (RERUN, "The file spec.json is at the end of this section."),
+        grids=[settings, *numbers, *([] if header.foreign else [Grid("Versions", ["what", "value"], identity)])],
+        texts=[] if header.foreign else [("Every field of the spec (spec.json)", _json(header.spec))],
         created=header.created,
         draw=lambda kind: _curves(run, curves, kind),
     )

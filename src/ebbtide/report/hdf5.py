@@ -26,7 +26,8 @@ def write_hdf5(run: RunFolder, out: Path) -> int:
 
     `eval_iter` and `train_iter` count sequences, as in the public code. Every `EVALUATOR/METRIC` is [evaluation, 1]:
     the public code has one column per evaluation sequence, a run stores their mean, so that the mean over columns is
-    the same. The standard error of that mean is `EVALUATOR/METRIC_error`. Raises `InputError` when `out` exists or h5py
+    the same. The standard error of that mean is `EVALUATOR/METRIC_error`; `batch`, and `headline` and `chance` of every
+    evaluator, are attributes (`report.read_hdf5` reads all of it again). Raises `InputError` when `out` exists or h5py
     is not installed.
     """
     try:
@@ -57,6 +58,7 @@ def write_hdf5(run: RunFolder, out: Path) -> int:
 
 def _fill(file, run: RunFolder, curves: dict[str, np.ndarray], member: int) -> None:
     file.attrs["about"] = "means over the evaluation sequences; *_error is their standard error; *_iter are sequences"
+    file.attrs["batch"] = run.header.spec["batch"]
     file["eval_iter"] = curves["sequences"]
     file["train_iter"] = curves["sequences"][1:]
     file["train_loss"] = curves["train_loss"][member, 1:]
@@ -65,3 +67,6 @@ def _fill(file, run: RunFolder, curves: dict[str, np.ndarray], member: int) -> N
             name = f"{one.name}/{metric}"
             file[f"{one.name}/{NAMES.get(metric, metric)}"] = curves[name][member][:, None]
             file[f"{one.name}/{NAMES.get(metric, metric)}_error"] = curves[f"{name}/error"][member][:, None]
+        file[one.name].attrs["headline"] = one.headline
+        if one.chance is not None:
+            file[one.name].attrs["chance"] = one.chance

@@ -50,7 +50,7 @@ def runs_table(runs: Iterable[RunFolder | UnreadableRun], verdict: Callable[[Run
 def _row(run: RunFolder) -> list[str]:
     label, spec, done = run.header.label, run.header.spec, run.sequences()
     curves = run.metrics() if done else None
-    row = [label.get("preset", "-"), status(run, curves), str(spec["members"])]
+    row = ["foreign" if run.header.foreign else label.get("preset", "-"), status(run, curves), str(spec["members"])]
     return [*row, f"{short(done)}/{short(spec['sequences'])}", *_now(curves)]
 
 
@@ -112,7 +112,7 @@ def curves_table(run: RunFolder, rows: int = 12) -> Table:
         values = [_written(float(mean[name][i])) for name in [*names, "train_loss"]]
         table.add_row(short(float(curves["sequences"][i])), str(curves["steps"][i]), *values)
     table.add_section()
-    table.add_row("chance", "", *[f"{run.chance()[name]:.3f}" for name in names], "", style="dim")
+    table.add_row("chance", "", *[_written(run.chance().get(name, np.nan)) for name in names], "", style="dim")
     errors = [_written(float(mean[f"{name}/error"].mean())) for name in names]
     table.add_row("± s.e.", "", *errors, "", style="dim")
     return table

@@ -185,14 +185,20 @@ class RunFolder:
             out[f"{one.name}/error"] = out[f"{one.name}/{one.headline}/error"]
         return out
 
+    def check_has_models(self) -> None:
+        """Raises `InputError` for a foreign run, which has curves alone."""
+        if self.header.foreign:
+            raise InputError("run", str(self.path), "is foreign: it has curves alone, no spec and no models")
+
     def best(self) -> dict[str, np.ndarray]:
         """The best model of every member by the headline metric of `keep_best`, as of the newest intact checkpoint.
 
         `value` (that metric), `sequences` (when it was reached; -1: no evaluation was a number), `stopped_at` (when
         early stopping stopped the member, in sequences; -1: it did not) and the parameters by dotted name, all with a
-        leading axis over the members. Raises `InputError` when no checkpoint is intact, and `DamagedError` when the
-        state lacks these arrays.
+        leading axis over the members. Raises `InputError` when no checkpoint is intact or the run is foreign, and
+        `DamagedError` when the state lacks these arrays.
         """
+        self.check_has_models()
         newest = self.latest()
         if newest is None:
             raise InputError("run", str(self.path), "has no good checkpoint")
@@ -205,8 +211,8 @@ class RunFolder:
         return out | {name.removeprefix("best."): v for name, v in state.items() if name.startswith("best.")}
 
     def chance(self) -> dict[str, float]:
-        """The chance level of every evaluator's headline metric."""
-        return {one.name: one.chance for one in self.header.instruments}
+        """The chance level of every evaluator's headline metric, where it is known."""
+        return {one.name: one.chance for one in self.header.instruments if one.chance is not None}
 
 
 def join_segments(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

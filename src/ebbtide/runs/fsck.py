@@ -76,7 +76,8 @@ class _Examination:
             self.unwritable_reason = error.allowed
             self.note("damaged", error.allowed)
             return None
-        self.note("ok", f"{HEADER}: schema {run.header.schema}, spec {run.header.digest[:12]}")
+        what = f"foreign, of {run.header.foreign}, SHA-256" if run.header.foreign else "spec"
+        self.note("ok", f"{HEADER}: schema {run.header.schema}, {what} {run.header.digest[:12]}")
         return run
 
     def _checkpoint(self, run: RunFolder | None, name: str, broken: list[tuple[str, str]]) -> None:
@@ -141,6 +142,8 @@ class _Examination:
             return f"resume refuses: {self.unwritable_reason}"
         if self.newest is None:
             return "resume starts from the beginning: there is no good checkpoint"
+        if run.header.foreign:
+            return "resume refuses: the run is foreign, it has curves alone"
         path, manifest = self.newest
         at = f"{manifest.sequences} of {run.header.spec['sequences']} sequences"
         if manifest.finished:

@@ -21,16 +21,22 @@ LONGEST_TEXT = 1000
 
 
 class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An evaluator as a run stores it: its headline metric and the chance level of that metric."""
+    """An evaluator as a run stores it: its headline metric and the chance level of that metric (None: not known, of a
+    foreign run)."""
 
     name: str
     headline: str
-    chance: float
+    chance: float | None
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """run.json: the spec (not interpreted here), the evaluators and metrics, and the identity on which the bits
-    depend."""
+    depend.
+
+    `foreign` is the name of the file that the curves of a foreign run were read from (`runs.foreign`); empty for a run
+    that was trained here, whose run.json does not have the field. The spec of a foreign run has counts, `vary`, and
+    empty parts; `digest` is the SHA-256 of what was read.
+    """
 
     schema: int
     digest: str
@@ -40,6 +46,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     identity: dict[str, Any]
     label: dict[str, str]
     created: str
+    foreign: str = ""
 
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,13 +88,20 @@ def read_header(folder: Path) -> Header:
     try:
         header = unsign(read_bounded(folder, HEADER, LARGEST_HEADER), Header, str(folder), HEADER)
         _check_spec(header.spec)
-        texts = [*header.label, *header.label.values(), header.created, *header.metrics, *header.identity]
+        texts = [
+            *header.label,
+            *header.label.values(),
+            header.created,
+            *header.metrics,
+            *header.identity,
+            header.foreign,
+        ]
         texts += [one.name for one in header.instruments]
         long = [text for text in texts if len(text) > LONGEST_TEXT or not text.isprintable()]
         if long:
             raise DamagedError(f"{HEADER}: {long[0][:60]!r} is no name: it is too long or not printable")
         check_plain([header.spec, header.identity], HEADER)
-        if not all(math.isfinite(one.chance) for one in header.instruments):
+        if not all(one.chance is None or math.isfinite(one.chance) for one in header.instruments):
             raise DamagedError(f"{HEADER}: a chance level is not finite")
         unknown = [one.headline for one in header.instruments if one.headline not in header.metrics]
         if unknown:

@@ -241,7 +241,7 @@ class Run(RunFolder):
             "evaluator": [one.name for one in head.instruments],
             "metric": head.metrics,
             "headline": ("evaluator", [one.headline for one in head.instruments]),
-            "chance": ("evaluator", [one.chance for one in head.instruments]),
+            "chance": ("evaluator", [np.nan if one.chance is None else one.chance for one in head.instruments]),
         }
         varied = head.spec.get("vary") or {}
         coordinates |= {name: ("member", values) for name, values in varied.items()}
@@ -249,7 +249,9 @@ class Run(RunFolder):
 
 
 def spec_of(run: RunFolder) -> Spec:
-    """The spec of a run. Raises `InputError` when this version cannot read it or it was changed."""
+    """The spec of a run. Raises `InputError` when this version cannot read it, it was changed, or the run is
+    foreign."""
+    run.check_has_models()
     spec = from_builtins(run.header.spec)
     require(spec.digest() == run.header.digest, "run", str(run.path), "run.json: spec and digest do not agree")
     return spec

@@ -147,6 +147,7 @@ def _kept_checkpoint(run: str, sequences: int) -> tuple[RunFolder, Manifest]:
     """A run and its checkpoint at `sequences`. Raises `InputError` when one is missing."""
     try:
         found = RunFolder(resolve_path(run))
+        found.check_has_models()
     except InputError as error:
         allowed = f"{error.allowed}; the run to start from must be trained first{search_note(run)}"
         raise InputError("start.run", run, allowed) from error
