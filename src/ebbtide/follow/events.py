@@ -63,7 +63,7 @@ def event(tail: Tail, kind: Kind, text: str, member: int | None, sequences: int,
 
 
 def _falls(tail: Tail) -> Iterator[Event]:
-    chance = {one.name: one.chance for one in tail.header.instruments}
+    chance = {one.name: one.chance for one in tail.header.instruments if one.chance is not None}
     curves = tail.curves()
     if "icl" not in chance or len(tail.sequences) < 2:
         return
