@@ -12,7 +12,7 @@ from ebbtide.sources.gaussian import Gaussian
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import PerSequence, Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt, Tag
-from ebbtide.tasks.relabel import CopyQueryLabel, Flip, Pair
+from ebbtide.tasks.relabel import CopyQueryLabel, Flip, LabelNoise, Pair
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -282,6 +282,43 @@ def test_copied_query_label_stands_once_beside_another_class(labels, draw):
     np.testing.assert_array_equal(prompt.labels[~copied], fixed[:-1][~copied])
 
 
+NOISY = FewShot(context=6, burst=2, labels=Shared(4))
+
+
+@pytest.mark.parametrize("of", ["context", "target", "classes"])
+def test_label_noise_draws_the_labels_it_names_uniformly(of, draw):
+    plain, noisy = (draw(task, sequences=4000) for task in (NOISY, replace(NOISY, relabel=LabelNoise(0.4, of=of))))
+    for name in ("exemplars", "classes", "indices", "tags", "own_label"):
+        np.testing.assert_array_equal(getattr(noisy, name), getattr(plain, name), err_msg=name)
+    wrong = noisy.labels != plain.labels, noisy.target != plain.target
+    assert wrong[0].any() == (of != "target") and wrong[1].any() == (of != "context")
+    count, trials = (int(wrong[0][0].sum()) if of == "context" else int(wrong[1].sum())), 4000
+    assert likely(count, trials, 0.4 * 3 / 4)  # a quarter of the drawn labels are the right ones
+    shift = (noisy.labels[0] - plain.labels[0] if of == "context" else noisy.target - plain.target) % 4
+    assert chisquare(np.bincount(shift, minlength=4)[1:]).pvalue > 1e-3
+    copies = plain.tags[:-1] == Tag.BURSTY
+    agree = (noisy.labels == noisy.target)[copies].mean()
+    assert agree == 1 if of == "classes" else abs(agree - 0.7) < 0.03
+
+
+def test_no_label_noise_and_full_label_noise(draw):
+    plain, none, full = (
+        draw(replace(NOISY, relabel=relabel), sequences=4000)
+        for relabel in (NOISY.relabel, LabelNoise(0.0), LabelNoise(1.0))
+    )
+    np.testing.assert_array_equal(none.labels, plain.labels)
+    np.testing.assert_array_equal(none.target, plain.target)
+    table = np.histogram2d(full.target, full.own_label, bins=4)[0]
+    assert chisquare(table.ravel()).pvalue > 1e-3  # the label tells nothing of the class
+
+
+def test_evaluators_have_no_label_noise():
+    source, noisy = Gaussian(classes=64, dim=8, holdout_classes=8), replace(NOISY, relabel=LabelNoise(0.4))
+    for name in ("icl", "icl_holdout", "iwl", "ciwl", "flip"):
+        assert noisy.evaluator(name, source) == NOISY.evaluator(name, source), name
+    assert noisy.evaluator("train", source).task == noisy
+
+
 def test_per_sequence_labels_name_the_classes_of_the_sequence_only(draw):
     prompt = draw(FewShot(context=6, burst=2, labels=PerSequence(7)), sequences=2000)
     labels = np.concatenate([prompt.labels, prompt.target[None]])
@@ -343,6 +380,7 @@ REFUSED = [
     ("task.relabel.labels", (3, 3), FewShot(relabel=Pair((3, 3)))),
     ("task.relabel.labels", (-1, 3), FewShot(relabel=Pair((-1, 3)))),
     ("task.relabel", "flip", FewShot(burst=0, relabel=Flip())),
+    ("task.relabel.share", 1.5, FewShot(relabel=LabelNoise(share=1.5))),
     ("task.relabel", "flip", FewShot(p_bursty=0.5, relabel=Flip())),
     ("task.relabel", "pair", FewShot(distractor=False, relabel=Pair())),
 ]

@@ -41,6 +41,7 @@ from ebbtide.tasks.regression import Regression
 from ebbtide.training import kernels
 from ebbtide.training.driver import resume
 from ebbtide.training.engine import Engine
+from ebbtide.training.forgetting import Forgetting
 from ebbtide.training.layout import Layout
 from ebbtide.training.optimizer import SGD, Adam, WeightDecay
 from ebbtide.training.schedule import Cosine, Schedule
@@ -298,7 +299,7 @@ OF_FUNCTIONS = {"evaluators": ("train",), "keep_best": None, "optimizer": Adam(l
             "batch": 700,
         }
         | OF_FUNCTIONS,
-        {"model": replace(SPEC.model, pairing="copied")},
+        {"model": replace(SPEC.model, pairing="copied"), "forgetting": Forgetting(every=20 * 20, moments=False)},
     ],
     ids=[
         "l2",
@@ -311,7 +312,7 @@ OF_FUNCTIONS = {"evaluators": ("train",), "keep_best": None, "optimizer": Adam(l
         "the query's number",
         "states",
         "symbols",
-        "copied",
+        "copied, and forgetting",
     ],
 )
 def test_steps_are_xlas(library, changes):

@@ -13,6 +13,7 @@ from ebbtide.sources.glyphs import Glyphs
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Shared
 from ebbtide.tasks.prompt import Prompt, Tag
+from ebbtide.tasks.relabel import LabelNoise
 from ebbtide.traced import replace_at, traced_fields
 from ebbtide.training.engine import Engine
 from ebbtide.training.optimizer import SGD, Adam, WeightDecay
@@ -26,9 +27,11 @@ DECAYED = Adam(lr=3e-3, decay=WeightDecay(coefficient=1e-3))
 PLAIN = replace(SPEC, task=TASK, source=GAUSSIAN, optimizer=DECAYED, members=1)
 DRAWN = Glyphs(classes=24, exemplars=2, holdout_classes=4, holdout_exemplars=2)
 SPECS = {"gaussian": PLAIN, "sgd": replace(PLAIN, optimizer=SGD(lr=1e-2)), "glyphs": replace(PLAIN, source=DRAWN)}
+SPECS["noisy"] = replace(PLAIN, task=replace(TASK, relabel=LabelNoise()))
 VALUES = {
     "task.zipf": [0.0, 1.0],
     "task.p_bursty": [0.0, 0.6, 1.0],
+    "task.relabel.share": [0.0, 0.3, 1.0],
     "source.noise": [0.0, 1.0],
     "source.motor": [0.0, 1.0],
     "optimizer.lr": [1e-3],
@@ -43,6 +46,7 @@ CASES = [
     ("gaussian", "optimizer.decay.coefficient"),
     ("sgd", "optimizer.lr"),
     ("glyphs", "source.motor"),
+    ("noisy", "task.relabel.share"),
 ]
 QUICK = ("task.zipf", "optimizer.decay.coefficient", "source.motor")
 """A field of each part of a spec; the others are tried before a release."""

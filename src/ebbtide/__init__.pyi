@@ -95,10 +95,12 @@ from ebbtide.tasks.relabel import CopyQueryLabel as CopyQueryLabel
 from ebbtide.tasks.relabel import Flip as Flip
 from ebbtide.tasks.relabel import HoldoutPair as HoldoutPair
 from ebbtide.tasks.relabel import Keep as Keep
+from ebbtide.tasks.relabel import LabelNoise as LabelNoise
 from ebbtide.tasks.relabel import Pair as Pair
 from ebbtide.tasks.trigger import Trigger as Trigger
 from ebbtide.training.driver import resume as resume
 from ebbtide.training.driver import train as train
+from ebbtide.training.forgetting import Forgetting as Forgetting
 from ebbtide.training.monitor import Monitor as Monitor
 from ebbtide.training.optimizer import SGD as SGD
 from ebbtide.training.optimizer import Adam as Adam

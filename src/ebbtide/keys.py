@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     EVALUATION = 2
     SOURCE = 3
     ORACLE = 4
+    FORGETTING = 5
 
 
 def root(seed: int, purpose: Purpose, index: int | Int[Array, ""] = 0) -> Key[Array, ""]:

@@ -65,7 +65,7 @@ def show(options: Namespace) -> int:
     for part in ("source", "task", "model", "optimizer") if not header.foreign else ():
         values = ", ".join(f"{k} {_flat(v)}" for k, v in header.spec[part].items() if k != "type")
         console.print(f"{part:10} {header.spec[part].get('type', '')}: {values}", soft_wrap=True)
-    for part in ("interventions", "start", "freeze"):
+    for part in ("interventions", "start", "freeze", "forgetting"):
         for one in [header.spec[part]] if isinstance(header.spec.get(part), dict) else header.spec.get(part) or []:
             console.print(f"{part:10} {one if isinstance(one, str) else _flat(one)}", soft_wrap=True)
     _newest(found)

@@ -119,6 +119,7 @@ def _check_spec(spec: dict[str, Any]) -> None:
             raise DamagedError(f"{HEADER}: spec.{field} is not a count from 1, below 2^32")
     kinds = dict.fromkeys(("source", "task", "model", "optimizer"), (dict,))
     kinds |= {"interventions": (list, type(None)), "freeze": (list, type(None)), "start": (dict, type(None))}
+    kinds |= {"forgetting": (dict, type(None))}
     for field, allowed in kinds.items():
         if not isinstance(spec.get(field), allowed):
             raise DamagedError(f"{HEADER}: spec.{field} is not what a spec has there")

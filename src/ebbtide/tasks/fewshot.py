@@ -14,7 +14,7 @@ from ebbtide.tasks import draws
 from ebbtide.tasks.class_draw import ClassDraw
 from ebbtide.tasks.labels import Fixed, Labels, PerSequence, Polysemy, Shared
 from ebbtide.tasks.prompt import Prompt, PromptType, Tag
-from ebbtide.tasks.relabel import CopyQueryLabel, Flip, HoldoutPair, Keep, Pair, Relabel
+from ebbtide.tasks.relabel import CopyQueryLabel, Flip, HoldoutPair, Keep, LabelNoise, Pair, Relabel
 from ebbtide.tasks.task import Evaluator, check_pairs
 from ebbtide.traced import Traced, kind_name
 
@@ -45,7 +45,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         p_bursty: the probability that a sequence is bursty; else it is drawn with a burst of 0.
         zipf: the exponent a of the class probabilities, p(c) ~ (c + 1)^-a.
         labels: the labelling scheme (`Fixed`, `Shared`, `Polysemy`, `PerSequence`).
-        relabel: how labels are overwritten after the draw; for evaluators.
+        relabel: how labels are overwritten after the draw: for evaluators, and in training by `LabelNoise`.
         distinct: whether a class that must differ from the query's differs as a "class" (the papers) or also in its
             "label" (evaluators, where classes share labels).
         reserved_labels: the number of labels of the read-out that never occur in training. 0 in the public code of
@@ -135,6 +135,9 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         if isinstance(self.relabel, Flip | Pair | HoldoutPair):
             two = self.distractor and self.burst > 0 and self.p_bursty == 1
             require(two, "task.relabel", tag, "needs burst >= 1, distractor = true and p_bursty = 1")
+        if isinstance(self.relabel, LabelNoise):
+            share = self.relabel.share
+            require(0 <= share <= 1, "task.relabel.share", share, "must be between 0 and 1")
 
     def _most_classes(self) -> int:
         """The largest number of different classes one sequence can hold."""
@@ -197,14 +200,15 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         split = sizes.split(holdout_classes=name == "icl_holdout", holdout_exemplars=name == "iwl_exemplar")
         if name in BY_RANK:
             split = split._replace(classes=self._rank_range(name, sizes.classes))
-        keeps = isinstance(task.relabel, Keep | CopyQueryLabel)
+        keeps = isinstance(task.relabel, Keep | CopyQueryLabel | LabelNoise)
         group = self.labels.per_class if isinstance(self.labels, Polysemy) and keeps else 1
         return Evaluator(name, EVERY.index(name), task, headline, split, group)
 
     def _variant(self, kind: str, classes: int) -> tuple["FewShot", str]:
         """The task of an evaluator, and the metric by which it is reported."""
+        exact = replace(self, relabel=Keep()) if isinstance(self.relabel, LabelNoise) else self
         two = replace(
-            self, burst=self.context // 2, distractor=True, rest="no_support", p_bursty=1.0, zipf=0.0, distinct="label"
+            exact, burst=self.context // 2, distractor=True, rest="no_support", p_bursty=1.0, zipf=0.0, distinct="label"
         )
         none = replace(two, burst=0, rest="unique")
         relabelled = replace(two, distinct="class")  # every label is replaced: classes only need to differ
@@ -309,7 +313,10 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         classes, tags = plan.classes[order], plan.tags[order]
         indices = self._exemplars(tags, exemplar_words, copy_words, split.exemplars.size)
         labels, own = self.labels.assign(classes + first, label_words, self.labels.total(split.classes.size))
-        labels = self._relabel(labels, tags, relabel_words)
+        if isinstance(self.relabel, LabelNoise):
+            labels = self.relabel.draw(labels, classes, relabel_words, self.labels.total(split.classes.size))
+        else:
+            labels = self._relabel(labels, tags, relabel_words)
         return classes, indices, tags, labels[:-1], labels[-1], own
 
     def _exemplars(
@@ -345,7 +352,7 @@ class FewShot(msgspec.Struct, frozen=True, tag="few_shot", forbid_unknown_fields
         of_query = (tags == Tag.BURSTY) | (tags == Tag.QUERY)
         of_distractor = tags == Tag.DISTRACTOR
         match self.relabel:
-            case Keep():
+            case Keep() | LabelNoise():
                 return labels
             case Pair(labels=(a, b)):
                 swap = words[0] >> 31 == 1

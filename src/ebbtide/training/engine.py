@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt
+from jaxtyping import Array, Float, Key, UInt
 from msgspec import UnsetType
 
 from ebbtide.evaluation.evaluators import Suite
@@ -51,7 +51,14 @@ class Engine:
         values = self.spec.values(member)
         bank = self.worlds.of(member).bank
         key = self.spec.root(Purpose.DATA, member)
-        return Data(key, bank, {name: jnp.float32(value) for name, value in values.items()})
+        values = {name: jnp.float32(value) for name, value in values.items()}
+        return Data(key, bank, values, self._forgetting_key(member))
+
+    def _forgetting_key(self, member: int) -> Key[Array, ""] | None:
+        """The root (seeds.init, FORGETTING, seeds.member + member), by which a member's forgotten parameters are drawn
+        again."""
+        forgets = not isinstance(self.spec.forgetting, UnsetType)
+        return self.spec.root(Purpose.FORGETTING, member) if forgets else None
 
     def init_side_by_side(self, members: list[int]) -> State:
         """The untrained states of several members, with a leading axis over them."""
@@ -65,7 +72,8 @@ class Engine:
         keys = jnp.stack([self.spec.root(Purpose.DATA, member) for member in members])
         each = [self.spec.values(member) for member in members]
         values = {name: jnp.asarray([one[name] for one in each], jnp.float32) for name in each[0]}
-        return Data(keys, worlds.bank, values)
+        again = [key for member in members if (key := self._forgetting_key(member)) is not None]
+        return Data(keys, worlds.bank, values, jnp.stack(again) if again else None)
 
     def suite(self, member: int) -> Suite:
         """The evaluation prompts of a member; shared by members of the same `Spec.world`."""

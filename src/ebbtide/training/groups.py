@@ -74,8 +74,9 @@ class SideBySide:
         filled = members + members[-1:] * self.fill
         self.worlds = engine.worlds.side_by_side(filled)
         shared = self.worlds.shared
-        key, bank, values = engine.data_side_by_side(filled, self.worlds)
-        self.data = Data(split_over(devices, key), split_over(devices, bank, whole=shared), split_over(devices, values))
+        key, bank, values, again = engine.data_side_by_side(filled, self.worlds)
+        split = (split_over(devices, one) for one in (values, again))
+        self.data = Data(split_over(devices, key), split_over(devices, bank, whole=shared), *split)
         self.prompts = split_over(devices, self.worlds.prompts, whole=shared)
         if stored is None:
             state = engine.init_side_by_side(filled)

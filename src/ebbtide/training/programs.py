@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Key, UInt
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from ebbtide.compile import compile_fast, products_in
@@ -55,11 +56,13 @@ class State(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The data stream of one member: its key, the source's bank, and the values of the member's varied fields."""
+    """The data stream of one member: its key, the source's bank, and the values of the member's varied fields; and the
+    key by which forgotten parameters are drawn again, where the spec has `Forgetting`."""
 
     key: Key[Array, ""]
     bank: Any
     values: Values
+    forgetting: Key[Array, ""] | None = None
 
 
 SideBySide = Callable[[State, Data, UInt[Array, ""], Bool[Array, " width"]], State]
@@ -92,9 +95,13 @@ class Programs:
 
     def fresh(self, key: Key[Array, ""]) -> State:
         """An untrained state whose parameters are drawn with `key`."""
-        with products_in("float32"):
-            params = self.spec.model.init(key, **self.spec.shape())
+        params = self.parameters(key)
         return State(params, self.spec.optimizer.init(params), jnp.uint32(0), jnp.float32(0), jnp.uint32(0))
+
+    def parameters(self, key: Key[Array, ""]) -> Params:
+        """Untrained parameters, drawn with `key`."""
+        with products_in("float32"):
+            return self.spec.model.init(key, **self.spec.shape())
 
     @cached_property
     def init(self) -> Callable[[Key[Array, ""]], State]:
@@ -137,11 +144,11 @@ class Programs:
         bank = None if shared else 0
 
         def train(states: State, data: Data, n: UInt[Array, ""], going: Bool[Array, " width"]) -> State:
-            trained = jax.vmap(self.train, in_axes=(0, Data(0, bank, 0), None))(states, data, n)  # pyright: ignore
+            trained = jax.vmap(self.train, in_axes=(0, Data(0, bank, 0, 0), None))(states, data, n)  # pyright: ignore
             return self.replace_members(going, trained, states)
 
         def compiled() -> SideBySide:
-            each = Data(SPLIT, SHARED if shared else SPLIT, SPLIT)  # pyright: ignore
+            each = Data(SPLIT, SHARED if shared else SPLIT, SPLIT, SPLIT)  # pyright: ignore
             return jax.jit(self._over(devices, train, (SPLIT, each, SHARED, SPLIT)), donate_argnums=0)
 
         return self._once(("train", devices, shared), compiled)
@@ -225,6 +232,7 @@ class Programs:
         lanes = jnp.arange(batch, dtype=jnp.uint32)
 
         def step(_: Array, state: State) -> State:
+            state = self._forget(state, data.forgetting)
             index = state.step * jnp.uint32(batch) + lanes
             index = index % jnp.uint32(spec.distinct) if spec.distinct else index
             with products_in("float32"):  # the data are exact, whatever the precision of the model
@@ -239,6 +247,16 @@ class Programs:
             return State(params, optimizer, state.step + 1, state.summed + loss, state.counted + 1)
 
         return jax.lax.fori_loop(jnp.uint32(0), n, step, state)
+
+    def _forget(self, state: State, key: Key[Array, ""] | None) -> State:
+        """The state with what the spec's forgetting draws again before this step."""
+        own = self.spec.forgetting
+        if isinstance(own, UnsetType):
+            return state
+        assert key is not None
+        at = state.step, self.spec.batch
+        params, optimizer = own.forget(state.params, state.optimizer, *at, key, self.parameters)
+        return state._replace(params=params, optimizer=optimizer)
 
 
 def without_members(spec: Spec) -> Spec:

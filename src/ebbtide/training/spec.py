@@ -24,6 +24,7 @@ from ebbtide.training import identity, limits
 from ebbtide.training.context import check_context
 from ebbtide.training.custom import as_data, try_out, with_code
 from ebbtide.training.fields import explain
+from ebbtide.training.forgetting import Forgetting
 from ebbtide.training.kinds import AnyOptimizer, ModelPart, SourcePart, TaskPart
 from ebbtide.training.optimizer import Adam
 from ebbtide.training.schedule import Schedule
@@ -94,6 +95,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         freeze: globs of parameters that are not trained, e.g. `blocks.1.*`.
         precision: of the factors of the model's matrix products, in training and in evaluation: "float32" (23 bits, the
             default), or on accelerators "tf32" (10) or "bf16" (7). Parameters, sums and data are float32 in any case.
+        forgetting: parameters that are drawn again at regular intervals; unset: none.
 
     Raises:
         InputError: from `check`, which training calls first; a spec itself may hold anything of the right types.
@@ -123,6 +125,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     start: Start | None = None
     freeze: tuple[str, ...] = ()
     precision: Precision | msgspec.UnsetType = msgspec.UNSET  # float32; absent from the JSON of specs without it
+    forgetting: Forgetting | msgspec.UnsetType = msgspec.UNSET  # not None: absent from the JSON of specs without it
 
     def __post_init__(self) -> None:
         if self.precision == "float32":  # the default has one name
@@ -166,6 +169,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             names = list(shapes(self.model, plain.shape()))
             for name, globs in parts.items():
                 select(globs, names, name)
+        if not isinstance(self.forgetting, msgspec.UnsetType):
+            names = list(shapes(self.model, plain.shape()))
+            self.forgetting.check(self.batch, self.sequences, names, self.freeze)
         most = 2**31 - self.members
         require(self.seeds.member <= most, "seeds.member", self.seeds.member, f"must be at most {most}")
         names = self.variable()
@@ -208,8 +214,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return {name: values[member] for name, values in self.vary.items() if name not in VARIED_SEEDS}
 
     def root(self, purpose: Purpose, member: int) -> Key[Array, ""]:
-        """The root key of a member's stream: (seeds.init or seeds.data, purpose, i)."""
-        name, own = ("seeds.init", self.seeds.init) if purpose == Purpose.INIT else ("seeds.data", self.seeds.data)
+        """The root key of a member's stream: (seed, purpose, i), with `seeds.init` for what draws parameters, else
+        `seeds.data`."""
+        draws_parameters = purpose in (Purpose.INIT, Purpose.FORGETTING)
+        name, own = ("seeds.init", self.seeds.init) if draws_parameters else ("seeds.data", self.seeds.data)
         seed = int(self.vary[name][member]) if name in self.vary else own
         return root(seed, purpose, self.number(member))
 
