@@ -20,6 +20,8 @@ from ebbtide.errors import require
 REFINED = 3
 """Starts that are followed to their minimum: those with the lowest values."""
 
+LIMITS = {"maxiter": 100}
+
 Vector = Float[np.ndarray, " parameter"]
 Objective = Callable[[Vector], tuple[float, Vector]]
 """The value that is minimised, and its slope by every parameter."""
@@ -87,7 +89,9 @@ def minimise(objective: Objective, bounds: Sequence[tuple[float, float]], starts
     if len(inside) > REFINED:
         values = [objective(start)[0] for start in inside]
         inside = [inside[i] for i in np.argsort(values, kind="stable")[:REFINED]]
-    ends = [minimize(objective, start, jac=True, bounds=list(bounds), method="L-BFGS-B") for start in inside]
+    ends = [
+        minimize(objective, start, jac=True, bounds=list(bounds), method="L-BFGS-B", options=LIMITS) for start in inside
+    ]
     return np.asarray(min(ends, key=lambda end: end.fun).x, np.float64)
 
 
