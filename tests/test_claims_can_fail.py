@@ -12,6 +12,7 @@ from ebbtide.studies.study import setup
 from ideal_chains import ON_CHAINS
 from ideal_conversion import ON_CONVERSION, stand_in_conversion
 from ideal_functions import FUNCTIONS, stand_in
+from ideal_kinetics import ON_KINETICS, stand_in_kinetics
 from ideal_mechanisms import MECHANISMS, PROBES
 from ideal_mixtures import ON_MIXTURES
 from ideal_patterns import ON_LAYERS
@@ -105,6 +106,12 @@ IDEALS: dict[str, dict[str, Course]] = MECHANISMS | {
         "1 layer, L2 on MLPs": PERSISTENT,
         "1 layer, L2 on all": PERSISTENT,
     },
+    "regularisation/one-head": {
+        "no L2": PERSISTENT,
+        "L2 on attention": TRANSIENT,
+        "L2 on MLP": PERSISTENT,
+        "L2 on all": PERSISTENT,
+    },
 }
 """What the members of every arm do if the paper is right, by experiment."""
 BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
@@ -114,6 +121,7 @@ ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 ON_FUNCTIONS = (
     FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_RECURRENCES | ON_CHAINS | ON_WORDS
 )
+ON_FUNCTIONS |= ON_KINETICS
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [
@@ -165,6 +173,7 @@ def test_exact_predictors_meet_every_claim_and_an_untrained_net_none(name, exper
     stand_in_layers(monkeypatch)
     stand_in_conversion(monkeypatch)
     stand_in_recurrences(monkeypatch)
+    stand_in_kinetics(monkeypatch)
     ideal, none = ON_FUNCTIONS[name](experiment, preset)
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}

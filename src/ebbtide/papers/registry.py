@@ -12,6 +12,7 @@ from ebbtide.papers.context_to_weights.study import CONTEXT_TO_WEIGHTS
 from ebbtide.papers.coopetition.study import COOPETITION
 from ebbtide.papers.gmm_convergence.study import GMM_CONVERGENCE
 from ebbtide.papers.induction_heads.study import INDUCTION_HEADS
+from ebbtide.papers.kinetics.study import KINETICS
 from ebbtide.papers.nonlinear_generalisation.study import NONLINEAR_GENERALISATION
 from ebbtide.papers.positions.study import POSITIONS
 from ebbtide.papers.regularisation.study import REGULARISATION
@@ -28,6 +29,7 @@ from ebbtide.user_code import names_a_file
 STUDIES: tuple[Study, ...] = (
     TRANSIENCE,
     REGULARISATION,
+    KINETICS,
     INDUCTION_HEADS,
     COOPETITION,
     ABRUPT_LEARNING,

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ebbtide.papers.kinetics.settings import ALL, ATTENTION, MLP, NONE, QUICK, SCALED
+from ebbtide.papers.kinetics.settings import PLACES as PLACES_OF_ONE_HEAD
 from ebbtide.papers.transience.claims import HALF, TENTH
 from ebbtide.papers.transience.models import QUICK_SCALE, weight_decay
 from ebbtide.papers.transience.study import TRANSIENCE
@@ -9,7 +11,7 @@ from ebbtide.report.arms_figure import TITLES, Panel, arms_figure
 from ebbtide.studies.claim import Claim, above, larger
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
-from ebbtide.studies.study import Experiment, Figures, Preset, Study
+from ebbtide.studies.study import Base, Experiment, Figures, Preset, Study
 from ebbtide.sweeps.axes import Point
 
 ONE_LAYER: Point = {
@@ -135,11 +137,34 @@ BY_PLACE = Experiment(
     figures=_draw_places,
 )
 
+_SECTION5 = "2311.08360, section 5: L2 on all weights keeps ICL"
+PAPERS_OWN = Experiment(
+    name="one-head",
+    question="Do the two papers agree in the model, and with the optimiser, of the one that says that L2 ends ICL?",
+    section="2412.00104: its model, exact items and SGD; 2311.08360, section 5 and Fig. 16, for what to expect there",
+    claims=(
+        stays("stays", "no L2: ICL is learned, and stays", _NGUYEN, NONE),
+        above("erodes", "L2 on the attention and the norm: ICL falls", _CODE, "transience", ATTENTION, TENTH),
+        larger(
+            "takes over",
+            "where it has ended ICL, the weights know the answer",
+            "2412.00104: once the weights know the answer",
+            "iwl_final",
+            ATTENTION,
+            NONE,
+            TENTH,
+        ),
+        stays("not by MLP", "L2 on the MLP: ICL is learned, and stays", _FIG16, MLP),
+        stays("not by all", "L2 on all weights: ICL is learned, and stays", _SECTION5, ALL),
+    ),
+    presets={"quick": Preset(Comparison(round=1, arms=PLACES_OF_ONE_HEAD, base={}, preset="one-head"), 8, SCALED)},
+    shows=("icl", "iwl", "flip"),
+)
 
 REGULARISATION = Study(
     name="regularisation",
     paper="Singh et al. 2023, arXiv 2311.08360; Nguyen & Reddy 2024, arXiv 2412.00104",
     question="Does regularisation keep in-context learning, or does it end it?",
-    bases={"quick": TRANSIENCE.bases["quick"]},
-    experiments=(BY_PLACE,),
+    bases={"quick": TRANSIENCE.bases["quick"], "one-head": Base(QUICK, SCALED)},
+    experiments=(BY_PLACE, PAPERS_OWN),
 )

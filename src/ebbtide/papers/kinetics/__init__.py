@@ -1,0 +1,1 @@
+"""Nguyen & Reddy 2024: learning kinetics of memorising and of in-context learning."""
