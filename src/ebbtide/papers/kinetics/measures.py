@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 from msgspec.structs import replace
 from scipy.special import lambertw, ndtr
 
@@ -61,8 +61,8 @@ def course_of(
 ) -> Course:
     """The `Course` of a member by its margins on each kind of prompts."""
     new, away, blank = (margins[kind].astype(np.float64) for kind in (NEW, AWAY, NEW_AWAY))
-    right = [np.mean(one > 0, axis=1) for one in (new, away)]
-    return Course(sequences, *right, new.mean(1), np.exp(-away).mean(1), blank.std(1))
+    icl, iwl = (np.mean(one > 0, axis=1) for one in (new, away))
+    return Course(sequences, icl, iwl, new.mean(1), np.exp(-away).mean(1), blank.std(1))
 
 
 def prompts_of_world(spec: Spec) -> dict[str, Prompt]:
@@ -93,7 +93,7 @@ def _compile_sampler(task: FewShot, source: Any, new: bool) -> Any:
 def _compile_margins(model: Model) -> Any:
     """Function from (parameters, prompts by kind) to the margins of every kind."""
 
-    def margin(params: Any, prompt: Prompt) -> Float[np.ndarray, " prompt"]:
+    def margin(params: Any, prompt: Prompt) -> Float[Array, " prompt"]:
         logits = model.apply(params, prompt)
         return (logits[:, 1] - logits[:, 0]) * (2 * prompt.target - 1)
 
