@@ -36,6 +36,7 @@ from ideal_tools import (
     specs_of,
     untrained,
 )
+from ideal_urns import ON_URNS
 from ideal_words import ON_WORDS
 
 IDEALS: dict[str, dict[str, Course]] = MECHANISMS | {
@@ -118,10 +119,8 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
 ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
-ON_FUNCTIONS = (
-    FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_RECURRENCES | ON_CHAINS | ON_WORDS
-)
-ON_FUNCTIONS |= ON_KINETICS
+ON_STREAMS = ON_RECURRENCES | ON_CHAINS | ON_URNS | ON_WORDS
+ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_KINETICS | ON_STREAMS
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax
 
-from ebbtide.analysis.predictions import PROMPTS, Predictions, cache_per_prompt_set, fresh_prompts, predict_member
+from ebbtide.analysis import predictions
+from ebbtide.analysis.predictions import PROMPTS, Predictions, cache_per_prompt_set, fresh_prompts
 from ebbtide.evaluation.chains import LogPredictive, true_log_probs
 from ebbtide.evaluation.pool_predictors import check_pool, pool_predictors
 from ebbtide.evaluation.strategies import mixture_weights
-from ebbtide.runs.folder import RunFolder, Snapshot
-from ebbtide.training.run import spec_of
+from ebbtide.runs.folder import Snapshot
 from ebbtide.training.spec import Spec
 
 FRACTION_PROMPTS = 250
@@ -68,7 +68,7 @@ def pool_fractions(
     Raises:
         InputError: another task or source, or no pool.
     """
-    asked = _predict(run, place, FRACTION_PROMPTS)
+    asked = predictions.predict_member(run, place, FRESH, FRACTION_PROMPTS, False)
     return asked.sequences, measure_fractions(asked)
 
 
@@ -84,7 +84,7 @@ def relative_distance(
 @lru_cache(maxsize=1024)
 def pool_course(run: Snapshot, place: int) -> PoolCourse:
     """The `PoolCourse` of a member; arguments and errors are those of `pool_fractions`."""
-    return measure_course(_predict(run, place, PROMPTS))
+    return measure_course(predictions.predict_member(run, place, FRESH, PROMPTS, False))
 
 
 def measure_fractions(asked: Predictions) -> Float[np.ndarray, "checkpoint strategy"]:
@@ -136,11 +136,6 @@ def pool_losses(spec: Spec, prompts: int = PROMPTS) -> Float[np.ndarray, " strat
     truth = np.exp(true_log_probs(symbols, asked.latent["transitions"].astype(np.float64)))
     said = pool_predictors(spec.source, spec.task, symbols)
     return -(truth * said).sum(-1).mean(axis=(1, 2))
-
-
-def _predict(run: Snapshot, place: int, prompts: int) -> Predictions:
-    check_pool((spec := spec_of(RunFolder(run.path))).source, spec.task)
-    return predict_member(run, place, FRESH, prompts, False)
 
 
 @cache_per_prompt_set

@@ -21,6 +21,7 @@ from ebbtide.papers.statisticians.study import STATISTICIANS
 from ebbtide.papers.toy_laws.study import TOY_LAWS
 from ebbtide.papers.transience.study import TRANSIENCE
 from ebbtide.papers.transient_ridge.study import TRANSIENT_RIDGE
+from ebbtide.papers.urns.study import URNS
 from ebbtide.studies.outside import installed_studies, study_in_file
 from ebbtide.studies.study import Study
 from ebbtide.training.spec import Spec
@@ -43,6 +44,7 @@ STUDIES: tuple[Study, ...] = (
     CONTEXT_TO_WEIGHTS,
     AFFINE_RECURRENCE,
     CHAINS,
+    URNS,
     BOUNDED_CFG,
     TOY_LAWS,
 )

@@ -1,10 +1,10 @@
-"""Figures of study `chains`: distances to algorithms over training, and the phase diagram."""
+"""Figures of study `chains`: distances to algorithms over training, and effects of changes."""
 
 import textwrap
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float
 
 from ebbtide.report.arms_figure import COLOURS
 from ebbtide.report.curves import draw_members, members_words, set_log
@@ -15,7 +15,7 @@ from ebbtide.report.functions_figure import Line
 def draw_distances(title: str, algorithms: tuple[str, ...], panels: dict[str, dict[str, Line]]) -> bytes:
     """PNG with a panel for each arm and a line for each algorithm: KL(algorithm || model) over training, both axes
     logarithmic; the first checkpoint, at 0 sequences, is not shown. An algorithm has the colour of its place in
-    `algorithms`, as in `draw_phases`."""
+    `algorithms`, as in `report.phases_figure`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.6 * len(panels) + 2.4, 3.3), layout="constrained")
@@ -36,36 +36,6 @@ def draw_distances(title: str, algorithms: tuple[str, ...], panels: dict[str, di
     figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=8)
     members = max((len(found) for lines in panels.values() for _, found in lines.values()), default=0)
     figure.suptitle(f"{title}: on chains of no pool\n{members_words(members)}", fontsize=9.5)
-    return render(figure, "png")
-
-
-def draw_phases(
-    title: str,
-    algorithms: tuple[str, ...],
-    arms: tuple[str, ...],
-    sequences: Num[np.ndarray, " time"],
-    nearest: Int[np.ndarray, "arm time"],
-    share: Float[np.ndarray, "arm time"],
-) -> bytes:
-    """PNG of the phase diagram: for each arm (from below) and time the number in `algorithms` of the one that is
-    nearest in most members, paler where fewer agree (`share`, from 0 to 1)."""
-    from matplotlib.colors import to_rgb
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    colours = np.asarray([to_rgb(COLOURS[i % len(COLOURS)]) for i in range(len(algorithms))])
-    cells = 1 - share[..., None] * (1 - colours[nearest])
-    figure = Figure(figsize=(7.6, 0.5 * len(arms) + 1.7), layout="constrained")
-    panel: Any = figure.subplots()
-    panel.imshow(cells, origin="lower", aspect="auto", interpolation="none")
-    ticks = np.unique(np.linspace(0, len(sequences) - 1, 8).astype(int))
-    panel.set_xticks(ticks, [f"{sequences[i]:,.0f}" for i in ticks], fontsize=8)
-    panel.set_yticks(range(len(arms)), arms, fontsize=8)
-    panel.set_xlabel("sequences (per member)", fontsize=9)
-    panel.spines[:].set_visible(False)
-    handles = [Patch(color=colour, label=name) for colour, name in zip(colours, algorithms, strict=True)]
-    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
-    figure.suptitle(f"{title}: the nearest algorithm on chains of no pool\npaler: fewer members agree", fontsize=9.5)
     return render(figure, "png")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from ebbtide.papers.chains.figures import draw_distances, draw_phases
+from ebbtide.papers.chains.figures import draw_distances
 from ebbtide.papers.chains.measures import (
     ALGORITHMS,
     BIGRAM,
@@ -16,6 +16,7 @@ from ebbtide.papers.chains.measures import (
     leads,
     nearest_time,
 )
+from ebbtide.report.phases_figure import draw_phases
 from ebbtide.studies.claim import Claim
 from ebbtide.studies.comparison import Comparison
 from ebbtide.studies.evidence import Evidence
@@ -178,7 +179,8 @@ def _draw(evidence: Evidence, title: str) -> Figures:
     if len(times) > 1:
         return figures
     sequences = next(iter(panels[done[0]].values()))[0]
-    drawn = draw_phases(title, ALGORITHMS, done, sequences, np.stack(nearest), np.stack(share))
+    words = "the nearest algorithm on chains of no pool"
+    drawn = draw_phases(title, ALGORITHMS, done, sequences, np.stack(nearest), np.stack(share), words)
     return figures | {"phases.png": drawn}
 
 
