@@ -58,6 +58,19 @@ def test_all_draws_of_a_stream_are_from_one_urn_the_first_too():
             assert chisquare(seen, theta * seen.sum()).pvalue > 1e-4
 
 
+GOLDEN = {
+    "pool": ["1222122222211", "2211222122222", "2010200002222", "1202022210222"],
+    "prior": ["0002000000000", "1111111111111", "1011101101111", "1202122210222"],
+}
+
+
+@pytest.mark.parametrize("draw_from", GOLDEN)
+def test_the_streams_are_pinned(draw_from):
+    prompt = draw(replace(TASK, draw=draw_from))
+    streams = np.concatenate([symbols_of(prompt)[:1], np.asarray(prompt.responses)])[:, :4].T
+    assert ["".join(map(str, stream)) for stream in streams] == GOLDEN[draw_from]
+
+
 def test_an_urn_forgets_what_was_drawn():
     prompt = draw(replace(TASK, draw="prior"))
     transitions = np.asarray(prompt.latent["transitions"])
