@@ -1,5 +1,7 @@
 """Study `urns`: times of turns and their slope, on courses that are known, and the figures."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from ebbtide.papers.urns.study import URNS
 from ebbtide.studies.evidence import Evidence, Series
 from evidence_tools import finished
 
+EXPERIMENT: Any = URNS.experiments[0]
 TIMES = np.asarray([0, 10, 100, 1_000, 10_000])
 
 
@@ -43,7 +46,7 @@ def test_the_slope_is_of_the_turns_that_were_seen():
 
 def evidence_with(monkeypatch: pytest.MonkeyPatch, ways: dict[str, PoolCourse]) -> Evidence:
     monkeypatch.setattr(measures, "courses", lambda evidence, arm: [ways.get(arm, course(0.1, 0.2, 0.3, 0.4)), None])
-    return finished(URNS.experiments[0].presets["quick"].work.arms)
+    return finished(EXPERIMENT.presets["quick"].work.arms)
 
 
 def test_the_margins_say_what_happened_and_by_how_much(monkeypatch):
@@ -63,12 +66,12 @@ def test_the_margins_say_what_happened_and_by_how_much(monkeypatch):
 
 def test_the_figures_show_every_arm(monkeypatch):
     evidence = evidence_with(monkeypatch, {pools.SOME: course(0.2, 0.1, 0.4, 0.7)})
-    drawn = URNS.experiments[0].figures(evidence, "made up")
+    drawn = EXPERIMENT.figures(evidence, "made up")
     assert set(drawn) == {"phases.png", "relative.png"}
     assert all(one[:4] == b"\x89PNG" for one in drawn.values())
 
 
 def test_the_papers_pools_are_asked_at_its_size():
-    plan = URNS.experiments[0].presets["paper"]
+    plan = EXPERIMENT.presets["paper"]
     assert plan.minutes is None and [4 * 2**i for i in range(11)] == [p for p in pools.PAPER_POOLS if p not in (24, 48)]
     assert set(pools.POOLS) < set(pools.PAPER_POOLS)
