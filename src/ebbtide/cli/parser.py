@@ -179,6 +179,21 @@ def parser() -> argparse.ArgumentParser:
         "--where", action="append", default=[], metavar="AXIS=VALUE", help="value of another axis, which is held fixed"
     )
     figure.add_argument("--out", required=True, help="file to write (.png or .svg)")
+    contest = command("contest", "fit theories to a part of a sweep, and score them on what is held out")
+    contest.add_argument("sweep", help=f"folder of the sweep, or its name inside {RUNS}/")
+    contest.add_argument("--out", metavar="DIR", help=f"folder of the contest (default: {RUNS}/contest-NAME)")
+    contest.add_argument(
+        "--split", metavar="NAME[,NAME]", help="later, elsewhere, early, seeds: what is held out (default: all)"
+    )
+    contest.add_argument("--axis", metavar="FIELD", help="axis of the split elsewhere (default: the only one)")
+    contest.add_argument(
+        "--theories",
+        metavar="NAME|FILE.py[,...]",
+        help="theories by name, or Python files that hold theories of yours (default: all of ebbtide's)",
+    )
+    contest.add_argument(
+        "--resamples", type=int, default=100, metavar="N", help="how often members are resampled (default: 100)"
+    )
     data = command("data", "get, make and list data files: Omniglot, its features, classes of tokens")
     data.usage = "ebbtide data fetch omniglot | features | tokens | info   (each has --help)"
     data.add_argument("verb", choices=DATA_VERBS, help="what to do")

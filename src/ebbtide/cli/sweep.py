@@ -54,7 +54,7 @@ def train_sweep(found: Any, out: Path, options: Namespace, command: str, *, retr
         console.print(text, soft_wrap=True)
 
     try:
-        with ProgressLine(console, _line) as line:
+        with ProgressLine(console, progress_words) as line:
             return run_sweep(found, out, on=options.executor, jobs=options.jobs, retry=retry, report=line, say=tell)
     except (Interrupted, KeyboardInterrupt):
         tell(f"stopped; what was trained is saved. Continue with:\n  {command}")
@@ -285,7 +285,7 @@ def print_diverged_members(results: Any) -> None:
         console.print(f"... and {len(rows) - MOST_LINES} more members diverged")
 
 
-def _line(p: Any) -> str:
+def progress_words(p: Any) -> str:
     """The text of a `SweepProgress`: `tasks 3/12, 2 running | 12M/48M sequences, 96k/s, 6:12 left | icl 0.83 iwl 0.12
     loss 0.31`"""
     now = " ".join(f"{name} {value:.3f}" for name, value in p.latest.items() if value == value)

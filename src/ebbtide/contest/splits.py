@@ -23,6 +23,8 @@ SPLITS = {
 """The splits, each with what it does."""
 FITTED_SEEDS = 0.4
 """The share of members that theories are fitted to in the split `seeds`."""
+FEWEST_DIVIDED = 5
+"""The least number of members that the split `seeds` divides: two of them are fitted, three scored."""
 FEWEST_TIMES = 2
 """The least number of times in a part of a cell: with one there is no log-time to average over."""
 
@@ -87,7 +89,9 @@ def make_split(cells: Sequence[Cell], name: str, axis: str | None = None) -> Spl
         allowed = "has no cell in which the generalising fraction passes one half and falls again before the end"
         require(any(one.scored.any() for one in parts), "split", name, allowed)
     else:
-        count = max(1, math.floor(FITTED_SEEDS * len(members)))
+        allowed = f"needs {FEWEST_DIVIDED} members that have finished in every cell; here are {len(members)}"
+        require(len(members) >= FEWEST_DIVIDED, "split", name, allowed)
+        count = math.floor(FITTED_SEEDS * len(members))
         fitted, scored = members[:count], members[count:]
         parts = [_whole(cell, True, True) for cell in cells]
     parts = [_with_enough_times(one) for one in parts]
