@@ -110,7 +110,7 @@ def made_sweep(path: Path, members: int = 5) -> SweepFolder:
         spec = folder.spec(task)
         classes = float(spec.source.sizes().classes)
         head = replace(header(spec), digest=spec.digest(), spec=msgspec.to_builtins(spec))
-        chance = {one.name: one.chance for one in head.instruments}
+        chance = {one.name: one.chance for one in head.instruments if one.chance is not None}
         seeds = [int(seed) for seed in spec.vary["seeds.member"]]
         lags = [np.exp(0.1 * np.random.default_rng(seed).standard_normal()) for seed in seeds]
         told = np.stack([curve(1e4 * lag, 1e3 * classes * lag) for lag in lags])

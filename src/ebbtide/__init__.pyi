@@ -4,6 +4,7 @@ Type checkers read it as the types of the package. `__init__.py` reads it to loa
 """
 
 from ebbtide.contest.run import run_contest as run_contest
+from ebbtide.contest.run import trust_contest as trust_contest
 from ebbtide.errors import InputError as InputError
 from ebbtide.errors import Interrupted as Interrupted
 from ebbtide.evaluation.evaluate import evaluate as evaluate

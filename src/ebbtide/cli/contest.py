@@ -3,6 +3,8 @@
 import itertools
 import shlex
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +23,42 @@ STYLE = {"holds": "green", "fails": "bold red", "undecided": "dim"}
 
 
 def contest(options: Namespace) -> int:
-    """Holds a contest on a sweep and prints its table."""
-    from ebbtide.contest.output import write_outputs
-    from ebbtide.contest.run import run_contest
-
+    """Holds a contest on a sweep and prints its table; with --trust the confusion matrix of the theories, and exit code
+    1 where they are not told apart."""
     sweep = _sweep_folder(options.sweep)
     out = Path(options.out or Path(RUNS) / f"contest-{sweep.name.removeprefix('sweep-')}")
-    how: dict[str, Any] = {"axis": options.axis, "resamples": options.resamples, "out": out}
+    splits = options.split.split(",") if options.split else None
+    one = splits is None or len(splits) == 1
+    require(options.trust is None or one, "split", options.split, "must be one with --trust")
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
     try:
         with ProgressLine(console, _words) as line:
-            record = run_contest(
-                sweep,
-                theories_named(options.theories),
-                options.split.split(",") if options.split else None,
-                report=line,
-                say=lambda text: console.print(text, soft_wrap=True),
-                **how,
-            )
+            how: dict[str, Any] = {"axis": options.axis, "out": out, "report": line, "say": say}
+            show = _work(options, sweep, splits, how)
     except (Interrupted, KeyboardInterrupt):
-        again = shlex.join(["ebbtide", "contest", options.sweep, *_given(options)])
-        console.print(f"stopped; what was found is saved. Continue with:\n  {again}", soft_wrap=True)
+        say(
+            "stopped; what was found is saved. Continue with:\n  "
+            + shlex.join(["ebbtide", "contest", options.sweep, *_given(options)])
+        )
         return 130
-    write_outputs(out, record)
-    print_contest(record)
-    console.print(f"\ncontest {out}", soft_wrap=True)
-    return 0
+    return show()
+
+
+def _work(options: Namespace, sweep: Path, splits: list[str] | None, how: dict[str, Any]) -> Callable[[], int]:
+    """Computes what the options ask for; returns what shows it."""
+    from ebbtide.contest.output import write_outputs
+    from ebbtide.contest.run import run_contest, trust_contest
+
+    theories = theories_named(options.theories)
+    if options.trust is not None:
+        split = splits[0] if splits else "elsewhere"
+        return partial(print_trust, trust_contest(sweep, theories, split, draws=options.trust, **how))
+    record = run_contest(sweep, theories, splits, resamples=options.resamples, **how)
+    write_outputs(how["out"], record)
+    return partial(print_contest, record, how["out"])
 
 
 def theories_named(words: str | None) -> list[Any] | None:
@@ -81,7 +94,7 @@ def _sweep_folder(word: str) -> Path:
 
 def _given(options: Namespace) -> list[str]:
     words = [("--out", options.out), ("--split", options.split), ("--axis", options.axis)]
-    words += [("--theories", options.theories)]
+    words += [("--theories", options.theories), ("--trust", options.trust and str(options.trust))]
     given = [part for name, value in words if value for part in (name, value)]
     return given + ([] if options.resamples == 100 else ["--resamples", str(options.resamples)])
 
@@ -93,7 +106,7 @@ def _words(progress: Any) -> str:
     return f"pure runs: {progress_words(progress)}"
 
 
-def print_contest(record: Any) -> None:
+def print_contest(record: Any, out: Path) -> int:
     """Prints the ranking of every split, and which neighbours in it are told apart."""
     from ebbtide.contest.events import EVENTS
     from ebbtide.contest.output import BASELINE, table_rows
@@ -126,6 +139,33 @@ def print_contest(record: Any) -> None:
         style="dim",
         soft_wrap=True,
     )
+    console.print(f"\ncontest {out}", soft_wrap=True)
+    return 0
+
+
+def print_trust(record: Any) -> int:
+    """Prints the confusion matrix; exit code 1 where a theory was not named in as many of its draws as is asked."""
+    from ebbtide.contest.trust import ASKED
+
+    head = f": {record.draws} draws from every theory, split {record.split}: after whom they were named"
+    console.print(Text(record.sweep, "bold"), head, soft_wrap=True)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("drawn from", no_wrap=True)
+    for name in record.contestants:
+        table.add_column(name, justify="right")
+    for row in record.rows:
+        if not row.refused:
+            counts = [str(row.named.get(name, 0) or "-") for name in record.contestants]
+            table.add_row(row.theory, *counts, style="" if row.right() >= ASKED * record.draws else "bold red")
+    console.print(table)
+    for row in record.rows:
+        if row.refused:
+            console.print(f"refused   {row.theory}: {row.refused}", soft_wrap=True)
+    for theory, other, count in record.confused():
+        console.print(f"cannot be told apart: {theory} named {other} in {count} of {record.draws}", soft_wrap=True)
+    asked = f"every theory named in {100 * ASKED:.0f} % of its draws"
+    console.print(f"\n{asked}: {'yes' if record.trusted() else 'no'}", soft_wrap=True)
+    return 0 if record.trusted() else 1
 
 
 def _neighbours(split: Any) -> list[Any]:

@@ -194,6 +194,14 @@ def parser() -> argparse.ArgumentParser:
     contest.add_argument(
         "--resamples", type=int, default=100, metavar="N", help="how often members are resampled (default: 100)"
     )
+    contest.add_argument(
+        "--trust",
+        type=int,
+        nargs="?",
+        const=100,
+        metavar="N",
+        help="ask instead whether curves drawn from each theory are named after it, N times (default: 100)",
+    )
     data = command("data", "get, make and list data files: Omniglot, its features, classes of tokens")
     data.usage = "ebbtide data fetch omniglot | features | tokens | info   (each has --help)"
     data.add_argument("verb", choices=DATA_VERBS, help="what to do")

@@ -107,6 +107,12 @@ def score_theory(
     )
 
 
+def held_out_divergence(theory: Theory, inputs: Sequence[Any], split: Split) -> float:
+    """The divergence of a theory on a split, without intervals; arguments and errors are those of `score_theory`."""
+    _, predicted = _fit_and_predict(theory, split, inputs, split.fitted_members)
+    return _mean_divergence(split, predicted, split.scored_members)
+
+
 def score_interval(score: Score, split: Split) -> Interval:
     """The 95 % interval of a theory's divergence, nats, and never below 0."""
     low, high = interval(score.divergence, score.resampled, stretch_of(split))

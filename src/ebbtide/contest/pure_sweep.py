@@ -1,9 +1,10 @@
 """Pure runs: the training of a cell with data that one strategy alone can solve.
 
 Theories that gate by regret or by cost see how fast each strategy is learnt by itself, and nothing of the cell's own
-training. `in_context`: labels are drawn anew for every sequence, so that weights cannot hold them. `in_weights`: the
-context has no exemplar of the query's class, so that it cannot help. All else is the cell's. They are trained as an
-ordinary sweep, so what is there is never trained again, and what was interrupted is continued.
+training. `in_context`: labels are drawn anew for every sequence, so that weights cannot hold them; where classes share
+labels, which then would not tell classes apart, there are so many classes that none comes often (`ARRAY`).
+`in_weights`: the context has no exemplar of the query's class, so that it cannot help. All else is the cell's. They are
+trained as an ordinary sweep, so what is there is never trained again, and what was interrupted is continued.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +18,13 @@ from ebbtide.contest.cells import Cell
 from ebbtide.contest.theory import Facts
 from ebbtide.errors import InputError, require
 from ebbtide.evaluation.summary import Curves
+from ebbtide.sources.gaussian import Gaussian
 from ebbtide.sweeps.axes import Axis
 from ebbtide.sweeps.driver import SweepProgress, run_sweep
 from ebbtide.sweeps.results import Results
 from ebbtide.sweeps.sweep import Sweep
 from ebbtide.tasks.fewshot import FewShot
-from ebbtide.tasks.labels import PerSequence
+from ebbtide.tasks.labels import PerSequence, Shared
 from ebbtide.traced import kind_name
 from ebbtide.training.spec import Spec
 
@@ -31,6 +33,8 @@ PURE = "pure"
 MEMBERS = 2
 """Members of every pure run: theories read their mean."""
 KINDS = ("in_context", "in_weights")
+ARRAY = 2**24
+"""Numbers in the array of exemplars of a source with so many classes that weights cannot hold them: 64 MiB."""
 
 
 def pure_spec(spec: Spec, kind: str) -> Spec:
@@ -44,7 +48,13 @@ def pure_spec(spec: Spec, kind: str) -> Spec:
     task, source = spec.task, spec.source
     if not isinstance(task, FewShot):
         raise InputError("task", kind_name(task), "has no pure runs: they are known of few_shot")
-    if kind == "in_context":
+    if kind == "in_context" and isinstance(task.labels, Shared):
+        allowed = "has no pure run in context with shared labels: it cannot have more classes"
+        require(isinstance(source, Gaussian), "source", kind_name(source), allowed)
+        assert isinstance(source, Gaussian)
+        classes = max(source.classes, ARRAY // (source.exemplars * source.dim))
+        source, evaluators = replace(source, classes=classes), ("train", "icl")
+    elif kind == "in_context":
         labels = PerSequence(count=task.labels.total(source.stand_in().sizes().classes))
         task, evaluators = replace(task, labels=labels), ("train", "icl")
     else:
@@ -52,6 +62,7 @@ def pure_spec(spec: Spec, kind: str) -> Spec:
     pure = replace(
         spec,
         task=task,
+        source=source,
         evaluators=evaluators,
         members=1,
         vary={},

@@ -178,7 +178,11 @@ def own_contest(folder: Path) -> ContestRecord | None:
         return None
     require(folder.is_dir(), "out", str(folder), "is no folder")
     if not (folder / CONTEST).exists():
-        others = [path.name for path in folder.iterdir() if path.name not in PARTS]
+        others = [
+            path.name
+            for path in folder.iterdir()
+            if path.name not in PARTS and not path.name.startswith(atomic.TEMPORARY)
+        ]
         require(not others, "out", str(folder), "holds something else; name an empty or a new folder")
         return None
     try:
@@ -187,8 +191,8 @@ def own_contest(folder: Path) -> ContestRecord | None:
         raise InputError("out", str(folder), f"is damaged: {error}") from error
 
 
-PARTS = ("fractions", "pure")
-"""Folders that a contest makes before its contest.json."""
+PARTS = ("fractions", "pure", "trust.json")
+"""What a contest puts into its folder before its contest.json."""
 
 
 def _whole(cell: CellRecord) -> bool:

@@ -30,6 +30,7 @@ from ebbtide.contest.resampling import RESAMPLES, Members, interval, resample_me
 from ebbtide.contest.scores import NOMINAL
 from ebbtide.contest.splits import SPLITS, Split, finished_members, make_split
 from ebbtide.contest.theory import GENERALISING, Theory
+from ebbtide.contest.trust import DRAWS, TrustRecord, measure_trust
 from ebbtide.errors import InputError, require
 from ebbtide.runs.output import check_output_folder
 from ebbtide.sweeps.driver import SweepProgress
@@ -137,6 +138,42 @@ def _split_or_reason(cells: Sequence[Cell], name: str, axis: str | None) -> Spli
         return make_split(cells, name, axis)
     except InputError as error:
         return error
+
+
+def trust_contest(
+    sweep: Results | str | os.PathLike[str],
+    theories: Sequence[Theory | str] | None = None,
+    split: str = "elsewhere",
+    *,
+    axis: str | None = None,
+    draws: int = DRAWS,
+    out: str | os.PathLike[str] | None = None,
+    report: Report = lambda progress: None,
+    say: Callable[[str], Any] = lambda text: None,
+) -> TrustRecord:
+    """Whether a contest on the cells of a sweep names the theory that made the curves: see `contest.trust`. Arguments
+    and errors are those of `run_contest`; `draws` from every theory, and trust.json in place of contest.json.
+
+    >>> found = eb.trust_contest("runs/sweep-classes", draws=20)  # doctest: +SKIP
+    >>> found.confused()  # doctest: +SKIP
+    [('bayes (mdl)', 'bayes (code)', 9)]
+    """
+    require(split in SPLITS, "split", split, f"must be one of {', '.join(SPLITS)}")
+    chosen, folder = chosen_theories(theories), None if out is None else Path(out)
+    if folder is not None:
+        own_contest(folder)
+    results = sweep if isinstance(sweep, Results) else Results(sweep)
+    cells = cells_of(results, lambda words: report(ContestProgress(words, 0.0)))
+    make_split(cells, split, axis)
+    if folder is not None:
+        check_output_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        cells = _with_pure(cells, chosen, folder, report, say)
+
+    def tell(what: str, share: float) -> None:
+        report(ContestProgress(what, share))
+
+    return measure_trust(results.folder.sweep.name, cells, chosen, split, axis, draws=draws, folder=folder, report=tell)
 
 
 class _Contest(NamedTuple):
