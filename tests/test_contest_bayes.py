@@ -10,9 +10,12 @@ from ebbtide.contest.bayes import Bayes
 from ebbtide.contest.predictors import Costs, _memory_loss, costs, fit_context, share_between
 from ebbtide.contest.theory import GENERALISING, MEMORISING, NEITHER, Facts
 from ebbtide.errors import InputError
+from ebbtide.sources.chains import Chains
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.urns import Urns
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import Fixed, PerSequence, Polysemy
+from ebbtide.tasks.markov import Markov
 from ebbtide.tasks.regression import Regression
 from ebbtide.training.spec import Spec
 
@@ -62,6 +65,16 @@ class TestCosts:
         assert 0.1 < _memory_loss(TASK, endless, means, prompt) < np.log(12)
         sharp = replace(endless, noise=0.01)
         assert _memory_loss(TASK, sharp, means, draw(TASK, sharp, sequences=400)) < 1e-6
+
+    def test_streams_of_a_pool_have_the_costs_of_their_predictors(self, one_line, monkeypatch):
+        monkeypatch.setattr(predictors, "pool_losses", lambda spec: np.array([1.9, 1.5, np.log(spec.outputs())]))
+        for source, numbers, each in ((Urns(states=8, pool=16), 16 * 7, 8), (Chains(states=4, pool=3), 3 * 12, 5)):
+            found = costs(Spec(task=Markov(context=31), source=source), "mdl")
+            assert found.losses.tolist() == [1.9, 1.5, np.log(source.states)]
+            assert found.bits == pytest.approx([each / 2, numbers * each / 2, 0], rel=0.02)
+        with pytest.raises(InputError) as caught:
+            costs(Spec(task=Markov(), source=Chains()), "mdl")
+        one_line(caught, "source.pool", 0)
 
     def test_other_cells_are_refused(self, one_line):
         for facts in (Facts("x", {}), Facts("x", {}, Spec(task=Regression()))):

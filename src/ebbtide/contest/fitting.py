@@ -95,12 +95,23 @@ def minimise(objective: Objective, bounds: Sequence[tuple[float, float]], starts
     return np.asarray(min(ends, key=lambda end: end.fun).x, np.float64)
 
 
-def by_differences(value: Callable[[Vector], float], step: float = 1e-5) -> Objective:
-    """An objective whose slope is taken from two values around, for theories that are integrated."""
+def minimise_value(
+    value: Callable[[Vector], float],
+    bounds: Sequence[tuple[float, float]],
+    starts: Sequence[Sequence[float]],
+    step: float = 1e-4,
+) -> Vector:
+    """`minimise` for a value whose slope is taken from two values around, for theories that are integrated.
+
+    >>> from ebbtide.contest.fitting import minimise_value
+    >>> minimise_value(lambda x: float((x[0] - 2) ** 2), [(-5, 5)], [[0.0], [4.0]]).round(4).tolist()
+    [2.0]
+    """
 
     def objective(at: Vector) -> tuple[float, Vector]:
         offsets = step * np.eye(len(at))
-        slope = [(value(at + one) - value(at - one)) / (2 * step) for one in offsets]
-        return value(at), np.array(slope)
+        return value(at), np.array([(value(at + one) - value(at - one)) / (2 * step) for one in offsets])
 
-    return objective
+    low, high = np.array(bounds, np.float64).T
+    best = sorted(starts, key=lambda start: value(np.clip(start, low, high)))[:REFINED] if len(starts) > 1 else starts
+    return minimise(objective, bounds, best)

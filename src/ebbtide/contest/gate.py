@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from jaxtyping import Float, Num
 
-from ebbtide.contest.fitting import by_differences, join, logistic, loss_and_slope, minimise
+from ebbtide.contest.fitting import join, logistic, loss_and_slope, minimise_value
 from ebbtide.contest.pure import PureRuns, pure_runs
 from ebbtide.contest.theory import Facts, Fractions, Seen
 
@@ -78,7 +78,7 @@ class PureCosts(msgspec.Struct, frozen=True):
         low, high = np.log(self.limits([runs for runs, _ in full], float(rows.sequences.max())))
         around = (low - 7.0, high + 7.0)
         starts = [[one] for one in np.linspace(*around, STARTS)] if np.isnan(self.value) else [[np.log(self.value)]]
-        return type(self)(float(np.exp(minimise(by_differences(value), [around], starts)[0])))
+        return type(self)(float(np.exp(minimise_value(value, [around], starts)[0])))
 
     def draw(self, random: np.random.Generator, inputs: Sequence[PureRuns], last: float) -> "PureCosts":
         """The theory with a parameter from its range, even in the logarithm."""

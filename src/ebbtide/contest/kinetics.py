@@ -35,7 +35,7 @@ import numpy as np
 from jaxtyping import Float, Num
 from scipy.special import lambertw
 
-from ebbtide.contest.fitting import by_differences, join, logistic, loss_and_slope, minimise
+from ebbtide.contest.fitting import join, logistic, loss_and_slope, minimise_value
 from ebbtide.contest.pure import course_of
 from ebbtide.contest.theory import Facts, Fractions, Seen
 from ebbtide.errors import InputError, require
@@ -152,7 +152,7 @@ class Kinetics(msgspec.Struct, frozen=True):
             starts = [[self.b0, float(np.log(self.rate))]]
         else:
             starts = [[b, r] for b in (-3.0, -1.5, 0.0, 1.5) for r in np.linspace(*LOG_RATES, 19)]
-        b0, rate = minimise(by_differences(value, 1e-3), [SHARPNESS, LOG_RATES], starts)
+        b0, rate = minimise_value(value, [SHARPNESS, LOG_RATES], starts, 1e-3)
         return Kinetics(float(b0), float(np.exp(rate)))
 
     def predict(self, inputs: KineticInputs, sequences: Num[np.ndarray, " time"]) -> Fractions:

@@ -1,7 +1,10 @@
 r"""What the three exact predictors of a cell cost: their mean loss on training prompts, and their description in bits.
 
 The generalising predictor answers from the context by a rule that holds for any task of the prior, the memorising one
-from the finite set of training tasks, and guessing is uniform over the labels.
+from the finite set of training tasks, and guessing is uniform over the labels. Two kinds of cells have them.
+
+*Streams* of a finite pool (task `Markov` on `Chains` or `Urns`): averages over the posterior of the prior and of the
+pool (`evaluation.pool_predictors`), with losses a symbol.
 
 *Few-shot sequences.* With exemplars centred and divided by their root mean square, x_q the query's and x_j those of the
 context, the generalising predictor is a softmax over the context,
@@ -26,17 +29,21 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp
 
+from ebbtide.analysis.pool_fractions import pool_losses
 from ebbtide.compile import compile_fast
-from ebbtide.contest.fitting import by_differences, minimise
+from ebbtide.contest.fitting import minimise_value
 from ebbtide.errors import InputError
+from ebbtide.evaluation.pool_predictors import check_pool
 from ebbtide.evaluation.pools import pool_weights
 from ebbtide.keys import Purpose, root
 from ebbtide.sources.gaussian import Gaussian
+from ebbtide.sources.urns import Urns
 from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.labels import PerSequence, Polysemy
+from ebbtide.tasks.markov import Markov
 from ebbtide.tasks.prompt import Prompt
 from ebbtide.traced import kind_name
-from ebbtide.training.spec import Spec
+from ebbtide.training.spec import Seeds, Spec
 
 Complexity = Literal["mdl", "code"]
 PerStrategy = Float[np.ndarray, " strategy"]
@@ -69,8 +76,10 @@ def costs(spec: Spec, complexity: Complexity) -> Costs:
     task, source = world.task, world.source
     if isinstance(task, FewShot):
         exact = _few_shot(task, source)
+    elif isinstance(task, Markov):
+        exact = _stream(task, source, world.seeds.evaluation)
     else:
-        raise InputError("task", kind_name(task), "must be few_shot: no other task has exact costs")
+        raise InputError("task", kind_name(task), "must be few_shot or markov: no other task has exact costs")
     if complexity == "mdl":
         return Costs(exact.losses, exact.bits)
     text = msgspec.json.encode({name: spec.builtins()[name] for name in ("task", "source")}, order="sorted")
@@ -109,6 +118,19 @@ def _few_shot(task: FewShot, source: Any) -> _Exact:
     )
 
 
+@lru_cache(maxsize=256)
+def _stream(task: Markov, source: Any, seed: int) -> _Exact:
+    check_pool(source, task)
+    losses = pool_losses(Spec(task=task, source=source, seeds=Seeds(evaluation=seed)))
+    stored = np.exp(np.asarray(source.build().logs, np.float32))
+    if isinstance(source, Urns):  # an urn's probabilities are about 1/V, and all draws tell of each
+        stored, information = stored[:, 0], (task.context + 1) * source.states
+    else:  # a row's are about 1/k, and one in k symbols tells of each
+        information = task.context + 1
+    each, degrees = 0.5 * np.log2(1 + information), (source.states - 1) / source.states
+    return _Exact(losses, np.array([each, stored.size * degrees * each, 0.0]), stored)
+
+
 def share_between(features: Float[np.ndarray, "classes exemplars dim"]) -> float:
     """The share of the variance of exemplars that is between classes, 0 to 1, without the part that few exemplars have
     by chance; 1 where every class has one exemplar.
@@ -142,7 +164,7 @@ def fit_context(prompt: Prompt, outputs: int, between: float) -> tuple[float, fl
         right = _log_sum(log_softmax(-np.exp(at[0]) * squares, axis=0), match, axis=0)
         return float(-np.logaddexp(present + right, absent).mean())
 
-    best = minimise(by_differences(loss), [(-4.0, 10.0)], [[0.0], [2.0], [4.0]])
+    best = minimise_value(loss, [(-4.0, 10.0)], [[0.0], [2.0], [4.0]])
     return loss(best), float(np.exp(best[0]))
 
 

@@ -2,12 +2,13 @@
 
 from ebbtide.contest.baselines import ConstantFractions, Logistic, Persistence
 from ebbtide.contest.bayes import Bayes
+from ebbtide.contest.coopetition import Coopetition
 from ebbtide.contest.gate import RegretGate, RelativeCost
 from ebbtide.contest.kinetics import Kinetics
 from ebbtide.contest.theory import Theory
 from ebbtide.errors import InputError, nearest
 
-THEORIES: tuple[Theory, ...] = (Bayes("mdl"), Bayes("code"), Kinetics(), RegretGate(), RelativeCost())
+THEORIES: tuple[Theory, ...] = (Bayes("mdl"), Bayes("code"), Kinetics(), Coopetition(), RegretGate(), RelativeCost())
 """The theories of the field, not yet fitted. Each has `draw` (protocol `theory.Drawn`)."""
 BASELINES: tuple[Theory, ...] = (ConstantFractions(), Persistence(), Logistic())
 """What a theory has to beat."""
