@@ -100,13 +100,19 @@ def _compile_margins(model: Model) -> Any:
     return jax.jit(lambda params, prompts: {kind: margin(params, one) for kind, one in prompts.items()})
 
 
+@lru_cache(maxsize=2)
+def _checkpoints(snapshot: Snapshot) -> list[tuple[int, dict[str, np.ndarray]]]:
+    """The kept checkpoints of a run, read once for all of its members."""
+    return checkpoints(RunFolder(snapshot.path))
+
+
 @lru_cache(maxsize=256)
 def measure_member(snapshot: Snapshot, place: int) -> Course:
     """The `Course` of one member of a run."""
     run = RunFolder(snapshot.path)
     spec = loadable_spec_of(run).world(place)
     prompts, margins = prompts_of_world(spec), _compile_margins(spec.model)
-    kept = checkpoints(run)
+    kept = _checkpoints(snapshot)
     found = [
         jax.device_get(margins(params_of(spec, arrays, place, f"{run.path}: checkpoint {at}"), prompts))
         for at, arrays in kept
