@@ -11,6 +11,7 @@ from ebbtide.studies.single_run import SingleRun
 from ebbtide.studies.study import setup
 from ideal_chains import ON_CHAINS
 from ideal_conversion import ON_CONVERSION, stand_in_conversion
+from ideal_forecast import ON_FORECASTS, stand_in_forecast
 from ideal_functions import FUNCTIONS, stand_in
 from ideal_kinetics import ON_KINETICS, stand_in_kinetics
 from ideal_mechanisms import MECHANISMS, PROBES
@@ -120,7 +121,9 @@ BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
 ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""
 ON_STREAMS = ON_RECURRENCES | ON_CHAINS | ON_URNS | ON_WORDS
-ON_FUNCTIONS = FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_KINETICS | ON_STREAMS
+ON_FUNCTIONS = (
+    FUNCTIONS | ON_REPRESENTATIONS | ON_MIXTURES | ON_LAYERS | ON_CONVERSION | ON_KINETICS | ON_STREAMS | ON_FORECASTS
+)
 """By experiment: from a preset the evidence of the ideal and of the untrained."""
 
 CASES = [
@@ -173,6 +176,7 @@ def test_exact_predictors_meet_every_claim_and_an_untrained_net_none(name, exper
     stand_in_conversion(monkeypatch)
     stand_in_recurrences(monkeypatch)
     stand_in_kinetics(monkeypatch)
+    stand_in_forecast(monkeypatch)
     ideal, none = ON_FUNCTIONS[name](experiment, preset)
     assert asked
     assert {claim.name: judge(claim, ideal).verdict for claim in asked} == {claim.name: "holds" for claim in asked}

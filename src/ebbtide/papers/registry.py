@@ -10,6 +10,7 @@ from ebbtide.papers.bounded_cfg.study import BOUNDED_CFG
 from ebbtide.papers.chains.study import CHAINS
 from ebbtide.papers.context_to_weights.study import CONTEXT_TO_WEIGHTS
 from ebbtide.papers.coopetition.study import COOPETITION
+from ebbtide.papers.forecast.study import FORECAST
 from ebbtide.papers.gmm_convergence.study import GMM_CONVERGENCE
 from ebbtide.papers.induction_heads.study import INDUCTION_HEADS
 from ebbtide.papers.kinetics.study import KINETICS
@@ -30,6 +31,7 @@ from ebbtide.user_code import names_a_file
 STUDIES: tuple[Study, ...] = (
     TRANSIENCE,
     REGULARISATION,
+    FORECAST,
     KINETICS,
     INDUCTION_HEADS,
     COOPETITION,

@@ -1,0 +1,1 @@
+"""Study `forecast`: can the fall of in-context learning be told from early training?"""
