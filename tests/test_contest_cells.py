@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from ebbtide.contest import cells as contest_cells
 from ebbtide.contest.cells import cells_of
 from ebbtide.contest.mixtures import READ, few_shot_fractions, nearest_mixture, oracle_table
 from ebbtide.errors import InputError
@@ -82,6 +83,30 @@ def test_a_member_that_has_not_finished_is_nan_and_keeps_its_place(tmp_path):
     assert np.isfinite(cells[0].fractions).all()
     assert np.isfinite(cells[1].fractions[:, 0, 0]).tolist() == [True, False, False]
     assert told[1] == "cell 2 of 2: source.classes = 128, optimizer.lr = 0.001"
+
+
+def test_fractions_of_streams_come_from_checkpoints_and_are_measured_once(tmp_path, monkeypatch):
+    """A damaged file is measured again; without a folder nothing is kept."""
+    changed = {"task": {"type": "markov", "context": 7}, "source": {"type": "urns", "states": 4, "pool": 4}}
+    base = {**SWEEP.base, **changed, "evaluators": ["train", "prior"], "model.pairing": "states"}
+    base = {name: value for name, value in base.items() if not name.startswith("source.")}
+    sweep = replace(SWEEP, base=base, axes=(Axis(field="source.pool", values=[4, 8]), Axis(seeds=2)))
+    results, measured = load(made(tmp_path / "s", sweep).path), []
+
+    def measuring(run, place):
+        measured.append(place)
+        return np.array([0, 800, 1600]), np.array([[0, 0, 1], [0.7, 0.1, 0.2], [0.5, 0.5, 0]]) + 0.0
+
+    monkeypatch.setattr(contest_cells, "pool_fractions", measuring)
+    first = cells_of(results, keep=tmp_path / "kept")
+    assert len(measured) == 4 and [cell.facts.config for cell in first] == [{"source.pool": 4.0}, {"source.pool": 8.0}]
+    assert first[0].sequences.tolist() == [800, 1600] and first[0].fractions[1, 0].tolist() == [0.7, 0.1, 0.2]
+    again = cells_of(results, keep=tmp_path / "kept")
+    assert len(measured) == 4 and np.array_equal(first[1].fractions, again[1].fractions)
+    file = sorted((tmp_path / "kept").iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-9])
+    cells_of(results, keep=tmp_path / "kept")
+    assert len(measured) == 5
 
 
 @pytest.mark.parametrize(

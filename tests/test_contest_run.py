@@ -134,6 +134,7 @@ def test_a_record_that_does_not_fit_together_is_damaged(held, tmp_path):
         read_contest(tmp_path)
 
 
+EXAMPLE = Path(__file__).parents[1] / "examples/contest_theory.py"
 OWN = """
 from contest_tools import Known
 class Mine(Known, frozen=True):
@@ -149,13 +150,15 @@ BROKEN = Mine(name="broken")
 def test_the_command_takes_theories_of_ones_own_and_prints_the_ranking(sweep, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(OWN)
     words = ["contest", str(sweep), "--out", str(tmp_path / "c"), "--split", "elsewhere", "--resamples", "20"]
-    assert main([*words, "--theories", f"{tmp_path / 'mine.py'}"]) == 0
+    assert main([*words, "--theories", f"{tmp_path / 'mine.py'},{EXAMPLE}"]) == 0
     said = capsys.readouterr().out
     assert "4 cells, 5 members; resampled 20 times" in said
     assert "mine predicts held-out cells better than" in said and "noise floor" in said
     assert "refused   broken: theories = 'broken.fit': line 7: ZeroDivisionError: division by zero" in said
     found = read_contest(tmp_path / "c").splits[0].find("mine")
     assert found is not None and found.kind == "own"
+    visits = read_contest(tmp_path / "c").splits[0].find("visits")
+    assert visits is not None and not visits.refused and 3 < (visits.parameters[0].value or 0) < 3e4  # it was fitted
 
 
 @pytest.mark.parametrize(

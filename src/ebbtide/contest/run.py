@@ -37,6 +37,8 @@ from ebbtide.sweeps.driver import SweepProgress
 from ebbtide.sweeps.results import Results
 from ebbtide.user_code import file_of, is_own
 
+FRACTIONS = "fractions"
+"""The folder of fractions from checkpoints in that of a contest."""
 DECIMALS = 6
 """Decimals of the fractions in a record."""
 
@@ -95,7 +97,7 @@ def run_contest(
     folder = None if out is None else Path(out)
     before = None if folder is None else own_contest(folder)
     results = sweep if isinstance(sweep, Results) else Results(sweep)
-    cells = cells_of(results, lambda words: report(ContestProgress(words, 0.0)))
+    cells = _read_cells(results, folder, report)
     splits = [_split_or_reason(cells, name, axis if name == "elsewhere" else None) for name in names]
     if all(isinstance(one, InputError) for one in splits):
         raise next(one for one in splits if isinstance(one, InputError))
@@ -117,6 +119,14 @@ def chosen_theories(theories: Sequence[Theory | str] | None) -> list[Theory]:
     twice = next((name for name in names if names.count(name) > 1), None)
     require(twice is None, "theories", twice, "is the name of two theories")
     return every
+
+
+def _read_cells(results: Results, folder: Path | None, report: Report) -> list[Cell]:
+    """The cells of a sweep; with a folder, fractions from checkpoints are kept in it."""
+    if folder is not None:
+        check_output_folder(folder)
+    keep = None if folder is None else folder / FRACTIONS
+    return cells_of(results, lambda words: report(ContestProgress(words, 0.0)), keep)
 
 
 def _with_pure(
@@ -163,7 +173,7 @@ def trust_contest(
     if folder is not None:
         own_contest(folder)
     results = sweep if isinstance(sweep, Results) else Results(sweep)
-    cells = cells_of(results, lambda words: report(ContestProgress(words, 0.0)))
+    cells = _read_cells(results, folder, report)
     make_split(cells, split, axis)
     if folder is not None:
         check_output_folder(folder)
