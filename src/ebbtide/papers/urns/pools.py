@@ -192,7 +192,7 @@ POOLS_EXPERIMENT = Experiment(
     section="Wurgaft et al. 2025: balls and urns",
     claims=CLAIMS,
     presets={
-        "quick": Preset(Comparison(arms=arms_of(POOLS), base={}, round=1), 12, SCALED),
+        "quick": Preset(Comparison(arms=arms_of(POOLS), base={}, round=1), 40, SCALED),
         "paper": Preset(
             Comparison(arms=arms_of(PAPER_POOLS), base={}, preset="paper", round=1),
             None,
