@@ -114,9 +114,18 @@ IDEALS: dict[str, dict[str, Course]] = MECHANISMS | {
         "L2 on MLP": PERSISTENT,
         "L2 on all": PERSISTENT,
     },
+    "keeping-icl": {
+        "no method": LATE,
+        "L2 on all": PERSISTENT,
+        "L2 on MLPs": PERSISTENT,
+        "label noise": PERSISTENT,
+        "half bursty": WEIGHTS,
+        "active forgetting": PERSISTENT,
+        "temporary forgetting": [(0.0, {}), (0.5, {"icl": 0.95, "icl_holdout": 0.95, "iwl": 0.95})],
+    },
 }
 """What the members of every arm do if the paper is right, by experiment."""
-BEST = {"early stopping": 0.91, "by validation accuracy": 0.5}
+BEST = {"no method": 0.91, "early stopping": 0.91, "by validation accuracy": 0.5}
 """ICL of the best models kept, where a claim asks for them."""
 ON_MODELS = {"coopetition/own-labels": {"shared half"}}
 """Claims that ask the models themselves, which made-up curves do not have."""

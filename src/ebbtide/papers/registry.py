@@ -13,6 +13,7 @@ from ebbtide.papers.coopetition.study import COOPETITION
 from ebbtide.papers.forecast.study import FORECAST
 from ebbtide.papers.gmm_convergence.study import GMM_CONVERGENCE
 from ebbtide.papers.induction_heads.study import INDUCTION_HEADS
+from ebbtide.papers.keeping_icl.study import KEEPING_ICL
 from ebbtide.papers.kinetics.study import KINETICS
 from ebbtide.papers.nonlinear_generalisation.study import NONLINEAR_GENERALISATION
 from ebbtide.papers.positions.study import POSITIONS
@@ -33,6 +34,7 @@ STUDIES: tuple[Study, ...] = (
     REGULARISATION,
     FORECAST,
     KINETICS,
+    KEEPING_ICL,
     INDUCTION_HEADS,
     COOPETITION,
     ABRUPT_LEARNING,
