@@ -147,7 +147,7 @@ def _prices(evidence: Evidence) -> dict[str, Price]:
 
     found = {
         arm: against(*(evidence.scalar(arm, name) for name in ("icl_final", "iwl_final", "train_loss_final")))
-        for arm in evidence.finished_arms()
+        for arm in evidence.recorded_arms()
         if arm != NOTHING
     }
     at_peak = (evidence.scalar(NOTHING, name) for name in ("iwl_at_peak", "train_loss_at_peak"))
@@ -156,7 +156,7 @@ def _prices(evidence: Evidence) -> dict[str, Price]:
 
 def _draw(evidence: Evidence, title: str) -> Figures:
     """prices.png: ICL kept against IWL paid and training loss, a colour for each method."""
-    return {"prices.png": draw_prices(title, _prices(evidence))} if NOTHING in evidence.finished_arms() else {}
+    return {"prices.png": draw_prices(title, _prices(evidence))} if NOTHING in evidence.recorded_arms() else {}
 
 
 KEEPING = Experiment(
