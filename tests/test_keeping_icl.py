@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ebbtide.papers.keeping_icl.figure import Price
 from ebbtide.papers.keeping_icl.study import KEEPING, KEEPING_ICL, STOPPED, _prices
 from ebbtide.studies.claim import judge
+from ebbtide.studies.comparison import SweepPlan
+from ebbtide.studies.study import setup
+from ebbtide.sweeps.folder import SweepFolder
+from ebbtide.sweeps.results import load
 from ideal_tools import LATE, PERSISTENT, WEIGHTS, evidence_of, specs_of
 
 SPECS = specs_of(KEEPING_ICL, KEEPING, "quick")
@@ -29,9 +32,9 @@ def test_prices_are_those_of_the_same_member():
     np.testing.assert_allclose(found["active forgetting"].icl, 0.99 - end, atol=1e-3)
     assert (found["active forgetting"].iwl < -0.6).all() and (found["temporary forgetting"].iwl > 0.2).all()
     np.testing.assert_allclose(found[STOPPED].icl, 0.9 - end, atol=1e-3)
-    assert (found[STOPPED].iwl < -0.6).all() and (found[STOPPED].loss > 0).all()
-    nothing = found["half bursty"]
-    assert isinstance(nothing, Price)
+    stopped, nothing = found[STOPPED], found["L2 on all"]
+    assert (stopped.iwl < -0.6).all() and stopped.loss is not None and (stopped.loss > 0).all()
+    assert nothing.loss is not None and found["half bursty"].loss is None is found["label noise"].loss
     assert not nothing.icl.any() and not nothing.iwl.any() and not nothing.loss.any()
 
 
@@ -55,3 +58,14 @@ def test_the_figure_is_drawn():
     assert KEEPING.figures is not None
     drawn = KEEPING.figures(evidence(active_forgetting=PERSISTENT), "keeping-icl (quick)")
     assert list(drawn) == ["prices.png"] and drawn["prices.png"].startswith(b"\x89PNG")
+
+
+def test_arms_without_forgetting_have_none_in_the_table_of_the_sweep(tmp_path):
+    """A field that is unset in some arms is an axis of the others."""
+    plan = setup(KEEPING_ICL, "keeping-icl", "quick").plan()
+    assert isinstance(plan, SweepPlan)
+    SweepFolder.make(tmp_path / "sweep", plan.sweep)
+    rows = load(tmp_path / "sweep").rows
+    shown = dict(zip(SPECS, [row.axes["forgetting"] for row in rows[:: len(rows) // len(SPECS)]], strict=True))
+    assert {arm for arm, value in shown.items() if value is not None} == {"active forgetting", "temporary forgetting"}
+    assert '"until":256000' in shown["temporary forgetting"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.evaluation.divergence import diverged_at
@@ -301,11 +302,13 @@ def load(path: str | os.PathLike[str]) -> Results:
 
 
 def _value_at(spec: Any, name: str) -> Any:
-    """The value of a field that a point does not set: the spec's own, None where its structs have no such field."""
+    """The value of a field that a point does not set: the spec's own, None where its structs have no such field, or
+    where it is unset."""
     try:
-        return value_at(spec, name)
+        value = value_at(spec, name)
     except AttributeError:
         return None
+    return None if value is UNSET else value
 
 
 def _plain(value: Any) -> Any:

@@ -17,13 +17,14 @@ class Price(NamedTuple):
 
     icl: Float[np.ndarray, " member"]
     iwl: Float[np.ndarray, " member"]
-    loss: Float[np.ndarray, " member"]
-    """log10 of the training loss divided by that without a method."""
+    loss: Float[np.ndarray, " member"] | None
+    """log10 of the training loss divided by that without a method; None where the training data are others."""
 
 
 def draw_prices(title: str, prices: dict[str, Price]) -> bytes:
     """PNG with ICL kept against IWL paid, and against the training loss: small marks are members, large ones medians.
-    Methods that keep ICL at no price are at the top left."""
+    Methods that keep ICL at no price are at the top left. One that changes the training data is left out of the second
+    panel."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
@@ -38,6 +39,8 @@ def draw_prices(title: str, prices: dict[str, Price]) -> bytes:
     for i, (name, price) in enumerate(prices.items()):
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ls": "none"}
         for axis, x in zip(axes, (-price.iwl, price.loss), strict=True):
+            if x is None:
+                continue
             axis.plot(x, price.icl, alpha=0.45, ms=4, mew=0, **style)
             if np.isfinite(x).any():
                 axis.plot(np.nanmedian(x), np.nanmedian(price.icl), ms=9, mec="white", label=name, **style)

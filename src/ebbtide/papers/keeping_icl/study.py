@@ -150,6 +150,7 @@ def _prices(evidence: Evidence) -> dict[str, Price]:
         for arm in evidence.recorded_arms()
         if arm != NOTHING
     }
+    found |= {arm: found[arm]._replace(loss=None) for arm in (NOISE, LESS_BURSTY) if arm in found}
     at_peak = (evidence.scalar(NOTHING, name) for name in ("iwl_at_peak", "train_loss_at_peak"))
     return {STOPPED: against(evidence.score_best(NOTHING), *at_peak)} | found
 
