@@ -6,6 +6,7 @@ import pytest
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
+from ebbtide.evaluation.summary import Curves
 from ebbtide.mechanisms.measures import find_measure
 from ebbtide.papers.registry import STUDIES, find_study
 from ebbtide.runs.folder import RunFolder
@@ -120,6 +121,11 @@ class Remembering(Evidence):
     def curve(self, arm: str, name: str) -> Series:
         self.read.add(arm)
         return Series(np.full((2, 9), np.nan), np.linspace(0, 100, 9))
+
+    def curves(self, arm: str) -> Curves:
+        self.read.add(arm)
+        names = ("train_loss", "icl", "icl_holdout", "iwl", "ciwl", "flip")
+        return {name: np.full((2, 9), np.nan) for name in names} | {"sequences": np.linspace(0, 100, 9)}
 
     def scalar(self, arm: str, name: str) -> np.ndarray:
         self.read.add(arm)
