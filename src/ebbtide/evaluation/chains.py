@@ -176,6 +176,6 @@ def _check_logs(logs: Logs) -> int:
     """The number of states."""
     square = logs.ndim == 3 and logs.shape[1] == logs.shape[2] and len(logs) > 0
     require(square, "shape of logs", list(logs.shape), "must be [pool, states, states]")
-    most = float(np.abs(logsumexp(logs, axis=-1)).max())
+    most = float(np.abs(np.asarray(logsumexp(logs, axis=-1))).max())
     require(most < 1e-4, "logs", most, "must be logarithms of probabilities, that add up to 1 in every row")
     return logs.shape[1]

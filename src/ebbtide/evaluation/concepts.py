@@ -51,7 +51,7 @@ def concept_average(log_likelihood: LogLikelihood, responses: Symbols) -> Averag
     posterior = log_softmax(evidence, axis=-1)
     best = posterior.argmax(-1)[:, :, None, None]
     return Averaged(
-        logsumexp(posterior[..., None] + log_likelihood, axis=2),
+        np.asarray(logsumexp(posterior[..., None] + log_likelihood, axis=2)),
         posterior,
         np.take_along_axis(log_likelihood, best, axis=2)[:, :, 0],
     )
