@@ -1,15 +1,19 @@
 """The confusion matrix: curves are named after the theory that made them, and one in disguise is told."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from contest_tools import Known, made_cell
 from ebbtide.cli import main
-from ebbtide.contest import trust
+from ebbtide.contest import identity, trust
 from ebbtide.contest.baselines import ConstantFractions
 from ebbtide.contest.trust import JITTER, MEMBERS, PROMPTS, drawn_cells, measure_trust, read_trust
 from ebbtide.errors import InputError
+from ebbtide.user_code import CodeFile
 
 CELLS = [made_cell(value, fall=4e3 * value) for value in (8.0, 16.0, 32.0, 64.0)]
 
@@ -44,6 +48,30 @@ def test_what_was_drawn_is_not_drawn_again_unless_something_differs(tmp_path, mo
     assert measure_trust("made", CELLS, [SOON, LATE], "elsewhere", draws=3, folder=tmp_path) == first and not told
     measure_trust("made", CELLS, [SOON, LATE], "elsewhere", draws=2, folder=tmp_path)
     assert len(told) == 2 * 2 * 2
+
+
+def test_what_was_drawn_is_drawn_again_where_code_or_pure_runs_differ(tmp_path, monkeypatch):
+    """A matrix in a folder belongs to the theories' code and to all that is known of the cells."""
+    first = measure_trust("made", CELLS, [SOON, LATE], "elsewhere", draws=1, folder=tmp_path)
+    curve = np.full((1, len(CELLS[0].sequences)), 0.5)
+    pure = [cell._replace(facts=cell.facts._replace(pure={"in_context": {"icl": curve}})) for cell in CELLS]
+    assert measure_trust("made", pure, [SOON, LATE], "elsewhere", draws=1, folder=tmp_path).identity != first.identity
+    edited = CodeFile(Path(__file__), "0" * 64, sys.modules[__name__])
+    monkeypatch.setattr(identity, "file_of", lambda kind: edited)
+    changed = measure_trust("made", CELLS, [SOON, LATE], "elsewhere", draws=1, folder=tmp_path)
+    assert changed.identity not in ("", first.identity)
+
+
+def test_theories_that_are_in_no_file_are_drawn_anew_every_time(tmp_path, monkeypatch):
+    def nowhere(kind):
+        raise InputError("theory", kind.__name__, "is in no file")
+
+    monkeypatch.setattr(identity, "file_of", nowhere)
+    first = measure_trust("made", CELLS, [SOON, LATE], "elsewhere", draws=1, folder=tmp_path)
+    told, score = [], trust.judge.held_out_divergence
+    monkeypatch.setattr(trust.judge, "held_out_divergence", lambda *a: told.append(a) or score(*a))
+    assert measure_trust("made", CELLS, [SOON, LATE], "elsewhere", draws=1, folder=tmp_path) == first and told
+    assert first.identity == ""
 
 
 def test_drawn_members_are_early_or_late_and_seen_through_prompts():

@@ -128,7 +128,9 @@ def import_(options: Namespace) -> int:
 
     run = import_curves(Path(options.source), Path(options.out))
     names = ", ".join(one.name for one in run.header.instruments)
-    done = f"{run.header.spec['members']} members to {tables.short(run.sequences())} sequences; evaluators {names}"
+    count = run.header.spec["members"]
+    members = "1 member" if count == 1 else f"{count} members"
+    done = f"{members} to {tables.short(run.sequences())} sequences; evaluators {names}"
     console.print(f"{options.out}: foreign run, {done}", soft_wrap=True)
     return 0
 

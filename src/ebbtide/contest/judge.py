@@ -165,8 +165,8 @@ def _prediction(theory: Theory, inputs: Any, parts: Parts) -> Fractions:
     allowed = f"must predict {len(STRATEGIES)} fractions with sum 1 at every time"
     shaped = found.shape == (len(times), len(STRATEGIES))
     require(shaped, f"{theory.name}, {parts.cell.facts.name}", found.shape, allowed)
-    good = bool(np.isfinite(found).all() and found.min() > -1e-6 and np.allclose(found.sum(axis=1), 1, atol=1e-6))
-    require(good, f"{theory.name}, {parts.cell.facts.name}", found.tolist()[0], allowed)
+    good = np.isfinite(found).all(axis=1) & (found.min(axis=1) > -1e-6) & np.isclose(found.sum(axis=1), 1, atol=1e-6)
+    require(bool(good.all()), f"{theory.name}, {parts.cell.facts.name}", found[good.argmin()].tolist(), allowed)
     return found
 
 
@@ -176,7 +176,7 @@ def _of(theory: Theory, what: str, call: Callable[..., Any], *arguments: Any) ->
         return call(*arguments)
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a user's theory raises is why it takes no part; all else is a bug
         own = explain(error)
         if own is None:
             raise

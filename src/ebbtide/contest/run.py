@@ -11,6 +11,7 @@ import numpy as np
 from ebbtide import __version__
 from ebbtide.contest import judge, registry
 from ebbtide.contest.cells import Cell, cells_of
+from ebbtide.contest.identity import code_digest, facts_digest
 from ebbtide.contest.pure_sweep import PURE, train_pure
 from ebbtide.contest.record import (
     CellRecord,
@@ -28,14 +29,14 @@ from ebbtide.contest.record import (
 )
 from ebbtide.contest.resampling import RESAMPLES, Members, interval, resample_members, stretch_of
 from ebbtide.contest.scores import NOMINAL
-from ebbtide.contest.splits import SPLITS, Split, finished_members, make_split
+from ebbtide.contest.splits import SPLITS, Split, check_split, finished_members, make_split
 from ebbtide.contest.theory import GENERALISING, Theory
-from ebbtide.contest.trust import DRAWS, TrustRecord, measure_trust
+from ebbtide.contest.trust import DRAWS, TrustRecord, check_draws, measure_trust
 from ebbtide.errors import InputError, require
 from ebbtide.runs.output import check_output_folder
 from ebbtide.sweeps.driver import SweepProgress
 from ebbtide.sweeps.results import Results
-from ebbtide.user_code import file_of, is_own
+from ebbtide.user_code import is_own
 
 FRACTIONS = "fractions"
 """The folder of fractions from checkpoints in that of a contest."""
@@ -91,7 +92,7 @@ def run_contest(
     """
     names = list(SPLITS) if split is None else [split] if isinstance(split, str) else list(split)
     for name in names:
-        require(name in SPLITS, "split", name, f"must be one of {', '.join(SPLITS)}")
+        check_split(name)
     require(resamples >= 20, "resamples", resamples, "must be 20 at least: the ends of an interval are hundredths")
     chosen = chosen_theories(theories)
     folder = None if out is None else Path(out)
@@ -168,7 +169,8 @@ def trust_contest(
     >>> found.confused()  # doctest: +SKIP
     [('bayes (mdl)', 'bayes (code)', 9)]
     """
-    require(split in SPLITS, "split", split, f"must be one of {', '.join(SPLITS)}")
+    check_split(split)
+    check_draws(draws)
     chosen, folder = chosen_theories(theories), None if out is None else Path(out)
     if folder is not None:
         own_contest(folder)
@@ -235,23 +237,14 @@ class _Contest(NamedTuple):
 
     def _identity(self, place: int, theory: Theory) -> str:
         """SHA-256 of all that a theory's numbers follow from; empty for a class that is in no file."""
-        code = hashlib.sha256()
-        for path in sorted(Path(__file__).parent.glob("*.py")):
-            code.update(path.read_bytes())
-        if is_own(type(theory)):
-            try:
-                code.update(file_of(type(theory)).sha256.encode())
-            except InputError:
-                return ""
-        split = self.splits[place]
+        own, split = code_digest(theory), self.splits[place]
+        if not own:
+            return ""
         assert isinstance(split, Split)
-        words = (__version__, self.resamples, split.name, split.axis, theory.name, repr(theory))
-        code.update(repr(words).encode())
+        code = hashlib.sha256(repr((own, self.resamples, split.name, split.axis)).encode())
         for cell in self.cells:
-            code.update(repr((cell.facts.name, sorted(cell.facts.config.items()))).encode())
-            arrays = [cell.sequences, cell.fractions]
-            arrays += [curve for kind in sorted(cell.facts.pure) for _, curve in sorted(cell.facts.pure[kind].items())]
-            for array in arrays:
+            code.update(facts_digest(cell.facts).encode())
+            for array in (cell.sequences, cell.fractions):
                 code.update(np.ascontiguousarray(array, np.float64).tobytes())
         return code.hexdigest()
 

@@ -71,7 +71,7 @@ def make_split(cells: Sequence[Cell], name: str, axis: str | None = None) -> Spl
         InputError: there is no such split or axis, fewer than two members have finished in all cells, or one of the two
             parts would be empty.
     """
-    require(name in SPLITS, "split", name, f"must be one of {', '.join(SPLITS)}{nearest(name, SPLITS)}")
+    check_split(name)
     require(axis is None or name == "elsewhere", "axis", axis, "goes with the split elsewhere")
     require(len(cells) > 0, "cells", 0, "must be one at least")
     members = finished_members(cells)
@@ -99,6 +99,11 @@ def make_split(cells: Sequence[Cell], name: str, axis: str | None = None) -> Spl
         there = any(getattr(one, part).any() for one in parts)
         require(there, "split", name, f"leaves no cell with {FEWEST_TIMES} times that are {part}")
     return Split(name, axis or "", tuple(parts), fitted, scored)
+
+
+def check_split(name: str) -> None:
+    """Raises `InputError` where there is no split of this name."""
+    require(name in SPLITS, "split", name, f"must be one of {', '.join(SPLITS)}{nearest(name, SPLITS)}")
 
 
 def finished_members(cells: Sequence[Cell]) -> Int[np.ndarray, " member"]:

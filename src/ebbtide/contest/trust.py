@@ -15,6 +15,7 @@ import numpy as np
 
 from ebbtide.contest import judge
 from ebbtide.contest.cells import Cell
+from ebbtide.contest.identity import code_digest, facts_digest
 from ebbtide.contest.record import Text
 from ebbtide.contest.splits import Split, make_split
 from ebbtide.contest.theory import Drawn, Theory
@@ -103,7 +104,7 @@ def measure_trust(
     Raises:
         InputError: fewer than two theories say anything of these cells.
     """
-    require(draws >= 1, "trust", draws, "must be 1 draw at least")
+    check_draws(draws)
     inputs = {one.name: _inputs(one, cells) for one in theories}
     able = [one for one in theories if not isinstance(inputs[one.name], InputError)]
     require(len(able) >= 2, "theories", len(able), "of these say anything of such cells; two are needed")
@@ -125,6 +126,11 @@ def measure_trust(
         if folder is not None:
             atomic.write_file(folder / TRUST, sign(record, indent=1))
     return record
+
+
+def check_draws(draws: int) -> None:
+    """Raises `InputError` for less than one draw."""
+    require(draws >= 1, "trust", draws, "must be 1 draw at least")
 
 
 def drawn_cells(
@@ -193,7 +199,7 @@ def _inputs(theory: Theory, cells: Sequence[Cell]) -> list[Any] | InputError:
 
 def _before(folder: Path | None, record: TrustRecord) -> TrustRecord | None:
     """What an earlier call of the same kind wrote."""
-    if folder is None or not (folder / TRUST).exists():
+    if folder is None or not record.identity or not (folder / TRUST).exists():
         return None
     try:
         before = read_trust(folder)
@@ -203,7 +209,8 @@ def _before(folder: Path | None, record: TrustRecord) -> TrustRecord | None:
 
 
 def _identity(cells: Sequence[Cell], theories: Sequence[Theory], split: str, axis: str | None, draws: int) -> str:
-    """SHA-256 of what the draws follow from, but for the theories' own code."""
-    words = [split, axis, draws, MEMBERS, JITTER, PROMPTS, *(repr(one) for one in theories)]
-    words += [(cell.facts.name, sorted(cell.facts.config.items()), cell.sequences.tolist()) for cell in cells]
-    return hashlib.sha256(repr(words).encode()).hexdigest()
+    """SHA-256 of what the confusion matrix follows from; empty where a theory's class is in no file."""
+    codes = [code_digest(one) for one in theories]
+    words = [split, axis, draws, *codes]
+    words += [(facts_digest(cell.facts), cell.sequences.tolist()) for cell in cells]
+    return hashlib.sha256(repr(words).encode()).hexdigest() if all(codes) else ""
