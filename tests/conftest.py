@@ -15,7 +15,7 @@ from hypothesis import settings
 from jax._src import compiler
 from jax._src.interpreters import mlir
 
-import checked_calls  # noqa: F401  before ebbtide is imported
+import checked_calls  # before ebbtide is imported
 import compiled
 from ebbtide.errors import InputError
 from ebbtide.keys import Purpose, root
@@ -26,6 +26,8 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
 
 os.environ["EBBTIDE_KERNEL"] = "xla"  # the compiled kernel has tests of its own
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the processes of `pytest -n` and all that they start: the
+# threads of two processes that share two cores wait for each other by spinning, longer than tiny matrices take
 compiled.begin()  # before anything is compiled
 settings.register_profile("ebbtide", deadline=None)  # no test asserts wall-clock time, on a busy machine either
 settings.load_profile("ebbtide")
@@ -137,6 +139,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """What the tests of a file compiled is for the other processes, and theirs for the next file."""
     if nextitem is None or nextitem.path != item.path:
         compiled.exchange()
+        checked_calls.calls.clear()
 
 
 @lru_cache

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from ebbtide.training.worker import ENVIRONMENT
+from effort import THOROUGH
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-CHOSEN = ["machine", "loop-2L-shared", "whole", "verify", "bits", "plain-jax", "plain-torch"]
+ALL = ["machine", "loop-2L-shared", "whole", "verify", "bits", "plain-jax", "plain-torch"]
+CHOSEN = ALL if THOROUGH else ["machine", "loop-2L-shared", "plain-torch"]
 DEVICES = f"--xla_force_host_platform_device_count=4 {ENVIRONMENT['XLA_FLAGS']}"
 
 
@@ -85,6 +87,7 @@ def test_members_are_trained_on_one_device_and_on_all(done):
         assert row["value"] > 0 and row["unit"] == "sequences/s" and row["compile_seconds"] >= 0
 
 
+@pytest.mark.thorough
 def test_a_whole_run_is_compared_with_its_loop(done):
     found = {row["what"]: row for row in rows_of(done[1], "whole")}
     assert {"making all members", "evaluating all members", "fetching all members", "start to first steps"} <= set(
@@ -94,6 +97,7 @@ def test_a_whole_run_is_compared_with_its_loop(done):
     assert ratio["value"] > 0 and rows_of(done[1], "plain-jax")[0]["unit"] == "sequences/s"
 
 
+@pytest.mark.thorough
 def test_runs_repeat_bit_for_bit(done):
     found = {row["what"]: row["value"] for row in rows_of(done[1], "bits")}
     assert found == {"two runs in two processes": True, "a run that was stopped, and one that was not": True}

@@ -1,18 +1,58 @@
 """Types are checked in every call that the tests make, with arrays in the signature and without."""
 
+from collections import Counter
+
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from beartype import beartype
 from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Array, Float, PyTree
 
-from checked_calls import WHOLE, check_tree, has_arrays
+import checked_calls
+from checked_calls import EVERY, FIRST, WHOLE, check_tree, has_arrays
 from ebbtide.errors import one_line
 from ebbtide.evaluation.baselines import nearest
 from ebbtide.evaluation.statistics import median_interval
 from ebbtide.mechanisms.intervene import answer
 from ebbtide.models.transformer import Transformer
+from effort import THOROUGH
+
+
+@pytest.fixture(autouse=True)
+def counted_anew(monkeypatch):
+    """As at the beginning of a test file."""
+    monkeypatch.setattr(checked_calls, "calls", Counter())
+
+
+def wrong_calls(call, times: int) -> list[int]:
+    """The calls, counted from 1, that were caught."""
+    caught = []
+    for number in range(1, times + 1):
+        try:
+            call()
+        except jaxtyping.TypeCheckError:
+            caught.append(number)
+        except Exception as error:
+            assert not isinstance(error, BeartypeCallHintViolation)
+    return caught
+
+
+def test_the_first_calls_are_checked_and_one_in_so_many_of_the_others():
+    due = [n for n in range(1, 3 * EVERY + 1) if THOROUGH or n <= FIRST or n % EVERY == 0]
+    assert wrong_calls(lambda: median_interval(np.zeros(3, np.int64)), 3 * EVERY) == due
+
+
+def test_a_function_inside_another_counts_as_one_however_often_it_is_defined():
+    def define():
+        def halve(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+            return x
+
+        return checked_calls.checked(halve, typechecker=beartype)
+
+    due = [n for n in range(1, 2 * EVERY + 2) if THOROUGH or n <= FIRST or n % EVERY == 0]
+    assert wrong_calls(lambda: define()(np.zeros(3, np.int64)), 2 * EVERY + 1) == due
 
 
 def test_a_wrong_argument_is_caught_where_no_array_is_in_the_signature():

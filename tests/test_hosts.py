@@ -75,6 +75,7 @@ def test_the_bits_do_not_depend_on_the_number_of_processes(count, alone, tmp_pat
     assert found is not None and found[1].repeatable
 
 
+@pytest.mark.thorough
 def test_members_go_over_the_devices_of_every_process(alone, tmp_path):
     assert end(start(tmp_path / "run", 2, "2", devices=2)) == [(0, "done complete")] * 2
     state, expected = final_state(RunFolder(tmp_path / "run")), final_state(alone)

@@ -264,7 +264,10 @@ def test_a_spec_of_functions_is_text_and_back():
     assert replace(SPEC, task=replace(TASK, link="sign")).shape()["labels"] == 2
 
 
-@pytest.mark.parametrize("link", ["linear", "sign", "mixed"])
+@pytest.mark.parametrize(
+    "link",
+    ["linear", pytest.param("sign", marks=pytest.mark.thorough), pytest.param("mixed", marks=pytest.mark.thorough)],
+)
 def test_training_learns_the_functions(link):
     engine = Engine(replace(SPEC, task=replace(TASK, link=link, noise=(0.1,))))
     state, data, suite = engine.init(0), engine.data(0), engine.suite(0)
