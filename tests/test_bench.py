@@ -149,7 +149,7 @@ def test_timing_a_method_leaves_it_as_it_was():
     assert [call.arguments[1] for call in took] == [5, 0] and Clerk.work is method
 
 
-@pytest.mark.parametrize("intervals", [0, 4])
+@pytest.mark.parametrize("intervals", [0, pytest.param(4, marks=pytest.mark.thorough)])
 def test_whole_runs_are_measured_through_the_driver(tmp_path, intervals):
     alone = whole.measure_member(replace(SPEC, members=1), str(tmp_path / "a"), intervals)
     assert alone.keys() == {"sequences_per_second", "evaluation", "checkpoint"} and min(alone.values()) > 0

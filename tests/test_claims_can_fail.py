@@ -164,6 +164,25 @@ def test_the_ideal_meets_every_claim_and_an_untrained_net_none(study, experiment
     assert {claim.name: judge(claim, none).verdict for claim in asked} == {claim.name: "fails" for claim in asked}
 
 
+DEAR = {
+    "affine-recurrence/pools",
+    "bayesian-averaging/averaging",
+    "bayesian-averaging/scaling",
+    "bounded-cfg/decomposition",
+    "bounded-cfg/pairings",
+    "bounded-cfg/shift",
+    "gmm-convergence/attention",
+    "nonlinear-generalisation/in-context",
+    "positions/order",
+    "positions/shifts",
+    "representations/dynamics",
+    "representations/supervised",
+    "urns/pools",
+}
+"""Experiments whose claims are put to many models of many shapes, which takes ten seconds and more each: in `make
+thorough`, and by who changes one of them (their registered claims cannot change unnoticed, test_registration.py)."""
+
+
 def function_cases() -> list[Any]:
     """Of every experiment one preset for each list of claims: exact predictors are exact at every size."""
     experiments = [(study, one) for study in STUDIES for one in study.experiments]
@@ -173,7 +192,8 @@ def function_cases() -> list[Any]:
         for preset in experiment.presets if name in ON_FUNCTIONS else ():
             claims = setup(study, experiment.name, preset).plan().claims()
             key = (name, *(claim.name for claim in claims))
-            cases.setdefault(key, pytest.param(name, experiment, preset, claims, id=f"{name} {preset}"))
+            marks = [pytest.mark.thorough] if name in DEAR or preset != next(iter(experiment.presets)) else []
+            cases.setdefault(key, pytest.param(name, experiment, preset, claims, marks=marks, id=f"{name} {preset}"))
     return list(cases.values())
 
 

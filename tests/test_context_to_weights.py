@@ -33,6 +33,7 @@ def test_a_model_converted_answers_as_with_the_context_on_every_prompt(spec, tmp
     assert found.told == found.converted
 
 
+@pytest.mark.thorough
 def test_random_features_are_measured_at_every_number(tmp_path, monkeypatch):
     monkeypatch.setattr(measures, "FEW", 20)
     found, errors = measures.measure_features.__wrapped__(brief(study.BY_SOFTMAX, tmp_path / "run").snapshot(), 0)

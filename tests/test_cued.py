@@ -82,6 +82,7 @@ def test_fresh_concepts_are_of_no_pool():
     assert (np.asarray(fresh.latent["concept"]) == -1).all()
 
 
+@pytest.mark.thorough
 def test_no_model_does_better_than_the_average_over_concepts():
     """The average's own log-loss is its expected loss under the truth; a trained model lies above and comes near."""
     prompt, logs = draw(), np.asarray(SOURCE.build().logs, np.float64)

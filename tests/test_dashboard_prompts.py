@@ -224,7 +224,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[] if one in ("dynamics", "signs") else pytest.mark.thorough) for one in OTHERS]
+)
 def test_prompts_of_other_tasks_are_shown_with_what_the_model_computes(tmp_path, name):
     spec = replace(REGRESSION, **OTHERS[name], evaluators=("train",))
     run = untrained(tmp_path / "run", spec)

@@ -143,6 +143,7 @@ def test_the_loss_of_a_vector_is_the_mean_over_its_numbers():
     np.testing.assert_allclose(losses, np.full((11, 4), 5.0), rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_training_explains_states():
     engine = Engine(SPEC)
     start, data = engine.init(0), engine.data(0)

@@ -18,8 +18,6 @@ from ebbtide.training.members import Members
 from ebbtide.training.spec import from_json
 from tiny import SPEC, check_both
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SOURCE = Glyphs(classes=90, exemplars=15, holdout_classes=10, holdout_exemplars=5)
 REDUCED = replace(SOURCE, features="pca64")
 FEW = Glyphs(classes=8, exemplars=3, holdout_classes=2, holdout_exemplars=2)
@@ -188,7 +186,7 @@ def test_more_motor_noise_moves_the_exemplars_of_a_class_apart():
     assert distances[0] == 0 and (np.diff(distances) > 0).all()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(one, marks=pytest.mark.thorough) for one in (1, 2))])
 @pytest.mark.parametrize(("motor", "least", "most"), [(0.5, 0.74, 0.94), (1.0, 0.36, 0.58), (1.5, 0.14, 0.34)])
 def test_nearest_class_mean(seed, motor, least, most):
     """100 classes of pixels, chance 1 %. Bands: of seeds 0 to 3, 4 standard errors of 500 queries around."""

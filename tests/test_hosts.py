@@ -84,7 +84,8 @@ def test_members_go_over_the_devices_of_every_process(alone, tmp_path):
             np.testing.assert_allclose(state[name], array, rtol=2e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize("others", [1, pytest.param(3, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("others", [1, 3])
 def test_stopping_process_0_saves_and_others_go_on_with_another_number_of_processes(others, tmp_path):
     children = start(tmp_path / "run", 2, "1", "long")
     until(lambda: (tmp_path / "run" / "run.json").exists() and RunFolder(tmp_path / "run").sequences() > 0)

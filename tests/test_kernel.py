@@ -381,6 +381,7 @@ def test_what_is_long_enough_to_measure_is_trained_one_member_at_a_time(native, 
     assert seen[-1] == (2, 1, None) and len(said) == 1 and "side by side" in said[0]
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_by_what_it_was_begun_with(library, tmp_path, monkeypatch):
     monkeypatch.setenv(kernels.VARIABLE, "xla")
     run = train(replace(SPEC, sequences=200), tmp_path / "run", processes=1)

@@ -171,6 +171,7 @@ def test_the_spec_survives_json_and_the_kernel_serves_it():
     assert unsupported_reason(SPEC.model, {"context": 11, "dim": 3, "labels": 3}) is None
 
 
+@pytest.mark.thorough
 def test_training_comes_near_to_the_pool_and_not_below_it():
     """A large pool of prompts: the model's loss lies between that of the best predictor and the uniform one's."""
     prompt = draw()

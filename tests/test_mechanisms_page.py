@@ -12,6 +12,7 @@ PAGE = Path(__file__).parents[1] / "docs/mechanisms.md"
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
+@pytest.mark.thorough
 def test_the_page_runs_and_its_words_are_true(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))

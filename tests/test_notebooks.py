@@ -162,6 +162,7 @@ def test_my_own_data_holds_out_classes_and_exemplars_and_trains(my_own_data):
     assert "`" not in my_own_data.text() and f"ends at {np.median(summary['icl_final']):.2f}" in my_own_data.text()
 
 
+@pytest.mark.thorough
 def test_my_own_data_takes_a_file_of_mine(tmp_path):
     """Ten classes of words, with unequal numbers of rows; the rest of the notebook does not change."""
     rng = np.random.default_rng(0)

@@ -11,12 +11,6 @@ from ebbtide.tasks.fewshot import EVERY, NAMES, FewShot
 from ebbtide.tasks.labels import PerSequence
 from ebbtide.tasks.relabel import CopyQueryLabel, Flip, Pair
 from ebbtide.verify import checks as verify
-from ebbtide.verify.chains import CHAIN_CHECKS
-from ebbtide.verify.functions import FUNCTION_CHECKS
-from ebbtide.verify.mixtures import MIXTURE_CHECKS
-from ebbtide.verify.recurrences import RECURRENCE_CHECKS
-from ebbtide.verify.urns import URN_CHECKS
-from ebbtide.verify.words import WORD_CHECKS
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -40,19 +34,30 @@ def theory(oracle: str, evaluator: str, chance: float, outputs: int) -> float | 
 
 
 @pytest.fixture(scope="module")
-def verified(quick_compile):
-    """One pass of `ebbtide verify`: whether it passed, the checks, the truth tables by task."""
+def calibrated(quick_compile):
+    """The checks of every calibration task, and its truth table."""
+    return {name: verify.calibration(name) for name in verify.TASKS}
+
+
+@pytest.mark.parametrize("task", verify.TASKS)
+def test_the_checks_of_a_calibration_task_pass(calibrated, task):
+    checks, _ = calibrated[task]
+    assert len(checks) == 2 and all(one.passed and one.detail for one in checks), checks
+
+
+@pytest.mark.parametrize("check", verify.SINGLE, ids=lambda one: one.__name__)
+def test_a_check_that_is_one_sentence_passes(check):
+    found = check()
+    assert found.passed and found.detail, found
+
+
+@pytest.mark.thorough  # also what converts contexts into weights: test_convert.py, test_context_to_weights.py
+def test_verify_passes_and_reports_every_check():
     checks: list[verify.Check] = []
     passed, tables = verify.run(checks.append)
-    return passed, checks, tables
-
-
-def test_verify_passes_and_reports_every_check(verified):
-    passed, checks, tables = verified
     assert passed, [c for c in checks if not c.passed]
     names = [c.name for c in checks]
-    listed = (*FUNCTION_CHECKS, *MIXTURE_CHECKS, *CHAIN_CHECKS, *URN_CHECKS, *RECURRENCE_CHECKS, *WORD_CHECKS)
-    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 2 + 6 + 5 + len(listed)
+    assert len(names) == len(set(names)) == 2 * len(verify.TASKS) + 2 + len(verify.SINGLE) + 5
     assert all(c.detail for c in checks)
     assert list(tables) == list(verify.TASKS) and len(tables) == 3
 
@@ -64,8 +69,8 @@ def test_the_expected_table_is_the_one_written_by_hand(oracle, evaluator, chance
 
 @pytest.mark.parametrize("task", list(verify.TASKS))
 @pytest.mark.parametrize("oracle", list(ORACLES))
-def test_every_oracle_scores_what_theory_says(verified, task, oracle):
-    row = verified[2][task][oracle]
+def test_every_oracle_scores_what_theory_says(calibrated, task, oracle):
+    row = calibrated[task][1][oracle]
     few_shot = verify.TASKS[task]
     outputs = few_shot.outputs(verify.SOURCE)
     assert set(row) == set(NAMES)

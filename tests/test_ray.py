@@ -55,6 +55,7 @@ def tried_by(out, task: str) -> int:
     return parent(int(holder))
 
 
+@pytest.mark.thorough
 def test_two_nodes_give_the_same_bits_and_survive_a_killed_worker(cluster, serial, tmp_path):
     out = tmp_path / "s"
     hit = []

@@ -279,6 +279,7 @@ def test_training_learns_the_functions(link):
     assert after[0, 2, 0] > after[1, 2, 0] + 0.3  # four functions are learned sooner than all
 
 
+@pytest.mark.thorough
 def test_a_run_of_functions_is_interrupted_and_resumed_like_any_other(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "SLICE_SECONDS", 0.05)
     whole = train(SPEC, tmp_path / "whole", processes=0)

@@ -109,6 +109,7 @@ def child(environment: dict[str, str]) -> tuple[int, int, str]:
     return int(several), int(threads), backend
 
 
+@pytest.mark.thorough
 def test_a_step_repeated_on_one_thread_always_has_the_same_bits():
     several, threads, backend = child(ENVIRONMENT)
     assert several == 1 and backend == "cpu"

@@ -94,6 +94,7 @@ OPTIONS = {"account": "lab", "qos": "low"}
 RESOURCES = Resources(cpus=4, gpus=2, memory_gb=16, minutes=90, partition="short", slurm=OPTIONS)
 
 
+@pytest.mark.thorough
 def test_resources_reach_sbatch(cluster):
     out = cluster / "s"
     folder = planned(out)

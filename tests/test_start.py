@@ -153,6 +153,7 @@ def as_in_a_child() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.mark.thorough  # a donor and the arms that start from it in worker processes: test_donor.py
 @pytest.mark.usefixtures("as_in_a_child")
 def test_worker_processes_start_from_it_too(donor, tmp_path):
     for name, processes in (("here", 0), ("there", 1)):
@@ -162,6 +163,7 @@ def test_worker_processes_start_from_it_too(donor, tmp_path):
         np.testing.assert_array_equal(there[name], array, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_interventions_act_in_training_and_in_evaluation(tmp_path):
     """With all of its last layer's attention on the right label a model learns to copy, not otherwise so fast."""
     helped = replace(DEEP, sequences=4096, interventions=(Induction(layer=1),))

@@ -52,6 +52,7 @@ def failures(folder: SweepFolder) -> list[str]:
     return [one.kind for task in folder.specs for one in folder.failures(task)]
 
 
+@pytest.mark.thorough
 def test_the_same_sweep_again_does_nothing_and_a_new_value_adds_only_its_members(serial, tmp_path):
     before, plans = files(serial.path), len(list((serial.path / "plans").iterdir()))
     again = run_sweep(SWEEP, serial.path)
@@ -88,6 +89,7 @@ def test_a_worker_killed_in_mid_task_goes_on_elsewhere(serial, tmp_path):
     assert bits(folder) == {a: b for a, b in bits(serial).items() if a in folder.members}
 
 
+@pytest.mark.thorough
 def test_a_driver_killed_and_started_again(serial, tmp_path):
     out, file = tmp_path / "s", write(tmp_path)
     first = driver(file, out, "--jobs", "1")
@@ -123,6 +125,7 @@ def test_a_folder_that_holds_something_is_not_taken_for_one_that_was_begun(tmp_p
     one_line(caught, "out", str(tmp_path / "s"))
 
 
+@pytest.mark.thorough
 def test_two_drivers_on_one_sweep_share_the_work(serial, tmp_path):
     out, file = tmp_path / "s", write(tmp_path)
     both = [driver(file, out, "--jobs", "1") for _ in range(2)]
@@ -152,6 +155,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(serial, tmp_path):
     assert bits(folder) == {a: b for a, b in bits(serial).items() if a in folder.members}
 
 
+@pytest.mark.thorough
 def test_a_member_that_diverges_leaves_the_others_as_they_are(serial, tmp_path):
     """One of the learning rates is absurd; its neighbours' bits are those of a sweep without it."""
     made = replace(SWEEP, axes=(SWEEP.axes[0], Axis(field="optimizer.lr", values=[1e-3, 1e30]), Axis(seeds=2)))
@@ -168,6 +172,7 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are(serial, tmp_path):
     assert [row.state for row in rows] == ["finished", "finished", "diverged", "diverged"] * 2
 
 
+@pytest.mark.thorough
 def test_a_poison_task_is_set_aside_with_its_traceback(tmp_path):
     """Its features have gone since the plan was made: every try fails, the other task trains."""
     import numpy as np

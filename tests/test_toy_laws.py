@@ -241,6 +241,7 @@ def quick() -> tuple[ToyLaws, dict[str, np.ndarray], dict[str, np.ndarray]]:
     return setting, curves, toy_laws.summarise(setting, curves)
 
 
+@pytest.mark.thorough
 def test_the_laws_do_what_the_papers_say_in_structure(quick):
     """Which seeds stay on the plateau depends on the random numbers; what those do that leave it does not."""
     _, curves, s = quick

@@ -247,6 +247,7 @@ def test_the_examples_train(name, here):
     assert eb.train(short, "run", processes=0).status() == "complete"
 
 
+@pytest.mark.thorough
 def test_the_example_of_a_theory_holds_and_its_model_is_read_again(here, forget, capsys):
     """The study's file imports the model's file, its neighbour."""
     assert main(["run", str(EXAMPLES / "own_theory.py"), "--check", "--processes", "0"]) == 0

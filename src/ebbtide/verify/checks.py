@@ -204,12 +204,26 @@ def exemplar_match() -> Check:
     return Check("exemplar draws", passed, ", ".join(f"{k} {v[0]:.3f}" for k, v in rates.items()))
 
 
+SINGLE: tuple[Callable[[], Check], ...] = (
+    batch_invariance,
+    exemplar_match,
+    initial_loss,
+    causality,
+    descent,
+    interval_coverage,
+    *FUNCTION_CHECKS,
+    *MIXTURE_CHECKS,
+    *CHAIN_CHECKS,
+    *URN_CHECKS,
+    *RECURRENCE_CHECKS,
+    *WORD_CHECKS,
+)
+"""The checks that are one sentence each."""
+
+
 def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
     """Runs all checks, as many at a time as there are cores (nearly all their time is compilation, so XLA's
     optimisations are off), and reports each in order; returns whether all passed, and the truth tables by task."""
-    own = (batch_invariance, exemplar_match, initial_loss, causality, descent, interval_coverage)
-    streams = (*CHAIN_CHECKS, *URN_CHECKS, *RECURRENCE_CHECKS, *WORD_CHECKS)
-    single = (*own, *FUNCTION_CHECKS, *MIXTURE_CHECKS, *streams)
     passed, tables = True, {}
     pool = ThreadPoolExecutor(cores())
     before = jax.config.read("jax_disable_most_optimizations")
@@ -218,7 +232,7 @@ def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
         bank()
         calibrated = [pool.submit(calibration, name) for name in TASKS]
         pairs = pool.submit(lambda: list(holdout_pairs()))
-        others = [pool.submit(check) for check in single]
+        others = [pool.submit(check) for check in SINGLE]
         folded = pool.submit(lambda: [*conversion(), inexact_conversion()])
 
         def results() -> Iterator[Check]:
