@@ -1,5 +1,6 @@
 """A contest from a sweep's folder to its own: what is found once is kept, and bad input costs one line."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from ebbtide.contest.output import COLUMNS, table_rows, write_outputs
 from ebbtide.contest.record import CONTEST, read_contest
 from ebbtide.contest.run import run_contest
 from ebbtide.errors import InputError
+from ebbtide.pages.gather import gather
+from ebbtide.pages.page import entries_page
 from ebbtide.runs.signed import DamagedError
 
 BY_NAME = "constant", "persistence", "logistic"
@@ -70,6 +73,21 @@ def test_the_folder_has_a_record_that_reads_back_a_table_and_figures(held):
     files = {path.name for path in out.iterdir()}
     assert files == {CONTEST, "table.csv", "elsewhere.png", "elsewhere.svg"}
     assert (out / "elsewhere.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_page_tells_who_predicts_best_and_a_damaged_contest_is_one_row(held, tmp_path):
+    record, out = held
+    (entry,) = gather([str(out)], tmp_path)
+    assert entry.kind == "contest" and record.sweep in entry.question and entry.figure.startswith(b"<?xml")
+    assert [grid.title.partition(":")[0] for grid in entry.grids[::2]] == [f"Split {name}" for name in HELD]
+    for split, grid in zip(record.splits, entry.grids[::2], strict=True):
+        assert [row[0] for row in grid.rows] == [*(one.name for one in split.ranking()), "noise floor"]
+        assert grid.rows[0][2] == split.ranking()[0].divergence
+    assert len(entry.grids[1].rows) == len(record.splits[0].pairs)
+    shutil.copytree(out, tmp_path / "spoilt")
+    (tmp_path / "spoilt" / CONTEST).write_bytes((out / CONTEST).read_bytes()[:-9])
+    page = entries_page("both", gather([str(out), "spoilt"], tmp_path)).decode()
+    assert "right predicts held-out cells better than wrong" in page and page.count("Cannot be used: contest.json") == 2
 
 
 def test_what_was_found_once_is_not_computed_again(held, sweep, monkeypatch):

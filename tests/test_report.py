@@ -282,7 +282,7 @@ def test_folders_come_in_the_order_they_are_given_and_once():
         (["transience"], "has no run in runs yet (make one with: ebbtide run transience)"),
         (["transienze"], "did you mean 'transience'"),
         (["nothing"], "no run or sweep folder"),
-        (["."], "no run or sweep is there"),
+        (["."], "no run, sweep or contest is there"),
     ],
 )
 def test_no_input_is_told_in_one_line(words, said, capsys):

@@ -145,7 +145,7 @@ def print_contest(record: Any, out: Path) -> int:
 
 def print_trust(record: Any) -> int:
     """Prints the confusion matrix; exit code 1 where a theory was not named in as many of its draws as is asked."""
-    from ebbtide.contest.trust import ASKED
+    from ebbtide.contest.trust import ASKED, DRAWS
 
     head = f": {record.draws} draws from every theory, split {record.split}: after whom they were named"
     console.print(Text(record.sweep, "bold"), head, soft_wrap=True)
@@ -164,7 +164,8 @@ def print_trust(record: Any) -> int:
     for theory, other, count in record.confused():
         console.print(f"cannot be told apart: {theory} named {other} in {count} of {record.draws}", soft_wrap=True)
     asked = f"every theory named in {100 * ASKED:.0f} % of its draws"
-    console.print(f"\n{asked}: {'yes' if record.trusted() else 'no'}", soft_wrap=True)
+    few = f" ({record.draws} draws each are few to show it: --trust {DRAWS})" if record.draws < DRAWS else ""
+    console.print(f"\n{asked}: {'yes' if record.trusted() else 'no'}{few}", soft_wrap=True)
     return 0 if record.trusted() else 1
 
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ebbtide.contest.record import CONTEST
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.pages import facts
+from ebbtide.pages.contests import entry_of_contest
 from ebbtide.pages.origin import known_sweep
 from ebbtide.pages.page import NOT_RUN, Entry
 from ebbtide.pages.tables import UNREADABLE
@@ -18,7 +20,7 @@ from ebbtide.studies.computation import read_record
 from ebbtide.sweeps.folder import SWEEP, SweepFolder
 
 PRESETS = ("quick", "cpu", "paper")
-MARKS = (HEADER, SWEEP, RECORD)
+MARKS = (HEADER, SWEEP, RECORD, CONTEST)
 """The file that says what a folder is."""
 
 
@@ -30,15 +32,15 @@ class Found(NamedTuple):
 
 
 def gather(words: Sequence[str], runs: Path) -> list[Entry]:
-    """Entries for the folders that `words` name: run or sweep folders, their names in `runs`, or studies, which stand
-    for all their folders in `runs`.
+    """Entries for the folders that `words` name: folders of runs, sweeps or contests, their names in `runs`, or
+    studies, which stand for all their runs and sweeps in `runs`.
 
     Folders come in the order they were given, those of a study by experiment and preset, the newest of each before
     all earlier ones. Raises `InputError` in one line for a word that is none of these, or when no run is there.
     """
     found = {one.path.resolve(): one for word in words for one in _find(word, runs)}
     there = any((one.path / name).exists() for one in found.values() for name in MARKS)
-    require(there, "report", " ".join(words), f"no run or sweep is there (no {HEADER}, no {SWEEP})")
+    require(there, "report", " ".join(words), f"no run, sweep or contest is there (no {HEADER}, {SWEEP}, {CONTEST})")
     entries: list[Entry] = []
     for study in dict.fromkeys(one.study for one in found.values()):
         group = [entry_of(one.path) for one in found.values() if one.study == study]
@@ -49,7 +51,7 @@ def gather(words: Sequence[str], runs: Path) -> list[Entry]:
 def entry_of(path: Path) -> Entry:
     """The page's entry for one folder, whatever is in it."""
     try:
-        return facts.entry_of(path)
+        return entry_of_contest(path) if (path / CONTEST).exists() else facts.entry_of(path)
     except UNREADABLE as error:
         return Entry(name=path.name, kind="folder", problem=f"Cannot be used: {_reason(error)}", damaged=True)
 
@@ -74,6 +76,8 @@ def _belongs(path: Path, study: str) -> bool:
     try:
         if (path / RECORD).exists():
             own = read_record(path).study
+        elif (path / CONTEST).exists():
+            return False  # its sweep is known by name only
         elif (path / SWEEP).exists():
             sweep = SweepFolder(path).sweep
             known = known_sweep(sweep) or known_sweep(sweep, find_verdict(path))
