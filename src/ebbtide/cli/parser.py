@@ -130,8 +130,8 @@ def parser() -> argparse.ArgumentParser:
         "--alert", metavar="COMMAND", help="program that is given every event as a line of JSON on its standard input"
     )
     follow.add_argument("--once", action="store_true", help="send what is there now, and end")
-    report = command("report", "write one self-contained HTML page about runs, sweeps or a whole study")
-    report.add_argument("what", nargs="+", help="study, run or sweep folder, or a folder's name inside --runs")
+    report = command("report", "write one self-contained HTML page about runs, sweeps, contests or a whole study")
+    report.add_argument("what", nargs="+", help="study, folder of a run, sweep or contest, or its name inside --runs")
     report.add_argument(
         "--runs", default=RUNS, metavar="DIR", help=f"folder that holds a study's runs (default: {RUNS})"
     )
