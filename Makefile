@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Modules are compiled when they are first imported, and kept: else hundreds of processes of the tests compile all anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test thorough crash check verify clean
 
