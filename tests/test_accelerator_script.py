@@ -18,7 +18,7 @@ from effort import THOROUGH
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ALL = ["machine", "loop-2L-shared", "whole", "verify", "bits", "plain-jax", "plain-torch"]
-CHOSEN = ALL if THOROUGH else ["machine", "loop-2L-shared", "plain-torch"]
+CHOSEN = ALL if THOROUGH else ["machine", "loop-2L-shared", "verify", "plain-torch"]
 DEVICES = f"--xla_force_host_platform_device_count=4 {ENVIRONMENT['XLA_FLAGS']}"
 
 
