@@ -19,7 +19,7 @@ from ebbtide.bench.rounds import Child, ChildError, summarise
 from ebbtide.errors import InputError
 from ebbtide.terminal import Terminal
 from ebbtide.training.schedule import Schedule
-from source_tools import TREES, imports, name_of
+from source_tools import SOURCES, imports, name_of, tree_of
 from tiny import SPEC
 
 # --- configurations and the command
@@ -105,7 +105,7 @@ def test_ctrl_c_ends_the_command_and_writes_nothing(tmp_path, monkeypatch, capsy
 
 
 def test_nothing_needs_the_benchmark_but_its_command():
-    users = {name_of(path) for path, tree in TREES.items() if "bench" in imports(tree)}
+    users = {name_of(path) for path in SOURCES if "bench" in imports(tree_of(path))}
     assert {name for name in users if not name.startswith("ebbtide.bench")} == {"ebbtide.cli.checks"}
 
 

@@ -27,7 +27,7 @@ from ebbtide.follow.told import Told
 from ebbtide.runs import atomic
 from ebbtide.runs.signed import DamagedError
 from follow_tools import EVERY, READERS, Growing, process, rows_of, skip_without
-from source_tools import PACKAGE, SOURCES, TREES, imports
+from source_tools import PACKAGE, SOURCES, imports, tree_of
 from sweep_tools import SHORT_SWEEP, SWEEP, made
 from tiny import SPEC, write_run
 
@@ -104,7 +104,7 @@ def waits(monkeypatch) -> list:
 
 def test_only_the_command_line_imports_it():
     """So nothing that trains does."""
-    users = {path.relative_to(PACKAGE).parts[0] for path in SOURCES if "follow" in imports(TREES[path])}
+    users = {path.relative_to(PACKAGE).parts[0] for path in SOURCES if "follow" in imports(tree_of(path))}
     assert users == {"follow", "cli"}
 
 

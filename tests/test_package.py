@@ -7,13 +7,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ebbtide
-from source_tools import PACKAGE, ROOT, SOURCES, TREES, imports, name_of
+from source_tools import PACKAGE, ROOT, SOURCES, imports, name_of, tree_of
 from tiny import write_run
 
 TEXTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *PACKAGE.rglob("*.md"), *SOURCES]]
@@ -119,7 +120,7 @@ def too_high(part: str, tree: ast.AST) -> set[str]:
 def test_everything_imports_from_lower_floors_only():
     def found(path: Path) -> set[str]:
         part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        return set() if part == "__init__" else too_high(part, TREES[path])
+        return set() if part == "__init__" else too_high(part, tree_of(path))
 
     assert offenders(found) == {}
 
@@ -164,7 +165,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 def test_no_module_imports_itself_through_others():
     """Within a package too, inside functions and for types alone."""
-    assert circles({name_of(path): modules(TREES[path]) for path in SOURCES}) == []
+    assert circles({name_of(path): modules(tree_of(path)) for path in SOURCES}) == []
 
 
 def test_a_circle_would_have_been_noticed():
@@ -180,7 +181,7 @@ def test_what_is_imported_by_its_name_is_known():
     shows."""
 
     def found(path: Path) -> list[str]:
-        calls = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)]
+        calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
         texts = [ast.unparse(call) for call in calls if ast.unparse(call.func).endswith("import_module")]
         return [text for text in texts if re.search("ebbtide|REGISTRY|PAGES", text)]
 
@@ -190,7 +191,7 @@ def test_what_is_imported_by_its_name_is_known():
 
 def test_reports_never_import_training_not_even_through_others():
     """Walks the imports of report/ to the end."""
-    graph = {name_of(p): modules(TREES[p]) for p in SOURCES}
+    graph = {name_of(p): modules(tree_of(p)) for p in SOURCES}
     reached, left = set(), [name for name in graph if name.startswith("ebbtide.report.")]
     assert len(left) >= 4
     while left:
@@ -237,7 +238,7 @@ def unsafe(tree: ast.AST) -> list[str]:
 
 
 def test_nothing_that_is_read_can_execute():
-    assert offenders(lambda path: unsafe(TREES[path])) == {}
+    assert offenders(lambda path: unsafe(tree_of(path))) == {}
 
 
 @pytest.mark.parametrize(
@@ -275,17 +276,18 @@ def undocumented(tree: ast.Module) -> list[str]:
             found.append(node.name)
         for inner in node.body if isinstance(node, ast.ClassDef) else []:
             if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
-                short = len(inner.body) <= 5 and inner.name in SHARED
+                short = len(inner.body) <= 5 and inner.name in shared_methods()
                 if not ast.get_docstring(inner) and not is_stub(inner) and not short:
                     found.append(f"{node.name}.{inner.name}")
     return found
 
 
+@cache
 def shared_methods() -> set[str]:
     """Method names that several classes have: they are told once."""
     counts: dict[str, int] = {}
-    for tree in TREES.values():
-        for node in ast.walk(tree):
+    for path in SOURCES:
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef):
                 for inner in node.body:
                     if isinstance(inner, ast.FunctionDef):
@@ -293,11 +295,8 @@ def shared_methods() -> set[str]:
     return {name for name, count in counts.items() if count > 1}
 
 
-SHARED = shared_methods()
-
-
 def test_everything_public_is_documented():
-    assert offenders(lambda path: undocumented(TREES[path])) == {}
+    assert offenders(lambda path: undocumented(tree_of(path))) == {}
 
 
 def test_something_undocumented_would_have_been_noticed():
