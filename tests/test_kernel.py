@@ -269,7 +269,10 @@ OF_FUNCTIONS = {"evaluators": ("train",), "keep_best": None, "optimizer": Adam(l
             {"optimizer": Adam(lr=1e-2, decay=WeightDecay(form="norms", coefficient=1e-2))},
             marks=pytest.mark.thorough,
         ),
-        {"optimizer": Adam(lr=1e-2, decay=WeightDecay(form="norms_qkv", coefficient=1e-2))},
+        pytest.param(
+            {"optimizer": Adam(lr=1e-2, decay=WeightDecay(form="norms_qkv", coefficient=1e-2))},
+            marks=pytest.mark.thorough,
+        ),
         {"optimizer": SGD(lr=0.1, momentum=0.9), "freeze": ("blocks.0.*",)},
         pytest.param(
             {"source": Functions(dim=3, layers=1), "task": Regression(context=4)} | OF_FUNCTIONS,
@@ -279,12 +282,15 @@ OF_FUNCTIONS = {"evaluators": ("train",), "keep_best": None, "optimizer": Adam(l
             {"source": Concepts(concepts=4), "task": Cued(context=4), "batch": 700} | OF_FUNCTIONS,
             marks=pytest.mark.thorough,
         ),
-        {
-            "source": Functions(dim=3, layers=1),
-            "task": Regression(context=4, lengths="random"),
-            "model": replace(SPEC.model, pairing="joint", mask="none", attention="relu", positions=Identical()),
-        }
-        | OF_FUNCTIONS,
+        pytest.param(
+            {
+                "source": Functions(dim=3, layers=1),
+                "task": Regression(context=4, lengths="random"),
+                "model": replace(SPEC.model, pairing="joint", mask="none", attention="relu", positions=Identical()),
+            }
+            | OF_FUNCTIONS,
+            marks=pytest.mark.thorough,
+        ),
         {
             "source": Functions(dim=3, layers=1, history=2),
             "task": Dynamics(context=5),
