@@ -36,9 +36,11 @@ SMALL = Gaussian(classes=12, exemplars=5, dim=4, holdout_classes=6, holdout_exem
 
 Draw = Callable[..., Prompt]
 
-EMITTERS: dict[str, bool | int] = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
-"""The compiler option without XLA's fusion emitters, which take half of its time for a small program. From jax 0.11 on
-XLA has no other way."""
+EMITTERS: dict[str, bool | int] = {"xla_cpu_parallel_codegen_split_count": 1} | (
+    {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+)
+"""Compiler options that take away what costs more than a small program takes to compile: its parts as modules of their
+own, and XLA's fusion emitters, without which there is no other way from jax 0.11 on."""
 QUICK_COMPILE: dict[str, bool | int] = {"xla_backend_optimization_level": 0, **EMITTERS}
 """Compiler options for the many small programs that run once."""
 
