@@ -164,7 +164,7 @@ def print_trust(record: Any) -> int:
     for theory, other, count in record.confused():
         console.print(f"cannot be told apart: {theory} named {other} in {count} of {record.draws}", soft_wrap=True)
     asked = f"every theory named in {100 * ASKED:.0f} % of its draws"
-    few = f" ({record.draws} draws each are few to show it: --trust {DRAWS})" if record.draws < DRAWS else ""
+    few = f" (of {record.draws} draws each, too few to be sure: --trust {DRAWS})" if record.draws < DRAWS else ""
     console.print(f"\n{asked}: {'yes' if record.trusted() else 'no'}{few}", soft_wrap=True)
     return 0 if record.trusted() else 1
 

@@ -15,9 +15,8 @@ NOTE = (
 )
 
 
-def entry_of_contest(path: Path, kind: str = "svg") -> Entry:
-    """The entry of a contest's folder, read from contest.json alone; its figure is drawn as a file of this kind (`svg`
-    or `png`).
+def entry_of_contest(path: Path) -> Entry:
+    """The entry of a contest's folder, from contest.json alone: its figure is drawn anew.
 
     Raises:
         DamagedError: contest.json is not intact.
@@ -25,7 +24,7 @@ def entry_of_contest(path: Path, kind: str = "svg") -> Entry:
     """
     record = read_contest(path)
     possible = sorted((one for one in record.splits if one.ranking()), key=lambda one: one.name != DRAWN_FIRST)
-    finished = "" if record.members == record.of_members else f" of {record.of_members}"
+    of_all = "" if record.members == record.of_members else f" of {record.of_members}"
     return Entry(
         name=path.name,
         kind="contest",
@@ -33,16 +32,17 @@ def entry_of_contest(path: Path, kind: str = "svg") -> Entry:
         problem="" if possible else "No split could be made of these cells.",
         facts=[
             ("Cells", str(len(record.cells))),
-            ("Members", f"{record.members}{finished}, resampled {record.resamples} times"),
+            ("Members", f"{record.members}{of_all}, resampled {record.resamples} times"),
             *((f"Split {one.name}", _ranking_words(one)) for one in record.splits),
         ],
-        figure=split_figure(record, possible[0])[kind] if possible else b"",
+        figure=split_figure(record, possible[0])["svg"] if possible else b"",
         grids=[grid for one in record.splits for grid in _grids(record, one)],
     )
 
 
 def _ranking_words(split: SplitRecord) -> str:
-    """`bayes (mdl) .036, persistence .035 ...; another half of the seeds .015`, or why the split is not possible."""
+    """`persistence 0.035, bayes (mdl) 0.036, bayes (code) 0.141 nats; the noise floor, ... 0.015`: the three theories
+    with the lowest divergence; or why the split is not possible."""
     if split.refused:
         return split.refused
     best = ", ".join(f"{one.name} {one.divergence:.3f}" for one in split.ranking()[:3])
@@ -50,7 +50,7 @@ def _ranking_words(split: SplitRecord) -> str:
 
 
 def _grids(record: ContestRecord, split: SplitRecord) -> list[Grid]:
-    """The ranking of a split, and between which two theories its data decide."""
+    """Two tables of a split: the scores of its theories, and every pair of theories with what the data say of it."""
     if split.refused:
         return []
     rows = []

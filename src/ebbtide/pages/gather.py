@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from ebbtide.contest.record import CONTEST
 from ebbtide.errors import InputError, nearest, require
 from ebbtide.pages import facts
-from ebbtide.pages.contests import entry_of_contest
 from ebbtide.pages.origin import known_sweep
 from ebbtide.pages.page import NOT_RUN, Entry
 from ebbtide.pages.tables import UNREADABLE
@@ -51,7 +50,11 @@ def gather(words: Sequence[str], runs: Path) -> list[Entry]:
 def entry_of(path: Path) -> Entry:
     """The page's entry for one folder, whatever is in it."""
     try:
-        return entry_of_contest(path) if (path / CONTEST).exists() else facts.entry_of(path)
+        if (path / CONTEST).exists():
+            from ebbtide.pages.contests import entry_of_contest  # a contest's code is heavy, and few pages have one
+
+            return entry_of_contest(path)
+        return facts.entry_of(path)
     except UNREADABLE as error:
         return Entry(name=path.name, kind="folder", problem=f"Cannot be used: {_reason(error)}", damaged=True)
 

@@ -218,7 +218,7 @@ SINGLE: tuple[Callable[[], Check], ...] = (
     *RECURRENCE_CHECKS,
     *WORD_CHECKS,
 )
-"""The checks that are one sentence each."""
+"""Functions without arguments that make one check each."""
 
 
 def run(report: Callable[[Check], None]) -> tuple[bool, dict[str, Table]]:
