@@ -1,8 +1,9 @@
 """Types and shapes of arguments and results are checked at calls in the tests; this makes that cheap.
 
-**Not every call is checked.** In every test file a function is checked at its first calls and at one in so many later
-ones: a loop over thousands of steps asks the same question thousands of times. A function inside another counts as one
-however often it is defined. `make thorough` checks all calls.
+**Not every call is checked.** In every test file a function is checked at its first calls and at a sample of the later
+ones: a loop over thousands of steps would ask the same question thousands of times. A function that is defined inside
+another is counted by its definitions: the first ones are checked at every call, of the later ones a sample. `make
+thorough` checks all calls.
 
 **Where no array is involved the check is quick.** The import hook of jaxtyping puts its own wrapper around every
 function: it binds the shapes that arrays in one signature share, at about a tenth of a millisecond a call. A function
@@ -24,7 +25,7 @@ import jaxtyping
 from effort import THOROUGH
 
 FIRST, EVERY = 20, 20
-"""A function is checked at its first calls, and then at one in so many."""
+"""A function is checked at its first 20 calls in a test file, and then at every twentieth."""
 calls: Counter[CodeType] = Counter()
 """Calls of every function with arrays, and definitions of every function inside another."""
 WHOLE = jaxtyping.jaxtyped
@@ -61,7 +62,7 @@ def checked(fn: Any = None, *, typechecker: Any) -> Any:
 
 
 def checked_when_due(fn: Callable[..., Any], whole: Callable[..., Any]) -> Callable[..., Any]:
-    """A function as it is, and as it is checked, each at its calls."""
+    """A function that calls `whole`, which checks types and shapes, when a check is due, and else `fn` itself."""
     code = fn.__code__
 
     @wraps(fn)

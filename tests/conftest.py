@@ -26,8 +26,9 @@ from ebbtide.tasks.fewshot import FewShot
 from ebbtide.tasks.prompt import Prompt
 
 os.environ["EBBTIDE_KERNEL"] = "xla"  # the compiled kernel has tests of its own
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the processes of `pytest -n` and all that they start: the
-# threads of two processes that share two cores wait for each other by spinning, longer than tiny matrices take
+# For the processes of `pytest -n` and all that they start: where two processes share two cores, threads of linear
+# algebra wait for each other by spinning, which takes longer than the tiny matrices do.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 compiled.begin()  # before anything is compiled
 settings.register_profile("ebbtide", deadline=None)  # no test asserts wall-clock time, on a busy machine either
 settings.load_profile("ebbtide")
@@ -36,25 +37,25 @@ SMALL = Gaussian(classes=12, exemplars=5, dim=4, holdout_classes=6, holdout_exem
 
 Draw = Callable[..., Prompt]
 
-EMITTERS: dict[str, bool | int] = {"xla_cpu_parallel_codegen_split_count": 1} | (
+SMALL_PROGRAM: dict[str, bool | int] = {"xla_cpu_parallel_codegen_split_count": 1} | (
     {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
 )
-"""Compiler options that take away what costs more than a small program takes to compile: its parts as modules of their
-own, and XLA's fusion emitters, without which there is no other way from jax 0.11 on."""
-QUICK_COMPILE: dict[str, bool | int] = {"xla_backend_optimization_level": 0, **EMITTERS}
+"""Compiler options for small programs: a program is one module, not several for several threads, and XLA's fusion
+emitters, which take half of the time, are off. From jax 0.11 on XLA cannot do without these."""
+QUICK_COMPILE: dict[str, bool | int] = {"xla_backend_optimization_level": 0, **SMALL_PROGRAM}
 """Compiler options for the many small programs that run once."""
 
-emitters = False
-"""Whether what is compiled quickly is compiled with XLA's fusion emitters all the same."""
+as_in_children = False
+"""Whether what is compiled quickly is compiled without `SMALL_PROGRAM`, as in the processes that tests start."""
 
 _options_of_jax = compiler.get_compile_options
 
 
 def _compile_options(*args: Any, **options: Any) -> Any:
-    """JAX's compiler options; where it shall not optimise, without the emitters."""
+    """JAX's compiler options; where it shall not optimise, with those for small programs."""
     chosen = _options_of_jax(*args, **options)
-    if jax.config.values["jax_disable_most_optimizations"] and not emitters:
-        chosen.env_option_overrides = [*chosen.env_option_overrides, *EMITTERS.items()]
+    if jax.config.values["jax_disable_most_optimizations"] and not as_in_children:
+        chosen.env_option_overrides = [*chosen.env_option_overrides, *SMALL_PROGRAM.items()]
     return chosen
 
 
@@ -81,16 +82,16 @@ def quick_compile() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def quick_compile_everywhere(quick_compile: None) -> Iterator[None]:
-    """The same in the processes that the tests of a module start, to the bit: with the emitters, which cannot be
-    chosen there."""
-    global emitters
-    before, emitters = emitters, True
+    """The same in the processes that the tests of a module start, to the bit: without the options for small
+    programs, which cannot be chosen there."""
+    global as_in_children
+    before, as_in_children = as_in_children, True
     jax.clear_caches()  # what another module has compiled otherwise would be taken
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
     yield
     del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
     jax.clear_caches()
-    emitters = before
+    as_in_children = before
 
 
 LONGEST = (
@@ -138,7 +139,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """What the tests of a file compiled is for the other processes, and theirs for the next file."""
+    """After the last test of a file: what its tests compiled is for the other processes, and theirs for the next file;
+    calls are counted anew."""
     if nextitem is None or nextitem.path != item.path:
         compiled.exchange()
         checked_calls.calls.clear()

@@ -140,9 +140,9 @@ def a_run(tmp_path_factory) -> RunFolder:
     return RunFolder(folder)
 
 
-ONE_OF_A_SHAPE = {one.axes: name for name, one in reversed(MEASURES.items())}
-ASKED = {name: MEASURES[name] for name in (MEASURES if THOROUGH else ONE_OF_A_SHAPE.values())}
-"""A measure of each shape; all of them in `make thorough`."""
+FIRST_BY_AXES = {one.axes: name for name, one in reversed(MEASURES.items())}
+ASKED = {name: MEASURES[name] for name in (MEASURES if THOROUGH else FIRST_BY_AXES.values())}
+"""The first measure of those that have the same axes; in `make thorough` all."""
 
 
 def test_measures_of_a_run_by_command(a_run, tmp_path, capsys):

@@ -46,9 +46,14 @@ def test_the_checks_of_a_calibration_task_pass(calibrated, task):
 
 
 @pytest.mark.parametrize("check", verify.SINGLE, ids=lambda one: one.__name__)
-def test_a_check_that_is_one_sentence_passes(check):
+def test_each_check_passes(check):
     found = check()
     assert found.passed and found.detail, found
+
+
+def test_the_checks_of_held_out_pairs_pass():
+    checks = list(verify.holdout_pairs())
+    assert len(checks) == 2 and all(one.passed and one.detail for one in checks), checks
 
 
 @pytest.mark.thorough  # also what converts contexts into weights: test_convert.py, test_context_to_weights.py

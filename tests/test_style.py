@@ -17,8 +17,8 @@ CHECKS = {
 }
 """The commands of `make check`, by what they look at."""
 PARTS = {"types": [] if THOROUGH else ["src"]}
-"""What of the repository a checker looks at beside what is its own setting: types of tests and benchmarks take as long
-again as those of the package."""
+"""The folders that a checker is given, by check; all that it is set up for where there are none. Types of tests and
+benchmarks take as long again as those of the package: `make check` and `make thorough` look at them."""
 
 
 def complaints(words: list[str], folder: Path) -> str:
